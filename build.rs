@@ -1,0 +1,9 @@
+//! Compiles `control.proto` to Rust with protox, so that building needs no `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const PROTO: &str = "src/net/wire/control.proto";
+    println!("cargo:rerun-if-changed={PROTO}");
+    let files = protox::compile([PROTO], ["src/net/wire"])?;
+    prost_build::Config::new().compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Small text files: read with line numbers, changed under a lock, replaced atomically, mode 0600.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Most bytes of such a file.
+const MAX_LEN: u64 = 16 << 20;
+
+/// What is wrong with a file of settings, users or keys.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line that is not understood.
+    #[error("{}:{line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file as a whole is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl FileError {
+    /// An error of the system's.
+    pub fn io(path: &Path, source: io::Error) -> FileError {
+        FileError::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// A file that is wrong as a whole.
+    pub fn content(path: &Path, reason: impl Into<String>) -> FileError {
+        FileError::Content {
+            path: path.to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Reads a file; one that does not exist is empty.
+///
+/// # Errors
+/// [`FileError`], also for one of more than 16 MiB or that is not UTF-8.
+pub fn read(path: &Path) -> Result<String, FileError> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|f| f.take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes)) {
+        Ok(_) if bytes.len() as u64 > MAX_LEN => return Err(FileError::content(path, "is larger than 16 MiB")),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(e) => return Err(FileError::io(path, e)),
+    }
+    String::from_utf8(bytes).map_err(|_| FileError::content(path, "is not UTF-8 text"))
+}
+
+/// Parses every line that is neither empty nor a comment (`#`).
+///
+/// # Errors
+/// [`FileError::Line`] for the first line that `parse` refuses.
+pub fn parse_lines<T>(
+    path: &Path,
+    text: &str,
+    mut parse: impl FnMut(&str) -> Result<T, String>,
+) -> Result<Vec<T>, FileError> {
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| (i.saturating_add(1), line.trim()));
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| {
+            parse(line).map_err(|reason| FileError::Line {
+                path: path.to_path_buf(),
+                line: number,
+                reason,
+            })
+        })
+        .collect()
+}
+
+/// Makes a directory that only its owner may look into, and what is above it.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn make_private_dir(dir: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| FileError::io(dir, e))
+}
+
+/// Replaces a file: written beside it with mode 0600, synced, renamed, directory synced.
+///
+/// # Errors
+/// [`FileError::Io`], and then the file is what it was.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let error = |e| FileError::io(path, e);
+    let dir = parent(path);
+    make_private_dir(dir)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".haul-")
+        .tempfile_in(dir)
+        .map_err(error)?;
+    temporary.write_all(content).map_err(error)?;
+    temporary.as_file().sync_all().map_err(error)?;
+    temporary.persist(path).map_err(|e| error(e.error))?;
+    File::open(dir).and_then(|d| d.sync_all()).map_err(error)
+}
+
+/// Changes a file under a lock that others who change it wait for; gives what `change` gives.
+///
+/// # Errors
+/// That of `change`, or of reading and writing; then the file is what it was.
+pub fn update<T, E: From<FileError>>(
+    path: &Path,
+    change: impl FnOnce(String) -> Result<(String, T), E>,
+) -> Result<T, E> {
+    make_private_dir(parent(path))?;
+    let lock_path = path.with_extension("lock");
+    let lock = File::create(&lock_path).map_err(|e| FileError::io(&lock_path, e))?;
+    lock.lock().map_err(|e| FileError::io(&lock_path, e))?;
+    let (text, value) = change(read(path)?)?;
+    replace(path, text.as_bytes())?;
+    Ok(value)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}

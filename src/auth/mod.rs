@@ -1,0 +1,15 @@
+//! Who is who: keys and pins, users and what they may do, passwords, invites.
+//!
+//! Everything here is small text files, read with their line numbers for errors and replaced atomically ([`file`]).
+//! The server's are in its state directory, the client's in its configuration directory.
+
+pub mod file;
+pub mod invite;
+pub mod key;
+pub mod known;
+pub mod password;
+pub mod saved;
+pub mod users;
+
+pub use file::FileError;
+pub use key::{Fingerprint, Identity, PublicKey};

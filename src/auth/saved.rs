@@ -1,0 +1,90 @@
+//! `servers`: names for servers, one line each: `NAME host=… port=… user=…`.
+
+use super::file::{self, FileError};
+use std::path::Path;
+
+/// A server under a name of the user's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedServer {
+    /// What stands before the colon of a remote path.
+    pub name: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User to log in as.
+    pub user: Option<String>,
+}
+
+fn parse_line(line: &str) -> Result<SavedServer, String> {
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or_default().to_string();
+    let (mut host, mut port, mut user) = (None, None, None);
+    for word in words {
+        match word.split_once('=') {
+            Some(("host", value)) if !value.is_empty() => host = Some(value.to_string()),
+            Some(("port", value)) => port = Some(value.parse().map_err(|_| format!("{value} is not a port"))?),
+            Some(("user", value)) if !value.is_empty() => user = Some(value.to_string()),
+            _ => return Err(format!("{word} is not host=…, port=… or user=…")),
+        }
+    }
+    Ok(SavedServer {
+        name,
+        host: host.ok_or("host=… is missing")?,
+        port: port.ok_or("port=… is missing")?,
+        user,
+    })
+}
+
+/// Loads the file; one that does not exist has no names.
+///
+/// # Errors
+/// [`FileError`], with the line.
+pub fn load(path: &Path) -> Result<Vec<SavedServer>, FileError> {
+    file::parse_lines(path, &file::read(path)?, parse_line)
+}
+
+/// Saves a name, in place of what had that name.
+///
+/// # Errors
+/// [`FileError`].
+pub fn save(path: &Path, server: &SavedServer) -> Result<(), FileError> {
+    file::update(path, |text| {
+        let mut all = file::parse_lines(path, &text, parse_line)?;
+        all.retain(|s| s.name != server.name);
+        all.push(server.clone());
+        let line = |s: &SavedServer| {
+            let user = s.user.as_ref().map(|u| format!(" user={u}")).unwrap_or_default();
+            format!("{} host={} port={}{user}\n", s.name, s.host, s.port)
+        };
+        Ok((all.iter().map(line).collect(), ()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_saved_replaced_and_bad_lines_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("servers");
+        let mut server = SavedServer {
+            name: "nas".into(),
+            host: "::1".into(),
+            port: 1,
+            user: None,
+        };
+        save(&path, &server).unwrap();
+        server.user = Some("kim".into());
+        save(&path, &server).unwrap();
+        assert_eq!(load(&path).unwrap(), vec![server]);
+        std::fs::write(&path, "nas host=x port=99999\n").unwrap();
+        assert!(
+            load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("servers:1: 99999 is not a port")
+        );
+    }
+}

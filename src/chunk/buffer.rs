@@ -1,0 +1,99 @@
+//! Chunk-sized buffers that are used again and again, because a fresh MiB costs 256 page faults.
+
+use super::CHUNK_SIZE;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A pool of buffers of [`CHUNK_SIZE`] bytes. Cheap to clone. It bounds what is kept, not what is handed out:
+/// that is the window's work.
+#[derive(Clone)]
+pub struct BufferPool {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    keep: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `keep` unused buffers.
+    pub fn new(keep: usize) -> BufferPool {
+        BufferPool {
+            free: Arc::default(),
+            keep,
+        }
+    }
+
+    /// A buffer of [`CHUNK_SIZE`] bytes of unspecified content.
+    pub fn take(&self) -> Vec<u8> {
+        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = kept.unwrap_or_default();
+        buffer.resize(CHUNK_SIZE, 0);
+        buffer
+    }
+
+    /// An empty vector with room for a chunk.
+    pub fn take_empty(&self) -> Vec<u8> {
+        let mut buffer = self.take();
+        buffer.clear();
+        buffer
+    }
+
+    /// Makes a buffer, filled and cut to its content, into shared bytes that come back here when they are dropped.
+    pub fn share(&self, bytes: Vec<u8>) -> Buffer {
+        Buffer {
+            bytes,
+            pool: self.clone(),
+        }
+    }
+
+    fn put_back(&self, bytes: Vec<u8>) {
+        if bytes.capacity() < CHUNK_SIZE {
+            return;
+        }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < self.keep {
+            free.push(bytes);
+        }
+    }
+}
+
+/// Bytes from a [`BufferPool`].
+pub struct Buffer {
+    bytes: Vec<u8>,
+    pool: BufferPool,
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.put_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_only_so_many_are_kept() {
+        let pool = BufferPool::new(1);
+        let (a, b) = (pool.take(), pool.take());
+        let address = a.as_ptr();
+        drop(pool.share(a));
+        drop(pool.share(b));
+        drop(pool.share(vec![1, 2, 3]));
+        assert_eq!(pool.free.lock().unwrap().len(), 1);
+        let again = pool.take();
+        assert_eq!(again.as_ptr(), address);
+    }
+}

@@ -1,0 +1,98 @@
+//! BLAKE3 by chunks: a digest for each, and their merge into the hash of the file.
+
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+
+/// A chaining value or a hash, 32 bytes.
+pub type Digest = [u8; 32];
+
+/// The digest of one chunk of a file that has more than one: the chaining value of its subtree.
+///
+/// `offset` is where the chunk starts, in bytes, a multiple of [`super::CHUNK_SIZE`]; `bytes` are not empty.
+pub fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
+/// The digest of a file that is a single chunk: its ordinary BLAKE3 hash.
+pub fn whole_digest(bytes: &[u8]) -> Digest {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// Merges the digests of a file's chunks, given in order, into the file's BLAKE3 hash.
+///
+/// It holds one value for each complete subtree so far: at most 44 for the largest file there can be.
+#[derive(Clone, Debug, Default)]
+pub struct RootHasher {
+    stack: Vec<Digest>,
+    chunks: u64,
+}
+
+impl RootHasher {
+    /// The next chunk's digest.
+    pub fn push(&mut self, digest: Digest) {
+        // Complete subtrees are merged only now that more follows: the topmost merge makes the root, and is another.
+        while self.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
+            self.merge_top();
+        }
+        self.stack.push(digest);
+        self.chunks = self.chunks.saturating_add(1);
+    }
+
+    fn merge_top(&mut self) {
+        if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
+            self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+        }
+    }
+
+    /// How many digests were pushed.
+    pub fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    /// The file's hash; none unless at least two digests were pushed (a single chunk's hash is
+    /// [`whole_digest`], made in another way).
+    pub fn root(mut self) -> Option<Digest> {
+        while self.stack.len() > 2 {
+            self.merge_top();
+        }
+        match self.stack.as_slice() {
+            [left, right] => Some(*merge_subtrees_root(left, right, Mode::Hash).as_bytes()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::CHUNK_SIZE;
+
+    #[test]
+    fn merged_chunks_give_the_ordinary_hash() {
+        let bytes: Vec<u8> = (0..9 * CHUNK_SIZE + 17).map(|i| (i * 31 % 251) as u8).collect();
+        for chunks in 2..=9 {
+            for extra in [0, 1, 17] {
+                let file = &bytes[..chunks * CHUNK_SIZE + extra];
+                let mut root = RootHasher::default();
+                for (i, chunk) in file.chunks(CHUNK_SIZE).enumerate() {
+                    root.push(chunk_digest((i * CHUNK_SIZE) as u64, chunk));
+                }
+                assert_eq!(
+                    root.root(),
+                    Some(whole_digest(file)),
+                    "{chunks} chunks and {extra} bytes"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_chunk_has_no_merged_root() {
+        let mut root = RootHasher::default();
+        assert_eq!(root.clone().root(), None);
+        root.push([1; 32]);
+        assert_eq!(root.root(), None);
+    }
+}

@@ -1,0 +1,57 @@
+//! The BLAKE3 hash of a file in a store, without moving it anywhere.
+
+use super::CHUNK_SIZE;
+use super::ahead::Ahead;
+use super::buffer::BufferPool;
+use super::digest::{Digest, RootHasher, chunk_digest, whole_digest};
+use crate::store::{ErrorKind, RemotePath, Store, StoreError};
+
+/// Chunks that are read at once.
+const AHEAD: usize = 4;
+
+/// Reads a file in parallel and hashes it.
+///
+/// # Errors
+/// [`StoreError`], with [`ErrorKind::SourceChanged`] where the file changed meanwhile.
+pub async fn hash_file(store: &dyn Store, path: &RemotePath, pool: &BufferPool) -> Result<Digest, StoreError> {
+    let source = store.open(path).await?;
+    let before = source.stat().await?;
+    let changed = || StoreError::new(ErrorKind::SourceChanged, path);
+    let single = before.size <= CHUNK_SIZE as u64;
+    let (mut ahead, mut root, mut only) = (Ahead::new(AHEAD), RootHasher::default(), whole_digest(&[]));
+    let mut offset = 0_u64;
+    loop {
+        while offset < before.size && !ahead.is_full() {
+            let (source, pool, at) = (source.clone(), pool.clone(), offset);
+            let wanted = before.size.saturating_sub(at).min(CHUNK_SIZE as u64);
+            ahead.start(async move {
+                let buffer = pool.share(source.read_at(at, pool.take()).await?);
+                let digest = match buffer.is_empty() {
+                    true => [0; 32],
+                    false if single => whole_digest(&buffer),
+                    false => chunk_digest(at, &buffer),
+                };
+                Ok((digest, buffer.len() as u64 == wanted))
+            });
+            offset = offset.saturating_add(wanted);
+        }
+        match ahead.next().await {
+            Some(Ok((digest, true))) => {
+                only = digest;
+                root.push(digest);
+            }
+            Some(Ok((_, false))) => return Err(changed()),
+            Some(Err(e)) => return Err(e),
+            None => break,
+        }
+    }
+    let after = source.stat().await?;
+    if (after.size, after.attributes.mtime) != (before.size, before.attributes.mtime) {
+        return Err(changed());
+    }
+    if single {
+        Ok(only)
+    } else {
+        root.root().ok_or_else(changed)
+    }
+}

@@ -1,0 +1,18 @@
+//! Chunks: cutting files up, reading ahead, checking, and putting back in order.
+//!
+//! A chunk is 1 MiB of a file, aligned to 1 MiB; only the last is shorter. Being a power of two, it is a subtree
+//! of the file's BLAKE3 tree, so its digest is the subtree's chaining value and the values of all chunks merge into
+//! the file's ordinary BLAKE3 hash ([`digest`]).
+//!
+//! Sending: [`ahead`] keeps several reads going and delivers them in order, into [`buffer`]s from a pool, as many as
+//! the receiver's [`window`] allows; [`hash`] only hashes. Receiving: [`reassembly`] puts chunks back in order, however they arrive.
+
+pub mod ahead;
+pub mod buffer;
+pub mod digest;
+pub mod hash;
+pub mod reassembly;
+pub mod window;
+
+/// Bytes of a chunk; a power of two.
+pub const CHUNK_SIZE: usize = 1 << 20;

@@ -1,0 +1,276 @@
+//! Chunks in any order, with duplicates, become parts of a file in order.
+
+use super::CHUNK_SIZE;
+use super::digest::{Digest, RootHasher};
+use std::collections::BTreeMap;
+
+/// Chunks that do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Two payloads for one chunk.
+    #[error("two different payloads came for one chunk")]
+    Conflict,
+    /// A chunk after the end, a short chunk before it, or a size that is not the sum.
+    #[error("the chunks do not add up to a file")]
+    Shape,
+    /// The hash of the whole is not the one that the sender gave.
+    #[error("the file's hash is not the one that was sent")]
+    Hash,
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is kept until its turn.
+    New,
+    /// It was here before; the copy is not needed.
+    Duplicate,
+}
+
+/// One file's chunks on the way back into order. The payload is any `T`; its bound in number is the window's.
+#[derive(Debug)]
+pub struct Reassembly<T> {
+    waiting: BTreeMap<u64, (Digest, u64, T)>,
+    /// Where the next part starts: everything before has been taken.
+    next: u64,
+    /// The end of the file, once a short chunk or the seal has told it.
+    end: Option<u64>,
+    sealed: Option<Digest>,
+    /// The file is a single chunk: its digest is its hash.
+    single: bool,
+    root: RootHasher,
+}
+
+/// Some consecutive chunks, ready to be written.
+#[derive(Debug)]
+pub struct Part<T> {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes in all.
+    pub length: u64,
+    /// Offset and payload of each chunk, in order.
+    pub chunks: Vec<(u64, T)>,
+}
+
+impl<T> Default for Reassembly<T> {
+    fn default() -> Reassembly<T> {
+        Reassembly {
+            waiting: BTreeMap::new(),
+            next: 0,
+            end: None,
+            sealed: None,
+            single: false,
+            root: RootHasher::default(),
+        }
+    }
+}
+
+impl<T> Reassembly<T> {
+    /// A chunk arrived, verified against `digest`. `length` is that of its payload, 1 to [`CHUNK_SIZE`].
+    ///
+    /// # Errors
+    /// [`Mismatch`] where it contradicts what came before.
+    pub fn insert(&mut self, offset: u64, length: u64, digest: Digest, payload: T) -> Result<Inserted, Mismatch> {
+        if offset < self.next {
+            return Ok(Inserted::Duplicate);
+        }
+        if let Some((known, known_length, _)) = self.waiting.get(&offset) {
+            return if *known == digest && *known_length == length {
+                Ok(Inserted::Duplicate)
+            } else {
+                Err(Mismatch::Conflict)
+            };
+        }
+        let chunk_end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
+        if length < CHUNK_SIZE as u64 {
+            self.set_end(chunk_end)?;
+        } else if self.end.is_some_and(|end| chunk_end > end) {
+            return Err(Mismatch::Shape);
+        }
+        self.waiting.insert(offset, (digest, length, payload));
+        Ok(Inserted::New)
+    }
+
+    /// The whole file arrived as a single chunk, whose digest is the file's hash. An empty one has no part to take.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where other chunks came before.
+    pub fn insert_whole(&mut self, length: u64, hash: Digest, payload: T) -> Result<Inserted, Mismatch> {
+        let inserted = match length {
+            0 => Inserted::New,
+            _ => self.insert(0, length, hash, payload)?,
+        };
+        self.seal(length, hash)?;
+        self.single = true;
+        Ok(inserted)
+    }
+
+    fn set_end(&mut self, end: u64) -> Result<(), Mismatch> {
+        let last = self
+            .waiting
+            .last_key_value()
+            .map_or(self.next, |(at, (_, len, _))| at.saturating_add(*len));
+        if self.end.is_some_and(|known| known != end) || last > end {
+            return Err(Mismatch::Shape);
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    /// The sender has read everything: `size` bytes with this hash.
+    ///
+    /// # Errors
+    /// [`Mismatch::Shape`] where chunks beyond it have come.
+    pub fn seal(&mut self, size: u64, hash: Digest) -> Result<(), Mismatch> {
+        self.set_end(size)?;
+        self.sealed = Some(hash);
+        Ok(())
+    }
+
+    /// The next part that is ready: consecutive chunks from where the last one ended, at most `most` bytes, and at
+    /// least `least` unless the file ends there.
+    pub fn take_part(&mut self, least: usize, most: usize) -> Option<Part<T>> {
+        let (mut count, mut length) = (0_usize, 0_u64);
+        for (offset, (_, len, _)) in &self.waiting {
+            let grown = length.saturating_add(*len);
+            if *offset != self.next.saturating_add(length) || (count > 0 && grown > most as u64) {
+                break;
+            }
+            (count, length) = (count.saturating_add(1), grown);
+        }
+        let end = self.next.saturating_add(length);
+        if count == 0 || (length < least as u64 && self.end != Some(end)) {
+            return None;
+        }
+        let mut part = Part {
+            offset: self.next,
+            length,
+            chunks: Vec::with_capacity(count),
+        };
+        for _ in 0..count {
+            if let Some((offset, (digest, _, payload))) = self.waiting.pop_first() {
+                self.root.push(digest);
+                part.chunks.push((offset, payload));
+            }
+        }
+        self.next = end;
+        Some(part)
+    }
+
+    /// The file's size and hash, once every chunk has been taken and the seal has come.
+    ///
+    /// # Errors
+    /// [`Mismatch::Hash`] where the chunks are complete and make another file.
+    pub fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
+        match (self.sealed, self.end) {
+            (Some(hash), Some(end)) if end == self.next => {
+                if self.single || self.root.clone().root() == Some(hash) {
+                    Ok(Some((end, hash)))
+                } else {
+                    Err(Mismatch::Hash)
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Everything that waits, when the file is given up.
+    pub fn into_waiting(self) -> impl Iterator<Item = (u64, T)> {
+        self.waiting
+            .into_iter()
+            .map(|(offset, (_, _, payload))| (offset, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::digest::{chunk_digest, whole_digest};
+    use proptest::prelude::*;
+
+    const MIB: u64 = CHUNK_SIZE as u64;
+
+    #[test]
+    fn conflicts_and_shapes_are_refused() {
+        let mut r = Reassembly::default();
+        assert_eq!(r.insert(MIB, MIB, [1; 32], ()), Ok(Inserted::New));
+        assert_eq!(r.insert(MIB, MIB, [1; 32], ()), Ok(Inserted::Duplicate));
+        assert_eq!(r.insert(MIB, MIB, [2; 32], ()), Err(Mismatch::Conflict));
+        assert_eq!(r.insert(0, 5, [3; 32], ()), Err(Mismatch::Shape));
+        assert_eq!(r.insert(3 * MIB, 5, [4; 32], ()), Ok(Inserted::New));
+        assert_eq!(r.insert(4 * MIB, MIB, [5; 32], ()), Err(Mismatch::Shape));
+        assert_eq!(r.seal(2 * MIB, [0; 32]), Err(Mismatch::Shape));
+        assert_eq!(r.insert(u64::MAX - 1, MIB, [5; 32], ()), Err(Mismatch::Shape));
+    }
+
+    #[test]
+    fn parts_obey_the_stores_rules() {
+        let mut r = Reassembly::default();
+        for i in 0..5 {
+            r.insert(i * MIB, MIB, [0; 32], i).unwrap();
+        }
+        assert_eq!(r.take_part(1, 2 << 20).unwrap().chunks.len(), 2);
+        assert!(
+            r.take_part(4 << 20, 8 << 20).is_none(),
+            "three MiB are less than the store wants"
+        );
+        r.insert(5 * MIB, 7, [0; 32], 5).unwrap();
+        let last = r.take_part(4 << 20, 8 << 20).unwrap();
+        assert_eq!((last.offset, last.length), (2 * MIB, 3 * MIB + 7));
+    }
+
+    #[test]
+    fn a_single_chunk_is_complete_by_itself() {
+        let mut r = Reassembly::default();
+        assert_eq!(r.insert_whole(5, [1; 32], ()), Ok(Inserted::New));
+        assert_eq!(r.complete(), Ok(None));
+        assert_eq!(r.take_part(1, 100).unwrap().length, 5);
+        assert_eq!(r.complete(), Ok(Some((5, [1; 32]))));
+        let mut empty = Reassembly::default();
+        empty.insert_whole(0, [2; 32], ()).unwrap();
+        assert_eq!(empty.complete(), Ok(Some((0, [2; 32]))));
+    }
+
+    proptest! {
+        /// Any order with any duplicates gives the file and nothing else; while a chunk is missing, nothing does.
+        #[test]
+        fn any_order_with_duplicates_gives_the_file(
+            chunks in 2_usize..12,
+            tail in 1_usize..2000,
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
+            missing in any::<prop::sample::Index>(),
+            seal_first in any::<bool>(),
+        ) {
+            let size = (chunks - 1) * CHUNK_SIZE + tail;
+            let file: Vec<u8> = (0..size).map(|i| (i / 7 % 253) as u8).collect();
+            let pieces: Vec<&[u8]> = file.chunks(CHUNK_SIZE).collect();
+            let hash = whole_digest(&file);
+            let mut r = Reassembly::default();
+            let mut out = Vec::new();
+            if seal_first {
+                r.seal(size as u64, hash).unwrap();
+            }
+            let last = missing.index(chunks);
+            let feed = |r: &mut Reassembly<usize>, i: usize, out: &mut Vec<u8>| {
+                let offset = i as u64 * MIB;
+                r.insert(offset, pieces[i].len() as u64, chunk_digest(offset, pieces[i]), i).unwrap();
+                while let Some(part) = r.take_part(1, 4 << 20) {
+                    assert_eq!(part.offset, out.len() as u64);
+                    part.chunks.iter().for_each(|(_, i)| out.extend_from_slice(pieces[*i]));
+                }
+            };
+            let indices = order.iter().map(|i| i.index(chunks)).chain(0..chunks);
+            for i in indices.filter(|i| *i != last) {
+                feed(&mut r, i, &mut out);
+            }
+            prop_assert_eq!(r.complete(), Ok(None));
+            feed(&mut r, last, &mut out);
+            if !seal_first {
+                prop_assert_eq!(r.complete(), Ok(None));
+                r.seal(size as u64, hash).unwrap();
+            }
+            prop_assert_eq!(r.complete(), Ok(Some((size as u64, hash))));
+            prop_assert!(out == file);
+        }
+    }
+}

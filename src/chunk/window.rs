@@ -1,0 +1,180 @@
+//! The window: how many bytes a sender may have outstanding, counted on both sides.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// What a frame costs besides its payload, in bytes: its header, and about what it takes to remember it.
+pub const FRAME_COST: u64 = 256;
+
+/// What a frame with `payload` bytes takes from the window.
+pub fn cost(payload: usize) -> u64 {
+    FRAME_COST.saturating_add(payload as u64)
+}
+
+/// The sender's side: bytes granted by the receiver, less those outstanding. Cheap to clone.
+#[derive(Clone)]
+pub struct Credit {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    granted: u64,
+    outstanding: u64,
+}
+
+impl Credit {
+    /// A window of `granted` bytes.
+    pub fn new(granted: u64) -> Credit {
+        Credit {
+            inner: Arc::new(Inner {
+                state: Mutex::new(State {
+                    granted,
+                    outstanding: 0,
+                }),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The receiver has granted another size.
+    pub fn grant(&self, bytes: u64) {
+        self.state().granted = bytes;
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Waits until `bytes` fit, and takes them. A single frame always fits into an empty window, so that a window
+    /// smaller than a chunk is slow but not the end.
+    pub async fn take(&self, bytes: u64) {
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            // registered before the look, so that no release in between is missed
+            changed.as_mut().enable();
+            {
+                let mut state = self.state();
+                let after = state.outstanding.saturating_add(bytes);
+                if after <= state.granted || state.outstanding == 0 {
+                    state.outstanding = after;
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The receiver is done with `bytes`, or they were never sent.
+    pub fn give_back(&self, bytes: u64) {
+        {
+            let mut state = self.state();
+            state.outstanding = state.outstanding.saturating_sub(bytes);
+        }
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Bytes taken and not given back.
+    pub fn outstanding(&self) -> u64 {
+        self.state().outstanding
+    }
+}
+
+/// The receiver's side: what arrived and is not done with may not exceed what was granted.
+pub struct Account {
+    granted: u64,
+    held: AtomicU64,
+}
+
+/// The sender sent more than it was allowed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer sent more than its window allows")]
+pub struct Overrun;
+
+impl Account {
+    /// A window of `granted` bytes.
+    pub fn new(granted: u64) -> Account {
+        Account {
+            granted,
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes granted.
+    pub fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// A frame of `bytes` (its [`cost`]) arrived.
+    ///
+    /// # Errors
+    /// [`Overrun`] where it does not fit. A single frame always does.
+    pub fn arrived(&self, bytes: u64) -> Result<(), Overrun> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        // What is sent again after its connection died is here twice for a moment: hence twice the window.
+        let most = self.granted.saturating_mul(2);
+        if before == 0 || before.saturating_add(bytes) <= most {
+            Ok(())
+        } else {
+            self.done(bytes);
+            Err(Overrun)
+        }
+    }
+
+    /// A frame of `bytes` was written, or dropped.
+    pub fn done(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn take_waits_for_room() {
+        let credit = Credit::new(100);
+        credit.take(60).await;
+        let waiting = tokio::spawn({
+            let credit = credit.clone();
+            async move { credit.take(60).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(credit.outstanding(), 60);
+        credit.give_back(60);
+        waiting.await.unwrap();
+        assert_eq!(credit.outstanding(), 60);
+    }
+
+    #[tokio::test]
+    async fn one_frame_always_fits_and_a_grant_wakes() {
+        let credit = Credit::new(10);
+        credit.take(1000).await;
+        let waiting = tokio::spawn({
+            let credit = credit.clone();
+            async move { credit.take(1000).await }
+        });
+        tokio::task::yield_now().await;
+        credit.grant(5000);
+        waiting.await.unwrap();
+    }
+
+    #[test]
+    fn the_account_refuses_an_overrun() {
+        let account = Account::new(100);
+        assert_eq!(account.arrived(1000), Ok(()));
+        account.done(1000);
+        assert_eq!(account.arrived(100), Ok(()));
+        assert_eq!(account.arrived(100), Ok(()));
+        assert_eq!(account.arrived(1), Err(Overrun));
+        account.done(200);
+        assert_eq!(account.arrived(100), Ok(()));
+    }
+}

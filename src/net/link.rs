@@ -1,0 +1,235 @@
+//! What client and server hold of a session alike: the way out for control messages and frames, and the way in to
+//! the transfer that each is for.
+
+use super::control::ControlSender;
+use super::error::NetError;
+use super::outbox::Outbox;
+use super::pool::{Arrived, FrameSink, Pool};
+use super::wire::frame::FrameKind;
+use super::wire::proto::{TransferMessage, control_message, transfer_message};
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::{Account, cost};
+use prost::Message;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+/// Bytes of messages for a transfer that may wait; whoever reads the control connection waits when there are more. An
+/// honest peer has far less under way, so that the two sides never wait for each other.
+const MAILBOX: usize = 16 << 20;
+
+/// The shared half of a session.
+pub struct Link {
+    /// Messages to the other side.
+    pub control: ControlSender,
+    /// Frames to the other side.
+    pub outbox: Arc<Outbox>,
+    inbox: Arc<Inbox>,
+    pool: Arc<Pool>,
+    mailboxes: Mutex<HashMap<u32, Mailbox>>,
+    down: watch::Sender<Option<NetError>>,
+}
+
+/// Where the messages for a transfer go, and the room that is left for them.
+#[derive(Clone)]
+struct Mailbox {
+    messages: mpsc::UnboundedSender<(transfer_message::Body, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+}
+
+/// Frames from the other side, sorted by transfer.
+struct Inbox {
+    transfers: Mutex<HashMap<u32, mpsc::UnboundedSender<Arrived>>>,
+    account: Account,
+}
+
+impl FrameSink for Inbox {
+    fn accept(&self, frame: Arrived) -> Result<(), NetError> {
+        if frame.header.kind == FrameKind::Attached {
+            return Ok(());
+        }
+        let cost = cost(frame.payload.len());
+        self.account
+            .arrived(cost)
+            .map_err(|e| NetError::Protocol(e.to_string()))?;
+        let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        // The channel has no bound of its own: the account has.
+        let taken = transfers.get(&frame.header.transfer).map(|t| t.send(frame));
+        if !matches!(taken, Some(Ok(()))) {
+            // of a transfer that has ended: accepted and dropped
+            self.account.done(cost);
+        }
+        Ok(())
+    }
+}
+
+/// A transfer's place in a [`Link`]; leaving it is dropping this.
+pub struct Seat {
+    link: Arc<Link>,
+    transfer: u32,
+    messages: mpsc::UnboundedReceiver<(transfer_message::Body, OwnedSemaphorePermit)>,
+    /// Each counts against the window until [`Seat::done`].
+    frames: mpsc::UnboundedReceiver<Arrived>,
+}
+
+/// What comes in for a transfer.
+pub enum Incoming {
+    /// On the control connection.
+    Message(transfer_message::Body),
+    /// On a data connection.
+    Frame(Arrived),
+}
+
+impl Link {
+    /// A link that sends through `control`, may have `credit` bytes outstanding and grants `window`.
+    pub fn new(control: ControlSender, credit: u64, window: u64, buffers: BufferPool) -> Arc<Link> {
+        let outbox = Arc::new(Outbox::new(credit));
+        let inbox = Arc::new(Inbox {
+            transfers: Mutex::default(),
+            account: Account::new(window),
+        });
+        Arc::new(Link {
+            control,
+            pool: Pool::new(outbox.clone(), inbox.clone(), buffers),
+            outbox,
+            inbox,
+            mailboxes: Mutex::default(),
+            down: watch::Sender::new(None),
+        })
+    }
+
+    /// The data connections.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The session is over, and why. Transfers that are under way end with that.
+    pub fn shut_down(&self, why: NetError) {
+        self.down.send_if_modified(|down| {
+            let first = down.is_none();
+            if first {
+                *down = Some(why);
+            }
+            first
+        });
+        self.pool.close();
+    }
+
+    /// True once the session is over.
+    pub fn is_down(&self) -> bool {
+        self.down.borrow().is_some()
+    }
+
+    /// Waits for the end of the session; gives the reason.
+    pub async fn down(&self) -> NetError {
+        let mut watch = self.down.subscribe();
+        let ended = watch.wait_for(Option::is_some).await;
+        let why = ended.ok().and_then(|why| why.as_ref().map(NetError::again));
+        why.unwrap_or_else(|| NetError::lost("the session is over"))
+    }
+
+    /// Takes part as transfer `number`.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where the number is taken.
+    pub fn join(self: &Arc<Link>, number: u32) -> Result<Seat, NetError> {
+        let (send, messages) = mpsc::unbounded_channel();
+        let (send_frames, frames) = mpsc::unbounded_channel();
+        let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if mailboxes.contains_key(&number) {
+            return Err(NetError::Protocol("the number of a transfer is used twice".into()));
+        }
+        let room = Arc::new(Semaphore::new(MAILBOX));
+        mailboxes.insert(number, Mailbox { messages: send, room });
+        self.inbox
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, send_frames);
+        Ok(Seat {
+            link: self.clone(),
+            transfer: number,
+            messages,
+            frames,
+        })
+    }
+
+    /// Passes a message on to its transfer; waits where that one is behind. One for no transfer is dropped: it may
+    /// have ended while the message was on its way.
+    pub async fn deliver(&self, message: TransferMessage) {
+        let mailbox = {
+            let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+            mailboxes.get(&message.transfer).cloned()
+        };
+        let length = message.encoded_len();
+        let (Some(mailbox), Some(body)) = (mailbox, message.body) else {
+            return;
+        };
+        let permits = u32::try_from(length.min(MAILBOX)).unwrap_or(u32::MAX);
+        if let Ok(permit) = mailbox.room.acquire_many_owned(permits).await {
+            let _ = mailbox.messages.send((body, permit));
+        }
+    }
+}
+
+impl Seat {
+    /// The session.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The transfer's number.
+    pub fn number(&self) -> u32 {
+        self.transfer
+    }
+
+    /// The next message of the transfer. Cancel-safe.
+    pub async fn receive(&mut self) -> Option<transfer_message::Body> {
+        self.messages.recv().await.map(|(body, _)| body)
+    }
+
+    /// The next message or frame of the transfer, messages first. Cancel-safe.
+    pub async fn receive_any(&mut self) -> Option<Incoming> {
+        tokio::select! {
+            biased;
+            message = self.messages.recv() => message.map(|(body, _)| Incoming::Message(body)),
+            frame = self.frames.recv() => frame.map(Incoming::Frame),
+        }
+    }
+
+    /// Sends a message of this transfer.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`].
+    pub async fn send(&self, body: transfer_message::Body) -> Result<(), NetError> {
+        let message = TransferMessage {
+            transfer: self.transfer,
+            body: Some(body),
+        };
+        self.link.control.send(control_message::Body::Transfer(message)).await
+    }
+
+    /// A frame with this many bytes of payload is written or dropped: the window is open for another.
+    pub fn done(&self, payload: usize) {
+        self.link.inbox.account.done(cost(payload));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let link = &self.link;
+        link.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.transfer);
+        link.inbox
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.transfer);
+        while let Ok(frame) = self.frames.try_recv() {
+            link.inbox.account.done(cost(frame.payload.len()));
+        }
+        link.outbox.forget_transfer(self.transfer);
+    }
+}

@@ -1,0 +1,172 @@
+//! The pool of data connections of a session: each with a writer task, a reader task and an owner that ends both.
+
+use super::data::{FrameReader, FrameWriter};
+use super::error::NetError;
+use super::outbox::{ConnectionId, Outbox};
+use super::wire::frame::{FrameHeader, FrameKind};
+use crate::chunk::buffer::{Buffer, BufferPool};
+use crate::chunk::digest::{chunk_digest, whole_digest};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::watch;
+
+/// Small frames are gathered up to this many bytes for one write.
+const GATHER: usize = 256 << 10;
+
+/// A frame that arrived.
+pub struct Arrived {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its payload; back to its pool when dropped.
+    pub payload: Buffer,
+    /// Whether the payload has the digest that the header says. Seals and such have nothing to verify: true.
+    pub intact: bool,
+}
+
+/// Where arriving frames go. It must not wait: a receiver never stops reading.
+pub trait FrameSink: Send + Sync {
+    /// Takes a frame.
+    ///
+    /// # Errors
+    /// Any ends the session: the peer broke the protocol.
+    fn accept(&self, frame: Arrived) -> Result<(), NetError>;
+}
+
+/// A session's data connections.
+pub struct Pool {
+    outbox: Arc<Outbox>,
+    sink: Arc<dyn FrameSink>,
+    buffers: BufferPool,
+    next: AtomicU64,
+    alive: AtomicUsize,
+    /// Counts every loss, so that whoever dials can wait for the next one.
+    lost: watch::Sender<u64>,
+    closing: watch::Sender<bool>,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new(outbox: Arc<Outbox>, sink: Arc<dyn FrameSink>, buffers: BufferPool) -> Arc<Pool> {
+        Arc::new(Pool {
+            outbox,
+            sink,
+            buffers,
+            next: AtomicU64::new(1),
+            alive: AtomicUsize::new(0),
+            lost: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// Connections that are up.
+    pub fn alive(&self) -> usize {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever a connection is lost.
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.lost.subscribe()
+    }
+
+    /// The session's buffers.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.buffers
+    }
+
+    /// Ends all connections, now and later ones.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Makes a connection part of the pool. The owner task goes on until the connection ends; it then gives what was
+    /// not acknowledged to the others. Its error, if that was the reason, comes through the task's handle.
+    pub fn add(
+        self: &Arc<Pool>,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> tokio::task::JoinHandle<Result<(), NetError>> {
+        let pool = self.clone();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        pool.alive.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let mut closing = pool.closing.subscribe();
+            let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone()));
+            let mut writing = tokio::spawn(write_frames(writer, pool.outbox.clone(), id, pool.closing.subscribe()));
+            let ended = tokio::select! {
+                read = &mut reading => flatten(read),
+                written = &mut writing => flatten(written),
+                () = closed(&mut closing) => {
+                    // the writer says goodbye properly, the reader has nothing to wait for
+                    let _ = (&mut writing).await;
+                    Ok(())
+                }
+            };
+            reading.abort();
+            writing.abort();
+            pool.alive.fetch_sub(1, Ordering::Relaxed);
+            let requeued = pool.outbox.requeue(id);
+            if !*pool.closing.borrow() {
+                tracing::debug!(connection = id, requeued, error = ?ended, "data connection ended");
+            }
+            pool.lost.send_modify(|n| *n = n.wrapping_add(1));
+            ended
+        })
+    }
+}
+
+fn flatten(joined: Result<Result<(), NetError>, tokio::task::JoinError>) -> Result<(), NetError> {
+    joined.unwrap_or_else(|e| Err(NetError::lost(e)))
+}
+
+/// Waits until the pool is closed.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// The reader task: every frame is verified here, so that connections verify in parallel.
+async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>) -> Result<(), NetError> {
+    while let Some((header, payload)) = reader.next().await? {
+        let intact = match header.kind {
+            FrameKind::Whole => whole_digest(&payload) == header.digest,
+            FrameKind::Chunk => chunk_digest(header.offset, &payload) == header.digest,
+            FrameKind::Goodbye => return Ok(()),
+            FrameKind::Seal | FrameKind::Attached => true,
+        };
+        sink.accept(Arrived {
+            header,
+            payload,
+            intact,
+        })?;
+    }
+    Ok(())
+}
+
+/// The writer task: a frame is bound to this connection only when its socket would take it.
+async fn write_frames(
+    mut writer: FrameWriter,
+    outbox: Arc<Outbox>,
+    id: ConnectionId,
+    mut closing: watch::Receiver<bool>,
+) -> Result<(), NetError> {
+    loop {
+        tokio::select! {
+            () = outbox.filled() => {}
+            () = closed(&mut closing) => {
+                writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await?;
+                writer.flush().await?;
+                writer.close().await;
+                return Ok(());
+            }
+        }
+        writer.writable().await?;
+        let mut gathered = 0_usize;
+        while gathered < GATHER {
+            let Some((header, payload)) = outbox.try_pop(id) else {
+                break;
+            };
+            gathered = gathered.saturating_add(payload.len());
+            writer.write(&header, &payload).await?;
+        }
+        writer.flush().await?;
+    }
+}

@@ -1,0 +1,268 @@
+//! The server: listens, tells control and data connections apart, and bounds all of them.
+//!
+//! [`login`] turns a control connection into a [`session`]; [`requests`] answers what a session asks; [`transfers`]
+//! finds the places that a put or a get is about.
+
+mod login;
+mod requests;
+mod session;
+mod transfers;
+
+use super::data::DataConnection;
+use super::error::NetError;
+use super::tls::{self, HANDSHAKE_TIMEOUT, Role};
+use super::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
+use super::wire::{ALPN_CONTROL, ALPN_DATA};
+use crate::auth::Identity;
+use crate::auth::users::Users;
+use crate::store::local::LocalStore;
+use rustls::ServerConfig;
+use session::Session;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+/// Connections that may be between their acceptance and their login, or their proof.
+const PENDING: usize = 256;
+/// How long a data connection's proof is held for a login that is still under way.
+const HOLD_PROOF: Duration = Duration::from_secs(10);
+/// Passwords that are hashed at once: each costs 19 MiB.
+const HASHES: usize = 2;
+/// How long transfers may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// Pause after the system could not accept a connection, out of descriptors for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Data connections of each.
+    pub connections: usize,
+    /// Bytes for the windows of all sessions.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            sessions: 64,
+            connections: 16,
+            memory: 512 << 20,
+        }
+    }
+}
+
+/// Where a server's files are, and what it may use.
+pub struct Config {
+    /// What is served.
+    pub store: LocalStore,
+    /// Who it is.
+    pub identity: Identity,
+    /// Who may log in.
+    pub users: Users,
+    /// The `users` file, which an invite adds a key to.
+    pub users_path: PathBuf,
+    /// The `invites` file.
+    pub invites_path: PathBuf,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// A running server.
+struct Server {
+    config: Config,
+    control_tls: Arc<ServerConfig>,
+    data_tls: Arc<ServerConfig>,
+    sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
+    /// A session has been added or has ended.
+    changed: Notify,
+    hashes: Semaphore,
+    pending: Arc<Semaphore>,
+    memory: Mutex<u64>,
+    stopping: tokio::sync::watch::Sender<bool>,
+}
+
+/// Serves on `listeners` until `stop` is ready; then lets running transfers go on for a grace time.
+///
+/// # Errors
+/// [`NetError::Tls`] where the identity cannot be used.
+pub async fn run(
+    config: Config,
+    listeners: Vec<TcpListener>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), NetError> {
+    let server = Arc::new(Server {
+        control_tls: tls::server_config(ALPN_CONTROL, &config.identity)?,
+        data_tls: tls::server_config(ALPN_DATA, &config.identity)?,
+        memory: Mutex::new(config.limits.memory),
+        config,
+        sessions: Mutex::default(),
+        changed: Notify::new(),
+        hashes: Semaphore::new(HASHES),
+        pending: Arc::new(Semaphore::new(PENDING)),
+        stopping: tokio::sync::watch::Sender::new(false),
+    });
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(accept_all(server.clone(), listener)))
+        .collect();
+    stop.await;
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    server.stopping.send_replace(true);
+    tracing::info!("stopping");
+    let _ = timeout(GRACE, server.idle()).await;
+    for session in server.all_sessions() {
+        session.link.shut_down(NetError::lost("the server is stopping"));
+    }
+    // the goodbyes are on their way; a peer that does not take them is not waited for
+    let _ = timeout(Duration::from_secs(1), server.empty()).await;
+    Ok(())
+}
+
+async fn accept_all(server: Arc<Server>, listener: TcpListener) {
+    loop {
+        let Ok(permit) = server.pending.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = server.serve(tcp, peer, permit).await {
+                        tracing::debug!(%peer, error = %super::printable(&e.to_string()), "connection ended");
+                    }
+                });
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection's right to be neither logged in nor proved yet; dropped when it is.
+type Pending = tokio::sync::OwnedSemaphorePermit;
+
+impl Server {
+    async fn serve(self: Arc<Server>, tcp: TcpStream, peer: SocketAddr, pending: Pending) -> Result<(), NetError> {
+        let late = |_| NetError::lost("it did not complete the handshake in time");
+        let role = timeout(HANDSHAKE_TIMEOUT, tls::peek_role(&tcp)).await.map_err(late)??;
+        tls::tune(&tcp, role);
+        match role {
+            Role::Control => {
+                let accept = tokio_rustls::TlsAcceptor::from(self.control_tls.clone()).accept(tcp);
+                let tls = timeout(HANDSHAKE_TIMEOUT, accept)
+                    .await
+                    .map_err(late)?
+                    .map_err(NetError::lost)?;
+                login::control(self, tls, peer, pending).await
+            }
+            Role::Data => {
+                let accept = DataConnection::accept(tcp, self.data_tls.clone());
+                let connection = timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(late)??;
+                self.data(connection, pending).await
+            }
+        }
+    }
+
+    /// Takes a data connection into the session that it proves to belong to.
+    async fn data(&self, connection: DataConnection, pending: Pending) -> Result<(), NetError> {
+        let buffers = crate::chunk::buffer::BufferPool::new(8);
+        let (mut reader, mut writer) = connection.split(buffers);
+        let attach = async {
+            let attach = Attach::decode(&reader.preamble(ATTACH_LEN).await?)?;
+            let session = self.session_soon(&attach.session).await?;
+            Ok::<_, NetError>((attach, session))
+        };
+        let (attach, session) = match timeout(HOLD_PROOF, attach).await {
+            Ok(found) => found?,
+            Err(_) => return Err(NetError::lost("its proof was for no login")),
+        };
+        session.admit(&attach)?;
+        reader.use_pool(session.link.pool().buffers().clone());
+        writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
+        writer.flush().await?;
+        drop(pending);
+        let link = session.link.clone();
+        drop(session);
+        match link.pool().add(reader, writer).await {
+            Ok(Err(e @ NetError::Protocol(_))) => {
+                link.shut_down(e.again());
+                Err(e)
+            }
+            Ok(ended) => ended,
+            Err(e) => Err(NetError::lost(e)),
+        }
+    }
+
+    /// The session with this id; waits for it, since a client dials its data connections while it logs in.
+    async fn session_soon(&self, id: &[u8; 16]) -> Result<Arc<Session>, NetError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(session) = self.session(id) {
+                return Ok(session);
+            }
+            changed.await;
+        }
+    }
+
+    fn session(&self, id: &[u8; 16]) -> Option<Arc<Session>> {
+        self.sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    fn all_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until no session has a transfer under way.
+    async fn idle(&self) {
+        while self.all_sessions().iter().any(|s| s.is_transferring()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until there is no session.
+    async fn empty(&self) {
+        while !self.all_sessions().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Takes a session's window out of the server's memory; none when there is too little left.
+    fn reserve_window(&self) -> Option<u64> {
+        const LARGEST: u64 = 32 << 20;
+        const SMALLEST: u64 = 1 << 20;
+        let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        // one window in each direction, and half of what is left stays for those who come later
+        let window = LARGEST.min(*left / 4);
+        if window < SMALLEST {
+            return None;
+        }
+        *left = left.saturating_sub(2 * window);
+        Some(window)
+    }
+
+    fn release_window(&self, window: u64) {
+        let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_add(2 * window);
+    }
+}

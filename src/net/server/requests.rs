@@ -1,0 +1,214 @@
+//! The requests of a session, answered one after another.
+
+use super::session::{ReplyCache, Session};
+use super::{Server, transfers};
+use crate::auth::users::Access;
+use crate::chunk::hash::hash_file;
+use crate::net::control;
+use crate::net::error::NetError;
+use crate::net::link::Seat;
+use crate::net::printable;
+use crate::net::wire::proto::{self, control_message, reply, request};
+use crate::net::wire::{Code, MAX_CONTROL, entry};
+use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
+use prost::Message;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Entries of a listing's page.
+const PAGE: usize = 512;
+
+/// A request, with the transfer's seat if it starts one.
+pub(super) struct Work {
+    pub(super) request: proto::Request,
+    pub(super) seat: Option<Seat>,
+}
+
+/// What a request is answered with.
+type Answer = Result<(Code, &'static str, Option<reply::Body>), NetError>;
+
+/// Answers requests until there are no more.
+pub(super) async fn work_off(
+    server: Arc<Server>,
+    session: Arc<Session>,
+    cache: Arc<Mutex<ReplyCache>>,
+    mut todo: mpsc::Receiver<Work>,
+) {
+    while let Some(Work { request, seat }) = todo.recv().await {
+        let quits = matches!(request.body, Some(request::Body::Quit(_)));
+        let answer = match permit(&server, &session, request.body.as_ref()) {
+            Ok(()) => answer(&server, &session, request.body, seat).await,
+            Err(e) => Err(e),
+        };
+        let (code, text, body) = match answer {
+            Ok((code, text, body)) => (code, text.to_string(), body),
+            Err(e) => {
+                let (code, text) = e.to_wire();
+                (code, text, None)
+            }
+        };
+        if !code.is_success() {
+            tracing::debug!(who = %session.who, %code, text = %printable(&text), "request refused");
+        }
+        let reply = proto::Reply {
+            number: request.number,
+            code: u32::from(code.0),
+            text,
+            body,
+        };
+        cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remember(reply.clone());
+        if session
+            .link
+            .control
+            .send(control_message::Body::Reply(reply))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        if quits {
+            session
+                .link
+                .shut_down(control::refused(u32::from(Code::BYE.0), "goodbye".into()));
+            return;
+        }
+    }
+}
+
+/// What this user may do, as the users file says now, not when they logged in.
+fn permit(server: &Server, session: &Session, body: Option<&request::Body>) -> Result<(), NetError> {
+    use request::Body;
+    let refused = |code, text: &str| {
+        Err(NetError::Refused {
+            code,
+            text: text.into(),
+        })
+    };
+    let user = server.config.users.find(&session.user.name)?;
+    let Some(user) = user.filter(|u| u.root == session.user.root) else {
+        session.link.shut_down(NetError::lost("the user was removed or moved"));
+        return refused(Code::LOGIN_REFUSED, "this user may not log in any more");
+    };
+    let changes = matches!(
+        body,
+        Some(Body::MakeDirectory(_) | Body::Remove(_) | Body::Rename(_) | Body::Put(_))
+    );
+    let dropbox = matches!(
+        body,
+        Some(Body::MakeDirectory(_) | Body::Put(_) | Body::ChangeDirectory(_) | Body::Quit(_) | Body::Noop(_)) | None
+    );
+    match user.access {
+        Access::ReadOnly if changes => refused(Code::DENIED, "this user may only read"),
+        Access::WriteOnly if !dropbox => refused(Code::DENIED, "this user may only put files and make directories"),
+        _ => Ok(()),
+    }
+}
+
+fn path_of(bytes: &[u8], working: &RemotePath) -> Result<RemotePath, NetError> {
+    entry::path(bytes, working).map_err(|e| NetError::Refused {
+        code: Code::BAD_NAME,
+        text: format!("the path is not allowed: {e}"),
+    })
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    session: &Arc<Session>,
+    body: Option<request::Body>,
+    seat: Option<Seat>,
+) -> Answer {
+    use request::Body;
+    let store = &session.store;
+    let working = session.working();
+    let path = |bytes: &[u8]| path_of(bytes, &working);
+    match body {
+        Some(Body::Noop(_)) => Ok((Code::OK, "nothing done", None)),
+        Some(Body::Quit(_)) => Ok((Code::BYE, "goodbye", None)),
+        Some(Body::Login(_) | Body::Enroll(_)) => Ok((Code::BAD_SEQUENCE, "already logged in", None)),
+        Some(Body::ChangeDirectory(request)) => {
+            let resolved = store.resolve(&path(&request.path)?).await?;
+            if store.stat(&resolved).await?.kind != Kind::Dir {
+                return Err(StoreError::new(ErrorKind::NotADirectory, &resolved).into());
+            }
+            *session.working.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
+            Ok((Code::CHANGED, "working directory changed", None))
+        }
+        Some(Body::Stat(request)) => {
+            let path = path(&request.path)?;
+            let found = store.stat(&path).await?;
+            let hash = match found.kind {
+                Kind::File if request.hash => Some(hash_file(store, &path, session.link.pool().buffers()).await?),
+                _ => None,
+            };
+            Ok((
+                Code::ANSWER,
+                "found",
+                Some(reply::Body::Entry(entry::to_wire(found, hash))),
+            ))
+        }
+        Some(Body::List(request)) => {
+            let page = list(session, &path(&request.path)?, &request).await?;
+            Ok((Code::ANSWER, "listing", Some(reply::Body::List(page))))
+        }
+        Some(Body::MakeDirectory(request)) => {
+            store.make_dir(&path(&request.path)?, request.parents).await?;
+            Ok((Code::CHANGED, "directory made", None))
+        }
+        Some(Body::Remove(request)) => {
+            store.remove(&path(&request.path)?, request.recursive).await?;
+            Ok((Code::CHANGED, "removed", None))
+        }
+        Some(Body::Rename(request)) => {
+            let (from, to) = (path(&request.from)?, path(&request.to)?);
+            store.rename(&from, &into_directory(session, &from, to).await?).await?;
+            Ok((Code::CHANGED, "renamed", None))
+        }
+        Some(Body::Space(request)) => {
+            let space = store.space(&path(&request.path)?).await?;
+            Ok((
+                Code::ANSWER,
+                "sizes",
+                Some(reply::Body::Space(entry::space_to_wire(space))),
+            ))
+        }
+        Some(Body::Put(request)) => transfers::put(server, session, request, seat).await,
+        Some(Body::Get(request)) => transfers::get(server, session, request, seat).await,
+        None => Ok((Code::NOT_IMPLEMENTED, "unknown request", None)),
+    }
+}
+
+/// `mv a dir` moves into the directory.
+async fn into_directory(session: &Session, from: &RemotePath, to: RemotePath) -> Result<RemotePath, NetError> {
+    let Ok(resolved) = session.store.resolve(&to).await else {
+        return Ok(to);
+    };
+    let is_dir = session.store.stat(&resolved).await.is_ok_and(|e| e.kind == Kind::Dir);
+    match from.split() {
+        Some((_, name)) if is_dir => resolved
+            .join(&name)
+            .map_err(|e| StoreError::new(ErrorKind::BadName(e), &to).into()),
+        _ => Ok(to),
+    }
+}
+
+/// A page of a listing, smaller where its names and targets would not fit into a message.
+async fn list(session: &Session, path: &RemotePath, request: &proto::List) -> Result<proto::ListReply, NetError> {
+    let mut limit = match usize::try_from(request.limit) {
+        Ok(wanted @ 1..PAGE) => wanted,
+        _ => PAGE,
+    };
+    loop {
+        let page = session.store.list(path, &request.cookie, limit).await?;
+        let reply = proto::ListReply {
+            entries: page.entries.into_iter().map(|e| entry::to_wire(e, None)).collect(),
+            cookie: page.next.unwrap_or_default(),
+        };
+        if reply.encoded_len() < MAX_CONTROL / 2 || limit == 1 {
+            return Ok(reply);
+        }
+        limit = (limit / 8).max(1);
+    }
+}

@@ -1,0 +1,167 @@
+//! The state of a session: who it is, where it is, and what it has been answered.
+
+use crate::auth::users::User;
+use crate::net::error::NetError;
+use crate::net::link::Link;
+use crate::net::wire::frame::Attach;
+use crate::net::wire::proto;
+use crate::store::RemotePath;
+use crate::store::local::LocalStore;
+use ring::hmac;
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Data connections that a session may ever attach: each number is good once and must be remembered.
+const ATTACHMENTS: usize = 4096;
+/// Replies that are remembered for requests that come again.
+const REPLIES: usize = 128;
+
+/// A logged-in session.
+pub(super) struct Session {
+    /// Who logged in, as they were then.
+    pub(super) user: User,
+    /// `user@host`, for logs and locks.
+    pub(super) who: String,
+    /// What they see: their root and what is beneath it.
+    pub(super) store: LocalStore,
+    pub(super) link: Arc<Link>,
+    pub(super) working: Mutex<RemotePath>,
+    proof_key: hmac::Key,
+    attached: Mutex<HashSet<u32>>,
+    most_connections: usize,
+    transfers: AtomicUsize,
+}
+
+impl Session {
+    pub(super) fn new(
+        user: User,
+        who: String,
+        store: LocalStore,
+        link: Arc<Link>,
+        exported: &[u8],
+        most_connections: usize,
+    ) -> Session {
+        Session {
+            user,
+            who,
+            store,
+            link,
+            working: Mutex::new(RemotePath::root()),
+            proof_key: hmac::Key::new(hmac::HMAC_SHA256, exported),
+            attached: Mutex::default(),
+            most_connections,
+            transfers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Checks a data connection's proof, in constant time, and that its number is new.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`]; whoever gets it learns nothing more, and the session goes on.
+    pub(super) fn admit(&self, attach: &Attach) -> Result<(), NetError> {
+        let signed = Attach::signed(&attach.session, attach.n);
+        let no = |why: &str| Err(NetError::Protocol(why.into()));
+        if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
+            return no("the proof of a data connection is wrong");
+        }
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.len() >= ATTACHMENTS || self.link.pool().alive() >= self.most_connections {
+            return no("it has too many data connections");
+        }
+        if !attached.insert(attach.n) {
+            return no("the proof of a data connection came a second time");
+        }
+        Ok(())
+    }
+
+    /// The working directory.
+    pub(super) fn working(&self) -> RemotePath {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A transfer is under way until the value is dropped.
+    pub(super) fn transferring(self: &Arc<Session>) -> Transferring {
+        self.transfers.fetch_add(1, Ordering::Relaxed);
+        Transferring(self.clone())
+    }
+
+    pub(super) fn is_transferring(&self) -> bool {
+        self.transfers.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts a transfer while it lasts.
+pub(super) struct Transferring(Arc<Session>);
+
+impl Drop for Transferring {
+    fn drop(&mut self) {
+        self.0.transfers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The replies given so far, so that a request that comes again has its effect once.
+#[derive(Default)]
+pub(super) struct ReplyCache {
+    replies: VecDeque<proto::Reply>,
+    last: u64,
+}
+
+/// What a request's number says about it.
+pub(super) enum Seen {
+    /// It is new.
+    No,
+    /// It was answered before: the same answer again.
+    Answered(Box<proto::Reply>),
+    /// It came before, and its answer is on its way or not remembered any more.
+    Unanswered,
+}
+
+impl ReplyCache {
+    /// Looks a number up, and remembers it when it is new.
+    pub(super) fn look_up(&mut self, number: u64) -> Seen {
+        if number > self.last {
+            self.last = number;
+            return Seen::No;
+        }
+        match self.replies.iter().find(|reply| reply.number == number) {
+            Some(reply) => Seen::Answered(Box::new(reply.clone())),
+            None => Seen::Unanswered,
+        }
+    }
+
+    /// Remembers an answer.
+    pub(super) fn remember(&mut self, reply: proto::Reply) {
+        if self.replies.len() >= REPLIES {
+            self.replies.pop_front();
+        }
+        self.replies.push_back(reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_request_gets_the_first_answer() {
+        let mut cache = ReplyCache::default();
+        assert!(matches!(cache.look_up(1), Seen::No));
+        assert!(matches!(cache.look_up(1), Seen::Unanswered));
+        let reply = proto::Reply {
+            number: 1,
+            code: 250,
+            ..Default::default()
+        };
+        cache.remember(reply.clone());
+        assert!(matches!(cache.look_up(1), Seen::Answered(r) if *r == reply));
+        for number in 2..=200 {
+            assert!(matches!(cache.look_up(number), Seen::No));
+            cache.remember(proto::Reply {
+                number,
+                ..Default::default()
+            });
+        }
+        assert!(matches!(cache.look_up(1), Seen::Unanswered), "the cache is bounded");
+    }
+}

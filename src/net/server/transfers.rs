@@ -1,0 +1,217 @@
+//! Put and get at the server: finds the places, then sender or receiver do the rest.
+
+use super::Server;
+use super::session::Session;
+use crate::net::error::NetError;
+use crate::net::link::Seat;
+use crate::net::printable;
+use crate::net::transfer::target::{Target, Tree};
+use crate::net::transfer::walk::{Source, What};
+use crate::net::transfer::{Counters, Options, Reporter, receiver, sender};
+use crate::net::wire::proto::{self, reply, transfer_message::Body};
+use crate::net::wire::{Code, entry};
+use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most sources of one transfer.
+const SOURCES: usize = 4096;
+
+type Answer = Result<(Code, &'static str, Option<reply::Body>), NetError>;
+
+const STARTED: (Code, &str, Option<reply::Body>) = (
+    Code::STARTED,
+    "transfer started",
+    Some(reply::Body::Start(proto::StartReply {})),
+);
+
+fn bad(text: &str) -> NetError {
+    NetError::Refused {
+        code: Code::BAD_PARAMETER,
+        text: text.into(),
+    }
+}
+
+/// Transfers that start now are not finished any more by a server that stops.
+fn check(server: &Server, count: usize) -> Result<(), NetError> {
+    if *server.stopping.borrow() {
+        return Err(NetError::Refused {
+            code: Code::UNAVAILABLE,
+            text: "the server is stopping".into(),
+        });
+    }
+    if count == 0 || count > SOURCES {
+        return Err(bad("a transfer has 1 to 4096 sources"));
+    }
+    Ok(())
+}
+
+/// Starts to receive.
+pub(super) async fn put(server: &Server, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
+    let seat = seat.ok_or_else(|| bad("no transfer"))?;
+    check(server, put.names.len())?;
+    let options = Options::from_wire(put.options.clone().unwrap_or_default());
+    let target = Target::Tree(place(session, &put).await?);
+    let (session, label) = (session.clone(), put.destination);
+    tokio::spawn(async move {
+        let _counted = session.transferring();
+        let log = Log::new(&session, "put", &label);
+        let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
+        let ended = receiver::receive(seat, target, label, options, reporter.clone()).await;
+        log.ended(&reporter, &ended);
+        cancel(&link, number, ended).await;
+    });
+    Ok(STARTED)
+}
+
+/// Tells the other side of a transfer's end that it does not know of.
+async fn cancel(link: &crate::net::link::Link, transfer: u32, ended: Result<(), NetError>) {
+    let Err(e) = ended else { return };
+    let (code, text) = e.to_wire();
+    let message = proto::TransferMessage {
+        transfer,
+        body: Some(Body::Cancel(proto::Cancel {
+            code: u32::from(code.0),
+            text,
+        })),
+    };
+    let _ = link.control.send(proto::control_message::Body::Transfer(message)).await;
+}
+
+/// Where the sources go: into an existing directory under their names, or, a single one, to a new name.
+async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
+    let store = &session.store;
+    let destination = entry::path(&put.destination, &session.working()).map_err(|e| NetError::Refused {
+        code: Code::BAD_NAME,
+        text: format!("the destination is not allowed: {e}"),
+    })?;
+    let who = session.who.clone();
+    let dir = match store.resolve(&destination).await {
+        Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Some(real),
+        Ok(_) => None,
+        Err(e) if e.kind == ErrorKind::NotFound => None,
+        Err(e) => return Err(e.into()),
+    };
+    if let Some(dir) = dir {
+        let tops = put.names.iter().map(|name| match name.as_slice() {
+            [] => Ok(RemotePath::root()),
+            name => match Name::parse(name) {
+                Ok(name) => Ok(RemotePath::root().join(&name).unwrap_or_default()),
+                Err(e) => Err(StoreError::new(ErrorKind::BadName(e), &destination)),
+            },
+        });
+        let tops = tops.collect::<Result<Vec<_>, _>>()?;
+        let store = store.subtree(&dir).await?;
+        return Ok(Tree { store, tops, who });
+    }
+    let missing = |path: &RemotePath| NetError::Refused {
+        code: Code::NOT_FOUND,
+        text: format!("no such directory: {}", String::from_utf8_lossy(path.as_bytes())),
+    };
+    let (parent, name) = match destination.split() {
+        Some(split) if !put.directory && put.names.len() == 1 => split,
+        _ => return Err(missing(&destination)),
+    };
+    let parent = match store.resolve(&parent).await {
+        Ok(real) => real,
+        Err(e) if e.kind == ErrorKind::NotFound => return Err(missing(&parent)),
+        Err(e) => return Err(e.into()),
+    };
+    Ok(Tree {
+        store: store.subtree(&parent).await?,
+        tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
+        who,
+    })
+}
+
+/// Starts to send.
+pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get, seat: Option<Seat>) -> Answer {
+    let seat = seat.ok_or_else(|| bad("no transfer"))?;
+    check(server, get.sources.len())?;
+    let options = Options::from_wire(get.options.unwrap_or_default());
+    let mut sources = Vec::with_capacity(get.sources.len());
+    for label in &get.sources {
+        let what = source(session, label, options.recursive).await;
+        let what = what.unwrap_or_else(What::Missing);
+        sources.push(Source {
+            label: label.clone(),
+            what,
+        });
+    }
+    let session = session.clone();
+    tokio::spawn(async move {
+        let _counted = session.transferring();
+        let first = get.sources.first().cloned().unwrap_or_default();
+        let log = Log::new(&session, "get", &first);
+        let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
+        let ended = sender::send(seat, sources, options, reporter.clone()).await;
+        log.ended(&reporter, &ended);
+        cancel(&link, number, ended).await;
+    });
+    Ok(STARTED)
+}
+
+/// Finds a source. A symlink is followed, as cp does, unless a tree is asked for: then it is itself an entry.
+async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<What, StoreError> {
+    let store = &session.store;
+    let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
+    let wanted = entry::path(trimmed.unwrap_or(path), &session.working())
+        .map_err(|e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root()))?;
+    let is_link = store.stat(&wanted).await?.kind == Kind::Symlink;
+    let real = match wanted.split() {
+        Some((parent, name)) if is_link && recursive && trimmed.is_none() => {
+            let parent = store.resolve(&parent).await?;
+            parent
+                .join(&name)
+                .map_err(|e| StoreError::new(ErrorKind::BadName(e), &wanted))?
+        }
+        _ => store.resolve(&wanted).await?,
+    };
+    let (base, path) = match (store.stat(&real).await?.kind, real.split()) {
+        (kind, Some((parent, name))) if kind != Kind::Dir => (parent, RemotePath::root().join(&name)),
+        _ => (real.clone(), Ok(RemotePath::root())),
+    };
+    Ok(What::Tree {
+        store: store.subtree(&base).await?,
+        path: path.unwrap_or_default(),
+    })
+}
+
+/// One line of the log for a transfer.
+struct Log {
+    who: String,
+    verb: &'static str,
+    path: String,
+    started: Instant,
+}
+
+impl Log {
+    fn new(session: &Session, verb: &'static str, path: &[u8]) -> Log {
+        Log {
+            who: session.who.clone(),
+            verb,
+            path: printable(&String::from_utf8_lossy(path)),
+            started: Instant::now(),
+        }
+    }
+
+    fn ended(self, reporter: &Reporter, ended: &Result<(), NetError>) {
+        let c = &reporter.counters;
+        let Log {
+            who,
+            verb,
+            path,
+            started,
+        } = self;
+        let (files, bytes) = (Counters::get(&c.files_done), Counters::get(&c.bytes_done));
+        let (unchanged, failed) = (Counters::get(&c.unchanged), Counters::get(&c.failed));
+        let seconds = started.elapsed().as_secs_f32();
+        match ended {
+            Ok(()) => tracing::info!(%who, path, files, bytes, unchanged, failed, seconds, "{verb} finished"),
+            Err(e) => {
+                let error = printable(&e.to_string());
+                tracing::info!(%who, path, files, bytes, unchanged, failed, seconds, %error, "{verb} ended");
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Transfers: the sender and the receiver, the same whichever of client and server plays them.
+//!
+//! The sender ([`sender`]) walks its sources ([`walk`]) and *offers* what it finds, in batches. The receiver
+//! ([`receiver`]) answers with what it *wants* and settles the rest as unchanged. Wanted files are read ahead in
+//! parallel ([`pump`]) and go out as frames over the pool; written chunks come back as *acks*, settled entries as
+//! *results*, one for every offer. When all is settled the receiver has *finished*.
+
+mod files;
+pub mod pump;
+pub mod receiver;
+pub mod sender;
+pub mod target;
+pub mod walk;
+
+use super::wire::{Code, proto};
+use crate::store::StoreError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Most offers of a transfer that may be unsettled. The sender stops walking there; a receiver that gets more ends
+/// the transfer.
+pub const MAX_UNSETTLED: usize = 16 << 10;
+/// Most offers in one message.
+pub const MAX_BATCH: usize = 256;
+/// A transfer in which nothing at all moves for this long is given up.
+pub const STALL: Duration = Duration::from_secs(120);
+
+/// What the user wants of a transfer.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Compare by content instead of size and mtime.
+    pub checksum: bool,
+    /// Do not fsync.
+    pub no_fsync: bool,
+    /// How long to wait for a lock that another writer holds.
+    pub wait: Option<Duration>,
+    /// The version that the target must have; `none`: it must not exist.
+    pub if_version: Option<String>,
+    /// Take directories too.
+    pub recursive: bool,
+}
+
+impl Options {
+    /// As they travel.
+    pub fn to_wire(&self) -> proto::Options {
+        proto::Options {
+            checksum: self.checksum,
+            no_fsync: self.no_fsync,
+            wait_ms: self.wait.map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
+            if_version: self.if_version.clone(),
+            recursive: self.recursive,
+        }
+    }
+
+    /// As a peer sent them; a wait is at most a week.
+    pub fn from_wire(options: proto::Options) -> Options {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+        Options {
+            checksum: options.checksum,
+            no_fsync: options.no_fsync,
+            wait: options.wait_ms.map(|ms| Duration::from_millis(ms).min(WEEK)),
+            if_version: options.if_version,
+            recursive: options.recursive,
+        }
+    }
+}
+
+/// How far a transfer is. The transfer bumps them, whoever shows progress reads them.
+#[derive(Default)]
+pub struct Counters {
+    /// Files and symlinks found so far.
+    pub files_found: AtomicU64,
+    /// Their bytes.
+    pub bytes_found: AtomicU64,
+    /// Nothing more will be found.
+    pub walked: AtomicBool,
+    /// Files and symlinks that were committed.
+    pub files_done: AtomicU64,
+    /// Bytes written at the receiver.
+    pub bytes_done: AtomicU64,
+    /// Files that were there already.
+    pub unchanged: AtomicU64,
+    /// Their bytes.
+    pub bytes_unchanged: AtomicU64,
+    /// Directories that were made or completed.
+    pub dirs_done: AtomicU64,
+    /// Entries that failed.
+    pub failed: AtomicU64,
+    /// Bytes of those that will not come any more.
+    pub bytes_failed: AtomicU64,
+    /// Nanoseconds that this side waited, by [`Waiting`].
+    pub waited: [AtomicU64; 3],
+    current: Mutex<Vec<String>>,
+}
+
+/// What one side of a transfer waits for; the index into [`Counters::waited`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// For reads.
+    Source = 0,
+    /// For the connections to take what is queued; at the receiver, for what the sender sends.
+    Network = 1,
+    /// For the receiver to acknowledge what was sent; at the receiver itself, for its disk.
+    Receiver = 2,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Reads a counter.
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// Time spent waiting for something.
+    pub fn waited(&self, what: Waiting, time: Duration) {
+        if let Some(counter) = self.waited.get(what as usize) {
+            Counters::add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// A file has been started: shown while it is among the last few.
+    pub fn started(&self, path: &[u8]) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.len() >= 3 {
+            current.remove(0);
+        }
+        current.push(String::from_utf8_lossy(path).into_owned());
+    }
+
+    /// The files started last.
+    pub fn current(&self) -> Vec<String> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What became of one entry, for whoever shows it to the user.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A file or symlink is there, whole.
+    Committed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+        /// BLAKE3; none for a symlink.
+        hash: Option<[u8; 32]>,
+        /// Its version at the receiver.
+        version: String,
+    },
+    /// It was there already.
+    Unchanged {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+    },
+    /// It failed; the others go on.
+    Failed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Why, as a code.
+        code: Code,
+        /// Why, for people; it may come from the other side.
+        text: String,
+    },
+}
+
+/// Where a transfer reports to. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Reporter {
+    /// How far it is.
+    pub counters: Arc<Counters>,
+    events: Option<mpsc::Sender<Event>>,
+}
+
+impl Reporter {
+    /// Reports to counters only: the server's side.
+    pub fn silent() -> Reporter {
+        Reporter::default()
+    }
+
+    /// Reports to counters and to `events`.
+    pub fn new(events: mpsc::Sender<Event>) -> Reporter {
+        Reporter {
+            counters: Arc::default(),
+            events: Some(events),
+        }
+    }
+
+    /// One entry's end.
+    pub async fn report(&self, event: Event) {
+        let c = &self.counters;
+        match &event {
+            Event::Committed { .. } => Counters::add(&c.files_done, 1),
+            Event::Unchanged { size, .. } => {
+                Counters::add(&c.unchanged, 1);
+                Counters::add(&c.bytes_unchanged, *size);
+            }
+            Event::Failed { .. } => Counters::add(&c.failed, 1),
+        }
+        if let Some(events) = &self.events {
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// A failure of the store on this side.
+    pub async fn failed(&self, path: Vec<u8>, error: &StoreError) {
+        let code = super::error::code_of(&error.kind);
+        let text = error.describe();
+        self.report(Event::Failed { path, code, text }).await;
+    }
+}
+
+/// `label/path`, as the user knows an entry.
+pub fn shown(label: &[u8], path: &[u8]) -> Vec<u8> {
+    match (label, path) {
+        (_, []) => label.to_vec(),
+        ([], _) => path.to_vec(),
+        _ if label.ends_with(b"/") => [label, path].concat(),
+        _ => [label, b"/", path].concat(),
+    }
+}

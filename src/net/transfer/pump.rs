@@ -1,0 +1,482 @@
+//! The pump: wanted files become frames. Reads run in parallel, in the window's bounds, and leave in file order.
+
+use super::{Counters, Waiting};
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::ahead::Ahead;
+use crate::chunk::buffer::{Buffer, BufferPool};
+use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
+use crate::chunk::window::cost;
+use crate::net::link::Link;
+use crate::net::wire::frame::{FrameHeader, FrameKind};
+use crate::store::{Attributes, ErrorKind, RemotePath, Source, Store, StoreError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OnceCell, mpsc};
+
+/// Jobs (a chunk, or a batch of small files) that are read at once.
+const PARALLEL: usize = 6;
+/// Small files in one job.
+const BATCH_FILES: usize = 32;
+/// Their bytes.
+const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
+
+/// A file that the receiver wants.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Its offer's number.
+    pub number: u64,
+    /// Counts up each time that it is started anew.
+    pub attempt: u8,
+    /// Where it is.
+    pub store: Arc<dyn Store>,
+    /// Where it is in there.
+    pub path: RemotePath,
+    /// Bytes, as offered.
+    pub size: u64,
+    /// Time and mode, as offered.
+    pub attributes: Attributes,
+}
+
+impl Wanted {
+    fn is_small(&self) -> bool {
+        self.size <= CHUNK_SIZE as u64
+    }
+
+    fn header(&self, kind: FrameKind, transfer: u32, offset: u64, length: usize, digest: Digest) -> FrameHeader {
+        FrameHeader {
+            kind,
+            attempt: self.attempt,
+            transfer,
+            number: self.number,
+            offset,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            digest,
+        }
+    }
+
+    fn is(&self, size: u64, attributes: Attributes) -> bool {
+        self.size == size && self.attributes.mtime == attributes.mtime
+    }
+}
+
+/// What the sender needs to know.
+pub enum Pumped {
+    /// All of a file is on its way; this is its hash.
+    Read(u64, Digest),
+    /// It is not any more what was offered.
+    Changed(u64),
+    /// It cannot be read.
+    Failed(u64, StoreError),
+}
+
+/// Bytes and their digest.
+type ReadResult<T> = Result<(T, Digest), StoreError>;
+
+/// The results of one job.
+enum Job {
+    Small(Vec<(Wanted, ReadResult<Vec<u8>>)>),
+    Chunk(Wanted, u64, ReadResult<Buffer>),
+    Seal(Wanted, Result<(), StoreError>),
+}
+
+/// A job that has been planned and waits for room in the window.
+enum Plan {
+    Small(Vec<Wanted>),
+    Chunk(Wanted, OpenOnce, u64),
+    Seal(Wanted, OpenOnce),
+}
+
+/// A file that is opened by whichever of its jobs comes first.
+type OpenOnce = Arc<OnceCell<Arc<dyn Source>>>;
+
+/// A larger file that is being read.
+struct Large {
+    wanted: Wanted,
+    source: OpenOnce,
+    offset: u64,
+}
+
+/// Reads what is wanted until its sender is dropped.
+pub struct Pump {
+    link: Arc<Link>,
+    transfer: u32,
+    counters: Arc<Counters>,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
+    out: mpsc::UnboundedSender<Pumped>,
+    /// Files that the receiver has given up or settled: no more reads for them.
+    stopped: Stopped,
+    queue: VecDeque<Wanted>,
+    large: Option<Large>,
+    roots: HashMap<u64, RootHasher>,
+}
+
+/// Numbers of files that need no more reading, set by the sender.
+#[derive(Clone, Default)]
+pub struct Stopped(Arc<Mutex<HashSet<u64>>>);
+
+impl Stopped {
+    fn set(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more reads for this file.
+    pub fn insert(&self, number: u64) {
+        self.set().insert(number);
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        self.set().contains(&number)
+    }
+}
+
+impl Pump {
+    /// A pump for a transfer of `link`.
+    pub fn new(
+        link: Arc<Link>,
+        transfer: u32,
+        counters: Arc<Counters>,
+        wanted: mpsc::UnboundedReceiver<Wanted>,
+        out: mpsc::UnboundedSender<Pumped>,
+        stopped: Stopped,
+    ) -> Pump {
+        Pump {
+            link,
+            transfer,
+            counters,
+            wanted,
+            out,
+            stopped,
+            queue: VecDeque::new(),
+            large: None,
+            roots: HashMap::new(),
+        }
+    }
+
+    /// Runs until nothing more can be wanted and everything has been read.
+    pub async fn run(mut self) {
+        let mut ahead: Ahead<Job> = Ahead::new(PARALLEL);
+        let mut planned: Option<(Plan, u64)> = None;
+        let mut open = true;
+        let credit = self.link.outbox.credit().clone();
+        loop {
+            while let Ok(wanted) = self.wanted.try_recv() {
+                self.queue.push_back(wanted);
+            }
+            if planned.is_none() && !ahead.is_full() {
+                planned = self.plan();
+            }
+            if planned.is_none() && ahead.is_empty() && !open {
+                return;
+            }
+            let needed = planned.as_ref().map_or(0, |(_, cost)| *cost);
+            let since = Instant::now();
+            let waiting = match (self.link.outbox.is_queued(), &planned) {
+                (true, _) => Waiting::Network,
+                (false, Some(_)) if ahead.is_empty() => Waiting::Receiver,
+                _ => Waiting::Source,
+            };
+            let idle = planned.is_none() && ahead.is_empty();
+            tokio::select! {
+                biased;
+                job = ahead.next(), if !ahead.is_empty() => if let Some(job) = job {
+                    self.finish(job);
+                },
+                () = credit.take(needed), if planned.is_some() && !ahead.is_full() => {
+                    if let Some((plan, _)) = planned.take() {
+                        self.start(plan, &mut ahead);
+                    }
+                }
+                wanted = self.wanted.recv(), if open => match wanted {
+                    Some(wanted) => self.queue.push_back(wanted),
+                    None => open = false,
+                },
+            }
+            if !idle {
+                self.counters.waited(waiting, since.elapsed());
+            }
+        }
+    }
+
+    /// The next job and its cost.
+    fn plan(&mut self) -> Option<(Plan, u64)> {
+        loop {
+            if let Some(large) = &mut self.large {
+                let (wanted, source, offset) = (large.wanted.clone(), large.source.clone(), large.offset);
+                if self.stopped.contains(wanted.number) {
+                    self.roots.remove(&wanted.number);
+                    self.large = None;
+                } else if offset < wanted.size {
+                    let length = chunk_length(&wanted, offset);
+                    large.offset = offset.saturating_add(length as u64);
+                    return Some((Plan::Chunk(wanted, source, offset), cost(length)));
+                } else {
+                    self.large = None;
+                    return Some((Plan::Seal(wanted, source), cost(0)));
+                }
+            }
+            let next = self.queue.pop_front()?;
+            if self.stopped.contains(next.number) {
+                continue;
+            }
+            self.counters.started(next.path.as_bytes());
+            if next.is_small() {
+                return Some(self.plan_small(next));
+            }
+            self.roots.insert(next.number, RootHasher::default());
+            self.large = Some(Large {
+                wanted: next,
+                source: OpenOnce::default(),
+                offset: 0,
+            });
+        }
+    }
+
+    fn plan_small(&mut self, first: Wanted) -> (Plan, u64) {
+        let mut bytes = first.size;
+        let mut batch = vec![first];
+        while batch.len() < BATCH_FILES {
+            let fits = |w: &Wanted| {
+                w.is_small()
+                    && bytes.saturating_add(w.size) <= BATCH_BYTES
+                    && batch.first().is_some_and(|f| Arc::ptr_eq(&f.store, &w.store))
+            };
+            match self.queue.pop_front() {
+                Some(next) if fits(&next) => {
+                    bytes = bytes.saturating_add(next.size);
+                    batch.push(next);
+                }
+                Some(next) => {
+                    self.queue.push_front(next);
+                    break;
+                }
+                None => break,
+            }
+        }
+        let cost = batch.iter().map(small_cost).fold(0, u64::saturating_add);
+        (Plan::Small(batch), cost)
+    }
+
+    fn start(&self, plan: Plan, ahead: &mut Ahead<Job>) {
+        match plan {
+            Plan::Small(batch) => ahead.start(read_small(batch)),
+            Plan::Chunk(wanted, source, offset) => {
+                let pool = self.link.pool().buffers().clone();
+                ahead.start(async move {
+                    let result = read_chunk_of(&wanted, &source, offset, &pool).await;
+                    Job::Chunk(wanted, offset, result)
+                });
+            }
+            Plan::Seal(wanted, source) => ahead.start(async move {
+                let result = check_unchanged(&wanted, &source).await;
+                Job::Seal(wanted, result)
+            }),
+        }
+    }
+
+    fn finish(&mut self, job: Job) {
+        match job {
+            Job::Small(batch) => {
+                for (wanted, result) in batch {
+                    let cost = small_cost(&wanted);
+                    let read = result.map(|(bytes, digest)| {
+                        let header = wanted.header(FrameKind::Whole, self.transfer, 0, bytes.len(), digest);
+                        (header, self.link.pool().buffers().share(bytes))
+                    });
+                    self.push(&wanted, read, cost);
+                }
+            }
+            Job::Chunk(wanted, offset, result) => {
+                let cost = cost(chunk_length(&wanted, offset));
+                let Some(root) = self.roots.get_mut(&wanted.number) else {
+                    // given up after this read was started
+                    return self.link.outbox.credit().give_back(cost);
+                };
+                let read = result.map(|(buffer, digest)| {
+                    root.push(digest);
+                    (
+                        wanted.header(FrameKind::Chunk, self.transfer, offset, buffer.len(), digest),
+                        buffer,
+                    )
+                });
+                self.push(&wanted, read, cost);
+            }
+            Job::Seal(wanted, result) => {
+                let Some(hash) = self.roots.remove(&wanted.number).and_then(RootHasher::root) else {
+                    return self.link.outbox.credit().give_back(cost(0));
+                };
+                let read = result.map(|()| {
+                    let header = wanted.header(FrameKind::Seal, self.transfer, wanted.size, 0, hash);
+                    (header, self.link.pool().buffers().share(Vec::new()))
+                });
+                self.push(&wanted, read, cost(0));
+            }
+        }
+    }
+
+    /// Queues a frame, or gives its cost back.
+    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, Buffer), StoreError>, cost: u64) {
+        let outbox = &self.link.outbox;
+        match read {
+            Ok((header, payload)) if !self.stopped.contains(wanted.number) => {
+                outbox.push(header, payload);
+                // The receiver may have settled the file between the look and the push.
+                if self.stopped.contains(wanted.number) {
+                    outbox.forget_file(self.transfer, wanted.number);
+                } else if header.kind != FrameKind::Chunk {
+                    let _ = self.out.send(Pumped::Read(wanted.number, header.digest));
+                }
+            }
+            Ok(_) => outbox.credit().give_back(cost),
+            Err(e) => {
+                outbox.credit().give_back(cost);
+                self.gave_up(wanted, e);
+            }
+        }
+    }
+
+    /// The file is not read further; the sender decides what becomes of it.
+    fn gave_up(&mut self, wanted: &Wanted, error: StoreError) {
+        self.roots.remove(&wanted.number);
+        if self.large.as_ref().is_some_and(|l| l.wanted.number == wanted.number) {
+            self.large = None;
+        }
+        let _ = self.out.send(match error.kind {
+            ErrorKind::SourceChanged => Pumped::Changed(wanted.number),
+            _ => Pumped::Failed(wanted.number, error),
+        });
+    }
+}
+
+fn small_cost(wanted: &Wanted) -> u64 {
+    cost(usize::try_from(wanted.size).unwrap_or(CHUNK_SIZE))
+}
+
+/// Bytes of the chunk at `offset`.
+fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
+    let left = wanted.size.saturating_sub(offset);
+    usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
+}
+
+async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
+    cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
+}
+
+async fn read_chunk_of(
+    wanted: &Wanted,
+    source: &OpenOnce,
+    offset: u64,
+    pool: &BufferPool,
+) -> Result<(Buffer, Digest), StoreError> {
+    let length = chunk_length(wanted, offset);
+    let mut bytes = opened(wanted, source).await?.read_at(offset, pool.take()).await?;
+    bytes.truncate(length);
+    if bytes.len() != length {
+        return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
+    }
+    let digest = chunk_digest(offset, &bytes);
+    Ok((pool.share(bytes), digest))
+}
+
+/// The file that was read is, still, the one that was offered.
+async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
+    let now = opened(wanted, source).await?.stat().await?;
+    if wanted.is(now.size, now.attributes) {
+        Ok(())
+    } else {
+        Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
+    }
+}
+
+async fn read_small(batch: Vec<Wanted>) -> Job {
+    let Some(first) = batch.first() else {
+        return Job::Small(Vec::new());
+    };
+    let paths = batch.iter().map(|w| w.path.clone()).collect();
+    let read = first.store.read_whole(paths, CHUNK_SIZE).await;
+    let results = batch.into_iter().zip(read).map(|(wanted, result)| {
+        let result = result.and_then(|file| {
+            if wanted.is(file.entry.size, file.entry.attributes) {
+                let digest = whole_digest(&file.bytes);
+                Ok((file.bytes, digest))
+            } else {
+                Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
+            }
+        });
+        (wanted, result)
+    });
+    Job::Small(results.collect())
+}
+
+/// Sends a stream as file `number`: chunk after chunk, as they come, never more than the window in memory.
+///
+/// # Errors
+/// That of reading the stream.
+pub async fn pump_stream(
+    link: &Arc<Link>,
+    transfer: u32,
+    number: u64,
+    mut stream: Box<dyn AsyncRead + Send + Unpin>,
+    counters: &Counters,
+) -> Result<Digest, std::io::Error> {
+    let pool = link.pool().buffers().clone();
+    let credit = link.outbox.credit().clone();
+    let header = |kind, offset, length: usize, digest| FrameHeader {
+        kind,
+        attempt: 0,
+        transfer,
+        number,
+        offset,
+        length: u32::try_from(length).unwrap_or(u32::MAX),
+        digest,
+    };
+    // One chunk is read ahead: whether the first is the only one decides what it travels as.
+    let mut chunk = read_chunk(&mut stream, pool.take()).await?;
+    let mut next = match chunk.len() {
+        CHUNK_SIZE => read_chunk(&mut stream, pool.take()).await?,
+        _ => Vec::new(),
+    };
+    if next.is_empty() {
+        let hash = whole_digest(&chunk);
+        credit.take(cost(chunk.len())).await;
+        Counters::add(&counters.bytes_found, chunk.len() as u64);
+        link.outbox
+            .push(header(FrameKind::Whole, 0, chunk.len(), hash), pool.share(chunk));
+        return Ok(hash);
+    }
+    let (mut offset, mut root) = (0_u64, RootHasher::default());
+    while !chunk.is_empty() {
+        let digest = chunk_digest(offset, &chunk);
+        root.push(digest);
+        let length = chunk.len();
+        credit.take(cost(length)).await;
+        Counters::add(&counters.bytes_found, length as u64);
+        link.outbox
+            .push(header(FrameKind::Chunk, offset, length, digest), pool.share(chunk));
+        offset = offset.saturating_add(length as u64);
+        chunk = next;
+        next = match chunk.len() {
+            CHUNK_SIZE => read_chunk(&mut stream, pool.take()).await?,
+            _ => Vec::new(),
+        };
+    }
+    let hash = root.root().unwrap_or([0; 32]);
+    credit.take(cost(0)).await;
+    link.outbox
+        .push(header(FrameKind::Seal, offset, 0, hash), pool.share(Vec::new()));
+    Ok(hash)
+}
+
+/// A full chunk, or less at the end of the stream.
+async fn read_chunk(stream: &mut (impl AsyncRead + Unpin), mut buffer: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match stream.read(room).await? {
+            0 => break,
+            n => filled = filled.saturating_add(n),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer)
+}

@@ -1,0 +1,454 @@
+//! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
+
+use super::pump::{Pump, Pumped, Stopped, Wanted, pump_stream};
+use super::walk::{Source, Walk, Walked, What};
+use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::digest::Digest;
+use crate::net::control::refused;
+use crate::net::error::{NetError, code_of};
+use crate::net::link::Seat;
+use crate::net::wire::proto::{self, transfer_message::Body};
+use crate::net::wire::{Code, entry::kind_to_wire};
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// How often a file is started anew because it changed while it was read.
+const MAX_ATTEMPT: u8 = 3;
+
+/// An offer that the receiver has not settled yet.
+struct Offered {
+    source: usize,
+    path: RemotePath,
+    /// None for a stream.
+    entry: Option<Entry>,
+    attempt: u8,
+    wanted: bool,
+    hash: Option<Digest>,
+    /// Why it was withdrawn; the receiver's result then only confirms that.
+    withdrawn: Option<(Code, String)>,
+}
+
+/// One transfer, from the side that has the files.
+pub struct Sender {
+    seat: Seat,
+    sources: Arc<Vec<Source>>,
+    options: Options,
+    reporter: Reporter,
+    offered: HashMap<u64, Offered>,
+    wanted: mpsc::UnboundedSender<Wanted>,
+    pumped: mpsc::UnboundedReceiver<Pumped>,
+    pumped_in: mpsc::UnboundedSender<Pumped>,
+    stopped: Stopped,
+    moved: Instant,
+}
+
+/// Ends a task when the transfer ends, however it ends.
+struct Ended(tokio::task::JoinHandle<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sends the sources as the transfer of `seat`; files that fail are reported and do not end it.
+///
+/// # Errors
+/// [`NetError`] where the transfer as a whole ended before it was complete.
+pub async fn send(seat: Seat, sources: Vec<Source>, options: Options, reporter: Reporter) -> Result<(), NetError> {
+    let sources = Arc::new(sources);
+    let (wanted, wanted_out) = mpsc::unbounded_channel();
+    let (pumped_in, pumped) = mpsc::unbounded_channel();
+    let stopped = Stopped::default();
+    let link = seat.link().clone();
+    let counters = reporter.counters.clone();
+    let pump = Pump::new(
+        link.clone(),
+        seat.number(),
+        counters,
+        wanted_out,
+        pumped_in.clone(),
+        stopped.clone(),
+    );
+    let _pump = Ended(tokio::spawn(pump.run()));
+    let (walked_in, walked) = mpsc::channel(8);
+    let hash = options.checksum.then(|| link.pool().buffers().clone());
+    let walk = Walk::new(sources.clone(), options.recursive, hash, walked_in);
+    let _walk = Ended(tokio::spawn(walk.run()));
+    let sender = Sender {
+        seat,
+        sources,
+        options,
+        reporter,
+        offered: HashMap::new(),
+        wanted,
+        pumped,
+        pumped_in,
+        stopped,
+        moved: Instant::now(),
+    };
+    sender.run(walked).await
+}
+
+impl Sender {
+    async fn run(mut self, mut walked: mpsc::Receiver<Vec<Walked>>) -> Result<(), NetError> {
+        let link = self.seat.link().clone();
+        let stall = STALL.saturating_add(self.options.wait.unwrap_or_default());
+        let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
+        let mut walking = true;
+        loop {
+            tokio::select! {
+                message = self.seat.receive() => match message {
+                    Some(Body::Finished(_)) => return self.finished(walking),
+                    Some(message) => self.message(message).await?,
+                    None => return Err(link.down().await),
+                },
+                Some(pumped) = self.pumped.recv() => self.pumped(pumped).await?,
+                batch = walked.recv(), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
+                    Some(batch) => self.offer(batch).await?,
+                    None => {
+                        walking = false;
+                        self.reporter.counters.walked.store(true, Ordering::Relaxed);
+                        self.seat.send(Body::End(proto::EndOfOffers {})).await?;
+                    }
+                },
+                why = link.down() => return Err(why),
+                _ = clock.tick() => {
+                    if link.outbox.is_waiting() && self.moved.elapsed() > stall {
+                        return Err(NetError::lost("the receiver has acknowledged nothing for two minutes"));
+                    }
+                    continue;
+                }
+            }
+            self.moved = Instant::now();
+        }
+    }
+
+    fn finished(&self, walking: bool) -> Result<(), NetError> {
+        if walking || !self.offered.is_empty() {
+            return Err(NetError::Protocol(
+                "it finished a transfer before all was settled".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn shown(&self, source: usize, path: &RemotePath) -> Vec<u8> {
+        match self.sources.get(source) {
+            Some(Source {
+                label,
+                what: What::Tree { path: top, .. },
+            }) => {
+                let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
+                shown(label, rest.strip_prefix(b"/").unwrap_or(rest))
+            }
+            Some(Source { label, .. }) => label.clone(),
+            None => path.as_bytes().to_vec(),
+        }
+    }
+
+    async fn offer(&mut self, batch: Vec<Walked>) -> Result<(), NetError> {
+        let (mut offers, mut withdrawals) = (Vec::with_capacity(batch.len()), Vec::new());
+        for step in batch {
+            match step {
+                Walked::Entry {
+                    number,
+                    parent,
+                    source,
+                    path,
+                    entry,
+                    hash,
+                } => {
+                    let offer = offer_of(number, parent, source, &entry, hash);
+                    if entry.kind != Kind::Dir {
+                        Counters::add(&self.reporter.counters.files_found, 1);
+                        Counters::add(&self.reporter.counters.bytes_found, entry.size);
+                    }
+                    self.offered.insert(number, Offered::new(source, path, Some(entry)));
+                    offers.push(offer);
+                }
+                Walked::Stream { number, source } => {
+                    Counters::add(&self.reporter.counters.files_found, 1);
+                    self.offered
+                        .insert(number, Offered::new(source, RemotePath::root(), None));
+                    offers.push(proto::Offer {
+                        number,
+                        source: u32::try_from(source).unwrap_or(u32::MAX),
+                        kind: kind_to_wire(Kind::File),
+                        mode: 0o666,
+                        stream: true,
+                        ..Default::default()
+                    });
+                }
+                Walked::Close { number } => offers.push(proto::Offer {
+                    number,
+                    closes: true,
+                    ..Default::default()
+                }),
+                Walked::Failed { source, path, error } => {
+                    let path = self.shown(source, &path);
+                    withdrawals.push(proto::Withdrawal {
+                        number: 0,
+                        code: u32::from(code_of(&error.kind).0),
+                        text: error.describe(),
+                        path: path.clone(),
+                    });
+                    self.reporter.failed(path, &error).await;
+                }
+            }
+        }
+        if !withdrawals.is_empty() {
+            self.seat
+                .send(Body::Withdrawals(proto::Withdrawals { withdrawals }))
+                .await?;
+        }
+        if !offers.is_empty() {
+            self.seat.send(Body::Offers(proto::Offers { offers })).await?;
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, message: Body) -> Result<(), NetError> {
+        match message {
+            Body::Wants(wants) => {
+                for want in wants.wants {
+                    self.want(&want)?;
+                }
+            }
+            Body::Acks(acks) => {
+                for ack in acks.acks {
+                    self.acknowledged(&ack);
+                }
+            }
+            Body::Results(results) => {
+                for result in results.results {
+                    self.result(result).await?;
+                }
+            }
+            Body::Cancel(cancel) => return Err(refused(cancel.code, cancel.text)),
+            _ => return Err(NetError::Protocol("it sent a sender's message to the sender".into())),
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, want: &proto::Want) -> Result<(), NetError> {
+        let unasked = || NetError::Protocol("it wants what was not offered".into());
+        let offered = self.offered.get_mut(&want.number).ok_or_else(unasked)?;
+        if offered.wanted || want.offset != 0 {
+            return Err(unasked());
+        }
+        offered.wanted = true;
+        let source = self.sources.get(offered.source).ok_or_else(unasked)?;
+        match (&source.what, &offered.entry) {
+            (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
+                let wanted = Wanted {
+                    number: want.number,
+                    attempt: offered.attempt,
+                    store: store.clone(),
+                    path: offered.path.clone(),
+                    size: entry.size,
+                    attributes: entry.attributes,
+                };
+                let _ = self.wanted.send(wanted);
+            }
+            (What::Stream(stream), None) => {
+                let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                self.start_stream(want.number, taken.ok_or_else(unasked)?);
+            }
+            _ => return Err(unasked()),
+        }
+        Ok(())
+    }
+
+    fn start_stream(&self, number: u64, stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
+        let (link, transfer) = (self.seat.link().clone(), self.seat.number());
+        let (counters, out) = (self.reporter.counters.clone(), self.pumped_in.clone());
+        tokio::spawn(async move {
+            let pumped = match pump_stream(&link, transfer, number, stream, &counters).await {
+                Ok(hash) => Pumped::Read(number, hash),
+                Err(e) => Pumped::Failed(number, StoreError::io("read the stream", &RemotePath::root(), &e)),
+            };
+            let _ = out.send(pumped);
+        });
+    }
+
+    fn acknowledged(&self, ack: &proto::Ack) {
+        self.seat
+            .link()
+            .outbox
+            .acknowledge(self.seat.number(), ack.number, ack.offset);
+        if let Some(offered) = self.offered.get(&ack.number) {
+            let size = offered.entry.as_ref().map_or(u64::MAX, |e| e.size);
+            let length = size.saturating_sub(ack.offset).min(CHUNK_SIZE as u64);
+            Counters::add(&self.reporter.counters.bytes_done, length);
+        }
+    }
+
+    async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
+        let unasked = || NetError::Protocol("it settled what was not offered".into());
+        let mut offered = self.offered.remove(&result.number).ok_or_else(unasked)?;
+        let is_dir = offered.entry.as_ref().is_some_and(|e| e.kind == Kind::Dir);
+        if offered.wanted {
+            // A result may overtake the pump's own word that it has read the file.
+            while let Ok(pumped) = self.pumped.try_recv() {
+                match pumped {
+                    Pumped::Read(number, hash) if number == result.number => offered.hash = Some(hash),
+                    other => self.pumped(other).await?,
+                }
+            }
+            if offered.hash.is_none() {
+                self.stopped.insert(result.number);
+            }
+            self.seat.link().outbox.forget_file(self.seat.number(), result.number);
+        }
+        let path = self.shown(offered.source, &offered.path);
+        let size = offered.entry.as_ref().map_or(0, |e| e.size);
+        let counters = &self.reporter.counters;
+        match proto::Outcome::try_from(result.outcome) {
+            Ok(proto::Outcome::Committed | proto::Outcome::Unchanged) if is_dir => {
+                Counters::add(&counters.dirs_done, 1)
+            }
+            Ok(proto::Outcome::Committed) => {
+                if size <= CHUNK_SIZE as u64 {
+                    Counters::add(&counters.bytes_done, size);
+                }
+                let hash = offered.hash;
+                let version = result.version;
+                self.reporter
+                    .report(Event::Committed {
+                        path,
+                        size,
+                        hash,
+                        version,
+                    })
+                    .await;
+            }
+            Ok(proto::Outcome::Unchanged) => self.reporter.report(Event::Unchanged { path, size }).await,
+            Ok(proto::Outcome::Failed) => {
+                Counters::add(&counters.bytes_failed, size);
+                let (code, text) = offered
+                    .withdrawn
+                    .unwrap_or_else(|| (Code::from_wire(result.code), result.text));
+                self.reporter.report(Event::Failed { path, code, text }).await;
+            }
+            _ => return Err(NetError::Protocol("it settled an entry with an unknown outcome".into())),
+        }
+        Ok(())
+    }
+
+    async fn pumped(&mut self, pumped: Pumped) -> Result<(), NetError> {
+        match pumped {
+            Pumped::Read(number, hash) => {
+                if let Some(offered) = self.offered.get_mut(&number) {
+                    offered.hash = Some(hash);
+                }
+                Ok(())
+            }
+            Pumped::Failed(number, error) => self.withdraw(number, &error).await,
+            Pumped::Changed(number) => self.changed(number).await,
+        }
+    }
+
+    async fn withdraw(&mut self, number: u64, error: &StoreError) -> Result<(), NetError> {
+        let (code, text) = (code_of(&error.kind), error.describe());
+        let Some(offered) = self.offered.get_mut(&number) else {
+            return Ok(());
+        };
+        offered.withdrawn = Some((code, text.clone()));
+        self.stopped.insert(number);
+        self.seat.link().outbox.forget_file(self.seat.number(), number);
+        let path = offered.path.as_bytes().to_vec();
+        let withdrawal = proto::Withdrawal {
+            number,
+            code: u32::from(code.0),
+            text,
+            path,
+        };
+        let withdrawals = vec![withdrawal];
+        self.seat
+            .send(Body::Withdrawals(proto::Withdrawals { withdrawals }))
+            .await
+    }
+
+    /// The file is not what was offered any more: it is offered again as it is now, a few times.
+    async fn changed(&mut self, number: u64) -> Result<(), NetError> {
+        let Some(offered) = self.offered.get(&number) else {
+            return Ok(());
+        };
+        let gave_up = StoreError::new(ErrorKind::SourceChanged, &offered.path);
+        let (path, attempt) = (offered.path.clone(), offered.attempt.saturating_add(1));
+        let Some(store) = self.store_of(offered.source) else {
+            return Ok(());
+        };
+        if attempt > MAX_ATTEMPT {
+            return self.withdraw(number, &gave_up).await;
+        }
+        let entry = match store.stat(&path).await {
+            Ok(entry) if entry.kind == Kind::File => entry,
+            Ok(_) => return self.withdraw(number, &gave_up).await,
+            Err(e) => return self.withdraw(number, &e).await,
+        };
+        self.seat.link().outbox.forget_file(self.seat.number(), number);
+        let Some(offered) = self.offered.get_mut(&number) else {
+            return Ok(());
+        };
+        let counters = &self.reporter.counters;
+        let before = offered.entry.as_ref().map_or(0, |e| e.size);
+        counters.bytes_found.fetch_add(entry.size, Ordering::Relaxed);
+        counters.bytes_failed.fetch_add(before, Ordering::Relaxed);
+        let offer = offer_of(number, 0, offered.source, &entry, None);
+        offered.entry = Some(entry);
+        offered.attempt = attempt;
+        offered.wanted = false;
+        let changed = proto::Changed {
+            offer: Some(offer),
+            attempt: u32::from(attempt),
+        };
+        self.seat.send(Body::Changed(changed)).await
+    }
+
+    fn store_of(&self, source: usize) -> Option<Arc<dyn Store>> {
+        match &self.sources.get(source)?.what {
+            What::Tree { store, .. } => Some(store.clone()),
+            What::Stream(_) | What::Missing(_) => None,
+        }
+    }
+}
+
+impl Offered {
+    fn new(source: usize, path: RemotePath, entry: Option<Entry>) -> Offered {
+        Offered {
+            source,
+            path,
+            entry,
+            attempt: 0,
+            wanted: false,
+            hash: None,
+            withdrawn: None,
+        }
+    }
+}
+
+fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {
+    let name = entry.name.as_ref().filter(|_| parent != 0);
+    proto::Offer {
+        number,
+        parent,
+        source: u32::try_from(source).unwrap_or(u32::MAX),
+        name: name.map(|n| n.as_bytes().to_vec()).unwrap_or_default(),
+        kind: kind_to_wire(entry.kind),
+        size: entry.size,
+        mtime: entry.attributes.mtime.secs,
+        mtime_nanos: entry.attributes.mtime.nanos,
+        mode: entry.attributes.mode,
+        target: entry.target.clone().unwrap_or_default(),
+        hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
+        stream: false,
+        closes: false,
+    }
+}

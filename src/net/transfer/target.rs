@@ -1,0 +1,251 @@
+//! Where a transfer arrives: a tree beneath one directory, or a stream. Decides what is wanted.
+
+use super::Options;
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::digest::Digest;
+use crate::chunk::hash::hash_file;
+use crate::store::{
+    Attributes, Bytes, Entry, ErrorKind, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store,
+    StoreError,
+};
+use async_trait::async_trait;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The receiver's end of a transfer. Cheap to clone.
+#[derive(Clone)]
+pub enum Target {
+    /// Beneath a directory.
+    Tree(Tree),
+    /// The one file's bytes, in order.
+    Stream(Arc<Mutex<dyn Write + Send>>),
+}
+
+/// A directory that receives, and under which name each source goes there.
+#[derive(Clone)]
+pub struct Tree {
+    /// A store that follows no symlinks.
+    pub store: Arc<dyn Store>,
+    /// For each source, in order; the root: its contents go into the directory itself.
+    pub tops: Vec<RemotePath>,
+    /// Who writes, for others who want to.
+    pub who: String,
+}
+
+/// An offered file or symlink, with its place.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The offer's number.
+    pub number: u64,
+    /// Where it goes.
+    pub path: RemotePath,
+    /// Its kind.
+    pub kind: Kind,
+    /// Bytes; none for a stream.
+    pub size: Option<u64>,
+    /// Time and mode.
+    pub attributes: Attributes,
+    /// Of a symlink.
+    pub target: Vec<u8>,
+    /// With `checksum`.
+    pub hash: Option<Digest>,
+}
+
+/// What is to become of a candidate.
+#[derive(Debug)]
+pub enum Decision {
+    /// It is there already, with this version.
+    Unchanged(String),
+    /// Its content is needed.
+    Wanted,
+    /// It cannot be.
+    Failed(StoreError),
+}
+
+impl Target {
+    /// The store's rules; a stream takes whatever comes.
+    pub fn part_rules(&self) -> PartRules {
+        match self {
+            Target::Tree(tree) => tree.store.part_rules(),
+            Target::Stream(_) => PartRules {
+                least: 1,
+                most: 4 << 20,
+            },
+        }
+    }
+
+    /// Where the source with this index goes.
+    pub fn top(&self, source: u32) -> Option<RemotePath> {
+        match self {
+            Target::Tree(tree) => tree.tops.get(usize::try_from(source).ok()?).cloned(),
+            Target::Stream(_) if source == 0 => Some(RemotePath::root()),
+            Target::Stream(_) => None,
+        }
+    }
+
+    /// Makes directories, outer ones first.
+    pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+        match self {
+            Target::Tree(tree) => tree.store.make_dirs(dirs).await,
+            Target::Stream(_) => dirs
+                .iter()
+                .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
+                .collect(),
+        }
+    }
+
+    /// Compares candidates with what is there.
+    pub async fn decide(&self, candidates: &[Candidate], options: &Options, pool: &BufferPool) -> Vec<Decision> {
+        let Target::Tree(tree) = self else {
+            return candidates.iter().map(|_| Decision::Wanted).collect();
+        };
+        let found = tree
+            .store
+            .stat_many(candidates.iter().map(|c| c.path.clone()).collect())
+            .await;
+        let mut decisions = Vec::with_capacity(candidates.len());
+        for (candidate, found) in candidates.iter().zip(found) {
+            decisions.push(match found {
+                Ok(entry) => tree.compare(candidate, entry, options, pool).await,
+                Err(e) if e.kind == ErrorKind::NotFound => Decision::Wanted,
+                Err(e) => Decision::Failed(e),
+            });
+        }
+        decisions
+    }
+
+    /// Locks and opens the staging file of a larger file; waits for the lock as long as `deadline` allows.
+    pub async fn stage(
+        &self,
+        path: &RemotePath,
+        options: &Options,
+        deadline: Option<Instant>,
+    ) -> Result<Box<dyn Staging>, StoreError> {
+        let tree = match self {
+            Target::Tree(tree) => tree,
+            Target::Stream(out) => return Ok(Box::new(StreamStaging(out.clone()))),
+        };
+        let request = StageRequest {
+            who: tree.who.clone(),
+            if_version: options.if_version.clone(),
+            durable: !options.no_fsync,
+        };
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match tree.store.stage(path, &request).await {
+                Err(e) if is_locked(&e) && deadline.is_some_and(|d| Instant::now() < d) => {
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(1));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Puts a group of small entries.
+    pub async fn put_whole(&self, entries: Vec<NewEntry>, durable: bool) -> Vec<Result<String, StoreError>> {
+        match self {
+            Target::Tree(tree) => tree.store.put_whole(entries, &tree.who, durable).await,
+            // a stream's file is staged, whatever its size; a symlink has no bytes
+            Target::Stream(_) => entries
+                .iter()
+                .map(|e| Err(StoreError::new(ErrorKind::BadKind, &e.path)))
+                .collect(),
+        }
+    }
+
+    /// Time and mode of complete directories.
+    pub async fn set_attributes(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+        match self {
+            Target::Tree(tree) => tree.store.set_attributes(dirs).await,
+            Target::Stream(_) => dirs.iter().map(|_| Ok(())).collect(),
+        }
+    }
+
+    /// Makes the names of directories durable.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        match self {
+            Target::Tree(tree) => tree.store.sync().await,
+            Target::Stream(_) => Ok(()),
+        }
+    }
+}
+
+/// True where another writer has the lock.
+pub fn is_locked(error: &StoreError) -> bool {
+    matches!(error.kind, ErrorKind::Locked(_))
+}
+
+impl Tree {
+    async fn compare(&self, new: &Candidate, old: Entry, options: &Options, pool: &BufferPool) -> Decision {
+        if old.kind == Kind::Dir {
+            return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
+        }
+        // with a condition on the version, that is checked under the lock, and the content replaced
+        if old.kind != new.kind || options.if_version.is_some() {
+            return Decision::Wanted;
+        }
+        let same = match new.kind {
+            Kind::Symlink => old.target.as_ref() == Some(&new.target),
+            _ if new.size != Some(old.size) => false,
+            _ => match new.hash {
+                Some(hash) => hash_file(&*self.store, &new.path, pool).await.is_ok_and(|h| h == hash),
+                None => old.attributes.mtime == new.attributes.mtime,
+            },
+        };
+        if !same {
+            return Decision::Wanted;
+        }
+        let mode_differs = new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
+        if mode_differs || (old.attributes.mtime != new.attributes.mtime) {
+            if new.kind == Kind::Symlink {
+                return Decision::Wanted;
+            }
+            let set = self
+                .store
+                .set_attributes(vec![(new.path.clone(), new.attributes)])
+                .await;
+            if !matches!(set.as_slice(), [Ok(())]) {
+                return Decision::Wanted;
+            }
+        }
+        Decision::Unchanged(old.version)
+    }
+}
+
+/// Writes a stream in order. What was written cannot be taken back: a failure is told by the exit code.
+struct StreamStaging(Arc<Mutex<dyn Write + Send>>);
+
+impl StreamStaging {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let out = self.0.clone();
+        let done =
+            tokio::task::spawn_blocking(move || work(&mut *out.lock().unwrap_or_else(PoisonError::into_inner)));
+        let result = done.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        result.map_err(|e| StoreError::io("write to standard output", &RemotePath::root(), &e))
+    }
+}
+
+#[async_trait]
+impl Staging for StreamStaging {
+    async fn write(&mut self, _offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        self.with(move |out| parts.iter().try_for_each(|part| out.write_all((**part).as_ref())))
+            .await
+    }
+
+    async fn restart(&mut self) -> Result<(), StoreError> {
+        Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()))
+    }
+
+    async fn commit(self: Box<Self>, _size: u64, _attributes: Attributes) -> Result<String, StoreError> {
+        self.with(|out| out.flush()).await?;
+        Ok(String::new())
+    }
+
+    async fn discard(self: Box<Self>) {}
+}

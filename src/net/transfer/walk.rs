@@ -1,0 +1,268 @@
+//! The walk: what there is to send, depth first, in bounded memory however large a tree or a directory is.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::digest::Digest;
+use crate::chunk::hash::hash_file;
+use crate::store::{Entry, ErrorKind, Kind, Name, RemotePath, Store, StoreError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+
+/// Entries of a directory that are held at once.
+const PAGE: usize = 512;
+
+/// Something to send.
+pub struct Source {
+    /// What the user called it, for messages.
+    pub label: Vec<u8>,
+    /// What it is.
+    pub what: What,
+}
+
+/// Where the bytes of a source come from.
+pub enum What {
+    /// An entry of a store, and everything beneath it. The store follows no symlinks.
+    Tree {
+        /// The store.
+        store: Arc<dyn Store>,
+        /// The entry; the root for a whole store.
+        path: RemotePath,
+    },
+    /// Nothing: it could not be found.
+    Missing(StoreError),
+    /// A stream of unknown length. Taken out when it is read.
+    Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
+}
+
+/// A step of the walk. `number`s count up from 1 over all sources.
+pub enum Walked {
+    /// An entry.
+    Entry {
+        /// Its number.
+        number: u64,
+        /// The number of the directory that it is in; 0 for a source itself.
+        parent: u64,
+        /// Index of the source.
+        source: usize,
+        /// Where it is in the source's store.
+        path: RemotePath,
+        /// What it is.
+        entry: Entry,
+        /// Its hash, where contents are to be compared.
+        hash: Option<Digest>,
+    },
+    /// The source itself is a stream.
+    Stream {
+        /// Its number.
+        number: u64,
+        /// Index of the source.
+        source: usize,
+    },
+    /// Everything in this directory has been walked.
+    Close {
+        /// The directory's number.
+        number: u64,
+    },
+    /// Something that cannot be sent.
+    Failed {
+        /// Index of the source.
+        source: usize,
+        /// Where.
+        path: RemotePath,
+        /// Why.
+        error: StoreError,
+    },
+}
+
+/// A directory on the way down.
+struct Level {
+    number: u64,
+    path: RemotePath,
+    /// Directories of the current page that are still to be walked.
+    subdirs: VecDeque<(RemotePath, Entry)>,
+    /// Where the next page starts; none after the last.
+    next: Option<Vec<u8>>,
+}
+
+/// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
+pub struct Walk {
+    sources: Arc<Vec<Source>>,
+    recursive: bool,
+    hash: Option<BufferPool>,
+    number: u64,
+    batch: Vec<Walked>,
+    out: mpsc::Sender<Vec<Walked>>,
+}
+
+/// The listener is gone.
+struct Gone;
+
+impl Walk {
+    /// A walk; with `hash` every file is read and hashed on the way.
+    pub fn new(
+        sources: Arc<Vec<Source>>,
+        recursive: bool,
+        hash: Option<BufferPool>,
+        out: mpsc::Sender<Vec<Walked>>,
+    ) -> Walk {
+        Walk {
+            sources,
+            recursive,
+            hash,
+            number: 0,
+            batch: Vec::new(),
+            out,
+        }
+    }
+
+    /// Runs to the end.
+    pub async fn run(mut self) {
+        let _ = self.walk_all().await;
+    }
+
+    async fn walk_all(&mut self) -> Result<(), Gone> {
+        let sources = self.sources.clone();
+        for (index, source) in sources.iter().enumerate() {
+            match &source.what {
+                What::Tree { store, path } => self.walk_source(index, &**store, path).await?,
+                What::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
+                What::Stream(_) => {
+                    let number = self.next_number();
+                    self.push(Walked::Stream { number, source: index }).await?;
+                }
+            }
+        }
+        self.flush().await
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number = self.number.saturating_add(1);
+        self.number
+    }
+
+    async fn push(&mut self, step: Walked) -> Result<(), Gone> {
+        self.batch.push(step);
+        if self.batch.len() >= super::MAX_BATCH {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.out.send(std::mem::take(&mut self.batch)).await.map_err(|_| Gone)
+    }
+
+    async fn failed(&mut self, source: usize, path: &RemotePath, error: StoreError) -> Result<(), Gone> {
+        let path = path.clone();
+        self.push(Walked::Failed { source, path, error }).await
+    }
+
+    /// Gives the entry its number; none where it is not offered.
+    async fn entry(
+        &mut self,
+        (source, store): (usize, &dyn Store),
+        parent: u64,
+        path: &RemotePath,
+        entry: Entry,
+    ) -> Result<Option<u64>, Gone> {
+        let refused = match entry.kind {
+            Kind::Other => Some(ErrorKind::BadKind),
+            Kind::Dir if !self.recursive => Some(ErrorKind::IsADirectory),
+            _ => None,
+        };
+        if let Some(kind) = refused {
+            self.failed(source, path, StoreError::new(kind, path)).await?;
+            return Ok(None);
+        }
+        let hash = match &self.hash {
+            Some(pool) if entry.kind == Kind::File => match hash_file(store, path, pool).await {
+                Ok(hash) => Some(hash),
+                Err(e) => {
+                    self.failed(source, path, e).await?;
+                    return Ok(None);
+                }
+            },
+            _ => None,
+        };
+        let number = self.next_number();
+        let path = path.clone();
+        self.push(Walked::Entry {
+            number,
+            parent,
+            source,
+            path,
+            entry,
+            hash,
+        })
+        .await?;
+        Ok(Some(number))
+    }
+
+    async fn walk_source(&mut self, source: usize, store: &dyn Store, top: &RemotePath) -> Result<(), Gone> {
+        let entry = match store.stat(top).await {
+            Ok(entry) => entry,
+            Err(e) => return self.failed(source, top, e).await,
+        };
+        let kind = entry.kind;
+        let number = self.entry((source, store), 0, top, entry).await?;
+        let (Kind::Dir, Some(number)) = (kind, number) else {
+            return Ok(());
+        };
+        let mut levels = vec![Level::new(number, top.clone())];
+        while let Some(level) = levels.last_mut() {
+            if let Some((path, entry)) = level.subdirs.pop_front() {
+                let parent = level.number;
+                if let Some(number) = self.entry((source, store), parent, &path, entry).await? {
+                    levels.push(Level::new(number, path));
+                }
+            } else if let Some(cookie) = level.next.take() {
+                let page = store.list(&level.path, &cookie, PAGE).await;
+                let (parent, dir) = (level.number, level.path.clone());
+                let page = match page {
+                    Ok(page) => page,
+                    Err(e) => {
+                        self.failed(source, &dir, e).await?;
+                        continue;
+                    }
+                };
+                level.next = page.next;
+                for entry in page.entries {
+                    match join(&dir, entry.name.as_ref()) {
+                        Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back((path, entry)),
+                        Ok(path) => drop(self.entry((source, store), parent, &path, entry).await?),
+                        Err(e) => self.failed(source, &dir, e).await?,
+                    }
+                }
+                // what has been found goes out before the next directory is read, however little it is
+                self.flush().await?;
+            } else {
+                let number = level.number;
+                levels.pop();
+                self.push(Walked::Close { number }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, StoreError> {
+    let Some(name) = name else {
+        return Ok(dir.clone());
+    };
+    dir.join(name).map_err(|e| StoreError::new(ErrorKind::BadName(e), dir))
+}
+
+impl Level {
+    fn new(number: u64, path: RemotePath) -> Level {
+        Level {
+            number,
+            path,
+            subdirs: VecDeque::new(),
+            next: Some(Vec::new()),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Wire entries and paths to the store's types and back; what a peer sent is checked on the way in.
+
+use super::proto;
+use super::reader::Malformed;
+use crate::store::{Attributes, BadPath, Entry, Kind, Name, RemotePath, Space, Time};
+
+/// The kind, as it travels.
+pub fn kind_to_wire(kind: Kind) -> i32 {
+    let kind = match kind {
+        Kind::File => proto::Kind::File,
+        Kind::Dir => proto::Kind::Dir,
+        Kind::Symlink => proto::Kind::Symlink,
+        Kind::Other => proto::Kind::Other,
+    };
+    kind.into()
+}
+
+/// A kind that this version does not know is [`Kind::Other`]: listed, not transferred.
+pub fn kind_from_wire(kind: i32) -> Kind {
+    match proto::Kind::try_from(kind) {
+        Ok(proto::Kind::File) => Kind::File,
+        Ok(proto::Kind::Dir) => Kind::Dir,
+        Ok(proto::Kind::Symlink) => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}
+
+/// Time and mode from a peer's numbers.
+///
+/// # Errors
+/// [`Malformed`] for nanoseconds of a second or more.
+pub fn attributes(secs: i64, nanos: u32, mode: u32) -> Result<Attributes, Malformed> {
+    if nanos >= 1_000_000_000 {
+        return Err(Malformed("nanoseconds of a second or more"));
+    }
+    Ok(Attributes {
+        mtime: Time { secs, nanos },
+        mode: mode & 0o7777,
+    })
+}
+
+/// An entry for `stat` and listings; `hash` where it was asked for.
+pub fn to_wire(entry: Entry, hash: Option<[u8; 32]>) -> proto::Entry {
+    proto::Entry {
+        name: entry.name.map(|n| n.as_bytes().to_vec()).unwrap_or_default(),
+        kind: kind_to_wire(entry.kind),
+        size: entry.size,
+        mtime: entry.attributes.mtime.secs,
+        mtime_nanos: entry.attributes.mtime.nanos,
+        mode: entry.attributes.mode,
+        target: entry.target.unwrap_or_default(),
+        hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
+        version: entry.version,
+    }
+}
+
+/// A peer's entry, and the hash if one came with it.
+///
+/// # Errors
+/// [`Malformed`] for a name that is none, a wrong time, or a hash of another length.
+pub fn from_wire(entry: proto::Entry) -> Result<(Entry, Option<[u8; 32]>), Malformed> {
+    let kind = kind_from_wire(entry.kind);
+    let name = match entry.name.as_slice() {
+        [] => None,
+        bytes => Some(Name::parse(bytes).map_err(|_| Malformed("an entry's name is not a name"))?),
+    };
+    let hash = match entry.hash.as_slice() {
+        [] => None,
+        bytes => Some(bytes.try_into().map_err(|_| Malformed("a hash is not 32 bytes"))?),
+    };
+    let attributes = attributes(entry.mtime, entry.mtime_nanos, entry.mode)?;
+    let entry = Entry {
+        name,
+        kind,
+        size: entry.size,
+        attributes,
+        target: (kind == Kind::Symlink).then_some(entry.target),
+        version: entry.version,
+    };
+    Ok((entry, hash))
+}
+
+/// A path as a request names it: relative to `working`, or to the user's root when it begins with `/`.
+///
+/// # Errors
+/// [`BadPath`].
+pub fn path(bytes: &[u8], working: &RemotePath) -> Result<RemotePath, BadPath> {
+    match bytes.strip_prefix(b"/") {
+        Some(rest) => RemotePath::parse(rest),
+        None => working.append(&RemotePath::parse(bytes)?),
+    }
+}
+
+/// Sizes for `df`.
+pub fn space_to_wire(space: Space) -> proto::SpaceReply {
+    proto::SpaceReply {
+        total: space.total,
+        free: space.free,
+        files: space.files,
+        files_free: space.files_free,
+    }
+}
+
+/// Sizes from a peer.
+pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
+    Space {
+        total: space.total,
+        free: space.free,
+        files: space.files,
+        files_free: space.files_free,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn paths_resolve_against_the_working_directory() {
+        let working = RemotePath::parse(b"a/b").unwrap();
+        let resolved = |bytes: &[u8]| path(bytes, &working).map(|p| p.as_bytes().to_vec());
+        assert_eq!(resolved(b"c").unwrap(), b"a/b/c");
+        assert_eq!(resolved(b"/c").unwrap(), b"c");
+        assert_eq!(resolved(b"").unwrap(), b"a/b");
+        assert_eq!(resolved(b"/").unwrap(), b"");
+        assert_eq!(resolved(b"../c"), Err(BadPath::Dots));
+        assert_eq!(resolved(b"//c"), Err(BadPath::Empty));
+    }
+
+    #[test]
+    fn entries_survive_the_wire_and_bad_ones_do_not() {
+        let entry = Entry {
+            name: Some(Name::parse(b"\xff\n").unwrap()),
+            kind: Kind::Symlink,
+            size: 0,
+            attributes: attributes(-5, 999_999_999, 0o7777).unwrap(),
+            target: Some(b"../x".to_vec()),
+            version: "v".into(),
+        };
+        let wire = to_wire(entry.clone(), Some([1; 32]));
+        assert_eq!(from_wire(wire.clone()), Ok((entry, Some([1; 32]))));
+        let bad = |change: fn(&mut proto::Entry)| {
+            let mut wire = wire.clone();
+            change(&mut wire);
+            from_wire(wire).is_err()
+        };
+        assert!(bad(|e| e.name = b"a/b".to_vec()));
+        assert!(bad(|e| e.name = b"..".to_vec()));
+        assert!(bad(|e| e.hash = vec![1]));
+        assert!(bad(|e| e.mtime_nanos = 1_000_000_000));
+    }
+
+    /// Every message cut at every length is an error or a shorter message: never a panic.
+    #[test]
+    fn cut_messages_do_not_panic() {
+        use proto::control_message::Body;
+        use proto::{request, transfer_message};
+        let offer = proto::Offer {
+            number: 7,
+            parent: 3,
+            name: b"name".to_vec(),
+            kind: 1,
+            size: 1 << 40,
+            mtime: -1,
+            target: b"t".to_vec(),
+            hash: vec![1; 32],
+            ..Default::default()
+        };
+        let messages = [
+            Body::Request(proto::Request {
+                number: 1,
+                body: Some(request::Body::Login(proto::Login {
+                    session: vec![1; 16],
+                    user: "kim".into(),
+                    password: Some("secret".into()),
+                    window: 1 << 20,
+                    ..Default::default()
+                })),
+            }),
+            Body::Reply(proto::Reply {
+                number: 1,
+                code: 550,
+                text: "no".into(),
+                body: None,
+            }),
+            Body::Transfer(proto::TransferMessage {
+                transfer: 1,
+                body: Some(transfer_message::Body::Offers(proto::Offers { offers: vec![offer] })),
+            }),
+        ];
+        for body in messages {
+            let bytes = proto::ControlMessage { body: Some(body) }.encode_to_vec();
+            for n in 0..bytes.len() {
+                let _ = proto::ControlMessage::decode(&bytes[..n]);
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The data connections' bytes: the attach message that opens one, and the header of every frame.
+
+use super::reader::{Malformed, Reader};
+use crate::chunk::CHUNK_SIZE;
+
+/// Length of an encoded [`FrameHeader`], in bytes.
+pub const HEADER_LEN: usize = 64;
+/// Length of an encoded [`Attach`], in bytes.
+pub const ATTACH_LEN: usize = 60;
+
+/// What a data frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// The server has accepted the connection into the session. No payload. Server to client, first.
+    Attached,
+    /// A file that fits into one chunk, whole; `digest` is the file's BLAKE3 hash.
+    Whole,
+    /// One chunk of a larger file; `digest` is the chaining value of its BLAKE3 subtree.
+    Chunk,
+    /// A larger file is complete: `offset` is its size, `digest` its BLAKE3 hash. No payload.
+    Seal,
+    /// Nothing follows on this connection from this side. No payload.
+    Goodbye,
+}
+
+impl FrameKind {
+    fn to_wire(self) -> u8 {
+        match self {
+            FrameKind::Attached => 1,
+            FrameKind::Whole => 2,
+            FrameKind::Chunk => 3,
+            FrameKind::Seal => 4,
+            FrameKind::Goodbye => 5,
+        }
+    }
+
+    fn from_wire(value: u8) -> Result<FrameKind, Malformed> {
+        Ok(match value {
+            1 => FrameKind::Attached,
+            2 => FrameKind::Whole,
+            3 => FrameKind::Chunk,
+            4 => FrameKind::Seal,
+            5 => FrameKind::Goodbye,
+            _ => return Err(Malformed("unknown kind of frame")),
+        })
+    }
+}
+
+/// The fixed header before a frame's payload. Integers are in network byte order.
+///
+/// ```text
+///  0 kind (1)  1 attempt (1)  2 zero (2)  4 transfer (4)
+///  8 number (8): the offer that the frame belongs to
+/// 16 offset (8): of the payload in the file, in bytes
+/// 24 length (4): of the payload, in bytes, at most one chunk
+/// 28 zero (4)
+/// 32 digest (32)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What follows.
+    pub kind: FrameKind,
+    /// Counts up each time that the sender starts the file anew, because the source changed.
+    pub attempt: u8,
+    /// The transfer's number.
+    pub transfer: u32,
+    /// The offer's number in the transfer.
+    pub number: u64,
+    /// Bytes from the start of the file; a multiple of the chunk size, except in a [`FrameKind::Seal`].
+    pub offset: u64,
+    /// Bytes of payload, at most [`CHUNK_SIZE`].
+    pub length: u32,
+    /// What `kind` says.
+    pub digest: [u8; 32],
+}
+
+impl FrameHeader {
+    /// A header without file or payload, for [`FrameKind::Attached`] and [`FrameKind::Goodbye`].
+    pub fn bare(kind: FrameKind) -> FrameHeader {
+        FrameHeader {
+            kind,
+            attempt: 0,
+            transfer: 0,
+            number: 0,
+            offset: 0,
+            length: 0,
+            digest: [0; 32],
+        }
+    }
+
+    /// The 64 bytes that travel.
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        out[0] = self.kind.to_wire();
+        out[1] = self.attempt;
+        out[4..8].copy_from_slice(&self.transfer.to_be_bytes());
+        out[8..16].copy_from_slice(&self.number.to_be_bytes());
+        out[16..24].copy_from_slice(&self.offset.to_be_bytes());
+        out[24..28].copy_from_slice(&self.length.to_be_bytes());
+        out[32..64].copy_from_slice(&self.digest);
+        out
+    }
+
+    /// Decodes and checks a header; every bound is checked here, before anything is allocated.
+    ///
+    /// # Errors
+    /// [`Malformed`] for an unknown kind, reserved bytes that are not zero, a payload longer than a chunk or
+    /// where none belongs, an offset that is not a chunk's, or an end beyond 2^63.
+    pub fn decode(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
+        let mut r = Reader::new(bytes);
+        let kind = FrameKind::from_wire(r.u8()?)?;
+        let attempt = r.u8()?;
+        if r.take(2)? != [0; 2] {
+            return Err(Malformed("reserved bytes of a frame header are not zero"));
+        }
+        let header = FrameHeader {
+            kind,
+            attempt,
+            transfer: r.u32()?,
+            number: r.u64()?,
+            offset: r.u64()?,
+            length: r.u32()?,
+            digest: {
+                if r.take(4)? != [0; 4] {
+                    return Err(Malformed("reserved bytes of a frame header are not zero"));
+                }
+                r.array()?
+            },
+        };
+        r.end()?;
+        header.check()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        let aligned = self.offset.is_multiple_of(CHUNK_SIZE as u64);
+        let fits = self.length as usize <= CHUNK_SIZE && self.offset < 1 << 62;
+        let ok = match self.kind {
+            FrameKind::Whole => self.offset == 0 && self.number > 0,
+            FrameKind::Chunk => aligned && self.length > 0 && self.number > 0,
+            FrameKind::Seal => self.length == 0 && self.number > 0,
+            FrameKind::Attached | FrameKind::Goodbye => self.length == 0 && self.number == 0 && self.offset == 0,
+        };
+        if ok && fits {
+            Ok(())
+        } else {
+            Err(Malformed("offset or length of a frame is out of range"))
+        }
+    }
+}
+
+/// Opens a data connection: the proof that it belongs to a login. Client to server, first.
+///
+/// ```text
+///  0 "haul" (4)  4 role, 1 = data (1)  5 zero (3)  8 session (16)  24 n (4)  28 HMAC-SHA256 (32)
+/// ```
+/// The HMAC's key is the TLS exporter of the control connection (RFC 8446, section 7.5) with the label
+/// `EXPORTER-haul-data` and the session id as context; it covers bytes 0 to 28, thus role, session and n.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The session id that the client chose for its login.
+    pub session: [u8; 16],
+    /// Counts up with every data connection of a session; each is good once.
+    pub n: u32,
+    /// HMAC-SHA256 over [`Attach::signed`].
+    pub proof: [u8; 32],
+}
+
+impl Attach {
+    /// The bytes that the proof covers.
+    pub fn signed(session: &[u8; 16], n: u32) -> [u8; 28] {
+        let mut out = [0; 28];
+        out[0..4].copy_from_slice(b"haul");
+        out[4] = 1;
+        out[8..24].copy_from_slice(session);
+        out[24..28].copy_from_slice(&n.to_be_bytes());
+        out
+    }
+
+    /// The 60 bytes that travel.
+    pub fn encode(&self) -> [u8; ATTACH_LEN] {
+        let mut out = [0; ATTACH_LEN];
+        out[..28].copy_from_slice(&Attach::signed(&self.session, self.n));
+        out[28..].copy_from_slice(&self.proof);
+        out
+    }
+
+    /// Decodes; whether the proof is right is the session's to say.
+    ///
+    /// # Errors
+    /// [`Malformed`] for another magic, role or length.
+    pub fn decode(bytes: &[u8]) -> Result<Attach, Malformed> {
+        let mut r = Reader::new(bytes);
+        if r.take(8)? != b"haul\x01\0\0\0" {
+            return Err(Malformed("not an attach message"));
+        }
+        let attach = Attach {
+            session: r.array()?,
+            n: r.u32()?,
+            proof: r.array()?,
+        };
+        r.end()?;
+        Ok(attach)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FrameHeader {
+        FrameHeader {
+            kind: FrameKind::Chunk,
+            attempt: 2,
+            transfer: 3,
+            number: 4,
+            offset: 5 << 20,
+            length: 6,
+            digest: [7; 32],
+        }
+    }
+
+    /// The bytes are the protocol: this test fails when they change.
+    #[test]
+    fn header_bytes_are_frozen() {
+        let mut expected = vec![3, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4];
+        expected.extend([0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0]);
+        expected.extend([7; 32]);
+        assert_eq!(header().encode().as_slice(), expected);
+        assert_eq!(FrameHeader::decode(&expected), Ok(header()));
+    }
+
+    #[test]
+    fn attach_bytes_are_frozen() {
+        let attach = Attach {
+            session: [9; 16],
+            n: 258,
+            proof: [8; 32],
+        };
+        let mut expected = b"haul\x01\0\0\0".to_vec();
+        expected.extend([9; 16]);
+        expected.extend([0, 0, 1, 2]);
+        expected.extend([8; 32]);
+        assert_eq!(attach.encode().as_slice(), expected);
+        assert_eq!(Attach::decode(&expected), Ok(attach));
+    }
+
+    #[test]
+    fn cut_at_every_length_and_with_trailing_bytes_is_refused() {
+        let bytes = header().encode();
+        for n in 0..bytes.len() {
+            assert!(FrameHeader::decode(&bytes[..n]).is_err(), "{n}");
+        }
+        assert!(FrameHeader::decode(&[&bytes[..], &[0]].concat()).is_err());
+        let bytes = Attach {
+            session: [1; 16],
+            n: 1,
+            proof: [2; 32],
+        }
+        .encode();
+        for n in 0..bytes.len() {
+            assert!(Attach::decode(&bytes[..n]).is_err(), "{n}");
+        }
+        assert!(Attach::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn bounds_are_checked() {
+        let refused = |change: fn(&mut FrameHeader)| {
+            let mut h = header();
+            change(&mut h);
+            FrameHeader::decode(&h.encode()).is_err()
+        };
+        assert!(!refused(|_| ()));
+        assert!(refused(|h| h.offset = 1));
+        assert!(refused(|h| h.offset = u64::MAX));
+        assert!(refused(|h| h.offset = 1 << 63));
+        assert!(refused(|h| h.length = 0));
+        assert!(refused(|h| h.length = CHUNK_SIZE as u32 + 1));
+        assert!(refused(|h| h.length = u32::MAX));
+        assert!(refused(|h| h.number = 0));
+        assert!(refused(|h| h.kind = FrameKind::Seal));
+        assert!(refused(|h| h.kind = FrameKind::Goodbye));
+        assert!(refused(|h| h.kind = FrameKind::Whole));
+    }
+}

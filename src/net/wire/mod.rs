@@ -1,0 +1,31 @@
+//! What travels, as values: pure encoding and decoding, no I/O.
+//!
+//! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the status
+//! codes. [`entry`] turns wire entries into the store's types and back, checking everything on the way.
+
+pub mod code;
+pub mod entry;
+pub mod frame;
+pub mod reader;
+
+/// The messages of `control.proto`, as prost generates them.
+#[allow(missing_docs, clippy::doc_markdown)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/haul.v1.rs"));
+}
+
+pub use code::Code;
+pub use reader::Malformed;
+
+/// ALPN name of a control connection, with the protocol's version.
+pub const ALPN_CONTROL: &[u8] = b"haul/1";
+/// ALPN name of a data connection.
+pub const ALPN_DATA: &[u8] = b"haul-data/1";
+/// Label of the TLS exporter that keys the data connections' proofs.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-haul-data";
+/// Longest control message, in bytes.
+pub const MAX_CONTROL: usize = 1 << 20;
+/// Bytes a sender may have outstanding before the login's reply has granted a window.
+pub const INITIAL_WINDOW: u64 = 1 << 20;
+/// The port that a server listens on when it is not told another.
+pub const DEFAULT_PORT: u16 = 4285;

@@ -1,0 +1,73 @@
+//! What a store knows of an entry without reading it.
+
+use super::path::Name;
+
+/// The kind of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO, socket or device: listed, never transferred.
+    Other,
+}
+
+/// A point in time as file systems keep it: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time {
+    /// Seconds since 1970-01-01 00:00 UTC, negative before.
+    pub secs: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+/// What is kept of an entry besides its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// Time of the last change of the content.
+    pub mtime: Time,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+}
+
+/// One entry as `stat` and listings show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in its directory; none for the store's root.
+    pub name: Option<Name>,
+    /// Its kind.
+    pub kind: Kind,
+    /// Bytes; 0 for anything but a file.
+    pub size: u64,
+    /// Time and mode.
+    pub attributes: Attributes,
+    /// Where a symlink points.
+    pub target: Option<Vec<u8>>,
+    /// Opaque; differs whenever the file is another one or was changed.
+    pub version: String,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The entries, in the store's order.
+    pub entries: Vec<Entry>,
+    /// Where the next page starts, opaque to everyone but the store; none after the last page.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Sizes of a store, in bytes and files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that a user may still write.
+    pub free: u64,
+    /// Inodes in all; 0 where the store has no such limit.
+    pub files: u64,
+    /// Inodes free.
+    pub files_free: u64,
+}

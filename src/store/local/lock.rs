@@ -1,0 +1,283 @@
+//! The staging file as the lock of its target.
+//!
+//! For target `NAME` it is `.NAME.haul` in the same directory, made with O_EXCL and held with flock(2). A writer
+//! that finds one tries that flock: refused means that its holder lives; granted, with the name still leading to
+//! this inode, means that the holder died, and the file is taken over. `.NAME.haul-info` beside it tells other
+//! processes who holds it.
+
+use super::tree::{Tree, lock, open_in};
+use crate::store::error::At;
+use crate::store::path::MAX_NAME;
+use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Longest record that is read, in bytes.
+const MAX_RECORD: usize = 4096;
+/// How often a lock is tried again when others make and remove staging files at the same time.
+const TRIES: usize = 64;
+
+/// Names of the staging file and its record for a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StagingNames {
+    pub(super) file: Vec<u8>,
+    pub(super) record: Vec<u8>,
+}
+
+impl StagingNames {
+    /// A name too long for the form is cut and told apart by a hash.
+    pub(super) fn of(name: &Name) -> StagingNames {
+        const ROOM: usize = MAX_NAME - ".".len() - ".haul-info".len();
+        const HASH: usize = 17;
+        let bytes = name.as_bytes();
+        let stem = if bytes.len() <= ROOM {
+            bytes.to_vec()
+        } else {
+            let hash = blake3::hash(bytes).to_hex();
+            let kept = bytes.iter().take(ROOM - HASH).copied();
+            kept.chain(*b"~").chain(hash.bytes().take(HASH - 1)).collect()
+        };
+        StagingNames {
+            file: [b".", &stem[..], b".haul"].concat(),
+            record: [b".", &stem[..], b".haul-info"].concat(),
+        }
+    }
+}
+
+/// What this process knows of the locks that it holds itself, by device and inode.
+static HELD: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mutex::default);
+
+/// Device and inode number.
+type Inode = (u64, u64);
+
+/// How far the writer of a staging file is.
+pub(super) struct Progress {
+    who: String,
+    since: Instant,
+    /// Bytes written.
+    pub(super) written: AtomicU64,
+}
+
+/// What `.NAME.haul-info` says.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Record {
+    who: String,
+    /// Seconds since 1970, for people only: nothing is decided by it.
+    since: u64,
+}
+
+/// A staging file, open and locked. Dropping it lets the lock go and leaves the file.
+pub(super) struct Lock {
+    pub(super) file: File,
+    pub(super) names: StagingNames,
+    pub(super) progress: Arc<Progress>,
+    inode: Inode,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // before the file is closed, and thus unlocked: another thread may lock the same inode right after
+        lock(&HELD).remove(&self.inode);
+    }
+}
+
+impl Lock {
+    /// Locks `name`. The file that comes back is empty.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] says who holds it.
+    pub(super) fn acquire(dir: &Dir, name: &Name, path: &RemotePath, who: &str) -> Result<Lock, StoreError> {
+        let names = StagingNames::of(name);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        for _ in 0..TRIES {
+            let (fd, fresh) = match open_in(dir, &names.file, flags | OFlags::CREATE | OFlags::EXCL) {
+                Ok(fd) => (fd, true),
+                Err(Errno::EXIST) => match open_in(dir, &names.file, flags) {
+                    Ok(fd) => (fd, false),
+                    Err(Errno::NOENT) => continue,
+                    // a symlink: staged by a writer that died before it renamed it
+                    Err(Errno::LOOP) => {
+                        remove(dir, &names.file).at("remove a dead staging file", path)?;
+                        continue;
+                    }
+                    Err(e) => return Err(e).at("open the staging file", path),
+                },
+                Err(e) => return Err(e).at("create the staging file", path),
+            };
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                // no flock on this file system: only the one who made the file has it
+                Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if fresh => {}
+                Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => {
+                    let holder = holder_of(dir, &names, &fd);
+                    return Err(StoreError::new(ErrorKind::Locked(holder), path));
+                }
+                Err(e) => return Err(e).at("lock the staging file", path),
+            }
+            let held = rustix::fs::fstat(&fd).at("stat the staging file", path)?;
+            let inode = (held.st_dev, held.st_ino);
+            // The name must still lead here: between open and flock another writer may have taken the file over,
+            // committed it (then this is its target now) and let it go.
+            match rustix::fs::statat(dir, &names.file, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) if (found.st_dev, found.st_ino) == inode => {}
+                Ok(_) | Err(Errno::NOENT) => continue,
+                Err(e) => return Err(e).at("stat the staging file", path),
+            }
+            if !fresh {
+                // what somebody planted here is not written to: it could be another file's second name
+                let ours = held.st_uid == rustix::process::geteuid().as_raw();
+                if !FileType::from_raw_mode(held.st_mode).is_file() || held.st_nlink != 1 || !ours {
+                    remove(dir, &names.file).at("remove a foreign staging file", path)?;
+                    continue;
+                }
+                rustix::fs::ftruncate(&fd, 0).at("empty the staging file", path)?;
+                let _ = remove(dir, &names.record);
+            }
+            let progress = Arc::new(Progress {
+                who: who.to_string(),
+                since: Instant::now(),
+                written: AtomicU64::new(0),
+            });
+            lock(&HELD).insert(inode, progress.clone());
+            return Ok(Lock {
+                file: fd.into(),
+                names,
+                progress,
+                inode,
+            });
+        }
+        Err(StoreError::new(
+            ErrorKind::Locked(Holder {
+                who: "several writers at once".into(),
+                ..Holder::default()
+            }),
+            path,
+        ))
+    }
+
+    /// Writes the record that tells other processes who holds the lock. Not being able to is no error: it is
+    /// information only.
+    pub(super) fn describe(&self, dir: &Dir) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = Record {
+            who: self.progress.who.clone(),
+            since: since.as_secs(),
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let (Ok(fd), Ok(text)) = (open_in(dir, &self.names.record, flags), serde_json::to_vec(&record)) {
+            let _ = rustix::io::write(&fd, &text);
+        }
+    }
+
+    /// The fence before a rename: the staging name still leads to the file that is held.
+    pub(super) fn still_held(&self, dir: &Dir) -> bool {
+        rustix::fs::statat(dir, &self.names.file, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|s| (s.st_dev, s.st_ino) == self.inode)
+    }
+
+    /// Removes the staging file and its record.
+    pub(super) fn discard(self, dir: &Dir) {
+        if self.still_held(dir) {
+            let _ = remove(dir, &self.names.record);
+            let _ = remove(dir, &self.names.file);
+        }
+    }
+}
+
+fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Holder {
+    let stat = rustix::fs::fstat(fd).ok();
+    if let Some(stat) = &stat
+        && let Some(progress) = lock(&HELD).get(&(stat.st_dev, stat.st_ino))
+    {
+        return Holder {
+            who: progress.who.clone(),
+            held_for: Some(progress.since.elapsed()),
+            written: Some(progress.written.load(Ordering::Relaxed)),
+        };
+    }
+    let written = stat.and_then(|s| u64::try_from(s.st_size).ok());
+    match read_record(dir, &names.record) {
+        Some(record) => Holder {
+            who: record.who,
+            held_for: (UNIX_EPOCH + Duration::from_secs(record.since.min(1 << 40)))
+                .elapsed()
+                .ok(),
+            written,
+        },
+        None => Holder {
+            who: "another process".into(),
+            held_for: None,
+            written,
+        },
+    }
+}
+
+fn read_record(dir: &Dir, name: &[u8]) -> Option<Record> {
+    let fd = open_in(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+    )
+    .ok()?;
+    let mut bytes = vec![0; MAX_RECORD];
+    let n = rustix::io::read(&fd, &mut bytes[..]).ok()?;
+    bytes.truncate(n);
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// unlink; that it is gone already is no error.
+pub(super) fn remove(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the staging files of dead writers from a directory, so that it can be removed when nothing else is in it.
+pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
+    let dir = tree.dir(path)?;
+    let stream = rustix::fs::Dir::read_from(&*dir).at("read directory", path)?;
+    for next in stream.flatten() {
+        let name = next.file_name().to_bytes();
+        if name.ends_with(b".haul-info") && name.starts_with(b".") {
+            remove(&dir, name).at("remove a dead record", path)?;
+        } else if crate::store::path::is_reserved(name) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let dead = match open_in(&dir, name, flags) {
+                Ok(fd) => rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok(),
+                Err(Errno::LOOP) => true,
+                Err(_) => false,
+            };
+            if dead {
+                remove(&dir, name).at("remove a dead staging file", path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staging_names_fit_and_differ() {
+        let short = StagingNames::of(&Name::parse(b"report.pdf").unwrap());
+        assert_eq!(short.file, b".report.pdf.haul");
+        assert_eq!(short.record, b".report.pdf.haul-info");
+        let long = |last: u8| {
+            let mut name = vec![b'n'; 255];
+            name[254] = last;
+            StagingNames::of(&Name::parse(&name).unwrap())
+        };
+        assert!(long(b'a').record.len() <= MAX_NAME);
+        assert_ne!(long(b'a'), long(b'b'));
+        assert!(crate::store::path::is_reserved(&long(b'a').file));
+    }
+}

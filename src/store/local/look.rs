@@ -1,0 +1,121 @@
+//! stat and listings: what is there, without opening it.
+
+use super::tree::Tree;
+use crate::store::error::At;
+use crate::store::path::is_reserved;
+use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
+
+/// lstat of a path.
+pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> {
+    if path.is_root() {
+        let stat = rustix::fs::fstat(tree.root()).at("stat", path)?;
+        return Ok(entry(None, &stat, None));
+    }
+    let (dir, name) = tree.parent(path)?;
+    stat_in(&dir, name).at("stat", path)
+}
+
+/// lstat of a name in an open directory, and where it points if it is a symlink.
+fn stat_in(dir: &Dir, name: Name) -> rustix::io::Result<Entry> {
+    let stat = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+    let target = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Some(rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?.into_bytes()),
+        _ => None,
+    };
+    Ok(entry(Some(name), &stat, target))
+}
+
+/// A page of a directory. The cookie is the position that the file system gave, as 8 bytes.
+pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
+    let dir = tree.dir(path)?;
+    let mut stream = rustix::fs::Dir::read_from(&*dir).at("read directory", path)?;
+    if !cookie.is_empty() {
+        let position = <[u8; 8]>::try_from(cookie)
+            .map(i64::from_be_bytes)
+            .map_err(|_| Errno::INVAL)
+            .at("continue the listing", path)?;
+        stream.seek(position).at("continue the listing", path)?;
+    }
+    let mut page = Page::default();
+    while let Some(next) = stream.read() {
+        let next = next.at("read directory", path)?;
+        let bytes = next.file_name().to_bytes();
+        if matches!(bytes, b"." | b"..") || is_reserved(bytes) {
+            continue;
+        }
+        let name = Name::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?;
+        match stat_in(&dir, name) {
+            Ok(entry) => page.entries.push(entry),
+            // it went away between the two calls
+            Err(Errno::NOENT | Errno::INVAL) => continue,
+            Err(e) => return Err(e).at("stat", path),
+        }
+        if page.entries.len() >= limit {
+            page.next = Some(next.offset().to_be_bytes().to_vec());
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// statvfs.
+pub(super) fn space(tree: &Tree, path: &RemotePath) -> Result<Space, StoreError> {
+    let dir = match tree.dir(path) {
+        Err(e) if e.kind == ErrorKind::NotADirectory => tree.parent(path)?.0,
+        other => other?,
+    };
+    let stat = rustix::fs::fstatvfs(&*dir).at("statvfs", path)?;
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        files: stat.f_files,
+        files_free: stat.f_favail,
+    })
+}
+
+/// The entry that a stat describes.
+pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) -> Entry {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    };
+    Entry {
+        name,
+        kind,
+        size: match kind {
+            Kind::File => u64::try_from(stat.st_size).unwrap_or(0),
+            _ => 0,
+        },
+        attributes: Attributes {
+            mtime: mtime(stat),
+            mode: stat.st_mode & 0o7777,
+        },
+        target,
+        version: version(stat),
+    }
+}
+
+fn mtime(stat: &Stat) -> Time {
+    Time {
+        secs: stat.st_mtime,
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+/// A version id: whatever makes this inode's content another one changes it.
+pub(super) fn version(stat: &Stat) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&stat.st_dev.to_be_bytes());
+    hasher.update(&stat.st_ino.to_be_bytes());
+    hasher.update(&stat.st_size.to_be_bytes());
+    hasher.update(&stat.st_mtime.to_be_bytes());
+    hasher.update(&stat.st_mtime_nsec.to_be_bytes());
+    hasher.update(&stat.st_ctime.to_be_bytes());
+    hasher.update(&stat.st_ctime_nsec.to_be_bytes());
+    hasher.finalize().to_hex().chars().take(16).collect()
+}

@@ -1,0 +1,180 @@
+//! The store that is a directory of this machine.
+//!
+//! [`tree`] opens directories beneath the root, [`look`] stats and lists, [`read`] reads, [`lock`] and [`stage`]
+//! write, [`names`] makes, removes and renames. All of it is plain system calls in blocking functions; this file
+//! moves them off the async threads.
+
+mod lock;
+mod look;
+mod names;
+mod read;
+mod stage;
+mod tree;
+
+use super::error::At;
+use super::{
+    Attributes, Entry, NewEntry, Page, PartRules, RemotePath, Source, Space, StageRequest, Staging, Store,
+    StoreError, WholeFile,
+};
+use async_trait::async_trait;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use std::path::Path;
+use std::sync::Arc;
+use tree::Tree;
+
+/// A directory of this machine as a [`Store`]. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalStore {
+    tree: Arc<Tree>,
+}
+
+impl LocalStore {
+    /// Opens a directory as the root of a store.
+    ///
+    /// # Errors
+    /// That of opening it.
+    pub fn open(root: &Path) -> std::io::Result<LocalStore> {
+        let dir = Dir::open_ambient_dir(root, ambient_authority())?;
+        Ok(LocalStore {
+            tree: Arc::new(Tree::new(dir)),
+        })
+    }
+
+    /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own.
+    ///
+    /// # Errors
+    /// That of opening it; symlinks that lead outside are not followed.
+    pub fn rooted_at(&self, path: &RemotePath) -> Result<LocalStore, StoreError> {
+        let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
+        Ok(LocalStore {
+            tree: Arc::new(Tree::new(dir)),
+        })
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static) -> T {
+        let tree = self.tree.clone();
+        blocking(move || work(&tree)).await
+    }
+
+    async fn run_on<T: Send + 'static>(
+        &self,
+        path: &RemotePath,
+        work: impl FnOnce(&Tree, &RemotePath) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let path = path.clone();
+        self.run(move |tree| work(tree, &path)).await
+    }
+}
+
+/// Runs blocking work on tokio's threads for it. A panic in there is passed on.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // the runtime is shutting down: nobody waits for the answer any more
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    fn part_rules(&self) -> PartRules {
+        PartRules {
+            least: 1,
+            most: 4 << 20,
+        }
+    }
+
+    async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError> {
+        self.run_on(path, names::resolve).await
+    }
+
+    async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
+        let dir = self.run_on(path, Tree::dir).await?;
+        Ok(Arc::new(LocalStore {
+            tree: Arc::new(Tree::strict(dir)),
+        }))
+    }
+
+    async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
+        self.run_on(path, look::stat).await
+    }
+
+    async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
+        self.run(move |tree| paths.iter().map(|p| look::stat(tree, p)).collect())
+            .await
+    }
+
+    async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
+        let cookie = cookie.to_vec();
+        self.run_on(path, move |tree, path| look::list(tree, path, &cookie, limit))
+            .await
+    }
+
+    async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
+        self.run_on(path, move |tree, path| names::make_dir(tree, path, parents))
+            .await
+    }
+
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+        self.run(move |tree| {
+            dirs.iter()
+                .map(|(path, a)| names::ensure_dir(tree, path, a.mode))
+                .collect()
+        })
+        .await
+    }
+
+    async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
+        self.run_on(path, move |tree, path| names::remove(tree, path, recursive))
+            .await
+    }
+
+    async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
+        let to = to.clone();
+        self.run_on(from, move |tree, from| names::rename(tree, from, &to))
+            .await
+    }
+
+    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
+        self.run_on(path, look::space).await
+    }
+
+    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError> {
+        Ok(Arc::new(self.run_on(path, read::open).await?))
+    }
+
+    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>> {
+        self.run(move |tree| paths.iter().map(|p| read::read_whole(tree, p, most)).collect())
+            .await
+    }
+
+    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
+        let who = who.to_string();
+        self.run(move |tree| stage::put_whole(tree, &entries, &who, durable))
+            .await
+    }
+
+    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
+        let (path, request) = (path.clone(), request.clone());
+        let staged = self.run(move |tree| stage::stage(tree, &path, &request)).await;
+        Ok(Box::new(staged?))
+    }
+
+    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+        self.run(move |tree| {
+            entries
+                .iter()
+                .map(|(p, a)| stage::set_attributes(tree, p, *a))
+                .collect()
+        })
+        .await
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.run(|tree| tree.sync()).await
+    }
+}

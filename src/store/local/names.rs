@@ -1,0 +1,136 @@
+//! Making, removing and renaming entries.
+
+use super::lock::remove_dead;
+use super::tree::{Tree, open_subdir, retry, sync_dir};
+use crate::store::error::At;
+use crate::store::{ErrorKind, Name, RemotePath, StoreError};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt;
+
+/// The path with all symlinks followed; one that leads outside the root is an error.
+pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
+    if path.is_root() {
+        return Ok(RemotePath::root());
+    }
+    let real = tree.root().canonicalize(path.as_path()).at("resolve", path)?;
+    let bytes = match real.as_os_str().as_bytes() {
+        b"." => b"",
+        other => other,
+    };
+    RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
+}
+
+/// mkdir, with `parents` as `mkdir -p`.
+pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
+    if path.is_root() {
+        let exists = StoreError::new(ErrorKind::Exists, path);
+        return if parents { Ok(()) } else { Err(exists) };
+    }
+    if parents && let Some((above, _)) = path.split() {
+        match tree.dir(&above) {
+            Err(e) if e.kind == ErrorKind::NotFound => make_dir(tree, &above, true)?,
+            other => drop(other?),
+        }
+    }
+    let (dir, name) = tree.parent(path)?;
+    match rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777)) {
+        Err(Errno::EXIST) if parents => tree.dir(path).map(drop),
+        made => {
+            made.at("make directory", path)?;
+            sync_dir(&dir, path)
+        }
+    }
+}
+
+/// The directory of a transfer: made if it is not there, its parent marked for a later fsync.
+pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<(), StoreError> {
+    let Some((parent, _)) = path.split() else { return Ok(()) };
+    let (dir, name) = tree.parent(path)?;
+    // what comes into it must be writable for us until it is complete; its own mode is set then
+    let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);
+    match rustix::fs::mkdirat(&*dir, name.as_bytes(), mode) {
+        Ok(()) => {
+            tree.mark_unsynced(parent);
+            Ok(())
+        }
+        Err(Errno::EXIST) => {
+            let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
+            match FileType::from_raw_mode(found.st_mode) {
+                FileType::Directory => Ok(()),
+                FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
+                _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),
+            }
+        }
+        Err(e) => Err(e).at("make directory", path),
+    }
+}
+
+/// rm, rmdir, or with `recursive` rm -r.
+pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
+    if path.is_root() {
+        return Err(StoreError::new(ErrorKind::Denied, path));
+    }
+    let (dir, name) = tree.parent(path)?;
+    let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("remove", path)?;
+    if !FileType::from_raw_mode(found.st_mode).is_dir() {
+        rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::empty()).at("remove", path)?;
+        return sync_dir(&dir, path);
+    }
+    if recursive {
+        let inner = open_subdir(&dir, &name, path)?;
+        remove_beneath(&inner, path)?;
+    }
+    match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY) => {
+            // what dead writers left is not shown in listings, so it must not be in the way either
+            remove_dead(tree, path)?;
+            rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR).at("remove", path)?;
+        }
+        other => other.at("remove", path)?,
+    }
+    sync_dir(&dir, path)
+}
+
+/// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
+fn remove_beneath(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
+    let mut first = Ok(());
+    let stream = rustix::fs::Dir::read_from(dir).at("read directory", path)?;
+    for next in stream {
+        let next = next.at("read directory", path)?;
+        let bytes = next.file_name().to_bytes();
+        if matches!(bytes, b"." | b"..") {
+            continue;
+        }
+        let removed = match rustix::fs::unlinkat(dir, bytes, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path),
+            Err(Errno::NOENT) => Ok(()),
+            other => other.at("remove", path),
+        };
+        first = first.and(removed);
+    }
+    first
+}
+
+fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath) -> Result<(), StoreError> {
+    let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
+    let name = Name::parse(bytes).map_err(bad)?;
+    let inner_path = path.join(&name).map_err(bad)?;
+    let inner = open_subdir(dir, &name, &inner_path)?;
+    remove_beneath(&inner, &inner_path)?;
+    rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
+}
+
+/// rename(2), both directories synced.
+pub(super) fn rename(tree: &Tree, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
+    if to.is_within(from) && to != from {
+        return Err(StoreError::new(ErrorKind::Exists, to));
+    }
+    let (from_dir, from_name) = tree.parent(from)?;
+    let (to_dir, to_name) = tree.parent(to)?;
+    retry(|| rustix::fs::renameat(&*from_dir, from_name.as_bytes(), &*to_dir, to_name.as_bytes()))
+        .at("rename", from)?;
+    sync_dir(&to_dir, to)?;
+    sync_dir(&from_dir, from)
+}

@@ -1,0 +1,90 @@
+//! Reading: open files by offset, and small files whole.
+
+use super::look::entry;
+use super::tree::{Tree, open_in};
+use crate::store::error::At;
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Source, StoreError, WholeFile};
+use async_trait::async_trait;
+use rustix::fs::OFlags;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A file of a [`super::LocalStore`] that is open for reading.
+pub(super) struct LocalSource {
+    file: Arc<File>,
+    path: RemotePath,
+}
+
+/// Opens a regular file. O_NONBLOCK: a FIFO that took its place must not make us wait for a writer.
+pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreError> {
+    let (dir, name) = tree.parent(path)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File = open_in(&dir, name.as_bytes(), flags).at("open", path)?.into();
+    let source = LocalSource {
+        file: Arc::new(file),
+        path: path.clone(),
+    };
+    match source.stat_now()?.kind {
+        Kind::File => Ok(source),
+        Kind::Dir => Err(StoreError::new(ErrorKind::IsADirectory, path)),
+        _ => Err(StoreError::new(ErrorKind::BadKind, path)),
+    }
+}
+
+impl LocalSource {
+    fn stat_now(&self) -> Result<Entry, StoreError> {
+        let stat = rustix::fs::fstat(&*self.file).at("stat", &self.path)?;
+        let name = self.path.split().map(|(_, name)| name);
+        Ok(entry(name, &stat, None))
+    }
+}
+
+#[async_trait]
+impl Source for LocalSource {
+    async fn stat(&self) -> Result<Entry, StoreError> {
+        self.stat_now()
+    }
+
+    async fn read_at(&self, offset: u64, mut buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        super::blocking(move || {
+            let n = fill(&file, offset, &mut buffer).at("read", &path)?;
+            buffer.truncate(n);
+            Ok(buffer)
+        })
+        .await
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut n = 0;
+    while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(n as u64)) {
+            Ok(0) => break,
+            Ok(more) => n = n.saturating_add(more),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
+}
+
+/// Reads a small file in one go; it must not change meanwhile.
+pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<WholeFile, StoreError> {
+    let source = open(tree, path)?;
+    let before = source.stat_now()?;
+    let changed = || StoreError::new(ErrorKind::SourceChanged, path);
+    let size = usize::try_from(before.size)
+        .ok()
+        .filter(|s| *s <= most)
+        .ok_or_else(changed)?;
+    let mut bytes = vec![0; size];
+    let n = fill(&source.file, 0, &mut bytes).at("read", path)?;
+    let after = source.stat_now()?;
+    if n != size || after.size != before.size || after.attributes.mtime != before.attributes.mtime {
+        return Err(changed());
+    }
+    Ok(WholeFile { entry: after, bytes })
+}

@@ -1,0 +1,156 @@
+//! Directory handles beneath a root: the one place where a path becomes something open.
+//!
+//! Every later system call names a single component relative to one of these handles and does not follow it,
+//! so what another process does to the tree meanwhile cannot lead outside the root.
+
+use crate::store::error::At;
+use crate::store::{ErrorKind, Name, RemotePath, StoreError};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most handles that a tree keeps open; when there are more it forgets them all and starts anew.
+const CACHE: usize = 256;
+
+/// What happens to symlinks on the way to a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// Followed where they stay beneath the root.
+    Beneath,
+    /// Never followed.
+    Refused,
+}
+
+/// A root and the directories beneath it.
+pub(super) struct Tree {
+    root: Arc<Dir>,
+    links: Links,
+    cache: Mutex<HashMap<RemotePath, Arc<Dir>>>,
+    unsynced: Mutex<HashSet<RemotePath>>,
+}
+
+impl Tree {
+    /// A tree for single requests: symlinks that stay beneath the root are followed, no handle is kept.
+    pub(super) fn new(root: Dir) -> Tree {
+        Tree::with(Arc::new(root), Links::Beneath)
+    }
+
+    /// A tree for one transfer: no symlink is followed, handles are kept.
+    pub(super) fn strict(root: Arc<Dir>) -> Tree {
+        Tree::with(root, Links::Refused)
+    }
+
+    fn with(root: Arc<Dir>, links: Links) -> Tree {
+        Tree {
+            root,
+            links,
+            cache: Mutex::default(),
+            unsynced: Mutex::default(),
+        }
+    }
+
+    /// The root's handle.
+    pub(super) fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// Opens a directory.
+    pub(super) fn dir(&self, path: &RemotePath) -> Result<Arc<Dir>, StoreError> {
+        if path.is_root() {
+            return Ok(self.root.clone());
+        }
+        if self.links == Links::Beneath {
+            return Ok(Arc::new(self.root.open_dir(path.as_path()).at("open directory", path)?));
+        }
+        if let Some(dir) = lock(&self.cache).get(path) {
+            return Ok(dir.clone());
+        }
+        let mut walked = RemotePath::root();
+        let mut dir = self.root.clone();
+        for name in path.components() {
+            walked = walked
+                .join(&name)
+                .map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?;
+            let known = lock(&self.cache).get(&walked).cloned();
+            dir = match known {
+                Some(known) => known,
+                None => {
+                    let opened = Arc::new(open_subdir(&dir, &name, &walked)?);
+                    let mut cache = lock(&self.cache);
+                    if cache.len() >= CACHE {
+                        cache.clear();
+                    }
+                    cache.insert(walked.clone(), opened.clone());
+                    opened
+                }
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Opens the directory that holds `path`, and gives the name there. The root has none: an error.
+    pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<Dir>, Name), StoreError> {
+        let (parent, name) = path
+            .split()
+            .ok_or_else(|| StoreError::new(ErrorKind::IsADirectory, path))?;
+        let dir = self.dir(&parent).map_err(|e| e.about(path))?;
+        Ok((dir, name))
+    }
+
+    /// Remembers that a name was made in `dir` that is not on disk yet.
+    pub(super) fn mark_unsynced(&self, dir: RemotePath) {
+        lock(&self.unsynced).insert(dir);
+    }
+
+    /// fsyncs every directory marked so far.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let marked = std::mem::take(&mut *lock(&self.unsynced));
+        for path in marked {
+            let synced = self.dir(&path).and_then(|dir| sync_dir(&dir, &path));
+            if let Err(e) = synced {
+                // a directory that was removed meanwhile has no names to keep
+                if e.kind != ErrorKind::NotFound {
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a subdirectory without following a symlink.
+pub(super) fn open_subdir(dir: &Dir, name: &Name, path: &RemotePath) -> Result<Dir, StoreError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match open_in(dir, name.as_bytes(), flags) {
+        Ok(fd) => Ok(Dir::from_std_file(fd.into())),
+        Err(error) => {
+            let found = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+            if found.is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_symlink()) {
+                return Err(StoreError::new(ErrorKind::Symlink, path));
+            }
+            Err(error).at("open directory", path)
+        }
+    }
+}
+
+/// openat of a single component.
+pub(super) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    retry(|| rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))
+}
+
+/// fsync of a directory.
+pub(super) fn sync_dir(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
+    rustix::fs::fsync(dir).at("fsync of the directory", path)
+}
+
+/// Repeats a call that a signal interrupted.
+pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    rustix::io::retry_on_intr(&mut call)
+}
+
+/// The lock's content, also after a thread panicked while holding it: the maps here are valid at any moment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,164 @@
+//! Where files live. [`Store`] is all that the rest of haul knows of a file system.
+//!
+//! [`local::LocalStore`] is a directory of this machine, behind open directory handles. The trait is narrow
+//! enough for an object store: listing pages have opaque cookies, part sizes are asked of the store, and lock,
+//! staging and commit are the store's own business.
+
+pub mod entry;
+pub mod error;
+pub mod local;
+pub mod path;
+
+use async_trait::async_trait;
+use std::sync::Arc;
+
+pub use entry::{Attributes, Entry, Kind, Page, Space, Time};
+pub use error::{ErrorKind, Holder, StoreError};
+pub use path::{BadPath, Name, RemotePath};
+
+/// Bytes that are shared without being copied: a buffer that goes back to its pool when the last user drops it.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// The sizes in which a store wants the content of a larger file, in bytes.
+///
+/// Every part but the last has at least `least`; none has more than `most`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartRules {
+    /// Least bytes of a part that is not the last.
+    pub least: usize,
+    /// Most bytes of a part.
+    pub most: usize,
+}
+
+/// What a new file or link is to be.
+#[derive(Clone)]
+pub enum Content {
+    /// A file with these bytes.
+    File(Bytes),
+    /// A symlink that points there.
+    Link(Vec<u8>),
+}
+
+/// An entry that fits into memory, to be put in one go.
+#[derive(Clone)]
+pub struct NewEntry {
+    /// Where.
+    pub path: RemotePath,
+    /// What.
+    pub content: Content,
+    /// Its time and mode. Set-uid and set-gid bits are never taken over.
+    pub attributes: Attributes,
+    /// Refuse unless the target has this version; `none`: unless there is no target.
+    pub if_version: Option<String>,
+}
+
+/// What [`Store::stage`] needs to know.
+#[derive(Clone, Debug)]
+pub struct StageRequest {
+    /// Who writes, shown to others who want to.
+    pub who: String,
+    /// As in [`NewEntry`].
+    pub if_version: Option<String>,
+    /// fsync before the commit is acknowledged.
+    pub durable: bool,
+}
+
+/// A file as it was when it was read.
+pub struct WholeFile {
+    /// What `fstat` said before and after reading; it did not change in between.
+    pub entry: Entry,
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A file that is open for reading.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// What the open file is now; asked again after reading it tells whether the file changed.
+    async fn stat(&self) -> Result<Entry, StoreError>;
+
+    /// Reads from `offset` on into `buffer`, up to its length; returns it cut to what there was, which is less
+    /// only at the end of the file.
+    async fn read_at(&self, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError>;
+}
+
+/// A file that is being written, invisible under its name until it is committed. Holding it is holding the
+/// target's lock; dropping it lets the lock go, and the next writer takes over.
+#[async_trait]
+pub trait Staging: Send {
+    /// Writes one part. Parts come in order and obey the store's [`PartRules`].
+    async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
+
+    /// Forgets what was written; the next part has offset 0.
+    async fn restart(&mut self) -> Result<(), StoreError>;
+
+    /// Makes the file appear under its name, whole and (when durable) on disk; returns its version.
+    ///
+    /// # Errors
+    /// Any, and then the target is what it was.
+    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError>;
+
+    /// Removes what was staged.
+    async fn discard(self: Box<Self>);
+}
+
+/// A place that holds a tree of files.
+///
+/// All paths are beneath the store's root, and stay there whatever symlinks are on the way. Where a method takes
+/// many entries, it returns one result for each, in order.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// How large the parts given to [`Staging::write`] may be.
+    fn part_rules(&self) -> PartRules;
+
+    /// The path without symlinks in it, following those that stay beneath the root.
+    async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError>;
+
+    /// The store beneath a directory. It follows no symlinks at all, and may keep handles open: use it for one
+    /// transfer and drop it.
+    async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// What an entry is; a symlink at the end is not followed.
+    async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError>;
+
+    /// [`Store::stat`] of many.
+    async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>>;
+
+    /// A page of at most `limit` entries of a directory, from `cookie` on (empty: from the start).
+    async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError>;
+
+    /// Makes a directory; with `parents` also those above it, and then it is no error that it exists.
+    async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError>;
+
+    /// Makes directories for a transfer, outer ones first: one that exists is used.
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
+
+    /// Removes a file, a symlink or an empty directory, or with `recursive` everything beneath.
+    async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError>;
+
+    /// Renames; a file that is in the way is replaced, as by rename(2).
+    async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError>;
+
+    /// Sizes of what holds `path`.
+    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError>;
+
+    /// Opens a file for reading.
+    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError>;
+
+    /// Reads files of at most `most` bytes each. One that is larger or changes meanwhile fails with
+    /// [`ErrorKind::SourceChanged`].
+    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>>;
+
+    /// Locks, stages and commits entries that fit into memory. With `durable` each is on disk, and so is its
+    /// name, before this returns.
+    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>>;
+
+    /// Locks a target and opens its staging file.
+    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError>;
+
+    /// Sets time and mode of directories (their content is complete) and files.
+    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
+
+    /// Makes every name durable that was made through this store and is not yet.
+    async fn sync(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,250 @@
+//! Names and paths of entries in a store, and the rules that every one of them has passed.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Longest name, in bytes (NAME_MAX of Linux).
+pub const MAX_NAME: usize = 255;
+/// Longest path, in bytes (PATH_MAX of Linux, less its final NUL).
+pub const MAX_PATH: usize = 4095;
+
+/// Why bytes are not a name or a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPath {
+    /// Nothing between two slashes, or no name at all.
+    #[error("it has an empty component")]
+    Empty,
+    /// `.` or `..`.
+    #[error("'.' and '..' are not allowed in it")]
+    Dots,
+    /// A slash where a single name belongs.
+    #[error("a name has no '/' in it")]
+    Slash,
+    /// A NUL byte.
+    #[error("it has a NUL byte")]
+    Nul,
+    /// More than [`MAX_NAME`] or [`MAX_PATH`] bytes.
+    #[error("it is too long (a name has at most 255 bytes, a path 4095)")]
+    TooLong,
+    /// `.NAME.haul` and `.NAME.haul-info` belong to haul.
+    #[error("names of the form .NAME.haul and .NAME.haul-info are reserved for haul's staging files")]
+    Reserved,
+}
+
+/// One component of a path.
+///
+/// Invariants: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`, not of the reserved staging form. Bytes, not
+/// necessarily UTF-8.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Vec<u8>);
+
+impl Name {
+    /// Checks the invariants.
+    ///
+    /// # Errors
+    /// [`BadPath`] says which one does not hold.
+    pub fn parse(bytes: &[u8]) -> Result<Name, BadPath> {
+        match bytes {
+            [] => Err(BadPath::Empty),
+            b"." | b".." => Err(BadPath::Dots),
+            _ if bytes.len() > MAX_NAME => Err(BadPath::TooLong),
+            _ if bytes.contains(&b'/') => Err(BadPath::Slash),
+            _ if bytes.contains(&0) => Err(BadPath::Nul),
+            _ if is_reserved(bytes) => Err(BadPath::Reserved),
+            _ => Ok(Name(bytes.to_vec())),
+        }
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// True for names of the form `.NAME.haul` and `.NAME.haul-info`.
+pub fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(b".") && (name.ends_with(b".haul") || name.ends_with(b".haul-info"))
+}
+
+/// The path of an entry beneath a store's root; empty for the root itself.
+///
+/// Invariants: every component is a [`Name`]; joined with single slashes; no leading or trailing slash; at most
+/// [`MAX_PATH`] bytes. So a path can name nothing above the root, whatever a peer sent. That symlinks on the
+/// way cannot lead outside either is the store's work, at the time it opens them.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct RemotePath(Vec<u8>);
+
+impl RemotePath {
+    /// The store's root.
+    pub fn root() -> RemotePath {
+        RemotePath(Vec::new())
+    }
+
+    /// Checks the invariants; the empty string is the root.
+    ///
+    /// # Errors
+    /// [`BadPath`] says what is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<RemotePath, BadPath> {
+        if bytes.is_empty() {
+            return Ok(RemotePath::root());
+        }
+        if bytes.len() > MAX_PATH {
+            return Err(BadPath::TooLong);
+        }
+        for component in bytes.split(|b| *b == b'/') {
+            Name::parse(component)?;
+        }
+        Ok(RemotePath(bytes.to_vec()))
+    }
+
+    /// This path with one more component.
+    ///
+    /// # Errors
+    /// [`BadPath::TooLong`].
+    pub fn join(&self, name: &Name) -> Result<RemotePath, BadPath> {
+        self.append(&RemotePath(name.0.clone()))
+    }
+
+    /// This path followed by `rest`.
+    ///
+    /// # Errors
+    /// [`BadPath::TooLong`].
+    pub fn append(&self, rest: &RemotePath) -> Result<RemotePath, BadPath> {
+        if rest.is_root() {
+            return Ok(self.clone());
+        }
+        if self.is_root() {
+            return Ok(rest.clone());
+        }
+        let joined = [&self.0[..], b"/", &rest.0].concat();
+        if joined.len() > MAX_PATH {
+            return Err(BadPath::TooLong);
+        }
+        Ok(RemotePath(joined))
+    }
+
+    /// The directory that holds this entry, and its name there; none for the root.
+    pub fn split(&self) -> Option<(RemotePath, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        Some(match self.0.iter().rposition(|b| *b == b'/') {
+            Some(slash) => {
+                let (parent, name) = self.0.split_at(slash);
+                (
+                    RemotePath(parent.to_vec()),
+                    Name(name.iter().skip(1).copied().collect()),
+                )
+            }
+            None => (RemotePath::root(), Name(self.0.clone())),
+        })
+    }
+
+    /// True for the store's root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True where `self` is `other` or lies beneath it.
+    pub fn is_within(&self, other: &RemotePath) -> bool {
+        match self.0.strip_prefix(other.0.as_slice()) {
+            Some(rest) => rest.is_empty() || other.is_root() || rest.starts_with(b"/"),
+            None => false,
+        }
+    }
+
+    /// The components, outermost first.
+    pub fn components(&self) -> impl Iterator<Item = Name> + '_ {
+        self.0
+            .split(|b| *b == b'/')
+            .filter(|c| !c.is_empty())
+            .map(|c| Name(c.to_vec()))
+    }
+
+    /// The path's bytes, without a leading slash.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// As the standard library's type; `.` for the root.
+    pub fn as_path(&self) -> &Path {
+        if self.is_root() {
+            Path::new(".")
+        } else {
+            Path::new(OsStr::from_bytes(&self.0))
+        }
+    }
+}
+
+impl fmt::Debug for RemotePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        let refused = |bytes: &[u8]| RemotePath::parse(bytes).unwrap_err();
+        assert_eq!(refused(b"a/../b"), BadPath::Dots);
+        assert_eq!(refused(b".."), BadPath::Dots);
+        assert_eq!(refused(b"a/."), BadPath::Dots);
+        assert_eq!(refused(b"/etc"), BadPath::Empty);
+        assert_eq!(refused(b"a//b"), BadPath::Empty);
+        assert_eq!(refused(b"a/"), BadPath::Empty);
+        assert_eq!(refused(b"a\0b"), BadPath::Nul);
+        assert_eq!(refused(b"d/.x.haul"), BadPath::Reserved);
+        assert_eq!(refused(b".x.haul-info/d"), BadPath::Reserved);
+        assert_eq!(refused(&[b'a'; 256]), BadPath::TooLong);
+        assert_eq!(refused(&b"a/".repeat(2048)), BadPath::TooLong);
+        assert_eq!(Name::parse(b"a/b").unwrap_err(), BadPath::Slash);
+    }
+
+    #[test]
+    fn odd_but_legal_names_pass() {
+        for name in [
+            &b"..."[..],
+            b"-rf",
+            b" ",
+            b"\n",
+            b"\xff\xfe",
+            b"a\\b",
+            b"x.haul",
+            &[b'n'; 255],
+        ] {
+            assert_eq!(Name::parse(name).unwrap().as_bytes(), name);
+        }
+    }
+
+    #[test]
+    fn split_and_join_are_inverse() {
+        let path = RemotePath::parse(b"a/b/c").unwrap();
+        let (parent, name) = path.split().unwrap();
+        assert_eq!((parent.as_bytes(), name.as_bytes()), (&b"a/b"[..], &b"c"[..]));
+        assert_eq!(parent.join(&name).unwrap(), path);
+        assert!(RemotePath::root().split().is_none());
+        assert_eq!(path.components().count(), 3);
+        assert_eq!(RemotePath::root().components().count(), 0);
+    }
+
+    #[test]
+    fn within_goes_by_components() {
+        let p = |s: &str| RemotePath::parse(s.as_bytes()).unwrap();
+        assert!(p("a/b").is_within(&p("a")));
+        assert!(p("a").is_within(&p("a")));
+        assert!(p("a").is_within(&p("")));
+        assert!(!p("ab").is_within(&p("a")));
+        assert!(!p("a").is_within(&p("a/b")));
+    }
+}

@@ -11,5 +11,6 @@
 
 pub mod auth;
 pub mod chunk;
+pub mod cmd;
 pub mod net;
 pub mod store;

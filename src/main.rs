@@ -1,1 +1,8 @@
-fn main() {}
+//! Parses the command line, runs the command, and turns its end into an exit code.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    haul::cmd::main(haul::cmd::Cli::parse())
+}

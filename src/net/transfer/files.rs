@@ -44,6 +44,8 @@ pub(super) enum FileEvent {
         hash: Option<Digest>,
         size: u64,
         version: String,
+        /// It came in one piece, and no chunk was reported as written.
+        grouped: bool,
     },
     /// It is given up.
     Failed { number: u64, code: Code, text: String },
@@ -456,6 +458,7 @@ impl Files {
                         hash,
                         size,
                         version,
+                        grouped: false,
                     }]
                 }
                 Ok(_) => Vec::new(),
@@ -558,6 +561,7 @@ impl Files {
                     hash,
                     size,
                     version,
+                    grouped: true,
                 })
             }
         }

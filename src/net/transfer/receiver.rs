@@ -410,13 +410,14 @@ impl Receiver {
             FileEvent::Want(number) => self.outgoing.wants.push(proto::Want { number, offset: 0 }),
             FileEvent::Written { number, offset, length } => {
                 Counters::add(&self.reporter.counters.bytes_done, length);
-                self.outgoing.acks.push(proto::Ack { number, offset });
+                self.outgoing.acks.push(proto::Ack { number, offset, length });
             }
             FileEvent::Committed {
                 number,
                 hash,
                 size,
                 version,
+                grouped,
             } => {
                 let Some(unsettled) = self.unsettled.remove(&number) else {
                     return;

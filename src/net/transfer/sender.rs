@@ -282,11 +282,7 @@ impl Sender {
             .link()
             .outbox
             .acknowledge(self.seat.number(), ack.number, ack.offset);
-        if let Some(offered) = self.offered.get(&ack.number) {
-            let size = offered.entry.as_ref().map_or(u64::MAX, |e| e.size);
-            let length = size.saturating_sub(ack.offset).min(CHUNK_SIZE as u64);
-            Counters::add(&self.reporter.counters.bytes_done, length);
-        }
+        Counters::add(&self.reporter.counters.bytes_done, ack.length.min(CHUNK_SIZE as u64));
     }
 
     async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
@@ -314,7 +310,8 @@ impl Sender {
                 Counters::add(&counters.dirs_done, 1)
             }
             Ok(proto::Outcome::Committed) => {
-                if size <= CHUNK_SIZE as u64 {
+                // of a larger file, or a stream, the acks have been counted
+                if offered.entry.is_some() && size <= CHUNK_SIZE as u64 {
                     Counters::add(&counters.bytes_done, size);
                 }
                 let hash = offered.hash;

@@ -5,7 +5,7 @@
 //! this inode, means that the holder died, and the file is taken over. `.NAME.haul-info` beside it tells other
 //! processes who holds it.
 
-use super::tree::{Tree, lock, open_in};
+use super::tree::{Tree, lock, open_in, read_dir};
 use crate::store::error::At;
 use crate::store::path::MAX_NAME;
 use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
@@ -242,7 +242,7 @@ pub(super) fn remove(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
 /// Removes the staging files of dead writers from a directory, so that it can be removed when nothing else is in it.
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
-    let stream = rustix::fs::Dir::read_from(&*dir).at("read directory", path)?;
+    let stream = read_dir(&dir, path)?;
     for next in stream.flatten() {
         let name = next.file_name().to_bytes();
         if name.ends_with(b".haul-info") && name.starts_with(b".") {

@@ -1,6 +1,6 @@
 //! stat and listings: what is there, without opening it.
 
-use super::tree::Tree;
+use super::tree::{Tree, read_dir};
 use crate::store::error::At;
 use crate::store::path::is_reserved;
 use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time};
@@ -31,7 +31,7 @@ fn stat_in(dir: &Dir, name: Name) -> rustix::io::Result<Entry> {
 /// A page of a directory. The cookie is the position that the file system gave, as 8 bytes.
 pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
     let dir = tree.dir(path)?;
-    let mut stream = rustix::fs::Dir::read_from(&*dir).at("read directory", path)?;
+    let mut stream = read_dir(&dir, path)?;
     if !cookie.is_empty() {
         let position = <[u8; 8]>::try_from(cookie)
             .map(i64::from_be_bytes)

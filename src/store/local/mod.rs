@@ -37,7 +37,7 @@ impl LocalStore {
     pub fn open(root: &Path) -> std::io::Result<LocalStore> {
         let dir = Dir::open_ambient_dir(root, ambient_authority())?;
         Ok(LocalStore {
-            tree: Arc::new(Tree::new(dir)),
+            tree: Arc::new(Tree::new(tree::readable(dir))),
         })
     }
 

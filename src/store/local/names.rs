@@ -1,7 +1,7 @@
 //! Making, removing and renaming entries.
 
 use super::lock::remove_dead;
-use super::tree::{Tree, open_subdir, retry, sync_dir};
+use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
@@ -96,7 +96,7 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
 /// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
 fn remove_beneath(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
     let mut first = Ok(());
-    let stream = rustix::fs::Dir::read_from(dir).at("read directory", path)?;
+    let stream = read_dir(dir, path)?;
     for next in stream {
         let next = next.at("read directory", path)?;
         let bytes = next.file_name().to_bytes();

@@ -62,7 +62,8 @@ impl Tree {
             return Ok(self.root.clone());
         }
         if self.links == Links::Beneath {
-            return Ok(Arc::new(self.root.open_dir(path.as_path()).at("open directory", path)?));
+            let dir = self.root.open_dir(path.as_path()).at("open directory", path)?;
+            return Ok(Arc::new(readable(dir)));
         }
         if let Some(dir) = lock(&self.cache).get(path) {
             return Ok(dir.clone());
@@ -118,6 +119,24 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// A handle that can be listed and synced: cap-std's own are opened with O_PATH. A directory that may not be read keeps
+/// its handle, with which what is in it can still be opened by name.
+pub(super) fn readable(dir: Dir) -> Dir {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match open_in(&dir, b".", flags) {
+        Ok(fd) => Dir::from_std_file(fd.into()),
+        Err(_) => dir,
+    }
+}
+
+/// Opens a directory's entries for reading, from the start.
+pub(super) fn read_dir(dir: &Dir, path: &RemotePath) -> Result<rustix::fs::Dir, StoreError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open_in(dir, b".", flags)
+        .and_then(rustix::fs::Dir::new)
+        .at("read directory", path)
 }
 
 /// Opens a subdirectory without following a symlink.

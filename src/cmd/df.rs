@@ -1,0 +1,58 @@
+//! `haul df`: how much room a server has.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::Failure;
+use super::output;
+use serde_json::json;
+use std::ffi::OsString;
+
+/// Show how much space a server has
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul df nas:
+  haul df --json nas:backup | jq .free")]
+pub struct Args {
+    /// Which: [USER@]HOST:PATH
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let mut printed = Ok(());
+    if !args.json {
+        output::line(&format!("{:>12} {:>12} {:>12}  path", "size", "used", "free"))?;
+    }
+    connect::each(&args.paths, &args.connect, async |client, path| {
+        let space = client.space(path).await?;
+        let used = space.total.saturating_sub(space.free);
+        let result = if args.json {
+            let mut object = serde_json::Map::new();
+            output::put_text(&mut object, "path", path);
+            let sizes = [("total", space.total), ("used", used), ("free", space.free)];
+            let inodes = [("files", space.files), ("files_free", space.files_free)];
+            object.extend(
+                sizes
+                    .into_iter()
+                    .chain(inodes)
+                    .map(|(key, n)| (key.to_string(), json!(n))),
+            );
+            output::line(&serde_json::Value::Object(object).to_string())
+        } else {
+            let sizes = [space.total, used, space.free].map(output::size);
+            let [total, used, free] = sizes;
+            output::line(&format!("{total:>12} {used:>12} {free:>12}  /{}", output::name(path)))
+        };
+        printed = std::mem::replace(&mut printed, Ok(())).and(result);
+        Ok(())
+    })
+    .await?;
+    printed
+}

@@ -1,0 +1,183 @@
+//! `haul get`: files and trees from a server.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::{Failure, exit};
+use super::location::{Location, Remote};
+use super::transfer::{Show, TransferArgs};
+use crate::net::transfer::target::{Target, Tree};
+use crate::store::local::LocalStore;
+use crate::store::{Name, RemotePath, Store};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Fetch files and directories from a server
+///
+/// Each file appears here whole or not at all, is verified end to end, and is on disk when the command ends. Files
+/// that are here already, with the same size and modification time, are skipped. Mode, modification time and
+/// symlinks are kept.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul get nas:report.pdf .                    into this directory
+  haul get -r nas:photos nas:music /backup/    two trees into a directory that exists
+  haul get nas:b.txt a.txt                     under another name
+  haul get nas:db.sql - | psql db              to standard output, in order
+  haul get -rq nas: /srv/mirror                for cron: everything, quietly")]
+pub struct Args {
+    /// What: [USER@]HOST:PATH, all on the same server
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<OsString>,
+
+    /// Where to: a local path, or - for standard output. A directory that exists receives the sources under their names
+    #[arg(value_name = "DEST")]
+    destination: OsString,
+
+    #[command(flatten)]
+    transfer: TransferArgs,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let sources = args
+        .sources
+        .iter()
+        .map(|s| Location::remote(s))
+        .collect::<Result<Vec<Remote>, _>>()?;
+    args.transfer.check(sources.len())?;
+    let place = if args.destination.as_bytes() == b"-" {
+        if sources.len() > 1 || args.transfer.recursive {
+            return Err(Failure::usage("standard output takes a single file"));
+        }
+        if args.transfer.json {
+            return Err(Failure::usage(
+                "standard output is for the file; --json has no place there",
+            ));
+        }
+        (
+            Target::Stream(Arc::new(Mutex::new(std::io::stdout()))),
+            b"standard output".to_vec(),
+        )
+    } else {
+        let Location::Local(destination) = Location::parse(&args.destination)? else {
+            return Err(
+                Failure::usage(format!("{} is not on this machine", args.destination.display()))
+                    .hint("get fetches to here; ./NAME is a local file whose name has a colon"),
+            );
+        };
+        local_target(&sources, &destination).await?
+    };
+    get(&sources, place, &args.transfer, &args.connect).await
+}
+
+/// Connects and fetches; also what `haul bench` does.
+pub(super) async fn get(
+    sources: &[Remote],
+    place: (Target, Vec<u8>),
+    transfer: &TransferArgs,
+    connect: &ConnectArgs,
+) -> Result<(), Failure> {
+    let Some(first) = sources.first() else { return Ok(()) };
+    if let Some(other) = sources.iter().find(|s| s.server != first.server) {
+        return Err(Failure::usage(format!(
+            "{} is on another server than {}",
+            other.shown, first.shown
+        )));
+    }
+    let client = connect::open(&first.server, connect, transfer.connections.map(usize::from)).await?;
+    let show = Show::start("get", transfer);
+    let paths = sources.iter().map(wire_path).collect();
+    let result = client.get(paths, place, transfer.options(), show.reporter()).await;
+    let ended = show.end(result, &first.shown).await;
+    client.quit().await;
+    ended
+}
+
+/// A slash at the end follows a symlink to a directory, as everywhere.
+fn wire_path(remote: &Remote) -> Vec<u8> {
+    let mut path = remote.path.as_bytes().to_vec();
+    if remote.directory && !path.is_empty() {
+        path.push(b'/');
+    }
+    path
+}
+
+/// Finds the place of each source beneath the destination, by the rules of cp. The server has no say in the names.
+pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<(Target, Vec<u8>), Failure> {
+    let failed = |e: std::io::Error| {
+        let code = match e.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
+            _ => exit::FAILED,
+        };
+        Failure::new(code, format!("{}: {e}", destination.display()))
+    };
+    let slash = destination.as_os_str().as_bytes().ends_with(b"/");
+    let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
+    let (base, tops) = if is_dir {
+        let mut seen = HashSet::new();
+        let mut tops = Vec::with_capacity(sources.len());
+        for source in sources {
+            let top = match source.path.split() {
+                Some((_, name)) => RemotePath::root().join(&name).unwrap_or_default(),
+                None => RemotePath::root(),
+            };
+            if !seen.insert(top.clone()) {
+                return Err(
+                    Failure::usage(format!("two sources would go to the name of {}", source.shown))
+                        .hint("get them one by one"),
+                );
+            }
+            tops.push(top);
+        }
+        (destination.to_path_buf(), tops)
+    } else {
+        if slash || sources.len() > 1 {
+            let message = format!("{}: no such directory", destination.display());
+            return Err(Failure::new(exit::NOT_FOUND, message).hint("mkdir it first"));
+        }
+        let parent = destination
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let last = destination.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+        let name = Name::parse(last).map_err(|e| {
+            Failure::new(
+                exit::FAILED,
+                format!("{}: the name is not allowed: {e}", destination.display()),
+            )
+        })?;
+        (
+            parent.to_path_buf(),
+            vec![RemotePath::root().join(&name).unwrap_or_default()],
+        )
+    };
+    let store = LocalStore::open(&base).map_err(failed)?;
+    let store = store
+        .subtree(&RemotePath::root())
+        .await
+        .map_err(|e| Failure::about(destination.display(), e))?;
+    let tree = Tree {
+        store,
+        tops,
+        who: format!(
+            "{}@{}, haul get, process {}",
+            super::connect::local_user(),
+            crate::net::client::host_name(),
+            std::process::id()
+        ),
+    };
+    Ok((Target::Tree(tree), label_of(&base)))
+}
+
+/// What is put before the names in messages: nothing for the working directory.
+fn label_of(base: &PathBuf) -> Vec<u8> {
+    if base == Path::new(".") {
+        Vec::new()
+    } else {
+        base.as_os_str().as_bytes().to_vec()
+    }
+}

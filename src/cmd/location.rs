@@ -1,0 +1,257 @@
+//! Arguments that name a place: a local path, or a remote one as `[USER@]HOST:PATH` or `haul://…`.
+
+use super::failure::Failure;
+use crate::net::printable;
+use crate::net::wire::DEFAULT_PORT;
+use crate::store::{BadPath, RemotePath};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A place that the user named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// On this machine.
+    Local(PathBuf),
+    /// On a server.
+    Remote(Remote),
+}
+
+/// A place on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The server.
+    pub server: ServerName,
+    /// The path, beneath the user's root.
+    pub path: RemotePath,
+    /// It was written with a slash at its end: it is to be a directory.
+    pub directory: bool,
+    /// As the user wrote it.
+    pub shown: String,
+}
+
+/// A server as the user named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName {
+    /// Before the `@`.
+    pub user: Option<String>,
+    /// A host's name or address, or a saved name.
+    pub host: String,
+    /// Where it was given.
+    pub port: Option<u16>,
+}
+
+impl Location {
+    /// Reads an argument. What has a colon before any slash is remote, as with scp; `./a:b` is local.
+    ///
+    /// # Errors
+    /// A usage failure that says what is wrong.
+    pub fn parse(argument: &OsStr) -> Result<Location, Failure> {
+        let bytes = argument.as_bytes();
+        if let Some(rest) = bytes.strip_prefix(b"haul://") {
+            return parse_url(argument, rest).map(Location::Remote);
+        }
+        let Some((host, path)) = split_host(bytes) else {
+            return match bytes {
+                [] => Err(Failure::usage("a path is empty")),
+                _ => Ok(Location::Local(PathBuf::from(argument))),
+            };
+        };
+        let server = parse_server(argument, host)?;
+        remote(argument, server, path).map(Location::Remote)
+    }
+
+    /// Reads an argument that must be remote.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn remote(argument: &OsStr) -> Result<Remote, Failure> {
+        match Location::parse(argument)? {
+            Location::Remote(remote) => Ok(remote),
+            Location::Local(path) => Err(Failure::usage(format!("{} is not a remote path", path.display()))
+                .hint("a remote path is [USER@]HOST:PATH")),
+        }
+    }
+}
+
+/// Splits at the colon after the host; none where it is a local path.
+fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let start = bytes
+        .iter()
+        .position(|b| *b == b'@')
+        .map_or(0, |at| at.saturating_add(1));
+    let bracket = match bytes.get(start) {
+        Some(b'[') => bytes.iter().position(|b| *b == b']')?,
+        _ => 0,
+    };
+    let colon = bytes
+        .iter()
+        .skip(bracket)
+        .position(|b| *b == b':')?
+        .saturating_add(bracket);
+    let (host, path) = bytes.split_at_checked(colon)?;
+    if host.is_empty() || host.contains(&b'/') || host.starts_with(b".") {
+        return None;
+    }
+    Some((host, path.strip_prefix(b":").unwrap_or(path)))
+}
+
+fn parse_server(argument: &OsStr, bytes: &[u8]) -> Result<ServerName, Failure> {
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed(argument, "the host is not text"))?;
+    let (user, host) = match text.rsplit_once('@') {
+        Some(("", _)) => return Err(malformed(argument, "there is no user before the '@'")),
+        Some((user, host)) => (Some(user.to_string()), host),
+        None => (None, text),
+    };
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/=".contains(c)) {
+        return Err(malformed(argument, "there is no valid host in it"));
+    }
+    Ok(ServerName {
+        user,
+        host: host.to_string(),
+        port: None,
+    })
+}
+
+/// A server by itself: `[USER@]HOST[:PORT]`.
+///
+/// # Errors
+/// A usage failure.
+pub fn parse_host(text: &str) -> Result<ServerName, Failure> {
+    let argument = OsStr::new(text);
+    let text = text.strip_prefix("haul://").unwrap_or(text).trim_end_matches('/');
+    let text = text.strip_suffix(':').unwrap_or(text);
+    let after_user = text.rsplit_once('@').map_or(text, |(_, host)| host);
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if after_user.matches(':').count() == 1 || host.ends_with(']') => {
+            (host, Some(parse_port(argument, port)?))
+        }
+        _ => (text, None),
+    };
+    let server = parse_server(argument, host.as_bytes())?;
+    Ok(ServerName { port, ..server })
+}
+
+fn parse_port(argument: &OsStr, port: &str) -> Result<u16, Failure> {
+    match port.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(malformed(argument, &format!("{port} is not a port"))),
+    }
+}
+
+fn parse_url(argument: &OsStr, rest: &[u8]) -> Result<Remote, Failure> {
+    let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, &[]));
+    let authority = std::str::from_utf8(authority).map_err(|_| malformed(argument, "the host is not text"))?;
+    remote(argument, parse_host(authority)?, path)
+}
+
+/// A path as people write it: slashes too many and `.` do no harm.
+fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
+    let components: Vec<&[u8]> = path
+        .split(|b| *b == b'/')
+        .filter(|c| !c.is_empty() && *c != b".")
+        .collect();
+    RemotePath::parse(&components.join(&b'/'))
+}
+
+/// A directory beneath the server's root.
+///
+/// # Errors
+/// A usage failure.
+pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
+    tidy(argument.as_bytes()).map_err(|e| {
+        Failure::usage(format!(
+            "{} is not a directory beneath the root: {e}",
+            argument.display()
+        ))
+    })
+}
+
+fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, Failure> {
+    Ok(Remote {
+        path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
+        directory: path.ends_with(b"/") || path.ends_with(b"/."),
+        server,
+        shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
+    })
+}
+
+fn malformed(argument: &OsStr, why: &str) -> Failure {
+    let shown = printable(&argument.to_string_lossy());
+    Failure::usage(format!("malformed remote path {shown}: {why}"))
+        .hint("it is [USER@]HOST:PATH or haul://[USER@]HOST[:PORT]/PATH")
+}
+
+impl ServerName {
+    /// The port, or the usual one.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(DEFAULT_PORT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(text: &str) -> (Option<String>, String, Option<u16>, String, bool) {
+        match Location::parse(OsStr::new(text)) {
+            Ok(Location::Remote(r)) => {
+                let path = String::from_utf8_lossy(r.path.as_bytes()).into_owned();
+                (r.server.user, r.server.host, r.server.port, path, r.directory)
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn remote_paths_are_those_of_scp() {
+        assert_eq!(remote("nas:a/b"), (None, "nas".into(), None, "a/b".into(), false));
+        assert_eq!(
+            remote("kim@nas:/a//./b/"),
+            (Some("kim".into()), "nas".into(), None, "a/b".into(), true)
+        );
+        assert_eq!(remote("[::1]:x"), (None, "::1".into(), None, "x".into(), false));
+        assert_eq!(remote("kim@[fe80::1]:x").1, "fe80::1");
+        assert_eq!(remote("nas:"), (None, "nas".into(), None, String::new(), false));
+        assert_eq!(remote("nas:x:y").3, "x:y");
+        let url = remote("haul://kim@nas:99/a/b");
+        assert_eq!(url, (Some("kim".into()), "nas".into(), Some(99), "a/b".into(), false));
+        assert_eq!(remote("haul://[::1]:99/a").2, Some(99));
+        assert_eq!(remote("haul://nas").3, "");
+    }
+
+    #[test]
+    fn local_paths_stay_local() {
+        for path in ["a", "./a:b", "/a:b", "a/b:c", "../x:y"] {
+            assert_eq!(Location::parse(OsStr::new(path)).unwrap(), Location::Local(path.into()));
+        }
+    }
+
+    #[test]
+    fn malformed_ones_are_refused() {
+        for path in [
+            "nas:../x",
+            "nas:a/../b",
+            "@nas:x",
+            "nas:.x.haul",
+            "haul://nas:99999/x",
+            "haul:///x",
+            "n s:x",
+            "",
+        ] {
+            let failure = Location::parse(OsStr::new(path)).unwrap_err();
+            assert_eq!(failure.exit(), 2, "{path}");
+        }
+    }
+
+    #[test]
+    fn hosts_alone() {
+        assert_eq!(parse_host("nas").unwrap().port(), 4285);
+        assert_eq!(parse_host("kim@nas:5").unwrap().port, Some(5));
+        assert_eq!(parse_host("[::1]:5").unwrap().host, "::1");
+        assert_eq!(parse_host("::1").unwrap().host, "::1");
+        assert_eq!(parse_host("nas:").unwrap().host, "nas");
+    }
+}

@@ -1,0 +1,98 @@
+//! `haul login`: turns an invite into a login by key.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::{Failure, exit};
+use super::location::{ServerName, parse_host};
+use super::settings::config_dir;
+use crate::auth::invite::Invite;
+use crate::auth::known::KnownServers;
+use crate::auth::saved::{self, SavedServer};
+use crate::auth::{Identity, file};
+use crate::net::client::Connection;
+use std::io::{BufRead, IsTerminal, Write};
+
+/// Log in to a server for the first time, with an invite
+///
+/// Asks for the invite that `haul invite` printed on the server, or takes it from standard input. Makes this machine's
+/// key if there is none, has it listed for the user, pins the server's key, and saves HOST as a name. After that no
+/// password is needed, from cron too.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul login nas                     asks for the invite; then: haul ls nas:
+  haul login --name work server.example.com:4286
+  echo haul1-… | haul login nas")]
+pub struct Args {
+    /// HOST or HOST:PORT
+    host: String,
+
+    /// Save the server under this name instead of HOST
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let server = parse_host(&args.host)?;
+    let name = args.name.clone().unwrap_or_else(|| server.host.clone());
+    if name.is_empty()
+        || name.starts_with('#')
+        || name.contains(|c: char| c.is_whitespace() || ":/@=[]".contains(c)) && args.name.is_some()
+    {
+        return Err(Failure::usage(format!(
+            "{name} is not a name: it has no spaces and none of :/@=[]"
+        )));
+    }
+    let dir = config_dir()?;
+    // what is malformed is found out before the invite is used up
+    let mut known = KnownServers::load(&dir.join("known_servers"))?;
+    saved::load(&dir.join("servers"))?;
+    let invite = Invite::parse(&read_invite(&args.host)?).ok_or_else(|| {
+        Failure::new(exit::LOGIN, "that is not an invite")
+            .hint("haul invite NAME on the server prints one; it starts with haul1-")
+    })?;
+    file::make_private_dir(&dir)?;
+    let identity = Identity::load_or_create(&dir.join("key"))?;
+    let (host, port) = (server.host.clone(), server.port());
+    let address = format!("{host}:{port}");
+    let connection = Connection::open(&host, port, Some(invite.server), Some(&identity)).await;
+    let connection = connection.map_err(|e| match e {
+        e @ crate::net::NetError::WrongKey { .. } => {
+            Failure::about(&address, e).hint("the invite is for another server, or somebody is in between")
+        }
+        e => e.into(),
+    })?;
+    let user = connection
+        .enroll(&invite.secret)
+        .await
+        .map_err(|e| Failure::about(&address, e))?;
+    known.set(&address, invite.server)?;
+    let entry = SavedServer {
+        name: name.clone(),
+        host,
+        port,
+        user: Some(user.clone()),
+    };
+    saved::save(&dir.join("servers"), &entry)?;
+    let by_name = ServerName {
+        user: None,
+        host: name.clone(),
+        port: None,
+    };
+    let client = connect::open(&by_name, &ConnectArgs::default(), None).await?;
+    client.quit().await;
+    let shown = if name.contains(':') { format!("[{name}]") } else { name };
+    eprintln!("Logged in as {user}. From now on: haul ls {shown}:");
+    Ok(())
+}
+
+fn read_invite(host: &str) -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        eprint!("Invite for {host}: ");
+        let _ = std::io::stderr().flush();
+    }
+    let mut line = String::new();
+    match std::io::stdin().lock().read_line(&mut line) {
+        Ok(_) => Ok(line),
+        Err(e) => Err(Failure::new(exit::FAILED, format!("cannot read the invite: {e}"))),
+    }
+}

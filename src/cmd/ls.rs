@@ -1,0 +1,200 @@
+//! `haul ls`: what is on a server.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::Failure;
+use super::location::{Location, Remote};
+use super::output;
+use crate::net::client::Client;
+use crate::net::transfer::shown;
+use crate::store::{Entry, Kind};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+/// Entries of a directory that are sorted by name; a larger one is listed in the server's order, in bounded memory.
+const SORTED: usize = 20_000;
+
+/// List files and directories on a server
+#[derive(clap::Args)]
+#[command(
+    after_help = "\
+Examples:
+  haul ls nas:                       your root on the server
+  haul ls -lh nas:photos             modes, sizes, times
+  haul ls -R --json nas: | jq .path  one object a line, everything beneath
+
+A directory with more than 20,000 entries is listed in the server's order, not by name.",
+    disable_help_flag = true
+)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Args {
+    /// What: [USER@]HOST:PATH
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// One entry a line with mode, size and time
+    #[arg(short)]
+    long: bool,
+
+    /// Also names that start with a dot
+    #[arg(short)]
+    all: bool,
+
+    /// Everything beneath, directory by directory
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// Sizes with units
+    #[arg(short = 'h', long)]
+    human_readable: bool,
+
+    /// Print one JSON object a line: name, path, kind, size, mtime, mode, target, version
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let paths = args
+        .paths
+        .iter()
+        .map(|p| Location::remote(p))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut failures = Vec::new();
+    for remote in &paths {
+        let client = connect::open(&remote.server, &args.connect, Some(1)).await?;
+        let listed = list(&client, &args, remote, paths.len() > 1).await;
+        client.quit().await;
+        if let Err(failure) = listed {
+            failures.push(failure);
+        }
+    }
+    match (failures.len(), failures.pop()) {
+        (0, _) | (_, None) => Ok(()),
+        (1, Some(only)) if paths.len() == 1 => Err(only),
+        (_, Some(last)) => {
+            for failure in &failures {
+                failure.report();
+            }
+            Err(last)
+        }
+    }
+}
+
+async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
+    let about = |e| Failure::about(&remote.shown, e);
+    let top = remote.path.as_bytes().to_vec();
+    let (mut entry, _) = client.stat(&top, false).await.map_err(about)?;
+    if entry.kind == Kind::Symlink && !args.long {
+        // a link to a directory lists that, as with ls
+        if client.list(&top, Vec::new()).await.is_ok() {
+            entry.kind = Kind::Dir;
+        }
+    }
+    if entry.kind != Kind::Dir {
+        return print(args, &entry, &top, &top);
+    }
+    // The directories still to be listed, deepest last; the next one is asked for only when its turn comes.
+    let mut todo = vec![top.clone()];
+    let mut first = true;
+    while let Some(dir) = todo.pop() {
+        if (titles || args.recursive) && !args.json {
+            let title = if args.recursive {
+                shown(remote.shown.as_bytes(), relative(&dir, &top))
+            } else {
+                remote.shown.clone().into_bytes()
+            };
+            output::line(&format!("{}{}:", if first { "" } else { "\n" }, output::name(&title)))?;
+        }
+        first = false;
+        let mut subdirs = Vec::new();
+        let listed = list_directory(client, args, &dir, &mut subdirs).await;
+        match listed {
+            Ok(()) => {}
+            Err(Listing::Refused(e)) if dir != top => {
+                let path = output::name(&dir);
+                let failure: Failure = e.into();
+                Failure::about(path, failure).report();
+            }
+            Err(Listing::Refused(e)) => return Err(about(e)),
+            Err(Listing::Output(failure)) => return Err(failure),
+        }
+        if args.recursive {
+            subdirs.reverse();
+            todo.append(&mut subdirs);
+        }
+    }
+    Ok(())
+}
+
+fn relative<'a>(path: &'a [u8], top: &[u8]) -> &'a [u8] {
+    let rest = path.strip_prefix(top).unwrap_or(path);
+    rest.strip_prefix(b"/").unwrap_or(rest)
+}
+
+/// Why a directory was not listed.
+enum Listing {
+    Refused(crate::net::NetError),
+    Output(Failure),
+}
+
+async fn list_directory(client: &Client, args: &Args, dir: &[u8], subdirs: &mut Vec<Vec<u8>>) -> Result<(), Listing> {
+    let (mut held, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
+    loop {
+        let (page, next) = client.list(dir, cookie).await.map_err(Listing::Refused)?;
+        held.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
+        let last = next.is_none();
+        sorting &= held.len() <= SORTED;
+        if last && sorting {
+            held.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        if last || !sorting {
+            for entry in held.drain(..) {
+                let path = shown(dir, entry.name.as_ref().map_or(b"", |n| n.as_bytes()));
+                let name = entry.name.as_ref().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
+                print(args, &entry, &path, &name).map_err(Listing::Output)?;
+                if args.recursive && entry.kind == Kind::Dir {
+                    subdirs.push(path);
+                }
+            }
+        }
+        match next {
+            Some(next) => cookie = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn is_hidden(entry: &Entry) -> bool {
+    entry.name.as_ref().is_some_and(|n| n.as_bytes().starts_with(b"."))
+}
+
+fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Failure> {
+    if args.json {
+        return output::line(&output::entry_json(entry, path, None).to_string());
+    }
+    let name = output::name(name);
+    if !args.long {
+        return output::line(&name);
+    }
+    let size = if args.human_readable {
+        output::size(entry.size)
+    } else {
+        entry.size.to_string()
+    };
+    let arrow = entry
+        .target
+        .as_ref()
+        .map(|t| format!(" -> {}", output::name(t)))
+        .unwrap_or_default();
+    output::line(&format!(
+        "{} {size:>12} {} {name}{arrow}",
+        output::mode(entry.kind, entry.attributes),
+        output::local_time(entry.attributes.mtime),
+    ))
+}

@@ -1,0 +1,163 @@
+//! The command line: one file a subcommand, with its arguments and what it does. The only code that prints.
+
+mod bench;
+mod connect;
+mod df;
+mod failure;
+mod generate;
+mod get;
+mod invite;
+mod location;
+mod login;
+mod ls;
+mod mkdir;
+mod mv;
+mod output;
+mod progress;
+mod put;
+mod rm;
+mod serve;
+mod settings;
+mod stat;
+mod transfer;
+mod user;
+
+use clap::{Parser, Subcommand};
+use failure::{Failure, exit};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Moves files and trees between machines: encrypted, verified, atomic.
+#[derive(Parser)]
+#[command(
+    name = "haul",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "\
+A remote path is [USER@]HOST:PATH, as with scp, or haul://[USER@]HOST[:PORT]/PATH. HOST may be a name that
+`haul login` has saved. PATH starts at your root on the server, with or without a leading slash.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 no connection, 5 login refused, 6 wrong or
+unknown server key, 7 locked or changed meanwhile, 8 no such file or not allowed, 130/143 interrupted.
+
+First steps:
+  server$ haul serve /srv/files          prints an invite and the command to type on the other machine
+  laptop$ haul login server              asks for the invite; from then on no password is needed
+  laptop$ haul put -r photos server:     and haul get, ls, mkdir, mv, rm, stat, df"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Put(put::Args),
+    Get(get::Args),
+    Ls(ls::Args),
+    Mkdir(mkdir::Args),
+    Rm(rm::Args),
+    Mv(mv::Args),
+    Stat(stat::Args),
+    Df(df::Args),
+    Login(login::Args),
+    Invite(invite::Args),
+    User(user::Args),
+    Bench(bench::Args),
+    Generate(generate::Args),
+}
+
+/// Runs a command; what it failed at goes to standard error as one line.
+pub fn main(cli: Cli) -> ExitCode {
+    raise_open_files();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::new(exit::FAILED, format!("cannot start: {e}")).report(),
+    };
+    let result = runtime.block_on(run(cli.command));
+    // blocking work that an interrupt left behind is not waited for
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        // it ends itself, in its own way
+        Command::Serve(args) => serve::run(args).await,
+        other => tokio::select! {
+            result = run_client(other) => result,
+            failure = interrupted() => Err(failure),
+        },
+    }
+}
+
+async fn run_client(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Put(args) => put::run(args).await,
+        Command::Get(args) => get::run(args).await,
+        Command::Ls(args) => ls::run(args).await,
+        Command::Mkdir(args) => mkdir::run(args).await,
+        Command::Rm(args) => rm::run(args).await,
+        Command::Mv(args) => mv::run(args).await,
+        Command::Stat(args) => stat::run(args).await,
+        Command::Df(args) => df::run(args).await,
+        Command::Login(args) => login::run(args).await,
+        Command::Invite(args) => invite::run(&args),
+        Command::User(args) => user::run(args),
+        Command::Bench(args) => bench::run(args).await,
+        Command::Generate(args) => generate::run(&args),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM. A second one ends the process at once.
+async fn interrupted() -> Failure {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let code = tokio::select! {
+        _ = interrupt.recv() => exit::INTERRUPTED,
+        _ = terminate.recv() => exit::TERMINATED,
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            std::process::exit(i32::from(code));
+        }
+    });
+    Failure::new(
+        code,
+        "interrupted; what arrived is kept, run the same command again to go on",
+    )
+}
+
+/// As many open files as the system allows: 1024, the usual start, is little for a pool and its groups.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const ENOUGH: u64 = 65_536;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+/// The command's description, for manuals and completions.
+fn description() -> clap::Command {
+    use clap::CommandFactory;
+    Cli::command()
+}

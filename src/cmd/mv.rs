@@ -1,0 +1,41 @@
+//! `haul mv`: renames on a server.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::Failure;
+use super::location::Location;
+use std::ffi::OsString;
+
+/// Rename or move a file or directory on a server
+///
+/// A file in the way is replaced; a directory that exists receives it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul mv nas:a.txt nas:b.txt
+  haul mv nas:a.txt nas:archive/")]
+pub struct Args {
+    /// What: [USER@]HOST:PATH
+    #[arg(value_name = "FROM")]
+    from: OsString,
+
+    /// Its new place: [USER@]HOST:PATH, on the same server
+    #[arg(value_name = "TO")]
+    to: OsString,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let (from, to) = (Location::remote(&args.from)?, Location::remote(&args.to)?);
+    if from.server != to.server {
+        return Err(
+            Failure::usage(format!("{} is on another server than {}", to.shown, from.shown))
+                .hint("get it and put it there"),
+        );
+    }
+    let client = connect::open(&from.server, &args.connect, Some(1)).await?;
+    let renamed = client.rename(from.path.as_bytes(), to.path.as_bytes()).await;
+    client.quit().await;
+    renamed.map_err(|e| Failure::about(format!("{} to {}", from.shown, to.shown), e))
+}

@@ -1,0 +1,164 @@
+//! Sizes, times and names as people and scripts read them.
+
+use crate::net::printable;
+use crate::store::{Attributes, Entry, Kind, Time};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use std::io::{self, Write};
+
+use super::failure::{Failure, exit};
+
+/// A name or path for a terminal.
+pub fn name(bytes: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(bytes))
+}
+
+/// Bytes with a unit of 1024.
+pub fn size(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
+/// `12:05` or `1:02:03`.
+pub fn duration(seconds: u64) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// RFC 3339 in UTC with nanoseconds; a time outside the years -9999 to 9999 is shown as seconds.
+pub fn rfc3339(time: Time) -> String {
+    match timestamp(time) {
+        Some(timestamp) => format!("{timestamp:.9}"),
+        None => format!("@{}.{:09}", time.secs, time.nanos),
+    }
+}
+
+/// Local time to the minute, as `ls -l` has it.
+pub fn local_time(time: Time) -> String {
+    match timestamp(time) {
+        Some(t) => t
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M")
+            .to_string(),
+        None => rfc3339(time),
+    }
+}
+
+fn timestamp(time: Time) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(time.secs, i32::try_from(time.nanos).ok()?).ok()
+}
+
+/// `file`, `dir`, `symlink` or `other`.
+pub fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Dir => "dir",
+        Kind::Symlink => "symlink",
+        Kind::Other => "other",
+    }
+}
+
+/// `drwxr-xr-x`.
+pub fn mode(kind: Kind, Attributes { mode, .. }: Attributes) -> String {
+    let mut out = String::from(match kind {
+        Kind::File => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::Other => '?',
+    });
+    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+        let bits = mode >> shift;
+        out.push(if bits & 4 != 0 { 'r' } else { '-' });
+        out.push(if bits & 2 != 0 { 'w' } else { '-' });
+        out.push(match (bits & 1 != 0, mode & special != 0) {
+            (true, true) => set,
+            (false, true) => unset,
+            (true, false) => 'x',
+            (false, false) => '-',
+        });
+    }
+    out
+}
+
+/// BLAKE3 as `b3sum` prints it.
+pub fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Adds text under `key`; where it is not UTF-8 also the bytes, as base64, under `key_bytes`.
+pub fn put_text(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+    object.insert(key.into(), json!(String::from_utf8_lossy(bytes)));
+    if std::str::from_utf8(bytes).is_err() {
+        object.insert(format!("{key}_bytes"), json!(STANDARD.encode(bytes)));
+    }
+}
+
+/// An entry as one JSON object; `path` is as the user wrote it, plus the names beneath.
+pub fn entry_json(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> Value {
+    let mut object = Map::new();
+    put_text(&mut object, "name", entry.name.as_ref().map_or(b"", |n| n.as_bytes()));
+    put_text(&mut object, "path", path);
+    object.insert("kind".into(), json!(kind(entry.kind)));
+    object.insert("size".into(), json!(entry.size));
+    object.insert("mtime".into(), json!(rfc3339(entry.attributes.mtime)));
+    object.insert("mode".into(), json!(format!("{:04o}", entry.attributes.mode)));
+    if let Some(target) = &entry.target {
+        put_text(&mut object, "target", target);
+    }
+    if let Some(hash) = hash {
+        object.insert("hash".into(), json!(hex(&hash)));
+    }
+    object.insert("version".into(), json!(entry.version));
+    Value::Object(object)
+}
+
+/// Writes a line to standard output. A reader that has gone away, like `head`, is no failure but the end.
+pub fn line(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}") {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(0)),
+        Err(e) => Err(Failure::new(
+            exit::FAILED,
+            format!("cannot write to standard output: {e}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_and_times_read_as_usual() {
+        let attributes = |mode| Attributes {
+            mode,
+            mtime: Time::default(),
+        };
+        assert_eq!(mode(Kind::Dir, attributes(0o1777)), "drwxrwxrwt");
+        assert_eq!(mode(Kind::File, attributes(0o4755)), "-rwsr-xr-x");
+        assert_eq!(mode(Kind::File, attributes(0o2644)), "-rw-r-Sr--");
+        let time = Time { secs: 1, nanos: 5 };
+        assert_eq!(rfc3339(time), "1970-01-01T00:00:01.000000005Z");
+        assert_eq!(
+            rfc3339(Time {
+                secs: i64::MAX,
+                nanos: 0
+            }),
+            "@9223372036854775807.000000000"
+        );
+        assert_eq!(duration(3723), "1:02:03");
+        assert_eq!(duration(65), "1:05");
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_are_lossless_in_json() {
+        let mut object = Map::new();
+        put_text(&mut object, "name", b"a\xff");
+        assert_eq!(object["name"], "a\u{fffd}");
+        assert_eq!(object["name_bytes"], "Yf8=");
+    }
+}

@@ -1,0 +1,173 @@
+//! `haul put`: files and trees to a server.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::{Failure, exit};
+use super::location::{Location, Remote};
+use super::transfer::{Show, TransferArgs};
+use crate::net::transfer::walk::{Source, What};
+use crate::store::local::LocalStore;
+use crate::store::{Name, RemotePath, Store};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Send files and directories to a server
+///
+/// Each file appears there whole or not at all, is verified end to end, and is on disk when the command ends. Files
+/// that are there already, with the same size and modification time, are skipped. Mode, modification time and
+/// symlinks are kept.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul put report.pdf nas:                     to your root on the server
+  haul put -r photos music nas:backup/         two trees into the directory backup
+  haul put a.txt nas:b.txt                     under another name
+  pg_dump db | haul put - nas:db.sql           a stream; the file appears when it is complete
+  haul put -rq --wait=10m /srv/data nas:srv    for cron: quiet, waits for another writer
+  haul put --if-version none x nas:x           only if there is no x yet")]
+pub struct Args {
+    /// Files, directories (with -r), or - for standard input
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<OsString>,
+
+    /// Where to: [USER@]HOST:PATH. A directory that exists receives the sources under their names
+    #[arg(value_name = "DEST")]
+    destination: OsString,
+
+    #[command(flatten)]
+    transfer: TransferArgs,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let destination = Location::remote(&args.destination)?;
+    args.transfer.check(args.sources.len())?;
+    let prepared = prepare(&args).await?;
+    let names = prepared.iter().map(|(_, name)| name.clone()).collect();
+    let sources = prepared.into_iter().map(|(source, _)| source).collect();
+    put(&destination, sources, names, &args.transfer, &args.connect).await
+}
+
+/// Connects and sends; also what `haul bench` does.
+pub(super) async fn put(
+    destination: &Remote,
+    sources: Vec<Source>,
+    names: Vec<Vec<u8>>,
+    transfer: &TransferArgs,
+    connect: &ConnectArgs,
+) -> Result<(), Failure> {
+    let client = connect::open(&destination.server, connect, transfer.connections.map(usize::from)).await?;
+    let show = Show::start("put", transfer);
+    let place = (destination.path.as_bytes(), destination.directory, names);
+    let result = client.put(sources, place, transfer.options(), show.reporter()).await;
+    let ended = show.end(result, &destination.shown).await;
+    client.quit().await;
+    ended
+}
+
+/// Looks at every source before anything is sent. What is missing or a directory without `-r` fails here.
+async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
+    let streams = args.sources.iter().filter(|s| s.as_bytes() == b"-").count();
+    if streams > 0 && args.sources.len() > 1 {
+        return Err(Failure::usage("standard input can only be put alone"));
+    }
+    if streams == 1 {
+        return Ok(vec![(standard_input(), stream_name(&args.destination)?)]);
+    }
+    let mut seen = HashSet::new();
+    let mut prepared = Vec::with_capacity(args.sources.len());
+    for source in &args.sources {
+        if let Location::Remote(remote) = Location::parse(source)? {
+            return Err(Failure::usage(format!("{} is not on this machine", remote.shown))
+                .hint("put sends from here; ./NAME is a local file whose name has a colon"));
+        }
+        let (source, name) = local_source(Path::new(source), args.transfer.recursive).await?;
+        if !name.is_empty() && !seen.insert(name.clone()) {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            return Err(Failure::usage(format!("two sources are called {name}")).hint("put them one by one"));
+        }
+        prepared.push((source, name));
+    }
+    Ok(prepared)
+}
+
+fn standard_input() -> Source {
+    Source {
+        label: b"standard input".to_vec(),
+        what: What::Stream(Mutex::new(Some(Box::new(tokio::io::stdin())))),
+    }
+}
+
+/// A stream has no name of its own: the destination must give one.
+fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
+    let remote = Location::remote(destination)?;
+    match remote.path.split() {
+        Some((_, name)) if !remote.directory => Ok(name.as_bytes().to_vec()),
+        _ => Err(Failure::usage("standard input needs a file name at the destination")),
+    }
+}
+
+/// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
+/// at the destination, empty for `.` and such, whose contents are meant.
+pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source, Vec<u8>), Failure> {
+    let failed = |e: std::io::Error| {
+        let code = match e.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
+            _ => exit::FAILED,
+        };
+        Failure::new(code, format!("{}: {e}", path.display()))
+    };
+    let slash = path.as_os_str().as_bytes().ends_with(b"/");
+    // With -r a symlink is itself an entry, as with cp -r; without, what it points to is meant.
+    let follow = slash || !recursive;
+    let found = if follow {
+        std::fs::metadata(path)
+    } else {
+        std::fs::symlink_metadata(path)
+    };
+    let found = found.map_err(failed)?;
+    if found.is_dir() && !recursive {
+        return Err(Failure::usage(format!("{} is a directory", path.display())).hint("-r takes directories"));
+    }
+    let name = path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
+    let name = if path.as_os_str().as_bytes().ends_with(b"/.") {
+        Vec::new()
+    } else {
+        name
+    };
+    let place = |path: &Path| -> Result<(PathBuf, RemotePath), Failure> {
+        let parent = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let last = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+        let name = Name::parse(last).map_err(|e| {
+            Failure::new(
+                exit::FAILED,
+                format!("{}: the name is not allowed: {e}", path.display()),
+            )
+        })?;
+        Ok((parent.to_path_buf(), RemotePath::root().join(&name).unwrap_or_default()))
+    };
+    let (base, inside) = if found.is_dir() {
+        (path.to_path_buf(), RemotePath::root())
+    } else if follow {
+        place(&std::fs::canonicalize(path).map_err(failed)?)?
+    } else {
+        place(path)?
+    };
+    let store = LocalStore::open(&base).map_err(failed)?;
+    let store = store
+        .subtree(&RemotePath::root())
+        .await
+        .map_err(|e| Failure::about(path.display(), e))?;
+    let source = Source {
+        label: path.as_os_str().as_bytes().to_vec(),
+        what: What::Tree { store, path: inside },
+    };
+    Ok((source, name))
+}

@@ -1,0 +1,263 @@
+//! `haul serve`: makes a directory of this machine available.
+
+use super::failure::{Failure, exit};
+use super::invite;
+use super::location::parse_host;
+use super::settings::state_dir;
+use crate::auth::users::Users;
+use crate::auth::{Identity, file};
+use crate::net::server::{self, Config, Limits};
+use crate::net::wire::DEFAULT_PORT;
+use crate::store::local::LocalStore;
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
+/// How long the invite of a server without users is good.
+const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
+
+/// Serve a directory to users who log in
+///
+/// At the first start a key is made. At a terminal, a server without users prints an invite, and the command that
+/// uses it on the other machine. SIGINT and SIGTERM stop the server: running transfers may go on for 10 seconds.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul serve /srv/files                                all addresses, port 4285
+  haul serve --listen 127.0.0.1:0 --json /srv/files    the first line of output tells the port
+  haul user add kim --root kim --read-only             who may log in, and what they may do
+  haul invite kim                                      a code with which a machine logs in without a password")]
+pub struct Args {
+    /// The directory
+    root: PathBuf,
+
+    /// Listen on this address; may be given several times [default: [::]:4285 and 0.0.0.0:4285]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+
+    /// Where the key and the users are kept [default: $XDG_STATE_HOME/haul, /var/lib/haul for root]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Sessions at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_sessions: usize,
+
+    /// Data connections of each session
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_count)]
+    max_connections: usize,
+
+    /// Memory for data on its way, of all sessions together
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    max_memory: u64,
+
+    /// Say on which addresses it listens as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+
+    /// Log more
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=64) => Ok(n),
+        _ => Err("a number from 1 to 64".into()),
+    }
+}
+
+/// `512M`, `2G`, plain bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text.strip_prefix(digits).unwrap_or_default() {
+        "" => 1,
+        "K" | "k" | "KiB" => 1 << 10,
+        "M" | "m" | "MiB" => 1 << 20,
+        "G" | "g" | "GiB" => 1 << 30,
+        _ => return Err(format!("{text} is not a size like 512M or 2G")),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    size.filter(|n| *n >= 16 << 20)
+        .ok_or_else(|| format!("{text} is not a size of at least 16M"))
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let level = if args.verbose {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::INFO
+    };
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
+
+    let state = state_dir(args.state.clone())?;
+    let store = open_root(&args.root, &state)?;
+    let identity = Identity::load_or_create(&state.join("key"))?;
+    let users = Users::load(&state.join("users"))?;
+    let listeners = listen(&args.listen)?;
+    let fingerprint = identity.public().fingerprint();
+    let nobody = users.current()?.is_empty();
+    let stop = stop_signal()?;
+    for listener in &listeners {
+        let address = listener
+            .local_addr()
+            .map_err(|e| Failure::new(exit::FAILED, format!("listen: {e}")))?;
+        let line = if args.json {
+            json!({"event": "listening", "address": address.to_string(), "fingerprint": fingerprint.to_string()})
+                .to_string()
+        } else {
+            format!("listening on {address}, key {fingerprint}")
+        };
+        say(&line)?;
+    }
+    if nobody && !args.json {
+        first_steps(&state, &identity, &listeners)?;
+    }
+    let config = Config {
+        store,
+        identity,
+        users,
+        users_path: state.join("users"),
+        invites_path: state.join("invites"),
+        limits: Limits {
+            sessions: args.max_sessions,
+            connections: args.max_connections,
+            memory: args.max_memory,
+        },
+    };
+    server::run(config, listeners, stop).await.map_err(Failure::from)
+}
+
+/// A line on standard output that whoever started the server may wait for.
+fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let said = writeln!(out, "{line}").and_then(|()| out.flush());
+    said.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to standard output: {e}")))
+}
+
+fn open_root(root: &Path, state: &Path) -> Result<LocalStore, Failure> {
+    let failed = |path: &Path, e: &std::io::Error| Failure::new(exit::NOT_FOUND, format!("{}: {e}", path.display()));
+    let real = root.canonicalize().map_err(|e| failed(root, &e))?;
+    if !real.is_dir() {
+        return Err(Failure::new(
+            exit::NOT_FOUND,
+            format!("{}: not a directory", root.display()),
+        ));
+    }
+    file::make_private_dir(state)?;
+    let real_state = state.canonicalize().map_err(|e| failed(state, &e))?;
+    if real_state.starts_with(&real) {
+        let message = format!(
+            "the state in {} would be served with {}",
+            state.display(),
+            root.display()
+        );
+        return Err(Failure::usage(message).hint("--state names another directory"));
+    }
+    LocalStore::open(&real).map_err(|e| failed(root, &e))
+}
+
+/// Opens the listening sockets. By default one for each protocol; a machine may have only one of them.
+fn listen(given: &[String]) -> Result<Vec<TcpListener>, Failure> {
+    if given.is_empty() {
+        let v6 = open_listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)));
+        let v4 = open_listener(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
+        return match (v6, v4) {
+            (Ok(v6), Ok(v4)) => Ok(vec![v6, v4]),
+            (Ok(one), Err(e)) | (Err(e), Ok(one)) if is_missing(&e) => Ok(vec![one]),
+            (_, Err(e)) | (Err(e), _) => Err(cannot_listen(&format!("port {DEFAULT_PORT}"), &e)),
+        };
+    }
+    let mut listeners = Vec::new();
+    for text in given {
+        let addresses = text.to_socket_addrs().map_err(|e| {
+            Failure::usage(format!("--listen {text}: {e}")).hint("it is ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
+        })?;
+        for address in addresses {
+            listeners.push(open_listener(address).map_err(|e| cannot_listen(text, &e))?);
+        }
+    }
+    Ok(listeners)
+}
+
+/// The machine does not have this protocol.
+fn is_missing(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
+}
+
+fn cannot_listen(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(exit::FAILED, format!("cannot listen on {what}: {error}"))
+        .hint("--listen takes another address or port")
+}
+
+fn open_listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What a newcomer needs: nobody can log in yet.
+fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> Result<(), Failure> {
+    if !std::io::stdout().is_terminal() {
+        tracing::warn!("there are no users yet: haul invite NAME or haul user add NAME makes one");
+        return Ok(());
+    }
+    let user = super::connect::local_user();
+    let code = invite::make(state, identity, &user, FIRST_INVITE)?;
+    let host = crate::net::client::host_name();
+    let port = listeners
+        .first()
+        .and_then(|l| l.local_addr().ok())
+        .map_or(DEFAULT_PORT, |a| a.port());
+    let host = if port == DEFAULT_PORT {
+        host
+    } else {
+        format!("{host}:{port}")
+    };
+    let name = parse_host(&host).map_or_else(|_| host.clone(), |h| h.host);
+    say(&format!(
+        "\nNobody can log in yet. On the other machine, type\n\n    haul login {host}\n\nand answer with this invite, good once within a day, for user {user}:\n\n    {code}\n\nThen, there: haul put FILE {name}:\n"
+    ))
+}
+
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |e| Failure::new(exit::FAILED, format!("cannot wait for signals: {e}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        // a second signal stops at once
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => std::process::exit(i32::from(exit::INTERRUPTED)),
+                _ = terminate.recv() => std::process::exit(i32::from(exit::TERMINATED)),
+            }
+        });
+    })
+}

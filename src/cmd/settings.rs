@@ -1,0 +1,45 @@
+//! Where haul keeps its files: the client's settings and the server's state.
+
+use super::failure::{Failure, exit};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The client's directory: `$HAUL_CONFIG_DIR`, else `$XDG_CONFIG_HOME/haul`, else `~/.config/haul`.
+///
+/// # Errors
+/// Where none of the variables is set.
+pub fn config_dir() -> Result<PathBuf, Failure> {
+    if let Some(dir) = set("HAUL_CONFIG_DIR") {
+        return Ok(dir.into());
+    }
+    under("XDG_CONFIG_HOME", ".config", "settings", "HAUL_CONFIG_DIR")
+}
+
+/// The server's directory: `$XDG_STATE_HOME/haul`, else `/var/lib/haul` for root and `~/.local/state/haul` for others.
+///
+/// # Errors
+/// Where it cannot be told.
+pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(dir) => Ok(dir),
+        None if set("XDG_STATE_HOME").is_none() && rustix::process::geteuid().is_root() => {
+            Ok(PathBuf::from("/var/lib/haul"))
+        }
+        None => under("XDG_STATE_HOME", ".local/state", "server's state", "--state"),
+    }
+}
+
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn under(variable: &str, in_home: &str, what: &str, instead: &str) -> Result<PathBuf, Failure> {
+    let base = set(variable)
+        .map(PathBuf::from)
+        .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(in_home)));
+    let base = base.ok_or_else(|| {
+        let message = format!("no directory for the {what}: neither {variable} nor HOME is set");
+        Failure::new(exit::FAILED, message).hint(format!("set {instead}"))
+    });
+    Ok(base?.join("haul"))
+}

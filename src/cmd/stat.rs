@@ -1,0 +1,74 @@
+//! `haul stat`: everything about an entry on a server.
+
+use super::connect::{self, ConnectArgs};
+use super::failure::Failure;
+use super::output;
+use crate::store::Entry;
+use std::ffi::OsString;
+
+/// Show what is known of a file or directory on a server
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul stat nas:report.pdf
+  haul stat --hash nas:report.pdf      also its BLAKE3 hash, the one that b3sum prints
+  haul stat --json nas:x | jq -r .version")]
+pub struct Args {
+    /// Which: [USER@]HOST:PATH
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// Also the BLAKE3 hash of its content
+    #[arg(long)]
+    hash: bool,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let mut printed = Ok(());
+    connect::each(&args.paths, &args.connect, async |client, path| {
+        let (entry, hash) = client.stat(path, args.hash).await?;
+        let result = if args.json {
+            output::line(&output::entry_json(&entry, path, hash).to_string())
+        } else {
+            output::line(&describe(&entry, path, hash))
+        };
+        printed = std::mem::replace(&mut printed, Ok(())).and(result);
+        Ok(())
+    })
+    .await?;
+    printed
+}
+
+fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {
+    let shown = if path.is_empty() {
+        "/".to_string()
+    } else {
+        output::name(path)
+    };
+    let mut lines = vec![
+        format!("path      {shown}"),
+        format!("kind      {}", output::kind(entry.kind)),
+        format!("size      {} bytes ({})", entry.size, output::size(entry.size)),
+        format!("modified  {}", output::rfc3339(entry.attributes.mtime)),
+        format!(
+            "mode      {:04o} {}",
+            entry.attributes.mode,
+            output::mode(entry.kind, entry.attributes)
+        ),
+    ];
+    if let Some(target) = &entry.target {
+        lines.push(format!("target    {}", output::name(target)));
+    }
+    if let Some(hash) = hash {
+        lines.push(format!("blake3    {}", output::hex(&hash)));
+    }
+    lines.push(format!("version   {}", crate::net::printable(&entry.version)));
+    lines.join("\n")
+}

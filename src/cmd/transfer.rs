@@ -1,0 +1,303 @@
+//! What put and get have in common: options, events as they come, the summary and the exit code.
+
+use super::failure::{Failure, exit, exit_of, hint_of};
+use super::output::{self, put_text, size};
+use super::progress::Progress;
+use crate::net::NetError;
+use crate::net::transfer::{Counters, Event, Options, Reporter};
+use crate::net::wire::Code;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Options of put and get.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct TransferArgs {
+    /// Take directories, with everything in them
+    #[arg(short, long)]
+    pub recursive: bool,
+
+    /// Compare files by content instead of by size and modification time
+    #[arg(short, long)]
+    pub checksum: bool,
+
+    /// Replace the file only if it has version V (see stat --json); 'none': only if there is no such file
+    #[arg(long, value_name = "V")]
+    pub if_version: Option<String>,
+
+    /// Do not wait until the files are on disk
+    #[arg(long)]
+    pub no_fsync: bool,
+
+    /// Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
+    pub wait: Option<Duration>,
+
+    /// Use N data connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: Option<u16>,
+
+    /// Print failures only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Name every file
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show the progress bar also where standard error is no terminal
+    #[arg(long, overrides_with = "no_progress")]
+    pub progress: bool,
+
+    /// Show no progress bar
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+/// `90`, `90s`, `5m`, `2h`, `7d`.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text} is not a time like 30s, 5m, 2h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.strip_prefix(digits).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+impl TransferArgs {
+    /// As the transfer wants them.
+    pub fn options(&self) -> Options {
+        Options {
+            checksum: self.checksum,
+            no_fsync: self.no_fsync,
+            wait: self.wait,
+            if_version: self.if_version.clone(),
+            recursive: self.recursive,
+        }
+    }
+
+    /// `--if-version` is about one file.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn check(&self, sources: usize) -> Result<(), Failure> {
+        if self.if_version.is_some() && (sources != 1 || self.recursive) {
+            return Err(Failure::usage("--if-version is for a single file"));
+        }
+        Ok(())
+    }
+
+    fn bar(&self) -> Option<bool> {
+        match (self.progress, self.no_progress || self.quiet || self.json) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+}
+
+/// Shows a transfer while it runs, and sums it up.
+pub struct Show {
+    verb: &'static str,
+    args: TransferArgs,
+    /// What stands before every path in messages: `HOST:` for what is named from the other side.
+    reporter: Reporter,
+    printer: tokio::task::JoinHandle<Printed>,
+    started: Instant,
+}
+
+/// What the printer has seen.
+#[derive(Default)]
+struct Printed {
+    failures: BTreeSet<u8>,
+    /// Standard output cannot be written any more.
+    broken: Option<Failure>,
+}
+
+impl Show {
+    /// Starts to show.
+    pub fn start(verb: &'static str, args: &TransferArgs) -> Show {
+        let (events, incoming) = mpsc::channel(1024);
+        let reporter = Reporter::new(events);
+        let progress = Progress::start(reporter.counters.clone(), args.bar());
+        Show {
+            verb,
+            printer: tokio::spawn(print_all(incoming, progress, args.clone())),
+            args: args.clone(),
+            reporter,
+            started: Instant::now(),
+        }
+    }
+
+    /// Where the transfer reports to.
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// The transfer has ended: prints the summary, and decides the exit code. `what` is what an error of the whole
+    /// transfer is about.
+    ///
+    /// # Errors
+    /// Whatever makes the exit code other than 0.
+    pub async fn end(self, result: Result<(), NetError>, what: &str) -> Result<(), Failure> {
+        let Show {
+            verb,
+            args,
+            reporter,
+            printer,
+            started,
+        } = self;
+        let counters = reporter.counters.clone();
+        drop(reporter);
+        let printed = printer.await.unwrap_or_default();
+        let get = Counters::get;
+        let (files, bytes) = (get(&counters.files_done), get(&counters.bytes_done));
+        let (unchanged, failed, dirs) = (
+            get(&counters.unchanged),
+            get(&counters.failed),
+            get(&counters.dirs_done),
+        );
+        let seconds = started.elapsed().as_secs_f64().max(1e-3);
+        let rate = bytes as f64 / seconds;
+        if args.json {
+            output::line(
+                &json!({
+                    "event": "summary", "verb": verb, "files": files, "bytes": bytes, "dirs": dirs,
+                    "unchanged": unchanged, "failed": failed, "seconds": seconds, "complete": result.is_ok(),
+                })
+                .to_string(),
+            )?;
+        } else if !args.quiet {
+            let skipped = if unchanged > 0 {
+                format!(", {unchanged} unchanged")
+            } else {
+                String::new()
+            };
+            let failed = if failed > 0 {
+                format!(", {failed} failed")
+            } else {
+                String::new()
+            };
+            let s = if files == 1 { "" } else { "s" };
+            eprintln!(
+                "{verb}: {files} file{s}, {} in {seconds:.1} s ({}/s){skipped}{failed}",
+                size(bytes),
+                size(rate as u64)
+            );
+        }
+        result.map_err(|e| Failure::about(what, e))?;
+        if let Some(broken) = printed.broken {
+            return Err(broken);
+        }
+        match (printed.failures.len(), printed.failures.first()) {
+            (0, _) => Ok(()),
+            // nothing went right, and all for one reason
+            (1, Some(only)) if files + unchanged + dirs == 0 => Err(Failure::told(*only)),
+            _ => Err(Failure::told(exit::PARTIAL)),
+        }
+    }
+}
+
+async fn print_all(mut events: mpsc::Receiver<Event>, progress: Option<Progress>, args: TransferArgs) -> Printed {
+    let mut printed = Printed::default();
+    let say = |text: String| match &progress {
+        Some(progress) => progress.line(&text),
+        None => eprintln!("{text}"),
+    };
+    while let Some(event) = events.recv().await {
+        if let Event::Failed { path, code, text } = &event {
+            printed.failures.insert(exit_for(*code, &args));
+            let hint = hint_for(*code, &args).map(|h| format!(" ({h})")).unwrap_or_default();
+            say(format!(
+                "haul: {}: {}{hint}",
+                output::name(path),
+                crate::net::printable(text)
+            ));
+        }
+        if args.json && printed.broken.is_none() {
+            printed.broken = output::line(&event_json(&event).to_string()).err();
+        } else if args.verbose {
+            match &event {
+                Event::Committed { path, .. } => say(output::name(path)),
+                Event::Unchanged { path, .. } => say(format!("{} (unchanged)", output::name(path))),
+                Event::Failed { .. } => {}
+            }
+        }
+    }
+    printed
+}
+
+/// A directory without `-r` is wrong usage, and that is how it counts.
+fn exit_for(code: Code, args: &TransferArgs) -> u8 {
+    match code {
+        Code::IS_DIRECTORY if !args.recursive => exit::USAGE,
+        code => exit_of(code),
+    }
+}
+
+fn hint_for(code: Code, args: &TransferArgs) -> Option<&'static str> {
+    match code {
+        Code::IS_DIRECTORY if !args.recursive => Some("-r takes directories"),
+        code => hint_of(code),
+    }
+}
+
+fn event_json(event: &Event) -> Value {
+    let mut object = Map::new();
+    match event {
+        Event::Committed {
+            path,
+            size,
+            hash,
+            version,
+        } => {
+            object.insert("event".into(), json!("file"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+            if let Some(hash) = hash {
+                object.insert("hash".into(), json!(output::hex(hash)));
+            }
+            object.insert("version".into(), json!(version));
+        }
+        Event::Unchanged { path, size } => {
+            object.insert("event".into(), json!("unchanged"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+        }
+        Event::Failed { path, code, text } => {
+            object.insert("event".into(), json!("failed"));
+            put_text(&mut object, "path", path);
+            object.insert("code".into(), json!(code.0));
+            object.insert("reason".into(), json!(text));
+        }
+    }
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_time("2h"), Ok(Duration::from_secs(7200)));
+        assert!(parse_time("soon").is_err());
+        assert!(parse_time("99999999999999999999d").is_err());
+        assert!(parse_time("h").is_err());
+    }
+}

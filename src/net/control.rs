@@ -65,14 +65,16 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
     }
 }
 
-/// Where the messages for the other side go in. Cheap to clone; when the last one is dropped the writer closes the
-/// connection.
+/// Where the messages for the other side go in. Cheap to clone.
 #[derive(Clone)]
-pub struct ControlSender(mpsc::Sender<ControlMessage>);
+pub struct ControlSender(mpsc::Sender<Option<ControlMessage>>);
+
+/// Where [`write_messages`] takes from; `None` stands for the end.
+pub type ControlQueue = mpsc::Receiver<Option<ControlMessage>>;
 
 impl ControlSender {
     /// A sender and where [`write_messages`] takes from.
-    pub fn channel() -> (ControlSender, mpsc::Receiver<ControlMessage>) {
+    pub fn channel() -> (ControlSender, ControlQueue) {
         let (send, receive) = mpsc::channel(QUEUE);
         (ControlSender(send), receive)
     }
@@ -83,43 +85,43 @@ impl ControlSender {
     /// [`NetError::Lost`] once the connection is gone.
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
         let message = ControlMessage { body: Some(body) };
-        self.0
-            .send(message)
-            .await
-            .map_err(|_| NetError::lost("the control connection is closed"))
+        let sent = self.0.send(Some(message)).await;
+        sent.map_err(|_| NetError::lost("the control connection is closed"))
+    }
+
+    /// What is queued goes out, then the connection is closed. A queue that is full belongs to a peer that takes
+    /// nothing: it gets no proper end.
+    pub fn close(&self) {
+        let _ = self.0.try_send(None);
     }
 }
 
-/// Writes what is queued, and heartbeats when nothing is, until the senders are gone; then closes properly.
+/// Writes what is queued, and heartbeats when nothing is, until the sender is closed; then closes properly.
 ///
 /// # Errors
 /// [`NetError::Lost`], also where the other side takes nothing for [`SILENCE`].
 pub async fn write_messages(
     writer: &mut (impl AsyncWrite + Unpin),
-    queue: &mut mpsc::Receiver<ControlMessage>,
+    queue: &mut ControlQueue,
 ) -> Result<(), NetError> {
     let mut out = Vec::new();
     loop {
         out.clear();
-        match timeout(HEARTBEAT, queue.recv()).await {
-            Ok(Some(message)) => {
-                encode(&message, &mut out)?;
-                while out.len() < BATCH {
-                    match queue.try_recv() {
-                        Ok(more) => encode(&more, &mut out)?,
-                        Err(_) => break,
-                    }
+        let mut next = match timeout(HEARTBEAT, queue.recv()).await {
+            Ok(next) => next.flatten(),
+            Err(_) => Some(ControlMessage {
+                body: Some(Body::Heartbeat(Heartbeat {})),
+            }),
+        };
+        let mut closing = next.is_none();
+        while let Some(message) = next.take() {
+            encode(&message, &mut out)?;
+            if out.len() < BATCH {
+                match queue.try_recv() {
+                    Ok(Some(more)) => next = Some(more),
+                    Ok(None) => closing = true,
+                    Err(_) => {}
                 }
-            }
-            Ok(None) => {
-                let _ = timeout(HEARTBEAT, writer.shutdown()).await;
-                return Ok(());
-            }
-            Err(_) => {
-                let beat = ControlMessage {
-                    body: Some(Body::Heartbeat(Heartbeat {})),
-                };
-                encode(&beat, &mut out)?;
             }
         }
         let written = timeout(SILENCE, async {
@@ -129,6 +131,10 @@ pub async fn write_messages(
         match written.await {
             Ok(result) => result.map_err(NetError::lost)?,
             Err(_) => return Err(NetError::lost("the other side took nothing for 45 s")),
+        }
+        if closing {
+            let _ = timeout(HEARTBEAT, writer.shutdown()).await;
+            return Ok(());
         }
     }
 }

@@ -113,6 +113,7 @@ impl Link {
             first
         });
         self.pool.close();
+        self.control.close();
     }
 
     /// True once the session is over.

@@ -7,7 +7,7 @@ use crate::auth::users::{Access, User};
 use crate::auth::{PublicKey, invite, password, users};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::{ControlSender, encode, read_message, write_messages};
+use crate::net::control::{ControlQueue, ControlSender, encode, read_message, write_messages};
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::printable;
@@ -73,7 +73,7 @@ struct Accepted {
     id: [u8; 16],
     window: u64,
     session: Arc<Session>,
-    queue: mpsc::Receiver<proto::ControlMessage>,
+    queue: ControlQueue,
 }
 
 /// Answers until somebody has logged in, or leaves.
@@ -312,10 +312,10 @@ async fn converse(
         ..
     } = login;
     let (mut reader, mut writer) = tokio::io::split(tls);
-    let writing = session.link.clone();
-    let writer = tokio::spawn(async move {
-        if let Err(e) = write_messages(&mut writer, &mut queue).await {
-            writing.shut_down(e);
+    let link = Arc::downgrade(&session.link);
+    let mut writer = tokio::spawn(async move {
+        if let (Err(e), Some(link)) = (write_messages(&mut writer, &mut queue).await, link.upgrade()) {
+            link.shut_down(e);
         }
     });
     let cache = Arc::new(Mutex::new(ReplyCache::default()));
@@ -341,8 +341,9 @@ async fn converse(
     worker.abort();
     session.link.shut_down(NetError::lost("the session is over"));
     // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
-    drop(session);
-    let _ = timeout(Duration::from_millis(500), writer).await;
+    if timeout(Duration::from_millis(500), &mut writer).await.is_err() {
+        writer.abort();
+    }
     ended
 }
 

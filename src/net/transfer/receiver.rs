@@ -422,6 +422,9 @@ impl Receiver {
                 let Some(unsettled) = self.unsettled.remove(&number) else {
                     return;
                 };
+                if grouped {
+                    Counters::add(&self.reporter.counters.bytes_done, size);
+                }
                 self.outgoing.results.push(proto::Result {
                     number,
                     outcome: proto::Outcome::Committed.into(),

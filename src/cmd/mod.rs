@@ -69,10 +69,17 @@ enum Command {
     Generate(generate::Args),
 }
 
+/// Threads for blocking work, file system calls above all: more of them only cost memory.
+const BLOCKING: usize = 32;
+
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     raise_open_files();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return Failure::new(exit::FAILED, format!("cannot start: {e}")).report(),
     };

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 /// Bytes that this client allows a server to have outstanding.
-pub const WINDOW: u64 = 32 << 20;
+pub const WINDOW: u64 = 16 << 20;
 /// Tries to dial one data connection again before it is given up.
 const DIALS: u32 = 7;
 /// Pause before the first of them; it doubles, with jitter.

@@ -249,7 +249,7 @@ impl Server {
 
     /// Takes a session's window out of the server's memory; none when there is too little left.
     fn reserve_window(&self) -> Option<u64> {
-        const LARGEST: u64 = 32 << 20;
+        const LARGEST: u64 = 16 << 20;
         const SMALLEST: u64 = 1 << 20;
         let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         // one window in each direction, and half of what is left stays for those who come later

@@ -180,6 +180,8 @@ pub struct DataConnection {
     tcp: Arc<TcpStream>,
     tls: Shared,
     received: Vec<u8>,
+    /// What the peer sent right behind its last message of the handshake, decrypted.
+    early: Vec<u8>,
 }
 
 type Shared = Arc<Mutex<Box<dyn Records>>>;
@@ -210,12 +212,13 @@ impl DataConnection {
     pub fn split(self, pool: BufferPool) -> (FrameReader, FrameWriter) {
         let mut incoming = self.received;
         let filled = incoming.len();
-        incoming.resize(filled.max(SMALL), 0);
+        incoming.resize(filled.saturating_add(SMALL), 0);
         let reader = FrameReader {
             tcp: self.tcp.clone(),
             tls: self.tls.clone(),
             incoming,
             filled,
+            early: self.early,
             assembler: Assembler::new(pool),
             closed: false,
         };
@@ -231,10 +234,11 @@ impl DataConnection {
 
 async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<DataConnection, NetError> {
     let mut received = Vec::with_capacity(SMALL);
-    let mut out = Vec::new();
+    let (mut out, mut early) = (Vec::new(), Vec::new());
     loop {
-        let result = records.receive(&mut received, &mut out, &mut |_| {
-            Err(NetError::Protocol("data before the end of the handshake".into()))
+        let result = records.receive(&mut received, &mut out, &mut |plain| {
+            early.extend_from_slice(plain);
+            Ok(())
         });
         // an alert is worth sending also when the handshake failed
         let sent = write_all(&tcp, &out).await;
@@ -250,6 +254,7 @@ async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<Data
                 tcp: Arc::new(tcp),
                 tls: Arc::new(Mutex::new(records)),
                 received,
+                early,
             });
         }
         if received.len() > SMALL {
@@ -344,6 +349,7 @@ pub struct FrameReader {
     tls: Shared,
     incoming: Vec<u8>,
     filled: usize,
+    early: Vec<u8>,
     assembler: Assembler,
     closed: bool,
 }
@@ -354,6 +360,9 @@ impl FrameReader {
     /// # Errors
     /// [`NetError::Lost`] where the connection was cut, [`NetError::Protocol`] where it carries no frames.
     pub async fn next(&mut self) -> Result<Option<(FrameHeader, Buffer)>, NetError> {
+        if !self.early.is_empty() {
+            self.decrypt()?;
+        }
         loop {
             if let Some(frame) = self.assembler.frames.pop_front() {
                 return Ok(Some(frame));
@@ -419,6 +428,10 @@ impl FrameReader {
 
     fn decrypt(&mut self) -> Result<(), NetError> {
         let assembler = &mut self.assembler;
+        assembler.feed(&std::mem::take(&mut self.early))?;
+        if self.filled == 0 {
+            return Ok(());
+        }
         let bytes = self.incoming.get_mut(..self.filled).unwrap_or_default();
         // Answers of TLS' own (to a key update) wait in rustls until the writer sends next.
         let mut answers = Vec::new();

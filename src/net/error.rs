@@ -112,10 +112,8 @@ pub fn code_of(kind: &ErrorKind) -> Code {
     match kind {
         ErrorKind::NotFound => Code::NOT_FOUND,
         ErrorKind::Denied | ErrorKind::ReadOnly => Code::DENIED,
-        ErrorKind::Exists | ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::NotEmpty => {
-            Code::CONFLICT
-        }
-        ErrorKind::Symlink => Code::CONFLICT,
+        ErrorKind::IsADirectory => Code::IS_DIRECTORY,
+        ErrorKind::Exists | ErrorKind::NotADirectory | ErrorKind::NotEmpty | ErrorKind::Symlink => Code::CONFLICT,
         ErrorKind::Locked(_) => Code::LOCKED,
         ErrorKind::VersionChanged | ErrorKind::SourceChanged => Code::VERSION_CHANGED,
         ErrorKind::NoSpace => Code::NO_SPACE,

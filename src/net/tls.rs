@@ -3,14 +3,15 @@
 use super::error::NetError;
 use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::{Fingerprint, Identity, PublicKey};
-use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, ResolvesClientCert};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{Acceptor, AlwaysResolvesServerRawPublicKeys};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
@@ -126,6 +127,25 @@ impl ServerCertVerifier for Pin {
     }
 }
 
+/// A client without a key of its own. rustls' own resolver for that speaks of certificates, which a server that asks
+/// for raw keys does not.
+#[derive(Debug)]
+struct NoKey;
+
+impl ResolvesClientCert for NoKey {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
 /// The server's side: any key will do for the handshake, which proves that the client has it. Whose it is, is a
 /// question for the login.
 #[derive(Debug)]
@@ -193,6 +213,8 @@ pub fn client_config(
         Some(id) => {
             builder.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(id.certified())))
         }
+        // only control connections are asked for a key
+        None if alpn == ALPN_CONTROL => builder.with_client_cert_resolver(Arc::new(NoKey)),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];

@@ -89,7 +89,8 @@ async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
     let dir = match store.resolve(&destination).await {
         Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Some(real),
         Ok(_) => None,
-        Err(e) if e.kind == ErrorKind::NotFound => None,
+        // a symlink that leads nowhere, or outside, is replaced
+        Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => None,
         Err(e) => return Err(e.into()),
     };
     if let Some(dir) = dir {

@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 /// A directory whose contents are not all settled.
 struct Dir {
     parent: u64,
-    /// None: it could not be made, and everything in it fails.
-    path: Option<RemotePath>,
+    /// An error: it could not be made, and everything in it fails too.
+    path: Result<RemotePath, StoreError>,
     attributes: Attributes,
-    /// Entries in it that are not settled.
+    /// Entries in it that are not settled, and itself while it is being made.
     pending: usize,
     /// The sender has offered everything in it.
     closed: bool,
@@ -32,7 +32,7 @@ struct Dir {
 /// A job of this file that has ended.
 enum Done {
     /// Directories were made; candidates were compared.
-    Decided(Vec<(u64, StoreError)>, Vec<(Candidate, Decision)>),
+    Decided(Vec<(u64, Result<(), StoreError>)>, Vec<(Candidate, Decision)>),
     /// Directories are complete.
     Completed(Vec<(u64, Result<(), StoreError>)>),
 }
@@ -134,13 +134,10 @@ async fn decide_all(
             .map(|(_, path, attributes)| (path.clone(), *attributes))
             .collect();
         let made = target.make_dirs(wanted).await;
-        let failed = batch.dirs.iter().zip(made);
-        let failed = failed
-            .filter_map(|((number, ..), made)| made.err().map(|e| (*number, e)))
-            .collect();
+        let made = batch.dirs.iter().map(|(number, ..)| *number).zip(made).collect();
         let decisions = target.decide(&batch.candidates, &options, &pool).await;
         let decided = batch.candidates.into_iter().zip(decisions).collect();
-        if done.send(Done::Decided(failed, decided)).is_err() {
+        if done.send(Done::Decided(made, decided)).is_err() {
             return;
         }
     }
@@ -275,7 +272,7 @@ impl Receiver {
         if kind == Kind::Dir {
             let dir = Dir {
                 parent: offer.parent,
-                path: path.as_ref().ok().cloned().filter(|_| self.options.recursive),
+                path: path.clone(),
                 attributes,
                 pending: 0,
                 closed: false,
@@ -297,7 +294,12 @@ impl Receiver {
         match kind {
             Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
             Kind::Dir if !self.options.recursive => return Ok(Err(StoreError::new(ErrorKind::IsADirectory, &path))),
-            Kind::Dir => batch.dirs.push((offer.number, path, attributes)),
+            Kind::Dir => {
+                if let Some(dir) = self.dirs.get_mut(&offer.number) {
+                    dir.pending = 1;
+                }
+                batch.dirs.push((offer.number, path, attributes));
+            }
             Kind::File | Kind::Symlink => {
                 let counters = &self.reporter.counters;
                 Counters::add(&counters.files_found, 1);
@@ -315,16 +317,17 @@ impl Receiver {
 
     /// Fails an offer. A directory is only reported: it is settled when it is closed, like any other.
     async fn refuse(&mut self, offer: &proto::Offer, error: StoreError) {
-        if self.unsettled.contains_key(&offer.number) {
-            self.settle_failed(offer.number, code_of(&error.kind), error.describe())
-                .await;
-        } else {
+        if let Some(dir) = self.dirs.get_mut(&offer.number) {
+            dir.path = Err(error.clone());
             let path = self.shown(if error.path.is_root() {
                 &offer.name
             } else {
                 error.path.as_bytes()
             });
             self.reporter.failed(path, &error).await;
+        } else {
+            self.settle_failed(offer.number, code_of(&error.kind), error.describe())
+                .await;
         }
     }
 
@@ -340,13 +343,16 @@ impl Receiver {
 
     async fn done(&mut self, job: Done, files: &mut Files) -> Result<(), NetError> {
         match job {
-            Done::Decided(failed, decided) => {
-                for (number, error) in failed {
-                    if let Some(dir) = self.dirs.get_mut(&number) {
-                        dir.path = None;
+            Done::Decided(made, decided) => {
+                for (number, made) in made {
+                    if let Err(error) = made {
+                        if let Some(dir) = self.dirs.get_mut(&number) {
+                            dir.path = Err(error.clone());
+                        }
+                        let path = self.shown(error.path.as_bytes());
+                        self.reporter.failed(path, &error).await;
                     }
-                    let path = self.shown(error.path.as_bytes());
-                    self.reporter.failed(path, &error).await;
+                    self.entry_settled(number);
                 }
                 for (candidate, decision) in decided {
                     let number = candidate.number;
@@ -492,7 +498,7 @@ impl Receiver {
                 message.code = u32::from(code_of(&error.kind).0);
                 message.text = error.describe();
                 // one that could not be made has been reported when that was known
-                if dir.path.is_some() {
+                if dir.path.is_ok() {
                     let path = self.shown(error.path.as_bytes());
                     self.reporter.failed(path, &error).await;
                 }
@@ -522,17 +528,15 @@ impl Receiver {
         for number in std::mem::take(&mut self.to_complete) {
             match self.dirs.get(&number) {
                 Some(Dir {
-                    path: Some(path),
+                    path: Ok(path),
                     attributes,
                     ..
                 }) => {
                     numbers.push(number);
                     set.push((path.clone(), *attributes));
                 }
-                _ => {
-                    let error = StoreError::new(ErrorKind::NotFound, &RemotePath::root());
-                    results.insert(number, Err(error));
-                }
+                Some(Dir { path: Err(e), .. }) => drop(results.insert(number, Err(e.clone()))),
+                None => {}
             }
         }
         self.completing = true;
@@ -574,8 +578,9 @@ impl Outgoing {
 
 /// The path of an entry in its directory. The outer error breaks the protocol: no honest walk finds such a name.
 fn place_in(dir: &Dir, name: &[u8]) -> Result<Result<RemotePath, StoreError>, NetError> {
-    let Some(parent) = &dir.path else {
-        return Ok(Err(StoreError::new(ErrorKind::NotFound, &RemotePath::root())));
+    let parent = match &dir.path {
+        Ok(parent) => parent,
+        Err(e) => return Ok(Err(e.clone())),
     };
     let name = match Name::parse(name) {
         Ok(name) => name,

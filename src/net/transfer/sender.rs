@@ -29,6 +29,8 @@ struct Offered {
     attempt: u8,
     wanted: bool,
     hash: Option<Digest>,
+    /// Bytes that acks have reported as written.
+    written: u64,
     /// Why it was withdrawn; the receiver's result then only confirms that.
     withdrawn: Option<(Code, String)>,
 }
@@ -277,12 +279,16 @@ impl Sender {
         });
     }
 
-    fn acknowledged(&self, ack: &proto::Ack) {
+    fn acknowledged(&mut self, ack: &proto::Ack) {
         self.seat
             .link()
             .outbox
             .acknowledge(self.seat.number(), ack.number, ack.offset);
-        Counters::add(&self.reporter.counters.bytes_done, ack.length.min(CHUNK_SIZE as u64));
+        if let Some(offered) = self.offered.get_mut(&ack.number) {
+            let length = ack.length.min(CHUNK_SIZE as u64);
+            offered.written = offered.written.saturating_add(length);
+            Counters::add(&self.reporter.counters.bytes_done, length);
+        }
     }
 
     async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
@@ -310,10 +316,8 @@ impl Sender {
                 Counters::add(&counters.dirs_done, 1)
             }
             Ok(proto::Outcome::Committed) => {
-                // of a larger file, or a stream, the acks have been counted
-                if offered.entry.is_some() && size <= CHUNK_SIZE as u64 {
-                    Counters::add(&counters.bytes_done, size);
-                }
+                // what came in one piece has not been acknowledged before
+                Counters::add(&counters.bytes_done, size.saturating_sub(offered.written));
                 let hash = offered.hash;
                 let version = result.version;
                 self.reporter
@@ -426,6 +430,7 @@ impl Offered {
             attempt: 0,
             wanted: false,
             hash: None,
+            written: 0,
             withdrawn: None,
         }
     }

@@ -1,0 +1,196 @@
+//! Who gets in, with what, and what they may do.
+
+use crate::support::tree::write;
+use crate::support::{Client, Server, haul, run_with};
+use std::os::unix::fs::MetadataExt;
+
+fn with_password(
+    client: &Client,
+    server: &Server,
+    user: &str,
+    password: &str,
+    arguments: &[&str],
+) -> crate::support::Ended {
+    let url = format!("haul://{user}@{}/", server.address);
+    let arguments: Vec<String> = arguments.iter().map(|a| a.replace("URL/", &url)).collect();
+    std::fs::write(client.work().join("password"), password).unwrap();
+    client.run(
+        arguments
+            .iter()
+            .map(String::as_str)
+            .chain(["--password-file", "password", "--accept-new"]),
+    )
+}
+
+#[test]
+fn passwords_by_file_and_by_environment() {
+    let server = Server::start();
+    server.user(&["add", "pat"], "right\n");
+    let client = Client::new();
+    assert_eq!(
+        with_password(&client, &server, "pat", "right\n", &["ls", "URL/"]).code,
+        0
+    );
+    with_password(&client, &server, "pat", "wrong", &["ls", "URL/"]).failed(5, &["login refused", "pat@"]);
+    let unknown = with_password(&client, &server, "nobody", "right", &["ls", "URL/"]);
+    unknown.failed(5, &["login refused"]);
+    let mut command = client.command(["ls", &format!("haul://pat@{}/", server.address)]);
+    command.env("HAUL_PASSWORD", "right");
+    assert!(run_with(command, b"").status.success());
+
+    server.user(&["passwd", "pat"], "new");
+    with_password(&client, &server, "pat", "right", &["ls", "URL/"]).failed(5, &["login refused"]);
+    assert_eq!(with_password(&client, &server, "pat", "new", &["ls", "URL/"]).code, 0);
+    server.user(&["rm", "pat"], "");
+    with_password(&client, &server, "pat", "new", &["ls", "URL/"]).failed(5, &["login refused"]);
+}
+
+#[test]
+fn an_unknown_server_is_refused_without_a_terminal_and_a_changed_one_always() {
+    let server = Server::start();
+    server.user(&["add", "pat"], "right");
+    let client = Client::new();
+    let url = format!("haul://pat@{}/", server.address);
+    std::fs::write(client.work().join("password"), "right").unwrap();
+    client
+        .run(["ls", "--password-file", "password", &url])
+        .failed(6, &["not known", &server.fingerprint]);
+    client.ok(["ls", "--password-file", "password", "--accept-new", &url]);
+    client.ok(["ls", "--password-file", "password", &url]);
+    let other = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    std::fs::write(
+        client.config().join("known_servers"),
+        format!("{} {other}\n", server.address),
+    )
+    .unwrap();
+    let ended = client.run(["ls", "--password-file", "password", "--accept-new", &url]);
+    ended.failed(6, &[other, &server.fingerprint, "known_servers"]);
+}
+
+#[test]
+fn an_invite_is_all_that_a_newcomer_needs() {
+    let server = Server::start();
+    let client = Client::new();
+    let invite = server.invite("kim");
+    let login = client.run_with(
+        ["login", "--name", "srv", &server.address.to_string()],
+        invite.as_bytes(),
+    );
+    assert_eq!(login.code, 0, "{login:?}");
+    client.ok(["ls", "srv:"]);
+    let key = std::fs::metadata(client.config().join("key")).unwrap();
+    assert_eq!(key.mode() & 0o777, 0o600);
+    let again = Client::new().run_with(["login", &server.address.to_string()], invite.as_bytes());
+    again.failed(5, &["invite"]);
+    let garbage = Client::new().run_with(["login", &server.address.to_string()], b"haul1-xyz");
+    garbage.failed(5, &["not an invite"]);
+    let other = Server::start();
+    let wrong = Client::new().run_with(["login", &other.address.to_string()], server.invite("kim").as_bytes());
+    wrong.failed(6, &["invite is for another server"]);
+    assert_eq!(
+        std::fs::metadata(server.state.join("key")).unwrap().mode() & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn invites_expire() {
+    let server = Server::start();
+    let output = haul()
+        .args(["invite", "kim", "--ttl", "0s", "--state"])
+        .arg(&server.state)
+        .output()
+        .unwrap();
+    let late = Client::new().run_with(["login", &server.address.to_string()], &output.stdout);
+    late.failed(5, &["expired"]);
+}
+
+#[test]
+fn a_key_can_be_listed_by_file() {
+    let server = Server::start();
+    let client = server.client();
+    let key = client.config().join("key.pub");
+    server.user(&["add", "ann", "--key", key.to_str().unwrap()], "");
+    client.ok(["ls", &format!("haul://ann@{}/", server.address)]);
+    let list = haul()
+        .args(["user", "ls", "--state"])
+        .arg(&server.state)
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.contains("ann  root=/  full  no password  SHA256:"), "{list}");
+}
+
+#[test]
+fn read_only_write_only_and_a_root_of_ones_own() {
+    let server = Server::start();
+    write(&server.root.join("public/f"), b"x");
+    write(&server.root.join("private"), b"x");
+    server.user(&["add", "reader", "--read-only", "--root", "public"], "p");
+    server.user(&["add", "dropper", "--write-only", "--root", "inbox/here"], "p");
+    let client = Client::new();
+    write(&client.work().join("f"), b"new");
+    let run = |user: &str, arguments: &[&str]| with_password(&client, &server, user, "p", arguments);
+    assert_eq!(run("reader", &["ls", "URL/"]).out, "f\n");
+    assert_eq!(run("reader", &["get", "URL/f", "got"]).code, 0);
+    for command in [
+        &["put", "f", "URL/"][..],
+        &["mkdir", "URL/d"],
+        &["rm", "URL/f"],
+        &["mv", "URL/f", "URL/g"],
+    ] {
+        run("reader", command).failed(8, &["may only read"]);
+    }
+    assert_eq!(std::fs::read(server.root.join("public/f")).unwrap(), b"x");
+    assert_eq!(run("dropper", &["put", "f", "URL/"]).code, 0);
+    assert_eq!(run("dropper", &["mkdir", "URL/d"]).code, 0);
+    for command in [
+        &["ls", "URL/"][..],
+        &["get", "URL/f", "g"],
+        &["rm", "URL/f"],
+        &["stat", "URL/f"],
+        &["df", "URL/"],
+        &["mv", "URL/f", "URL/g"],
+    ] {
+        run("dropper", command).failed(8, &["may only put"]);
+    }
+    assert_eq!(std::fs::read(server.root.join("inbox/here/f")).unwrap(), b"new");
+}
+
+#[test]
+fn secrets_are_not_in_argv_or_the_log() {
+    let mut server = Server::with(&["-v"]);
+    server.user(&["add", "pat"], "correct-horse");
+    let client = Client::new();
+    with_password(&client, &server, "pat", "correct-horse", &["ls", "URL/"]);
+    with_password(&client, &server, "pat", "wrong-staple", &["ls", "URL/"]);
+    let log = server.log();
+    assert!(log.contains("login refused") && log.contains("pat@"), "{log}");
+    assert!(!log.contains("correct-horse") && !log.contains("wrong-staple"), "{log}");
+}
+
+#[test]
+fn users_are_managed_with_clear_errors() {
+    let server = Server::start();
+    let user = |arguments: &[&str], input: &str| {
+        let mut command = haul();
+        command.arg("user").args(arguments).arg("--state").arg(&server.state);
+        let output = run_with(command, input.as_bytes());
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(user(&["add", "pat"], "pw").0, 0);
+    let cases = [
+        (&["add", "pat"][..], "pw", 1, "already"),
+        (&["add", "sam"], "", 1, "empty"),
+        (&["add", "-- -x"], "pw", 2, ""),
+        (&["add", "a b"], "pw", 2, "user name"),
+        (&["add", "sam", "--root", "../x"], "pw", 2, "beneath the root"),
+        (&["add", "sam", "--key", "/nonexistent"], "", 1, "/nonexistent"),
+        (&["rm", "sam"], "", 1, "no user sam"),
+        (&["passwd", "sam"], "x", 1, "no user sam"),
+    ];
+    for (arguments, input, code, word) in cases {
+        let (got, err) = user(arguments, input);
+        assert!(got == code && err.contains(word), "{arguments:?}: {got} {err}");
+    }
+}

@@ -1,0 +1,80 @@
+//! Imports run one way; every test file is part of the binary.
+
+use std::path::Path;
+
+/// What each layer may use, of this crate.
+const ALLOWED: [(&str, &[&str]); 5] = [
+    ("cmd", &["cmd", "net", "chunk", "store", "auth"]),
+    ("net", &["net", "chunk", "store", "auth"]),
+    ("chunk", &["chunk", "store"]),
+    ("store", &["store"]),
+    ("auth", &["auth", "store"]),
+];
+
+fn sources(dir: &Path) -> Vec<(String, String)> {
+    let walk = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
+    let sources = walk.filter(|e| e.path().extension().is_some_and(|x| x == "rs"));
+    sources
+        .map(|e| {
+            (
+                e.path().display().to_string(),
+                std::fs::read_to_string(e.path()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn imports_run_one_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut looked_at = 0;
+    for (layer, allowed) in ALLOWED {
+        for (path, text) in sources(&src.join(layer)) {
+            for (i, rest) in text.match_indices("crate::").map(|(at, m)| (at, &text[at + m.len()..])) {
+                let module: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                assert!(
+                    allowed.contains(&module.as_str()),
+                    "{path}, byte {i}: {layer} must not use {module}"
+                );
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 100);
+    for (side, other) in [("client.rs", "server"), ("server", "client")] {
+        for (path, text) in sources(&src.join("net").join(side)) {
+            for forbidden in [format!("net::{other}"), format!("super::{other}")] {
+                assert!(
+                    !text.contains(&format!("use crate::{forbidden}")) && !text.contains(&format!("use {forbidden}")),
+                    "{path}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn lower_layers_neither_print_nor_exit() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for layer in ["net", "chunk", "store", "auth"] {
+        for (path, text) in sources(&src.join(layer)) {
+            for word in ["println!", "eprintln!", "print!", "process::exit", "dbg!"] {
+                assert!(!text.contains(word), "{path} has {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_file_is_compiled() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let list = std::fs::read_to_string(tests.join("tests.rs")).unwrap();
+    for entry in std::fs::read_dir(&tests).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(
+            module == "tests" || list.contains(&format!("mod {module};")),
+            "{name} is not in tests.rs"
+        );
+    }
+}

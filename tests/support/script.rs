@@ -1,0 +1,269 @@
+//! Peers that speak the protocol by hand, rightly or wrongly.
+
+use super::Server;
+use haul::auth::{Fingerprint, Identity};
+use haul::net::control::{encode, read_message};
+use haul::net::data::{DataConnection, FrameReader, FrameWriter};
+use haul::net::tls::{self, Pin};
+use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
+use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
+use haul::net::wire::{ALPN_CONTROL, ALPN_DATA, EXPORTER_LABEL};
+use ring::hmac;
+use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+pub const SESSION: [u8; 16] = *b"a session of ids";
+
+/// A control connection on which the test says what it likes.
+pub struct ScriptedClient {
+    pub tls: tokio_rustls::client::TlsStream<TcpStream>,
+    pub address: SocketAddr,
+    pub key: hmac::Key,
+    pub fingerprint: Fingerprint,
+}
+
+impl ScriptedClient {
+    /// Connects with a key that the server lists for `kim`.
+    pub async fn connect(server: &Server) -> ScriptedClient {
+        let client = server.client();
+        let identity = Identity::load(&client.config().join("key")).unwrap();
+        let fingerprint = Fingerprint::parse(&server.fingerprint).unwrap();
+        ScriptedClient::open(server.address, fingerprint, identity.as_ref()).await
+    }
+
+    pub async fn open(address: SocketAddr, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
+        let pin = Pin::new(Some(fingerprint));
+        let config = tls::client_config(ALPN_CONTROL, &pin, identity).unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let tls = tokio_rustls::TlsConnector::from(config)
+            .connect(tls::server_name(), tcp)
+            .await
+            .unwrap();
+        let exported = tls
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], EXPORTER_LABEL, Some(&SESSION))
+            .unwrap();
+        ScriptedClient {
+            tls,
+            address,
+            key: hmac::Key::new(hmac::HMAC_SHA256, &exported),
+            fingerprint,
+        }
+    }
+
+    pub async fn send(&mut self, body: Body) {
+        let mut bytes = Vec::new();
+        encode(&proto::ControlMessage { body: Some(body) }, &mut bytes).unwrap();
+        self.raw(&bytes).await;
+    }
+
+    pub async fn raw(&mut self, bytes: &[u8]) {
+        // a server that has hung up already is what some tests look for
+        let _ = self.tls.write_all(bytes).await;
+        let _ = self.tls.flush().await;
+    }
+
+    /// The next message that is not a heartbeat; none when the server has hung up.
+    pub async fn receive(&mut self) -> Option<Body> {
+        loop {
+            match read_message(&mut self.tls).await.ok()?.body {
+                Some(Body::Heartbeat(_)) => {}
+                body => return body,
+            }
+        }
+    }
+
+    /// Sends a request and gives its reply.
+    pub async fn ask(&mut self, number: u64, body: request::Body) -> Option<proto::Reply> {
+        self.send(Body::Request(proto::Request {
+            number,
+            body: Some(body),
+        }))
+        .await;
+        loop {
+            match self.receive().await? {
+                Body::Reply(reply) if reply.number == number => return Some(reply),
+                _ => {}
+            }
+        }
+    }
+
+    /// Logs in with the key, as request 1.
+    pub async fn login(&mut self) {
+        let login = proto::Login {
+            session: SESSION.to_vec(),
+            user: "kim".into(),
+            password: None,
+            window: 4 << 20,
+            features: 0,
+            client: "script".into(),
+        };
+        let reply = self.ask(1, request::Body::Login(login)).await.unwrap();
+        assert_eq!(reply.code, 230, "{reply:?}");
+    }
+
+    pub async fn transfer(&mut self, transfer: u32, body: transfer_message::Body) {
+        self.send(Body::Transfer(proto::TransferMessage {
+            transfer,
+            body: Some(body),
+        }))
+        .await;
+    }
+
+    /// A data connection with this attach message; the first frame, if the server accepted it.
+    pub async fn data(&self, attach: &Attach) -> Option<(FrameReader, FrameWriter)> {
+        let (mut reader, mut writer) = self.data_unattached().await;
+        writer.write_raw(&attach.encode()).await.ok()?;
+        let (header, _) = reader.next().await.ok()??;
+        assert_eq!(header.kind, FrameKind::Attached);
+        Some((reader, writer))
+    }
+
+    pub async fn data_unattached(&self) -> (FrameReader, FrameWriter) {
+        let config = tls::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let connection = DataConnection::connect(tcp, config).await.unwrap();
+        connection.split(haul::chunk::buffer::BufferPool::new(1))
+    }
+
+    /// A right proof.
+    pub fn attach(&self, n: u32) -> Attach {
+        let mut proof = [0; 32];
+        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(&SESSION, n)).as_ref());
+        Attach {
+            session: SESSION,
+            n,
+            proof,
+        }
+    }
+}
+
+/// A server that logs anybody in and then does what the test says.
+pub struct ScriptedServer {
+    listener: TcpListener,
+    pub address: SocketAddr,
+    identity: Identity,
+    _dir: tempfile::TempDir,
+}
+
+/// One client's connection to a [`ScriptedServer`].
+pub struct Scripted {
+    pub tls: tokio_rustls::server::TlsStream<TcpStream>,
+}
+
+impl ScriptedServer {
+    pub async fn start() -> ScriptedServer {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_create(&dir.path().join("key")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        ScriptedServer {
+            listener,
+            address,
+            identity,
+            _dir: dir,
+        }
+    }
+
+    /// A client that trusts this server and has a key.
+    pub fn client(&self) -> super::Client {
+        let client = super::Client::new();
+        let config = client.config();
+        Identity::load_or_create(&config.join("key")).unwrap();
+        let print = self.identity.public().fingerprint();
+        std::fs::write(
+            config.join("known_servers"),
+            format!("127.0.0.1:{} {print}\n", self.address.port()),
+        )
+        .unwrap();
+        client
+    }
+
+    /// `haul://…` for a path on this server.
+    pub fn url(&self, path: &str) -> String {
+        format!("haul://kim@127.0.0.1:{}/{path}", self.address.port())
+    }
+
+    pub async fn accept(&self) -> Scripted {
+        let (tcp, _) = self.listener.accept().await.unwrap();
+        let config = tls::server_config(ALPN_CONTROL, &self.identity).unwrap();
+        Scripted {
+            tls: tokio_rustls::TlsAcceptor::from(config).accept(tcp).await.unwrap(),
+        }
+    }
+
+    /// Accepts a client and logs it in.
+    pub async fn logged_in(&self) -> Scripted {
+        let mut client = self.accept().await;
+        let (number, body) = client.request().await;
+        assert!(matches!(body, request::Body::Login(_)), "{body:?}");
+        let reply = proto::LoginReply {
+            window: 4 << 20,
+            connections: 1,
+            ..Default::default()
+        };
+        client.reply(number, 230, Some(proto::reply::Body::Login(reply))).await;
+        client
+    }
+
+    /// Accepts a data connection, whatever it proves, with this server's key or another's.
+    pub async fn accept_data(&self, identity: Option<&Identity>) -> Option<(FrameReader, FrameWriter)> {
+        let (tcp, _) = self.listener.accept().await.unwrap();
+        let config = tls::server_config(ALPN_DATA, identity.unwrap_or(&self.identity)).unwrap();
+        let connection = DataConnection::accept(tcp, config).await.ok()?;
+        let (mut reader, mut writer) = connection.split(haul::chunk::buffer::BufferPool::new(1));
+        reader.preamble(60).await.ok()?;
+        writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await.ok()?;
+        writer.flush().await.ok()?;
+        Some((reader, writer))
+    }
+}
+
+impl Scripted {
+    pub async fn request(&mut self) -> (u64, request::Body) {
+        loop {
+            match read_message(&mut self.tls).await.expect("the client hung up").body {
+                Some(Body::Request(request)) => return (request.number, request.body.unwrap()),
+                Some(Body::Heartbeat(_)) => {}
+                other => panic!("not a request: {other:?}"),
+            }
+        }
+    }
+
+    pub async fn message(&mut self) -> Option<transfer_message::Body> {
+        loop {
+            match read_message(&mut self.tls).await.ok()?.body {
+                Some(Body::Transfer(message)) => return message.body,
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    }
+
+    pub async fn send(&mut self, body: Body) {
+        let mut bytes = Vec::new();
+        encode(&proto::ControlMessage { body: Some(body) }, &mut bytes).unwrap();
+        let _ = self.tls.write_all(&bytes).await;
+        let _ = self.tls.flush().await;
+    }
+
+    pub async fn reply(&mut self, number: u64, code: u32, body: Option<proto::reply::Body>) {
+        self.send(Body::Reply(proto::Reply {
+            number,
+            code,
+            text: "scripted".into(),
+            body,
+        }))
+        .await;
+    }
+
+    pub async fn transfer(&mut self, transfer: u32, body: transfer_message::Body) {
+        self.send(Body::Transfer(proto::TransferMessage {
+            transfer,
+            body: Some(body),
+        }))
+        .await;
+    }
+}

@@ -1,0 +1,16 @@
+//! All black-box tests, by theme, in one binary.
+
+mod support;
+
+mod auth;
+mod cli;
+mod conformance;
+mod connections;
+mod crashes;
+mod generated;
+mod hostile_client;
+mod hostile_server;
+mod layering;
+mod names;
+mod promises;
+mod transfers;

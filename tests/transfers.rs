@@ -1,0 +1,329 @@
+//! The main job: what goes over comes out the same.
+
+use crate::support::tree::{bytes, sample, set_mode, set_mtime, snapshot, write};
+use crate::support::{Client, Server};
+use std::os::unix::fs::MetadataExt;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_tree_goes_there_and_back_unchanged() {
+    let server = Server::start();
+    let client = server.client();
+    sample(&client.work().join("tree"));
+    client.ok(["put", "-r", "tree", "srv:"]);
+    assert_eq!(
+        snapshot(&client.work().join("tree")),
+        snapshot(&server.root.join("tree"))
+    );
+    client.ok(["get", "-r", "srv:tree", "back"]);
+    assert_eq!(
+        snapshot(&client.work().join("tree")),
+        snapshot(&client.work().join("back"))
+    );
+}
+
+#[test]
+fn with_one_connection_and_with_many() {
+    let server = Server::start();
+    let client = server.client();
+    sample(&client.work().join("tree"));
+    for n in ["1", "9"] {
+        client.ok([
+            "put",
+            "-r",
+            "--no-fsync",
+            "--connections",
+            n,
+            "tree",
+            &format!("srv:{n}"),
+        ]);
+        client.ok([
+            "get",
+            "-r",
+            "--connections",
+            n,
+            &format!("srv:{n}"),
+            &format!("back-{n}"),
+        ]);
+        assert_eq!(
+            snapshot(&client.work().join("tree")),
+            snapshot(&client.work().join(format!("back-{n}")))
+        );
+    }
+}
+
+#[test]
+fn a_second_run_sends_nothing_and_a_third_only_what_changed() {
+    let server = Server::start();
+    let client = server.client();
+    sample(&client.work().join("tree"));
+    client.ok(["put", "-r", "tree", "srv:"]);
+    let again = client.run(["put", "-r", "--json", "tree", "srv:"]);
+    let summary: serde_json::Value = serde_json::from_str(again.out.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&summary["files"], &summary["bytes"]),
+        (&0.into(), &0.into()),
+        "{again:?}"
+    );
+
+    write(&client.work().join("tree/many/1/1"), b"changed");
+    set_mode(&client.work().join("tree/modes/script"), 0o700);
+    let third = client.run(["put", "-r", "--json", "tree", "srv:"]);
+    let summary: serde_json::Value = serde_json::from_str(third.out.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["files"], 1, "{third:?}");
+    assert_eq!(
+        snapshot(&client.work().join("tree")),
+        snapshot(&server.root.join("tree"))
+    );
+}
+
+#[test]
+fn checksum_sees_what_size_and_time_hide() {
+    let server = Server::start();
+    let client = server.client();
+    let local = client.work().join("f");
+    for content in [b"one".to_vec(), bytes(1, 3 * MIB)] {
+        write(&local, &content);
+        set_mtime(&local, 5);
+        client.ok(["put", "f", "srv:"]);
+        let mut other = content.clone();
+        other[0] ^= 1;
+        write(&server.root.join("f"), &other);
+        set_mtime(&server.root.join("f"), 5);
+        client.ok(["put", "f", "srv:"]);
+        assert_eq!(
+            std::fs::read(server.root.join("f")).unwrap(),
+            other,
+            "same size and time: skipped"
+        );
+        client.ok(["put", "--checksum", "f", "srv:"]);
+        assert_eq!(std::fs::read(server.root.join("f")).unwrap(), content);
+        client.ok(["get", "--checksum", "srv:f", "f"]);
+    }
+}
+
+#[test]
+fn streams_of_any_length() {
+    let server = Server::start();
+    let client = server.client();
+    for length in [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB, 40 * MIB + 5] {
+        let content = bytes(length as u64, length);
+        let put = client.run_with(["put", "-", "srv:stream"], &content);
+        assert_eq!(put.code, 0, "{put:?}");
+        assert!(
+            std::fs::read(server.root.join("stream")).unwrap() == content,
+            "{length}"
+        );
+        let got = client.run(["get", "srv:stream", "-"]);
+        assert_eq!(got.code, 0, "{}", got.err);
+        assert!(got.bytes == content, "{length}");
+    }
+}
+
+#[test]
+fn the_hash_is_the_one_that_b3sum_prints() {
+    let server = Server::start();
+    let client = server.client();
+    for length in [0, 1, 5000, MIB, MIB + 1, 7 * MIB + 3] {
+        let content = bytes(3, length);
+        write(&client.work().join("f"), &content);
+        let hash = blake3::hash(&content).to_hex().to_string();
+        for (verb, from, to) in [("put", "f", "srv:f"), ("get", "srv:f", "back")] {
+            let events = client.ok([verb, "--json", from, to]);
+            let file: serde_json::Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+            assert_eq!(
+                (file["event"].as_str(), file["hash"].as_str()),
+                (Some("file"), Some(hash.as_str()))
+            );
+            assert_eq!(file["size"], length);
+        }
+        let stat: serde_json::Value =
+            serde_json::from_str(&client.ok(["stat", "--json", "--hash", "srv:f"])).unwrap();
+        assert_eq!(stat["hash"], hash);
+        std::fs::remove_file(client.work().join("back")).unwrap();
+        std::fs::remove_file(server.root.join("f")).unwrap();
+    }
+}
+
+#[test]
+fn destinations_follow_the_rules_of_cp() {
+    let server = Server::start();
+    let client = server.client();
+    for name in ["a", "b", "d/x"] {
+        write(&client.work().join(name), name.as_bytes());
+    }
+    let there = |path: &str| server.root.join(path).exists();
+    client.ok(["put", "a", "srv:c"]);
+    assert!(there("c"), "a new name");
+    client.ok(["mkdir", "srv:dir"]);
+    client.ok(["put", "a", "b", "srv:dir"]);
+    assert!(there("dir/a") && there("dir/b"), "into a directory");
+    client.ok(["put", "-r", "d", "srv:new"]);
+    assert!(there("new/x"), "a directory under a new name");
+    client.ok(["put", "-r", "d", "srv:new"]);
+    assert!(there("new/d/x"), "into one that exists");
+    client.ok(["put", "-r", "d/.", "srv:dir"]);
+    assert!(there("dir/x"), "its contents");
+    client
+        .run(["put", "a", "srv:missing/"])
+        .failed(8, &["srv:missing/", "no such directory"]);
+    client
+        .run(["put", "a", "b", "srv:missing"])
+        .failed(8, &["no such directory"]);
+    client
+        .run(["put", "a", "srv:no/such"])
+        .failed(8, &["no such directory"]);
+
+    let here = |path: &str| client.work().join(path).exists();
+    client.ok(["get", "srv:c", "e"]);
+    client.ok(["get", "srv:dir/a", "srv:dir/b", "d"]);
+    assert!(here("e") && here("d/a") && here("d/b"));
+    client.ok(["get", "-r", "srv:", "all"]);
+    assert!(here("all/dir/a"));
+    client.run(["get", "srv:c", "missing/"]).failed(8, &["missing/"]);
+    client
+        .run(["get", "srv:c", "srv:dir/a", "missing"])
+        .failed(8, &["missing"]);
+}
+
+#[test]
+fn a_destination_that_is_a_link_is_replaced_not_written_through() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("f"), b"new");
+    let victim = server.dir.path().join("victim");
+    write(&victim, b"precious");
+    std::os::unix::fs::symlink(&victim, server.root.join("link")).unwrap();
+    std::fs::hard_link(&victim, server.root.join("hard")).unwrap();
+    client.ok(["put", "f", "srv:link"]);
+    client.ok(["put", "f", "srv:hard"]);
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    for name in ["link", "hard"] {
+        let meta = std::fs::symlink_metadata(server.root.join(name)).unwrap();
+        assert!(meta.is_file() && meta.nlink() == 1);
+    }
+    std::os::unix::fs::symlink(&victim, client.work().join("back")).unwrap();
+    client.ok(["get", "srv:link", "back"]);
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(std::fs::read(client.work().join("back")).unwrap(), b"new");
+}
+
+#[test]
+fn set_uid_and_set_gid_are_not_taken_over() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("f"), b"x");
+    write(&client.work().join("big"), &bytes(1, 2 * MIB));
+    set_mode(&client.work().join("f"), 0o6755);
+    set_mode(&client.work().join("big"), 0o4711);
+    client.ok(["put", "f", "big", "srv:"]);
+    let mode = |name: &str| std::fs::metadata(server.root.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("f"), mode("big")), (0o755, 0o711));
+}
+
+#[test]
+fn fifos_and_sockets_are_skipped_at_once_and_named() {
+    let server = Server::start();
+    let client = server.client();
+    let tree = client.work().join("t");
+    write(&tree.join("file"), b"x");
+    let fifo = |path: &std::path::Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    fifo(&tree.join("pipe"));
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+    let put = client.run(["put", "-r", "t", "srv:"]);
+    assert_eq!(put.code, 3, "{put:?}");
+    assert!(
+        put.err.contains("haul: t/pipe: ") && put.err.contains("haul: t/socket: "),
+        "{put:?}"
+    );
+    assert!(server.root.join("t/file").exists() && !server.root.join("t/pipe").exists());
+
+    fifo(&server.root.join("t/pipe"));
+    let got = client.run(["get", "-r", "srv:t", "back"]);
+    assert_eq!(got.code, 3, "{got:?}");
+    assert!(got.err.contains("pipe"), "{got:?}");
+    assert!(client.work().join("back/file").exists());
+    client
+        .run(["get", "srv:t/pipe", "p"])
+        .failed(3, &["pipe", "not a file"]);
+    client
+        .run(["put", "t/pipe", "srv:p"])
+        .failed(3, &["t/pipe", "not a file"]);
+}
+
+#[test]
+fn a_version_that_changed_meanwhile_is_not_overwritten() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("f"), b"mine");
+    client.ok(["put", "--if-version", "none", "f", "srv:f"]);
+    let version = || {
+        let stat: serde_json::Value = serde_json::from_str(&client.ok(["stat", "--json", "srv:f"])).unwrap();
+        stat["version"].as_str().unwrap().to_string()
+    };
+    let first = version();
+    client
+        .run(["put", "--if-version", "none", "f", "srv:f"])
+        .failed(7, &["version"]);
+    write(&server.root.join("f"), b"theirs");
+    client
+        .run(["put", "--if-version", &first, "f", "srv:f"])
+        .failed(7, &["f: ", "version"]);
+    assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"theirs");
+    client.ok(["put", "--if-version", &version(), "f", "srv:f"]);
+    assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"mine");
+    write(&client.work().join("big"), &bytes(9, 3 * MIB));
+    client
+        .run(["put", "--if-version", &first, "big", "srv:f"])
+        .failed(7, &["version"]);
+    assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"mine");
+}
+
+#[test]
+fn many_clients_at_once() {
+    let server = Server::start();
+    let clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    std::thread::scope(|scope| {
+        for (i, client) in clients.iter().enumerate() {
+            scope.spawn(move || {
+                sample(&client.work().join("tree"));
+                client.ok(["put", "-r", "tree", &format!("srv:{i}")]);
+                client.ok(["get", "-r", &format!("srv:{i}"), "back"]);
+                assert_eq!(
+                    snapshot(&client.work().join("tree")),
+                    snapshot(&client.work().join("back"))
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn bench_runs_and_verifies() {
+    let client = Client::new();
+    sample(&client.work().join("tree"));
+    let bench = client.run(["bench", "tree"]);
+    assert_eq!(bench.code, 0, "{bench:?}");
+    assert!(
+        bench.out.contains("put tree") && bench.out.contains("verified: "),
+        "{bench:?}"
+    );
+    assert!(!bench.err.contains("haul:"), "{bench:?}");
+}
+
+#[test]
+fn bench_measures_a_real_server_and_leaves_nothing_there() {
+    let server = Server::start();
+    let client = server.client();
+    let bench = client.run(["bench", "srv:"]);
+    assert_eq!(bench.code, 0, "{bench:?}");
+    assert!(
+        bench.out.contains("limited by") && bench.out.contains("verified: "),
+        "{bench:?}"
+    );
+    assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
+}

@@ -96,11 +96,11 @@ impl<T> Reassembly<T> {
     /// # Errors
     /// [`Mismatch`] where other chunks came before.
     pub fn insert_whole(&mut self, length: u64, hash: Digest, payload: T) -> Result<Inserted, Mismatch> {
+        self.seal(length, hash)?;
         let inserted = match length {
             0 => Inserted::New,
             _ => self.insert(0, length, hash, payload)?,
         };
-        self.seal(length, hash)?;
         self.single = true;
         Ok(inserted)
     }

@@ -134,7 +134,7 @@ impl From<NetError> for Failure {
                 Failure::new(exit::CONNECT, message).hint("is the server running, and is the name right?")
             }
             NetError::Lost(_) => Failure::new(exit::CONNECT, message)
-                .hint("what arrived is kept; run the same command again to go on"),
+                .hint("complete files are kept; run the same command again for the rest"),
             NetError::Tls(_) => Failure::new(exit::CONNECT, message).hint("is that a haul server?"),
             NetError::WrongKey { .. } => Failure::new(exit::KEY, message).hint(
                 "somebody may be in between; if the server was really set up anew, remove its line from known_servers",

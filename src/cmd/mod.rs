@@ -147,7 +147,7 @@ async fn interrupted() -> Failure {
     });
     Failure::new(
         code,
-        "interrupted; what arrived is kept, run the same command again to go on",
+        "interrupted; complete files are kept, run the same command again for the rest",
     )
 }
 

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -164,7 +164,7 @@ impl Connection {
             server: self.server,
             link: Link::new(control, INITIAL_WINDOW, WINDOW, buffers),
             replies: Mutex::default(),
-            next_request: AtomicU64::new(1),
+            next_request: tokio::sync::Mutex::new(1),
             next_transfer: AtomicU32::new(1),
             connections: AtomicU64::new(1),
             data,
@@ -213,7 +213,7 @@ pub struct Client {
     server: String,
     link: Arc<Link>,
     replies: Mutex<HashMap<u64, oneshot::Sender<proto::Reply>>>,
-    next_request: AtomicU64,
+    next_request: tokio::sync::Mutex<u64>,
     next_transfer: AtomicU32,
     connections: AtomicU64,
     data: Option<DataDialer>,
@@ -255,13 +255,13 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request and waits for its reply.
-    ///
-    /// # Errors
-    /// [`NetError::Refused`] for a reply of another family than success.
-    async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
-        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+    /// Sends a request; its reply comes through what is returned. When this is ready the request is on its way before
+    /// anything that is sent later.
+    async fn start_request(&self, body: request::Body) -> Result<oneshot::Receiver<proto::Reply>, NetError> {
         let (send, receive) = oneshot::channel();
+        // held while the request is queued: the server takes a number that is behind for a repetition
+        let mut next = self.next_request.lock().await;
+        let number = *next;
         self.replies
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -271,8 +271,18 @@ impl Client {
             body: Some(body),
         };
         self.link.control.send(control_message::Body::Request(message)).await?;
+        *next = number.saturating_add(1);
+        Ok(receive)
+    }
+
+    /// Waits for the reply to a request.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] for a reply of another family than success.
+    async fn reply(&self, reply: oneshot::Receiver<proto::Reply>) -> Result<proto::Reply, NetError> {
         let reply = tokio::select! {
-            reply = receive => reply.map_err(|_| NetError::lost("the session is over"))?,
+            biased;
+            reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
             why = self.link.down() => return Err(why),
         };
         if Code::from_wire(reply.code).is_success() {
@@ -280,6 +290,12 @@ impl Client {
         } else {
             Err(refused(reply.code, reply.text))
         }
+    }
+
+    /// Sends a request and waits for its reply.
+    async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
+        let reply = self.start_request(body).await?;
+        self.reply(reply).await
     }
 
     /// The server, as `host:port`.
@@ -370,7 +386,7 @@ impl Client {
         };
         self.dial();
         let sent = sender::send(seat, sources, options, reporter);
-        self.with_start(request::Body::Put(put), sent).await
+        self.with_start(transfer, request::Body::Put(put), sent).await
     }
 
     /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it.
@@ -390,24 +406,41 @@ impl Client {
         };
         self.dial();
         let received = receiver::receive(seat, target, label, options, reporter);
-        self.with_start(request::Body::Get(get), received).await
+        self.with_start(transfer, request::Body::Get(get), received).await
     }
 
-    /// Runs a transfer together with the request that starts it: a refused request ends both.
+    /// Runs a transfer after the request that starts it has been sent, without waiting for its reply: a refused
+    /// request ends both. The server is told of an end that it does not know of.
     async fn with_start(
         &self,
+        number: u32,
         body: request::Body,
         transfer: impl Future<Output = Result<(), NetError>>,
     ) -> Result<(), NetError> {
+        let started = self.start_request(body).await?;
         tokio::pin!(transfer);
-        let started = self.request(body);
-        tokio::select! {
+        let result = tokio::select! {
             result = &mut transfer => result,
-            started = started => {
-                started?;
-                transfer.await
+            started = self.reply(started) => match started {
+                Ok(_) => transfer.await,
+                Err(e) => return Err(e),
             }
+        };
+        if let Err(e) = &result
+            && !self.link.is_down()
+        {
+            let (code, text) = e.to_wire();
+            let cancel = proto::transfer_message::Body::Cancel(proto::Cancel {
+                code: u32::from(code.0),
+                text,
+            });
+            let message = proto::TransferMessage {
+                transfer: number,
+                body: Some(cancel),
+            };
+            let _ = self.link.control.send(control_message::Body::Transfer(message)).await;
         }
+        result
     }
 
     /// Says goodbye.
@@ -427,9 +460,19 @@ impl Client {
                 while let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) {
                     match client.data_connection().await {
                         Ok(owner) => {
-                            failures = 0;
+                            let since = Instant::now();
+                            let link = client.link.clone();
                             drop(client);
-                            let _ = owner.await;
+                            if let Ok(Err(e @ NetError::Protocol(_))) = owner.await {
+                                return link.shut_down(e);
+                            }
+                            // one that did not last is no success: a pause comes before the next
+                            if since.elapsed() > HANDSHAKE_TIMEOUT {
+                                failures = 0;
+                            } else {
+                                failures += 1;
+                                tokio::time::sleep(pause(failures)).await;
+                            }
                         }
                         Err(e) => {
                             failures += 1;

@@ -11,6 +11,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, cost};
 use prost::Message;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -37,9 +38,12 @@ struct Mailbox {
     room: Arc<Semaphore>,
 }
 
+/// Where the frames for a transfer go, and what it holds of the window.
+type WayIn = (mpsc::UnboundedSender<Arrived>, Arc<AtomicU64>);
+
 /// Frames from the other side, sorted by transfer.
 struct Inbox {
-    transfers: Mutex<HashMap<u32, mpsc::UnboundedSender<Arrived>>>,
+    transfers: Mutex<HashMap<u32, WayIn>>,
     account: Account,
 }
 
@@ -53,11 +57,14 @@ impl FrameSink for Inbox {
             .arrived(cost)
             .map_err(|e| NetError::Protocol(e.to_string()))?;
         let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
-        // The channel has no bound of its own: the account has.
-        let taken = transfers.get(&frame.header.transfer).map(|t| t.send(frame));
-        if !matches!(taken, Some(Ok(()))) {
+        match transfers.get(&frame.header.transfer) {
+            // The channel has no bound of its own: the account has.
+            Some((frames, held)) => {
+                held.fetch_add(cost, Ordering::Relaxed);
+                let _ = frames.send(frame);
+            }
             // of a transfer that has ended: accepted and dropped
-            self.account.done(cost);
+            None => self.account.done(cost),
         }
         Ok(())
     }
@@ -70,6 +77,8 @@ pub struct Seat {
     messages: mpsc::UnboundedReceiver<(transfer_message::Body, OwnedSemaphorePermit)>,
     /// Each counts against the window until [`Seat::done`].
     frames: mpsc::UnboundedReceiver<Arrived>,
+    /// What this transfer holds of the window; all of it goes back when it ends.
+    held: Arc<AtomicU64>,
 }
 
 /// What comes in for a transfer.
@@ -142,16 +151,20 @@ impl Link {
         }
         let room = Arc::new(Semaphore::new(MAILBOX));
         mailboxes.insert(number, Mailbox { messages: send, room });
+        let held = Arc::new(AtomicU64::new(0));
+        let way_in = (send_frames, held.clone());
         self.inbox
             .transfers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, send_frames);
+            .insert(number, way_in);
+        self.outbox.begin(number);
         Ok(Seat {
             link: self.clone(),
             transfer: number,
             messages,
             frames,
+            held,
         })
     }
 
@@ -212,7 +225,9 @@ impl Seat {
 
     /// A frame with this many bytes of payload is written or dropped: the window is open for another.
     pub fn done(&self, payload: usize) {
-        self.link.inbox.account.done(cost(payload));
+        let cost = cost(payload);
+        self.held.fetch_sub(cost, Ordering::Relaxed);
+        self.link.inbox.account.done(cost);
     }
 }
 
@@ -228,9 +243,8 @@ impl Drop for Seat {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.transfer);
-        while let Ok(frame) = self.frames.try_recv() {
-            link.inbox.account.done(cost(frame.payload.len()));
-        }
-        link.outbox.forget_transfer(self.transfer);
+        // nothing can be added any more: the way in is gone
+        link.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
+        link.outbox.end(self.transfer);
     }
 }

@@ -3,7 +3,7 @@
 use super::wire::frame::FrameHeader;
 use crate::chunk::buffer::Buffer;
 use crate::chunk::window::{Credit, cost};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -17,6 +17,23 @@ struct Key {
     transfer: u32,
     number: u64,
     offset: u64,
+}
+
+impl Key {
+    /// Every frame of the offers from `first` to `last`.
+    fn range(transfer: u32, first: u64, last: u64) -> std::ops::RangeInclusive<Key> {
+        let from = Key {
+            transfer,
+            number: first,
+            offset: 0,
+        };
+        let to = Key {
+            transfer,
+            number: last,
+            offset: u64::MAX,
+        };
+        from..=to
+    }
 }
 
 struct Frame {
@@ -39,6 +56,8 @@ pub struct Outbox {
 struct State {
     queue: VecDeque<Key>,
     live: BTreeMap<Key, Frame>,
+    /// What each transfer under way has taken from the window and not given back.
+    reserved: HashMap<u32, u64>,
 }
 
 impl Outbox {
@@ -60,7 +79,44 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a frame whose cost has been taken from the window.
+    /// A transfer begins; until [`Outbox::end`] it may reserve and push.
+    pub fn begin(&self, transfer: u32) {
+        self.state().reserved.insert(transfer, 0);
+    }
+
+    /// A transfer ends: nothing more of it is sent, and all that it took from the window goes back, whatever became of
+    /// the reads that it was for.
+    pub fn end(&self, transfer: u32) {
+        let mut state = self.state();
+        state.live.retain(|key, _| key.transfer != transfer);
+        let left = state.reserved.remove(&transfer).unwrap_or(0);
+        drop(state);
+        self.credit.give_back(left);
+    }
+
+    /// Waits until `bytes` fit into the window, and takes them for a transfer. Cancel-safe.
+    pub async fn reserve(&self, transfer: u32, bytes: u64) {
+        self.credit.take(bytes).await;
+        match self.state().reserved.get_mut(&transfer) {
+            Some(reserved) => *reserved = reserved.saturating_add(bytes),
+            None => self.credit.give_back(bytes),
+        }
+    }
+
+    /// Gives bytes back that were reserved: a frame is acknowledged, or will not be sent.
+    pub fn release(&self, transfer: u32, bytes: u64) {
+        Outbox::release_in(&mut self.state(), &self.credit, transfer, bytes);
+    }
+
+    fn release_in(state: &mut State, credit: &Credit, transfer: u32, bytes: u64) {
+        if let Some(reserved) = state.reserved.get_mut(&transfer) {
+            let back = bytes.min(*reserved);
+            *reserved = reserved.saturating_sub(back);
+            credit.give_back(back);
+        }
+    }
+
+    /// Queues a frame whose cost has been reserved. One of a transfer that has ended is dropped.
     pub fn push(&self, header: FrameHeader, payload: Buffer) {
         let key = Key {
             transfer: header.transfer,
@@ -74,8 +130,11 @@ impl Outbox {
         };
         {
             let mut state = self.state();
+            if !state.reserved.contains_key(&key.transfer) {
+                return;
+            }
             if let Some(old) = state.live.insert(key, frame) {
-                self.credit.give_back(cost(old.payload.len()));
+                Outbox::release_in(&mut state, &self.credit, key.transfer, cost(old.payload.len()));
             }
             state.queue.push_back(key);
         }
@@ -114,38 +173,23 @@ impl Outbox {
             number,
             offset,
         };
-        let frame = self.state().live.remove(&key);
-        if let Some(frame) = frame {
-            self.credit.give_back(cost(frame.payload.len()));
+        let mut state = self.state();
+        if let Some(frame) = state.live.remove(&key) {
+            Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
         }
     }
 
     /// Nothing more of this file is to be sent: it is there, or given up.
     pub fn forget_file(&self, transfer: u32, number: u64) {
-        self.forget(transfer, number, number);
-    }
-
-    /// Nothing more of this transfer is to be sent.
-    pub fn forget_transfer(&self, transfer: u32) {
-        self.forget(transfer, 0, u64::MAX);
-    }
-
-    fn forget(&self, transfer: u32, first: u64, last: u64) {
-        let from = Key {
-            transfer,
-            number: first,
-            offset: 0,
-        };
-        let to = Key {
-            transfer,
-            number: last,
-            offset: u64::MAX,
-        };
         let mut state = self.state();
-        let keys: Vec<Key> = state.live.range(from..=to).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = state
+            .live
+            .range(Key::range(transfer, number, number))
+            .map(|(key, _)| *key)
+            .collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
-                self.credit.give_back(cost(frame.payload.len()));
+                Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
             }
         }
     }
@@ -174,9 +218,13 @@ impl Outbox {
         !self.state().queue.is_empty()
     }
 
-    /// True when frames wait for their acknowledgement.
-    pub fn is_waiting(&self) -> bool {
-        !self.state().live.is_empty()
+    /// True when frames of this transfer wait for their acknowledgement.
+    pub fn is_waiting(&self, transfer: u32) -> bool {
+        self.state()
+            .live
+            .range(Key::range(transfer, 0, u64::MAX))
+            .next()
+            .is_some()
     }
 }
 
@@ -205,7 +253,8 @@ mod tests {
     #[tokio::test]
     async fn a_dead_connections_frames_go_first_and_acknowledged_ones_not_at_all() {
         let outbox = Outbox::new(1 << 20);
-        outbox.credit().take(4 * cost(3)).await;
+        outbox.begin(1);
+        outbox.reserve(1, 4 * cost(3)).await;
         for number in 1..=4 {
             push(&outbox, number, 0);
         }
@@ -219,8 +268,16 @@ mod tests {
         assert_eq!(pop(&outbox, 8), None);
         outbox.acknowledge(1, 1, 0);
         outbox.forget_file(1, 3);
-        outbox.forget_transfer(1);
-        assert!(!outbox.is_waiting());
-        assert_eq!(outbox.credit().outstanding(), 0);
+        assert!(outbox.is_waiting(1));
+        outbox.reserve(1, 1000).await;
+        outbox.end(1);
+        assert!(!outbox.is_waiting(1));
+        assert_eq!(
+            outbox.credit().outstanding(),
+            0,
+            "also what was reserved for reads that never ended"
+        );
+        push(&outbox, 5, 0);
+        assert_eq!(pop(&outbox, 8), None, "the transfer has ended");
     }
 }

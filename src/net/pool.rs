@@ -149,6 +149,11 @@ async fn write_frames(
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), NetError> {
     loop {
+        // first this, so that a connection that is stuck does not swallow the wake-up for a frame that another could take
+        tokio::select! {
+            ready = writer.writable() => ready?,
+            () = closed(&mut closing) => {}
+        }
         tokio::select! {
             () = outbox.filled() => {}
             () = closed(&mut closing) => {
@@ -158,7 +163,6 @@ async fn write_frames(
                 return Ok(());
             }
         }
-        writer.writable().await?;
         let mut gathered = 0_usize;
         while gathered < GATHER {
             let Some((header, payload)) = outbox.try_pop(id) else {

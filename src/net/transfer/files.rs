@@ -23,6 +23,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Larger files that are staged at once: each has a file open.
@@ -108,6 +109,8 @@ pub(super) struct Files {
     gathered: VecDeque<Grouped>,
     groups: usize,
     opening: Arc<Semaphore>,
+    /// What waits for a lock, or for its turn: ends with the transfer.
+    openers: JoinSet<()>,
     jobs: mpsc::UnboundedSender<Settled>,
 }
 
@@ -121,6 +124,7 @@ impl Files {
             gathered: VecDeque::new(),
             groups: 0,
             opening: Arc::new(Semaphore::new(STAGED)),
+            openers: JoinSet::new(),
             jobs,
         };
         (files, settled)
@@ -180,7 +184,8 @@ impl Files {
             permit: None,
         };
         self.files.insert(number, File::Large(Box::new(large)));
-        tokio::spawn(async move {
+        while self.openers.try_join_next().is_some() {}
+        self.openers.spawn(async move {
             // fair: files are opened in the order in which they were offered, and that is how they will come
             let Ok(permit) = opening.acquire_owned().await else {
                 return;
@@ -287,6 +292,7 @@ impl Files {
                     seat.done(length);
                     return Ok(self.damaged(number, seat));
                 }
+                let mut events = Vec::new();
                 let bytes: Bytes = Arc::new(payload);
                 let inserted = match header.kind {
                     FrameKind::Whole => large.reassembly.insert_whole(length as u64, header.digest, bytes),
@@ -300,7 +306,15 @@ impl Files {
                 };
                 match inserted {
                     // a seal and an empty file carry nothing that is written later
-                    Ok(Inserted::New) if length == 0 => seat.done(0),
+                    Ok(Inserted::New) if length == 0 => {
+                        seat.done(0);
+                        // acknowledged now: the commit may take longer than the sender waits for an ack
+                        events.push(FileEvent::Written {
+                            number,
+                            offset: header.offset,
+                            length: 0,
+                        });
+                    }
                     Ok(Inserted::New) => {}
                     Ok(Inserted::Duplicate) => seat.done(length),
                     Err(e) => {
@@ -308,7 +322,8 @@ impl Files {
                         return Ok(self.mismatch(number, e, seat));
                     }
                 }
-                Ok(self.advance(number, seat))
+                events.extend(self.advance(number, seat));
+                Ok(events)
             }
             // of a file that is settled, or of an attempt that is out of date
             _ => {

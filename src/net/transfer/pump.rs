@@ -109,7 +109,8 @@ pub struct Pump {
     stopped: Stopped,
     queue: VecDeque<Wanted>,
     large: Option<Large>,
-    roots: HashMap<u64, RootHasher>,
+    /// By offer, of the attempt that is being read.
+    roots: HashMap<u64, (u8, RootHasher)>,
 }
 
 /// Numbers of files that need no more reading, set by the sender.
@@ -159,7 +160,7 @@ impl Pump {
         let mut ahead: Ahead<Job> = Ahead::new(PARALLEL);
         let mut planned: Option<(Plan, u64)> = None;
         let mut open = true;
-        let credit = self.link.outbox.credit().clone();
+        let outbox = self.link.outbox.clone();
         loop {
             while let Ok(wanted) = self.wanted.try_recv() {
                 self.queue.push_back(wanted);
@@ -183,7 +184,7 @@ impl Pump {
                 job = ahead.next(), if !ahead.is_empty() => if let Some(job) = job {
                     self.finish(job);
                 },
-                () = credit.take(needed), if planned.is_some() && !ahead.is_full() => {
+                () = outbox.reserve(self.transfer, needed), if planned.is_some() && !ahead.is_full() => {
                     if let Some((plan, _)) = planned.take() {
                         self.start(plan, &mut ahead);
                     }
@@ -224,7 +225,7 @@ impl Pump {
             if next.is_small() {
                 return Some(self.plan_small(next));
             }
-            self.roots.insert(next.number, RootHasher::default());
+            self.roots.insert(next.number, (next.attempt, RootHasher::default()));
             self.large = Some(Large {
                 wanted: next,
                 source: OpenOnce::default(),
@@ -289,9 +290,13 @@ impl Pump {
             }
             Job::Chunk(wanted, offset, result) => {
                 let cost = cost(chunk_length(&wanted, offset));
-                let Some(root) = self.roots.get_mut(&wanted.number) else {
-                    // given up after this read was started
-                    return self.link.outbox.credit().give_back(cost);
+                let Some((_, root)) = self
+                    .roots
+                    .get_mut(&wanted.number)
+                    .filter(|(attempt, _)| *attempt == wanted.attempt)
+                else {
+                    // given up, or begun anew, after this read was started
+                    return self.link.outbox.release(self.transfer, cost);
                 };
                 let read = result.map(|(buffer, digest)| {
                     root.push(digest);
@@ -303,8 +308,17 @@ impl Pump {
                 self.push(&wanted, read, cost);
             }
             Job::Seal(wanted, result) => {
-                let Some(hash) = self.roots.remove(&wanted.number).and_then(RootHasher::root) else {
-                    return self.link.outbox.credit().give_back(cost(0));
+                let current = self
+                    .roots
+                    .get(&wanted.number)
+                    .is_some_and(|(attempt, _)| *attempt == wanted.attempt);
+                let root = if current {
+                    self.roots.remove(&wanted.number)
+                } else {
+                    None
+                };
+                let Some(hash) = root.and_then(|(_, root)| root.root()) else {
+                    return self.link.outbox.release(self.transfer, cost(0));
                 };
                 let read = result.map(|()| {
                     let header = wanted.header(FrameKind::Seal, self.transfer, wanted.size, 0, hash);
@@ -328,9 +342,9 @@ impl Pump {
                     let _ = self.out.send(Pumped::Read(wanted.number, header.digest));
                 }
             }
-            Ok(_) => outbox.credit().give_back(cost),
+            Ok(_) => outbox.release(self.transfer, cost),
             Err(e) => {
-                outbox.credit().give_back(cost);
+                outbox.release(self.transfer, cost);
                 self.gave_up(wanted, e);
             }
         }
@@ -421,7 +435,6 @@ pub async fn pump_stream(
     counters: &Counters,
 ) -> Result<Digest, std::io::Error> {
     let pool = link.pool().buffers().clone();
-    let credit = link.outbox.credit().clone();
     let header = |kind, offset, length: usize, digest| FrameHeader {
         kind,
         attempt: 0,
@@ -439,7 +452,7 @@ pub async fn pump_stream(
     };
     if next.is_empty() {
         let hash = whole_digest(&chunk);
-        credit.take(cost(chunk.len())).await;
+        link.outbox.reserve(transfer, cost(chunk.len())).await;
         Counters::add(&counters.bytes_found, chunk.len() as u64);
         link.outbox
             .push(header(FrameKind::Whole, 0, chunk.len(), hash), pool.share(chunk));
@@ -450,7 +463,7 @@ pub async fn pump_stream(
         let digest = chunk_digest(offset, &chunk);
         root.push(digest);
         let length = chunk.len();
-        credit.take(cost(length)).await;
+        link.outbox.reserve(transfer, cost(length)).await;
         Counters::add(&counters.bytes_found, length as u64);
         link.outbox
             .push(header(FrameKind::Chunk, offset, length, digest), pool.share(chunk));
@@ -462,7 +475,7 @@ pub async fn pump_stream(
         };
     }
     let hash = root.root().unwrap_or([0; 32]);
-    credit.take(cost(0)).await;
+    link.outbox.reserve(transfer, cost(0)).await;
     link.outbox
         .push(header(FrameKind::Seal, offset, 0, hash), pool.share(Vec::new()));
     Ok(hash)

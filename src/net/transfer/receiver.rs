@@ -188,6 +188,10 @@ impl Receiver {
                     continue;
                 }
                 _ = clock.tick() => {
+                    if files.is_busy() && moved.elapsed() > STALL / 4 {
+                        // a slow disk, not a dead receiver
+                        self.seat.send(Body::Acks(proto::Acks::default())).await?;
+                    }
                     if files.waits_for_sender() && moved.elapsed() > STALL.saturating_mul(2) {
                         return Err(NetError::lost("the sender has sent nothing for four minutes"));
                     }
@@ -553,14 +557,15 @@ impl Receiver {
 
     async fn flush(&mut self) -> Result<(), NetError> {
         let Outgoing { wants, acks, results } = std::mem::take(&mut self.outgoing);
-        if !wants.is_empty() {
-            self.seat.send(Body::Wants(proto::Wants { wants })).await?;
-        }
+        // acks first: one for an attempt that is over must not come after the next attempt was asked for
         if !acks.is_empty() {
             self.seat.send(Body::Acks(proto::Acks { acks })).await?;
         }
         if !results.is_empty() {
             self.seat.send(Body::Results(proto::Results { results })).await?;
+        }
+        if !wants.is_empty() {
+            self.seat.send(Body::Wants(proto::Wants { wants })).await?;
         }
         Ok(())
     }

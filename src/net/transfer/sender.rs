@@ -46,6 +46,8 @@ pub struct Sender {
     pumped: mpsc::UnboundedReceiver<Pumped>,
     pumped_in: mpsc::UnboundedSender<Pumped>,
     stopped: Stopped,
+    /// The task that reads a stream.
+    streaming: Option<Ended>,
     moved: Instant,
 }
 
@@ -92,6 +94,7 @@ pub async fn send(seat: Seat, sources: Vec<Source>, options: Options, reporter: 
         pumped,
         pumped_in,
         stopped,
+        streaming: None,
         moved: Instant::now(),
     };
     sender.run(walked).await
@@ -121,14 +124,20 @@ impl Sender {
                 },
                 why = link.down() => return Err(why),
                 _ = clock.tick() => {
-                    if link.outbox.is_waiting() && self.moved.elapsed() > stall {
-                        return Err(NetError::lost("the receiver has acknowledged nothing for two minutes"));
+                    let waiting = link.outbox.is_waiting(self.seat.number()) || self.waits_for_answers();
+                    if waiting && self.moved.elapsed() > stall {
+                        return Err(NetError::lost("the receiver has answered nothing for two minutes"));
                     }
                     continue;
                 }
             }
             self.moved = Instant::now();
         }
+    }
+
+    /// True when offers are unsettled and nothing but the receiver is in the way. A stream takes as long as it takes.
+    fn waits_for_answers(&self) -> bool {
+        !self.offered.is_empty() && self.streaming.is_none()
     }
 
     fn finished(&self, walking: bool) -> Result<(), NetError> {
@@ -267,16 +276,17 @@ impl Sender {
         Ok(())
     }
 
-    fn start_stream(&self, number: u64, stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
+    fn start_stream(&mut self, number: u64, stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
         let (link, transfer) = (self.seat.link().clone(), self.seat.number());
         let (counters, out) = (self.reporter.counters.clone(), self.pumped_in.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let pumped = match pump_stream(&link, transfer, number, stream, &counters).await {
                 Ok(hash) => Pumped::Read(number, hash),
                 Err(e) => Pumped::Failed(number, StoreError::io("read the stream", &RemotePath::root(), &e)),
             };
             let _ = out.send(pumped);
         });
+        self.streaming = Some(Ended(task));
     }
 
     fn acknowledged(&mut self, ack: &proto::Ack) {
@@ -294,6 +304,10 @@ impl Sender {
     async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
         let unasked = || NetError::Protocol("it settled what was not offered".into());
         let mut offered = self.offered.remove(&result.number).ok_or_else(unasked)?;
+        if offered.entry.is_none() {
+            // whatever the stream still has is not wanted any more
+            self.streaming = None;
+        }
         let is_dir = offered.entry.as_ref().is_some_and(|e| e.kind == Kind::Dir);
         if offered.wanted {
             // A result may overtake the pump's own word that it has read the file.

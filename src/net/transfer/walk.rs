@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 /// Entries of a directory that are held at once.
 const PAGE: usize = 512;
+/// Bytes of messages that go out in one batch.
+const BATCH_BYTES: usize = 128 << 10;
 
 /// Something to send.
 pub struct Source {
@@ -75,6 +77,22 @@ pub enum Walked {
     },
 }
 
+impl Walked {
+    /// About how many bytes it takes in a message: names and targets may be long.
+    fn size(&self) -> usize {
+        const REST: usize = 128;
+        let text = match self {
+            Walked::Entry { path, entry, .. } => path
+                .as_bytes()
+                .len()
+                .saturating_add(entry.target.as_ref().map_or(0, Vec::len)),
+            Walked::Failed { path, .. } => path.as_bytes().len(),
+            Walked::Stream { .. } | Walked::Close { .. } => 0,
+        };
+        text.saturating_add(REST)
+    }
+}
+
 /// A directory on the way down.
 struct Level {
     number: u64,
@@ -92,6 +110,8 @@ pub struct Walk {
     hash: Option<BufferPool>,
     number: u64,
     batch: Vec<Walked>,
+    /// About how many bytes the batch will be as messages.
+    batch_bytes: usize,
     out: mpsc::Sender<Vec<Walked>>,
 }
 
@@ -112,6 +132,7 @@ impl Walk {
             hash,
             number: 0,
             batch: Vec::new(),
+            batch_bytes: 0,
             out,
         }
     }
@@ -142,8 +163,9 @@ impl Walk {
     }
 
     async fn push(&mut self, step: Walked) -> Result<(), Gone> {
+        self.batch_bytes = self.batch_bytes.saturating_add(step.size());
         self.batch.push(step);
-        if self.batch.len() >= super::MAX_BATCH {
+        if self.batch.len() >= super::MAX_BATCH || self.batch_bytes >= BATCH_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -153,6 +175,7 @@ impl Walk {
         if self.batch.is_empty() {
             return Ok(());
         }
+        self.batch_bytes = 0;
         self.out.send(std::mem::take(&mut self.batch)).await.map_err(|_| Gone)
     }
 

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longest record that is read, in bytes.
 const MAX_RECORD: usize = 4096;
+/// Most left-over files that are removed with a directory that is otherwise empty; each is held open meanwhile.
+const MAX_DEAD: usize = 256;
 /// How often a lock is tried again when others make and remove staging files at the same time.
 const TRIES: usize = 64;
 
@@ -101,9 +103,14 @@ impl Lock {
                 Err(Errno::EXIST) => match open_in(dir, &names.file, flags) {
                     Ok(fd) => (fd, false),
                     Err(Errno::NOENT) => continue,
-                    // a symlink: staged by a writer that died before it renamed it
+                    // nothing of haul's: it never makes a symlink of this name
                     Err(Errno::LOOP) => {
-                        remove(dir, &names.file).at("remove a dead staging file", path)?;
+                        remove(dir, &names.file).at("remove a foreign staging file", path)?;
+                        continue;
+                    }
+                    // its writer had set the mode of a read-only file already
+                    Err(Errno::ACCESS) => {
+                        remove_unwritable(dir, &names, path)?;
                         continue;
                     }
                     Err(e) => return Err(e).at("open the staging file", path),
@@ -239,25 +246,62 @@ pub(super) fn remove(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
     }
 }
 
-/// Removes the staging files of dead writers from a directory, so that it can be removed when nothing else is in it.
+/// Removes a staging file that cannot be opened for writing, when its writer is dead.
+fn remove_unwritable(dir: &Dir, names: &StagingNames, path: &RemotePath) -> Result<(), StoreError> {
+    match open_if_dead(dir, &names.file) {
+        Ok(_held) => remove(dir, &names.file).at("remove a dead staging file", path),
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let holder = Holder {
+                who: "another process".into(),
+                ..Holder::default()
+            };
+            Err(StoreError::new(ErrorKind::Locked(holder), path))
+        }
+        Err(e) => Err(e).at("open the staging file", path),
+    }
+}
+
+/// Opens and locks a staging file only to remove it: hold what is returned until then. WOULDBLOCK: its writer lives.
+fn open_if_dead(dir: &Dir, name: &[u8]) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = open_in(dir, name, flags)?;
+    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+    let (held, found) = (
+        rustix::fs::fstat(&fd)?,
+        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
+    );
+    if (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino) {
+        Ok(fd)
+    } else {
+        Err(Errno::NOENT)
+    }
+}
+
+/// Removes what dead writers left in a directory in which there is nothing else, so that it can be removed.
+///
+/// # Errors
+/// [`ErrorKind::NotEmpty`] where there is something else, or a writer lives; then nothing is removed.
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
-    let stream = read_dir(&dir, path)?;
-    for next in stream.flatten() {
+    let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
+    let (mut held, mut names) = (Vec::new(), Vec::new());
+    for next in read_dir(&dir, path)? {
+        let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
-        if name.ends_with(b".haul-info") && name.starts_with(b".") {
-            remove(&dir, name).at("remove a dead record", path)?;
-        } else if crate::store::path::is_reserved(name) {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let dead = match open_in(&dir, name, flags) {
-                Ok(fd) => rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok(),
-                Err(Errno::LOOP) => true,
-                Err(_) => false,
-            };
-            if dead {
-                remove(&dir, name).at("remove a dead staging file", path)?;
-            }
+        if matches!(name, b"." | b"..") {
+            continue;
         }
+        if !crate::store::path::is_reserved(name) || names.len() >= MAX_DEAD {
+            return Err(not_empty());
+        }
+        if name.ends_with(b".haul") {
+            held.push(open_if_dead(&dir, name).map_err(|_| not_empty())?);
+        }
+        names.push(name.to_vec());
+    }
+    for name in names {
+        remove(&dir, &name).at("remove a dead staging file", path)?;
     }
     Ok(())
 }

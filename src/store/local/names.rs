@@ -58,7 +58,11 @@ pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<()
         Err(Errno::EXIST) => {
             let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
             match FileType::from_raw_mode(found.st_mode) {
-                FileType::Directory => Ok(()),
+                // whoever made it may not have synced its name: a transfer that was killed, or another one
+                FileType::Directory => {
+                    tree.mark_unsynced(parent);
+                    Ok(())
+                }
                 FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
                 _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),
             }

@@ -94,6 +94,15 @@ pub(super) struct LocalStaging {
     lock: Arc<Lock>,
 }
 
+impl Drop for LocalStaging {
+    /// What arrived stays for the next writer to take over; a staging file into which nothing came is no use to anybody.
+    fn drop(&mut self) {
+        if self.lock.progress.written.load(Ordering::Relaxed) == 0 {
+            self.remove();
+        }
+    }
+}
+
 impl LocalStaging {
     fn remove(&self) {
         if self.lock.still_held(&self.dir) {
@@ -176,17 +185,21 @@ impl Staging for LocalStaging {
     }
 }
 
-/// An entry of a group, as far as it has come.
-enum Staged {
-    File(Lock),
-    Link(Vec<u8>),
-}
-
+/// An entry of a group, staged and locked.
 struct Member {
     index: usize,
     dir: Arc<Dir>,
     name: Name,
-    staged: Staged,
+    lock: Lock,
+}
+
+/// What is renamed to the entry's name. A symlink cannot be locked: it is staged beside the lock, under the name of the
+/// record that files have.
+fn staged_name<'a>(entry: &NewEntry, lock: &'a Lock) -> &'a [u8] {
+    match entry.content {
+        Content::File(_) => &lock.names.file,
+        Content::Link(_) => &lock.names.record,
+    }
 }
 
 /// Stages, syncs, renames a group of small entries; then syncs each of their directories once.
@@ -200,13 +213,8 @@ pub(super) fn put_whole(
     let mut members = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         match stage_whole(tree, entry, who) {
-            Ok((dir, name, staged)) => {
-                members.push(Member {
-                    index,
-                    dir,
-                    name,
-                    staged,
-                });
+            Ok((dir, name, lock)) => {
+                members.push(Member { index, dir, name, lock });
                 results.push(Ok(String::new()));
             }
             Err(e) => results.push(Err(e)),
@@ -218,16 +226,15 @@ pub(super) fn put_whole(
             continue;
         };
         let committed = commit_whole(tree, entry, &member, durable);
-        if committed.is_err() {
-            match member.staged {
-                Staged::File(lock) => lock.discard(&member.dir),
-                Staged::Link(staged) => drop(remove(&member.dir, &staged)),
-            }
-        } else if let Some((parent, _)) = entry.path.split() {
+        if let (true, Some((parent, _))) = (committed.is_ok(), entry.path.split()) {
             let touched = parents
                 .entry(parent)
                 .or_insert_with(|| (member.dir.clone(), Vec::new()));
             touched.1.push(member.index);
+        }
+        // of a committed file the name is gone; of a symlink, and of what failed, the lock is still there
+        if committed.is_err() || matches!(entry.content, Content::Link(_)) {
+            member.lock.discard(&member.dir);
         }
         if let Some(slot) = results.get_mut(member.index) {
             *slot = committed;
@@ -248,33 +255,29 @@ pub(super) fn put_whole(
     results
 }
 
-fn stage_whole(tree: &Tree, entry: &NewEntry, who: &str) -> Result<(Arc<Dir>, Name, Staged), StoreError> {
+fn stage_whole(tree: &Tree, entry: &NewEntry, who: &str) -> Result<(Arc<Dir>, Name, Lock), StoreError> {
     let path = &entry.path;
     let (dir, name) = tree.parent(path)?;
     let lock = Lock::acquire(&dir, &name, path, who)?;
     let filled = match &entry.content {
         Content::File(bytes) => fill(&lock, (**bytes).as_ref(), entry),
-        Content::Link(_) => Ok(()),
+        Content::Link(target) => link(&dir, &lock.names.record, target, entry),
     };
-    if let Err(e) = filled {
-        lock.discard(&dir);
-        return Err(e);
+    match filled {
+        Ok(()) => Ok((dir, name, lock)),
+        Err(e) => {
+            lock.discard(&dir);
+            Err(e)
+        }
     }
-    let Content::Link(target) = &entry.content else {
-        return Ok((dir, name, Staged::File(lock)));
-    };
-    // A symlink cannot be locked. The lock was taken as for a file, so no live writer is at work; from here on
-    // the symlink under the staging name keeps others from making theirs.
-    let staged = lock.names.file.clone();
-    lock.discard(&dir);
-    retry(|| rustix::fs::symlinkat(&target[..], &*dir, &staged[..])).at("create the symlink", path)?;
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    let timed = rustix::fs::utimensat(&*dir, &staged[..], &timestamps(entry.attributes.mtime), flags);
-    if let Err(e) = timed.at("set the time", path) {
-        let _ = remove(&dir, &staged);
-        return Err(e);
-    }
-    Ok((dir, name, Staged::Link(staged)))
+}
+
+fn link(dir: &Dir, staged: &[u8], target: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
+    let path = &entry.path;
+    remove(dir, staged).at("remove a dead staging file", path)?;
+    retry(|| rustix::fs::symlinkat(target, dir, staged)).at("create the symlink", path)?;
+    let time = timestamps(entry.attributes.mtime);
+    rustix::fs::utimensat(dir, staged, &time, AtFlags::SYMLINK_NOFOLLOW).at("set the time", path)
 }
 
 fn fill(lock: &Lock, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
@@ -290,24 +293,20 @@ fn fill(lock: &Lock, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
 }
 
 fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member, durable: bool) -> Result<String, StoreError> {
-    let path = &entry.path;
-    let staged = match &member.staged {
-        Staged::File(lock) => {
-            if durable {
-                rustix::fs::fsync(&lock.file).at("fsync", path)?;
-            }
-            if !lock.still_held(&member.dir) {
-                return Err(lost_lock(path));
-            }
-            &lock.names.file
-        }
-        Staged::Link(staged) => staged,
-    };
+    let (path, lock) = (&entry.path, &member.lock);
+    let is_file = matches!(entry.content, Content::File(_));
+    if durable && is_file {
+        rustix::fs::fsync(&lock.file).at("fsync", path)?;
+    }
     check_version(tree, path, entry.if_version.as_deref())?;
-    rename(&member.dir, staged, &member.name, path)?;
-    match &member.staged {
-        Staged::File(lock) => committed_version(&lock.file, path),
-        Staged::Link(_) => Ok(stat(tree, path)?.version),
+    if !lock.still_held(&member.dir) {
+        return Err(lost_lock(path));
+    }
+    rename(&member.dir, staged_name(entry, lock), &member.name, path)?;
+    if is_file {
+        committed_version(&lock.file, path)
+    } else {
+        Ok(stat(tree, path)?.version)
     }
 }
 

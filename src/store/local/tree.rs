@@ -29,6 +29,8 @@ pub(super) struct Tree {
     links: Links,
     cache: Mutex<HashMap<RemotePath, Arc<Dir>>>,
     unsynced: Mutex<HashSet<RemotePath>>,
+    /// Held while directories are synced: who comes second must not go on before they are.
+    syncing: Mutex<()>,
 }
 
 impl Tree {
@@ -48,6 +50,7 @@ impl Tree {
             links,
             cache: Mutex::default(),
             unsynced: Mutex::default(),
+            syncing: Mutex::default(),
         }
     }
 
@@ -107,7 +110,8 @@ impl Tree {
 
     /// fsyncs every directory marked so far.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let marked = std::mem::take(&mut *lock(&self.unsynced));
+        let _one = lock(&self.syncing);
+        let marked: Vec<RemotePath> = lock(&self.unsynced).iter().cloned().collect();
         for path in marked {
             let synced = self.dir(&path).and_then(|dir| sync_dir(&dir, &path));
             if let Err(e) = synced {
@@ -116,6 +120,7 @@ impl Tree {
                     return Err(e);
                 }
             }
+            lock(&self.unsynced).remove(&path);
         }
         Ok(())
     }

@@ -1,1 +1,244 @@
-//! To come.
+//! What every store must do: plain async functions over `&dyn Store`, run here against the local directory.
+
+use haul::store::local::LocalStore;
+use haul::store::{
+    Attributes, Bytes, Content, ErrorKind, Kind, NewEntry, RemotePath, StageRequest, Store, StoreError, Time,
+};
+use std::sync::Arc;
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::parse(text.as_bytes()).unwrap()
+}
+
+fn shared(content: &[u8]) -> Bytes {
+    Arc::new(content.to_vec())
+}
+
+const ATTRIBUTES: Attributes = Attributes {
+    mtime: Time {
+        secs: 1_000_000_000,
+        nanos: 123_456_789,
+    },
+    mode: 0o640,
+};
+
+fn entry(name: &str, content: Content) -> NewEntry {
+    NewEntry {
+        path: path(name),
+        content,
+        attributes: ATTRIBUTES,
+        if_version: None,
+    }
+}
+
+fn request(who: &str) -> StageRequest {
+    StageRequest {
+        who: who.into(),
+        if_version: None,
+        durable: true,
+    }
+}
+
+async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
+    let source = store.open(&path(name)).await?;
+    let size = usize::try_from(source.stat().await?.size).unwrap();
+    source.read_at(0, vec![0; size]).await
+}
+
+/// What is put whole is there whole, with its attributes and a version.
+async fn puts_whole_entries(store: &dyn Store) {
+    let entries = vec![
+        entry("a", Content::File(shared(b"one"))),
+        entry("l", Content::Link(b"a".to_vec())),
+        entry("no/b", Content::File(shared(b"x"))),
+    ];
+    let results = store.put_whole(entries, "test", true).await;
+    assert!(results[0].is_ok() && results[1].is_ok(), "{results:?}");
+    assert_eq!(results[2].as_ref().unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(read(store, "a").await.unwrap(), b"one");
+    let stat = store.stat(&path("a")).await.unwrap();
+    assert_eq!((stat.kind, stat.size, stat.attributes), (Kind::File, 3, ATTRIBUTES));
+    assert_eq!(Ok(stat.version), results[0].as_ref().map(Clone::clone).map_err(|_| ()));
+    let link = store.stat(&path("l")).await.unwrap();
+    assert_eq!((link.kind, link.target.as_deref()), (Kind::Symlink, Some(&b"a"[..])));
+    assert_eq!(store.open(&path("l")).await.err().unwrap().kind, ErrorKind::Symlink);
+}
+
+/// A staged file is invisible until it is committed, and locked until then.
+async fn stages_and_commits(store: &dyn Store) {
+    let mut staging = store.stage(&path("big"), &request("first")).await.unwrap();
+    staging
+        .write(0, vec![shared(b"hello "), shared(b"world")])
+        .await
+        .unwrap();
+    assert_eq!(store.stat(&path("big")).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert!(
+        store
+            .list(&RemotePath::root(), &[], 100)
+            .await
+            .unwrap()
+            .entries
+            .iter()
+            .all(|e| !e.name.as_ref().unwrap().as_bytes().starts_with(b".big"))
+    );
+    match store.stage(&path("big"), &request("second")).await.err().unwrap().kind {
+        ErrorKind::Locked(holder) => assert_eq!((holder.who.as_str(), holder.written), ("first", Some(11))),
+        other => panic!("{other:?}"),
+    }
+    let whole = store
+        .put_whole(vec![entry("big", Content::File(shared(b"x")))], "third", false)
+        .await;
+    assert!(matches!(whole[0].as_ref().unwrap_err().kind, ErrorKind::Locked(_)));
+    staging.commit(11, ATTRIBUTES).await.unwrap();
+    assert_eq!(read(store, "big").await.unwrap(), b"hello world");
+}
+
+/// What is dropped, discarded or of another size than said is not committed, and the lock is free again.
+async fn gives_up_staged_files(store: &dyn Store) {
+    let mut dropped = store.stage(&path("s"), &request("a")).await.unwrap();
+    dropped
+        .write(0, vec![shared(b"left over, and longer than what comes")])
+        .await
+        .unwrap();
+    drop(dropped);
+    let mut discarded = store.stage(&path("s"), &request("b")).await.unwrap();
+    discarded.write(0, vec![shared(b"x")]).await.unwrap();
+    discarded.discard().await;
+    let mut short = store.stage(&path("s"), &request("c")).await.unwrap();
+    short.write(0, vec![shared(b"four")]).await.unwrap();
+    assert!(short.commit(5, ATTRIBUTES).await.is_err());
+    assert_eq!(store.stat(&path("s")).await.unwrap_err().kind, ErrorKind::NotFound);
+    let mut again = store.stage(&path("s"), &request("d")).await.unwrap();
+    again.write(0, vec![shared(b"wrong")]).await.unwrap();
+    again.restart().await.unwrap();
+    again.write(0, vec![shared(b"ok")]).await.unwrap();
+    again.commit(2, ATTRIBUTES).await.unwrap();
+    assert_eq!(read(store, "s").await.unwrap(), b"ok");
+}
+
+/// A version that was named must be the one that is there.
+async fn checks_versions(store: &dyn Store) {
+    let put = async |content: &[u8], version: Option<&str>| {
+        let mut new = entry("v", Content::File(shared(content)));
+        new.if_version = version.map(str::to_string);
+        store.put_whole(vec![new], "test", false).await.remove(0)
+    };
+    let first = put(b"1", Some("none")).await.unwrap();
+    assert_eq!(
+        put(b"2", Some("none")).await.unwrap_err().kind,
+        ErrorKind::VersionChanged
+    );
+    let second = put(b"2", Some(&first)).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(
+        put(b"3", Some(&first)).await.unwrap_err().kind,
+        ErrorKind::VersionChanged
+    );
+    let request = StageRequest {
+        if_version: Some(first),
+        ..request("x")
+    };
+    assert_eq!(
+        store.stage(&path("v"), &request).await.err().unwrap().kind,
+        ErrorKind::VersionChanged
+    );
+    assert_eq!(read(store, "v").await.unwrap(), b"2");
+}
+
+/// Pages cover a directory once each, whatever their size.
+async fn lists_in_pages(store: &dyn Store) {
+    store.make_dir(&path("d"), false).await.unwrap();
+    let new = (0..57)
+        .map(|i| entry(&format!("d/{i}"), Content::File(shared(b""))))
+        .collect();
+    store.put_whole(new, "test", false).await;
+    for limit in [1, 7, 57, 1000] {
+        let (mut names, mut cookie) = (Vec::new(), Vec::new());
+        loop {
+            let page = store.list(&path("d"), &cookie, limit).await.unwrap();
+            assert!(page.entries.len() <= limit);
+            names.extend(page.entries.into_iter().map(|e| e.name.unwrap()));
+            match page.next {
+                Some(next) => cookie = next,
+                None => break,
+            }
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 57, "pages of {limit}");
+    }
+    assert!(store.list(&path("d"), b"nonsense cookie", 10).await.is_err());
+    assert_eq!(
+        store.list(&path("a"), &[], 10).await.unwrap_err().kind,
+        ErrorKind::NotADirectory
+    );
+}
+
+async fn makes_removes_renames(store: &dyn Store) {
+    assert_eq!(
+        store.make_dir(&path("x/y"), false).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    store.make_dir(&path("x/y/z"), true).await.unwrap();
+    store.make_dir(&path("x/y"), true).await.unwrap();
+    assert_eq!(
+        store.make_dir(&path("x"), false).await.unwrap_err().kind,
+        ErrorKind::Exists
+    );
+    assert_eq!(
+        store.remove(&path("x"), false).await.unwrap_err().kind,
+        ErrorKind::NotEmpty
+    );
+    assert!(store.rename(&path("x"), &path("x/y/in-itself")).await.is_err());
+    store.rename(&path("x/y"), &path("moved")).await.unwrap();
+    assert_eq!(store.stat(&path("moved/z")).await.unwrap().kind, Kind::Dir);
+    store.remove(&path("moved"), true).await.unwrap();
+    store.remove(&path("x"), false).await.unwrap();
+    assert_eq!(
+        store.remove(&path("x"), false).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        store.remove(&RemotePath::root(), true).await.unwrap_err().kind,
+        ErrorKind::Denied
+    );
+    assert!(store.space(&RemotePath::root()).await.unwrap().total > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_store_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    // as requests see it, and as a transfer does
+    for (name, strict) in [("requests", false), ("transfers", true)] {
+        store.make_dir(&path(name), false).await.unwrap();
+        let sub: Arc<dyn Store> = match strict {
+            true => store.subtree(&path(name)).await.unwrap(),
+            false => Arc::new(store.rooted_at(&path(name)).unwrap()),
+        };
+        puts_whole_entries(&*sub).await;
+        stages_and_commits(&*sub).await;
+        gives_up_staged_files(&*sub).await;
+        checks_versions(&*sub).await;
+        lists_in_pages(&*sub).await;
+        makes_removes_renames(&*sub).await;
+    }
+}
+
+/// A writer whose staging file was taken away under it cannot commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_lost_its_lock_cannot_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    let mut slow = store.stage(&path("f"), &request("slow")).await.unwrap();
+    slow.write(0, vec![shared(b"slow")]).await.unwrap();
+    std::fs::remove_file(dir.path().join(".f.haul")).unwrap();
+    let mut fast = store.stage(&path("f"), &request("fast")).await.unwrap();
+    fast.write(0, vec![shared(b"fast")]).await.unwrap();
+    assert!(matches!(
+        slow.commit(4, ATTRIBUTES).await.unwrap_err().kind,
+        ErrorKind::Locked(_)
+    ));
+    fast.commit(4, ATTRIBUTES).await.unwrap();
+    assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"fast");
+}

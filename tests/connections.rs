@@ -1,1 +1,108 @@
-//! To come.
+//! The wire: what is on it, and what happens when data connections are lost.
+
+use crate::support::Server;
+use crate::support::proxy::{Proxy, Rules};
+use crate::support::tree::{bytes, sample, snapshot, write};
+
+#[test]
+fn nothing_on_the_wire_is_readable() {
+    let server = Server::start();
+    let proxy = Proxy::start(
+        server.address,
+        Rules {
+            record: true,
+            ..Rules::default()
+        },
+    );
+    let client = server.client_at(proxy.address);
+    let marker = b"a plain text that must not be seen by anybody on the way";
+    write(&client.work().join("a-name-to-hide"), &marker.repeat(100_000));
+    write(&client.work().join("small"), marker);
+    client.ok(["put", "a-name-to-hide", "small", "srv:"]);
+    client.ok(["get", "srv:small", "back"]);
+    let seen = proxy.recorded();
+    assert!(seen.len() > 5_000_000);
+    for secret in [&marker[..20], b"a-name-to-hide", b"kim"] {
+        assert!(
+            !seen.windows(secret.len()).any(|w| w == secret),
+            "{}",
+            String::from_utf8_lossy(secret)
+        );
+    }
+}
+
+#[test]
+fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
+    let server = Server::start();
+    // each of the first connections is cut somewhere else: in the attach message, in a frame, between frames
+    let cuts = vec![700, 100_000, 1_500_000, 3_000_000, 2_000, 5_000_000, 250_000, 4_000_000];
+    let proxy = Proxy::start(
+        server.address,
+        Rules {
+            cuts,
+            ..Rules::default()
+        },
+    );
+    let client = server.client_at(proxy.address);
+    sample(&client.work().join("tree"));
+    write(&client.work().join("tree/big"), &bytes(5, (40 << 20) + 17));
+    client.ok(["put", "-r", "tree", "srv:"]);
+    assert_eq!(
+        snapshot(&client.work().join("tree")),
+        snapshot(&server.root.join("tree"))
+    );
+    assert!(
+        proxy.cut() >= 4 && proxy.data_connections() > 4,
+        "{} {}",
+        proxy.cut(),
+        proxy.data_connections()
+    );
+    let proxy = Proxy::start(
+        server.address,
+        Rules {
+            cuts: vec![900_000, 2_000_000, 100, 4_000_000, 50_000],
+            ..Rules::default()
+        },
+    );
+    let client = server.client_at(proxy.address);
+    client.ok(["get", "-r", "srv:tree", "back"]);
+    assert_eq!(
+        snapshot(&client.work().join("back")),
+        snapshot(&server.root.join("tree"))
+    );
+    assert!(proxy.cut() >= 3);
+}
+
+#[test]
+fn with_no_data_connection_at_all_the_client_gives_up_with_a_reason() {
+    let server = Server::start();
+    let proxy = Proxy::start(
+        server.address,
+        Rules {
+            no_data: true,
+            ..Rules::default()
+        },
+    );
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("f"), b"x");
+    client.ok(["ls", "srv:"]);
+    client.run(["put", "f", "srv:"]).failed(4, &["srv:", "connection"]);
+    assert!(!server.root.join("f").exists());
+}
+
+#[test]
+fn sessions_are_limited_and_the_refused_one_is_told() {
+    let server = Server::with(&["--max-sessions", "1"]);
+    let client = server.client();
+    let mut stream = client.command(["put", "-", "srv:held"]);
+    let mut held = stream
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::support::until("the stream is staged", || server.root.join(".held.haul").exists());
+    client.run(["ls", "srv:"]).failed(4, &["no room", "try again later"]);
+    drop(held.stdin.take());
+    assert!(crate::support::wait(&mut held).success());
+    crate::support::until("the session has ended", || client.run(["ls", "srv:"]).code == 0);
+}

@@ -1,1 +1,530 @@
-//! To come.
+//! Clients that speak the protocol wrongly: the server refuses, stays up, and disturbs nobody else.
+
+use crate::support::Server;
+use crate::support::script::{SESSION, ScriptedClient};
+use crate::support::tree::{bytes, write};
+use haul::chunk::digest::whole_digest;
+use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
+use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
+use prost::Message;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// The server still serves others.
+fn still_serves(server: &Server) {
+    server.client().ok(["ls", "srv:"]);
+}
+
+fn put(transfer: u32, destination: &[u8]) -> request::Body {
+    request::Body::Put(proto::Put {
+        transfer,
+        destination: destination.to_vec(),
+        directory: false,
+        names: vec![b"f".to_vec()],
+        options: Some(proto::Options {
+            no_fsync: true,
+            recursive: true,
+            ..Default::default()
+        }),
+    })
+}
+
+fn offer(number: u64, parent: u64, name: &[u8], kind: proto::Kind, size: u64) -> proto::Offer {
+    proto::Offer {
+        number,
+        parent,
+        name: name.to_vec(),
+        kind: kind.into(),
+        size,
+        mode: 0o755,
+        ..Default::default()
+    }
+}
+
+fn offers(offers: Vec<proto::Offer>) -> transfer_message::Body {
+    transfer_message::Body::Offers(proto::Offers { offers })
+}
+
+/// Waits for the end of a transfer, or of the session.
+async fn ended(client: &mut ScriptedClient) -> Option<u32> {
+    loop {
+        match client.receive().await? {
+            Body::Transfer(proto::TransferMessage {
+                body: Some(transfer_message::Body::Cancel(cancel)),
+                ..
+            }) => return Some(cancel.code),
+            Body::Transfer(proto::TransferMessage {
+                body: Some(transfer_message::Body::Finished(_)),
+                ..
+            }) => return Some(0),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
+    let server = Server::start();
+    write(&server.dir.path().join("outside/f"), b"precious");
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let mut number = 1;
+    for path in [
+        &b"../outside"[..],
+        b"a/../../outside",
+        b"..",
+        b"//etc",
+        b"a//b",
+        b"a\0b",
+        b".x.haul",
+        &[b'n'; 300],
+    ] {
+        let path = path.to_vec();
+        let bodies = [
+            request::Body::Stat(proto::Stat {
+                path: path.clone(),
+                hash: true,
+            }),
+            request::Body::List(proto::List {
+                path: path.clone(),
+                ..Default::default()
+            }),
+            request::Body::MakeDirectory(proto::MakeDirectory {
+                path: path.clone(),
+                parents: true,
+            }),
+            request::Body::Remove(proto::Remove {
+                path: path.clone(),
+                recursive: true,
+            }),
+            request::Body::Rename(proto::Rename {
+                from: path.clone(),
+                to: b"x".to_vec(),
+            }),
+            request::Body::Rename(proto::Rename {
+                from: b"x".to_vec(),
+                to: path.clone(),
+            }),
+            request::Body::Space(proto::Space { path: path.clone() }),
+            request::Body::ChangeDirectory(proto::ChangeDirectory { path: path.clone() }),
+            put(number as u32 + 1, &path),
+        ];
+        for body in bodies {
+            number += 1;
+            let reply = client.ask(number, body.clone()).await.unwrap();
+            assert_eq!(reply.code, 553, "{body:?}: {reply:?}");
+        }
+    }
+    assert_eq!(std::fs::read(server.dir.path().join("outside/f")).unwrap(), b"precious");
+    assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offered_names_that_are_none_end_the_transfer() {
+    let server = Server::start();
+    for name in [&b".."[..], b"a/b", b"/etc", b"", b".", b"a\0"] {
+        let mut client = ScriptedClient::connect(&server).await;
+        client.login().await;
+        assert_eq!(client.ask(2, put(1, b"t")).await.unwrap().code, 150);
+        let dir = offer(1, 0, b"", proto::Kind::Dir, 0);
+        let bad = offer(2, 1, name, proto::Kind::Symlink, 0);
+        client.transfer(1, offers(vec![dir, bad])).await;
+        assert_eq!(ended(&mut client).await, Some(500), "{name:?}");
+    }
+    // what was not asked for, numbers that go back, directories that are not open, too many at once
+    let file = |n, parent| offer(n, parent, b"x", proto::Kind::File, 1);
+    let nonsense = [
+        vec![proto::Offer {
+            source: 7,
+            ..offer(1, 0, b"", proto::Kind::File, 1)
+        }],
+        vec![offer(5, 0, b"", proto::Kind::Dir, 0), file(5, 5)],
+        vec![file(1, 9)],
+        vec![proto::Offer {
+            closes: true,
+            number: 3,
+            ..Default::default()
+        }],
+        vec![proto::Offer {
+            mtime_nanos: u32::MAX,
+            ..offer(1, 0, b"", proto::Kind::File, 1)
+        }],
+        vec![proto::Offer {
+            hash: vec![1],
+            ..offer(1, 0, b"", proto::Kind::File, 1)
+        }],
+        std::iter::once(offer(1, 0, b"", proto::Kind::Dir, 0))
+            .chain((2..5000).map(|n| file(n, 1)))
+            .collect(),
+    ];
+    for batch in nonsense {
+        let mut client = ScriptedClient::connect(&server).await;
+        client.login().await;
+        assert_eq!(client.ask(2, put(1, b"t2")).await.unwrap().code, 150);
+        let shown = format!("{:?}", &batch[..1]);
+        client.transfer(1, offers(batch)).await;
+        assert_eq!(ended(&mut client).await, Some(500), "{shown}");
+    }
+    still_serves(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_wrong_proofs_get_nothing() {
+    let server = Server::start();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    assert_eq!(client.ask(2, put(1, b"f")).await.unwrap().code, 150);
+    client
+        .transfer(1, offers(vec![offer(1, 0, b"", proto::Kind::File, 3)]))
+        .await;
+
+    let right = client.attach(1);
+    let mut wrong = right;
+    wrong.proof[0] ^= 1;
+    assert!(client.data(&wrong).await.is_none(), "a wrong proof");
+    assert!(
+        client.data(&Attach { n: 2, ..right }).await.is_none(),
+        "a proof for another number"
+    );
+    assert!(client.data(&right).await.is_some());
+    assert!(client.data(&right).await.is_none(), "a replayed proof");
+
+    // data frames without any proof
+    let (mut reader, mut writer) = client.data_unattached().await;
+    let header = FrameHeader {
+        kind: FrameKind::Whole,
+        transfer: 1,
+        number: 1,
+        length: 3,
+        digest: whole_digest(b"bad"),
+        ..FrameHeader::bare(FrameKind::Whole)
+    };
+    let _ = writer.write(&header, b"bad").await;
+    let _ = writer.flush().await;
+    assert!(!matches!(reader.next().await, Ok(Some(_))));
+
+    // the transfer under way was not disturbed
+    let (_reader, mut writer) = client.data(&client.attach(3)).await.unwrap();
+    let header = FrameHeader {
+        digest: whole_digest(b"yes"),
+        ..header
+    };
+    writer.write(&header, b"yes").await.unwrap();
+    writer.flush().await.unwrap();
+    client
+        .transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
+        .await;
+    assert_eq!(ended(&mut client).await, Some(0));
+    assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"yes");
+
+    // after the logout the session's proofs are worth nothing
+    assert_eq!(
+        client.ask(3, request::Body::Quit(proto::Quit {})).await.unwrap().code,
+        221
+    );
+    assert!(client.receive().await.is_none());
+    assert!(client.data(&client.attach(4)).await.is_none());
+    still_serves(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_lie_never_make_a_file() {
+    let server = Server::start();
+    write(&server.root.join("f"), b"old");
+    let mib = bytes(1, 1 << 20);
+    let chunk = |offset: u64, digest: [u8; 32], length: usize| FrameHeader {
+        kind: FrameKind::Chunk,
+        transfer: 1,
+        number: 1,
+        offset,
+        length: length as u32,
+        digest,
+        ..FrameHeader::bare(FrameKind::Chunk)
+    };
+    let good = haul::chunk::digest::chunk_digest(0, &mib);
+    let seal = FrameHeader {
+        kind: FrameKind::Seal,
+        ..chunk(2 << 20, [9; 32], 0)
+    };
+    let cases: Vec<(&str, Vec<(FrameHeader, &[u8])>)> = vec![
+        ("a damaged chunk", vec![(chunk(0, [1; 32], 1 << 20), &mib)]),
+        (
+            "a chunk after the end",
+            vec![
+                (
+                    chunk(8 << 20, haul::chunk::digest::chunk_digest(8 << 20, &mib[..5]), 5),
+                    &mib[..5],
+                ),
+                (
+                    chunk(9 << 20, haul::chunk::digest::chunk_digest(9 << 20, &mib), 1 << 20),
+                    &mib,
+                ),
+            ],
+        ),
+        (
+            "a wrong root",
+            vec![
+                (chunk(0, good, 1 << 20), &mib),
+                (
+                    chunk(1 << 20, haul::chunk::digest::chunk_digest(1 << 20, &mib), 1 << 20),
+                    &mib,
+                ),
+                (seal, &[]),
+            ],
+        ),
+        (
+            "a seal too early",
+            vec![
+                (
+                    chunk(1 << 20, haul::chunk::digest::chunk_digest(1 << 20, &mib), 1 << 20),
+                    &mib,
+                ),
+                (FrameHeader { offset: 1, ..seal }, &[]),
+            ],
+        ),
+    ];
+    for (what, frames) in cases {
+        let mut client = ScriptedClient::connect(&server).await;
+        client.login().await;
+        assert_eq!(client.ask(2, put(1, b"f")).await.unwrap().code, 150);
+        client
+            .transfer(1, offers(vec![offer(1, 0, b"", proto::Kind::File, 2 << 20)]))
+            .await;
+        wanted(&mut client).await;
+        let (_reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
+        for (header, payload) in frames {
+            writer.write(&header, payload).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        let result = result(&mut client).await;
+        assert_eq!(
+            (result.outcome, result.code),
+            (proto::Outcome::Failed.into(), 500),
+            "{what}: {result:?}"
+        );
+        assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"old", "{what}");
+    }
+    still_serves(&server);
+}
+
+async fn wanted(client: &mut ScriptedClient) {
+    loop {
+        if let Some(Body::Transfer(proto::TransferMessage {
+            body: Some(transfer_message::Body::Wants(_)),
+            ..
+        })) = client.receive().await
+        {
+            return;
+        }
+    }
+}
+
+async fn result(client: &mut ScriptedClient) -> proto::Result {
+    loop {
+        if let Some(Body::Transfer(proto::TransferMessage {
+            body: Some(transfer_message::Body::Results(results)),
+            ..
+        })) = client.receive().await
+        {
+            return results.results[0].clone();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_withholds_a_chunk_cannot_fill_the_memory() {
+    let server = Server::start();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    assert_eq!(client.ask(2, put(1, b"f")).await.unwrap().code, 150);
+    client
+        .transfer(1, offers(vec![offer(1, 0, b"", proto::Kind::File, 1 << 40)]))
+        .await;
+    wanted(&mut client).await;
+    let (mut reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
+    let mib = bytes(1, 1 << 20);
+    // chunk 0 never comes; the window is 16 MiB
+    let mut sent = 0_u64;
+    for i in 1..200_u64 {
+        let header = FrameHeader {
+            kind: FrameKind::Chunk,
+            transfer: 1,
+            number: 1,
+            offset: i << 20,
+            length: 1 << 20,
+            digest: haul::chunk::digest::chunk_digest(i << 20, &mib),
+            ..FrameHeader::bare(FrameKind::Chunk)
+        };
+        if writer.write(&header, &mib).await.is_err() || writer.flush().await.is_err() {
+            break;
+        }
+        sent = i;
+    }
+    assert!(sent < 199, "all was taken");
+    assert!(!matches!(reader.next().await, Ok(Some(_))));
+    assert!(
+        client.receive().await.is_none() || ended(&mut client).await.is_none(),
+        "the session is over"
+    );
+    still_serves(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_and_headers_are_bounded() {
+    let server = Server::start();
+    for raw in [&[0xff; 4][..], &[0, 0x10, 0, 1], &[0, 0, 0, 3, 0xff, 0xff, 0xff]] {
+        let mut client = ScriptedClient::connect(&server).await;
+        client.raw(raw).await;
+        assert!(client.receive().await.is_none(), "before the login: {raw:?}");
+        let mut client = ScriptedClient::connect(&server).await;
+        client.login().await;
+        client.raw(raw).await;
+        assert!(client.receive().await.is_none(), "after the login: {raw:?}");
+    }
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let (mut reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
+    let mut header = FrameHeader::bare(FrameKind::Goodbye).encode();
+    header[0] = 77;
+    let _ = writer.write_raw(&header).await;
+    assert!(!matches!(reader.next().await, Ok(Some(_))));
+    still_serves(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_cut_at_every_length_is_survived() {
+    let server = Server::start();
+    let message = proto::ControlMessage {
+        body: Some(Body::Request(proto::Request {
+            number: 2,
+            body: Some(put(9, b"some/where")),
+        })),
+    };
+    let whole = message.encode_to_vec();
+    for n in (0..whole.len()).step_by(5) {
+        let mut client = ScriptedClient::connect(&server).await;
+        client.login().await;
+        let mut bytes = (n as u32).to_be_bytes().to_vec();
+        bytes.extend(&whole[..n]);
+        client.raw(&bytes).await;
+        // it is answered, or the session ends; the next one gets in only when this one is gone
+        client.ask(99, request::Body::Quit(proto::Quit {})).await;
+        while client.receive().await.is_some() {}
+    }
+    still_serves(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_requests_get_502_and_repeated_ones_the_first_answer() {
+    let server = Server::start();
+    let mut client = ScriptedClient::connect(&server).await;
+    // before the login
+    client.raw(&[0, 0, 0, 6, 0x0a, 0x04, 0x08, 0x01, 0xfa, 0x01]).await;
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    // field 31 of Request, which does not exist
+    let mut request = proto::Request { number: 2, body: None }.encode_to_vec();
+    request.extend([0xfa, 0x01, 0x02, 0x08, 0x01]);
+    let mut message = vec![0x0a, request.len() as u8];
+    message.extend(request);
+    let mut framed = (message.len() as u32).to_be_bytes().to_vec();
+    framed.extend(message);
+    client.raw(&framed).await;
+    match client.receive().await {
+        Some(Body::Reply(reply)) => assert_eq!((reply.number, reply.code), (2, 502)),
+        other => panic!("{other:?}"),
+    }
+    let mkdir = || {
+        request::Body::MakeDirectory(proto::MakeDirectory {
+            path: b"d".to_vec(),
+            parents: false,
+        })
+    };
+    assert_eq!(client.ask(3, mkdir()).await.unwrap().code, 250);
+    assert_eq!(
+        client.ask(3, mkdir()).await.unwrap().code,
+        250,
+        "the same request again"
+    );
+    assert_eq!(client.ask(4, mkdir()).await.unwrap().code, 555, "another one");
+    let cd = request::Body::ChangeDirectory(proto::ChangeDirectory { path: b"d".to_vec() });
+    assert_eq!(client.ask(5, cd).await.unwrap().code, 250);
+    assert_eq!(
+        client.ask(6, mkdir()).await.unwrap().code,
+        250,
+        "relative to the working directory"
+    );
+    assert!(server.root.join("d/d").is_dir());
+    // a second login, a reply from a client
+    let login = proto::Login {
+        session: SESSION.to_vec(),
+        ..Default::default()
+    };
+    assert_eq!(client.ask(7, request::Body::Login(login)).await.unwrap().code, 503);
+    client.send(Body::Reply(proto::Reply::default())).await;
+    assert!(client.receive().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_done_before_the_login() {
+    let server = Server::start();
+    let mut client = ScriptedClient::connect(&server).await;
+    for (number, body) in [
+        (
+            1,
+            request::Body::MakeDirectory(proto::MakeDirectory {
+                path: b"d".to_vec(),
+                parents: false,
+            }),
+        ),
+        (2, put(1, b"f")),
+        (3, request::Body::List(proto::List::default())),
+    ] {
+        assert_eq!(client.ask(number, body).await.unwrap().code, 530);
+    }
+    assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
+    // three wrong logins are enough for one connection
+    for number in 4..=6 {
+        let login = proto::Login {
+            session: SESSION.to_vec(),
+            user: "nobody".into(),
+            ..Default::default()
+        };
+        let reply = client.ask(number, request::Body::Login(login)).await.unwrap();
+        assert_eq!(reply.code, 530);
+    }
+    assert!(client.receive().await.is_none());
+}
+
+/// TLS with something wrong about it is closed before a request is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tls_13_with_our_alpn() {
+    use haul::net::tls::{Pin, client_config, server_name};
+    let server = Server::start();
+    for alpn in [&b"h2"[..], b"haul/2", b""] {
+        let config = client_config(alpn, &Pin::new(None), None).unwrap();
+        let mut config = (*config).clone();
+        if alpn.is_empty() {
+            config.alpn_protocols.clear();
+        }
+        let tcp = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        assert!(connector.connect(server_name(), tcp).await.is_err(), "{alpn:?}");
+    }
+    // a ClientHello of TLS 1.2, plain text, and nothing at all
+    let mut hello = vec![0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x2f, 1, 0]);
+    for bytes in [&hello[..], b"GET / HTTP/1.1\r\n\r\n", b"STARTTLS\r\n"] {
+        let mut tcp = TcpStream::connect(server.address).unwrap();
+        tcp.write_all(bytes).unwrap();
+        tcp.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let _ = tcp.read_to_end(&mut answer);
+        assert!(
+            answer.first().is_none_or(|kind| *kind == 0x15),
+            "an alert at most: {answer:?}"
+        );
+    }
+    still_serves(&server);
+}

@@ -1,1 +1,398 @@
-//! To come.
+//! Servers that speak the protocol wrongly: the client fails with the right code and writes nothing it should not.
+
+use crate::support::script::{Scripted, ScriptedServer};
+use crate::support::tree::write;
+use crate::support::{Client, Ended};
+use haul::auth::Identity;
+use haul::chunk::digest::{chunk_digest, whole_digest};
+use haul::net::wire::frame::{FrameHeader, FrameKind};
+use haul::net::wire::proto::{self, request, transfer_message};
+
+/// Runs a command while the script plays the server.
+async fn against<F: Future<Output = ()>>(client: &Client, arguments: &[&str], script: F) -> Ended {
+    let (arguments, mut command) = (
+        arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        client.command([""; 0]),
+    );
+    command.args(arguments);
+    let running = tokio::task::spawn_blocking(move || crate::support::run_with(command, b""));
+    let output = tokio::select! {
+        output = running => output.unwrap(),
+        () = async { script.await; std::future::pending::<()>().await } => unreachable!(),
+    };
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        bytes: output.stdout,
+    }
+}
+
+async fn get_started(server: &ScriptedServer) -> Scripted {
+    let mut client = server.logged_in().await;
+    let (number, body) = client.request().await;
+    assert!(matches!(body, request::Body::Get(_)), "{body:?}");
+    client.reply(number, 150, None).await;
+    client
+}
+
+fn offer(number: u64, parent: u64, name: &[u8], kind: proto::Kind) -> proto::Offer {
+    proto::Offer {
+        number,
+        parent,
+        name: name.to_vec(),
+        kind: kind.into(),
+        size: 4,
+        mode: 0o755,
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_not_asked_for_are_refused() {
+    let dir = |number| offer(number, 0, b"", proto::Kind::Dir);
+    let cases = [
+        (
+            "another source",
+            vec![proto::Offer {
+                source: 1,
+                ..offer(1, 0, b"", proto::Kind::File)
+            }],
+        ),
+        (
+            "a name for the source itself",
+            vec![offer(1, 0, b"evil", proto::Kind::File)],
+        ),
+        ("dots", vec![dir(1), offer(2, 1, b"..", proto::Kind::Dir)]),
+        ("a path", vec![dir(1), offer(2, 1, b"../evil", proto::Kind::File)]),
+        (
+            "an absolute path",
+            vec![dir(1), offer(2, 1, b"/tmp/evil", proto::Kind::File)],
+        ),
+    ];
+    for (what, offers) in cases {
+        let server = ScriptedServer::start().await;
+        let client = server.client();
+        let ended = against(&client, &["get", "-r", &server.url("asked"), "got"], async {
+            let mut peer = get_started(&server).await;
+            peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers }))
+                .await;
+            while peer.message().await.is_some() {}
+        })
+        .await;
+        ended.failed(1, &["broke the protocol"]);
+        let found: Vec<_> = walkdir::WalkDir::new(client.dir.path())
+            .into_iter()
+            .flatten()
+            .map(|e| e.path().to_path_buf())
+            .collect();
+        assert!(!found.iter().any(|p| p.ends_with("evil")), "{what}: {found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_do_not_go_through_symlinks_that_the_server_sent() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    write(&client.work().join("home/keep"), b"x");
+    let ended = against(&client, &["get", "-r", &server.url("asked"), "got"], async {
+        let mut peer = get_started(&server).await;
+        let link = proto::Offer {
+            target: b"../home".to_vec(),
+            ..offer(2, 1, b"x", proto::Kind::Symlink)
+        };
+        let first = vec![offer(1, 0, b"", proto::Kind::Dir), link];
+        peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers: first }))
+            .await;
+        // the symlink is there: now a directory of the same name, and a file in it
+        while !matches!(peer.message().await, Some(transfer_message::Body::Results(_)) | None) {}
+        let second = vec![
+            offer(3, 1, b"x", proto::Kind::Dir),
+            offer(4, 3, b"authorized_keys", proto::Kind::File),
+        ];
+        peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers: second }))
+            .await;
+        let closes = |number| proto::Offer {
+            number,
+            closes: true,
+            ..Default::default()
+        };
+        peer.transfer(
+            1,
+            transfer_message::Body::Offers(proto::Offers {
+                offers: vec![closes(3), closes(1)],
+            }),
+        )
+        .await;
+        peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
+            .await;
+        while peer.message().await.is_some() {}
+    })
+    .await;
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.err.contains("symlink"), "{ended:?}");
+    assert!(!client.work().join("home/authorized_keys").exists());
+}
+
+/// A whole frame for file 1 of transfer 1.
+fn frame(payload: &[u8]) -> FrameHeader {
+    FrameHeader {
+        kind: FrameKind::Whole,
+        transfer: 1,
+        number: 1,
+        length: payload.len() as u32,
+        digest: whole_digest(payload),
+        ..FrameHeader::bare(FrameKind::Whole)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_is_never_the_end_of_a_file() {
+    for cut_after in [0_u64, 1, 2] {
+        let server = ScriptedServer::start().await;
+        let client = server.client();
+        write(&client.work().join("got"), b"old");
+        let ended = against(
+            &client,
+            &["get", "--connections", "1", &server.url("asked"), "got"],
+            async {
+                let mut peer = get_started(&server).await;
+                let (_reader, mut writer) = server.accept_data(None).await.unwrap();
+                let big = proto::Offer {
+                    size: 3 << 20,
+                    ..offer(1, 0, b"", proto::Kind::File)
+                };
+                peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers: vec![big] }))
+                    .await;
+                while !matches!(peer.message().await, Some(transfer_message::Body::Wants(_)) | None) {}
+                let mib = vec![7; 1 << 20];
+                for i in 0..cut_after {
+                    let header = FrameHeader {
+                        kind: FrameKind::Chunk,
+                        offset: i << 20,
+                        digest: chunk_digest(i << 20, &mib),
+                        ..frame(&mib)
+                    };
+                    writer.write(&header, &mib).await.unwrap();
+                }
+                writer.flush().await.unwrap();
+                // gone without close_notify, with everything else
+            },
+        )
+        .await;
+        assert_eq!(ended.code, 4, "{cut_after}: {ended:?}");
+        assert_eq!(std::fs::read(client.work().join("got")).unwrap(), b"old");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_content_is_refused() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    let ended = against(
+        &client,
+        &["get", "--connections", "1", &server.url("asked"), "got"],
+        async {
+            let mut peer = get_started(&server).await;
+            let (_reader, mut writer) = server.accept_data(None).await.unwrap();
+            peer.transfer(
+                1,
+                transfer_message::Body::Offers(proto::Offers {
+                    offers: vec![offer(1, 0, b"", proto::Kind::File)],
+                }),
+            )
+            .await;
+            while !matches!(peer.message().await, Some(transfer_message::Body::Wants(_)) | None) {}
+            writer
+                .write(
+                    &FrameHeader {
+                        digest: [0; 32],
+                        ..frame(b"evil")
+                    },
+                    b"evil",
+                )
+                .await
+                .unwrap();
+            writer.flush().await.unwrap();
+            peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
+                .await;
+            while peer.message().await.is_some() {}
+        },
+    )
+    .await;
+    ended.failed(1, &["got", "not what its header says"]);
+    assert!(!client.work().join("got").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_connection_with_another_key_ends_it_all() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    write(&client.work().join("secret"), b"x");
+    let other = tempfile::tempdir().unwrap();
+    let other = Identity::load_or_create(&other.path().join("key")).unwrap();
+    let ended = against(&client, &["put", "secret", &server.url("x")], async {
+        let mut peer = server.logged_in().await;
+        let (number, _) = peer.request().await;
+        peer.reply(number, 150, None).await;
+        assert!(server.accept_data(Some(&other)).await.is_none(), "the client went on");
+        while peer.message().await.is_some() {}
+    })
+    .await;
+    ended.failed(6, &["not the pinned"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_key_fails_before_a_login_is_sent() {
+    let (server, impostor) = (ScriptedServer::start().await, ScriptedServer::start().await);
+    let client = server.client();
+    let known = std::fs::read_to_string(client.config().join("known_servers")).unwrap();
+    let moved = known.replace(&server.address.port().to_string(), &impostor.address.port().to_string());
+    std::fs::write(client.config().join("known_servers"), moved).unwrap();
+    let asked = tokio::spawn(async move {
+        let url = impostor.url("");
+        let accept = tokio::spawn(async move { impostor.try_accept().await });
+        (url, accept)
+    });
+    let (url, accept) = asked.await.unwrap();
+    let ended = against(&client, &["ls", &url], async {}).await;
+    ended.failed(6, &["not the pinned", "known_servers"]);
+    assert!(!accept.await.unwrap(), "the handshake was completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_codes_and_evil_texts_are_survived() {
+    for (code, exit) in [(299, 1), (599, 1), (0, 1), (u32::MAX, 1), (550, 8)] {
+        let server = ScriptedServer::start().await;
+        let client = server.client();
+        let ended = against(&client, &["stat", &server.url("x")], async {
+            let mut peer = server.logged_in().await;
+            let (number, _) = peer.request().await;
+            let text = "\x1b[31mred\r\n\u{202e}".to_string();
+            peer.send(proto::control_message::Body::Reply(proto::Reply {
+                number,
+                code,
+                text,
+                body: None,
+            }))
+            .await;
+            let _ = peer.message().await;
+        })
+        .await;
+        assert_eq!(ended.code, exit, "{code}: {ended:?}");
+        assert!(
+            !ended.err.contains('\x1b') && !ended.err.contains('\u{202e}'),
+            "{ended:?}"
+        );
+        assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_vanishes_after_the_listing_fails_alone() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    write(&client.work().join("t/gone"), b"1234");
+    let ended = against(
+        &client,
+        &["put", "-r", "--connections", "1", "t", &server.url("x")],
+        async {
+            let mut peer = server.logged_in().await;
+            let (number, _) = peer.request().await;
+            peer.reply(number, 150, None).await;
+            let (mut file, mut ended) = (0, false);
+            let mut dirs = Vec::new();
+            while file == 0 || !ended {
+                match peer.message().await {
+                    Some(transfer_message::Body::Offers(offers)) => {
+                        for offer in offers.offers.iter().filter(|o| !o.closes) {
+                            if offer.kind == i32::from(proto::Kind::File) {
+                                file = offer.number
+                            } else {
+                                dirs.push(offer.number)
+                            }
+                        }
+                    }
+                    Some(transfer_message::Body::End(_)) => ended = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+            std::fs::remove_file(client.work().join("t/gone")).unwrap();
+            let wants = vec![proto::Want {
+                number: file,
+                offset: 0,
+            }];
+            peer.transfer(1, transfer_message::Body::Wants(proto::Wants { wants }))
+                .await;
+            match peer.message().await {
+                Some(transfer_message::Body::Withdrawals(list)) => {
+                    assert_eq!((list.withdrawals[0].number, list.withdrawals[0].code), (file, 550))
+                }
+                other => panic!("{other:?}"),
+            }
+            let settled = |number, outcome: proto::Outcome| proto::Result {
+                number,
+                outcome: outcome.into(),
+                code: 550,
+                ..Default::default()
+            };
+            let mut results = vec![settled(file, proto::Outcome::Failed)];
+            results.extend(dirs.into_iter().map(|n| settled(n, proto::Outcome::Committed)));
+            peer.transfer(1, transfer_message::Body::Results(proto::Results { results }))
+                .await;
+            peer.transfer(1, transfer_message::Body::Finished(proto::Finished {}))
+                .await;
+            let _ = peer.message().await;
+        },
+    )
+    .await;
+    ended.failed(3, &["t/gone", "no such file"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_settles_or_wants_nonsense_is_refused() {
+    let nonsense = [
+        transfer_message::Body::Wants(proto::Wants {
+            wants: vec![proto::Want { number: 99, offset: 0 }],
+        }),
+        transfer_message::Body::Wants(proto::Wants {
+            wants: vec![proto::Want {
+                number: 1,
+                offset: u64::MAX,
+            }],
+        }),
+        transfer_message::Body::Results(proto::Results {
+            results: vec![proto::Result {
+                number: 99,
+                outcome: 1,
+                ..Default::default()
+            }],
+        }),
+        transfer_message::Body::Results(proto::Results {
+            results: vec![proto::Result {
+                number: 1,
+                outcome: 77,
+                ..Default::default()
+            }],
+        }),
+        transfer_message::Body::Finished(proto::Finished {}),
+        transfer_message::Body::Offers(proto::Offers::default()),
+    ];
+    for body in nonsense {
+        let server = ScriptedServer::start().await;
+        let client = server.client();
+        write(&client.work().join("f"), b"x");
+        let shown = format!("{body:?}");
+        let ended = against(&client, &["put", "--connections", "1", "f", &server.url("x")], async {
+            let mut peer = server.logged_in().await;
+            let (number, _) = peer.request().await;
+            peer.reply(number, 150, None).await;
+            while !matches!(peer.message().await, Some(transfer_message::Body::End(_)) | None) {}
+            peer.transfer(1, body).await;
+            while peer.message().await.is_some() {}
+        })
+        .await;
+        assert_eq!(ended.code, 1, "{shown}: {ended:?}");
+        assert!(ended.err.contains("broke the protocol"), "{shown}: {ended:?}");
+    }
+}

@@ -90,11 +90,10 @@ async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) 
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
     let (mut entry, _) = client.stat(&top, false).await.map_err(about)?;
-    if entry.kind == Kind::Symlink && !args.long {
-        // a link to a directory lists that, as with ls
-        if client.list(&top, Vec::new()).await.is_ok() {
-            entry.kind = Kind::Dir;
-        }
+    // a link to a directory lists that, as with ls
+    let follows = entry.kind == Kind::Symlink && !args.long;
+    if remote.directory || (follows && client.list(&top, Vec::new()).await.is_ok()) {
+        entry.kind = Kind::Dir;
     }
     if entry.kind != Kind::Dir {
         return print(args, &entry, &top, &top);

@@ -194,6 +194,16 @@ impl ScriptedServer {
         }
     }
 
+    /// True when a client completes the handshake.
+    pub async fn try_accept(&self) -> bool {
+        let (tcp, _) = self.listener.accept().await.unwrap();
+        let config = tls::server_config(ALPN_CONTROL, &self.identity).unwrap();
+        match tokio_rustls::TlsAcceptor::from(config).accept(tcp).await {
+            Ok(mut tls) => read_message(&mut tls).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Accepts a client and logs it in.
     pub async fn logged_in(&self) -> Scripted {
         let mut client = self.accept().await;

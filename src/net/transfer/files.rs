@@ -66,7 +66,8 @@ pub(super) struct Grouped {
     number: u64,
     entry: NewEntry,
     hash: Option<Digest>,
-    payload: usize,
+    /// Bytes that came for it in a frame; none for a symlink, which has no frame.
+    payload: Option<usize>,
     deadline: Option<Instant>,
 }
 
@@ -143,7 +144,7 @@ impl Files {
         } = candidate;
         if kind == Kind::Symlink {
             let content = Content::Link(target);
-            self.gather(number, path, content, attributes, None, 0);
+            self.gather(number, path, content, attributes, None, None);
             return false;
         }
         match (size, &self.target) {
@@ -206,7 +207,7 @@ impl Files {
         content: Content,
         attributes: Attributes,
         hash: Option<Digest>,
-        payload: usize,
+        payload: Option<usize>,
     ) {
         let entry = NewEntry {
             path,
@@ -283,7 +284,7 @@ impl Files {
                     content,
                     small.attributes,
                     Some(header.digest),
-                    length,
+                    Some(length),
                 );
                 Ok(Vec::new())
             }
@@ -551,8 +552,12 @@ impl Files {
 
     fn group_ended(&mut self, member: Grouped, result: Result<String, StoreError>, seat: &Seat) -> Option<FileEvent> {
         let number = member.number;
+        let again = result.as_ref().is_err_and(is_locked) && member.deadline.is_some_and(|d| Instant::now() < d);
+        if let (false, Some(payload)) = (again, member.payload) {
+            seat.done(payload);
+        }
         match result {
-            Err(e) if is_locked(&e) && member.deadline.is_some_and(|d| Instant::now() < d) => {
+            Err(_) if again => {
                 let jobs = self.jobs.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -560,17 +565,13 @@ impl Files {
                 });
                 None
             }
-            Err(e) => {
-                seat.done(member.payload);
-                Some(FileEvent::Failed {
-                    number,
-                    code: code_of(&e.kind),
-                    text: e.describe(),
-                })
-            }
+            Err(e) => Some(FileEvent::Failed {
+                number,
+                code: code_of(&e.kind),
+                text: e.describe(),
+            }),
             Ok(version) => {
-                seat.done(member.payload);
-                let (hash, size) = (member.hash, member.payload as u64);
+                let (hash, size) = (member.hash, member.payload.unwrap_or(0) as u64);
                 Some(FileEvent::Committed {
                     number,
                     hash,

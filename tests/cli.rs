@@ -99,7 +99,7 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
         .failed(1, &["srv:dir/x/y", "not a directory"]);
     let over = client.run(["put", "-r", "d", "srv:dir/x"]);
     assert!(
-        over.code == 1 && over.err.contains("haul: d: not a directory"),
+        over.code == 1 && over.err.contains("haul: d: at the destination: not a directory"),
         "{over:?}"
     );
     client.run(["frobnicate"]).failed_usage();

@@ -246,7 +246,8 @@ async fn frames_that_lie_never_make_a_file() {
         kind: FrameKind::Seal,
         ..chunk(2 << 20, [9; 32], 0)
     };
-    let cases: Vec<(&str, Vec<(FrameHeader, &[u8])>)> = vec![
+    type Frames<'a> = Vec<(FrameHeader, &'a [u8])>;
+    let cases: Vec<(&str, Frames<'_>)> = vec![
         ("a damaged chunk", vec![(chunk(0, [1; 32], 1 << 20), &mib)]),
         (
             "a chunk after the end",

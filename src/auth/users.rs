@@ -55,14 +55,14 @@ impl User {
     }
 }
 
-/// 1 to 64 letters, digits and `._@+-`, not starting with `-`.
+/// 1 to 64 letters, digits and `._@+-`, not starting with `-` or `.`.
 ///
 /// # Errors
 /// A sentence that says so.
 pub fn check_name(name: &str) -> Result<(), String> {
     let ok = |c: char| c.is_ascii_alphanumeric() || "._@+-".contains(c);
-    if name.is_empty() || name.len() > MAX_USER || name.starts_with('-') || !name.chars().all(ok) {
-        return Err("a user name has 1 to 64 letters, digits and ._@+- and does not start with '-'".into());
+    if name.is_empty() || name.len() > MAX_USER || name.starts_with(['-', '.']) || !name.chars().all(ok) {
+        return Err("a user name has 1 to 64 letters, digits and ._@+- and does not start with '-' or '.'".into());
     }
     Ok(())
 }

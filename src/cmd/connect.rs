@@ -257,6 +257,15 @@ pub async fn each(
     if let Some((_, client)) = session {
         client.quit().await;
     }
+    sum_up(done, failures)
+}
+
+/// One failure of what was asked is the command's own; of several, or beside something done, each is reported, and the
+/// exit code says how it ended.
+///
+/// # Errors
+/// Unless nothing failed.
+pub fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
     match (failures.len(), failures.pop()) {
         (0, _) | (_, None) => Ok(()),
         (1, Some(only)) if done == 0 => Err(only),

@@ -1,7 +1,7 @@
 //! `haul ls`: what is on a server.
 
 use super::connect::{self, ConnectArgs};
-use super::failure::Failure;
+use super::failure::{Failure, exit};
 use super::location::{Location, Remote};
 use super::output;
 use crate::net::client::Client;
@@ -74,16 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             failures.push(failure);
         }
     }
-    match (failures.len(), failures.pop()) {
-        (0, _) | (_, None) => Ok(()),
-        (1, Some(only)) if paths.len() == 1 => Err(only),
-        (_, Some(last)) => {
-            for failure in &failures {
-                failure.report();
-            }
-            Err(last)
-        }
-    }
+    connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
 }
 
 async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
@@ -100,7 +91,7 @@ async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) 
     }
     // The directories still to be listed, deepest last; the next one is asked for only when its turn comes.
     let mut todo = vec![top.clone()];
-    let mut first = true;
+    let (mut first, mut partial) = (true, false);
     while let Some(dir) = todo.pop() {
         if (titles || args.recursive) && !args.json {
             let title = if args.recursive {
@@ -116,9 +107,9 @@ async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) 
         match listed {
             Ok(()) => {}
             Err(Listing::Refused(e)) if dir != top => {
-                let path = output::name(&dir);
-                let failure: Failure = e.into();
-                Failure::about(path, failure).report();
+                let path = shown(remote.shown.as_bytes(), relative(&dir, &top));
+                Failure::about(output::name(&path), e).report();
+                partial = true;
             }
             Err(Listing::Refused(e)) => return Err(about(e)),
             Err(Listing::Output(failure)) => return Err(failure),
@@ -128,7 +119,11 @@ async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) 
             todo.append(&mut subdirs);
         }
     }
-    Ok(())
+    if partial {
+        Err(Failure::told(exit::PARTIAL))
+    } else {
+        Ok(())
+    }
 }
 
 fn relative<'a>(path: &'a [u8], top: &[u8]) -> &'a [u8] {

@@ -17,7 +17,8 @@ use std::sync::Mutex;
 ///
 /// Each file appears there whole or not at all, is verified end to end, and is on disk when the command ends. Files
 /// that are there already, with the same size and modification time, are skipped. Mode, modification time and
-/// symlinks are kept.
+/// symlinks are kept. FIFOs, sockets and devices are named and skipped; names of the form .NAME.haul are haul's own and
+/// left out.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -165,8 +166,9 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
         .subtree(&RemotePath::root())
         .await
         .map_err(|e| Failure::about(path.display(), e))?;
+    let label = path.as_os_str().as_bytes();
     let source = Source {
-        label: path.as_os_str().as_bytes().to_vec(),
+        label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),
         what: What::Tree { store, path: inside },
     };
     Ok((source, name))

@@ -45,7 +45,7 @@ pub struct Args {
     state: Option<PathBuf>,
 
     /// Sessions at once
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
     max_sessions: usize,
 
     /// Data connections of each session
@@ -63,6 +63,13 @@ pub struct Args {
     /// Log more
     #[arg(short, long)]
     verbose: bool,
+}
+
+fn parse_sessions(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=10_000) => Ok(n),
+        _ => Err("a number from 1 to 10000".into()),
+    }
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {

@@ -181,7 +181,7 @@ impl Show {
                 })
                 .to_string(),
             )?;
-        } else if !args.quiet {
+        } else if !args.quiet && (result.is_ok() || files + unchanged + failed > 0) {
             let skipped = if unchanged > 0 {
                 format!(", {unchanged} unchanged")
             } else {

@@ -74,6 +74,14 @@ impl StoreError {
         }
     }
 
+    /// An error of no kind of its own, in a sentence.
+    pub fn because(why: &str, path: &RemotePath) -> StoreError {
+        StoreError {
+            detail: why.to_string(),
+            ..StoreError::new(ErrorKind::Other, path)
+        }
+    }
+
     /// A system call's error; `doing` is the call, for errors that have no kind of their own.
     pub fn io(doing: &str, path: &RemotePath, error: &io::Error) -> StoreError {
         let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {

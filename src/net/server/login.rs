@@ -174,11 +174,14 @@ async fn accept(
         tracing::info!(%peer, user = %printable(&login.user), why, "login refused");
         Ok(Err(refusal))
     };
-    let user = server
-        .config
-        .users
-        .find(&login.user)
-        .inspect_err(|e| tracing::error!(error = %e, "users"))?;
+    let user = match server.config.users.find(&login.user) {
+        Ok(user) => user,
+        Err(e) => {
+            tracing::error!(error = %e, "the users cannot be read");
+            let why = "the server's list of users cannot be read; its log says why";
+            return refuse("no list of users", (Code::LOCAL_ERROR, why));
+        }
+    };
     let right = match login.password.clone() {
         None => user.as_ref().is_some_and(|u| key.is_some_and(|k| u.keys.contains(k))),
         Some(given) => {

@@ -88,6 +88,9 @@ async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
     let who = session.who.clone();
     let dir = match store.resolve(&destination).await {
         Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Some(real),
+        Ok(_) if put.directory || put.names.len() > 1 => {
+            return Err(StoreError::new(ErrorKind::NotADirectory, &destination).into());
+        }
         Ok(_) => None,
         // a symlink that leads nowhere, or outside, is replaced
         Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => None,
@@ -168,7 +171,13 @@ async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<What,
         }
         _ => store.resolve(&wanted).await?,
     };
-    let (base, path) = match (store.stat(&real).await?.kind, real.split()) {
+    let follows = !(is_link && recursive && trimmed.is_none());
+    let kind = store.stat(&real).await?.kind;
+    if follows && kind == Kind::Symlink {
+        // what was resolved a moment ago is a symlink now
+        return Err(StoreError::new(ErrorKind::Symlink, &wanted));
+    }
+    let (base, path) = match (kind, real.split()) {
         (kind, Some((parent, name))) if kind != Kind::Dir => (parent, RemotePath::root().join(&name)),
         _ => (real.clone(), Ok(RemotePath::root())),
     };

@@ -387,11 +387,12 @@ impl Receiver {
     async fn withdrawn(&mut self, withdrawal: proto::Withdrawal, files: &mut Files) {
         let code = Code::from_wire(withdrawal.code);
         if withdrawal.number == 0 {
-            let (path, text) = (withdrawal.path, withdrawal.text);
+            let (path, text) = (withdrawal.path, format!("at the source: {}", withdrawal.text));
             self.reporter.report(Event::Failed { path, code, text }).await;
         } else if self.unsettled.contains_key(&withdrawal.number) {
             files.give_up(withdrawal.number, &self.seat);
-            self.settle_failed(withdrawal.number, code, withdrawal.text).await;
+            let text = format!("at the source: {}", withdrawal.text);
+            self.settle_failed(withdrawal.number, code, text).await;
         }
     }
 

@@ -191,7 +191,7 @@ impl Sender {
                         number,
                         source: u32::try_from(source).unwrap_or(u32::MAX),
                         kind: kind_to_wire(Kind::File),
-                        mode: 0o666,
+                        mode: 0o644,
                         stream: true,
                         ..Default::default()
                     });
@@ -346,9 +346,10 @@ impl Sender {
             Ok(proto::Outcome::Unchanged) => self.reporter.report(Event::Unchanged { path, size }).await,
             Ok(proto::Outcome::Failed) => {
                 Counters::add(&counters.bytes_failed, size);
-                let (code, text) = offered
-                    .withdrawn
-                    .unwrap_or_else(|| (Code::from_wire(result.code), result.text));
+                let (code, text) = offered.withdrawn.unwrap_or_else(|| {
+                    let text = format!("at the destination: {}", result.text);
+                    (Code::from_wire(result.code), text)
+                });
                 self.reporter.report(Event::Failed { path, code, text }).await;
             }
             _ => return Err(NetError::Protocol("it settled an entry with an unknown outcome".into())),

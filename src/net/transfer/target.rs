@@ -180,8 +180,11 @@ pub fn is_locked(error: &StoreError) -> bool {
 
 impl Tree {
     async fn compare(&self, new: &Candidate, old: Entry, options: &Options, pool: &BufferPool) -> Decision {
-        if old.kind == Kind::Dir {
-            return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
+        match old.kind {
+            Kind::Dir => return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path)),
+            // a device or a FIFO is not to become a file
+            Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
+            Kind::File | Kind::Symlink => {}
         }
         // with a condition on the version, that is checked under the lock, and the content replaced
         if old.kind != new.kind || options.if_version.is_some() {

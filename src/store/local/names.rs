@@ -129,7 +129,7 @@ fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath) -> Result<(), Store
 /// rename(2), both directories synced.
 pub(super) fn rename(tree: &Tree, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
     if to.is_within(from) && to != from {
-        return Err(StoreError::new(ErrorKind::Exists, to));
+        return Err(StoreError::because("a directory cannot be moved into itself", to));
     }
     let (from_dir, from_name) = tree.parent(from)?;
     let (to_dir, to_name) = tree.parent(to)?;

@@ -11,6 +11,8 @@
 
 pub mod auth;
 pub mod chunk;
+// Its comments are the text of --help, where [USER@]HOST:PATH is no link.
+#[allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 pub mod cmd;
 pub mod net;
 pub mod store;

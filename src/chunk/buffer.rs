@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pool of buffers of [`CHUNK_SIZE`] bytes. Cheap to clone. It bounds what is kept, not what is handed out:
-/// that is the window's work.
+/// that is the window's work. What needs at most half a chunk gets memory of its own size, since the window counts
+/// what is in a buffer and not what it could hold.
 #[derive(Clone)]
 pub struct BufferPool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -21,17 +22,24 @@ impl BufferPool {
         }
     }
 
-    /// A buffer of [`CHUNK_SIZE`] bytes of unspecified content.
-    pub fn take(&self) -> Vec<u8> {
+    /// A buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
+    pub fn take(&self, length: usize) -> Vec<u8> {
+        if length <= CHUNK_SIZE / 2 {
+            return vec![0; length];
+        }
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = kept.unwrap_or_default();
         buffer.resize(CHUNK_SIZE, 0);
+        buffer.truncate(length);
         buffer
     }
 
-    /// An empty vector with room for a chunk.
-    pub fn take_empty(&self) -> Vec<u8> {
-        let mut buffer = self.take();
+    /// An empty vector with room for `length` bytes.
+    pub fn take_empty(&self, length: usize) -> Vec<u8> {
+        let mut buffer = match length {
+            n if n <= CHUNK_SIZE / 2 => Vec::with_capacity(n),
+            n => self.take(n),
+        };
         buffer.clear();
         buffer
     }
@@ -87,13 +95,13 @@ mod tests {
     #[test]
     fn buffers_come_back_and_only_so_many_are_kept() {
         let pool = BufferPool::new(1);
-        let (a, b) = (pool.take(), pool.take());
+        let (a, b) = (pool.take(CHUNK_SIZE), pool.take(CHUNK_SIZE - 1));
         let address = a.as_ptr();
         drop(pool.share(a));
         drop(pool.share(b));
         drop(pool.share(vec![1, 2, 3]));
         assert_eq!(pool.free.lock().unwrap().len(), 1);
-        let again = pool.take();
+        let again = pool.take(CHUNK_SIZE);
         assert_eq!(again.as_ptr(), address);
     }
 }

@@ -25,7 +25,8 @@ pub async fn hash_file(store: &dyn Store, path: &RemotePath, pool: &BufferPool) 
             let (source, pool, at) = (source.clone(), pool.clone(), offset);
             let wanted = before.size.saturating_sub(at).min(CHUNK_SIZE as u64);
             ahead.start(async move {
-                let buffer = pool.share(source.read_at(at, pool.take()).await?);
+                let length = usize::try_from(wanted).unwrap_or(CHUNK_SIZE);
+                let buffer = pool.share(source.read_at(at, pool.take(length)).await?);
                 let digest = match buffer.is_empty() {
                     true => [0; 32],
                     false if single => whole_digest(&buffer),

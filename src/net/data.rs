@@ -325,10 +325,7 @@ impl Assembler {
             if self.header.len() == HEADER_LEN {
                 let header = FrameHeader::decode(&self.header)?;
                 self.header.clear();
-                let payload = match header.length as usize {
-                    n if n > CHUNK_SIZE / 8 => self.pool.take_empty(),
-                    n => Vec::with_capacity(n),
-                };
+                let payload = self.pool.take_empty(header.length as usize);
                 self.current = Some((header, payload));
             }
         }

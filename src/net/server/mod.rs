@@ -1,7 +1,7 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! [`login`] turns a control connection into a [`session`]; [`requests`] answers what a session asks; [`transfers`]
-//! finds the places that a put or a get is about.
+//! `login` turns a control connection into a `session`; `requests` answers what a session asks; `transfers` finds the
+//! places that a put or a get is about.
 
 mod login;
 mod requests;

@@ -384,8 +384,7 @@ async fn read_chunk_of(
     pool: &BufferPool,
 ) -> Result<(Buffer, Digest), StoreError> {
     let length = chunk_length(wanted, offset);
-    let mut bytes = opened(wanted, source).await?.read_at(offset, pool.take()).await?;
-    bytes.truncate(length);
+    let bytes = opened(wanted, source).await?.read_at(offset, pool.take(length)).await?;
     if bytes.len() != length {
         return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
     }
@@ -445,9 +444,9 @@ pub async fn pump_stream(
         digest,
     };
     // One chunk is read ahead: whether the first is the only one decides what it travels as.
-    let mut chunk = read_chunk(&mut stream, pool.take()).await?;
+    let mut chunk = read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?;
     let mut next = match chunk.len() {
-        CHUNK_SIZE => read_chunk(&mut stream, pool.take()).await?,
+        CHUNK_SIZE => read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?,
         _ => Vec::new(),
     };
     if next.is_empty() {
@@ -470,7 +469,7 @@ pub async fn pump_stream(
         offset = offset.saturating_add(length as u64);
         chunk = next;
         next = match chunk.len() {
-            CHUNK_SIZE => read_chunk(&mut stream, pool.take()).await?,
+            CHUNK_SIZE => read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?,
             _ => Vec::new(),
         };
     }

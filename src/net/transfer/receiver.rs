@@ -1,7 +1,7 @@
 //! The receiver: says what it wants, puts what arrives back in order, commits, and settles every offer.
 //!
 //! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back as
-//! a [`Done`]. Directories are completed bottom-up, when everything in them is settled.
+//! a `Done`. Directories are completed bottom-up, when everything in them is settled.
 
 use super::files::{Files, Settled};
 use super::target::{Candidate, Decision, Target};

@@ -1,7 +1,7 @@
 //! The store that is a directory of this machine.
 //!
-//! [`tree`] opens directories beneath the root, [`look`] stats and lists, [`read`] reads, [`lock`] and [`stage`]
-//! write, [`names`] makes, removes and renames. All of it is plain system calls in blocking functions; this file
+//! `tree` opens directories beneath the root, `look` stats and lists, `read` reads, `lock` and `stage`
+//! write, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
 mod lock;

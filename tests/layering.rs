@@ -41,7 +41,7 @@ fn imports_run_one_way() {
         }
     }
     assert!(looked_at > 100);
-    for (side, other) in [("client.rs", "server"), ("server", "client")] {
+    for (side, other) in [("client", "server"), ("server", "client")] {
         for (path, text) in sources(&src.join("net").join(side)) {
             for forbidden in [format!("net::{other}"), format!("super::{other}")] {
                 assert!(

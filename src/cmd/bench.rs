@@ -9,7 +9,7 @@ use super::put::local_source;
 use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, Identity};
 use crate::net::NetError;
-use crate::net::client::{Client, Connection};
+use crate::net::client::{Client, connection::Connection};
 use crate::net::transfer::{Counters, Event, Options, Reporter, Waiting};
 use crate::store::RemotePath;
 use std::ffi::OsString;

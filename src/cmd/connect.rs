@@ -5,7 +5,7 @@ use super::location::{Location, ServerName};
 use super::settings::config_dir;
 use crate::auth::known::KnownServers;
 use crate::auth::{Fingerprint, Identity, saved};
-use crate::net::client::{Client, Connection};
+use crate::net::client::{Client, connection::Connection};
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
 use std::io::{BufRead, IsTerminal, Write};

@@ -8,7 +8,7 @@ use crate::auth::invite::Invite;
 use crate::auth::known::KnownServers;
 use crate::auth::saved::{self, SavedServer};
 use crate::auth::{Identity, file};
-use crate::net::client::Connection;
+use crate::net::client::connection::Connection;
 use std::io::{BufRead, IsTerminal, Write};
 
 /// Log in to a server for the first time, with an invite

@@ -233,11 +233,13 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
     }
     let user = super::connect::local_user();
     let code = invite::make(state, identity, &user, FIRST_INVITE)?;
-    let host = crate::net::client::host_name();
-    let port = listeners
-        .first()
-        .and_then(|l| l.local_addr().ok())
-        .map_or(DEFAULT_PORT, |a| a.port());
+    let first = listeners.first().and_then(|l| l.local_addr().ok());
+    // a server that only this machine reaches is not to be looked for under its name
+    let host = match first {
+        Some(address) if address.ip().is_loopback() => address.ip().to_string(),
+        _ => crate::net::client::host_name(),
+    };
+    let port = first.map_or(DEFAULT_PORT, |a| a.port());
     let host = if port == DEFAULT_PORT {
         host
     } else {

@@ -1,0 +1,180 @@
+//! A control connection up to its login: whose key the server has, before anything secret is sent.
+
+use super::dial::DataDialer;
+use super::{Client, WINDOW, host_name};
+use crate::auth::{Fingerprint, Identity};
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::buffer::BufferPool;
+use crate::net::control::{ControlSender, read_message, write_messages};
+use crate::net::error::NetError;
+use crate::net::link::Link;
+use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin, Role};
+use crate::net::wire::proto::{self, reply, request};
+use crate::net::wire::{ALPN_CONTROL, EXPORTER_LABEL, INITIAL_WINDOW};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+/// A control connection after its handshake, before anybody has logged in. Nothing secret has been sent.
+pub struct Connection {
+    tls: TlsStream<TcpStream>,
+    server: String,
+    address: SocketAddr,
+    key: Fingerprint,
+}
+
+impl Connection {
+    /// Connects to `host:port` and shakes hands. With a pin, another key is an error; without one, look at
+    /// [`Connection::server_key`] before going on.
+    ///
+    /// # Errors
+    /// [`NetError::Connect`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
+    pub async fn open(
+        host: &str,
+        port: u16,
+        pinned: Option<Fingerprint>,
+        identity: Option<&Identity>,
+    ) -> Result<Connection, NetError> {
+        let server = format!("{host}:{port}");
+        let tcp = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect((host, port))).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        };
+        let tcp = tcp.map_err(|source| NetError::Connect {
+            server: server.clone(),
+            source,
+        })?;
+        tls::tune(&tcp, Role::Control);
+        let address = tcp.peer_addr().map_err(NetError::lost)?;
+        let pin = Pin::new(pinned);
+        let config = tls::client_config(ALPN_CONTROL, &pin, identity)?;
+        let handshake = tokio_rustls::TlsConnector::from(config).connect(tls::server_name(), tcp);
+        let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
+            Err(_) => return Err(NetError::lost("the server did not complete the handshake within 10 s")),
+        };
+        if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
+            return Err(NetError::Protocol("it does not speak haul/1".into()));
+        }
+        let key = pin
+            .seen()
+            .ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
+        Ok(Connection {
+            tls,
+            server,
+            address,
+            key,
+        })
+    }
+
+    /// The fingerprint of the server's key.
+    pub fn server_key(&self) -> Fingerprint {
+        self.key
+    }
+
+    /// Logs in, with a password or, without one, with the key of the handshake. `connections` is how many data
+    /// connections there are to be; a transfer dials them.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] with [`Code::LOGIN_REFUSED`], and those of the connection.
+    pub async fn login(
+        self,
+        user: &str,
+        password: Option<String>,
+        connections: usize,
+    ) -> Result<Arc<Client>, NetError> {
+        let mut session = [0; 16];
+        let filled = SystemRandom::new().fill(&mut session);
+        filled.map_err(|_| NetError::lost("no random numbers for a session id"))?;
+        let exported = self
+            .tls
+            .get_ref()
+            .1
+            .export_keying_material([0; 32], EXPORTER_LABEL, Some(&session))?;
+        let login = proto::Login {
+            session: session.to_vec(),
+            user: user.into(),
+            password,
+            window: WINDOW,
+            features: 0,
+            client: host_name(),
+        };
+        let data = DataDialer::new(self.address, self.key, session, &exported)?;
+        let client = self.start(Some(data));
+        let reply = client.request(request::Body::Login(login)).await?;
+        let Some(reply::Body::Login(granted)) = reply.body else {
+            return Err(NetError::Protocol("a login's reply says nothing of the session".into()));
+        };
+        client.link.outbox.credit().grant(granted.window.min(4 * WINDOW));
+        let allowed = usize::try_from(granted.connections).unwrap_or(1).max(1);
+        client
+            .connections
+            .store(connections.min(allowed) as u64, Ordering::Relaxed);
+        Ok(client)
+    }
+
+    /// Turns an invite into a login for the key of the handshake; gives the user's name.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] where the invite is not good (any more).
+    pub async fn enroll(self, secret: &[u8]) -> Result<String, NetError> {
+        let client = self.start(None);
+        let body = request::Body::Enroll(proto::Enroll { code: secret.to_vec() });
+        let reply = client.request(body).await?;
+        client.quit().await;
+        match reply.body {
+            Some(reply::Body::Enroll(enrolled)) => Ok(enrolled.user),
+            _ => Err(NetError::Protocol("an enrolment's reply names no user".into())),
+        }
+    }
+
+    fn start(self, data: Option<DataDialer>) -> Arc<Client> {
+        let (control, mut queue) = ControlSender::channel();
+        let buffers = BufferPool::new(usize::try_from(WINDOW).unwrap_or(0) / CHUNK_SIZE);
+        let client = Arc::new(Client {
+            server: self.server,
+            link: Link::new(control, INITIAL_WINDOW, WINDOW, buffers),
+            replies: Mutex::default(),
+            next_request: tokio::sync::Mutex::new(1),
+            next_transfer: AtomicU32::new(1),
+            connections: AtomicU64::new(1),
+            data,
+            dialled: AtomicU64::new(0),
+            hopeless: AtomicU64::new(0),
+        });
+        let (mut reader, mut writer) = tokio::io::split(self.tls);
+        let link = Arc::downgrade(&client.link);
+        tokio::spawn(async move {
+            if let (Err(e), Some(link)) = (write_messages(&mut writer, &mut queue).await, link.upgrade()) {
+                link.shut_down(e);
+            }
+        });
+        let receiving = Arc::downgrade(&client);
+        tokio::spawn(async move {
+            loop {
+                let message = read_message(&mut reader).await;
+                let Some(client) = receiving.upgrade() else { return };
+                match message {
+                    Ok(message) => match client.received(message).await {
+                        Ok(()) => {}
+                        Err(e) => return client.link.shut_down(e),
+                    },
+                    Err(e) => return client.link.shut_down(e),
+                }
+            }
+        });
+        client
+    }
+}
+
+fn handshake_error(e: std::io::Error) -> NetError {
+    match e.downcast::<rustls::Error>() {
+        Ok(tls) => NetError::Tls(tls),
+        Err(e) => NetError::lost(e),
+    }
+}

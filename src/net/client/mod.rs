@@ -1,0 +1,267 @@
+//! The client: one method for each request. [`connection`] connects and logs in; `dial` keeps data connections up.
+
+pub mod connection;
+mod dial;
+
+use crate::net::control::refused;
+use crate::net::error::NetError;
+use crate::net::link::Link;
+use crate::net::transfer::target::Target;
+use crate::net::transfer::walk::Source;
+use crate::net::transfer::{Options, Reporter, receiver, sender};
+use crate::net::wire::proto::{self, control_message, reply, request};
+use crate::net::wire::{Code, entry};
+use crate::store::{Entry, Space};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Bytes that this client allows a server to have outstanding.
+pub const WINDOW: u64 = 16 << 20;
+
+/// This machine's name, for the server's log and for who holds a lock.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A session on a server.
+pub struct Client {
+    server: String,
+    link: Arc<Link>,
+    replies: Mutex<HashMap<u64, oneshot::Sender<proto::Reply>>>,
+    next_request: tokio::sync::Mutex<u64>,
+    next_transfer: AtomicU32,
+    connections: AtomicU64,
+    data: Option<dial::DataDialer>,
+    /// Data connections that are being kept up.
+    dialled: AtomicU64,
+    /// Those of them that could not be, finally.
+    hopeless: AtomicU64,
+}
+
+impl Client {
+    async fn received(&self, message: proto::ControlMessage) -> Result<(), NetError> {
+        match message.body {
+            Some(control_message::Body::Reply(reply)) => {
+                let waiting = self
+                    .replies
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&reply.number);
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(reply);
+                }
+            }
+            Some(control_message::Body::Transfer(message)) => self.link.deliver(message).await,
+            Some(control_message::Body::Request(_)) => {
+                return Err(NetError::Protocol("a server sent a request".into()));
+            }
+            Some(control_message::Body::Heartbeat(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Sends a request; its reply comes through what is returned. When this is ready the request is on its way before
+    /// anything that is sent later.
+    async fn start_request(&self, body: request::Body) -> Result<oneshot::Receiver<proto::Reply>, NetError> {
+        let (send, receive) = oneshot::channel();
+        // held while the request is queued: the server takes a number that is behind for a repetition
+        let mut next = self.next_request.lock().await;
+        let number = *next;
+        self.replies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, send);
+        let message = proto::Request {
+            number,
+            body: Some(body),
+        };
+        self.link.control.send(control_message::Body::Request(message)).await?;
+        *next = number.saturating_add(1);
+        Ok(receive)
+    }
+
+    /// Waits for the reply to a request.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] for a reply of another family than success.
+    async fn reply(&self, reply: oneshot::Receiver<proto::Reply>) -> Result<proto::Reply, NetError> {
+        let reply = tokio::select! {
+            biased;
+            reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
+            why = self.link.down() => return Err(why),
+        };
+        if Code::from_wire(reply.code).is_success() {
+            Ok(reply)
+        } else {
+            Err(refused(reply.code, reply.text))
+        }
+    }
+
+    /// Sends a request and waits for its reply.
+    async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
+        let reply = self.start_request(body).await?;
+        self.reply(reply).await
+    }
+
+    /// The server, as `host:port`.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// What an entry is, and with `hash` its BLAKE3 hash.
+    ///
+    /// # Errors
+    /// [`NetError`], here and below: refused, or lost on the way.
+    pub async fn stat(&self, path: &[u8], hash: bool) -> Result<(Entry, Option<[u8; 32]>), NetError> {
+        let path = path.to_vec();
+        let reply = self.request(request::Body::Stat(proto::Stat { path, hash })).await?;
+        match reply.body {
+            Some(reply::Body::Entry(found)) => Ok(entry::from_wire(found)?),
+            _ => Err(NetError::Protocol("a reply to stat has no entry".into())),
+        }
+    }
+
+    /// A page of a directory from `cookie` on (empty: the start); the second value is where the next one starts.
+    pub async fn list(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<Entry>, Option<Vec<u8>>), NetError> {
+        let list = proto::List {
+            path: path.to_vec(),
+            cookie,
+            limit: 0,
+        };
+        let reply = self.request(request::Body::List(list)).await?;
+        let Some(reply::Body::List(page)) = reply.body else {
+            return Err(NetError::Protocol("a reply to list has no page".into()));
+        };
+        let entries = page.entries.into_iter().map(|e| Ok(entry::from_wire(e)?.0));
+        let entries = entries.collect::<Result<Vec<Entry>, NetError>>()?;
+        Ok((entries, Some(page.cookie).filter(|c| !c.is_empty())))
+    }
+
+    /// Makes a directory; with `parents` those above it too.
+    pub async fn make_dir(&self, path: &[u8], parents: bool) -> Result<(), NetError> {
+        let path = path.to_vec();
+        self.request(request::Body::MakeDirectory(proto::MakeDirectory { path, parents }))
+            .await
+            .map(drop)
+    }
+
+    /// Removes an entry; with `recursive` everything in it too.
+    pub async fn remove(&self, path: &[u8], recursive: bool) -> Result<(), NetError> {
+        let path = path.to_vec();
+        self.request(request::Body::Remove(proto::Remove { path, recursive }))
+            .await
+            .map(drop)
+    }
+
+    /// Renames an entry; into `to` where that is a directory.
+    pub async fn rename(&self, from: &[u8], to: &[u8]) -> Result<(), NetError> {
+        let (from, to) = (from.to_vec(), to.to_vec());
+        self.request(request::Body::Rename(proto::Rename { from, to }))
+            .await
+            .map(drop)
+    }
+
+    /// Sizes of what holds `path`.
+    pub async fn space(&self, path: &[u8]) -> Result<Space, NetError> {
+        let path = path.to_vec();
+        let reply = self.request(request::Body::Space(proto::Space { path })).await?;
+        match reply.body {
+            Some(reply::Body::Space(space)) => Ok(entry::space_from_wire(&space)),
+            _ => Err(NetError::Protocol("a reply to space has no sizes".into())),
+        }
+    }
+
+    /// Puts sources to `destination`. `names` has for each what it is called there when the destination is a
+    /// directory (empty: its contents go there); `directory` says that it must be one.
+    pub async fn put(
+        self: &Arc<Client>,
+        sources: Vec<Source>,
+        (destination, directory, names): (&[u8], bool, Vec<Vec<u8>>),
+        options: Options,
+        reporter: Reporter,
+    ) -> Result<(), NetError> {
+        let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        let seat = self.link.join(transfer)?;
+        let put = proto::Put {
+            transfer,
+            destination: destination.to_vec(),
+            directory,
+            names,
+            options: Some(options.to_wire()),
+        };
+        self.dial();
+        let sent = sender::send(seat, sources, options, reporter);
+        self.with_start(transfer, request::Body::Put(put), sent).await
+    }
+
+    /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it.
+    pub async fn get(
+        self: &Arc<Client>,
+        sources: Vec<Vec<u8>>,
+        (target, label): (Target, Vec<u8>),
+        options: Options,
+        reporter: Reporter,
+    ) -> Result<(), NetError> {
+        let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        let seat = self.link.join(transfer)?;
+        let get = proto::Get {
+            transfer,
+            sources,
+            options: Some(options.to_wire()),
+        };
+        self.dial();
+        let received = receiver::receive(seat, target, label, options, reporter);
+        self.with_start(transfer, request::Body::Get(get), received).await
+    }
+
+    /// Runs a transfer after the request that starts it has been sent, without waiting for its reply: a refused
+    /// request ends both. The server is told of an end that it does not know of.
+    async fn with_start(
+        &self,
+        number: u32,
+        body: request::Body,
+        transfer: impl Future<Output = Result<(), NetError>>,
+    ) -> Result<(), NetError> {
+        let started = self.start_request(body).await?;
+        tokio::pin!(transfer);
+        let result = tokio::select! {
+            result = &mut transfer => result,
+            started = self.reply(started) => match started {
+                Ok(_) => transfer.await,
+                Err(e) => return Err(e),
+            }
+        };
+        if let Err(e) = &result
+            && !self.link.is_down()
+        {
+            let (code, text) = e.to_wire();
+            let cancel = proto::transfer_message::Body::Cancel(proto::Cancel {
+                code: u32::from(code.0),
+                text,
+            });
+            let message = proto::TransferMessage {
+                transfer: number,
+                body: Some(cancel),
+            };
+            let _ = self.link.control.send(control_message::Body::Transfer(message)).await;
+        }
+        result
+    }
+
+    /// Says goodbye.
+    pub async fn quit(&self) {
+        let bye = self.request(request::Body::Quit(proto::Quit {}));
+        let _ = timeout(Duration::from_secs(2), bye).await;
+        self.link.shut_down(NetError::lost("logged out"));
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.link.shut_down(NetError::lost("logged out"));
+    }
+}

@@ -81,7 +81,7 @@ impl Connection {
     /// connections there are to be; a transfer dials them.
     ///
     /// # Errors
-    /// [`NetError::Refused`] with [`Code::LOGIN_REFUSED`], and those of the connection.
+    /// [`NetError::Refused`] with code 530, and those of the connection.
     pub async fn login(
         self,
         user: &str,

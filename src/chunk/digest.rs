@@ -46,11 +46,6 @@ impl RootHasher {
         }
     }
 
-    /// How many digests were pushed.
-    pub fn chunks(&self) -> u64 {
-        self.chunks
-    }
-
     /// The file's hash; none unless at least two digests were pushed (a single chunk's hash is
     /// [`whole_digest`], made in another way).
     pub fn root(mut self) -> Option<Digest> {

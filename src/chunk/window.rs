@@ -107,11 +107,6 @@ impl Account {
         }
     }
 
-    /// Bytes granted.
-    pub fn granted(&self) -> u64 {
-        self.granted
-    }
-
     /// A frame of `bytes` (its [`cost`]) arrived.
     ///
     /// # Errors

@@ -2,11 +2,11 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
-use super::location::{Location, Remote};
+use super::location::{Location, Remote, local_failure, split_local};
 use super::transfer::{Show, TransferArgs};
 use crate::net::transfer::target::{Target, Tree};
 use crate::store::local::LocalStore;
-use crate::store::{Name, RemotePath, Store};
+use crate::store::{RemotePath, Store};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -108,13 +108,6 @@ fn wire_path(remote: &Remote) -> Vec<u8> {
 
 /// Finds the place of each source beneath the destination, by the rules of cp. The server has no say in the names.
 pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<(Target, Vec<u8>), Failure> {
-    let failed = |e: std::io::Error| {
-        let code = match e.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
-            _ => exit::FAILED,
-        };
-        Failure::new(code, format!("{}: {e}", destination.display()))
-    };
     let slash = destination.as_os_str().as_bytes().ends_with(b"/");
     let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
     let (base, tops) = if is_dir {
@@ -139,23 +132,10 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             let message = format!("{}: no such directory", destination.display());
             return Err(Failure::new(exit::NOT_FOUND, message).hint("mkdir it first"));
         }
-        let parent = destination
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let last = destination.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-        let name = Name::parse(last).map_err(|e| {
-            Failure::new(
-                exit::FAILED,
-                format!("{}: the name is not allowed: {e}", destination.display()),
-            )
-        })?;
-        (
-            parent.to_path_buf(),
-            vec![RemotePath::root().join(&name).unwrap_or_default()],
-        )
+        let (parent, top) = split_local(destination)?;
+        (parent, vec![top])
     };
-    let store = LocalStore::open(&base).map_err(failed)?;
+    let store = LocalStore::open(&base).map_err(|e| local_failure(destination, &e))?;
     let store = store
         .subtree(&RemotePath::root())
         .await

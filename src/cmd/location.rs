@@ -1,12 +1,12 @@
 //! Arguments that name a place: a local path, or a remote one as `[USER@]HOST:PATH` or `haul://…`.
 
-use super::failure::Failure;
+use super::failure::{Failure, exit};
 use crate::net::printable;
 use crate::net::wire::DEFAULT_PORT;
-use crate::store::{BadPath, RemotePath};
+use crate::store::{BadPath, Name, RemotePath};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A place that the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +176,32 @@ fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, F
         server,
         shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
     })
+}
+
+/// What the system says of a local path.
+pub fn local_failure(path: &Path, error: &std::io::Error) -> Failure {
+    let code = match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
+        _ => exit::FAILED,
+    };
+    Failure::new(code, format!("{}: {error}", path.display()))
+}
+
+/// The directory that holds a local path, and its name there as a path beneath that directory.
+///
+/// # Errors
+/// A failure where the name is not allowed.
+pub fn split_local(path: &Path) -> Result<(PathBuf, RemotePath), Failure> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let last = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+    let name = Name::parse(last).map_err(|e| {
+        let message = format!("{}: the name is not allowed: {e}", path.display());
+        Failure::new(exit::FAILED, message)
+    })?;
+    Ok((parent.to_path_buf(), RemotePath::root().join(&name).unwrap_or_default()))
 }
 
 fn malformed(argument: &OsStr, why: &str) -> Failure {

@@ -1,16 +1,16 @@
 //! `haul put`: files and trees to a server.
 
 use super::connect::{self, ConnectArgs};
-use super::failure::{Failure, exit};
-use super::location::{Location, Remote};
+use super::failure::Failure;
+use super::location::{Location, Remote, local_failure, split_local};
 use super::transfer::{Show, TransferArgs};
 use crate::net::transfer::walk::{Source, What};
 use crate::store::local::LocalStore;
-use crate::store::{Name, RemotePath, Store};
+use crate::store::{RemotePath, Store};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Send files and directories to a server
@@ -115,13 +115,7 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
 /// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
 /// at the destination, empty for `.` and such, whose contents are meant.
 pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source, Vec<u8>), Failure> {
-    let failed = |e: std::io::Error| {
-        let code = match e.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
-            _ => exit::FAILED,
-        };
-        Failure::new(code, format!("{}: {e}", path.display()))
-    };
+    let failed = |e: std::io::Error| local_failure(path, &e);
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
     // With -r a symlink is itself an entry, as with cp -r; without, what it points to is meant.
     let follow = slash || !recursive;
@@ -140,26 +134,12 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     } else {
         name
     };
-    let place = |path: &Path| -> Result<(PathBuf, RemotePath), Failure> {
-        let parent = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let last = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-        let name = Name::parse(last).map_err(|e| {
-            Failure::new(
-                exit::FAILED,
-                format!("{}: the name is not allowed: {e}", path.display()),
-            )
-        })?;
-        Ok((parent.to_path_buf(), RemotePath::root().join(&name).unwrap_or_default()))
-    };
     let (base, inside) = if found.is_dir() {
         (path.to_path_buf(), RemotePath::root())
     } else if follow {
-        place(&std::fs::canonicalize(path).map_err(failed)?)?
+        split_local(&std::fs::canonicalize(path).map_err(failed)?)?
     } else {
-        place(path)?
+        split_local(path)?
     };
     let store = LocalStore::open(&base).map_err(failed)?;
     let store = store

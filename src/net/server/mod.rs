@@ -49,16 +49,6 @@ pub struct Limits {
     pub memory: u64,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            sessions: 64,
-            connections: 16,
-            memory: 512 << 20,
-        }
-    }
-}
-
 /// Where a server's files are, and what it may use.
 pub struct Config {
     /// What is served.

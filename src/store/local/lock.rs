@@ -188,8 +188,8 @@ impl Lock {
             .is_ok_and(|s| (s.st_dev, s.st_ino) == self.inode)
     }
 
-    /// Removes the staging file and its record.
-    pub(super) fn discard(self, dir: &Dir) {
+    /// Removes the staging file and its record; the lock itself goes when this is dropped.
+    pub(super) fn discard(&self, dir: &Dir) {
         if self.still_held(dir) {
             let _ = remove(dir, &self.names.record);
             let _ = remove(dir, &self.names.file);

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,10 +105,7 @@ impl Drop for LocalStaging {
 
 impl LocalStaging {
     fn remove(&self) {
-        if self.lock.still_held(&self.dir) {
-            let _ = remove(&self.dir, &self.lock.names.record);
-            let _ = remove(&self.dir, &self.lock.names.file);
-        }
+        self.lock.discard(&self.dir);
     }
 
     fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
@@ -313,8 +310,7 @@ fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member, durable: bool) -
 /// Time and mode of an existing file or directory. Set-uid and set-gid bits stay as the target has them.
 pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attributes) -> Result<(), StoreError> {
     use rustix::fs::OFlags;
-    let set = |fd: &dyn AsFdDyn| -> Result<(), StoreError> {
-        let fd = fd.fd();
+    let set = |fd: BorrowedFd<'_>| -> Result<(), StoreError> {
         let found = rustix::fs::fstat(fd).at("stat", path)?;
         let kept = found.st_mode & 0o6000;
         let sticky = if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
@@ -325,7 +321,7 @@ pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attribu
         set_open(&fd, attributes, kept | (attributes.mode & (FILE_MODE | sticky)), path)
     };
     if path.is_root() {
-        return set(tree.root());
+        return set(tree.root().as_fd());
     }
     let (dir, name) = tree.parent(path)?;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -333,16 +329,5 @@ pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attribu
         Err(Errno::ACCESS) => super::tree::open_in(&dir, name.as_bytes(), flags | OFlags::WRONLY),
         other => other,
     };
-    set(&fd.at("open", path)?)
-}
-
-/// `AsFd` as an object, so that one closure serves a directory handle and a descriptor.
-trait AsFdDyn {
-    fn fd(&self) -> std::os::fd::BorrowedFd<'_>;
-}
-
-impl<T: AsFd> AsFdDyn for T {
-    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.as_fd()
-    }
+    set(fd.at("open", path)?.as_fd())
 }

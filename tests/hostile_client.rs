@@ -519,7 +519,8 @@ async fn only_tls_13_with_our_alpn() {
     for bytes in [&hello[..], b"GET / HTTP/1.1\r\n\r\n", b"STARTTLS\r\n"] {
         let mut tcp = TcpStream::connect(server.address).unwrap();
         tcp.write_all(bytes).unwrap();
-        tcp.shutdown(std::net::Shutdown::Write).unwrap();
+        // the server may have closed the connection by now
+        let _ = tcp.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = tcp.read_to_end(&mut answer);
         assert!(

@@ -3,11 +3,11 @@
 mod bench;
 mod connect;
 mod df;
-mod failure;
+pub mod failure;
 mod generate;
 mod get;
 mod invite;
-mod location;
+pub mod location;
 mod login;
 mod ls;
 mod mkdir;

@@ -251,13 +251,15 @@ pub enum Role {
     Data,
 }
 
+/// Longest ClientHello that is waited for, in bytes.
+const LONGEST_HELLO: usize = 16 << 10;
+
 /// Which kind of connection a client opens: its ClientHello is looked at without being taken from the socket, since
 /// the two kinds are served by different APIs of rustls.
 ///
 /// # Errors
-/// Where it is no TLS 1.3 ClientHello with one of our ALPN names. The caller sets the deadline.
+/// As [`role_of`]. The caller sets the deadline.
 pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
-    const LONGEST_HELLO: usize = 16 << 10;
     let mut buffer = vec![0; LONGEST_HELLO];
     let mut before = 0;
     loop {
@@ -271,25 +273,35 @@ pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
             continue;
         }
         before = n;
-        let mut acceptor = Acceptor::default();
-        let mut seen = buffer.get(..n).unwrap_or_default();
-        acceptor.read_tls(&mut seen).map_err(NetError::lost)?;
-        match acceptor.accept() {
-            Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                let offered: Vec<&[u8]> = hello.alpn().map(Iterator::collect).unwrap_or_default();
-                return match offered.as_slice() {
-                    [name] if *name == ALPN_CONTROL => Ok(Role::Control),
-                    [name] if *name == ALPN_DATA => Ok(Role::Data),
-                    _ => Err(NetError::Protocol(
-                        "neither haul/1 nor haul-data/1 in its ClientHello".into(),
-                    )),
-                };
-            }
-            Ok(None) if n < LONGEST_HELLO => {}
-            Ok(None) => return Err(NetError::Protocol("its ClientHello is too long".into())),
-            Err((e, _)) => return Err(e.into()),
+        if let Some(role) = role_of(buffer.get(..n).unwrap_or_default())? {
+            return Ok(role);
         }
+    }
+}
+
+/// What the first bytes of a connection say that it is; none where more of them are needed.
+///
+/// # Errors
+/// Where they are no TLS 1.3 ClientHello with one of our ALPN names, or it is too long.
+pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
+    let length = seen.len();
+    let mut acceptor = Acceptor::default();
+    acceptor.read_tls(&mut seen).map_err(NetError::lost)?;
+    match acceptor.accept() {
+        Ok(Some(accepted)) => {
+            let hello = accepted.client_hello();
+            let offered: Vec<&[u8]> = hello.alpn().map(Iterator::collect).unwrap_or_default();
+            match offered.as_slice() {
+                [name] if *name == ALPN_CONTROL => Ok(Some(Role::Control)),
+                [name] if *name == ALPN_DATA => Ok(Some(Role::Data)),
+                _ => Err(NetError::Protocol(
+                    "neither haul/1 nor haul-data/1 in its ClientHello".into(),
+                )),
+            }
+        }
+        Ok(None) if length < LONGEST_HELLO => Ok(None),
+        Ok(None) => Err(NetError::Protocol("its ClientHello is too long".into())),
+        Err((e, _)) => Err(e.into()),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use haul::store::local::LocalStore;
 use haul::store::{
-    Attributes, Bytes, Content, ErrorKind, Kind, NewEntry, RemotePath, StageRequest, Store, StoreError, Time,
+    Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, Left, NewEntry, RemotePath, StageRequest, Store,
+    StoreError, Time,
 };
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ fn request(who: &str) -> StageRequest {
         who: who.into(),
         if_version: None,
         durable: true,
+        source: None,
     }
 }
 
@@ -110,10 +112,71 @@ async fn gives_up_staged_files(store: &dyn Store) {
     assert_eq!(store.stat(&path("s")).await.unwrap_err().kind, ErrorKind::NotFound);
     let mut again = store.stage(&path("s"), &request("d")).await.unwrap();
     again.write(0, vec![shared(b"wrong")]).await.unwrap();
-    again.restart().await.unwrap();
+    again.restart(None).await.unwrap();
     again.write(0, vec![shared(b"ok")]).await.unwrap();
     again.commit(2, ATTRIBUTES).await.unwrap();
     assert_eq!(read(store, "s").await.unwrap(), b"ok");
+}
+
+/// What was kept of a source is gone on with by a later writer of the same source, and of no other.
+async fn keeps_and_resumes(store: &dyn Store) {
+    let of = |source: &str| StageRequest {
+        source: Some(source.into()),
+        ..request("kim")
+    };
+    let point = Checkpoint {
+        offset: 6,
+        digests: vec![[3; 32], [4; 32]],
+    };
+    let mut first = store.stage(&path("r"), &of("v1")).await.unwrap();
+    assert_eq!(first.left(), Left::Nothing);
+    first.write(0, vec![shared(b"hello ")]).await.unwrap();
+    first.keeper().unwrap().keep(point.clone()).await.unwrap();
+    first.write(6, vec![shared(b"lost")]).await.unwrap();
+    drop(first);
+    let held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().held;
+    assert_eq!(held.len(), 1);
+    assert_eq!(
+        (held[0].target.as_slice(), held[0].holder.who.as_str(), held[0].live),
+        (&b"r"[..], "kim", false)
+    );
+
+    let mut second = store.stage(&path("r"), &of("v1")).await.unwrap();
+    assert_eq!(second.left(), Left::Part(point.clone()));
+    assert!(matches!(
+        store.unlock(&path("r"), false).await.unwrap_err().kind,
+        ErrorKind::Locked(_)
+    ));
+    second.write(6, vec![shared(b"world")]).await.unwrap();
+    second.commit(11, ATTRIBUTES).await.unwrap();
+    assert_eq!(read(store, "r").await.unwrap(), b"hello world");
+    assert!(
+        store
+            .locks(&RemotePath::root(), &[], 100)
+            .await
+            .unwrap()
+            .held
+            .is_empty()
+    );
+
+    // another version of the source starts anew, and a restart forgets what was kept
+    let mut third = store.stage(&path("r"), &of("v2")).await.unwrap();
+    third.write(0, vec![shared(b"HELLO ")]).await.unwrap();
+    let keeper = third.keeper().unwrap();
+    keeper.keep(point.clone()).await.unwrap();
+    drop((third, keeper));
+    let mut fourth = store.stage(&path("r"), &of("v3")).await.unwrap();
+    assert_eq!(fourth.left(), Left::Other(6));
+    fourth.write(0, vec![shared(b"again ")]).await.unwrap();
+    let stale = fourth.keeper().unwrap();
+    fourth.restart(Some("v4".into())).await.unwrap();
+    stale.keep(point.clone()).await.unwrap();
+    drop((fourth, stale));
+    let fifth = store.stage(&path("r"), &of("v4")).await.unwrap();
+    assert_eq!(fifth.left(), Left::Nothing);
+    fifth.discard().await;
+    assert!(!store.unlock(&path("r"), false).await.unwrap());
+    assert_eq!(read(store, "r").await.unwrap(), b"hello world");
 }
 
 /// A version that was named must be the one that is there.
@@ -222,6 +285,7 @@ async fn the_local_store_conforms() {
         checks_versions(&*sub).await;
         lists_in_pages(&*sub).await;
         makes_removes_renames(&*sub).await;
+        keeps_and_resumes(&*sub).await;
     }
 }
 

@@ -320,7 +320,7 @@ async fn a_source_that_vanishes_after_the_listing_fails_alone() {
             std::fs::remove_file(client.work().join("t/gone")).unwrap();
             let wants = vec![proto::Want {
                 number: file,
-                offset: 0,
+                ..Default::default()
             }];
             peer.transfer(1, transfer_message::Body::Wants(proto::Wants { wants }))
                 .await;
@@ -353,12 +353,16 @@ async fn a_source_that_vanishes_after_the_listing_fails_alone() {
 async fn a_server_that_settles_or_wants_nonsense_is_refused() {
     let nonsense = [
         transfer_message::Body::Wants(proto::Wants {
-            wants: vec![proto::Want { number: 99, offset: 0 }],
+            wants: vec![proto::Want {
+                number: 99,
+                ..Default::default()
+            }],
         }),
         transfer_message::Body::Wants(proto::Wants {
             wants: vec![proto::Want {
                 number: 1,
                 offset: u64::MAX,
+                ..Default::default()
             }],
         }),
         transfer_message::Body::Results(proto::Results {

@@ -46,6 +46,20 @@ impl RootHasher {
         }
     }
 
+    /// The values that cover the chunks pushed so far, given that more follow: what [`RootHasher::resume`] goes on with.
+    pub fn state(&self) -> Vec<Digest> {
+        let mut complete = self.clone();
+        while complete.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
+            complete.merge_top();
+        }
+        complete.stack
+    }
+
+    /// Goes on after the first `chunks` chunks of a file, which `state` covers; none where it cannot.
+    pub fn resume(chunks: u64, state: Vec<Digest>) -> Option<RootHasher> {
+        (state.len() as u64 == u64::from(chunks.count_ones())).then_some(RootHasher { stack: state, chunks })
+    }
+
     /// The file's hash; none unless at least two digests were pushed (a single chunk's hash is
     /// [`whole_digest`], made in another way).
     pub fn root(mut self) -> Option<Digest> {
@@ -81,6 +95,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_hash_can_be_gone_on_with_after_any_chunk() {
+        let bytes: Vec<u8> = (0..9 * CHUNK_SIZE + 17).map(|i| (i * 31 % 251) as u8).collect();
+        let digests: Vec<Digest> = bytes
+            .chunks(CHUNK_SIZE)
+            .enumerate()
+            .map(|(i, chunk)| chunk_digest((i * CHUNK_SIZE) as u64, chunk))
+            .collect();
+        for cut in 0..digests.len() {
+            let mut first = RootHasher::default();
+            digests[..cut].iter().for_each(|d| first.push(*d));
+            let mut rest = RootHasher::resume(cut as u64, first.state()).unwrap();
+            digests[cut..].iter().for_each(|d| rest.push(*d));
+            assert_eq!(rest.root(), Some(whole_digest(&bytes)), "{cut}");
+        }
+        assert!(RootHasher::resume(3, vec![[0; 32]]).is_none());
     }
 
     #[test]

@@ -66,6 +66,22 @@ impl<T> Default for Reassembly<T> {
 }
 
 impl<T> Reassembly<T> {
+    /// Goes on at `offset`, a multiple of [`CHUNK_SIZE`]; `state` covers what is before it. None where it does not.
+    pub fn resume(offset: u64, state: Vec<Digest>) -> Option<Reassembly<T>> {
+        let chunks = offset / CHUNK_SIZE as u64;
+        let root = RootHasher::resume(chunks, state).filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
+        Some(Reassembly {
+            next: offset,
+            root,
+            ..Reassembly::default()
+        })
+    }
+
+    /// Where the next part starts, and the values that cover all before it, given that more follows.
+    pub fn taken(&self) -> (u64, Vec<Digest>) {
+        (self.next, self.root.state())
+    }
+
     /// A chunk arrived, verified against `digest`. `length` is that of its payload, 1 to [`CHUNK_SIZE`].
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote, local_failure, split_local};
 use super::transfer::{Show, TransferArgs};
+use crate::net::transfer::stream::Stream;
 use crate::net::transfer::target::{Target, Tree};
 use crate::store::local::LocalStore;
 use crate::store::{RemotePath, Store};
@@ -11,7 +12,6 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 /// Fetch files and directories from a server
 ///
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             ));
         }
         (
-            Target::Stream(Arc::new(Mutex::new(std::io::stdout()))),
+            Target::Stream(Stream::new(Box::new(std::io::stdout()))),
             b"standard output".to_vec(),
         )
     } else {

@@ -228,13 +228,26 @@ async fn print_all(mut events: mpsc::Receiver<Event>, progress: Option<Progress>
                 crate::net::printable(text)
             ));
         }
+        if !args.quiet && !args.json {
+            match &event {
+                Event::Resumed { path, offset } => {
+                    say(format!("{}: goes on after {}", output::name(path), size(*offset)));
+                }
+                Event::Restarted { path, discarded } => say(format!(
+                    "{}: the source has changed since the last try: starts anew, {} are sent again",
+                    output::name(path),
+                    size(*discarded)
+                )),
+                _ => {}
+            }
+        }
         if args.json && printed.broken.is_none() {
             printed.broken = output::line(&event_json(&event).to_string()).err();
         } else if args.verbose {
             match &event {
                 Event::Committed { path, .. } => say(output::name(path)),
                 Event::Unchanged { path, .. } => say(format!("{} (unchanged)", output::name(path))),
-                Event::Failed { .. } => {}
+                Event::Failed { .. } | Event::Resumed { .. } | Event::Restarted { .. } => {}
             }
         }
     }
@@ -277,6 +290,16 @@ fn event_json(event: &Event) -> Value {
             object.insert("event".into(), json!("unchanged"));
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
+        }
+        Event::Resumed { path, offset } => {
+            object.insert("event".into(), json!("resumed"));
+            put_text(&mut object, "path", path);
+            object.insert("offset".into(), json!(offset));
+        }
+        Event::Restarted { path, discarded } => {
+            object.insert("event".into(), json!("restarted"));
+            put_text(&mut object, "path", path);
+            object.insert("discarded".into(), json!(discarded));
         }
         Event::Failed { path, code, text } => {
             object.insert("event".into(), json!("failed"));

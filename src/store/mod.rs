@@ -61,6 +61,49 @@ pub struct StageRequest {
     pub if_version: Option<String>,
     /// fsync before the commit is acknowledged.
     pub durable: bool,
+    /// The version of the source, in the words of the store that it comes from. What an earlier writer of the same
+    /// version left may be gone on with; none: it never is.
+    pub source: Option<String>,
+}
+
+/// The leading bytes of a file that are durable, and what is known of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// How many bytes.
+    pub offset: u64,
+    /// The BLAKE3 values that cover them; for whoever hashes the file, not for the store.
+    pub digests: Vec<[u8; 32]>,
+}
+
+/// What [`Store::stage`] found of an earlier writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing that is of any use.
+    Nothing,
+    /// The beginning of this version of the source.
+    Part(Checkpoint),
+    /// The beginning of another version, this many bytes; it is gone.
+    Other(u64),
+}
+
+/// A staging file that somebody has left, or is writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Of the staging file, without what makes it a staging file; cut where the name is too long for that.
+    pub target: Vec<u8>,
+    /// Who writes, or wrote, and since when.
+    pub holder: Holder,
+    /// The writer lives: the lock is held.
+    pub live: bool,
+}
+
+/// A page of [`Store::locks`].
+#[derive(Clone, Debug, Default)]
+pub struct HeldPage {
+    /// Staging files.
+    pub held: Vec<Held>,
+    /// Where the next page starts; none: that was all.
+    pub next: Option<Vec<u8>>,
 }
 
 /// A file as it was when it was read.
@@ -89,8 +132,15 @@ pub trait Staging: Send {
     /// Writes one part. Parts come in order and obey the store's [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
-    /// Forgets what was written; the next part has offset 0.
-    async fn restart(&mut self) -> Result<(), StoreError>;
+    /// What an earlier writer left. With [`Left::Part`] the next part has its offset, or [`Staging::restart`] comes
+    /// first.
+    fn left(&self) -> Left;
+
+    /// What makes leading bytes durable, beside the writing; none where this store, or this file, has no use for it.
+    fn keeper(&self) -> Option<Arc<dyn Keeper>>;
+
+    /// Forgets what was written; the next part has offset 0 and is of this version of the source.
+    async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError>;
 
     /// Makes the file appear under its name, whole and (when durable) on disk; returns its version.
     ///
@@ -100,6 +150,16 @@ pub trait Staging: Send {
 
     /// Removes what was staged.
     async fn discard(self: Box<Self>);
+}
+
+/// Makes what was staged survive its writer: a crash of the process, or of the machine.
+#[async_trait]
+pub trait Keeper: Send + Sync {
+    /// Makes the leading bytes durable, then the record that says so. They have been written.
+    ///
+    /// # Errors
+    /// Any, and then the file must fail: what an fsync has failed on once is lost, whatever a later one says.
+    async fn keep(&self, point: Checkpoint) -> Result<(), StoreError>;
 }
 
 /// A place that holds a tree of files.
@@ -158,6 +218,16 @@ pub trait Store: Send + Sync {
 
     /// Sets time and mode of directories (their content is complete) and files.
     async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
+
+    /// A page of the staging files of the entries of a directory.
+    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError>;
+
+    /// Removes the staging file of a target; with `force` also that of a writer who lives, who cannot commit then.
+    /// False: there was none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] where the writer lives.
+    async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError>;
 
     /// Makes every name durable that was made through this store and is not yet.
     async fn sync(&self) -> Result<(), StoreError>;

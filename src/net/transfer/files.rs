@@ -1,4 +1,4 @@
-//! The wanted files of a receiver: small ones are put in groups, larger ones are staged, reassembled and committed.
+//! The wanted files of a receiver: small ones go into groups, larger ones are staged, reassembled and committed.
 //!
 //! A larger file goes through these states:
 //!
@@ -9,7 +9,8 @@
 //! ```
 
 use super::Options;
-use super::target::{Candidate, Target, is_locked};
+use super::groups::{Grouped, Groups};
+use super::target::{Candidate, Target};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::Digest;
 use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
@@ -18,8 +19,8 @@ use crate::net::link::Seat;
 use crate::net::pool::Arrived;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
-use crate::store::{Attributes, Bytes, Content, Kind, NewEntry, RemotePath, Staging, StoreError, Time};
-use std::collections::{HashMap, VecDeque};
+use crate::store::{Attributes, Bytes, Checkpoint, Content, Kind, Left, RemotePath, Staging, StoreError, Time};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -28,15 +29,24 @@ use tokio::time::Instant;
 
 /// Larger files that are staged at once: each has a file open.
 const STAGED: usize = 64;
-/// Entries of a group.
-const GROUP: usize = 32;
-/// Groups under way at once: while one waits for the disk, others are written.
-const GROUPS: usize = 16;
+/// Bytes after which a larger file is made durable as far as it is, when some time has gone by, too.
+const KEEP_BYTES: u64 = 64 << 20;
+/// That time.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
+/// Time after which it is made durable however little has come.
+const KEEP_TIME: Duration = Duration::from_secs(5);
+/// How long the end of a transfer waits for what is being written, and again for it to be made durable.
+const SUSPEND: Duration = Duration::from_secs(5);
 
 /// What became known of a file.
 pub(super) enum FileEvent {
-    /// Its staging file is open: its content may come.
-    Want(u64),
+    /// Its staging file is open: its content may come, from where an earlier writer ended.
+    Want {
+        number: u64,
+        from: Checkpoint,
+        /// Bytes of another version of the source that were left, and are gone.
+        discarded: u64,
+    },
     /// A chunk is written.
     Written { number: u64, offset: u64, length: u64 },
     /// It is there.
@@ -54,21 +64,18 @@ pub(super) enum FileEvent {
 
 /// A job of this module that has ended.
 pub(super) enum Settled {
-    Staged(u64, Result<Box<dyn Staging>, StoreError>, OwnedSemaphorePermit),
+    /// Opened, or emptied, for this version of the source.
+    Staged(
+        u64,
+        Option<String>,
+        Result<Box<dyn Staging>, StoreError>,
+        OwnedSemaphorePermit,
+    ),
     Written(u64, Box<dyn Staging>, Vec<(u64, usize)>, Result<(), StoreError>),
+    Kept(u64, Result<(), StoreError>),
     Committed(u64, u64, Digest, Result<String, StoreError>),
     Group(Vec<Grouped>, Vec<Result<String, StoreError>>),
     Retry(Grouped),
-}
-
-/// A small entry on its way into a group.
-pub(super) struct Grouped {
-    number: u64,
-    entry: NewEntry,
-    hash: Option<Digest>,
-    /// Bytes that came for it in a frame; none for a symlink, which has no frame.
-    payload: Option<usize>,
-    deadline: Option<Instant>,
 }
 
 struct Small {
@@ -83,9 +90,18 @@ struct Large {
     attempt: u8,
     /// None: a stream.
     size: Option<u64>,
+    /// The version of the source.
+    source: Option<String>,
+    /// Its hash, where it was offered with one.
+    hash: Option<Digest>,
     reassembly: Reassembly<Bytes>,
     state: State,
     permit: Option<OwnedSemaphorePermit>,
+    /// What is written, and as far as which it has been made durable, or is being.
+    written: Checkpoint,
+    kept: u64,
+    kept_at: Instant,
+    keeping: bool,
 }
 
 enum State {
@@ -107,8 +123,7 @@ pub(super) struct Files {
     target: Target,
     options: Options,
     files: HashMap<u64, File>,
-    gathered: VecDeque<Grouped>,
-    groups: usize,
+    groups: Groups,
     opening: Arc<Semaphore>,
     /// What waits for a lock, or for its turn: ends with the transfer.
     openers: JoinSet<()>,
@@ -119,11 +134,10 @@ impl Files {
     pub(super) fn new(target: Target, options: Options) -> (Files, mpsc::UnboundedReceiver<Settled>) {
         let (jobs, settled) = mpsc::unbounded_channel();
         let files = Files {
+            groups: Groups::new(target.clone(), options.clone(), jobs.clone()),
             target,
             options,
             files: HashMap::new(),
-            gathered: VecDeque::new(),
-            groups: 0,
             opening: Arc::new(Semaphore::new(STAGED)),
             openers: JoinSet::new(),
             jobs,
@@ -140,11 +154,12 @@ impl Files {
             size,
             attributes,
             target,
-            ..
+            hash,
+            version,
         } = candidate;
         if kind == Kind::Symlink {
-            let content = Content::Link(target);
-            self.gather(number, path, content, attributes, None, None);
+            self.groups
+                .gather(number, path, Content::Link(target), attributes, None);
             return false;
         }
         match (size, &self.target) {
@@ -159,31 +174,17 @@ impl Files {
                 true
             }
             _ => {
-                self.take_on_large(number, path, size, attributes, 0);
+                let large = Large::new(size, attributes, 0, version, hash);
+                self.take_on_large(number, path, large);
                 false
             }
         }
     }
 
-    fn take_on_large(
-        &mut self,
-        number: u64,
-        path: RemotePath,
-        size: Option<u64>,
-        attributes: Attributes,
-        attempt: u8,
-    ) {
+    fn take_on_large(&mut self, number: u64, path: RemotePath, large: Large) {
         let (target, options, jobs) = (self.target.clone(), self.options.clone(), self.jobs.clone());
-        let opening = self.opening.clone();
-        let deadline = self.deadline();
-        let large = Large {
-            attributes,
-            attempt,
-            size,
-            reassembly: Reassembly::default(),
-            state: State::Opening,
-            permit: None,
-        };
+        let (opening, source) = (self.opening.clone(), large.source.clone());
+        let deadline = self.options.wait.map(|wait| Instant::now() + wait);
         self.files.insert(number, File::Large(Box::new(large)));
         while self.openers.try_join_next().is_some() {}
         self.openers.spawn(async move {
@@ -191,72 +192,30 @@ impl Files {
             let Ok(permit) = opening.acquire_owned().await else {
                 return;
             };
-            let staged = target.stage(&path, &options, deadline).await;
-            let _ = jobs.send(Settled::Staged(number, staged, permit));
+            let staged = target.stage(&path, &options, source.clone(), deadline).await;
+            let _ = jobs.send(Settled::Staged(number, source, staged, permit));
         });
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.options.wait.map(|wait| Instant::now() + wait)
-    }
-
-    fn gather(
-        &mut self,
-        number: u64,
-        path: RemotePath,
-        content: Content,
-        attributes: Attributes,
-        hash: Option<Digest>,
-        payload: Option<usize>,
-    ) {
-        let entry = NewEntry {
-            path,
-            content,
-            attributes,
-            if_version: self.options.if_version.clone(),
-        };
-        let deadline = self.deadline();
-        self.gathered.push_back(Grouped {
-            number,
-            entry,
-            hash,
-            payload,
-            deadline,
-        });
-        if self.gathered.len() >= GROUP {
-            self.start_gathered();
-        }
     }
 
     /// True when [`Files::start_gathered`] would start something.
     pub(super) fn has_gathered(&self) -> bool {
-        !self.gathered.is_empty() && self.groups < GROUPS
+        self.groups.is_ready()
     }
 
-    /// Puts what was gathered, in as many groups as may be under way.
+    /// Puts the small files that were gathered.
     pub(super) fn start_gathered(&mut self) {
-        while self.has_gathered() {
-            let count = self.gathered.len().min(GROUP);
-            let group: Vec<Grouped> = self.gathered.drain(..count).collect();
-            let entries = group.iter().map(|g| g.entry.clone()).collect();
-            let (target, jobs, durable) = (self.target.clone(), self.jobs.clone(), !self.options.no_fsync);
-            self.groups = self.groups.saturating_add(1);
-            tokio::spawn(async move {
-                let results = target.put_whole(entries, durable).await;
-                let _ = jobs.send(Settled::Group(group, results));
-            });
-        }
+        self.groups.start();
     }
 
     /// True when a job is under way that touches the store.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |file: &File| matches!(file, File::Large(large) if matches!(large.state, State::Busy));
-        self.groups > 0 || (self.files.len() < STAGED && self.files.values().any(busy))
+        self.groups.is_busy() || (self.files.len() < STAGED && self.files.values().any(busy))
     }
 
     /// True when content is missing that only the sender can give. Streams take as long as they take.
     pub(super) fn waits_for_sender(&self) -> bool {
-        self.groups == 0
+        !self.groups.is_busy()
             && self.files.values().any(|file| match file {
                 File::Small(_) => true,
                 File::Large(large) => large.size.is_some() && matches!(large.state, State::Idle(_)),
@@ -278,14 +237,8 @@ impl Files {
                     return Ok(Vec::new());
                 };
                 let content = Content::File(Arc::new(payload));
-                self.gather(
-                    number,
-                    small.path,
-                    content,
-                    small.attributes,
-                    Some(header.digest),
-                    Some(length),
-                );
+                let frame = Some((header.digest, length));
+                self.groups.gather(number, small.path, content, small.attributes, frame);
                 Ok(Vec::new())
             }
             Some(File::Large(large)) if large.attempt == header.attempt => {
@@ -366,9 +319,8 @@ impl Files {
     pub(super) fn restart(
         &mut self,
         number: u64,
-        attempt: u8,
-        size: u64,
-        attributes: Attributes,
+        (attempt, size, attributes): (u8, u64, Attributes),
+        version: Option<String>,
         seat: &Seat,
     ) -> bool {
         match self.files.get_mut(&number) {
@@ -378,19 +330,19 @@ impl Files {
             }
             Some(File::Small(small)) => {
                 let path = small.path.clone();
-                self.take_on_large(number, path, Some(size), attributes, attempt);
+                let large = Large::new(Some(size), attributes, attempt, version, None);
+                self.take_on_large(number, path, large);
                 false
             }
             Some(File::Large(large)) => {
-                (large.attempt, large.size, large.attributes) = (attempt, Some(size), attributes);
-                drop_waiting(std::mem::take(&mut large.reassembly), seat);
-                match std::mem::replace(&mut large.state, State::Stale) {
-                    State::Idle(staging) => {
-                        large.state = State::Opening;
-                        self.empty(number, staging);
-                    }
-                    State::Opening => large.state = State::Opening,
-                    State::Busy | State::Stale => {}
+                let anew = Large::new(Some(size), attributes, attempt, version, None);
+                let old = std::mem::replace(&mut **large, anew);
+                large.permit = old.permit;
+                drop_waiting(old.reassembly, seat);
+                match old.state {
+                    State::Idle(staging) => self.empty(number, staging),
+                    State::Opening => {}
+                    State::Busy | State::Stale => large.state = State::Stale,
                 }
                 false
             }
@@ -399,15 +351,15 @@ impl Files {
     }
 
     fn empty(&mut self, number: u64, mut staging: Box<dyn Staging>) {
-        let permit = match self.files.get_mut(&number) {
-            Some(File::Large(large)) => large.permit.take(),
-            _ => None,
+        let Some(File::Large(large)) = self.files.get_mut(&number) else {
+            return;
         };
+        large.state = State::Opening;
+        let (permit, source, jobs) = (large.permit.take(), large.source.clone(), self.jobs.clone());
         let Some(permit) = permit else { return };
-        let jobs = self.jobs.clone();
         tokio::spawn(async move {
-            let emptied = staging.restart().await;
-            let _ = jobs.send(Settled::Staged(number, emptied.map(|()| staging), permit));
+            let emptied = staging.restart(source.clone()).await;
+            let _ = jobs.send(Settled::Staged(number, source, emptied.map(|()| staging), permit));
         });
     }
 
@@ -435,6 +387,10 @@ impl Files {
             return Vec::new();
         }
         match large.reassembly.complete() {
+            Ok(Some((_, hash))) if large.hash.is_some_and(|offered| offered != hash) => {
+                large.state = State::Idle(staging);
+                self.mismatch(number, Mismatch::Hash, seat)
+            }
             Ok(Some((size, hash))) if large.size.is_none_or(|offered| offered == size) => {
                 let mut attributes = large.attributes;
                 if large.size.is_none() {
@@ -464,7 +420,7 @@ impl Files {
     /// A job has ended.
     pub(super) fn ended(&mut self, job: Settled, seat: &Seat) -> Vec<FileEvent> {
         match job {
-            Settled::Staged(number, staged, permit) => self.staged(number, staged, permit, seat),
+            Settled::Staged(number, source, staged, permit) => self.staged(number, source, staged, permit, seat),
             Settled::Written(number, staging, sizes, result) => self.written(number, staging, sizes, result, seat),
             Settled::Committed(number, size, hash, result) => match result {
                 Ok(version) if self.files.remove(&number).is_some() => {
@@ -480,15 +436,19 @@ impl Files {
                 Ok(_) => Vec::new(),
                 Err(e) => self.fail_store(number, &e, seat),
             },
-            Settled::Group(group, results) => {
-                self.groups = self.groups.saturating_sub(1);
-                let pairs = group.into_iter().zip(results);
-                pairs
-                    .filter_map(|(member, result)| self.group_ended(member, result, seat))
-                    .collect()
+            Settled::Kept(number, result) => {
+                if let Some(File::Large(large)) = self.files.get_mut(&number) {
+                    large.keeping = false;
+                }
+                match result {
+                    Ok(()) => Vec::new(),
+                    // an fsync that failed once is not asked again
+                    Err(e) => self.fail_store(number, &e, seat),
+                }
             }
+            Settled::Group(group, results) => self.groups.ended(group, results, seat),
             Settled::Retry(member) => {
-                self.gathered.push_back(member);
+                self.groups.retry(member);
                 Vec::new()
             }
         }
@@ -497,15 +457,33 @@ impl Files {
     fn staged(
         &mut self,
         number: u64,
+        source: Option<String>,
         staged: Result<Box<dyn Staging>, StoreError>,
         permit: OwnedSemaphorePermit,
         seat: &Seat,
     ) -> Vec<FileEvent> {
         match (staged, self.files.get_mut(&number)) {
             (Ok(staging), Some(File::Large(large))) => {
-                large.state = State::Idle(staging);
                 large.permit = Some(permit);
-                vec![FileEvent::Want(number)]
+                if source != large.source {
+                    // the source changed while this was opened
+                    self.empty(number, staging);
+                    return Vec::new();
+                }
+                let (from, discarded) = match large.take_over(staging.left()) {
+                    Ok(found) => found,
+                    // what is left makes no sense: it is emptied like that of another version
+                    Err(()) => {
+                        self.empty(number, staging);
+                        return Vec::new();
+                    }
+                };
+                large.state = State::Idle(staging);
+                vec![FileEvent::Want {
+                    number,
+                    from,
+                    discarded,
+                }]
             }
             (Ok(staging), _) => {
                 tokio::spawn(staging.discard());
@@ -532,9 +510,15 @@ impl Files {
             return Vec::new();
         };
         if matches!(large.state, State::Stale) {
-            large.state = State::Opening;
             self.empty(number, staging);
             return Vec::new();
+        }
+        if result.is_ok() {
+            let (offset, digests) = large.reassembly.taken();
+            large.written = Checkpoint { offset, digests };
+            if large.is_keep_due() {
+                large.keep(number, &*staging, &self.jobs);
+            }
         }
         large.state = State::Idle(staging);
         if let Err(e) = result {
@@ -549,38 +533,119 @@ impl Files {
         events.extend(self.advance(number, seat));
         events
     }
+}
 
-    fn group_ended(&mut self, member: Grouped, result: Result<String, StoreError>, seat: &Seat) -> Option<FileEvent> {
-        let number = member.number;
-        let again = result.as_ref().is_err_and(is_locked) && member.deadline.is_some_and(|d| Instant::now() < d);
-        if let (false, Some(payload)) = (again, member.payload) {
-            seat.done(payload);
-        }
-        match result {
-            Err(_) if again => {
-                let jobs = self.jobs.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    let _ = jobs.send(Settled::Retry(member));
+impl Files {
+    /// The transfer ends before it is complete: what has been written of larger files is made durable, so that the next
+    /// one goes on from there. Both waits are bounded.
+    pub(super) async fn suspend(mut self, mut settled: mpsc::UnboundedReceiver<Settled>) {
+        self.openers.abort_all();
+        let unfinished = |files: &HashMap<u64, File>| {
+            files.values().any(|file| match file {
+                File::Large(large) => large.keeping || matches!(large.state, State::Busy),
+                File::Small(_) => false,
+            })
+        };
+        let written = async {
+            while unfinished(&self.files) {
+                match settled.recv().await {
+                    Some(Settled::Written(number, staging, _, Ok(()))) => {
+                        if let Some(File::Large(large)) = self.files.get_mut(&number) {
+                            let (offset, digests) = large.reassembly.taken();
+                            (large.written, large.state) = (Checkpoint { offset, digests }, State::Idle(staging));
+                        }
+                    }
+                    Some(Settled::Kept(number, Ok(()))) => {
+                        if let Some(File::Large(large)) = self.files.get_mut(&number) {
+                            large.keeping = false;
+                        }
+                    }
+                    Some(
+                        Settled::Committed(number, ..) | Settled::Written(number, ..) | Settled::Kept(number, _),
+                    ) => drop(self.files.remove(&number)),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SUSPEND, written).await;
+        let mut keeping = JoinSet::new();
+        for (_, file) in self.files {
+            let File::Large(large) = file else { continue };
+            if let State::Idle(staging) = large.state
+                && large.written.offset > large.kept
+                && let Some(keeper) = staging.keeper()
+            {
+                let point = large.written;
+                keeping.spawn(async move {
+                    let _ = keeper.keep(point).await;
+                    drop(staging);
                 });
-                None
-            }
-            Err(e) => Some(FileEvent::Failed {
-                number,
-                code: code_of(&e.kind),
-                text: e.describe(),
-            }),
-            Ok(version) => {
-                let (hash, size) = (member.hash, member.payload.unwrap_or(0) as u64);
-                Some(FileEvent::Committed {
-                    number,
-                    hash,
-                    size,
-                    version,
-                    grouped: true,
-                })
             }
         }
+        let all = async { while keeping.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(SUSPEND, all).await;
+        keeping.detach_all();
+    }
+}
+
+impl Large {
+    fn new(
+        size: Option<u64>,
+        attributes: Attributes,
+        attempt: u8,
+        source: Option<String>,
+        hash: Option<Digest>,
+    ) -> Large {
+        Large {
+            attributes,
+            attempt,
+            size,
+            source,
+            hash,
+            reassembly: Reassembly::default(),
+            state: State::Opening,
+            permit: None,
+            written: Checkpoint::default(),
+            kept: 0,
+            kept_at: Instant::now(),
+            keeping: false,
+        }
+    }
+
+    /// Goes on where an earlier writer ended; says from where, and how many bytes of another version were left.
+    fn take_over(&mut self, left: Left) -> Result<(Checkpoint, u64), ()> {
+        self.kept_at = Instant::now();
+        match left {
+            Left::Part(point) => {
+                let fits = self.size.is_some_and(|size| point.offset < size);
+                let reassembly = Reassembly::resume(point.offset, point.digests.clone());
+                self.reassembly = reassembly.filter(|_| fits).ok_or(())?;
+                (self.written, self.kept) = (point.clone(), point.offset);
+                Ok((point, 0))
+            }
+            Left::Other(bytes) => Ok((Checkpoint::default(), bytes)),
+            Left::Nothing => Ok((Checkpoint::default(), 0)),
+        }
+    }
+
+    /// What is complete is committed right after, which makes it durable too.
+    fn is_keep_due(&self) -> bool {
+        let new = self.written.offset.saturating_sub(self.kept);
+        let since = self.kept_at.elapsed();
+        let complete = self.size.is_none_or(|size| self.written.offset >= size);
+        let due = since >= KEEP_TIME || (new >= KEEP_BYTES && since >= KEEP_PAUSE);
+        !self.keeping && !complete && new > 0 && due
+    }
+
+    fn keep(&mut self, number: u64, staging: &dyn Staging, jobs: &mpsc::UnboundedSender<Settled>) {
+        let Some(keeper) = staging.keeper() else { return };
+        let (point, jobs) = (self.written.clone(), jobs.clone());
+        (self.kept, self.kept_at, self.keeping) = (point.offset, Instant::now(), true);
+        tokio::spawn(async move {
+            let kept = keeper.keep(point).await;
+            let _ = jobs.send(Settled::Kept(number, kept));
+        });
     }
 }
 

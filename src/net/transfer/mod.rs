@@ -6,9 +6,11 @@
 //! *results*, one for every offer. When all is settled the receiver has *finished*.
 
 mod files;
+mod groups;
 pub mod pump;
 pub mod receiver;
 pub mod sender;
+pub mod stream;
 pub mod target;
 pub mod walk;
 
@@ -84,6 +86,8 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Their bytes.
     pub bytes_unchanged: AtomicU64,
+    /// Bytes of files that were there in part.
+    pub bytes_resumed: AtomicU64,
     /// Directories that were made or completed.
     pub dirs_done: AtomicU64,
     /// Entries that failed.
@@ -160,6 +164,20 @@ pub enum Event {
         /// Bytes.
         size: u64,
     },
+    /// An earlier transfer left the beginning of it: this one goes on there.
+    Resumed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes that need not be sent again.
+        offset: u64,
+    },
+    /// An earlier transfer left the beginning of it, but of another version of the source: it starts anew.
+    Restarted {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes that were left, and are gone.
+        discarded: u64,
+    },
     /// It failed; the others go on.
     Failed {
         /// As the user knows it.
@@ -203,6 +221,11 @@ impl Reporter {
                 Counters::add(&c.bytes_unchanged, *size);
             }
             Event::Failed { .. } => Counters::add(&c.failed, 1),
+            Event::Resumed { offset, .. } => {
+                Counters::add(&c.bytes_unchanged, *offset);
+                Counters::add(&c.bytes_resumed, *offset);
+            }
+            Event::Restarted { .. } => {}
         }
         if let Some(events) = &self.events {
             let _ = events.send(event).await;

@@ -37,6 +37,10 @@ pub struct Wanted {
     pub size: u64,
     /// Time and mode, as offered.
     pub attributes: Attributes,
+    /// Bytes that the receiver has already.
+    pub offset: u64,
+    /// The hash of those.
+    pub root: RootHasher,
 }
 
 impl Wanted {
@@ -225,11 +229,11 @@ impl Pump {
             if next.is_small() {
                 return Some(self.plan_small(next));
             }
-            self.roots.insert(next.number, (next.attempt, RootHasher::default()));
+            self.roots.insert(next.number, (next.attempt, next.root.clone()));
             self.large = Some(Large {
-                wanted: next,
                 source: OpenOnce::default(),
-                offset: 0,
+                offset: next.offset,
+                wanted: next,
             });
         }
     }

@@ -98,7 +98,7 @@ pub async fn receive(
         batches,
         done_in.clone(),
     ));
-    let (files, settled) = Files::new(target.clone(), options.clone());
+    let (mut files, mut settled) = Files::new(target.clone(), options.clone());
     let receiver = Receiver {
         seat,
         label,
@@ -114,8 +114,11 @@ pub async fn receive(
         completing: false,
         outgoing: Outgoing::default(),
     };
-    let result = receiver.run(files, settled, done, done_in).await;
+    let result = receiver.run(&mut files, &mut settled, done, done_in).await;
     decider.abort();
+    if result.is_err() {
+        files.suspend(settled).await;
+    }
     result
 }
 
@@ -146,8 +149,8 @@ async fn decide_all(
 impl Receiver {
     async fn run(
         mut self,
-        mut files: Files,
-        mut settled: mpsc::UnboundedReceiver<Settled>,
+        files: &mut Files,
+        settled: &mut mpsc::UnboundedReceiver<Settled>,
         mut done: mpsc::UnboundedReceiver<Done>,
         done_in: mpsc::UnboundedSender<Done>,
     ) -> Result<(), NetError> {
@@ -171,9 +174,9 @@ impl Receiver {
                         self.file_event(item).await;
                     }
                 }
-                Some(job) = done.recv() => self.done(job, &mut files).await?,
+                Some(job) = done.recv() => self.done(job, files).await?,
                 incoming = self.seat.receive_any() => match incoming {
-                    Some(Incoming::Message(body)) => self.message(body, &mut files).await?,
+                    Some(Incoming::Message(body)) => self.message(body, files).await?,
                     Some(Incoming::Frame(frame)) => {
                         for item in files.frame(frame, &self.seat)? {
                             self.file_event(item).await;
@@ -366,7 +369,7 @@ impl Receiver {
                         Decision::Wanted if self.unsettled.contains_key(&number) => {
                             self.reporter.counters.started(candidate.path.as_bytes());
                             if files.want(candidate) {
-                                self.outgoing.wants.push(proto::Want { number, offset: 0 });
+                                self.outgoing.wants.push(want(number));
                             }
                         }
                         // withdrawn meanwhile
@@ -408,9 +411,9 @@ impl Receiver {
         Counters::add(&counters.bytes_found, offer.size);
         Counters::add(&counters.bytes_failed, unsettled.size);
         unsettled.size = offer.size;
-        if files.restart(offer.number, attempt, offer.size, attributes, &self.seat) {
-            let number = offer.number;
-            self.outgoing.wants.push(proto::Want { number, offset: 0 });
+        let version = Some(offer.version).filter(|v| !v.is_empty());
+        if files.restart(offer.number, (attempt, offer.size, attributes), version, &self.seat) {
+            self.outgoing.wants.push(want(offer.number));
         }
         Ok(())
     }
@@ -418,7 +421,25 @@ impl Receiver {
     async fn file_event(&mut self, event: super::files::FileEvent) {
         use super::files::FileEvent;
         match event {
-            FileEvent::Want(number) => self.outgoing.wants.push(proto::Want { number, offset: 0 }),
+            FileEvent::Want {
+                number,
+                from,
+                discarded,
+            } => {
+                let path = self.unsettled.get(&number).map(|u| u.path.clone()).unwrap_or_default();
+                let offset = from.offset;
+                if offset > 0 {
+                    self.reporter.report(Event::Resumed { path, offset }).await;
+                } else if discarded > 0 {
+                    self.reporter.report(Event::Restarted { path, discarded }).await;
+                }
+                self.outgoing.wants.push(proto::Want {
+                    number,
+                    offset,
+                    digests: from.digests.iter().map(|d| d.to_vec()).collect(),
+                    discarded,
+                });
+            }
             FileEvent::Written { number, offset, length } => {
                 Counters::add(&self.reporter.counters.bytes_done, length);
                 self.outgoing.acks.push(proto::Ack { number, offset, length });
@@ -582,6 +603,14 @@ impl Outgoing {
     }
 }
 
+/// All of a file is wanted.
+fn want(number: u64) -> proto::Want {
+    proto::Want {
+        number,
+        ..Default::default()
+    }
+}
+
 /// The path of an entry in its directory. The outer error breaks the protocol: no honest walk finds such a name.
 fn place_in(dir: &Dir, name: &[u8]) -> Result<Result<RemotePath, StoreError>, NetError> {
     let parent = match &dir.path {
@@ -622,5 +651,6 @@ fn candidate_of(
         attributes,
         target: offer.target.clone(),
         hash,
+        version: Some(offer.version.clone()).filter(|v| !v.is_empty()),
     })
 }

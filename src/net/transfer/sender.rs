@@ -4,7 +4,7 @@ use super::pump::{Pump, Pumped, Stopped, Wanted, pump_stream};
 use super::walk::{Source, Walk, Walked, What};
 use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::digest::Digest;
+use crate::chunk::digest::{Digest, RootHasher};
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
@@ -228,7 +228,7 @@ impl Sender {
         match message {
             Body::Wants(wants) => {
                 for want in wants.wants {
-                    self.want(&want)?;
+                    self.want(want).await?;
                 }
             }
             Body::Acks(acks) => {
@@ -247,16 +247,19 @@ impl Sender {
         Ok(())
     }
 
-    fn want(&mut self, want: &proto::Want) -> Result<(), NetError> {
+    async fn want(&mut self, want: proto::Want) -> Result<(), NetError> {
         let unasked = || NetError::Protocol("it wants what was not offered".into());
         let offered = self.offered.get_mut(&want.number).ok_or_else(unasked)?;
-        if offered.wanted || want.offset != 0 {
+        if offered.wanted {
             return Err(unasked());
         }
         offered.wanted = true;
         let source = self.sources.get(offered.source).ok_or_else(unasked)?;
         match (&source.what, &offered.entry) {
             (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
+                let from = from_where(&want, entry.size)?;
+                // what is there already counts neither as sent nor as to be sent
+                offered.written = want.offset;
                 let wanted = Wanted {
                     number: want.number,
                     attempt: offered.attempt,
@@ -264,16 +267,31 @@ impl Sender {
                     path: offered.path.clone(),
                     size: entry.size,
                     attributes: entry.attributes,
+                    offset: want.offset,
+                    root: from,
                 };
                 let _ = self.wanted.send(wanted);
+                let (source, path) = (offered.source, offered.path.clone());
+                self.tell_left(&want, source, &path).await;
             }
-            (What::Stream(stream), None) => {
+            (What::Stream(stream), None) if want.offset == 0 => {
                 let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                 self.start_stream(want.number, taken.ok_or_else(unasked)?);
             }
             _ => return Err(unasked()),
         }
         Ok(())
+    }
+
+    /// Tells the user what the receiver had of a file.
+    async fn tell_left(&self, want: &proto::Want, source: usize, path: &RemotePath) {
+        let path = self.shown(source, path);
+        let (offset, discarded) = (want.offset, want.discarded);
+        if offset > 0 {
+            self.reporter.report(Event::Resumed { path, offset }).await;
+        } else if discarded > 0 {
+            self.reporter.report(Event::Restarted { path, discarded }).await;
+        }
     }
 
     fn start_stream(&mut self, number: u64, stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
@@ -451,6 +469,18 @@ impl Offered {
     }
 }
 
+/// The hash of a file so far, as the receiver has it, to go on with.
+fn from_where(want: &proto::Want, size: u64) -> Result<RootHasher, NetError> {
+    let bad = || NetError::Protocol("it wants a file from a place where no chunk begins".into());
+    let digests = want.digests.iter().map(|d| Digest::try_from(d.as_slice()));
+    let digests = digests.collect::<Result<Vec<_>, _>>().map_err(|_| bad())?;
+    let chunk = CHUNK_SIZE as u64;
+    if want.offset > 0 && (want.offset >= size || !want.offset.is_multiple_of(chunk)) {
+        return Err(bad());
+    }
+    RootHasher::resume(want.offset / chunk, digests).ok_or_else(bad)
+}
+
 fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {
     let name = entry.name.as_ref().filter(|_| parent != 0);
     proto::Offer {
@@ -467,5 +497,9 @@ fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         stream: false,
         closes: false,
+        version: match entry.kind {
+            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.clone(),
+            _ => String::new(),
+        },
     }
 }

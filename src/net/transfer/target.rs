@@ -1,16 +1,14 @@
 //! Where a transfer arrives: a tree beneath one directory, or a stream. Decides what is wanted.
 
 use super::Options;
+use super::stream::Stream;
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::store::{
-    Attributes, Bytes, Entry, ErrorKind, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store,
-    StoreError,
+    Attributes, Entry, ErrorKind, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store, StoreError,
 };
-use async_trait::async_trait;
-use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,7 +18,7 @@ pub enum Target {
     /// Beneath a directory.
     Tree(Tree),
     /// The one file's bytes, in order.
-    Stream(Arc<Mutex<dyn Write + Send>>),
+    Stream(Stream),
 }
 
 /// A directory that receives, and under which name each source goes there.
@@ -51,6 +49,8 @@ pub struct Candidate {
     pub target: Vec<u8>,
     /// With `checksum`.
     pub hash: Option<Digest>,
+    /// The version of the source, where it may be gone on with.
+    pub version: Option<String>,
 }
 
 /// What is to become of a candidate.
@@ -116,21 +116,24 @@ impl Target {
         decisions
     }
 
-    /// Locks and opens the staging file of a larger file; waits for the lock as long as `deadline` allows.
+    /// Locks and opens the staging file of a larger file, of which `source` is the version; waits for the lock as long as
+    /// `deadline` allows.
     pub async fn stage(
         &self,
         path: &RemotePath,
         options: &Options,
+        source: Option<String>,
         deadline: Option<Instant>,
     ) -> Result<Box<dyn Staging>, StoreError> {
         let tree = match self {
             Target::Tree(tree) => tree,
-            Target::Stream(out) => return Ok(Box::new(StreamStaging(out.clone()))),
+            Target::Stream(stream) => return stream.stage(source),
         };
         let request = StageRequest {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
             durable: !options.no_fsync,
+            source,
         };
         let mut pause = Duration::from_millis(20);
         loop {
@@ -216,39 +219,4 @@ impl Tree {
         }
         Decision::Unchanged(old.version)
     }
-}
-
-/// Writes a stream in order. What was written cannot be taken back: a failure is told by the exit code.
-struct StreamStaging(Arc<Mutex<dyn Write + Send>>);
-
-impl StreamStaging {
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let out = self.0.clone();
-        let done =
-            tokio::task::spawn_blocking(move || work(&mut *out.lock().unwrap_or_else(PoisonError::into_inner)));
-        let result = done.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        result.map_err(|e| StoreError::io("write to standard output", &RemotePath::root(), &e))
-    }
-}
-
-#[async_trait]
-impl Staging for StreamStaging {
-    async fn write(&mut self, _offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        self.with(move |out| parts.iter().try_for_each(|part| out.write_all((**part).as_ref())))
-            .await
-    }
-
-    async fn restart(&mut self) -> Result<(), StoreError> {
-        Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()))
-    }
-
-    async fn commit(self: Box<Self>, _size: u64, _attributes: Attributes) -> Result<String, StoreError> {
-        self.with(|out| out.flush()).await?;
-        Ok(String::new())
-    }
-
-    async fn discard(self: Box<Self>) {}
 }

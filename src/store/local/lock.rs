@@ -3,9 +3,10 @@
 //! For target `NAME` it is `.NAME.haul` in the same directory, made with O_EXCL and held with flock(2). A writer
 //! that finds one tries that flock: refused means that its holder lives; granted, with the name still leading to
 //! this inode, means that the holder died, and the file is taken over. `.NAME.haul-info` beside it tells other
-//! processes who holds it.
+//! processes who holds it, and later writers how far this one came.
 
-use super::tree::{Tree, lock, open_in, read_dir};
+use super::record::{self, Progress, Record, RecordFile};
+use super::tree::{lock, open_in, remove_file as remove};
 use crate::store::error::At;
 use crate::store::path::MAX_NAME;
 use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
@@ -14,14 +15,10 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Longest record that is read, in bytes.
-const MAX_RECORD: usize = 4096;
-/// Most left-over files that are removed with a directory that is otherwise empty; each is held open meanwhile.
-const MAX_DEAD: usize = 256;
 /// How often a lock is tried again when others make and remove staging files at the same time.
 const TRIES: usize = 64;
 
@@ -58,28 +55,23 @@ static HELD: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mute
 /// Device and inode number.
 type Inode = (u64, u64);
 
-/// How far the writer of a staging file is.
-pub(super) struct Progress {
-    who: String,
-    since: Instant,
-    /// Bytes written.
-    pub(super) written: AtomicU64,
-}
-
-/// What `.NAME.haul-info` says.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Record {
-    who: String,
-    /// Seconds since 1970, for people only: nothing is decided by it.
-    since: u64,
-}
-
 /// A staging file, open and locked. Dropping it lets the lock go and leaves the file.
 pub(super) struct Lock {
     pub(super) file: File,
     pub(super) names: StagingNames,
     pub(super) progress: Arc<Progress>,
     inode: Inode,
+    /// Bytes that are in it already: a dead writer's.
+    pub(super) left: u64,
+}
+
+/// What becomes of a dead writer's staging file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is emptied, and its record removed.
+    Emptied,
+    /// It is taken over as it is.
+    Kept,
 }
 
 impl Drop for Lock {
@@ -90,11 +82,17 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    /// Locks `name`. The file that comes back is empty.
+    /// Locks `name`. With [`Found::Emptied`] the file that comes back is empty.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] says who holds it.
-    pub(super) fn acquire(dir: &Dir, name: &Name, path: &RemotePath, who: &str) -> Result<Lock, StoreError> {
+    pub(super) fn acquire(
+        dir: &Dir,
+        name: &Name,
+        path: &RemotePath,
+        who: &str,
+        found: Found,
+    ) -> Result<Lock, StoreError> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         for _ in 0..TRIES {
@@ -143,20 +141,23 @@ impl Lock {
                     remove(dir, &names.file).at("remove a foreign staging file", path)?;
                     continue;
                 }
-                rustix::fs::ftruncate(&fd, 0).at("empty the staging file", path)?;
-                let _ = remove(dir, &names.record);
+                if found == Found::Emptied {
+                    rustix::fs::ftruncate(&fd, 0).at("empty the staging file", path)?;
+                    let _ = remove(dir, &names.record);
+                }
             }
-            let progress = Arc::new(Progress {
-                who: who.to_string(),
-                since: Instant::now(),
-                written: AtomicU64::new(0),
-            });
+            let left = match found {
+                Found::Kept if !fresh => u64::try_from(held.st_size).unwrap_or(0),
+                _ => 0,
+            };
+            let progress = Arc::new(Progress::new(who));
             lock(&HELD).insert(inode, progress.clone());
             return Ok(Lock {
                 file: fd.into(),
                 names,
                 progress,
                 inode,
+                left,
             });
         }
         Err(StoreError::new(
@@ -168,18 +169,16 @@ impl Lock {
         ))
     }
 
-    /// Writes the record that tells other processes who holds the lock. Not being able to is no error: it is
-    /// information only.
-    pub(super) fn describe(&self, dir: &Dir) {
+    /// Starts the record, or goes on with `found`; that tells other processes who holds the lock.
+    pub(super) fn record(
+        &self,
+        dir: &Dir,
+        source: Option<String>,
+        found: Option<Record>,
+    ) -> std::io::Result<RecordFile> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let record = Record {
-            who: self.progress.who.clone(),
-            since: since.as_secs(),
-        };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let (Ok(fd), Ok(text)) = (open_in(dir, &self.names.record, flags), serde_json::to_vec(&record)) {
-            let _ = rustix::io::write(&fd, &text);
-        }
+        let record = Record::new(&self.progress.who, since.as_secs(), source);
+        RecordFile::start(dir, &self.names.record, record, found)
     }
 
     /// The fence before a rename: the staging name still leads to the file that is held.
@@ -197,7 +196,8 @@ impl Lock {
     }
 }
 
-fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Holder {
+/// Who holds an open staging file, as far as can be known.
+pub(super) fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Holder {
     let stat = rustix::fs::fstat(fd).ok();
     if let Some(stat) = &stat
         && let Some(progress) = lock(&HELD).get(&(stat.st_dev, stat.st_ino))
@@ -209,7 +209,7 @@ fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Ho
         };
     }
     let written = stat.and_then(|s| u64::try_from(s.st_size).ok());
-    match read_record(dir, &names.record) {
+    match record::read(dir, &names.record) {
         Some(record) => Holder {
             who: record.who,
             held_for: (UNIX_EPOCH + Duration::from_secs(record.since.min(1 << 40)))
@@ -222,27 +222,6 @@ fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Ho
             held_for: None,
             written,
         },
-    }
-}
-
-fn read_record(dir: &Dir, name: &[u8]) -> Option<Record> {
-    let fd = open_in(
-        dir,
-        name,
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-    )
-    .ok()?;
-    let mut bytes = vec![0; MAX_RECORD];
-    let n = rustix::io::read(&fd, &mut bytes[..]).ok()?;
-    bytes.truncate(n);
-    serde_json::from_slice(&bytes).ok()
-}
-
-/// unlink; that it is gone already is no error.
-pub(super) fn remove(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(Errno::NOENT) => Ok(()),
-        other => other,
     }
 }
 
@@ -263,7 +242,7 @@ fn remove_unwritable(dir: &Dir, names: &StagingNames, path: &RemotePath) -> Resu
 }
 
 /// Opens and locks a staging file only to remove it: hold what is returned until then. WOULDBLOCK: its writer lives.
-fn open_if_dead(dir: &Dir, name: &[u8]) -> rustix::io::Result<std::os::fd::OwnedFd> {
+pub(super) fn open_if_dead(dir: &Dir, name: &[u8]) -> rustix::io::Result<std::os::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = open_in(dir, name, flags)?;
     rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
@@ -276,34 +255,6 @@ fn open_if_dead(dir: &Dir, name: &[u8]) -> rustix::io::Result<std::os::fd::Owned
     } else {
         Err(Errno::NOENT)
     }
-}
-
-/// Removes what dead writers left in a directory in which there is nothing else, so that it can be removed.
-///
-/// # Errors
-/// [`ErrorKind::NotEmpty`] where there is something else, or a writer lives; then nothing is removed.
-pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
-    let dir = tree.dir(path)?;
-    let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut held, mut names) = (Vec::new(), Vec::new());
-    for next in read_dir(&dir, path)? {
-        let next = next.at("read directory", path)?;
-        let name = next.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        if !crate::store::path::is_reserved(name) || names.len() >= MAX_DEAD {
-            return Err(not_empty());
-        }
-        if name.ends_with(b".haul") {
-            held.push(open_if_dead(&dir, name).map_err(|_| not_empty())?);
-        }
-        names.push(name.to_vec());
-    }
-    for name in names {
-        remove(&dir, &name).at("remove a dead staging file", path)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

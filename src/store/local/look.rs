@@ -31,14 +31,7 @@ fn stat_in(dir: &Dir, name: Name) -> rustix::io::Result<Entry> {
 /// A page of a directory. The cookie is the position that the file system gave, as 8 bytes.
 pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
     let dir = tree.dir(path)?;
-    let mut stream = read_dir(&dir, path)?;
-    if !cookie.is_empty() {
-        let position = <[u8; 8]>::try_from(cookie)
-            .map(i64::from_be_bytes)
-            .map_err(|_| Errno::INVAL)
-            .at("continue the listing", path)?;
-        stream.seek(position).at("continue the listing", path)?;
-    }
+    let mut stream = seek(read_dir(&dir, path)?, cookie, path)?;
     let mut page = Page::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
@@ -59,6 +52,22 @@ pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) 
         }
     }
     Ok(page)
+}
+
+/// Goes to where a cookie says.
+pub(super) fn seek(
+    mut stream: rustix::fs::Dir,
+    cookie: &[u8],
+    path: &RemotePath,
+) -> Result<rustix::fs::Dir, StoreError> {
+    if !cookie.is_empty() {
+        let position = <[u8; 8]>::try_from(cookie)
+            .map(i64::from_be_bytes)
+            .map_err(|_| Errno::INVAL)
+            .at("continue the listing", path)?;
+        stream.seek(position).at("continue the listing", path)?;
+    }
+    Ok(stream)
 }
 
 /// statvfs.

@@ -1,19 +1,22 @@
 //! The store that is a directory of this machine.
 //!
-//! `tree` opens directories beneath the root, `look` stats and lists, `read` reads, `lock` and `stage`
-//! write, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
+//! `tree` opens directories beneath the root, `look` stats and lists, `read` reads, `lock`, `record`, `stage` and
+//! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod leftover;
 mod lock;
 mod look;
 mod names;
 mod read;
+pub mod record;
 mod stage;
 mod tree;
+mod whole;
 
 use super::error::At;
 use super::{
-    Attributes, Entry, NewEntry, Page, PartRules, RemotePath, Source, Space, StageRequest, Staging, Store,
+    Attributes, Entry, HeldPage, NewEntry, Page, PartRules, RemotePath, Source, Space, StageRequest, Staging, Store,
     StoreError, WholeFile,
 };
 use async_trait::async_trait;
@@ -50,6 +53,11 @@ impl LocalStore {
         Ok(LocalStore {
             tree: Arc::new(Tree::new(dir)),
         })
+    }
+
+    /// Removes the staging files that dead writers left more than `age` ago; gives how many.
+    pub async fn sweep(&self, age: std::time::Duration) -> usize {
+        self.run(move |tree| leftover::sweep(tree, age)).await
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static) -> T {
@@ -154,7 +162,7 @@ impl Store for LocalStore {
 
     async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
         let who = who.to_string();
-        self.run(move |tree| stage::put_whole(tree, &entries, &who, durable))
+        self.run(move |tree| whole::put_whole(tree, &entries, &who, durable))
             .await
     }
 
@@ -172,6 +180,17 @@ impl Store for LocalStore {
                 .collect()
         })
         .await
+    }
+
+    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
+        let cookie = cookie.to_vec();
+        self.run_on(path, move |tree, path| leftover::locks(tree, path, &cookie, limit))
+            .await
+    }
+
+    async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
+        self.run_on(path, move |tree, path| leftover::unlock(tree, path, force))
+            .await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Making, removing and renaming entries.
 
-use super::lock::remove_dead;
+use super::leftover::remove_dead;
 use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};

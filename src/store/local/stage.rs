@@ -1,28 +1,28 @@
-//! Writing: staging files, whole small files in groups, and the commit of both.
+//! Files that arrive in parts: the staging file, its record, and the commit.
 
-use super::lock::{Lock, remove};
+use super::lock::{Found, Lock};
 use super::look::{stat, version};
-use super::tree::{Tree, retry, sync_dir};
+use super::record::{self, RecordFile};
+use super::tree::{Tree, lock, remove_file, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{
-    Attributes, Bytes, Content, ErrorKind, Name, NewEntry, RemotePath, StageRequest, Staging, StoreError, Time,
+    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, RemotePath, StageRequest, Staging, StoreError, Time,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// The bits of a mode that a file takes over.
-const FILE_MODE: u32 = 0o777;
+pub(super) const FILE_MODE: u32 = 0o777;
 
 /// Refuses when the target is not the version that the writer named; `none` names its absence.
-fn check_version(tree: &Tree, path: &RemotePath, wanted: Option<&str>) -> Result<(), StoreError> {
+pub(super) fn check_version(tree: &Tree, path: &RemotePath, wanted: Option<&str>) -> Result<(), StoreError> {
     let Some(wanted) = wanted else { return Ok(()) };
     let found = match stat(tree, path) {
         Ok(entry) => entry.version,
@@ -51,26 +51,59 @@ pub(super) fn timestamps(mtime: Time) -> Timestamps {
 }
 
 /// Time and mode of an open file, in an order that keeps the time.
-fn set_open(file: &impl AsFd, attributes: Attributes, mode: u32, path: &RemotePath) -> Result<(), StoreError> {
+pub(super) fn set_open(
+    file: &impl AsFd,
+    attributes: Attributes,
+    mode: u32,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).at("set the mode", path)?;
     rustix::fs::futimens(file, &timestamps(attributes.mtime)).at("set the time", path)
 }
 
-/// Locks a target for a file that arrives in parts.
+/// Locks a target for a file that arrives in parts; takes over what an earlier writer of the same source left.
 pub(super) fn stage(tree: &Arc<Tree>, path: &RemotePath, request: &StageRequest) -> Result<LocalStaging, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&dir, &name, path)?;
-    let lock = Lock::acquire(&dir, &name, path, &request.who)?;
-    lock.describe(&dir);
+    let held = Lock::acquire(&dir, &name, path, &request.who, Found::Kept)?;
+    let source = request.source.clone().filter(|_| request.durable);
+    let found = match held.left {
+        0 => None,
+        _ => record::read(&dir, &held.names.record),
+    };
+    let left = match (&source, &found) {
+        (Some(source), Some(found)) if found.offset > 0 && found.offset <= held.left => {
+            match (found.source.as_ref() == Some(source), found.checkpoint()) {
+                (true, Some(point)) => Left::Part(point),
+                (true, None) => Left::Nothing,
+                (false, _) => Left::Other(found.offset),
+            }
+        }
+        _ => Left::Nothing,
+    };
+    let kept = match &left {
+        Left::Part(point) => point.offset,
+        _ => 0,
+    };
+    if held.left > kept {
+        rustix::fs::ftruncate(&held.file, kept).at("empty the staging file", path)?;
+    }
+    held.progress.set(kept, kept);
+    // where it cannot be written, on a full disk above all, the file can do without
+    let record = held.record(&dir, source, found.filter(|_| kept > 0)).ok();
     let staging = LocalStaging {
         tree: tree.clone(),
         path: path.clone(),
         request: request.clone(),
         dir,
         name,
-        lock: Arc::new(lock),
+        lock: Arc::new(held),
+        left,
+        record: Arc::new(Mutex::new(record)),
+        generation: Arc::default(),
+        named: Arc::default(),
     };
-    check_version(tree, path, request.if_version.as_deref()).inspect_err(|_| staging.remove())?;
+    check_version(tree, path, request.if_version.as_deref())?;
     Ok(staging)
 }
 
@@ -92,14 +125,69 @@ pub(super) struct LocalStaging {
     dir: Arc<Dir>,
     name: Name,
     lock: Arc<Lock>,
+    left: Left,
+    record: Arc<Mutex<Option<RecordFile>>>,
+    /// Counts restarts: what was to be kept of the time before one is not.
+    generation: Arc<AtomicU64>,
+    /// The names of staging file and record are durable.
+    named: Arc<AtomicBool>,
 }
 
 impl Drop for LocalStaging {
-    /// What arrived stays for the next writer to take over; a staging file into which nothing came is no use to anybody.
+    /// What is durable stays for the next writer to take over; anything else is no use to anybody.
     fn drop(&mut self) {
-        if self.lock.progress.written.load(Ordering::Relaxed) == 0 {
+        if self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
             self.remove();
         }
+    }
+}
+
+/// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
+struct LocalKeeper {
+    path: RemotePath,
+    dir: Arc<Dir>,
+    lock: Arc<Lock>,
+    record: Arc<Mutex<Option<RecordFile>>>,
+    generation: Arc<AtomicU64>,
+    of: u64,
+    named: Arc<AtomicBool>,
+}
+
+impl LocalKeeper {
+    fn keep_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
+        let path = &self.path;
+        rustix::fs::fdatasync(&self.lock.file).at("fsync", path)?;
+        let mut record = lock(&self.record);
+        if self.generation.load(Ordering::Relaxed) != self.of {
+            return Ok(());
+        }
+        let Some(open) = record.as_mut() else { return Ok(()) };
+        if open.keep(point).is_err() {
+            // the data is safe, only the next writer will not know: no reason to fail the file
+            *record = None;
+            return Ok(());
+        }
+        if !self.named.swap(true, Ordering::Relaxed) {
+            sync_dir(&self.dir, path)?;
+        }
+        self.lock.progress.kept.store(point.offset, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Keeper for LocalKeeper {
+    async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
+        let keeper = LocalKeeper {
+            path: self.path.clone(),
+            dir: self.dir.clone(),
+            lock: self.lock.clone(),
+            record: self.record.clone(),
+            generation: self.generation.clone(),
+            of: self.of,
+            named: self.named.clone(),
+        };
+        super::blocking(move || keeper.keep_now(&point)).await
     }
 }
 
@@ -124,7 +212,7 @@ impl LocalStaging {
             return Err(lost_lock(path));
         }
         rename(&self.dir, &self.lock.names.file, &self.name, path)?;
-        let _ = remove(&self.dir, &self.lock.names.record);
+        let _ = remove_file(&self.dir, &self.lock.names.record);
         if self.request.durable {
             sync_dir(&self.dir, path)?;
             self.tree.sync()?;
@@ -133,7 +221,7 @@ impl LocalStaging {
     }
 }
 
-fn lost_lock(path: &RemotePath) -> StoreError {
+pub(super) fn lost_lock(path: &RemotePath) -> StoreError {
     StoreError::new(
         ErrorKind::Locked(crate::store::Holder {
             who: "another writer, who took the lock over".into(),
@@ -143,11 +231,11 @@ fn lost_lock(path: &RemotePath) -> StoreError {
     )
 }
 
-fn rename(dir: &Dir, staged: &[u8], name: &Name, path: &RemotePath) -> Result<(), StoreError> {
+pub(super) fn rename(dir: &Dir, staged: &[u8], name: &Name, path: &RemotePath) -> Result<(), StoreError> {
     retry(|| rustix::fs::renameat(dir, staged, dir, name.as_bytes())).at("rename the staging file", path)
 }
 
-fn committed_version(file: &File, path: &RemotePath) -> Result<String, StoreError> {
+pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String, StoreError> {
     Ok(version(&rustix::fs::fstat(file).at("stat", path)?))
 }
 
@@ -168,9 +256,41 @@ impl Staging for LocalStaging {
         .await
     }
 
-    async fn restart(&mut self) -> Result<(), StoreError> {
-        self.lock.progress.written.store(0, Ordering::Relaxed);
-        self.lock.file.set_len(0).at("empty the staging file", &self.path)
+    fn left(&self) -> Left {
+        self.left.clone()
+    }
+
+    fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+        if self.request.source.is_none() || !self.request.durable || lock(&self.record).is_none() {
+            return None;
+        }
+        Some(Arc::new(LocalKeeper {
+            path: self.path.clone(),
+            dir: self.dir.clone(),
+            lock: self.lock.clone(),
+            record: self.record.clone(),
+            generation: self.generation.clone(),
+            of: self.generation.load(Ordering::Relaxed),
+            named: self.named.clone(),
+        }))
+    }
+
+    async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
+        let (held, record, generation) = (self.lock.clone(), self.record.clone(), self.generation.clone());
+        let path = self.path.clone();
+        self.request.source = source.clone();
+        self.left = Left::Nothing;
+        super::blocking(move || {
+            let mut record = lock(&record);
+            generation.fetch_add(1, Ordering::Relaxed);
+            // first the record: it must not speak of bytes that are gone
+            if record.as_mut().is_some_and(|open| open.restart(source).is_err()) {
+                *record = None;
+            }
+            held.progress.set(0, 0);
+            held.file.set_len(0).at("empty the staging file", &path)
+        })
+        .await
     }
 
     async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
@@ -179,131 +299,6 @@ impl Staging for LocalStaging {
 
     async fn discard(self: Box<Self>) {
         super::blocking(move || self.remove()).await;
-    }
-}
-
-/// An entry of a group, staged and locked.
-struct Member {
-    index: usize,
-    dir: Arc<Dir>,
-    name: Name,
-    lock: Lock,
-}
-
-/// What is renamed to the entry's name. A symlink cannot be locked: it is staged beside the lock, under the name of the
-/// record that files have.
-fn staged_name<'a>(entry: &NewEntry, lock: &'a Lock) -> &'a [u8] {
-    match entry.content {
-        Content::File(_) => &lock.names.file,
-        Content::Link(_) => &lock.names.record,
-    }
-}
-
-/// Stages, syncs, renames a group of small entries; then syncs each of their directories once.
-pub(super) fn put_whole(
-    tree: &Tree,
-    entries: &[NewEntry],
-    who: &str,
-    durable: bool,
-) -> Vec<Result<String, StoreError>> {
-    let mut results: Vec<Result<String, StoreError>> = Vec::with_capacity(entries.len());
-    let mut members = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        match stage_whole(tree, entry, who) {
-            Ok((dir, name, lock)) => {
-                members.push(Member { index, dir, name, lock });
-                results.push(Ok(String::new()));
-            }
-            Err(e) => results.push(Err(e)),
-        }
-    }
-    let mut parents: BTreeMap<RemotePath, (Arc<Dir>, Vec<usize>)> = BTreeMap::new();
-    for member in members {
-        let Some(entry) = entries.get(member.index) else {
-            continue;
-        };
-        let committed = commit_whole(tree, entry, &member, durable);
-        if let (true, Some((parent, _))) = (committed.is_ok(), entry.path.split()) {
-            let touched = parents
-                .entry(parent)
-                .or_insert_with(|| (member.dir.clone(), Vec::new()));
-            touched.1.push(member.index);
-        }
-        // of a committed file the name is gone; of a symlink, and of what failed, the lock is still there
-        if committed.is_err() || matches!(entry.content, Content::Link(_)) {
-            member.lock.discard(&member.dir);
-        }
-        if let Some(slot) = results.get_mut(member.index) {
-            *slot = committed;
-        }
-    }
-    if durable {
-        let made = tree.sync();
-        for (path, (dir, indices)) in parents {
-            if let Err(e) = made.clone().and_then(|()| sync_dir(&dir, &path)) {
-                for index in indices {
-                    if let Some(slot) = results.get_mut(index) {
-                        *slot = Err(e.clone());
-                    }
-                }
-            }
-        }
-    }
-    results
-}
-
-fn stage_whole(tree: &Tree, entry: &NewEntry, who: &str) -> Result<(Arc<Dir>, Name, Lock), StoreError> {
-    let path = &entry.path;
-    let (dir, name) = tree.parent(path)?;
-    let lock = Lock::acquire(&dir, &name, path, who)?;
-    let filled = match &entry.content {
-        Content::File(bytes) => fill(&lock, (**bytes).as_ref(), entry),
-        Content::Link(target) => link(&dir, &lock.names.record, target, entry),
-    };
-    match filled {
-        Ok(()) => Ok((dir, name, lock)),
-        Err(e) => {
-            lock.discard(&dir);
-            Err(e)
-        }
-    }
-}
-
-fn link(dir: &Dir, staged: &[u8], target: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
-    let path = &entry.path;
-    remove(dir, staged).at("remove a dead staging file", path)?;
-    retry(|| rustix::fs::symlinkat(target, dir, staged)).at("create the symlink", path)?;
-    let time = timestamps(entry.attributes.mtime);
-    rustix::fs::utimensat(dir, staged, &time, AtFlags::SYMLINK_NOFOLLOW).at("set the time", path)
-}
-
-fn fill(lock: &Lock, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
-    if !bytes.is_empty() {
-        lock.file.write_all_at(bytes, 0).at("write", &entry.path)?;
-    }
-    set_open(
-        &lock.file,
-        entry.attributes,
-        entry.attributes.mode & FILE_MODE,
-        &entry.path,
-    )
-}
-
-fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member, durable: bool) -> Result<String, StoreError> {
-    let (path, lock) = (&entry.path, &member.lock);
-    let is_file = matches!(entry.content, Content::File(_));
-    if durable && is_file {
-        rustix::fs::fsync(&lock.file).at("fsync", path)?;
-    }
-    check_version(tree, path, entry.if_version.as_deref())?;
-    if !lock.still_held(&member.dir) {
-        return Err(lost_lock(path));
-    }
-    rename(&member.dir, staged_name(entry, lock), &member.name, path)?;
-    if is_file {
-        committed_version(&lock.file, path)
-    } else {
-        Ok(stat(tree, path)?.version)
     }
 }
 

@@ -164,6 +164,14 @@ pub(super) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Resu
     retry(|| rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))
 }
 
+/// unlink; that it is gone already is no error.
+pub(super) fn remove_file(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
 /// fsync of a directory.
 pub(super) fn sync_dir(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
     rustix::fs::fsync(dir).at("fsync of the directory", path)

@@ -1,0 +1,176 @@
+//! Staging files that are there: listed, unlocked, and removed when their writers are dead and long gone.
+
+use super::lock::{StagingNames, holder_of, open_if_dead};
+use super::tree::{Tree, open_in, open_subdir, read_dir, remove_file};
+use crate::store::error::At;
+use crate::store::{ErrorKind, Held, HeldPage, Holder, Name, RemotePath, StoreError};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::io::Errno;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Most left-over files that are removed with a directory that is otherwise empty; each is held open meanwhile.
+const MAX_DEAD: usize = 256;
+/// How deep the sweep goes: each level has a directory open.
+const MAX_DEPTH: usize = 256;
+
+/// The staging names that a name in a directory is the file of.
+fn names_of(file: &[u8]) -> Option<(Vec<u8>, StagingNames)> {
+    let target = file.strip_prefix(b".")?.strip_suffix(b".haul")?.to_vec();
+    let record = [file, b"-info"].concat();
+    let file = file.to_vec();
+    Some((target, StagingNames { file, record }))
+}
+
+/// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
+pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
+    let dir = tree.dir(path)?;
+    let mut stream = super::look::seek(read_dir(&dir, path)?, cookie, path)?;
+    let mut page = HeldPage::default();
+    while let Some(next) = stream.read() {
+        let next = next.at("read directory", path)?;
+        let Some((target, names)) = names_of(next.file_name().to_bytes()) else {
+            continue;
+        };
+        page.held.extend(look(&dir, target, &names));
+        if page.held.len() >= limit {
+            page.next = Some(next.offset().to_be_bytes().to_vec());
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// What is known of a staging file; none when it has gone meanwhile.
+fn look(dir: &Dir, target: Vec<u8>, names: &StagingNames) -> Option<Held> {
+    match open_if_dead(dir, &names.file) {
+        Ok(fd) => {
+            let age = age_of(&rustix::fs::fstat(&fd).ok()?);
+            let holder = holder_of(dir, names, &fd);
+            let held_for = holder.held_for.or(age);
+            let holder = Holder { held_for, ..holder };
+            Some(Held {
+                target,
+                holder,
+                live: false,
+            })
+        }
+        Err(Errno::NOENT) => None,
+        Err(_) => {
+            // it is locked, or cannot be opened for reading: then only the record tells
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = open_in(dir, &names.file, flags).ok()?;
+            let holder = holder_of(dir, names, &fd);
+            Some(Held {
+                target,
+                holder,
+                live: true,
+            })
+        }
+    }
+}
+
+/// How long ago a file was written to, by the system's clock.
+fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
+    let since = u64::try_from(stat.st_mtime).ok()?;
+    (UNIX_EPOCH + Duration::from_secs(since)).elapsed().ok()
+}
+
+/// Removes the staging file of a target.
+pub(super) fn unlock(tree: &Tree, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
+    let (dir, name) = tree.parent(path)?;
+    let names = StagingNames::of(&name);
+    let _held = match open_if_dead(&dir, &names.file) {
+        Ok(fd) => Some(fd),
+        Err(Errno::NOENT) => return Ok(false),
+        Err(_) if force => None,
+        Err(Errno::WOULDBLOCK) => {
+            let target = name.as_bytes().to_vec();
+            let holder = look(&dir, target, &names).map(|held| held.holder).unwrap_or_default();
+            return Err(StoreError::new(ErrorKind::Locked(holder), path));
+        }
+        Err(e) => return Err(e).at("open the staging file", path),
+    };
+    remove_file(&dir, &names.record).at("remove the record", path)?;
+    remove_file(&dir, &names.file).at("remove the staging file", path)?;
+    Ok(true)
+}
+
+/// Removes what dead writers left in a directory in which there is nothing else, so that it can be removed.
+///
+/// # Errors
+/// [`ErrorKind::NotEmpty`] where there is something else, or a writer lives; then nothing is removed.
+pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
+    let dir = tree.dir(path)?;
+    let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
+    let (mut held, mut names) = (Vec::new(), Vec::new());
+    for next in read_dir(&dir, path)? {
+        let next = next.at("read directory", path)?;
+        let name = next.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        if !crate::store::path::is_reserved(name) || names.len() >= MAX_DEAD {
+            return Err(not_empty());
+        }
+        if name.ends_with(b".haul") {
+            held.push(open_if_dead(&dir, name).map_err(|_| not_empty())?);
+        }
+        names.push(name.to_vec());
+    }
+    for name in names {
+        remove_file(&dir, &name).at("remove a dead staging file", path)?;
+    }
+    Ok(())
+}
+
+/// Removes what dead writers left more than `age` ago, in the whole tree; gives how many. What cannot be looked at is
+/// passed over: the next sweep comes.
+pub(super) fn sweep(tree: &Tree, age: Duration) -> usize {
+    sweep_dir(tree.root(), age, 0)
+}
+
+fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
+    let root = RemotePath::root();
+    let Ok(stream) = read_dir(dir, &root) else { return 0 };
+    let mut swept = 0_usize;
+    for entry in stream.flatten() {
+        let bytes = entry.file_name().to_bytes();
+        if bytes.starts_with(b".") && bytes.ends_with(b".haul-info") {
+            swept = swept.saturating_add(usize::from(sweep_record(dir, bytes, age)));
+        } else if let Some((_, names)) = names_of(bytes) {
+            swept = swept.saturating_add(usize::from(sweep_file(dir, &names, age)));
+        } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
+            && depth < MAX_DEPTH
+            && let Ok(name) = Name::parse(bytes)
+            && let Ok(inner) = open_subdir(dir, &name, &root)
+        {
+            swept = swept.saturating_add(sweep_dir(&inner, age, depth.saturating_add(1)));
+        }
+    }
+    swept
+}
+
+fn sweep_file(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
+    let Ok(fd) = open_if_dead(dir, &names.file) else {
+        return false;
+    };
+    let old = rustix::fs::fstat(&fd)
+        .ok()
+        .and_then(|stat| age_of(&stat))
+        .is_some_and(|a| a >= age);
+    old && remove_file(dir, &names.record).is_ok() && remove_file(dir, &names.file).is_ok()
+}
+
+/// A record without its staging file: its writer died between the commit and the removal.
+fn sweep_record(dir: &Dir, record: &[u8], age: Duration) -> bool {
+    let Some(file) = record.strip_suffix(b"-info") else {
+        return false;
+    };
+    let stat = |name: &[u8]| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    let old = stat(record)
+        .ok()
+        .and_then(|stat| age_of(&stat))
+        .is_some_and(|a| a >= age);
+    old && matches!(stat(file), Err(Errno::NOENT)) && remove_file(dir, record).is_ok()
+}

@@ -1,0 +1,252 @@
+//! The record beside a staging file, `.NAME.haul-info`: who writes, of which source, and how much of it is durable.
+//!
+//! It has two slots that are written in turn, each with a checksum, so that a torn write leaves the one before. What
+//! the record says is durable has been fsynced before it says so.
+
+use super::tree::{open_in, remove_file};
+use crate::store::Checkpoint;
+use cap_std::fs::Dir;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of a slot.
+pub const SLOT: usize = 4096;
+/// Slots of a record.
+const SLOTS: usize = 2;
+/// Most bytes of `who` and `source` that are recorded.
+const MAX_TEXT: usize = 256;
+/// Most digests: more than the largest file needs.
+const MAX_DIGESTS: usize = 48;
+
+/// What a record says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Record {
+    /// Counts up with every write.
+    sequence: u64,
+    /// Who writes, for people.
+    pub who: String,
+    /// Seconds since 1970, for people only: nothing is decided by it.
+    pub since: u64,
+    /// The version of the source.
+    pub source: Option<String>,
+    /// Leading bytes that are durable.
+    pub offset: u64,
+    /// BLAKE3 values that cover them, in hexadecimal digits.
+    digests: Vec<String>,
+}
+
+impl Record {
+    /// A record of a file of which nothing is durable yet.
+    pub(super) fn new(who: &str, since: u64, source: Option<String>) -> Record {
+        Record {
+            who: who.chars().take(MAX_TEXT / 4).collect(),
+            since,
+            source: source.filter(|s| s.len() <= MAX_TEXT),
+            ..Record::default()
+        }
+    }
+
+    /// How far the writer came; none where the record makes no sense.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let digests = self.digests.iter().map(|hex| {
+            let hash = blake3::Hash::from_hex(hex).ok()?;
+            Some(*hash.as_bytes())
+        });
+        Some(Checkpoint {
+            offset: self.offset,
+            digests: digests.collect::<Option<_>>()?,
+        })
+    }
+
+    fn set(&mut self, point: &Checkpoint) {
+        self.offset = point.offset;
+        let hex = |digest: &[u8; 32]| blake3::Hash::from_bytes(*digest).to_hex().to_string();
+        self.digests = point.digests.iter().take(MAX_DIGESTS).map(hex).collect();
+    }
+
+    /// A slot: the record as JSON, a line with its BLAKE3 hash, and zeros. None where it does not fit.
+    pub fn encode(&self) -> Option<[u8; SLOT]> {
+        let mut text = serde_json::to_vec(self).ok()?;
+        let hash = blake3::hash(&text).to_hex();
+        text.push(b'\n');
+        text.extend_from_slice(hash.as_bytes());
+        text.push(b'\n');
+        let mut slot = [0; SLOT];
+        slot.get_mut(..text.len())?.copy_from_slice(&text);
+        Some(slot)
+    }
+
+    /// The newest of the slots that are whole.
+    pub fn decode(bytes: &[u8]) -> Option<Record> {
+        let slots = bytes.chunks(SLOT).take(SLOTS).filter_map(|slot| {
+            let mut lines = slot.split(|b| *b == b'\n');
+            let (text, hash) = (lines.next()?, lines.next()?);
+            let hash = blake3::Hash::from_hex(hash).ok()?;
+            if blake3::hash(text) != hash {
+                return None;
+            }
+            let record: Record = serde_json::from_slice(text).ok()?;
+            (record.digests.len() <= MAX_DIGESTS).then_some(record)
+        });
+        slots.max_by_key(|record| record.sequence)
+    }
+}
+
+/// An open record, for its writer.
+pub(super) struct RecordFile {
+    file: File,
+    record: Record,
+}
+
+/// Reads the record of a name. What is not a file of ours is none.
+pub(super) fn read(dir: &Dir, name: &[u8]) -> Option<Record> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(dir, name, flags).ok()??;
+    let mut bytes = vec![0; SLOT * SLOTS];
+    let mut filled = 0;
+    while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, filled as u64).ok()? {
+            0 => break,
+            n => filled = filled.saturating_add(n),
+        }
+    }
+    bytes.truncate(filled);
+    Record::decode(&bytes)
+}
+
+/// Opens a record; none where it is something that haul has not made.
+fn open(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Result<Option<File>> {
+    let fd = open_in(dir, name, flags)?;
+    let stat = rustix::fs::fstat(&fd)?;
+    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    let plain = FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink == 1;
+    Ok((ours && plain).then(|| fd.into()))
+}
+
+impl RecordFile {
+    /// Starts a record anew, or goes on with `found`.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub(super) fn start(
+        dir: &Dir,
+        name: &[u8],
+        record: Record,
+        found: Option<Record>,
+    ) -> std::io::Result<RecordFile> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Some(found) = found
+            && let Ok(Some(file)) = open(dir, name, flags)
+        {
+            let (sequence, offset, digests) = (found.sequence, found.offset, found.digests);
+            let record = Record {
+                sequence,
+                offset,
+                digests,
+                ..record
+            };
+            let mut going_on = RecordFile { file, record };
+            going_on.write()?;
+            return Ok(going_on);
+        }
+        remove_file(dir, name)?;
+        let file = open_in(dir, name, flags | OFlags::CREATE | OFlags::EXCL)?.into();
+        let mut fresh = RecordFile { file, record };
+        fresh.write()?;
+        Ok(fresh)
+    }
+
+    /// Another version of the source, of which nothing is durable.
+    pub(super) fn restart(&mut self, source: Option<String>) -> std::io::Result<()> {
+        self.record.source = source;
+        self.record.set(&Checkpoint::default());
+        self.write()
+    }
+
+    /// Says, durably, that so much is durable.
+    pub(super) fn keep(&mut self, point: &Checkpoint) -> std::io::Result<()> {
+        self.record.set(point);
+        self.write()?;
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn write(&mut self) -> std::io::Result<()> {
+        self.record.sequence = self.record.sequence.saturating_add(1);
+        let slot = self.record.encode().ok_or(Errno::OVERFLOW)?;
+        let at = (self.record.sequence % SLOTS as u64).saturating_mul(SLOT as u64);
+        self.file.write_all_at(&slot, at)
+    }
+}
+
+/// How far the writer of a staging file is, for others in this process.
+pub(super) struct Progress {
+    pub(super) who: String,
+    pub(super) since: std::time::Instant,
+    /// Bytes written.
+    pub(super) written: AtomicU64,
+    /// Leading bytes of them that the record says are durable.
+    pub(super) kept: AtomicU64,
+}
+
+impl Progress {
+    pub(super) fn new(who: &str) -> Progress {
+        Progress {
+            who: who.to_string(),
+            since: std::time::Instant::now(),
+            written: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn set(&self, written: u64, kept: u64) {
+        self.written.store(written, Ordering::Relaxed);
+        self.kept.store(kept, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(sequence: u64, offset: u64) -> Record {
+        let mut record = Record::new("kim@laptop", 5, Some("v1".into()));
+        record.sequence = sequence;
+        record.set(&Checkpoint {
+            offset,
+            digests: vec![[7; 32]; 3],
+        });
+        record
+    }
+
+    #[test]
+    fn the_newest_whole_slot_counts() {
+        let slots = |a: Record, b: Record| [a.encode().unwrap(), b.encode().unwrap()].concat();
+        let both = slots(record(4, 40), record(3, 30));
+        assert_eq!(Record::decode(&both).unwrap().offset, 40);
+        assert_eq!(Record::decode(&both[SLOT..]).unwrap().offset, 30);
+        for at in [0, 20, 100] {
+            let mut torn = both.clone();
+            torn[at] ^= 1;
+            assert_eq!(Record::decode(&torn).unwrap().offset, 30, "{at}");
+        }
+        assert_eq!(Record::decode(&[]), None);
+        assert_eq!(Record::decode(&[0; 3 * SLOT]), None);
+        let point = Record::decode(&both).unwrap().checkpoint().unwrap();
+        assert_eq!(point.digests, vec![[7; 32]; 3]);
+    }
+
+    #[test]
+    fn the_longest_record_fits() {
+        let long = "\u{1}".repeat(1000);
+        let mut record = Record::new(&long, u64::MAX, Some("s".repeat(MAX_TEXT)));
+        record.sequence = u64::MAX;
+        record.set(&Checkpoint {
+            offset: u64::MAX,
+            digests: vec![[255; 32]; 1000],
+        });
+        assert!(record.encode().is_some());
+    }
+}

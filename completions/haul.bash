@@ -31,6 +31,9 @@ _haul() {
             haul,invite)
                 cmd="haul__subcmd__invite"
                 ;;
+            haul,locks)
+                cmd="haul__subcmd__locks"
+                ;;
             haul,login)
                 cmd="haul__subcmd__login"
                 ;;
@@ -55,6 +58,9 @@ _haul() {
             haul,stat)
                 cmd="haul__subcmd__stat"
                 ;;
+            haul,unlock)
+                cmd="haul__subcmd__unlock"
+                ;;
             haul,user)
                 cmd="haul__subcmd__user"
                 ;;
@@ -77,7 +83,7 @@ _haul() {
 
     case "${cmd}" in
         haul)
-            opts="-h -V --help --version serve put get ls mkdir rm mv stat df login invite user bench generate"
+            opts="-h -V --help --version serve put get ls mkdir rm mv stat df locks unlock login invite user bench generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -91,7 +97,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__bench)
-            opts="-h --connections --no-fsync --accept-new --password-file --help"
+            opts="-h --connections --no-fsync --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -105,6 +111,10 @@ _haul() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --retry-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -113,13 +123,17 @@ _haul() {
             return 0
             ;;
         haul__subcmd__df)
-            opts="-h --json --accept-new --password-file --help"
+            opts="-h --json --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -145,7 +159,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__get)
-            opts="-r -c -q -v -h --recursive --checksum --if-version --no-fsync --wait --connections --quiet --verbose --json --progress --no-progress --accept-new --password-file --help"
+            opts="-r -c -q -v -h --recursive --checksum --if-version --no-fsync --wait --connections --quiet --verbose --json --progress --no-progress --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -164,6 +178,10 @@ _haul() {
                     return 0
                     ;;
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -196,6 +214,28 @@ _haul() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        haul__subcmd__locks)
+            opts="-R -h --recursive --json --accept-new --password-file --retry-for --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         haul__subcmd__login)
             opts="-h --name --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -215,13 +255,17 @@ _haul() {
             return 0
             ;;
         haul__subcmd__ls)
-            opts="-l -a -R -h --recursive --human-readable --json --accept-new --password-file --help"
+            opts="-l -a -R -h --recursive --human-readable --json --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -233,13 +277,17 @@ _haul() {
             return 0
             ;;
         haul__subcmd__mkdir)
-            opts="-p -h --parents --accept-new --password-file --help"
+            opts="-p -h --parents --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -251,13 +299,17 @@ _haul() {
             return 0
             ;;
         haul__subcmd__mv)
-            opts="-h --accept-new --password-file --help"
+            opts="-h --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -269,7 +321,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__put)
-            opts="-r -c -q -v -h --recursive --checksum --if-version --no-fsync --wait --connections --quiet --verbose --json --progress --no-progress --accept-new --password-file --help"
+            opts="-r -c -q -v -h --recursive --checksum --if-version --no-fsync --wait --connections --quiet --verbose --json --progress --no-progress --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -291,6 +343,10 @@ _haul() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --retry-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -299,13 +355,17 @@ _haul() {
             return 0
             ;;
         haul__subcmd__rm)
-            opts="-r -f -h --recursive --force --accept-new --password-file --help"
+            opts="-r -f -h --recursive --force --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -317,7 +377,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__serve)
-            opts="-v -h --listen --state --max-sessions --max-connections --max-memory --json --verbose --help"
+            opts="-v -h --listen --state --max-sessions --max-connections --max-memory --session-grace --keep-partial --json --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -343,6 +403,14 @@ _haul() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --session-grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keep-partial)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -351,13 +419,39 @@ _haul() {
             return 0
             ;;
         haul__subcmd__stat)
-            opts="-h --hash --json --accept-new --password-file --help"
+            opts="-h --hash --json --accept-new --password-file --retry-for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__unlock)
+            opts="-f -h --force --accept-new --password-file --retry-for --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

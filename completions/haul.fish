@@ -35,6 +35,8 @@ complete -c haul -n "__fish_haul_needs_command" -f -a "rm" -d 'Remove files and 
 complete -c haul -n "__fish_haul_needs_command" -f -a "mv" -d 'Rename or move a file or directory on a server'
 complete -c haul -n "__fish_haul_needs_command" -f -a "stat" -d 'Show what is known of a file or directory on a server'
 complete -c haul -n "__fish_haul_needs_command" -f -a "df" -d 'Show how much space a server has'
+complete -c haul -n "__fish_haul_needs_command" -f -a "locks" -d 'Show who is writing, and what unfinished transfers have left'
+complete -c haul -n "__fish_haul_needs_command" -f -a "unlock" -d 'Remove what an unfinished transfer has left'
 complete -c haul -n "__fish_haul_needs_command" -f -a "login" -d 'Log in to a server for the first time, with an invite'
 complete -c haul -n "__fish_haul_needs_command" -f -a "invite" -d 'Print a one-time code that lets a machine log in as a user'
 complete -c haul -n "__fish_haul_needs_command" -f -a "user" -d 'Manage the users of this machine\'s server'
@@ -45,6 +47,8 @@ complete -c haul -n "__fish_haul_using_subcommand serve" -l state -d 'Where the 
 complete -c haul -n "__fish_haul_using_subcommand serve" -l max-sessions -d 'Sessions at once' -r
 complete -c haul -n "__fish_haul_using_subcommand serve" -l max-connections -d 'Data connections of each session' -r
 complete -c haul -n "__fish_haul_using_subcommand serve" -l max-memory -d 'Memory for data on its way, of all sessions together' -r
+complete -c haul -n "__fish_haul_using_subcommand serve" -l session-grace -d 'How long a session waits for its client after its connection was lost' -r
+complete -c haul -n "__fish_haul_using_subcommand serve" -l keep-partial -d 'How long what an abandoned transfer left is kept, so that it can be gone on with' -r
 complete -c haul -n "__fish_haul_using_subcommand serve" -l json -d 'Say on which addresses it listens as JSON, one object a line'
 complete -c haul -n "__fish_haul_using_subcommand serve" -s v -l verbose -d 'Log more'
 complete -c haul -n "__fish_haul_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -52,6 +56,7 @@ complete -c haul -n "__fish_haul_using_subcommand put" -l if-version -d 'Replace
 complete -c haul -n "__fish_haul_using_subcommand put" -l wait -d 'Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -l connections -d 'Use N data connections' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand put" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -s r -l recursive -d 'Take directories, with everything in them'
 complete -c haul -n "__fish_haul_using_subcommand put" -s c -l checksum -d 'Compare files by content instead of by size and modification time'
 complete -c haul -n "__fish_haul_using_subcommand put" -l no-fsync -d 'Do not wait until the files are on disk'
@@ -66,6 +71,7 @@ complete -c haul -n "__fish_haul_using_subcommand get" -l if-version -d 'Replace
 complete -c haul -n "__fish_haul_using_subcommand get" -l wait -d 'Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -l connections -d 'Use N data connections' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand get" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -s r -l recursive -d 'Take directories, with everything in them'
 complete -c haul -n "__fish_haul_using_subcommand get" -s c -l checksum -d 'Compare files by content instead of by size and modification time'
 complete -c haul -n "__fish_haul_using_subcommand get" -l no-fsync -d 'Do not wait until the files are on disk'
@@ -77,6 +83,7 @@ complete -c haul -n "__fish_haul_using_subcommand get" -l no-progress -d 'Show n
 complete -c haul -n "__fish_haul_using_subcommand get" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand ls" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand ls" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand ls" -s l -d 'One entry a line with mode, size and time'
 complete -c haul -n "__fish_haul_using_subcommand ls" -s a -d 'Also names that start with a dot'
 complete -c haul -n "__fish_haul_using_subcommand ls" -s R -l recursive -d 'Everything beneath, directory by directory'
@@ -85,26 +92,42 @@ complete -c haul -n "__fish_haul_using_subcommand ls" -l json -d 'Print one JSON
 complete -c haul -n "__fish_haul_using_subcommand ls" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand ls" -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand mkdir" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand mkdir" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand mkdir" -s p -l parents -d 'Also make what is above it, and do not mind if it exists'
 complete -c haul -n "__fish_haul_using_subcommand mkdir" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand mkdir" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand rm" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand rm" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand rm" -s r -l recursive -d 'Remove directories with everything in them'
 complete -c haul -n "__fish_haul_using_subcommand rm" -s f -l force -d 'Do not mind what does not exist'
 complete -c haul -n "__fish_haul_using_subcommand rm" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand mv" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand mv" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand mv" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand mv" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand stat" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand stat" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand stat" -l hash -d 'Also the BLAKE3 hash of its content'
 complete -c haul -n "__fish_haul_using_subcommand stat" -l json -d 'Print one JSON object a line'
 complete -c haul -n "__fish_haul_using_subcommand stat" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand stat" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand df" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand df" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand df" -l json -d 'Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)'
 complete -c haul -n "__fish_haul_using_subcommand df" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand df" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand locks" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand locks" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
+complete -c haul -n "__fish_haul_using_subcommand locks" -s R -l recursive -d 'Also in the directories beneath'
+complete -c haul -n "__fish_haul_using_subcommand locks" -l json -d 'Print one JSON object a line: path, state, held_ms, bytes, holder'
+complete -c haul -n "__fish_haul_using_subcommand locks" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
+complete -c haul -n "__fish_haul_using_subcommand locks" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c haul -n "__fish_haul_using_subcommand unlock" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand unlock" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
+complete -c haul -n "__fish_haul_using_subcommand unlock" -s f -l force -d 'Also when the writer is at work'
+complete -c haul -n "__fish_haul_using_subcommand unlock" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
+complete -c haul -n "__fish_haul_using_subcommand unlock" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand login" -l name -d 'Save the server under this name instead of HOST' -r
 complete -c haul -n "__fish_haul_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand invite" -l ttl -d 'How long the code is good' -r
@@ -129,6 +152,7 @@ complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcomma
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand bench" -l connections -d 'Use N data connections' -r
 complete -c haul -n "__fish_haul_using_subcommand bench" -l password-file -d 'Read the password from the first line of FILE' -r -F
+complete -c haul -n "__fish_haul_using_subcommand bench" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand bench" -l no-fsync -d 'Do not wait until the files are on disk'
 complete -c haul -n "__fish_haul_using_subcommand bench" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand bench" -s h -l help -d 'Print help (see more with \'--help\')'

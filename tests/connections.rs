@@ -86,7 +86,9 @@ fn with_no_data_connection_at_all_the_client_gives_up_with_a_reason() {
     let client = server.client_at(proxy.address);
     write(&client.work().join("f"), b"x");
     client.ok(["ls", "srv:"]);
-    client.run(["put", "f", "srv:"]).failed(4, &["srv:", "connection"]);
+    client
+        .run(["put", "--retry-for=2s", "f", "srv:"])
+        .failed(4, &["srv:", "connection"]);
     assert!(!server.root.join("f").exists());
 }
 

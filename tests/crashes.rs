@@ -62,7 +62,7 @@ fn a_killed_client_leaves_the_old_file_or_the_new_one() {
 #[test]
 fn a_killed_server_leaves_whole_files_and_the_next_run_completes() {
     let mut server = Server::start();
-    let client = server.client();
+    let client = server.client().with_env("HAUL_RETRY_FOR", "1s");
     sample(&client.work().join("tree"));
     write(&client.work().join("tree/big"), &bytes(3, 20 << 20));
     for delay in [30, 80, 150] {

@@ -121,7 +121,7 @@ async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offered_names_that_are_none_end_the_transfer() {
-    let server = Server::start();
+    let server = Server::with(&["--session-grace", "0"]);
     for name in [&b".."[..], b"a/b", b"/etc", b"", b".", b"a\0"] {
         let mut client = ScriptedClient::connect(&server).await;
         client.login().await;
@@ -229,7 +229,7 @@ async fn strangers_and_wrong_proofs_get_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_lie_never_make_a_file() {
-    let server = Server::start();
+    let server = Server::with(&["--session-grace", "0"]);
     write(&server.root.join("f"), b"old");
     let mib = bytes(1, 1 << 20);
     let chunk = |offset: u64, digest: [u8; 32], length: usize| FrameHeader {

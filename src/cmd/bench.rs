@@ -9,7 +9,8 @@ use super::put::local_source;
 use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, Identity};
 use crate::net::NetError;
-use crate::net::client::{Client, connection::Connection};
+use crate::net::client::Client;
+use crate::net::client::connection::{Connection, Manners};
 use crate::net::transfer::{Counters, Event, Options, Reporter, Waiting};
 use crate::store::RemotePath;
 use std::ffi::OsString;
@@ -75,8 +76,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let (client, base, _server) = match place {
         Some(Location::Remote(remote)) => {
-            let client = connect::open(&remote.server, &args.connect, Some(connections)).await?;
-            (client, remote.path.as_bytes().to_vec(), None)
+            let session = connect::open(&remote.server, &args.connect, Some(connections), false).await?;
+            (session.client(), remote.path.as_bytes().to_vec(), None)
         }
         _ => {
             let (client, server) = local_server(work.path(), connections).await?;
@@ -148,7 +149,8 @@ impl Bench {
         let (source, _) = local_source(tree, true).await?;
         let place = (top.as_bytes(), false, vec![unique.clone().into_bytes()]);
         let sent = measure(Side::Sends, |reporter| {
-            self.client.put(vec![source], place, self.options.clone(), reporter)
+            self.client
+                .put(Arc::new(vec![source]), place, self.options.clone(), reporter)
         });
         let sent = sent.await.map_err(about)?;
         print(&format!("put {name}"), &sent)?;
@@ -328,7 +330,12 @@ async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, L
         ));
     };
     let connection = Connection::open(&address.ip().to_string(), address.port(), Some(key), Some(&identity)).await?;
-    let client = connection.login("bench", None, connections).await?;
+    let manners = Manners {
+        connections,
+        patience: Duration::from_secs(10),
+        tell: Arc::new(|_| {}),
+    };
+    let client = connection.login("bench", None, &manners).await?;
     Ok((client, child))
 }
 

@@ -2,15 +2,19 @@
 
 use super::failure::{Failure, exit};
 use super::location::{Location, ServerName};
+use super::progress;
 use super::settings::config_dir;
+use super::transfer::parse_time;
 use crate::auth::known::KnownServers;
 use crate::auth::{Fingerprint, Identity, saved};
-use crate::net::client::{Client, connection::Connection};
+use crate::net::client::Client;
+use crate::net::client::connection::{Connection, Manners};
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Data connections when the user says nothing.
 const CONNECTIONS: usize = 4;
@@ -25,7 +29,19 @@ pub struct ConnectArgs {
     /// Read the password from the first line of FILE
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+
+    /// When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no
+    /// connection can be made in the first place. HAUL_RETRY_FOR says the same
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    retry_for: Option<Duration>,
 }
+
+/// How long a lost connection is tried again without progress, when the user says nothing.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause before the first further try; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A server, found: where it is, and as whom to log in.
 pub struct Server {
@@ -126,11 +142,11 @@ impl Server {
         &mut self,
         args: &ConnectArgs,
         password: Option<String>,
-        connections: usize,
+        manners: &Manners,
     ) -> Result<Arc<Client>, NetOrFailure> {
         let connection = self.connect(args.accept_new).await.map_err(NetOrFailure::Failure)?;
         connection
-            .login(&self.user, password, connections)
+            .login(&self.user, password, manners)
             .await
             .map_err(NetOrFailure::Net)
     }
@@ -142,18 +158,134 @@ enum NetOrFailure {
     Failure(Failure),
 }
 
-/// Connects and logs in: with the password where one is given, else with the key, else with what a terminal says.
+/// A login that can be made again when its session is gone.
+pub struct Session {
+    server: Server,
+    args: ConnectArgs,
+    password: Option<String>,
+    manners: Manners,
+    client: Arc<Client>,
+}
+
+impl Session {
+    /// The session as it is now.
+    pub fn client(&self) -> Arc<Client> {
+        self.client.clone()
+    }
+
+    /// How long to try without progress.
+    pub fn patience(&self) -> Duration {
+        self.manners.patience
+    }
+
+    /// Logs in again after the session was lost, for as long as the user wants to wait without progress.
+    ///
+    /// # Errors
+    /// `why` when that time is over, and whatever waiting does not mend.
+    pub async fn again(&mut self, why: NetError) -> Result<(), Failure> {
+        let since = Instant::now();
+        let budget = self.manners.patience.saturating_sub(self.client.stalled());
+        if !self.client.has_told() {
+            (self.manners.tell)(&format!("{}: {why}; trying again", self.server.address()));
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if since.elapsed() >= budget {
+                return Err(why.into());
+            }
+            let login = self.server.login(&self.args, self.password.clone(), &self.manners);
+            match login.await {
+                Ok(client) => {
+                    self.client = client;
+                    return Ok(());
+                }
+                Err(NetOrFailure::Net(e)) if e.is_passing() => {}
+                Err(NetOrFailure::Net(e)) => return Err(refused(&self.server, self.password.is_none(), e)),
+                Err(NetOrFailure::Failure(e)) if e.exit() == exit::CONNECT => {}
+                Err(NetOrFailure::Failure(e)) => return Err(e),
+            }
+            tokio::time::sleep(pause.min(budget.saturating_sub(since.elapsed()))).await;
+            pause = pause.saturating_mul(2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Asks the server something, and asks again after a new login where the session was lost meanwhile.
+    ///
+    /// # Errors
+    /// The answer's own, and those of a session that cannot be had again.
+    pub async fn ask<T>(&mut self, work: impl AsyncFn(&Client) -> Result<T, NetError>) -> Result<T, Failure> {
+        loop {
+            match work(&self.client).await {
+                Err(e) if e.is_passing() => self.again(e).await?,
+                other => return other.map_err(Failure::from),
+            }
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn quit(self) {
+        self.client.quit().await;
+    }
+}
+
+/// Connects and logs in: with the password where one is given, else with the key, else with what a terminal says. With
+/// `quiet` nothing is said when the connection is lost and comes back.
 ///
 /// # Errors
 /// Failures with exit codes 4, 5 and 6.
-pub async fn open(name: &ServerName, args: &ConnectArgs, connections: Option<usize>) -> Result<Arc<Client>, Failure> {
+pub async fn open(
+    name: &ServerName,
+    args: &ConnectArgs,
+    connections: Option<usize>,
+    quiet: bool,
+) -> Result<Session, Failure> {
+    let args = &ConnectArgs {
+        retry_for: retry_for(args)?,
+        ..args.clone()
+    };
+    let since = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match open_once(name, args, connections, quiet).await {
+            Err(e)
+                if e.exit() == exit::CONNECT && args.retry_for.is_some_and(|patience| since.elapsed() < patience) =>
+            {
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LAST_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn open_once(
+    name: &ServerName,
+    args: &ConnectArgs,
+    connections: Option<usize>,
+    quiet: bool,
+) -> Result<Session, Failure> {
     let mut server = find(name)?;
-    let connections = connections.unwrap_or(CONNECTIONS);
+    let manners = Manners {
+        connections: connections.unwrap_or(CONNECTIONS),
+        patience: args.retry_for.unwrap_or(PATIENCE),
+        tell: Arc::new(move |text: &str| {
+            if !quiet {
+                progress::say(&format!("haul: {}", printable(text)));
+            }
+        }),
+    };
+    let session = |server, password, client| Session {
+        server,
+        args: args.clone(),
+        password,
+        manners: manners.clone(),
+        client,
+    };
     let given = given_password(args)?;
     if given.is_some() || server.identity.is_some() {
         let by_key = given.is_none();
-        match server.login(args, given, connections).await {
-            Ok(client) => return Ok(client),
+        match server.login(args, given.clone(), &manners).await {
+            Ok(client) => return Ok(session(server, given, client)),
             Err(NetOrFailure::Net(e)) if by_key && is_refusal(&e) && can_ask() => {}
             Err(NetOrFailure::Net(e)) => return Err(refused(&server, by_key, e)),
             Err(NetOrFailure::Failure(e)) => return Err(e),
@@ -170,10 +302,21 @@ pub async fn open(name: &ServerName, args: &ConnectArgs, connections: Option<usi
     let prompt = format!("{}@{}'s password: ", printable(&server.user), server.host);
     let password = rpassword::prompt_password(prompt)
         .map_err(|e| Failure::new(exit::LOGIN, format!("cannot read the password: {e}")))?;
-    match server.login(args, Some(password), connections).await {
-        Ok(client) => Ok(client),
+    match server.login(args, Some(password.clone()), &manners).await {
+        Ok(client) => Ok(session(server, Some(password), client)),
         Err(NetOrFailure::Net(e)) => Err(refused(&server, false, e)),
         Err(NetOrFailure::Failure(e)) => Err(e),
+    }
+}
+
+/// What the command line says, or the environment.
+fn retry_for(args: &ConnectArgs) -> Result<Option<Duration>, Failure> {
+    match (args.retry_for, std::env::var("HAUL_RETRY_FOR")) {
+        (None, Ok(text)) if !text.is_empty() => match parse_time(&text) {
+            Ok(time) => Ok(Some(time)),
+            Err(why) => Err(Failure::usage(format!("HAUL_RETRY_FOR: {why}"))),
+        },
+        (given, _) => Ok(given),
     }
 }
 
@@ -230,32 +373,35 @@ fn yes(question: &str) -> bool {
 pub async fn each(
     paths: &[std::ffi::OsString],
     args: &ConnectArgs,
-    mut work: impl AsyncFnMut(&Client, &[u8]) -> Result<(), NetError>,
+    work: impl AsyncFn(&Client, &[u8]) -> Result<(), NetError>,
 ) -> Result<(), Failure> {
     let remotes = paths
         .iter()
         .map(|p| Location::remote(p))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut session: Option<(ServerName, Arc<Client>)> = None;
+    let mut session: Option<(ServerName, Session)> = None;
     let (mut done, mut failures) = (0_usize, Vec::new());
     for remote in &remotes {
-        let client = match session.take() {
-            Some((server, client)) if server == remote.server => client,
+        let mut open = match session.take() {
+            Some((server, open)) if server == remote.server => open,
             other => {
-                if let Some((_, client)) = other {
-                    client.quit().await;
+                if let Some((_, open)) = other {
+                    open.quit().await;
                 }
-                open(&remote.server, args, Some(1)).await?
+                self::open(&remote.server, args, Some(1), false).await?
             }
         };
-        match work(&client, remote.path.as_bytes()).await {
+        match open
+            .ask(async |client| work(client, remote.path.as_bytes()).await)
+            .await
+        {
             Ok(()) => done = done.saturating_add(1),
             Err(e) => failures.push(Failure::about(&remote.shown, e)),
         }
-        session = Some((remote.server.clone(), client));
+        session = Some((remote.server.clone(), open));
     }
-    if let Some((_, client)) = session {
-        client.quit().await;
+    if let Some((_, open)) = session {
+        open.quit().await;
     }
     sum_up(done, failures)
 }

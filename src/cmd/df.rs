@@ -4,6 +4,7 @@ use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
 use super::output;
 use serde_json::json;
+use std::cell::Cell;
 use std::ffi::OsString;
 
 /// Show how much space a server has
@@ -26,7 +27,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let mut printed = Ok(());
+    let printed = Cell::new(Ok(()));
     if !args.json {
         output::line(&format!("{:>12} {:>12} {:>12}  path", "size", "used", "free"))?;
     }
@@ -50,9 +51,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let [total, used, free] = sizes;
             output::line(&format!("{total:>12} {used:>12} {free:>12}  /{}", output::name(path)))
         };
-        printed = std::mem::replace(&mut printed, Ok(())).and(result);
+        printed.set(printed.replace(Ok(())).and(result));
         Ok(())
     })
     .await?;
-    printed
+    printed.into_inner()
 }

@@ -25,6 +25,8 @@ pub mod exit {
     pub const LOCKED: u8 = 7;
     /// No such file or directory, or not allowed.
     pub const NOT_FOUND: u8 = 8;
+    /// SIGHUP.
+    pub const HUNG_UP: u8 = 129;
     /// SIGINT.
     pub const INTERRUPTED: u8 = 130;
     /// SIGTERM.
@@ -81,6 +83,13 @@ impl Failure {
         }
     }
 
+    /// Adds to what the line says.
+    #[must_use]
+    pub fn and(mut self, more: &str) -> Failure {
+        self.message.push_str(more);
+        self
+    }
+
     /// The exit code.
     pub fn exit(&self) -> u8 {
         self.exit
@@ -134,7 +143,9 @@ impl From<NetError> for Failure {
                 Failure::new(exit::CONNECT, message).hint("is the server running, and is the name right?")
             }
             NetError::Lost(_) => Failure::new(exit::CONNECT, message)
-                .hint("complete files are kept; run the same command again for the rest"),
+                .hint("what is complete is kept, and larger files go on where they ended: run the same command again"),
+            NetError::OutcomeUnknown(_) => Failure::new(exit::CONNECT, message)
+                .hint("it is not known whether it was done: look, and do it again if not"),
             NetError::Tls(_) => Failure::new(exit::CONNECT, message).hint("is that a haul server?"),
             NetError::WrongKey { .. } => Failure::new(exit::KEY, message).hint(
                 "somebody may be in between; if the server was really set up anew, remove its line from known_servers",

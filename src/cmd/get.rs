@@ -3,7 +3,8 @@
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote, local_failure, split_local};
-use super::transfer::{Show, TransferArgs};
+use super::transfer::{self, TransferArgs};
+use crate::net::client::Client;
 use crate::net::transfer::stream::Stream;
 use crate::net::transfer::target::{Target, Tree};
 use crate::store::local::LocalStore;
@@ -12,6 +13,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Fetch files and directories from a server
 ///
@@ -78,7 +80,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 pub(super) async fn get(
     sources: &[Remote],
     place: (Target, Vec<u8>),
-    transfer: &TransferArgs,
+    args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
     let Some(first) = sources.first() else { return Ok(()) };
@@ -88,13 +90,13 @@ pub(super) async fn get(
             other.shown, first.shown
         )));
     }
-    let client = connect::open(&first.server, connect, transfer.connections.map(usize::from)).await?;
-    let show = Show::start("get", transfer);
-    let paths = sources.iter().map(wire_path).collect();
-    let result = client.get(paths, place, transfer.options(), show.reporter()).await;
-    let ended = show.end(result, &first.shown).await;
-    client.quit().await;
-    ended
+    let connections = args.connections.map(usize::from);
+    let session = connect::open(&first.server, connect, connections, args.quiet).await?;
+    let get = async |client: Arc<Client>, options, reporter| {
+        let paths = sources.iter().map(wire_path).collect();
+        client.get(paths, place.clone(), options, reporter).await
+    };
+    transfer::carry(session, ("get", args, &first.shown), get, || true).await
 }
 
 /// A slash at the end follows a symlink to a directory, as everywhere.

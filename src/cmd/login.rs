@@ -78,8 +78,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         host: name.clone(),
         port: None,
     };
-    let client = connect::open(&by_name, &ConnectArgs::default(), None).await?;
-    client.quit().await;
+    let session = connect::open(&by_name, &ConnectArgs::default(), None, false).await?;
+    session.quit().await;
     let shown = if name.contains(':') { format!("[{name}]") } else { name };
     eprintln!("Logged in as {user}. From now on: haul ls {shown}:");
     Ok(())

@@ -1,14 +1,12 @@
 //! `haul ls`: what is on a server.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::{self, ConnectArgs, Session};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote};
 use super::output;
-use crate::net::client::Client;
 use crate::net::transfer::shown;
 use crate::store::{Entry, Kind};
 use std::ffi::OsString;
-use std::sync::Arc;
 
 /// Entries of a directory that are sorted by name; a larger one is listed in the server's order, in bounded memory.
 const SORTED: usize = 20_000;
@@ -67,9 +65,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut failures = Vec::new();
     for remote in &paths {
-        let client = connect::open(&remote.server, &args.connect, Some(1)).await?;
-        let listed = list(&client, &args, remote, paths.len() > 1).await;
-        client.quit().await;
+        let mut session = connect::open(&remote.server, &args.connect, Some(1), false).await?;
+        let listed = list(&mut session, &args, remote, paths.len() > 1).await;
+        session.quit().await;
         if let Err(failure) = listed {
             failures.push(failure);
         }
@@ -77,13 +75,22 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
 }
 
-async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
+async fn list(session: &mut Session, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
-    let (mut entry, _) = client.stat(&top, false).await.map_err(about)?;
+    let (mut entry, _) = session
+        .ask(async |client| client.stat(&top, false).await)
+        .await
+        .map_err(about)?;
     // a link to a directory lists that, as with ls
     let follows = entry.kind == Kind::Symlink && !args.long;
-    if remote.directory || (follows && client.list(&top, Vec::new()).await.is_ok()) {
+    if remote.directory
+        || (follows
+            && session
+                .ask(async |client| client.list(&top, Vec::new()).await)
+                .await
+                .is_ok())
+    {
         entry.kind = Kind::Dir;
     }
     if entry.kind != Kind::Dir {
@@ -103,7 +110,7 @@ async fn list(client: &Arc<Client>, args: &Args, remote: &Remote, titles: bool) 
         }
         first = false;
         let mut subdirs = Vec::new();
-        let listed = list_directory(client, args, &dir, &mut subdirs).await;
+        let listed = list_directory(session, args, &dir, &mut subdirs).await;
         match listed {
             Ok(()) => {}
             Err(Listing::Refused(e)) if dir != top => {
@@ -133,14 +140,22 @@ fn relative<'a>(path: &'a [u8], top: &[u8]) -> &'a [u8] {
 
 /// Why a directory was not listed.
 enum Listing {
-    Refused(crate::net::NetError),
+    Refused(Failure),
     Output(Failure),
 }
 
-async fn list_directory(client: &Client, args: &Args, dir: &[u8], subdirs: &mut Vec<Vec<u8>>) -> Result<(), Listing> {
+async fn list_directory(
+    session: &mut Session,
+    args: &Args,
+    dir: &[u8],
+    subdirs: &mut Vec<Vec<u8>>,
+) -> Result<(), Listing> {
     let (mut held, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
     loop {
-        let (page, next) = client.list(dir, cookie).await.map_err(Listing::Refused)?;
+        let (page, next) = session
+            .ask(async |client| client.list(dir, cookie.clone()).await)
+            .await
+            .map_err(Listing::Refused)?;
         held.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
         let last = next.is_none();
         sorting &= held.len() <= SORTED;

@@ -6,8 +6,10 @@ mod df;
 pub mod failure;
 mod generate;
 mod get;
+mod interrupt;
 mod invite;
 pub mod location;
+mod locks;
 mod login;
 mod ls;
 mod mkdir;
@@ -44,7 +46,7 @@ unknown server key, 7 locked or changed meanwhile, 8 no such file or not allowed
 First steps:
   server$ haul serve /srv/files          prints an invite and the command to type on the other machine
   laptop$ haul login server              asks for the invite; from then on no password is needed
-  laptop$ haul put -r photos server:     and haul get, ls, mkdir, mv, rm, stat, df"
+  laptop$ haul put -r photos server:     and haul get, ls, mkdir, mv, rm, stat, df, locks"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -62,6 +64,8 @@ enum Command {
     Mv(mv::Args),
     Stat(stat::Args),
     Df(df::Args),
+    Locks(locks::Args),
+    Unlock(locks::UnlockArgs),
     Login(login::Args),
     Invite(invite::Args),
     User(user::Args),
@@ -85,7 +89,7 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     let result = runtime.block_on(run(cli.command));
     // blocking work that an interrupt left behind is not waited for
-    runtime.shutdown_timeout(Duration::from_millis(500));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -96,10 +100,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         // it ends itself, in its own way
         Command::Serve(args) => serve::run(args).await,
-        other => tokio::select! {
-            result = run_client(other) => result,
-            failure = interrupted() => Err(failure),
-        },
+        other => interrupt::run(run_client(other)).await,
     }
 }
 
@@ -114,41 +115,14 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Mv(args) => mv::run(args).await,
         Command::Stat(args) => stat::run(args).await,
         Command::Df(args) => df::run(args).await,
+        Command::Locks(args) => locks::run(args).await,
+        Command::Unlock(args) => locks::unlock(args).await,
         Command::Login(args) => login::run(args).await,
         Command::Invite(args) => invite::run(&args),
         Command::User(args) => user::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::Generate(args) => generate::run(&args),
     }
-}
-
-/// Waits for SIGINT or SIGTERM. A second one ends the process at once.
-async fn interrupted() -> Failure {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    let code = tokio::select! {
-        _ = interrupt.recv() => exit::INTERRUPTED,
-        _ = terminate.recv() => exit::TERMINATED,
-    };
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            std::process::exit(i32::from(code));
-        }
-    });
-    Failure::new(
-        code,
-        "interrupted; complete files are kept, run the same command again for the rest",
-    )
 }
 
 /// As many open files as the system allows: 1024, the usual start, is little for a pool and its groups.

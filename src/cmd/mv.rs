@@ -34,8 +34,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 .hint("get it and put it there"),
         );
     }
-    let client = connect::open(&from.server, &args.connect, Some(1)).await?;
-    let renamed = client.rename(from.path.as_bytes(), to.path.as_bytes()).await;
-    client.quit().await;
+    let mut session = connect::open(&from.server, &args.connect, Some(1), false).await?;
+    let renamed = session
+        .ask(async |client| client.rename(from.path.as_bytes(), to.path.as_bytes()).await)
+        .await;
+    session.quit().await;
     renamed.map_err(|e| Failure::about(format!("{} to {}", from.shown, to.shown), e))
 }

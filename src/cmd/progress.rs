@@ -4,14 +4,26 @@ use super::output::{duration, name, size};
 use crate::net::transfer::Counters;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the bar is drawn anew.
 const TICK: Duration = Duration::from_millis(100);
 /// The rate is that of about the last this many seconds.
 const RATE_SECONDS: f64 = 5.0;
+
+/// The bar that is on the terminal now: what else is printed goes above it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Prints a line on standard error, above the bar if there is one.
+pub fn say(text: &str) {
+    let bar = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{text}")),
+        None => eprintln!("{text}"),
+    }
+}
 
 /// Shows progress until it is dropped.
 pub struct Progress {
@@ -29,6 +41,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{wide_bar:.cyan/dim} {prefix}\n{wide_msg:.dim}") {
             bar.set_style(style);
         }
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         let drawn = bar.clone();
         let task = tokio::spawn(async move {
             let mut rate = Rate::default();
@@ -39,16 +52,12 @@ impl Progress {
         });
         Some(Progress { bar, task })
     }
-
-    /// Prints a line above the bar.
-    pub fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
-    }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.task.abort();
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.bar.finish_and_clear();
     }
 }

@@ -3,7 +3,8 @@
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
 use super::location::{Location, Remote, local_failure, split_local};
-use super::transfer::{Show, TransferArgs};
+use super::transfer::{self, TransferArgs};
+use crate::net::client::Client;
 use crate::net::transfer::walk::{Source, What};
 use crate::store::local::LocalStore;
 use crate::store::{RemotePath, Store};
@@ -11,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Send files and directories to a server
 ///
@@ -58,16 +59,18 @@ pub(super) async fn put(
     destination: &Remote,
     sources: Vec<Source>,
     names: Vec<Vec<u8>>,
-    transfer: &TransferArgs,
+    args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
-    let client = connect::open(&destination.server, connect, transfer.connections.map(usize::from)).await?;
-    let show = Show::start("put", transfer);
-    let place = (destination.path.as_bytes(), destination.directory, names);
-    let result = client.put(sources, place, transfer.options(), show.reporter()).await;
-    let ended = show.end(result, &destination.shown).await;
-    client.quit().await;
-    ended
+    let connections = args.connections.map(usize::from);
+    let session = connect::open(&destination.server, connect, connections, args.quiet).await?;
+    let sources = Arc::new(sources);
+    let put = async |client: Arc<Client>, options, reporter| {
+        let place = (destination.path.as_bytes(), destination.directory, names.clone());
+        client.put(sources.clone(), place, options, reporter).await
+    };
+    let repeatable = || sources.iter().all(Source::is_repeatable);
+    transfer::carry(session, ("put", args, &destination.shown), put, repeatable).await
 }
 
 /// Looks at every source before anything is sent. What is missing or a directory without `-r` fails here.

@@ -4,6 +4,7 @@ use super::failure::{Failure, exit};
 use super::invite;
 use super::location::parse_host;
 use super::settings::state_dir;
+use super::transfer::parse_time;
 use crate::auth::users::Users;
 use crate::auth::{Identity, file};
 use crate::net::server::{self, Config, Limits};
@@ -55,6 +56,14 @@ pub struct Args {
     /// Memory for data on its way, of all sessions together
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     max_memory: u64,
+
+    /// How long a session waits for its client after its connection was lost
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    session_grace: Duration,
+
+    /// How long what an abandoned transfer left is kept, so that it can be gone on with
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_time)]
+    keep_partial: Duration,
 
     /// Say on which addresses it listens as JSON, one object a line
     #[arg(long)]
@@ -141,6 +150,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             sessions: args.max_sessions,
             connections: args.max_connections,
             memory: args.max_memory,
+            grace: args.session_grace,
+            keep_partial: args.keep_partial,
         },
     };
     server::run(config, listeners, stop).await.map_err(Failure::from)

@@ -4,6 +4,7 @@ use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
 use super::output;
 use crate::store::Entry;
+use std::cell::Cell;
 use std::ffi::OsString;
 
 /// Show what is known of a file or directory on a server
@@ -31,7 +32,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let mut printed = Ok(());
+    let printed = Cell::new(Ok(()));
     connect::each(&args.paths, &args.connect, async |client, path| {
         let (entry, hash) = client.stat(path, args.hash).await?;
         let result = if args.json {
@@ -39,11 +40,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         } else {
             output::line(&describe(&entry, path, hash))
         };
-        printed = std::mem::replace(&mut printed, Ok(())).and(result);
+        printed.set(printed.replace(Ok(())).and(result));
         Ok(())
     })
     .await?;
-    printed
+    printed.into_inner()
 }
 
 fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {

@@ -1,15 +1,22 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
+use super::connect::Session;
 use super::failure::{Failure, exit, exit_of, hint_of};
+use super::interrupt;
 use super::output::{self, put_text, size};
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use crate::net::NetError;
+use crate::net::client::Client;
 use crate::net::transfer::{Counters, Event, Options, Reporter};
 use crate::net::wire::Code;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+/// How long the server may take to answer a goodbye when the user wants to go.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Options of put and get.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -87,6 +94,7 @@ impl TransferArgs {
             wait: self.wait,
             if_version: self.if_version.clone(),
             recursive: self.recursive,
+            again: false,
         }
     }
 
@@ -108,6 +116,66 @@ impl TransferArgs {
             (false, false) => None,
         }
     }
+}
+
+/// Runs a transfer to its end, beginning again after each loss of its session for as long as the user wants to wait, and
+/// shows it. `once` is told whether it is not the first time; `repeatable` tells whether there can be another.
+///
+/// # Errors
+/// As [`Show::end`].
+pub async fn carry(
+    mut session: Session,
+    (verb, args, what): (&'static str, &TransferArgs, &str),
+    once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
+    repeatable: impl Fn() -> bool,
+) -> Result<(), Failure> {
+    let show = Show::start(verb, args);
+    let reporter = show.reporter();
+    let mut options = args.options();
+    let mut stuck: Option<(u64, Instant)> = None;
+    let result = loop {
+        let client = session.client();
+        let attempt = once(client.clone(), options.clone(), reporter.clone());
+        tokio::pin!(attempt);
+        let result = tokio::select! {
+            result = &mut attempt => result,
+            () = interrupt::asked() => {
+                client.leave(FAREWELL).await;
+                // what has arrived is made durable
+                let _ = attempt.await;
+                break Err(Failure::told(exit::INTERRUPTED));
+            }
+        };
+        let lost = match result {
+            Err(e) if e.is_passing() => e,
+            other => break other.map_err(Failure::from),
+        };
+        if !repeatable() {
+            break Err(Failure::from(lost).hint(
+                "a stream cannot be read again; the file is there whole or not at all: haul stat tells which",
+            ));
+        }
+        let progress = reporter.counters.progress();
+        let since = match stuck {
+            Some((before, since)) if before == progress => since,
+            _ => Instant::now() - client.stalled(),
+        };
+        stuck = Some((progress, since));
+        if since.elapsed() >= session.patience() {
+            break Err(lost.into());
+        }
+        if let Err(failure) = session.again(lost).await {
+            break Err(failure);
+        }
+        reporter.report(Event::Again).await;
+        options.again = true;
+        // only content tells whether the target is what was committed when the connection was lost
+        options.checksum |= options.if_version.is_some();
+    };
+    drop(reporter);
+    let ended = show.end(result, what).await;
+    session.quit().await;
+    ended
 }
 
 /// Shows a transfer while it runs, and sums it up.
@@ -153,7 +221,7 @@ impl Show {
     ///
     /// # Errors
     /// Whatever makes the exit code other than 0.
-    pub async fn end(self, result: Result<(), NetError>, what: &str) -> Result<(), Failure> {
+    pub async fn end(self, result: Result<(), Failure>, what: &str) -> Result<(), Failure> {
         let Show {
             verb,
             args,
@@ -165,12 +233,12 @@ impl Show {
         drop(reporter);
         let printed = printer.await.unwrap_or_default();
         let get = Counters::get;
-        let (files, bytes) = (get(&counters.files_done), get(&counters.bytes_done));
-        let (unchanged, failed, dirs) = (
-            get(&counters.unchanged),
-            get(&counters.failed),
-            get(&counters.dirs_done),
-        );
+        let [files_before, bytes_before] = &counters.before;
+        let files = get(&counters.files_done) + get(files_before);
+        let bytes = get(&counters.bytes_done) + get(bytes_before);
+        // what was committed before the transfer began again has been found there since
+        let unchanged = get(&counters.unchanged).saturating_sub(get(files_before));
+        let (failed, dirs) = (get(&counters.failed), get(&counters.dirs_done));
         let seconds = started.elapsed().as_secs_f64().max(1e-3);
         let rate = bytes as f64 / seconds;
         if args.json {
@@ -199,7 +267,13 @@ impl Show {
                 size(rate as u64)
             );
         }
-        result.map_err(|e| Failure::about(what, e))?;
+        result.map_err(|e| {
+            let safe = match files {
+                0 => String::new(),
+                n => format!(", {n} files arrived and are safe"),
+            };
+            Failure::about(what, e).and(&safe)
+        })?;
         if let Some(broken) = printed.broken {
             return Err(broken);
         }
@@ -214,11 +288,12 @@ impl Show {
 
 async fn print_all(mut events: mpsc::Receiver<Event>, progress: Option<Progress>, args: TransferArgs) -> Printed {
     let mut printed = Printed::default();
-    let say = |text: String| match &progress {
-        Some(progress) => progress.line(&text),
-        None => eprintln!("{text}"),
-    };
+    let _bar = progress;
+    let say = |text: String| progress::say(&text);
     while let Some(event) = events.recv().await {
+        if matches!(event, Event::Again) {
+            printed.failures.clear();
+        }
         if let Event::Failed { path, code, text } = &event {
             printed.failures.insert(exit_for(*code, &args));
             let hint = hint_for(*code, &args).map(|h| format!(" ({h})")).unwrap_or_default();
@@ -247,7 +322,7 @@ async fn print_all(mut events: mpsc::Receiver<Event>, progress: Option<Progress>
             match &event {
                 Event::Committed { path, .. } => say(output::name(path)),
                 Event::Unchanged { path, .. } => say(format!("{} (unchanged)", output::name(path))),
-                Event::Failed { .. } | Event::Resumed { .. } | Event::Restarted { .. } => {}
+                Event::Failed { .. } | Event::Resumed { .. } | Event::Restarted { .. } | Event::Again => {}
             }
         }
     }
@@ -291,6 +366,7 @@ fn event_json(event: &Event) -> Value {
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
         }
+        Event::Again => drop(object.insert("event".into(), json!("again"))),
         Event::Resumed { path, offset } => {
             object.insert("event".into(), json!("resumed"));
             put_text(&mut object, "path", path);

@@ -1,29 +1,30 @@
-//! The control connection's frames: a length, a message; and the two tasks that move them.
+//! The control connection's frames: a length, a message; reading and writing them.
 
 use super::error::NetError;
-use super::wire::proto::{ControlMessage, Heartbeat, control_message::Body};
+use super::replay::Replay;
+use super::wire::proto::{ControlMessage, control_message::Body};
 use super::wire::{Code, MAX_CONTROL};
 use prost::Message;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// After this long without another message a heartbeat is sent.
-pub const HEARTBEAT: Duration = Duration::from_secs(10);
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After this long without any message the connection counts as lost.
-pub const SILENCE: Duration = Duration::from_secs(45);
+pub const SILENCE: Duration = Duration::from_secs(20);
 /// Messages that may wait for the writer; whoever has more waits.
 const QUEUE: usize = 256;
 /// Bytes that are written with one call at the most, as far as whole messages go.
 const BATCH: usize = 256 << 10;
 
-/// Reads one message. Not cancel-safe: a task that does nothing else calls it.
+/// Reads one message; gives its length too. Not cancel-safe: what was begun is lost with the connection.
 ///
 /// # Errors
 /// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for a length over
 /// [`MAX_CONTROL`] or bytes that are no message.
-pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<ControlMessage, NetError> {
+pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<(ControlMessage, usize), NetError> {
     let read = async {
         let length = reader.read_u32().await.map_err(closed)? as usize;
         if length > MAX_CONTROL {
@@ -31,11 +32,13 @@ pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<Contr
         }
         let mut bytes = vec![0; length];
         reader.read_exact(&mut bytes).await.map_err(closed)?;
-        ControlMessage::decode(&bytes[..]).map_err(|_| NetError::Protocol("not a control message".into()))
+        let message = ControlMessage::decode(&bytes[..]);
+        let message = message.map_err(|_| NetError::Protocol("not a control message".into()))?;
+        Ok((message, length))
     };
     match timeout(SILENCE, read).await {
         Ok(result) => result,
-        Err(_) => Err(NetError::lost("nothing came for 45 s")),
+        Err(_) => Err(NetError::lost("nothing came for 20 s")),
     }
 }
 
@@ -96,42 +99,54 @@ impl ControlSender {
     }
 }
 
-/// Writes what is queued, and heartbeats when nothing is, until the sender is closed; then closes properly.
+/// Writes `first`, then what is queued, with confirmations when they are due and heartbeats when nothing is queued, until
+/// the sender is closed; then closes properly. What was taken from the queue is kept in `replay`.
 ///
 /// # Errors
-/// [`NetError::Lost`], also where the other side takes nothing for [`SILENCE`].
+/// [`NetError::Lost`], also where the other side takes or confirms nothing for [`SILENCE`].
 pub async fn write_messages(
     writer: &mut (impl AsyncWrite + Unpin),
+    first: Vec<u8>,
     queue: &mut ControlQueue,
+    replay: &Replay,
 ) -> Result<(), NetError> {
-    let mut out = Vec::new();
+    let mut out = first;
+    let mut full_since: Option<Instant> = None;
     loop {
-        out.clear();
-        let mut next = match timeout(HEARTBEAT, queue.recv()).await {
-            Ok(next) => next.flatten(),
-            Err(_) => Some(ControlMessage {
-                body: Some(Body::Heartbeat(Heartbeat {})),
-            }),
-        };
-        let mut closing = next.is_none();
-        while let Some(message) = next.take() {
-            encode(&message, &mut out)?;
-            if out.len() < BATCH {
-                match queue.try_recv() {
-                    Ok(Some(more)) => next = Some(more),
-                    Ok(None) => closing = true,
-                    Err(_) => {}
-                }
+        let (mut closing, mut idle) = (false, false);
+        if out.is_empty() {
+            tokio::select! {
+                next = queue.recv(), if !replay.is_full() => match next.flatten() {
+                    Some(message) => replay.send(&message, &mut out)?,
+                    None => closing = true,
+                },
+                () = replay.changed() => {}
+                () = tokio::time::sleep(HEARTBEAT) => idle = true,
             }
         }
+        while !closing && out.len() < BATCH && !replay.is_full() {
+            match queue.try_recv() {
+                Ok(Some(message)) => replay.send(&message, &mut out)?,
+                Ok(None) => closing = true,
+                Err(_) => break,
+            }
+        }
+        full_since = full_since
+            .filter(|_| replay.is_full())
+            .or(replay.is_full().then(Instant::now));
+        if full_since.is_some_and(|since| since.elapsed() > SILENCE) {
+            return Err(NetError::lost("the other side confirmed nothing for 20 s"));
+        }
+        replay.confirm(idle, &mut out)?;
         let written = timeout(SILENCE, async {
             writer.write_all(&out).await?;
             writer.flush().await
         });
         match written.await {
             Ok(result) => result.map_err(NetError::lost)?,
-            Err(_) => return Err(NetError::lost("the other side took nothing for 45 s")),
+            Err(_) => return Err(NetError::lost("the other side took nothing for 20 s")),
         }
+        out.clear();
         if closing {
             let _ = timeout(HEARTBEAT, writer.shutdown()).await;
             return Ok(());

@@ -30,6 +30,9 @@ pub enum NetError {
     /// The connection ended, or nothing came for too long.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// The connection was lost while a request was under way that changes something.
+    #[error("the connection was lost before the answer came: {0}")]
+    OutcomeUnknown(String),
     /// The peer broke the protocol.
     #[error("the other side broke the protocol: {0}")]
     Protocol(String),
@@ -82,7 +85,17 @@ impl NetError {
             },
             NetError::Protocol(why) => NetError::Protocol(why.clone()),
             NetError::Lost(why) => NetError::Lost(why.clone()),
+            NetError::OutcomeUnknown(why) => NetError::OutcomeUnknown(why.clone()),
             other => NetError::Lost(other.to_string()),
+        }
+    }
+
+    /// It may be another thing in a moment: another login may go on with what this ended.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            NetError::Connect { .. } | NetError::Lost(_) => true,
+            NetError::Refused { code, .. } => matches!(*code, Code::UNAVAILABLE | Code::ABORTED | Code::NO_SESSION),
+            _ => false,
         }
     }
 
@@ -92,6 +105,7 @@ impl NetError {
             NetError::Refused { code, text } => (*code, text.clone()),
             NetError::Store(e) => (code_of(&e.kind), e.to_string()),
             NetError::Protocol(why) => (Code::MALFORMED, why.clone()),
+            NetError::Lost(why) => (Code::ABORTED, why.clone()),
             NetError::File(_) => (
                 Code::LOCAL_ERROR,
                 "a file of the server's state is not in order; see its log".into(),

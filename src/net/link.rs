@@ -11,13 +11,17 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, cost};
 use prost::Message;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Bytes of messages for a transfer that may wait; whoever reads the control connection waits when there are more. An
 /// honest peer has far less under way, so that the two sides never wait for each other.
 const MAILBOX: usize = 16 << 20;
+
+/// Transfers of a session at once.
+const TRANSFERS: usize = 64;
 
 /// The shared half of a session.
 pub struct Link {
@@ -29,6 +33,10 @@ pub struct Link {
     pool: Arc<Pool>,
     mailboxes: Mutex<HashMap<u32, Mailbox>>,
     down: watch::Sender<Option<NetError>>,
+    /// When anything last went forward: a frame or a message of a transfer.
+    moved: Mutex<Instant>,
+    /// There is a control connection at the moment.
+    attached: AtomicBool,
 }
 
 /// Where the messages for a transfer go, and the room that is left for them.
@@ -104,7 +112,29 @@ impl Link {
             inbox,
             mailboxes: Mutex::default(),
             down: watch::Sender::new(None),
+            moved: Mutex::new(Instant::now()),
+            attached: AtomicBool::new(true),
         })
+    }
+
+    /// Something went forward.
+    pub fn progress(&self) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nothing has gone forward.
+    pub fn stalled(&self) -> Duration {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// The control connection was lost, or is there again. Deadlines of transfers do not run while it is lost.
+    pub fn set_attached(&self, attached: bool) {
+        self.attached.store(attached, Ordering::Relaxed);
+    }
+
+    /// True while there is a control connection.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
     }
 
     /// The data connections.
@@ -148,6 +178,9 @@ impl Link {
         let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
         if mailboxes.contains_key(&number) {
             return Err(NetError::Protocol("the number of a transfer is used twice".into()));
+        }
+        if mailboxes.len() >= TRANSFERS {
+            return Err(NetError::Protocol("it starts too many transfers at once".into()));
         }
         let room = Arc::new(Semaphore::new(MAILBOX));
         mailboxes.insert(number, Mailbox { messages: send, room });

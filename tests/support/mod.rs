@@ -180,13 +180,20 @@ fn spawn(root: &Path, state: &Path, listen: &str, arguments: &[String]) -> Spawn
 /// A client with settings and a working directory of its own.
 pub struct Client {
     pub dir: TempDir,
+    env: Vec<(String, String)>,
 }
 
 impl Client {
     pub fn new() -> Client {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
-        Client { dir }
+        Client { dir, env: Vec::new() }
+    }
+
+    /// With a variable in the environment of its commands.
+    pub fn with_env(mut self, name: &str, value: &str) -> Client {
+        self.env.push((name.into(), value.into()));
+        self
     }
 
     pub fn config(&self) -> PathBuf {
@@ -202,6 +209,7 @@ impl Client {
         let mut command = haul();
         command
             .env("HAUL_CONFIG_DIR", self.config())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.work())
             .args(arguments);
         command

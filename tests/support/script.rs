@@ -5,7 +5,7 @@ use haul::auth::{Fingerprint, Identity};
 use haul::net::control::{encode, read_message};
 use haul::net::data::{DataConnection, FrameReader, FrameWriter};
 use haul::net::tls::{self, Pin};
-use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
+use haul::net::wire::frame::{Attach, FrameHeader, FrameKind, ROLE_DATA};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::net::wire::{ALPN_CONTROL, ALPN_DATA, EXPORTER_LABEL};
 use ring::hmac;
@@ -68,7 +68,7 @@ impl ScriptedClient {
     /// The next message that is not a heartbeat; none when the server has hung up.
     pub async fn receive(&mut self) -> Option<Body> {
         loop {
-            match read_message(&mut self.tls).await.ok()?.body {
+            match read_message(&mut self.tls).await.ok()?.0.body {
                 Some(Body::Heartbeat(_)) => {}
                 body => return body,
             }
@@ -131,7 +131,7 @@ impl ScriptedClient {
     /// A right proof.
     pub fn attach(&self, n: u32) -> Attach {
         let mut proof = [0; 32];
-        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(&SESSION, n)).as_ref());
+        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(ROLE_DATA, &SESSION, n)).as_ref());
         Attach {
             session: SESSION,
             n,
@@ -169,7 +169,7 @@ impl ScriptedServer {
 
     /// A client that trusts this server and has a key.
     pub fn client(&self) -> super::Client {
-        let client = super::Client::new();
+        let client = super::Client::new().with_env("HAUL_RETRY_FOR", "1s");
         let config = client.config();
         Identity::load_or_create(&config.join("key")).unwrap();
         let print = self.identity.public().fingerprint();
@@ -234,7 +234,7 @@ impl ScriptedServer {
 impl Scripted {
     pub async fn request(&mut self) -> (u64, request::Body) {
         loop {
-            match read_message(&mut self.tls).await.expect("the client hung up").body {
+            match read_message(&mut self.tls).await.expect("the client hung up").0.body {
                 Some(Body::Request(request)) => return (request.number, request.body.unwrap()),
                 Some(Body::Heartbeat(_)) => {}
                 other => panic!("not a request: {other:?}"),
@@ -244,7 +244,7 @@ impl Scripted {
 
     pub async fn message(&mut self) -> Option<transfer_message::Body> {
         loop {
-            match read_message(&mut self.tls).await.ok()?.body {
+            match read_message(&mut self.tls).await.ok()?.0.body {
                 Some(Body::Transfer(message)) => return message.body,
                 Some(_) => {}
                 None => return None,

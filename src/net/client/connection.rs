@@ -1,11 +1,11 @@
 //! A control connection up to its login: whose key the server has, before anything secret is sent.
 
-use super::dial::DataDialer;
+use super::attachment::{Attachment, Keys};
 use super::{Client, WINDOW, host_name};
 use crate::auth::{Fingerprint, Identity};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::{ControlSender, read_message, write_messages};
+use crate::net::control::ControlSender;
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin, Role};
@@ -15,6 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -22,9 +23,57 @@ use tokio_rustls::client::TlsStream;
 /// A control connection after its handshake, before anybody has logged in. Nothing secret has been sent.
 pub struct Connection {
     tls: TlsStream<TcpStream>,
-    server: String,
+    host: String,
+    port: u16,
     address: SocketAddr,
     key: Fingerprint,
+}
+
+/// How a session is to be kept up.
+#[derive(Clone)]
+pub struct Manners {
+    /// Data connections of a transfer.
+    pub connections: usize,
+    /// How long to go on trying without any progress when connections are lost.
+    pub patience: Duration,
+    /// Told in one sentence when the control connection is lost.
+    pub tell: Tell,
+}
+
+/// Where sentences for the user go.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Connects to `host:port` and shakes hands as a control connection.
+///
+/// # Errors
+/// [`NetError::Connect`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
+pub(super) async fn shake_hands(
+    host: &str,
+    port: u16,
+    pin: &Arc<Pin>,
+    identity: Option<&Identity>,
+) -> Result<(TlsStream<TcpStream>, SocketAddr), NetError> {
+    let tcp = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(connected) => connected,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    let tcp = tcp.map_err(|source| NetError::Connect {
+        server: format!("{host}:{port}"),
+        source,
+    })?;
+    tls::tune(&tcp, Role::Control);
+    let address = tcp.peer_addr().map_err(NetError::lost)?;
+    let config = tls::client_config(ALPN_CONTROL, pin, identity)?;
+    let handshake = tokio_rustls::TlsConnector::from(config).connect(tls::server_name(), tcp);
+    let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
+        Err(_) => return Err(NetError::lost("the server did not complete the handshake within 10 s")),
+    };
+    if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
+        return Err(NetError::Protocol("it does not speak haul/1".into()));
+    }
+    Ok((tls, address))
 }
 
 impl Connection {
@@ -39,34 +88,15 @@ impl Connection {
         pinned: Option<Fingerprint>,
         identity: Option<&Identity>,
     ) -> Result<Connection, NetError> {
-        let server = format!("{host}:{port}");
-        let tcp = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect((host, port))).await {
-            Ok(connected) => connected,
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-        };
-        let tcp = tcp.map_err(|source| NetError::Connect {
-            server: server.clone(),
-            source,
-        })?;
-        tls::tune(&tcp, Role::Control);
-        let address = tcp.peer_addr().map_err(NetError::lost)?;
         let pin = Pin::new(pinned);
-        let config = tls::client_config(ALPN_CONTROL, &pin, identity)?;
-        let handshake = tokio_rustls::TlsConnector::from(config).connect(tls::server_name(), tcp);
-        let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
-            Err(_) => return Err(NetError::lost("the server did not complete the handshake within 10 s")),
-        };
-        if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
-            return Err(NetError::Protocol("it does not speak haul/1".into()));
-        }
+        let (tls, address) = shake_hands(host, port, &pin, identity).await?;
         let key = pin
             .seen()
             .ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
         Ok(Connection {
             tls,
-            server,
+            host: host.to_string(),
+            port,
             address,
             key,
         })
@@ -77,8 +107,7 @@ impl Connection {
         self.key
     }
 
-    /// Logs in, with a password or, without one, with the key of the handshake. `connections` is how many data
-    /// connections there are to be; a transfer dials them.
+    /// Logs in, with a password or, without one, with the key of the handshake. A transfer dials the data connections.
     ///
     /// # Errors
     /// [`NetError::Refused`] with code 530, and those of the connection.
@@ -86,7 +115,7 @@ impl Connection {
         self,
         user: &str,
         password: Option<String>,
-        connections: usize,
+        manners: &Manners,
     ) -> Result<Arc<Client>, NetError> {
         let mut session = [0; 16];
         let filled = SystemRandom::new().fill(&mut session);
@@ -104,8 +133,8 @@ impl Connection {
             features: 0,
             client: host_name(),
         };
-        let data = DataDialer::new(self.address, self.key, session, &exported)?;
-        let client = self.start(Some(data));
+        let keys = Keys::new((&self.host, self.port), self.address, self.key, session, &exported)?;
+        let client = self.start(Some(Arc::new(keys)), manners);
         let reply = client.request(request::Body::Login(login)).await?;
         let Some(reply::Body::Login(granted)) = reply.body else {
             return Err(NetError::Protocol("a login's reply says nothing of the session".into()));
@@ -114,7 +143,8 @@ impl Connection {
         let allowed = usize::try_from(granted.connections).unwrap_or(1).max(1);
         client
             .connections
-            .store(connections.min(allowed) as u64, Ordering::Relaxed);
+            .store(manners.connections.min(allowed) as u64, Ordering::Relaxed);
+        client.attachment.logged_in();
         Ok(client)
     }
 
@@ -123,7 +153,12 @@ impl Connection {
     /// # Errors
     /// [`NetError::Refused`] where the invite is not good (any more).
     pub async fn enroll(self, secret: &[u8]) -> Result<String, NetError> {
-        let client = self.start(None);
+        let manners = Manners {
+            connections: 0,
+            patience: Duration::ZERO,
+            tell: Arc::new(|_| {}),
+        };
+        let client = self.start(None, &manners);
         let body = request::Body::Enroll(proto::Enroll { code: secret.to_vec() });
         let reply = client.request(body).await?;
         client.quit().await;
@@ -133,41 +168,24 @@ impl Connection {
         }
     }
 
-    fn start(self, data: Option<DataDialer>) -> Arc<Client> {
-        let (control, mut queue) = ControlSender::channel();
+    fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {
+        let (control, queue) = ControlSender::channel();
         let buffers = BufferPool::new(usize::try_from(WINDOW).unwrap_or(0) / CHUNK_SIZE);
+        let link = Link::new(control, INITIAL_WINDOW, WINDOW, buffers);
+        let attachment = Arc::new(Attachment::new(link.clone(), keys.clone(), manners.clone()));
         let client = Arc::new(Client {
-            server: self.server,
-            link: Link::new(control, INITIAL_WINDOW, WINDOW, buffers),
+            server: format!("{}:{}", self.host, self.port),
+            link,
             replies: Mutex::default(),
             next_request: tokio::sync::Mutex::new(1),
             next_transfer: AtomicU32::new(1),
             connections: AtomicU64::new(1),
-            data,
+            keys,
+            attachment: attachment.clone(),
             dialled: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
         });
-        let (mut reader, mut writer) = tokio::io::split(self.tls);
-        let link = Arc::downgrade(&client.link);
-        tokio::spawn(async move {
-            if let (Err(e), Some(link)) = (write_messages(&mut writer, &mut queue).await, link.upgrade()) {
-                link.shut_down(e);
-            }
-        });
-        let receiving = Arc::downgrade(&client);
-        tokio::spawn(async move {
-            loop {
-                let message = read_message(&mut reader).await;
-                let Some(client) = receiving.upgrade() else { return };
-                match message {
-                    Ok(message) => match client.received(message).await {
-                        Ok(()) => {}
-                        Err(e) => return client.link.shut_down(e),
-                    },
-                    Err(e) => return client.link.shut_down(e),
-                }
-            }
-        });
+        tokio::spawn(attachment.run(Arc::downgrade(&client), queue, self.tls));
         client
     }
 }

@@ -1,56 +1,19 @@
 //! The client's data connections: dialled, proved, and dialled again when they are lost.
 
 use super::Client;
-use crate::auth::Fingerprint;
 use crate::net::data::DataConnection;
 use crate::net::error::NetError;
-use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin, Role};
-use crate::net::wire::ALPN_DATA;
-use crate::net::wire::frame::{Attach, FrameKind};
-use ring::hmac;
+use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Role};
+use crate::net::wire::frame::{FrameKind, ROLE_DATA};
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::ClientConfig;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Tries to dial one data connection again before it is given up.
-const DIALS: u32 = 7;
 /// Pause before the first of them; it doubles, with jitter.
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
-
-/// What it takes to dial a data connection and to prove that it belongs to the login.
-pub(super) struct DataDialer {
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-    pin: Arc<Pin>,
-    session: [u8; 16],
-    proof_key: hmac::Key,
-    next: AtomicU32,
-}
-
-impl DataDialer {
-    /// For the session with this id on the server with this key; `exported` keys the proofs.
-    pub(super) fn new(
-        address: SocketAddr,
-        key: Fingerprint,
-        session: [u8; 16],
-        exported: &[u8],
-    ) -> Result<DataDialer, NetError> {
-        let pin = Pin::new(Some(key));
-        Ok(DataDialer {
-            address,
-            config: tls::client_config(ALPN_DATA, &pin, None)?,
-            pin,
-            session,
-            proof_key: hmac::Key::new(hmac::HMAC_SHA256, exported),
-            next: AtomicU32::new(1),
-        })
-    }
-}
 
 impl Client {
     /// Starts to keep up as many data connections as there are to be.
@@ -59,17 +22,19 @@ impl Client {
         while self.dialled.fetch_add(1, Ordering::Relaxed) < wanted {
             let client = Arc::downgrade(self);
             tokio::spawn(async move {
-                let mut failures = 0;
+                let (mut failures, mut failing) = (0, Instant::now());
                 while let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) {
                     match client.data_connection().await {
                         Ok(owner) => {
                             let since = Instant::now();
                             let link = client.link.clone();
+                            link.progress();
                             drop(client);
                             if let Ok(Err(e @ NetError::Protocol(_))) = owner.await {
                                 return link.shut_down(e);
                             }
                             // one that did not last is no success: a pause comes before the next
+                            failing = Instant::now();
                             if since.elapsed() > HANDSHAKE_TIMEOUT {
                                 failures = 0;
                             } else {
@@ -82,7 +47,8 @@ impl Client {
                             if matches!(e, NetError::WrongKey { .. }) {
                                 return client.link.shut_down(e);
                             }
-                            if failures > DIALS {
+                            let hopeless = failing.elapsed().min(client.link.stalled());
+                            if client.link.is_attached() && hopeless >= client.attachment.patience() {
                                 return client.gave_up_dialling(e);
                             }
                             tracing::debug!(error = %e, failures, "no data connection");
@@ -106,29 +72,21 @@ impl Client {
 
     /// Dials, shakes hands, proves, and adds to the pool.
     async fn data_connection(&self) -> Result<tokio::task::JoinHandle<Result<(), NetError>>, NetError> {
-        let Some(data) = &self.data else {
+        let Some(keys) = &self.keys else {
             return Err(NetError::lost("not logged in"));
         };
         let pool = self.link.pool();
         let attach = async {
-            let connected = TcpStream::connect(data.address).await;
+            let connected = TcpStream::connect(keys.address()).await;
             let tcp = connected.map_err(|source| NetError::Connect {
                 server: self.server.clone(),
                 source,
             })?;
             tls::tune(&tcp, Role::Data);
-            let connection = DataConnection::connect(tcp, data.config.clone()).await;
-            let connection = connection.map_err(|e| data.pin.explain(e))?;
+            let connection = DataConnection::connect(tcp, keys.config.clone()).await;
+            let connection = connection.map_err(|e| keys.pin.explain(e))?;
             let (mut reader, mut writer) = connection.split(pool.buffers().clone());
-            let n = data.next.fetch_add(1, Ordering::Relaxed);
-            let proof = hmac::sign(&data.proof_key, &Attach::signed(&data.session, n));
-            let mut attach = Attach {
-                session: data.session,
-                n,
-                proof: [0; 32],
-            };
-            attach.proof.copy_from_slice(proof.as_ref());
-            writer.write_raw(&attach.encode()).await?;
+            writer.write_raw(&keys.proof(ROLE_DATA).encode()).await?;
             match reader.next().await? {
                 Some((header, _)) if header.kind == FrameKind::Attached => Ok((reader, writer)),
                 _ => Err(NetError::lost("the server did not accept a data connection")),
@@ -145,7 +103,7 @@ impl Client {
 }
 
 /// Doubles with every failure, and is off by up to half in either direction, so that not all come back at once.
-fn pause(failures: u32) -> Duration {
+pub(super) fn pause(failures: u32) -> Duration {
     let base = DIAL_PAUSE.saturating_mul(1 << failures.min(6));
     let mut byte = [0];
     let _ = SystemRandom::new().fill(&mut byte);

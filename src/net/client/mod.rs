@@ -1,5 +1,7 @@
-//! The client: one method for each request. [`connection`] connects and logs in; `dial` keeps data connections up.
+//! The client: one method for each request. [`connection`] connects and logs in; `attachment` keeps the session attached
+//! when its control connection is lost; `dial` keeps data connections up.
 
+mod attachment;
 pub mod connection;
 mod dial;
 
@@ -11,7 +13,7 @@ use crate::net::transfer::walk::Source;
 use crate::net::transfer::{Options, Reporter, receiver, sender};
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
-use crate::store::{Entry, Space};
+use crate::store::{Entry, Held, Space};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +37,8 @@ pub struct Client {
     next_request: tokio::sync::Mutex<u64>,
     next_transfer: AtomicU32,
     connections: AtomicU64,
-    data: Option<dial::DataDialer>,
+    keys: Option<Arc<attachment::Keys>>,
+    attachment: Arc<attachment::Attachment>,
     /// Data connections that are being kept up.
     dialled: AtomicU64,
     /// Those of them that could not be, finally.
@@ -94,6 +97,7 @@ impl Client {
             reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
             why = self.link.down() => return Err(why),
         };
+        self.link.progress();
         if Code::from_wire(reply.code).is_success() {
             Ok(reply)
         } else {
@@ -103,8 +107,15 @@ impl Client {
 
     /// Sends a request and waits for its reply.
     async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
+        let changes = changes(&body);
         let reply = self.start_request(body).await?;
-        self.reply(reply).await
+        match self.reply(reply).await {
+            // asked a second time it might do it a second time, or fail because it is done
+            Err(e) if changes && e.is_passing() && self.link.is_down() => {
+                Err(NetError::OutcomeUnknown(e.to_string()))
+            }
+            other => other,
+        }
     }
 
     /// The server, as `host:port`.
@@ -165,6 +176,33 @@ impl Client {
             .map(drop)
     }
 
+    /// A page of the staging files of the entries of a directory, from `cookie` on (empty: the start).
+    pub async fn locks(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<Held>, Option<Vec<u8>>), NetError> {
+        let locks = proto::Locks {
+            path: path.to_vec(),
+            cookie,
+            limit: 0,
+        };
+        let reply = self.request(request::Body::Locks(locks)).await?;
+        let Some(reply::Body::Locks(page)) = reply.body else {
+            return Err(NetError::Protocol("a reply to locks has no page".into()));
+        };
+        let held = page.held.into_iter().map(entry::held_from_wire).collect();
+        Ok((held, Some(page.cookie).filter(|c| !c.is_empty())))
+    }
+
+    /// Removes the staging file of a target, with `force` also that of a writer at work. False: there was none.
+    pub async fn unlock(&self, path: &[u8], force: bool) -> Result<bool, NetError> {
+        let path = path.to_vec();
+        let reply = self
+            .request(request::Body::Unlock(proto::Unlock { path, force }))
+            .await?;
+        match reply.body {
+            Some(reply::Body::Unlock(unlocked)) => Ok(unlocked.removed),
+            _ => Err(NetError::Protocol("a reply to unlock says nothing".into())),
+        }
+    }
+
     /// Sizes of what holds `path`.
     pub async fn space(&self, path: &[u8]) -> Result<Space, NetError> {
         let path = path.to_vec();
@@ -179,7 +217,7 @@ impl Client {
     /// directory (empty: its contents go there); `directory` says that it must be one.
     pub async fn put(
         self: &Arc<Client>,
-        sources: Vec<Source>,
+        sources: Arc<Vec<Source>>,
         (destination, directory, names): (&[u8], bool, Vec<Vec<u8>>),
         options: Options,
         reporter: Reporter,
@@ -252,11 +290,36 @@ impl Client {
         result
     }
 
+    /// For how long nothing has gone forward.
+    pub fn stalled(&self) -> Duration {
+        self.link.stalled()
+    }
+
+    /// Whether the user was told that the connection was lost.
+    pub fn has_told(&self) -> bool {
+        self.attachment.has_told()
+    }
+
     /// Says goodbye.
     pub async fn quit(&self) {
+        self.leave(Duration::from_secs(2)).await;
+    }
+
+    /// Says goodbye, and waits at most this long for the answer.
+    pub async fn leave(&self, most: Duration) {
+        self.attachment.leave();
         let bye = self.request(request::Body::Quit(proto::Quit {}));
-        let _ = timeout(Duration::from_secs(2), bye).await;
+        let _ = timeout(most, bye).await;
         self.link.shut_down(NetError::lost("logged out"));
+    }
+}
+
+/// True for a request that is not the same when it is made twice.
+fn changes(body: &request::Body) -> bool {
+    match body {
+        request::Body::MakeDirectory(request) => !request.parents,
+        request::Body::Remove(_) | request::Body::Rename(_) | request::Body::Unlock(_) => true,
+        _ => false,
     }
 }
 

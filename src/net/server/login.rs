@@ -1,21 +1,21 @@
-//! From a control connection to a session: login, enrolment, and the loop that reads requests.
+//! What a control connection says first: a login, an enrolment, or the proof that it goes on with a session.
 
-use super::requests::{self, Work};
-use super::session::{ReplyCache, Seen, Session};
-use super::{Pending, Server};
-use crate::auth::users::{Access, User};
+use super::Server;
+use super::session::Session;
+use crate::auth::users::User;
 use crate::auth::{PublicKey, invite, password, users};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::{ControlQueue, ControlSender, encode, read_message, write_messages};
+use crate::net::control::{ControlQueue, ControlSender, encode, read_message};
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::printable;
+use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW};
 use crate::store::{ErrorKind, Store};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -27,78 +27,95 @@ use tokio_rustls::server::TlsStream;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Logins that may be tried on one connection.
 const TRIES: usize = 3;
-/// Requests that wait for those before them; a client that sends more waits too.
-const QUEUE: usize = 64;
 
-/// Serves a control connection to its end.
-pub(super) async fn control(
-    server: Arc<Server>,
-    mut tls: TlsStream<TcpStream>,
-    peer: SocketAddr,
-    pending: Pending,
-) -> Result<(), NetError> {
-    let late = |_| NetError::lost("it did not log in in time");
-    let Some((login, number)) = timeout(LOGIN_TIMEOUT, log_in(&server, &mut tls, peer))
-        .await
-        .map_err(late)??
-    else {
-        return Ok(());
-    };
-    drop(pending);
-    let session = login.session.clone();
-    let (id, window) = (login.id, login.window);
-    server
-        .sessions
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(id, session.clone());
-    server.changed.notify_waiters();
-    let ended = converse(&server, login, number, tls).await;
-    server
-        .sessions
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .remove(&id);
-    server.release_window(window);
-    server.changed.notify_waiters();
-    let why = ended
-        .as_ref()
-        .map_or_else(NetError::again, |()| NetError::lost("logged out"));
-    session.link.shut_down(why);
-    ended
+/// What a control connection has become.
+pub(super) enum Opened {
+    /// A new session.
+    Session(Box<Accepted>),
+    /// The next connection of this session.
+    Again(Arc<Session>, Box<Again>),
+    /// It has left.
+    Closed,
 }
 
 /// A login that has been accepted.
-struct Accepted {
-    id: [u8; 16],
-    window: u64,
-    session: Arc<Session>,
-    queue: ControlQueue,
+pub(super) struct Accepted {
+    pub(super) id: [u8; 16],
+    pub(super) window: u64,
+    pub(super) session: Arc<Session>,
+    pub(super) queue: ControlQueue,
+    pub(super) tls: TlsStream<TcpStream>,
+    /// The login's request.
+    pub(super) number: u64,
+    /// Where connections that go on with the session come from.
+    pub(super) again: mpsc::Receiver<Again>,
+    /// Messages that went out, and that came in, before the session began.
+    pub(super) counts: (u64, u64),
+}
+
+/// A connection that goes on with a session.
+pub(super) struct Again {
+    pub(super) tls: TlsStream<TcpStream>,
+    /// Messages of the session that the client has received.
+    pub(super) received: u64,
+}
+
+/// Waits for a login, or for a proof.
+pub(super) async fn open(
+    server: &Arc<Server>,
+    tls: TlsStream<TcpStream>,
+    peer: SocketAddr,
+) -> Result<Opened, NetError> {
+    let late = |_| NetError::lost("it did not log in in time");
+    timeout(LOGIN_TIMEOUT, log_in(server, tls, peer)).await.map_err(late)?
 }
 
 /// Answers until somebody has logged in, or leaves.
-async fn log_in(
-    server: &Arc<Server>,
-    tls: &mut TlsStream<TcpStream>,
-    peer: SocketAddr,
-) -> Result<Option<(Accepted, u64)>, NetError> {
+async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: SocketAddr) -> Result<Opened, NetError> {
     let key = tls
         .get_ref()
         .1
         .peer_certificates()
         .and_then(|keys| keys.first())
         .map(|k| PublicKey::from_der(k));
-    let mut tries = 0;
+    let (mut tries, mut received) = (0, 0_u64);
     loop {
-        let Some(Body::Request(request)) = read_message(tls).await?.body else {
+        let Some(Body::Request(request)) = read_message(&mut tls).await?.0.body else {
             return Err(NetError::Protocol(
                 "something else than a request before the login".into(),
             ));
         };
-        let number = request.number;
+        let (number, replied) = (request.number, received);
+        received = received.saturating_add(1);
         let (code, text) = match request.body {
-            Some(request::Body::Login(login)) => match accept(server, tls, peer, key.as_ref(), login).await? {
-                Ok(accepted) => return Ok(Some((accepted, number))),
+            Some(request::Body::Reattach(reattach)) => {
+                let proof = Attach {
+                    session: exactly(&reattach.session)?,
+                    n: reattach.n,
+                    proof: exactly(&reattach.proof)?,
+                };
+                match server.session(&proof.session) {
+                    Some(session) if session.prove(ROLE_CONTROL, &proof).is_ok() => {
+                        tracing::info!(%peer, who = %session.who, "the session goes on over another connection");
+                        let received = reattach.received;
+                        return Ok(Opened::Again(session, Box::new(Again { tls, received })));
+                    }
+                    _ => (Code::NO_SESSION, "no such session: log in again"),
+                }
+            }
+            Some(request::Body::Login(login)) => match accept(server, &tls, peer, key.as_ref(), login).await? {
+                Ok((id, window, session, queue, again)) => {
+                    return Ok(Opened::Session(Box::new(Accepted {
+                        id,
+                        window,
+                        session,
+                        queue,
+                        tls,
+                        number,
+                        again,
+                        counts: (replied, received),
+                    })));
+                }
                 Err(refused) => {
                     tries += 1;
                     refused
@@ -108,7 +125,7 @@ async fn log_in(
                 Ok(user) => {
                     let mut reply = answer(number, Code::OK, "the key is listed");
                     reply.body = Some(reply::Body::Enroll(proto::EnrollReply { user }));
-                    send(tls, reply).await?;
+                    send(&mut tls, reply).await?;
                     continue;
                 }
                 Err(refused) => {
@@ -117,22 +134,28 @@ async fn log_in(
                 }
             },
             Some(request::Body::Quit(_)) => {
-                send(tls, answer(number, Code::BYE, "goodbye")).await?;
+                send(&mut tls, answer(number, Code::BYE, "goodbye")).await?;
                 let _ = timeout(Duration::from_secs(1), tls.shutdown()).await;
-                return Ok(None);
+                return Ok(Opened::Closed);
             }
             Some(request::Body::Noop(_)) => (Code::OK, "nothing done"),
             Some(_) => (Code::LOGIN_REFUSED, "log in first"),
             None => (Code::NOT_IMPLEMENTED, "unknown request"),
         };
-        send(tls, answer(number, code, text)).await?;
+        send(&mut tls, answer(number, code, text)).await?;
         if tries >= TRIES {
             return Err(NetError::lost("it failed to log in too often"));
         }
     }
 }
 
-fn answer(number: u64, code: Code, text: &str) -> proto::Reply {
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], NetError> {
+    bytes
+        .try_into()
+        .map_err(|_| NetError::Protocol("a field is not as long as it must be".into()))
+}
+
+pub(super) fn answer(number: u64, code: Code, text: &str) -> proto::Reply {
     proto::Reply {
         number,
         code: u32::from(code.0),
@@ -141,7 +164,7 @@ fn answer(number: u64, code: Code, text: &str) -> proto::Reply {
     }
 }
 
-async fn send(tls: &mut TlsStream<TcpStream>, reply: proto::Reply) -> Result<(), NetError> {
+pub(super) async fn send(tls: &mut TlsStream<TcpStream>, reply: proto::Reply) -> Result<(), NetError> {
     let mut out = Vec::new();
     let message = proto::ControlMessage {
         body: Some(Body::Reply(reply)),
@@ -159,6 +182,14 @@ const REFUSED: Refusal = (
     "login refused: unknown user, wrong password or key not listed",
 );
 
+const TOO_MANY: Refusal = (
+    Code::LOGIN_REFUSED,
+    "too many failed logins with a password: wait a minute, or log in with a key",
+);
+
+/// A session, with its id, its window and what its connections need.
+type New = ([u8; 16], u64, Arc<Session>, ControlQueue, mpsc::Receiver<Again>);
+
 /// Checks who wants to log in, and makes their session.
 async fn accept(
     server: &Arc<Server>,
@@ -166,7 +197,7 @@ async fn accept(
     peer: SocketAddr,
     key: Option<&PublicKey>,
     login: proto::Login,
-) -> Result<Result<Accepted, Refusal>, NetError> {
+) -> Result<Result<New, Refusal>, NetError> {
     let Ok(id) = <[u8; 16]>::try_from(login.session.as_slice()) else {
         return Err(NetError::Protocol("a session id is not 16 bytes".into()));
     };
@@ -182,6 +213,12 @@ async fn accept(
             return refuse("no list of users", (Code::LOCAL_ERROR, why));
         }
     };
+    if login.password.is_some() {
+        match server.penalties.turn(peer, &login.user) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return refuse("too many failed logins", TOO_MANY),
+        }
+    }
     let right = match login.password.clone() {
         None => user.as_ref().is_some_and(|u| key.is_some_and(|k| u.keys.contains(k))),
         Some(given) => {
@@ -192,10 +229,10 @@ async fn accept(
         }
     };
     let Some(user) = user.filter(|_| right) else {
+        server.penalties.failed(peer, &login.user);
         return refuse("unknown user, wrong password or key not listed", REFUSED);
     };
-    let full = server.sessions.lock().unwrap_or_else(PoisonError::into_inner).len() >= server.config.limits.sessions;
-    if full || *server.stopping.borrow() {
+    if *server.stopping.borrow() || !server.has_room() {
         return refuse(
             "the server is full",
             (Code::UNAVAILABLE, "the server has no room for another session"),
@@ -230,7 +267,7 @@ async fn accept(
         .get_ref()
         .1
         .export_keying_material([0; 32], EXPORTER_LABEL, Some(&id))?;
-    let (control, queue) = ControlSender::channel();
+    let (control, control_queue) = ControlSender::channel();
     let buffers = BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE);
     let credit = login.window.clamp(INITIAL_WINDOW, window);
     let link = Link::new(control, credit, window, buffers);
@@ -241,13 +278,9 @@ async fn accept(
     );
     tracing::info!(%peer, %who, by = if login.password.is_some() { "password" } else { "key" }, "login");
     let most = server.config.limits.connections;
-    let session = Arc::new(Session::new(user, who, store, link, &exported, most));
-    Ok(Ok(Accepted {
-        id,
-        window,
-        session,
-        queue,
-    }))
+    let (again_in, again) = mpsc::channel(1);
+    let session = Arc::new(Session::new(user, who, store, link, &exported, most, again_in));
+    Ok(Ok((id, window, session, control_queue, again)))
 }
 
 /// The store that a user sees; their root is made when it is not there.
@@ -299,88 +332,4 @@ fn enrol(
     })?;
     tracing::info!(%peer, user = %name, key = %key.fingerprint(), "key listed by invite");
     Ok(Ok(name))
-}
-
-/// The session's conversation: replies to the login, then reads until either side ends it.
-async fn converse(
-    server: &Arc<Server>,
-    login: Accepted,
-    number: u64,
-    tls: TlsStream<TcpStream>,
-) -> Result<(), NetError> {
-    let Accepted {
-        window,
-        session,
-        mut queue,
-        ..
-    } = login;
-    let (mut reader, mut writer) = tokio::io::split(tls);
-    let link = Arc::downgrade(&session.link);
-    let mut writer = tokio::spawn(async move {
-        if let (Err(e), Some(link)) = (write_messages(&mut writer, &mut queue).await, link.upgrade()) {
-            link.shut_down(e);
-        }
-    });
-    let cache = Arc::new(Mutex::new(ReplyCache::default()));
-    let _ = cache.lock().unwrap_or_else(PoisonError::into_inner).look_up(number);
-    let mut reply = answer(number, Code::LOGGED_IN, "logged in");
-    reply.body = Some(reply::Body::Login(proto::LoginReply {
-        window,
-        connections: u32::try_from(server.config.limits.connections).unwrap_or(1),
-        features: 0,
-        read_only: session.user.access == Access::ReadOnly,
-        write_only: session.user.access == Access::WriteOnly,
-    }));
-    session.link.control.send(Body::Reply(reply)).await?;
-    let (work, todo) = mpsc::channel(QUEUE);
-    let worker = tokio::spawn(requests::work_off(server.clone(), session.clone(), cache.clone(), todo));
-    let ended = tokio::select! {
-        ended = read_all(&session, &mut reader, &cache, work) => ended,
-        why = session.link.down() => match why {
-            NetError::Refused { code: Code::BYE, .. } => Ok(()),
-            why => Err(why),
-        },
-    };
-    worker.abort();
-    session.link.shut_down(NetError::lost("the session is over"));
-    // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
-    if timeout(Duration::from_millis(500), &mut writer).await.is_err() {
-        writer.abort();
-    }
-    ended
-}
-
-async fn read_all(
-    session: &Arc<Session>,
-    reader: &mut tokio::io::ReadHalf<TlsStream<TcpStream>>,
-    cache: &Mutex<ReplyCache>,
-    work: mpsc::Sender<Work>,
-) -> Result<(), NetError> {
-    loop {
-        match read_message(reader).await?.body {
-            Some(Body::Request(request)) => {
-                let number = request.number;
-                let seen = cache.lock().unwrap_or_else(PoisonError::into_inner).look_up(number);
-                match seen {
-                    Seen::Answered(reply) => session.link.control.send(Body::Reply(*reply)).await?,
-                    Seen::Unanswered => {}
-                    Seen::No => {
-                        // A transfer takes part from here on, so that its first messages find it.
-                        let seat = match &request.body {
-                            Some(request::Body::Put(put)) => Some(session.link.join(put.transfer)?),
-                            Some(request::Body::Get(get)) => Some(session.link.join(get.transfer)?),
-                            _ => None,
-                        };
-                        let todo = Work { request, seat };
-                        work.send(todo)
-                            .await
-                            .map_err(|_| NetError::lost("the session is over"))?;
-                    }
-                }
-            }
-            Some(Body::Transfer(message)) => session.link.deliver(message).await,
-            Some(Body::Heartbeat(_)) | None => {}
-            Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
-        }
-    }
 }

@@ -1,14 +1,16 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! `login` turns a control connection into a `session`; `requests` answers what a session asks; `transfers` finds the
-//! places that a put or a get is about.
+//! `limits` says who may try how much; `login` turns a control connection into a `session`, `conversation` carries its
+//! messages; `requests` answers what a session asks; `transfers` finds the places that a put or a get is about.
 
+mod conversation;
+mod limits;
 mod login;
 mod requests;
 mod session;
 mod transfers;
 
-use super::data::DataConnection;
+use super::data::{DataConnection, FrameReader, FrameWriter};
 use super::error::NetError;
 use super::tls::{self, HANDSHAKE_TIMEOUT, Role};
 use super::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
@@ -16,6 +18,8 @@ use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::store::local::LocalStore;
+use limits::{Penalties, Waiting};
+use login::{Accepted, Opened};
 use rustls::ServerConfig;
 use session::Session;
 use std::collections::HashMap;
@@ -27,14 +31,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-/// Connections that may be between their acceptance and their login, or their proof.
-const PENDING: usize = 256;
 /// How long a data connection's proof is held for a login that is still under way.
 const HOLD_PROOF: Duration = Duration::from_secs(10);
 /// Passwords that are hashed at once: each costs 19 MiB.
 const HASHES: usize = 2;
 /// How long transfers may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// Time between two sweeps for what abandoned transfers left.
+const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
+/// How long a new transfer waits for those of a dead client to let go.
+const LETTING_GO: Duration = Duration::from_secs(8);
 /// Pause after the system could not accept a connection, out of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,6 +53,10 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes for the windows of all sessions.
     pub memory: u64,
+    /// How long a session waits for its client after its control connection was lost.
+    pub grace: Duration,
+    /// How long what abandoned transfers left is kept.
+    pub keep_partial: Duration,
 }
 
 /// Where a server's files are, and what it may use.
@@ -74,7 +84,8 @@ struct Server {
     /// A session has been added or has ended.
     changed: Notify,
     hashes: Semaphore,
-    pending: Arc<Semaphore>,
+    waiting: Waiting,
+    penalties: Penalties,
     memory: Mutex<u64>,
     stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -96,14 +107,17 @@ pub async fn run(
         sessions: Mutex::default(),
         changed: Notify::new(),
         hashes: Semaphore::new(HASHES),
-        pending: Arc::new(Semaphore::new(PENDING)),
+        waiting: Waiting::default(),
+        penalties: Penalties::default(),
         stopping: tokio::sync::watch::Sender::new(false),
     });
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(accept_all(server.clone(), listener)))
         .collect();
+    let sweeping = tokio::spawn(sweep(server.clone()));
     stop.await;
+    sweeping.abort();
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     server.stopping.send_replace(true);
     tracing::info!("stopping");
@@ -116,16 +130,25 @@ pub async fn run(
     Ok(())
 }
 
+/// Removes what abandoned transfers left, now and then.
+async fn sweep(server: Arc<Server>) {
+    let keep = server.config.limits.keep_partial;
+    loop {
+        let swept = server.config.store.sweep(keep).await;
+        if swept > 0 {
+            tracing::info!(files = swept, "what abandoned transfers had left was removed");
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+}
+
 async fn accept_all(server: Arc<Server>, listener: TcpListener) {
     loop {
-        let Ok(permit) = server.pending.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let server = server.clone();
                 tokio::spawn(async move {
-                    if let Err(e) = server.serve(tcp, peer, permit).await {
+                    if let Err(e) = server.serve(tcp, peer).await {
                         tracing::debug!(%peer, error = %super::printable(&e.to_string()), "connection ended");
                     }
                 });
@@ -138,11 +161,34 @@ async fn accept_all(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-/// A connection's right to be neither logged in nor proved yet; dropped when it is.
-type Pending = tokio::sync::OwnedSemaphorePermit;
+/// A connection that has said who it is.
+enum Known {
+    Control(Opened),
+    Data(Arc<Session>, Box<(FrameReader, FrameWriter)>),
+}
 
 impl Server {
-    async fn serve(self: Arc<Server>, tcp: TcpStream, peer: SocketAddr, pending: Pending) -> Result<(), NetError> {
+    async fn serve(self: Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> Result<(), NetError> {
+        let (turn, gone) = self.waiting.enter(peer);
+        let known = tokio::select! {
+            known = self.know(tcp, peer) => known?,
+            _ = gone => return Err(NetError::lost("too many connections were waiting, and this the longest")),
+        };
+        drop(turn);
+        match known {
+            Known::Control(Opened::Session(accepted)) => self.session_of(*accepted).await,
+            Known::Control(Opened::Again(session, again)) => {
+                // the session's own task takes it; one that is over does not
+                let _ = session.again.send(*again).await;
+                Ok(())
+            }
+            Known::Control(Opened::Closed) => Ok(()),
+            Known::Data(session, halves) => Server::carry(session, *halves).await,
+        }
+    }
+
+    /// Handshake, and then login or proof.
+    async fn know(self: &Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> Result<Known, NetError> {
         let late = |_| NetError::lost("it did not complete the handshake in time");
         let role = timeout(HANDSHAKE_TIMEOUT, tls::peek_role(&tcp)).await.map_err(late)??;
         tls::tune(&tcp, role);
@@ -153,18 +199,51 @@ impl Server {
                     .await
                     .map_err(late)?
                     .map_err(NetError::lost)?;
-                login::control(self, tls, peer, pending).await
+                Ok(Known::Control(login::open(self, tls, peer).await?))
             }
             Role::Data => {
                 let accept = DataConnection::accept(tcp, self.data_tls.clone());
                 let connection = timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(late)??;
-                self.data(connection, pending).await
+                self.prove(connection).await
             }
         }
     }
 
-    /// Takes a data connection into the session that it proves to belong to.
-    async fn data(&self, connection: DataConnection, pending: Pending) -> Result<(), NetError> {
+    /// Lists a session while it lasts.
+    async fn session_of(self: &Arc<Server>, accepted: Accepted) -> Result<(), NetError> {
+        let (id, window, session) = (accepted.id, accepted.window, accepted.session.clone());
+        self.sessions().insert(id, session.clone());
+        self.changed.notify_waiters();
+        let ended = conversation::converse(self, accepted).await;
+        self.sessions().remove(&id);
+        self.release_window(window);
+        self.changed.notify_waiters();
+        let why = ended
+            .as_ref()
+            .map_or_else(NetError::again, |()| NetError::lost("logged out"));
+        session.link.shut_down(why);
+        ended
+    }
+
+    /// Ends the sessions of `who` whose clients are gone, and waits a little until they have let go of their locks: whoever
+    /// starts a transfer anew does not wait for what died.
+    async fn end_detached(&self, who: &str) {
+        let dead = |s: &Arc<Session>| s.who == who && !s.link.is_attached() && s.is_transferring();
+        let dead: Vec<_> = self.all_sessions().into_iter().filter(dead).collect();
+        for session in &dead {
+            tracing::info!(%who, "a session whose client is gone is ended for a new one");
+            session.link.shut_down(NetError::lost("another session took its place"));
+        }
+        let gone = async {
+            while dead.iter().any(|s| s.is_transferring()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(LETTING_GO, gone).await;
+    }
+
+    /// Finds the session that a data connection proves to belong to.
+    async fn prove(&self, connection: DataConnection) -> Result<Known, NetError> {
         let buffers = crate::chunk::buffer::BufferPool::new(8);
         let (mut reader, mut writer) = connection.split(buffers);
         let attach = async {
@@ -180,7 +259,11 @@ impl Server {
         reader.use_pool(session.link.pool().buffers().clone());
         writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
         writer.flush().await?;
-        drop(pending);
+        Ok(Known::Data(session, Box::new((reader, writer))))
+    }
+
+    /// A data connection is part of its session until it ends.
+    async fn carry(session: Arc<Session>, (reader, writer): (FrameReader, FrameWriter)) -> Result<(), NetError> {
         let link = session.link.clone();
         drop(session);
         match link.pool().add(reader, writer).await {
@@ -206,21 +289,30 @@ impl Server {
         }
     }
 
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 16], Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn session(&self, id: &[u8; 16]) -> Option<Arc<Session>> {
-        self.sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.sessions().get(id).cloned()
+    }
+
+    /// Whether there may be another session. One whose client is gone makes room for it.
+    fn has_room(&self) -> bool {
+        let sessions = self.all_sessions();
+        let over = sessions.iter().filter(|s| s.link.is_down()).count();
+        if sessions.len().saturating_sub(over) < self.config.limits.sessions {
+            return true;
+        }
+        let gone = sessions.iter().find(|s| !s.link.is_attached() && !s.link.is_down());
+        if let Some(gone) = gone {
+            gone.link.shut_down(NetError::lost("another session took its place"));
+        }
+        gone.is_some()
     }
 
     fn all_sessions(&self) -> Vec<Arc<Session>> {
-        self.sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.sessions().values().cloned().collect()
     }
 
     /// Waits until no session has a transfer under way.

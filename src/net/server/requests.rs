@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 
 /// Entries of a listing's page.
 const PAGE: usize = 512;
+/// Entries of a page of locks, each of which may have a long name and a long holder.
+const LOCKS_PAGE: usize = 256;
 
 /// A request, with the transfer's seat if it starts one.
 pub(super) struct Work {
@@ -94,7 +96,7 @@ fn permit(server: &Server, session: &Session, body: Option<&request::Body>) -> R
     };
     let changes = matches!(
         body,
-        Some(Body::MakeDirectory(_) | Body::Remove(_) | Body::Rename(_) | Body::Put(_))
+        Some(Body::MakeDirectory(_) | Body::Remove(_) | Body::Rename(_) | Body::Put(_) | Body::Unlock(_))
     );
     let dropbox = matches!(
         body,
@@ -127,7 +129,9 @@ async fn answer(
     match body {
         Some(Body::Noop(_)) => Ok((Code::OK, "nothing done", None)),
         Some(Body::Quit(_)) => Ok((Code::BYE, "goodbye", None)),
-        Some(Body::Login(_) | Body::Enroll(_)) => Ok((Code::BAD_SEQUENCE, "already logged in", None)),
+        Some(Body::Login(_) | Body::Enroll(_) | Body::Reattach(_)) => {
+            Ok((Code::BAD_SEQUENCE, "already logged in", None))
+        }
         Some(Body::ChangeDirectory(request)) => {
             let resolved = store.resolve(&path(&request.path)?).await?;
             if store.stat(&resolved).await?.kind != Kind::Dir {
@@ -174,6 +178,24 @@ async fn answer(
                 Some(reply::Body::Space(entry::space_to_wire(space))),
             ))
         }
+        Some(Body::Locks(request)) => {
+            let page = store
+                .locks(
+                    &path(&request.path)?,
+                    &request.cookie,
+                    page_limit(request.limit).min(LOCKS_PAGE),
+                )
+                .await?;
+            let held = page.held.into_iter().map(entry::held_to_wire).collect();
+            let cookie = page.next.unwrap_or_default();
+            let page = proto::LocksReply { held, cookie };
+            Ok((Code::ANSWER, "locks", Some(reply::Body::Locks(page))))
+        }
+        Some(Body::Unlock(request)) => {
+            let removed = store.unlock(&path(&request.path)?, request.force).await?;
+            let unlocked = proto::UnlockReply { removed };
+            Ok((Code::CHANGED, "unlocked", Some(reply::Body::Unlock(unlocked))))
+        }
         Some(Body::Put(request)) => transfers::put(server, session, request, seat).await,
         Some(Body::Get(request)) => transfers::get(server, session, request, seat).await,
         None => Ok((Code::NOT_IMPLEMENTED, "unknown request", None)),
@@ -194,12 +216,17 @@ async fn into_directory(session: &Session, from: &RemotePath, to: RemotePath) ->
     }
 }
 
-/// A page of a listing, smaller where its names and targets would not fit into a message.
-async fn list(session: &Session, path: &RemotePath, request: &proto::List) -> Result<proto::ListReply, NetError> {
-    let mut limit = match usize::try_from(request.limit) {
+/// Entries of a page, of which the client wants this many.
+fn page_limit(wanted: u32) -> usize {
+    match usize::try_from(wanted) {
         Ok(wanted @ 1..PAGE) => wanted,
         _ => PAGE,
-    };
+    }
+}
+
+/// A page of a listing, smaller where its names and targets would not fit into a message.
+async fn list(session: &Session, path: &RemotePath, request: &proto::List) -> Result<proto::ListReply, NetError> {
+    let mut limit = page_limit(request.limit);
     loop {
         let page = session.store.list(path, &request.cookie, limit).await?;
         let reply = proto::ListReply {

@@ -1,21 +1,44 @@
 //! The state of a session: who it is, where it is, and what it has been answered.
 
+use super::login::Again;
 use crate::auth::users::User;
 use crate::net::error::NetError;
 use crate::net::link::Link;
-use crate::net::wire::frame::Attach;
+use crate::net::wire::frame::{Attach, ROLE_DATA};
 use crate::net::wire::proto;
 use crate::store::RemotePath;
 use crate::store::local::LocalStore;
 use ring::hmac;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
 
-/// Data connections that a session may ever attach: each number is good once and must be remembered.
-const ATTACHMENTS: usize = 4096;
+/// Numbers of proofs that are remembered. An honest client's come nearly in order: what is older has been used or is
+/// not needed.
+const PROOFS: usize = 1024;
 /// Replies that are remembered for requests that come again.
 const REPLIES: usize = 128;
+
+/// The numbers of the proofs that were used.
+#[derive(Default)]
+struct Proofs {
+    used: BTreeSet<u32>,
+    /// All up to this one count as used.
+    floor: u32,
+}
+
+impl Proofs {
+    fn is_new(&mut self, n: u32) -> bool {
+        let new = n > self.floor && self.used.insert(n);
+        if self.used.len() > PROOFS
+            && let Some(least) = self.used.pop_first()
+        {
+            self.floor = least;
+        }
+        new
+    }
+}
 
 /// A logged-in session.
 pub(super) struct Session {
@@ -28,7 +51,9 @@ pub(super) struct Session {
     pub(super) link: Arc<Link>,
     pub(super) working: Mutex<RemotePath>,
     proof_key: hmac::Key,
-    attached: Mutex<HashSet<u32>>,
+    proofs: Mutex<Proofs>,
+    /// Where connections that go on with this session are passed to.
+    pub(super) again: mpsc::Sender<Again>,
     most_connections: usize,
     transfers: AtomicUsize,
 }
@@ -41,6 +66,7 @@ impl Session {
         link: Arc<Link>,
         exported: &[u8],
         most_connections: usize,
+        again: mpsc::Sender<Again>,
     ) -> Session {
         Session {
             user,
@@ -49,30 +75,42 @@ impl Session {
             link,
             working: Mutex::new(RemotePath::root()),
             proof_key: hmac::Key::new(hmac::HMAC_SHA256, exported),
-            attached: Mutex::default(),
+            proofs: Mutex::default(),
+            again,
             most_connections,
             transfers: AtomicUsize::new(0),
         }
     }
 
-    /// Checks a data connection's proof, in constant time, and that its number is new.
+    /// Checks a data connection's proof, and that there is room for it.
     ///
     /// # Errors
     /// [`NetError::Protocol`]; whoever gets it learns nothing more, and the session goes on.
     pub(super) fn admit(&self, attach: &Attach) -> Result<(), NetError> {
-        let signed = Attach::signed(&attach.session, attach.n);
-        let no = |why: &str| Err(NetError::Protocol(why.into()));
-        if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
-            return no("the proof of a data connection is wrong");
-        }
-        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        if attached.len() >= ATTACHMENTS || self.link.pool().alive() >= self.most_connections {
-            return no("it has too many data connections");
-        }
-        if !attached.insert(attach.n) {
-            return no("the proof of a data connection came a second time");
+        self.prove(ROLE_DATA, attach)?;
+        if self.link.pool().alive() >= self.most_connections {
+            return Err(NetError::Protocol("it has too many data connections".into()));
         }
         Ok(())
+    }
+
+    /// Checks a proof, in constant time, and that its number is new.
+    ///
+    /// # Errors
+    /// As [`Session::admit`].
+    pub(super) fn prove(&self, role: u8, attach: &Attach) -> Result<(), NetError> {
+        let signed = Attach::signed(role, &attach.session, attach.n);
+        if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
+            return Err(NetError::Protocol("the proof of a connection is wrong".into()));
+        }
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        if proofs.is_new(attach.n) {
+            Ok(())
+        } else {
+            Err(NetError::Protocol(
+                "the proof of a connection came a second time".into(),
+            ))
+        }
     }
 
     /// The working directory.
@@ -142,6 +180,19 @@ impl ReplyCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proof_is_good_once_however_many_there_were() {
+        let mut proofs = Proofs::default();
+        assert!(!proofs.is_new(0));
+        for n in 1..=5000 {
+            assert!(proofs.is_new(n), "{n}");
+        }
+        for n in [1, 2, 3000, 4999, 5000] {
+            assert!(!proofs.is_new(n), "{n}");
+        }
+        assert!(proofs.used.len() <= PROOFS);
+    }
 
     #[test]
     fn a_repeated_request_gets_the_first_answer() {

@@ -50,6 +50,7 @@ fn check(server: &Server, count: usize) -> Result<(), NetError> {
 pub(super) async fn put(server: &Server, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
     let seat = seat.ok_or_else(|| bad("no transfer"))?;
     check(server, put.names.len())?;
+    server.end_detached(&session.who).await;
     let options = Options::from_wire(put.options.clone().unwrap_or_default());
     let target = Target::Tree(place(session, &put).await?);
     let (session, label) = (session.clone(), put.destination);
@@ -148,7 +149,7 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
         let first = get.sources.first().cloned().unwrap_or_default();
         let log = Log::new(&session, "get", &first);
         let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
-        let ended = sender::send(seat, sources, options, reporter.clone()).await;
+        let ended = sender::send(seat, Arc::new(sources), options, reporter.clone()).await;
         log.ended(&reporter, &ended);
         cancel(&link, number, ended).await;
     });

@@ -42,6 +42,9 @@ pub struct Options {
     pub if_version: Option<String>,
     /// Take directories too.
     pub recursive: bool,
+    /// This transfer was under way before, and may have been done: with `if_version`, a target with the very content
+    /// that is to go there is the one that this transfer committed.
+    pub again: bool,
 }
 
 impl Options {
@@ -53,6 +56,7 @@ impl Options {
             wait_ms: self.wait.map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
             if_version: self.if_version.clone(),
             recursive: self.recursive,
+            again: self.again,
         }
     }
 
@@ -65,6 +69,7 @@ impl Options {
             wait: options.wait_ms.map(|ms| Duration::from_millis(ms).min(WEEK)),
             if_version: options.if_version,
             recursive: options.recursive,
+            again: options.again,
         }
     }
 }
@@ -94,6 +99,8 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Bytes of those that will not come any more.
     pub bytes_failed: AtomicU64,
+    /// Files and bytes that were committed and sent before the transfer was begun again.
+    pub before: [AtomicU64; 2],
     /// Nanoseconds that this side waited, by [`Waiting`].
     pub waited: [AtomicU64; 3],
     current: Mutex<Vec<String>>,
@@ -126,6 +133,35 @@ impl Counters {
         if let Some(counter) = self.waited.get(what as usize) {
             Counters::add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         }
+    }
+
+    /// The transfer begins again: what is there already will be found there.
+    fn begin_again(&self) {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        let [files, bytes] = &self.before;
+        Counters::add(files, take(&self.files_done));
+        Counters::add(bytes, take(&self.bytes_done));
+        self.walked.store(false, Ordering::Relaxed);
+        let others = [
+            &self.files_found,
+            &self.bytes_found,
+            &self.unchanged,
+            &self.bytes_unchanged,
+            &self.bytes_resumed,
+            &self.dirs_done,
+            &self.failed,
+            &self.bytes_failed,
+        ];
+        others
+            .into_iter()
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+
+    /// What has gone forward so far: changes whenever anything does.
+    pub fn progress(&self) -> u64 {
+        let [files, bytes] = &self.before;
+        let counters = [files, bytes, &self.files_done, &self.bytes_done];
+        counters.into_iter().map(Counters::get).fold(0, u64::wrapping_add)
     }
 
     /// A file has been started: shown while it is among the last few.
@@ -178,6 +214,9 @@ pub enum Event {
         /// Bytes that were left, and are gone.
         discarded: u64,
     },
+    /// The connection was lost for good, and the transfer begins again: what is there already is left out, what failed is
+    /// tried again.
+    Again,
     /// It failed; the others go on.
     Failed {
         /// As the user knows it.
@@ -225,6 +264,7 @@ impl Reporter {
                 Counters::add(&c.bytes_unchanged, *offset);
                 Counters::add(&c.bytes_resumed, *offset);
             }
+            Event::Again => c.begin_again(),
             Event::Restarted { .. } => {}
         }
         if let Some(events) = &self.events {

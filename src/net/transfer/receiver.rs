@@ -191,6 +191,9 @@ impl Receiver {
                     continue;
                 }
                 _ = clock.tick() => {
+                    if !link.is_attached() {
+                        moved = Instant::now();
+                    }
                     if files.is_busy() && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
                         self.seat.send(Body::Acks(proto::Acks::default())).await?;
@@ -202,6 +205,7 @@ impl Receiver {
                 }
             }
             moved = Instant::now();
+            link.progress();
             self.reporter.counters.waited(waited.1, moved.duration_since(waited.0));
             if self.outgoing.is_large() {
                 self.flush().await?;

@@ -64,8 +64,12 @@ impl Drop for Ended {
 ///
 /// # Errors
 /// [`NetError`] where the transfer as a whole ended before it was complete.
-pub async fn send(seat: Seat, sources: Vec<Source>, options: Options, reporter: Reporter) -> Result<(), NetError> {
-    let sources = Arc::new(sources);
+pub async fn send(
+    seat: Seat,
+    sources: Arc<Vec<Source>>,
+    options: Options,
+    reporter: Reporter,
+) -> Result<(), NetError> {
     let (wanted, wanted_out) = mpsc::unbounded_channel();
     let (pumped_in, pumped) = mpsc::unbounded_channel();
     let stopped = Stopped::default();
@@ -124,6 +128,9 @@ impl Sender {
                 },
                 why = link.down() => return Err(why),
                 _ = clock.tick() => {
+                    if !link.is_attached() {
+                        self.moved = Instant::now();
+                    }
                     let waiting = link.outbox.is_waiting(self.seat.number()) || self.waits_for_answers();
                     if waiting && self.moved.elapsed() > stall {
                         return Err(NetError::lost("the receiver has answered nothing for two minutes"));
@@ -132,6 +139,7 @@ impl Sender {
                 }
             }
             self.moved = Instant::now();
+            link.progress();
         }
     }
 

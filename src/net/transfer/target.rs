@@ -189,8 +189,11 @@ impl Tree {
             Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
             Kind::File | Kind::Symlink => {}
         }
-        // with a condition on the version, that is checked under the lock, and the content replaced
-        if old.kind != new.kind || options.if_version.is_some() {
+        // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
+        // own of a moment ago, whose acknowledgement was lost.
+        let conditional = options.if_version.is_some();
+        let ours = options.again && new.hash.is_some() && old.attributes.mtime == new.attributes.mtime;
+        if old.kind != new.kind || (conditional && !ours) {
             return Decision::Wanted;
         }
         let same = match new.kind {

@@ -5,7 +5,7 @@ use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::store::{Entry, ErrorKind, Kind, Name, RemotePath, Store, StoreError};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
@@ -35,6 +35,16 @@ pub enum What {
     Missing(StoreError),
     /// A stream of unknown length. Taken out when it is read.
     Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
+}
+
+impl Source {
+    /// False for a stream that has been read from: it is gone.
+    pub fn is_repeatable(&self) -> bool {
+        match &self.what {
+            What::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
+            What::Tree { .. } | What::Missing(_) => true,
+        }
+    }
 }
 
 /// A step of the walk. `number`s count up from 1 over all sources.

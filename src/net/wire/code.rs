@@ -36,6 +36,8 @@ codes! {
     UNAVAILABLE = 421;
     /// A transfer was ended before it was complete.
     ABORTED = 426;
+    /// The session is not known (any more): log in again.
+    NO_SESSION = 430;
     /// Another writer holds the target.
     LOCKED = 450;
     /// An error below the server: I/O, limits of the system.

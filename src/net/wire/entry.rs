@@ -2,7 +2,8 @@
 
 use super::proto;
 use super::reader::Malformed;
-use crate::store::{Attributes, BadPath, Entry, Kind, Name, RemotePath, Space, Time};
+use crate::store::{Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time};
+use std::time::Duration;
 
 /// The kind, as it travels.
 pub fn kind_to_wire(kind: Kind) -> i32 {
@@ -108,6 +109,33 @@ pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
         free: space.free,
         files: space.files,
         files_free: space.files_free,
+    }
+}
+
+/// A staging file as it travels.
+pub fn held_to_wire(held: Held) -> proto::Held {
+    proto::Held {
+        target: held.target,
+        who: held.holder.who,
+        held_ms: held
+            .holder
+            .held_for
+            .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        written: held.holder.written,
+        live: held.live,
+    }
+}
+
+/// A staging file as a peer tells of it.
+pub fn held_from_wire(held: proto::Held) -> Held {
+    Held {
+        target: held.target,
+        holder: Holder {
+            who: held.who,
+            held_for: held.held_ms.map(Duration::from_millis),
+            written: held.written,
+        },
+        live: held.live,
     }
 }
 

@@ -149,6 +149,11 @@ impl FrameHeader {
     }
 }
 
+/// Role of a data connection in [`Attach::signed`].
+pub const ROLE_DATA: u8 = 1;
+/// Role of a control connection that goes on with a session.
+pub const ROLE_CONTROL: u8 = 2;
+
 /// Opens a data connection: the proof that it belongs to a login. Client to server, first.
 ///
 /// ```text
@@ -167,11 +172,11 @@ pub struct Attach {
 }
 
 impl Attach {
-    /// The bytes that the proof covers.
-    pub fn signed(session: &[u8; 16], n: u32) -> [u8; 28] {
+    /// The bytes that the proof covers; `role` is [`ROLE_DATA`] or [`ROLE_CONTROL`].
+    pub fn signed(role: u8, session: &[u8; 16], n: u32) -> [u8; 28] {
         let mut out = [0; 28];
         out[0..4].copy_from_slice(b"haul");
-        out[4] = 1;
+        out[4] = role;
         out[8..24].copy_from_slice(session);
         out[24..28].copy_from_slice(&n.to_be_bytes());
         out
@@ -180,7 +185,7 @@ impl Attach {
     /// The 60 bytes that travel.
     pub fn encode(&self) -> [u8; ATTACH_LEN] {
         let mut out = [0; ATTACH_LEN];
-        out[..28].copy_from_slice(&Attach::signed(&self.session, self.n));
+        out[..28].copy_from_slice(&Attach::signed(ROLE_DATA, &self.session, self.n));
         out[28..].copy_from_slice(&self.proof);
         out
     }

@@ -22,6 +22,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How often a lock is tried again when others make and remove staging files at the same time.
 const TRIES: usize = 64;
 
+/// How long a lock may be held by somebody who only looks at it.
+const GLANCE: Duration = Duration::from_millis(2);
+
 /// Names of the staging file and its record for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StagingNames {
@@ -95,6 +98,7 @@ impl Lock {
     ) -> Result<Lock, StoreError> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut looked_again = false;
         for _ in 0..TRIES {
             let (fd, fresh) = match open_in(dir, &names.file, flags | OFlags::CREATE | OFlags::EXCL) {
                 Ok(fd) => (fd, true),
@@ -119,6 +123,12 @@ impl Lock {
                 Ok(()) => {}
                 // no flock on this file system: only the one who made the file has it
                 Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if fresh => {}
+                // whoever only looks whether its writer lives holds it for a moment
+                Err(Errno::WOULDBLOCK) if !looked_again => {
+                    looked_again = true;
+                    std::thread::sleep(GLANCE);
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => {
                     let holder = holder_of(dir, &names, &fd);
                     return Err(StoreError::new(ErrorKind::Locked(holder), path));

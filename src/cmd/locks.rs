@@ -1,0 +1,160 @@
+//! `haul locks` and `haul unlock`: who is writing on a server, and what abandoned transfers left there.
+
+use super::connect::{self, ConnectArgs, Session};
+use super::failure::{Failure, exit};
+use super::location::{Location, Remote};
+use super::output::{self, put_text};
+use crate::net::printable;
+use crate::net::transfer::shown;
+use crate::store::{Held, Kind};
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+
+/// Show who is writing, and what unfinished transfers have left
+///
+/// One line for each file that is being written, or was: its state (writing, or left by a transfer that is over), how
+/// long it has been so, the bytes that are there, the holder, and the path. What is left is gone on with by the next
+/// transfer of the same source, removed by haul unlock, and by the server after its --keep-partial.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul locks nas:                      in your root on the server
+  haul locks -R nas:backup             and in everything beneath
+  haul locks --json nas: | jq -r .path")]
+pub struct Args {
+    /// Directories: [USER@]HOST:PATH
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// Also in the directories beneath
+    #[arg(short = 'R', short_alias = 'r', long)]
+    recursive: bool,
+
+    /// Print one JSON object a line: path, state, held_ms, bytes, holder
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Remove what an unfinished transfer has left
+///
+/// The file that was to be written is not touched. A writer who is at work keeps its lock, except with --force: then it
+/// cannot finish.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  haul unlock nas:disk.img
+  haul unlock --force nas:disk.img     although somebody is writing it: they will fail")]
+pub struct UnlockArgs {
+    /// The files that were to be written: [USER@]HOST:PATH
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+
+    /// Also when the writer is at work
+    #[arg(short, long)]
+    force: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
+    connect::each(&args.paths, &args.connect, async |client, path| {
+        match client.unlock(path, args.force).await? {
+            true => Ok(()),
+            false => Err(crate::net::control::refused(
+                550,
+                "nothing is left there, and nobody is writing it".into(),
+            )),
+        }
+    })
+    .await
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let paths = args
+        .paths
+        .iter()
+        .map(|p| Location::remote(p))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut failures = Vec::new();
+    for remote in &paths {
+        let mut session = connect::open(&remote.server, &args.connect, Some(1), false).await?;
+        let listed = list(&mut session, &args, remote).await;
+        session.quit().await;
+        failures.extend(listed.err());
+    }
+    connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
+}
+
+async fn list(session: &mut Session, args: &Args, remote: &Remote) -> Result<(), Failure> {
+    let top = remote.path.as_bytes().to_vec();
+    let (mut todo, mut partial) = (vec![top.clone()], false);
+    while let Some(dir) = todo.pop() {
+        match list_directory(session, args, &dir, &mut todo).await {
+            Err(e) if dir != top && e.exit() != exit::CONNECT => {
+                Failure::about(output::name(&dir), e).report();
+                partial = true;
+            }
+            Err(e) => return Err(Failure::about(&remote.shown, e)),
+            Ok(()) => {}
+        }
+    }
+    if partial {
+        return Err(Failure::told(exit::PARTIAL));
+    }
+    Ok(())
+}
+
+async fn list_directory(
+    session: &mut Session,
+    args: &Args,
+    dir: &[u8],
+    todo: &mut Vec<Vec<u8>>,
+) -> Result<(), Failure> {
+    let mut cookie = Some(Vec::new());
+    while let Some(from) = cookie {
+        let page = session
+            .ask(async |client| client.locks(dir, from.clone()).await)
+            .await?;
+        for held in &page.0 {
+            print(args, held, &shown(dir, &held.target))?;
+        }
+        cookie = page.1;
+    }
+    let mut cookie = args.recursive.then(Vec::new);
+    while let Some(from) = cookie {
+        let page = session.ask(async |client| client.list(dir, from.clone()).await).await?;
+        let dirs = page.0.iter().filter(|e| e.kind == Kind::Dir);
+        let names = dirs.filter_map(|e| e.name.as_ref());
+        todo.extend(names.map(|name| shown(dir, name.as_bytes())));
+        cookie = page.1;
+    }
+    Ok(())
+}
+
+fn print(args: &Args, held: &Held, path: &[u8]) -> Result<(), Failure> {
+    let state = if held.live { "writing" } else { "left" };
+    let (age, bytes) = (held.holder.held_for, held.holder.written);
+    if args.json {
+        let mut object = Map::new();
+        put_text(&mut object, "path", path);
+        object.insert("state".into(), json!(state));
+        object.insert(
+            "held_ms".into(),
+            json!(age.map(|a| u64::try_from(a.as_millis()).unwrap_or(u64::MAX))),
+        );
+        object.insert("bytes".into(), json!(bytes));
+        object.insert("holder".into(), json!(held.holder.who));
+        return output::line(&Value::Object(object).to_string());
+    }
+    output::line(&format!(
+        "{state:<8} {:>9} {:>12}  {}  {}",
+        age.map_or_else(|| "?".into(), |a| output::duration(a.as_secs())),
+        bytes.map_or_else(|| "?".into(), output::size),
+        printable(&held.holder.who),
+        output::name(path),
+    ))
+}

@@ -1,0 +1,206 @@
+//! What makes a session outlive its control connection: messages are counted both ways, and kept until the other side
+//! has confirmed them.
+//!
+//! A message's number is how many were sent before it, from the first of the session's first control connection on;
+//! heartbeats do not count, they carry the confirmation. After a re-attachment each side sends again what the other one
+//! has not received, and so every message arrives once and in order.
+
+use super::control::encode;
+use super::error::NetError;
+use super::wire::proto::{ControlMessage, Heartbeat, control_message::Body};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Messages that are received before they are confirmed, at the latest.
+const CONFIRM_MESSAGES: u64 = 32;
+/// Bytes of them.
+const CONFIRM_BYTES: usize = 256 << 10;
+/// Bytes of unconfirmed messages from which on no more are sent. One message more may be under way.
+const MOST_BYTES: usize = 4 << 20;
+/// The same, in messages.
+const MOST_MESSAGES: usize = 4096;
+
+/// The counts and the unconfirmed messages of one session, on one side.
+pub struct Replay {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Messages sent so far.
+    sent: u64,
+    /// The last of them, encoded.
+    kept: VecDeque<Vec<u8>>,
+    kept_bytes: usize,
+    /// Messages received so far.
+    received: u64,
+    /// As many were confirmed.
+    confirmed: u64,
+    /// Bytes received since.
+    unconfirmed_bytes: usize,
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES || self.unconfirmed_bytes >= CONFIRM_BYTES
+    }
+}
+
+impl Replay {
+    /// Counts go on from here: what went both ways before anybody had logged in.
+    pub fn new(sent: u64, received: u64) -> Replay {
+        let state = State {
+            sent,
+            received,
+            confirmed: received,
+            ..State::default()
+        };
+        Replay {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a message to `out`, and keeps it.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where it is too long.
+    pub fn send(&self, message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetError> {
+        let mut encoded = Vec::new();
+        encode(message, &mut encoded)?;
+        out.extend_from_slice(&encoded);
+        let mut state = self.state();
+        state.sent = state.sent.saturating_add(1);
+        state.kept_bytes = state.kept_bytes.saturating_add(encoded.len());
+        state.kept.push_back(encoded);
+        Ok(())
+    }
+
+    /// True while so much is unconfirmed that no more may be sent.
+    pub fn is_full(&self) -> bool {
+        let state = self.state();
+        state.kept_bytes >= MOST_BYTES || state.kept.len() >= MOST_MESSAGES
+    }
+
+    /// A message of `bytes` was received and worked off.
+    pub fn received(&self, bytes: usize) {
+        let mut state = self.state();
+        state.received = state.received.saturating_add(1);
+        state.unconfirmed_bytes = state.unconfirmed_bytes.saturating_add(bytes);
+        if state.is_due() {
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// The other side has received this many.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where that is more than were sent, or fewer than it said before.
+    pub fn confirmed(&self, received: u64) -> Result<(), NetError> {
+        let mut state = self.state();
+        let unconfirmed = state.sent.checked_sub(received).and_then(|n| usize::try_from(n).ok());
+        let Some(unconfirmed) = unconfirmed.filter(|n| *n <= state.kept.len()) else {
+            return Err(NetError::Protocol("it confirms what it cannot have received".into()));
+        };
+        while state.kept.len() > unconfirmed {
+            let length = state.kept.pop_front().map_or(0, |message| message.len());
+            state.kept_bytes = state.kept_bytes.saturating_sub(length);
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits until a confirmation is due, or came in. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Appends a confirmation to `out`, where one is due or with `always`.
+    ///
+    /// # Errors
+    /// None in practice: the message is short.
+    pub fn confirm(&self, always: bool, out: &mut Vec<u8>) -> Result<(), NetError> {
+        let mut state = self.state();
+        if !always && !state.is_due() {
+            return Ok(());
+        }
+        state.confirmed = state.received;
+        state.unconfirmed_bytes = 0;
+        let received = state.received;
+        drop(state);
+        let body = Some(Body::Heartbeat(Heartbeat { received }));
+        encode(&ControlMessage { body }, out)
+    }
+
+    /// Messages received so far.
+    pub fn count(&self) -> u64 {
+        self.state().received
+    }
+
+    /// A new control connection: appends to `out` what the other side, which has received so many, has missed.
+    ///
+    /// # Errors
+    /// As [`Replay::confirmed`].
+    pub fn again(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
+        self.confirmed(received)?;
+        let state = self.state();
+        state.kept.iter().for_each(|message| out.extend_from_slice(message));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::wire::proto::Request;
+
+    fn message(number: u64) -> ControlMessage {
+        let body = Some(Body::Request(Request { number, body: None }));
+        ControlMessage { body }
+    }
+
+    #[test]
+    fn what_was_not_confirmed_is_sent_again_and_nothing_else() {
+        let replay = Replay::new(1, 0);
+        let mut out = Vec::new();
+        for number in 2..=4 {
+            replay.send(&message(number), &mut out).unwrap();
+        }
+        replay.confirmed(2).unwrap();
+        let (mut again, mut expected) = (Vec::new(), Vec::new());
+        replay.again(3, &mut again).unwrap();
+        encode(&message(4), &mut expected).unwrap();
+        assert_eq!(again, expected);
+        assert!(replay.confirmed(2).is_err(), "it said 3 before");
+        assert!(replay.confirmed(5).is_err(), "only 4 were sent");
+        replay.confirmed(4).unwrap();
+    }
+
+    #[test]
+    fn it_is_bounded_and_confirms_in_time() {
+        let replay = Replay::new(0, 0);
+        let mut out = Vec::new();
+        for number in 0..MOST_MESSAGES as u64 {
+            assert!(!replay.is_full());
+            replay.send(&message(number), &mut out).unwrap();
+        }
+        assert!(replay.is_full());
+        out.clear();
+        for _ in 1..CONFIRM_MESSAGES {
+            replay.received(10);
+            replay.confirm(false, &mut out).unwrap();
+        }
+        assert!(out.is_empty());
+        replay.received(10);
+        replay.confirm(false, &mut out).unwrap();
+        assert!(!out.is_empty());
+    }
+}

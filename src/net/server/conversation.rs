@@ -1,0 +1,196 @@
+//! A session's conversation: requests in, replies out, over one control connection after another.
+
+use super::Server;
+use super::login::{Accepted, Again, answer, send};
+use super::requests::{self, Work};
+use super::session::{ReplyCache, Seen, Session};
+use crate::auth::users::Access;
+use crate::net::control::{ControlQueue, read_message, write_messages};
+use crate::net::error::NetError;
+use crate::net::replay::Replay;
+use crate::net::wire::Code;
+use crate::net::wire::proto::{self, control_message::Body, reply, request};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+
+/// Requests that wait for those before them; a client that sends more waits too.
+const QUEUE: usize = 64;
+/// How long what is queued at the end of a session may take to go out.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What a conversation needs, whichever connection carries it.
+struct Conversation {
+    session: Arc<Session>,
+    replay: Replay,
+    cache: Arc<Mutex<ReplyCache>>,
+    work: mpsc::Sender<Work>,
+}
+
+/// Replies to the login, then reads until the session is over. When the connection is lost, it waits for the next one as
+/// long as the server's grace allows.
+pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<(), NetError> {
+    let Accepted {
+        window,
+        session,
+        mut queue,
+        tls,
+        number,
+        mut again,
+        counts: (sent, received),
+        ..
+    } = login;
+    let cache = Arc::new(Mutex::new(ReplyCache::default()));
+    let _ = cache.lock().unwrap_or_else(PoisonError::into_inner).look_up(number);
+    let mut reply = answer(number, Code::LOGGED_IN, "logged in");
+    reply.body = Some(reply::Body::Login(proto::LoginReply {
+        window,
+        connections: u32::try_from(server.config.limits.connections).unwrap_or(1),
+        features: 0,
+        read_only: session.user.access == Access::ReadOnly,
+        write_only: session.user.access == Access::WriteOnly,
+    }));
+    session.link.control.send(Body::Reply(reply)).await?;
+    let (work, todo) = mpsc::channel(QUEUE);
+    let worker = tokio::spawn(requests::work_off(server.clone(), session.clone(), cache.clone(), todo));
+    let conversation = Conversation {
+        session: session.clone(),
+        replay: Replay::new(sent, received),
+        cache,
+        work,
+    };
+    let ended = conversation
+        .run(tls, &mut queue, &mut again, server.config.limits.grace)
+        .await;
+    worker.abort();
+    session.link.shut_down(NetError::lost("the session is over"));
+    ended
+}
+
+impl Conversation {
+    async fn run(
+        &self,
+        tls: TlsStream<TcpStream>,
+        queue: &mut ControlQueue,
+        again: &mut mpsc::Receiver<Again>,
+        grace: Duration,
+    ) -> Result<(), NetError> {
+        let (mut tls, mut first) = (tls, Vec::new());
+        loop {
+            let mut next = tokio::select! {
+                ended = self.carry(tls, first, queue) => match ended {
+                    Err(e @ NetError::Lost(_)) if !self.session.link.is_down() => {
+                        tracing::info!(who = %self.session.who, error = %e, "control connection lost");
+                        None
+                    }
+                    ended => return ended,
+                },
+                // the client has noticed first
+                next = again.recv() => next,
+            };
+            self.session.link.set_attached(false);
+            // one that is lost again before it was answered is followed by another
+            loop {
+                let Some(Again {
+                    tls: mut connection,
+                    received,
+                }) = (match next.take() {
+                    Some(next) => Some(next),
+                    None => self.next(again, grace).await?,
+                })
+                else {
+                    return Err(NetError::lost("the client did not come back"));
+                };
+                let mut missed = Vec::new();
+                self.replay.again(received, &mut missed)?;
+                let mut reply = answer(0, Code::CHANGED, "the session goes on");
+                let received = self.replay.count();
+                reply.body = Some(reply::Body::Reattach(proto::ReattachReply { received }));
+                if matches!(timeout(FAREWELL * 10, send(&mut connection, reply)).await, Ok(Ok(()))) {
+                    (tls, first) = (connection, missed);
+                    break;
+                }
+            }
+            self.session.link.set_attached(true);
+        }
+    }
+
+    async fn next(&self, again: &mut mpsc::Receiver<Again>, grace: Duration) -> Result<Option<Again>, NetError> {
+        tokio::select! {
+            next = timeout(grace, again.recv()) => Ok(next.ok().flatten()),
+            why = self.session.link.down() => Err(why),
+        }
+    }
+
+    /// Messages both ways over one connection, until it ends.
+    async fn carry(
+        &self,
+        tls: TlsStream<TcpStream>,
+        first: Vec<u8>,
+        queue: &mut ControlQueue,
+    ) -> Result<(), NetError> {
+        let (mut reader, mut writer) = tokio::io::split(tls);
+        let write = write_messages(&mut writer, first, queue, &self.replay);
+        tokio::pin!(write);
+        let down = tokio::select! {
+            ended = self.read_all(&mut reader) => return ended,
+            written = &mut write => return written,
+            why = self.session.link.down() => why,
+        };
+        // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
+        let _ = timeout(FAREWELL, write).await;
+        match down {
+            NetError::Refused { code: Code::BYE, .. } => Ok(()),
+            why => Err(why),
+        }
+    }
+
+    async fn read_all(&self, reader: &mut tokio::io::ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
+        loop {
+            let (message, length) = read_message(reader).await?;
+            match message.body {
+                Some(Body::Heartbeat(heartbeat)) => {
+                    self.replay.confirmed(heartbeat.received)?;
+                    continue;
+                }
+                Some(Body::Request(request)) => self.request(request).await?,
+                Some(Body::Transfer(message)) => self.session.link.deliver(message).await,
+                Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
+                None => {}
+            }
+            self.replay.received(length);
+        }
+    }
+
+    /// Passes a request on. When this is cancelled the request has not been seen.
+    async fn request(&self, request: proto::Request) -> Result<(), NetError> {
+        let over = |_| NetError::lost("the session is over");
+        let room = self.work.reserve().await.map_err(over)?;
+        let seen = self
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .look_up(request.number);
+        let link = &self.session.link;
+        match seen {
+            Seen::Answered(reply) => {
+                drop(room);
+                link.control.send(Body::Reply(*reply)).await
+            }
+            Seen::Unanswered => Ok(()),
+            Seen::No => {
+                // A transfer takes part from here on, so that its first messages find it.
+                let seat = match &request.body {
+                    Some(request::Body::Put(put)) => Some(link.join(put.transfer)?),
+                    Some(request::Body::Get(get)) => Some(link.join(get.transfer)?),
+                    _ => None,
+                };
+                room.send(Work { request, seat });
+                Ok(())
+            }
+        }
+    }
+}

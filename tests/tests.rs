@@ -13,4 +13,6 @@ mod hostile_server;
 mod layering;
 mod names;
 mod promises;
+mod reconnect;
+mod resume;
 mod transfers;

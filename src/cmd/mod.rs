@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, with its arguments and what it does. The only code that prints.
 
 mod bench;
+mod confine;
 mod connect;
 mod df;
 pub mod failure;
@@ -79,34 +80,37 @@ const BLOCKING: usize = 32;
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     raise_open_files();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(e) => return Failure::new(exit::FAILED, format!("cannot start: {e}")).report(),
+    let result = match cli.command {
+        // it ends itself, in its own way
+        Command::Serve(args) => serve::run(&args),
+        other => runtime().and_then(|runtime| {
+            let result = runtime.block_on(interrupt::run(run_client(other)));
+            // blocking work that an interrupt left behind is not waited for
+            runtime.shutdown_timeout(SHUTDOWN);
+            result
+        }),
     };
-    let result = runtime.block_on(run(cli.command));
-    // blocking work that an interrupt left behind is not waited for
-    runtime.shutdown_timeout(Duration::from_millis(200));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        // it ends itself, in its own way
-        Command::Serve(args) => serve::run(args).await,
-        other => interrupt::run(run_client(other)).await,
-    }
+/// How long blocking work may go on after a command has ended.
+const SHUTDOWN: Duration = Duration::from_millis(200);
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))
 }
 
 async fn run_client(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(args) => serve::run(args).await,
+        // not here: it has a runtime of its own
+        Command::Serve(_) => Ok(()),
         Command::Put(args) => put::run(args).await,
         Command::Get(args) => get::run(args).await,
         Command::Ls(args) => ls::run(args).await,

@@ -1,5 +1,6 @@
 //! `haul serve`: makes a directory of this machine available.
 
+use super::confine::confine;
 use super::failure::{Failure, exit};
 use super::invite;
 use super::location::parse_host;
@@ -103,7 +104,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text} is not a size of at least 16M"))
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+/// Everything up to the confinement, and then the server. This is no async function: threads that were there before
+/// the confinement would not be confined.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let level = if args.verbose {
         tracing::Level::DEBUG
     } else {
@@ -118,27 +121,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         .init();
 
     let state = state_dir(args.state.clone())?;
-    let store = open_root(&args.root, &state)?;
+    let (root, store) = open_root(&args.root, &state)?;
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
     let listeners = listen(&args.listen)?;
-    let fingerprint = identity.public().fingerprint();
-    let nobody = users.current()?.is_empty();
-    let stop = stop_signal()?;
-    for listener in &listeners {
-        let address = listener
-            .local_addr()
-            .map_err(|e| Failure::new(exit::FAILED, format!("listen: {e}")))?;
-        let line = if args.json {
-            json!({"event": "listening", "address": address.to_string(), "fingerprint": fingerprint.to_string()})
-                .to_string()
-        } else {
-            format!("listening on {address}, key {fingerprint}")
-        };
-        say(&line)?;
-    }
-    if nobody && !args.json {
-        first_steps(&state, &identity, &listeners)?;
+    match confine(&root, &state) {
+        Ok(true) => tracing::debug!("confined by Landlock"),
+        Ok(false) => tracing::debug!("this kernel has no Landlock"),
+        Err(e) => tracing::warn!(error = %e, "Landlock refuses; going on without"),
     }
     let config = Config {
         store,
@@ -154,6 +144,37 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             keep_partial: args.keep_partial,
         },
     };
+    let runtime = super::runtime()?;
+    let served = runtime.block_on(serve(config, listeners, args.json, &state));
+    runtime.shutdown_timeout(super::SHUTDOWN);
+    served
+}
+
+async fn serve(
+    config: Config,
+    listeners: Vec<std::net::TcpListener>,
+    json: bool,
+    state: &Path,
+) -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| Failure::new(exit::FAILED, format!("listen: {e}"));
+    let listeners = listeners.into_iter().map(TcpListener::from_std);
+    let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(cannot)?;
+    let fingerprint = config.identity.public().fingerprint();
+    let nobody = config.users.current()?.is_empty();
+    let stop = stop_signal()?;
+    for listener in &listeners {
+        let address = listener.local_addr().map_err(cannot)?;
+        let line = if json {
+            json!({"event": "listening", "address": address.to_string(), "fingerprint": fingerprint.to_string()})
+                .to_string()
+        } else {
+            format!("listening on {address}, key {fingerprint}")
+        };
+        say(&line)?;
+    }
+    if nobody && !json {
+        first_steps(state, &config.identity, &listeners)?;
+    }
     server::run(config, listeners, stop).await.map_err(Failure::from)
 }
 
@@ -164,7 +185,7 @@ fn say(line: &str) -> Result<(), Failure> {
     said.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to standard output: {e}")))
 }
 
-fn open_root(root: &Path, state: &Path) -> Result<LocalStore, Failure> {
+fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure> {
     let failed = |path: &Path, e: &std::io::Error| Failure::new(exit::NOT_FOUND, format!("{}: {e}", path.display()));
     let real = root.canonicalize().map_err(|e| failed(root, &e))?;
     if !real.is_dir() {
@@ -183,11 +204,12 @@ fn open_root(root: &Path, state: &Path) -> Result<LocalStore, Failure> {
         );
         return Err(Failure::usage(message).hint("--state names another directory"));
     }
-    LocalStore::open(&real).map_err(|e| failed(root, &e))
+    let store = LocalStore::open(&real).map_err(|e| failed(root, &e))?;
+    Ok((real, store))
 }
 
 /// Opens the listening sockets. By default one for each protocol; a machine may have only one of them.
-fn listen(given: &[String]) -> Result<Vec<TcpListener>, Failure> {
+fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     if given.is_empty() {
         let v6 = open_listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)));
         let v4 = open_listener(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
@@ -223,7 +245,7 @@ fn cannot_listen(what: &str, error: &std::io::Error) -> Failure {
         .hint("--listen takes another address or port")
 }
 
-fn open_listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn open_listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -233,7 +255,7 @@ fn open_listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// What a newcomer needs: nobody can log in yet.

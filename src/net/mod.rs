@@ -36,6 +36,7 @@ pub mod error;
 pub mod link;
 pub mod outbox;
 pub mod pool;
+pub mod pulse;
 pub mod replay;
 pub mod server;
 pub mod tls;

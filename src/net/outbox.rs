@@ -1,14 +1,19 @@
 //! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
 
 use super::wire::frame::FrameHeader;
+use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::Buffer;
 use crate::chunk::window::{Credit, cost};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Number of a data connection in its session.
 pub type ConnectionId = u64;
+
+/// One part in this many of all bytes may be sent a second time because a connection is slow.
+const REPEATED_SHARE: u64 = 20;
 
 /// What a frame is known by: transfer, offer, offset. A file's seal has the file's size as its offset, which no
 /// chunk has.
@@ -39,7 +44,10 @@ impl Key {
 struct Frame {
     header: FrameHeader,
     payload: Arc<Buffer>,
-    on: Option<ConnectionId>,
+    /// The connection that it was given to, and when.
+    on: Option<(ConnectionId, Instant)>,
+    /// The one that it was given to as well, because the first is slow.
+    also: Option<ConnectionId>,
 }
 
 /// Frames from the moment that they were read until the receiver has them.
@@ -58,6 +66,9 @@ struct State {
     live: BTreeMap<Key, Frame>,
     /// What each transfer under way has taken from the window and not given back.
     reserved: HashMap<u32, u64>,
+    /// Bytes given to connections, and those of them that were given a second time.
+    given: u64,
+    repeated: u64,
 }
 
 impl Outbox {
@@ -127,6 +138,7 @@ impl Outbox {
             header,
             payload: Arc::new(payload),
             on: None,
+            also: None,
         };
         {
             let mut state = self.state();
@@ -147,8 +159,9 @@ impl Outbox {
         while let Some(key) = state.queue.pop_front() {
             // acknowledged or forgotten meanwhile: nothing to send
             if let Some(frame) = state.live.get_mut(&key) {
-                frame.on = Some(connection);
+                frame.on = Some((connection, Instant::now()));
                 let popped = (frame.header, frame.payload.clone());
+                state.given = state.given.saturating_add(popped.1.len() as u64);
                 if !state.queue.is_empty() {
                     self.filled.notify_one();
                 }
@@ -156,6 +169,34 @@ impl Outbox {
             }
         }
         None
+    }
+
+    /// A frame that another connection was given, to be sent over this one as well: the first in file order that was given
+    /// to one that is slow, by what `is_slow` says of it and of how long ago that was. Nothing while frames are queued, and
+    /// never more than a twentieth of all bytes, or one chunk.
+    pub fn try_repeat(
+        &self,
+        connection: ConnectionId,
+        is_slow: impl Fn(ConnectionId, Duration) -> bool,
+    ) -> Option<(FrameHeader, Arc<Buffer>)> {
+        let mut state = self.state();
+        if !state.queue.is_empty() {
+            return None;
+        }
+        let most = (state.given / REPEATED_SHARE)
+            .max(CHUNK_SIZE as u64)
+            .saturating_sub(state.repeated);
+        let slow = state.live.values_mut().find(|frame| {
+            frame.also.is_none()
+                && frame.payload.len() as u64 <= most
+                && frame
+                    .on
+                    .is_some_and(|(on, since)| on != connection && is_slow(on, since.elapsed()))
+        })?;
+        slow.also = Some(connection);
+        let repeated = (slow.header, slow.payload.clone());
+        state.repeated = state.repeated.saturating_add(repeated.1.len() as u64);
+        Some(repeated)
     }
 
     /// Waits until something is queued. Another connection may be faster: try again then.
@@ -200,9 +241,14 @@ impl Outbox {
         let mut state = self.state();
         let mut keys = Vec::new();
         for (key, frame) in &mut state.live {
-            if frame.on == Some(connection) {
-                frame.on = None;
-                keys.push(*key);
+            if frame.also == Some(connection) {
+                frame.also = None;
+            }
+            if frame.on.is_some_and(|(on, _)| on == connection) {
+                frame.on = frame.also.take().map(|also| (also, Instant::now()));
+                if frame.on.is_none() {
+                    keys.push(*key);
+                }
             }
         }
         for key in keys.iter().rev() {
@@ -216,6 +262,11 @@ impl Outbox {
     /// True when frames wait for a connection.
     pub fn is_queued(&self) -> bool {
         !self.state().queue.is_empty()
+    }
+
+    /// True when frames wait for their acknowledgement.
+    pub fn is_waiting_at_all(&self) -> bool {
+        !self.state().live.is_empty()
     }
 
     /// True when frames of this transfer wait for their acknowledgement.
@@ -279,5 +330,26 @@ mod tests {
         );
         push(&outbox, 5, 0);
         assert_eq!(pop(&outbox, 8), None, "the transfer has ended");
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_connection_holds_goes_out_once_more_elsewhere() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.begin(1);
+        outbox.reserve(1, 3 * cost(3)).await;
+        (1..=3).for_each(|number| push(&outbox, number, 0));
+        let repeat = |to, slow| outbox.try_repeat(to, |on, _| on == slow).map(|(h, _)| h.number);
+        assert_eq!(pop(&outbox, 7), Some((1, 0)));
+        assert_eq!(repeat(8, 7), None, "there is something else to send");
+        assert_eq!(pop(&outbox, 8), Some((2, 0)));
+        assert_eq!(pop(&outbox, 8), Some((3, 0)));
+        assert_eq!(repeat(7, 7), None, "not over itself");
+        assert_eq!(repeat(8, 7), Some(1));
+        assert_eq!(repeat(8, 7), None, "only once");
+        // the slow one dies: the other has it already
+        assert_eq!(outbox.requeue(7), 0);
+        assert_eq!(outbox.requeue(8), 3);
+        outbox.end(1);
+        assert_eq!(outbox.credit().outstanding(), 0);
     }
 }

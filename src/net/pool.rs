@@ -3,15 +3,25 @@
 use super::data::{FrameReader, FrameWriter};
 use super::error::NetError;
 use super::outbox::{ConnectionId, Outbox};
+use super::pulse::Pulse;
 use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{chunk_digest, whole_digest};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
+
+/// How often a connection looks whether it is silent, or another one slow.
+const LOOK: Duration = Duration::from_millis(100);
+/// A connection is slow when its round trip is this many times that of another.
+const SLOWER: u32 = 4;
+/// The least round trip that counts: below it, what differs is how busy the machines are.
+const QUICK: Duration = Duration::from_millis(100);
 
 /// A frame that arrived.
 pub struct Arrived {
@@ -38,7 +48,7 @@ pub struct Pool {
     sink: Arc<dyn FrameSink>,
     buffers: BufferPool,
     next: AtomicU64,
-    alive: AtomicUsize,
+    pulses: Mutex<HashMap<ConnectionId, Arc<Pulse>>>,
     /// Counts every loss, so that whoever dials can wait for the next one.
     lost: watch::Sender<u64>,
     closing: watch::Sender<bool>,
@@ -52,7 +62,7 @@ impl Pool {
             sink,
             buffers,
             next: AtomicU64::new(1),
-            alive: AtomicUsize::new(0),
+            pulses: Mutex::default(),
             lost: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         })
@@ -60,7 +70,11 @@ impl Pool {
 
     /// Connections that are up.
     pub fn alive(&self) -> usize {
-        self.alive.load(Ordering::Relaxed)
+        self.pulses().len()
+    }
+
+    fn pulses(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Pulse>>> {
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes whenever a connection is lost.
@@ -87,14 +101,16 @@ impl Pool {
     ) -> tokio::task::JoinHandle<Result<(), NetError>> {
         let pool = self.clone();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        pool.alive.fetch_add(1, Ordering::Relaxed);
+        let pulse = Arc::new(Pulse::default());
+        pool.pulses().insert(id, pulse.clone());
         tokio::spawn(async move {
             let mut closing = pool.closing.subscribe();
-            let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone()));
-            let mut writing = tokio::spawn(write_frames(writer, pool.outbox.clone(), id, pool.closing.subscribe()));
+            let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone(), pulse.clone()));
+            let mut writing = tokio::spawn(write_frames(writer, pool.clone(), id, pulse.clone()));
             let ended = tokio::select! {
                 read = &mut reading => flatten(read),
                 written = &mut writing => flatten(written),
+                () = silence(&pulse) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
                     let _ = (&mut writing).await;
@@ -103,7 +119,7 @@ impl Pool {
             };
             reading.abort();
             writing.abort();
-            pool.alive.fetch_sub(1, Ordering::Relaxed);
+            pool.pulses().remove(&id);
             let requeued = pool.outbox.requeue(id);
             if !*pool.closing.borrow() {
                 tracing::debug!(connection = id, requeued, error = ?ended, "data connection ended");
@@ -123,13 +139,28 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
+/// Waits until the peer does not answer any more.
+async fn silence(pulse: &Pulse) {
+    while !pulse.is_silent() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// The reader task: every frame is verified here, so that connections verify in parallel.
-async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>) -> Result<(), NetError> {
+async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>, pulse: Arc<Pulse>) -> Result<(), NetError> {
     while let Some((header, payload)) = reader.next().await? {
         let intact = match header.kind {
             FrameKind::Whole => whole_digest(&payload) == header.digest,
             FrameKind::Chunk => chunk_digest(header.offset, &payload) == header.digest,
             FrameKind::Goodbye => return Ok(()),
+            FrameKind::Ping => {
+                pulse.pinged(header.number);
+                continue;
+            }
+            FrameKind::Pong => {
+                pulse.answered(header.number);
+                continue;
+            }
             FrameKind::Seal | FrameKind::Attached => true,
         };
         sink.accept(Arrived {
@@ -144,10 +175,12 @@ async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>) -> Resul
 /// The writer task: a frame is bound to this connection only when its socket would take it.
 async fn write_frames(
     mut writer: FrameWriter,
-    outbox: Arc<Outbox>,
+    pool: Arc<Pool>,
     id: ConnectionId,
-    mut closing: watch::Receiver<bool>,
+    pulse: Arc<Pulse>,
 ) -> Result<(), NetError> {
+    let outbox = &pool.outbox;
+    let mut closing = pool.closing.subscribe();
     loop {
         // first this, so that a connection that is stuck does not swallow the wake-up for a frame that another could take
         tokio::select! {
@@ -156,6 +189,9 @@ async fn write_frames(
         }
         tokio::select! {
             () = outbox.filled() => {}
+            () = pulse.owing() => {}
+            () = tokio::time::sleep(pulse.until_due()) => {}
+            () = tokio::time::sleep(LOOK), if outbox.is_waiting_at_all() => {}
             () = closed(&mut closing) => {
                 writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await?;
                 writer.flush().await?;
@@ -163,14 +199,43 @@ async fn write_frames(
                 return Ok(());
             }
         }
+        if let Some(number) = pulse.take_owed() {
+            writer.write(&numbered(FrameKind::Pong, number), &[]).await?;
+        }
+        if let Some(number) = pulse.take_due(outbox.is_waiting_at_all()) {
+            writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
+        }
         let mut gathered = 0_usize;
         while gathered < GATHER {
-            let Some((header, payload)) = outbox.try_pop(id) else {
+            let Some((header, payload)) = outbox.try_pop(id).or_else(|| pool.repeat(id, &pulse)) else {
                 break;
             };
             gathered = gathered.saturating_add(payload.len());
             writer.write(&header, &payload).await?;
         }
         writer.flush().await?;
+    }
+}
+
+fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
+    FrameHeader {
+        number,
+        ..FrameHeader::bare(kind)
+    }
+}
+
+impl Pool {
+    /// With nothing else to send: what a connection holds that is several times slower than this one.
+    fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Buffer>)> {
+        let limit = pulse.round_trip().max(QUICK).saturating_mul(SLOWER);
+        let slow: Vec<ConnectionId> = {
+            let pulses = self.pulses();
+            let slow = pulses.iter().filter(|(_, other)| other.round_trip() > limit);
+            slow.map(|(id, _)| *id).collect()
+        };
+        if slow.is_empty() {
+            return None;
+        }
+        self.outbox.try_repeat(id, |on, age| age > limit && slow.contains(&on))
     }
 }

@@ -223,11 +223,63 @@ impl Client {
         Ended::of(run_with(self.command(arguments), input))
     }
 
+    /// Starts a command and leaves it running.
+    pub fn spawn<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (out, err) = (
+            collect(Box::new(child.stdout.take().unwrap())),
+            collect(Box::new(child.stderr.take().unwrap())),
+        );
+        Running { child, out, err }
+    }
+
     /// Runs a command that must succeed; gives what it printed.
     pub fn ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
         let ended = self.run(arguments);
         assert_eq!(ended.code, 0, "{ended:?}");
         ended.out
+    }
+}
+
+type Collected = std::thread::JoinHandle<Vec<u8>>;
+
+fn collect(mut from: Box<dyn Read + Send>) -> Collected {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// A command under way.
+pub struct Running {
+    pub child: Child,
+    out: Collected,
+    err: Collected,
+}
+
+impl Running {
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Ended {
+        let status = wait(&mut self.child);
+        Ended::of(Output {
+            status,
+            stdout: self.out.join().unwrap(),
+            stderr: self.err.join().unwrap(),
+        })
+    }
+
+    /// Kills it.
+    pub fn kill(mut self) -> Ended {
+        let _ = self.child.kill();
+        self.end()
     }
 }
 
@@ -241,7 +293,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(output: Output) -> Ended {
+    pub fn of(output: Output) -> Ended {
         Ended {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -272,16 +324,9 @@ pub fn run_with(mut command: Command, input: &[u8]) -> Output {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let read = |mut from: Box<dyn Read + Send>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = from.read_to_end(&mut bytes);
-            bytes
-        })
-    };
     let (out, err) = (
-        read(Box::new(child.stdout.take().unwrap())),
-        read(Box::new(child.stderr.take().unwrap())),
+        collect(Box::new(child.stdout.take().unwrap())),
+        collect(Box::new(child.stderr.take().unwrap())),
     );
     let status = wait(&mut child);
     writer.join().unwrap();

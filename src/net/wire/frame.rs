@@ -21,6 +21,10 @@ pub enum FrameKind {
     Seal,
     /// Nothing follows on this connection from this side. No payload.
     Goodbye,
+    /// To be answered with a [`FrameKind::Pong`] of the same number over the same connection. No payload.
+    Ping,
+    /// The answer to a [`FrameKind::Ping`]. No payload.
+    Pong,
 }
 
 impl FrameKind {
@@ -31,6 +35,8 @@ impl FrameKind {
             FrameKind::Chunk => 3,
             FrameKind::Seal => 4,
             FrameKind::Goodbye => 5,
+            FrameKind::Ping => 6,
+            FrameKind::Pong => 7,
         }
     }
 
@@ -41,6 +47,8 @@ impl FrameKind {
             3 => FrameKind::Chunk,
             4 => FrameKind::Seal,
             5 => FrameKind::Goodbye,
+            6 => FrameKind::Ping,
+            7 => FrameKind::Pong,
             _ => return Err(Malformed("unknown kind of frame")),
         })
     }
@@ -75,7 +83,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// A header without file or payload, for [`FrameKind::Attached`] and [`FrameKind::Goodbye`].
+    /// A header without file or payload, for the kinds that are about the connection.
     pub fn bare(kind: FrameKind) -> FrameHeader {
         FrameHeader {
             kind,
@@ -139,6 +147,7 @@ impl FrameHeader {
             FrameKind::Whole => self.offset == 0 && self.number > 0,
             FrameKind::Chunk => aligned && self.length > 0 && self.number > 0,
             FrameKind::Seal => self.length == 0 && self.number > 0,
+            FrameKind::Ping | FrameKind::Pong => self.length == 0 && self.number > 0 && self.offset == 0,
             FrameKind::Attached | FrameKind::Goodbye => self.length == 0 && self.number == 0 && self.offset == 0,
         };
         if ok && fits {

@@ -39,6 +39,9 @@ impl LocalStore {
     /// That of opening it.
     pub fn open(root: &Path) -> std::io::Result<LocalStore> {
         let dir = Dir::open_ambient_dir(root, ambient_authority())?;
+        // cap-std resolves through /proc/self/fd, which it opens once: now, since a server that is confined cannot later,
+        // and without it a path is resolved by opening it, which for a FIFO never ends
+        let _ = dir.canonicalize(".");
         Ok(LocalStore {
             tree: Arc::new(Tree::new(tree::readable(dir))),
         })

@@ -1,0 +1,306 @@
+//! Larger files go on where they ended, and what is left can be seen and removed.
+
+use crate::support::proxy::{Proxy, Rules};
+use crate::support::tree::{bytes, sample, snapshot, write};
+use crate::support::{Client, Ended, Server, until};
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::Command;
+
+const MIB: usize = 1 << 20;
+
+fn slow(rate: usize) -> Rules {
+    Rules {
+        rate: Some(rate),
+        ..Rules::default()
+    }
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |m| m.len())
+}
+
+/// The event of this kind.
+#[track_caller]
+fn event(ended: &Ended, kind: &str) -> serde_json::Value {
+    let events = ended
+        .out
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let mut found = events.filter(|e| e["event"] == kind);
+    found.next().unwrap_or_else(|| panic!("no {kind}: {ended:?}"))
+}
+
+/// Reads before `offset` that a traced command made of any file, where strace is there to tell.
+fn traced(client: &Client, arguments: &[&str], offset: u64) -> (Ended, Option<u64>) {
+    let log = client.dir.path().join("trace");
+    let has_strace = Command::new("strace")
+        .arg("-V")
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !has_strace {
+        println!("skipped: strace is not installed, so what is read is not looked at");
+        return (client.run(arguments), None);
+    }
+    let command = client.command(arguments);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=pread64", "-o"]).arg(&log);
+    strace.arg(command.get_program()).args(command.get_args());
+    strace.env_clear().current_dir(client.work());
+    strace.envs(command.get_envs().filter_map(|(k, v)| v.map(|v| (k, v))));
+    let ended = Ended::of(crate::support::run_with(strace, b""));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut before = 0;
+    for line in text
+        .lines()
+        .filter(|l| l.contains("pread64(") && !l.contains("resumed"))
+    {
+        // pread64(FD, "..."..., LENGTH, OFFSET) = N
+        let arguments = line.split(" = ").next().unwrap().trim_end_matches(')');
+        let mut last = arguments.rsplit(", ");
+        let at: Option<u64> = last.next().and_then(|n| {
+            n.trim_end_matches(" <unfinished ...>")
+                .trim_end_matches(')')
+                .parse()
+                .ok()
+        });
+        // the loader of the program reads little pieces of libraries
+        let long = last
+            .next()
+            .and_then(|n| n.parse::<u64>().ok())
+            .is_some_and(|n| n >= 64 << 10);
+        before += u64::from(long && at.is_some_and(|at| at < offset));
+    }
+    (ended, Some(before))
+}
+
+#[test]
+fn a_killed_put_goes_on_without_reading_the_prefix_again() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(4 * MIB));
+    let client = server.client_at(proxy.address);
+    let size = 40 * MIB + 5;
+    write(&client.work().join("big"), &bytes(1, size));
+    let put = client.spawn(["put", "big", "srv:"]);
+    until("much of it is there", || {
+        length(&server.root.join(".big.haul")) > 8 * MIB as u64
+    });
+    put.kill();
+    // the server still waits for the dead client, and lets go for its next run
+    let before = proxy.sent();
+    let (ended, read_before) = traced(&client, &["put", "--json", "big", "srv:"], 8 * MIB as u64);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let offset = event(&ended, "resumed")["offset"].as_u64().unwrap();
+    assert!(offset >= 8 * MIB as u64, "{offset}");
+    let sent = proxy.sent() - before;
+    assert!(sent < size - offset as usize + MIB, "{sent} sent, from {offset} on");
+    assert_eq!(read_before.unwrap_or(0), 0, "the beginning is not read again");
+    assert_eq!(
+        event(&ended, "summary")["bytes"].as_u64().unwrap(),
+        size as u64 - offset
+    );
+    assert_eq!(
+        event(&ended, "file")["hash"],
+        blake3::hash(&std::fs::read(server.root.join("big")).unwrap())
+            .to_hex()
+            .to_string()
+    );
+    assert_eq!(
+        std::fs::read(server.root.join("big")).unwrap(),
+        std::fs::read(client.work().join("big")).unwrap()
+    );
+    let left: Vec<_> = std::fs::read_dir(&server.root).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn a_killed_get_goes_on() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(10 * MIB));
+    let client = server.client_at(proxy.address);
+    write(&server.root.join("big"), &bytes(2, 150 * MIB));
+    let get = client.spawn(["get", "srv:big", "."]);
+    let record = client.work().join(".big.haul-info");
+    until("the record says that something is durable", || {
+        let text = std::fs::read(&record).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.contains("\"offset\":") && !text.split("\"offset\":").skip(1).all(|rest| rest.starts_with("0,"))
+    });
+    get.kill();
+    let ended = client.run(["get", "--json", "srv:big", "."]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(event(&ended, "resumed")["offset"].as_u64().unwrap() > 0);
+    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+    assert!(!record.exists());
+}
+
+#[test]
+fn an_interrupted_get_keeps_what_arrived() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(3 * MIB));
+    let client = server.client_at(proxy.address);
+    write(&server.root.join("big"), &bytes(2, 30 * MIB));
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let before = length(&client.work().join(".big.haul"));
+        let get = client.spawn(["get", "srv:big", "."]);
+        until("some of it is here", || {
+            length(&client.work().join(".big.haul")) > before + 3 * MIB as u64
+        });
+        get.signal(signal);
+        let ended = get.end();
+        assert_eq!(ended.code, code, "{ended:?}");
+    }
+    let ended = client.run(["get", "--json", "srv:big", "."]);
+    assert!(event(&ended, "resumed")["offset"].as_u64().unwrap() >= 6 * MIB as u64);
+    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+}
+
+#[test]
+fn a_changed_source_starts_anew_and_says_so() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(4 * MIB));
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("big"), &bytes(1, 20 * MIB));
+    let put = client.spawn(["put", "big", "srv:"]);
+    until("some of it is there", || {
+        length(&server.root.join(".big.haul")) > 4 * MIB as u64
+    });
+    put.signal(Signal::TERM);
+    put.end();
+    write(&client.work().join("big"), &bytes(7, 20 * MIB));
+    let ended = client.run(["put", "big", "srv:"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.err.contains("has changed since the last try"), "{ended:?}");
+    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+}
+
+#[test]
+fn a_tree_that_is_put_again_sends_only_what_is_missing() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(2 * MIB));
+    let client = server.client_at(proxy.address);
+    let tree = client.work().join("tree");
+    sample(&tree);
+    for n in 0..60 {
+        write(&tree.join(format!("part-{n:02}")), &bytes(n, 300 << 10));
+    }
+    let put = client.spawn(["put", "-r", "tree", "srv:"]);
+    until("some files are there", || server.root.join("tree/part-20").exists());
+    put.kill();
+    let there = walkdir::WalkDir::new(&server.root).into_iter().flatten();
+    let there = there.filter(|e| e.file_type().is_file() && !e.file_name().to_string_lossy().contains(".haul"));
+    let there = there.count() as u64;
+    let ended = client.run(["put", "-r", "--json", "tree", "srv:"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let summary = event(&ended, "summary");
+    assert!(summary["unchanged"].as_u64().unwrap() >= there, "{there}: {summary}");
+    assert_eq!(snapshot(&tree), snapshot(&server.root.join("tree")));
+}
+
+#[test]
+fn records_that_make_no_sense_are_not_believed() {
+    let server = Server::start();
+    let client = server.client();
+    let content = bytes(1, 5 * MIB);
+    write(&client.work().join("big"), &content);
+    let (staged, record) = (server.root.join(".big.haul"), server.root.join(".big.haul-info"));
+    let garbage: [&[u8]; 4] = [b"", b"{\"offset\":4194304}", &[0xff; 9000], b"{}\n{}\n{}"];
+    for text in garbage {
+        write(&staged, &bytes(99, 5 * MIB));
+        write(&record, text);
+        std::fs::remove_file(server.root.join("big")).ok();
+        client.ok(["put", "big", "srv:"]);
+        assert!(std::fs::read(server.root.join("big")).unwrap() == content);
+        assert!(!staged.exists() && !record.exists());
+    }
+    // a record in the place of which somebody has put a link is not written through
+    write(&server.dir.path().join("precious"), b"precious");
+    std::os::unix::fs::symlink(server.dir.path().join("precious"), &record).unwrap();
+    std::fs::remove_file(server.root.join("big")).unwrap();
+    client.ok(["put", "big", "srv:"]);
+    assert_eq!(std::fs::read(server.dir.path().join("precious")).unwrap(), b"precious");
+}
+
+#[test]
+fn what_is_left_is_listed_unlocked_and_swept() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(server.address, slow(4 * MIB));
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("dir/big"), &bytes(1, 20 * MIB));
+    let put = client.spawn(["put", "-r", "dir", "srv:"]);
+    let staged = server.root.join("dir/.big.haul");
+    until("some of it is there", || length(&staged) > 4 * MIB as u64);
+    let other = server.client();
+    let writing = other.ok(["locks", "srv:dir"]);
+    assert!(
+        writing.starts_with("writing") && writing.contains("kim@") && writing.contains("dir/big"),
+        "{writing}"
+    );
+    other
+        .run(["unlock", "srv:dir/big"])
+        .failed(7, &["dir/big", "being written by"]);
+    put.signal(Signal::TERM);
+    put.end();
+    until("the server has let go", || {
+        other.ok(["locks", "srv:dir"]).starts_with("left")
+    });
+    let line: serde_json::Value = serde_json::from_str(&other.ok(["locks", "-R", "--json", "srv:"])).unwrap();
+    assert_eq!((&line["state"], &line["path"]), (&"left".into(), &"dir/big".into()));
+    assert!(
+        line["bytes"].as_u64().unwrap() > 4 * MIB as u64 && line["held_ms"].is_u64(),
+        "{line}"
+    );
+    assert!(line["holder"].as_str().unwrap().starts_with("kim@"));
+    other.ok(["unlock", "srv:dir/big"]);
+    assert!(!staged.exists());
+    assert_eq!(other.ok(["locks", "-R", "srv:"]), "");
+    other.run(["unlock", "srv:dir/big"]).failed(8, &["nothing is left"]);
+
+    // by force also that of a writer at work, who cannot commit then
+    let put = client.spawn(["put", "-r", "dir", "srv:"]);
+    until("some of it is there", || length(&staged) > MIB as u64);
+    other.ok(["unlock", "--force", "srv:dir/big"]);
+    let ended = put.end();
+    assert_eq!(ended.code, 3, "the directory is there: {ended:?}");
+    assert!(ended.err.contains("took the lock over"), "{ended:?}");
+    assert!(!server.root.join("dir/big").exists());
+
+    // the server removes what is old enough, and nothing else
+    let put = client.spawn(["put", "-r", "dir", "srv:"]);
+    until("some of it is there", || length(&staged) > 4 * MIB as u64);
+    put.signal(Signal::TERM);
+    put.end();
+    until("the server has let go", || {
+        other.ok(["locks", "srv:dir"]).starts_with("left")
+    });
+    write(&server.root.join("dir/.kept.haul"), b"somebody has just left this");
+    let week_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
+    std::fs::File::options()
+        .write(true)
+        .open(&staged)
+        .unwrap()
+        .set_modified(week_ago)
+        .unwrap();
+    server.kill();
+    server.restart();
+    until("it is swept", || !staged.exists());
+    assert!(!server.root.join("dir/.big.haul-info").exists());
+    assert!(server.root.join("dir/.kept.haul").exists());
+}
+
+#[test]
+fn a_stream_to_standard_output_goes_on_over_a_restart() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(server.address, slow(3 * MIB));
+    let client = server.client_at(proxy.address);
+    let content = bytes(4, 30 * MIB);
+    write(&server.root.join("big"), &content);
+    let get = client.spawn(["get", "srv:big", "-"]);
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    server.kill();
+    server.restart();
+    let ended = get.end();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.bytes == content);
+    assert!(ended.err.contains("goes on after"), "{}", ended.err);
+}

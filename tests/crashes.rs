@@ -316,3 +316,27 @@ fn a_source_that_keeps_changing_is_reported_not_mixed() {
     client.ok(["put", "log", "srv:"]);
     assert!(std::fs::read(server.root.join("log")).unwrap() == std::fs::read(&path).unwrap());
 }
+
+#[test]
+fn a_writer_that_was_paused_past_a_take_over_cannot_commit() {
+    let server = Server::start();
+    let rules = crate::support::proxy::Rules {
+        rate: Some(4 << 20),
+        ..Default::default()
+    };
+    let proxy = crate::support::proxy::Proxy::start(server.address, rules);
+    let client = server.client_at(proxy.address);
+    write(&server.root.join("f"), &bytes(1, 12 << 20));
+    let get = client.spawn(["get", "srv:f", "f"]);
+    let staged = client.work().join(".f.haul");
+    until("it is under way", || staged.metadata().is_ok_and(|m| m.len() > 1 << 20));
+    get.signal(Signal::STOP);
+    // somebody breaks the lock, and another writer comes
+    std::fs::remove_file(&staged).unwrap();
+    write(&client.work().join("other"), b"another one's");
+    std::fs::rename(client.work().join("other"), client.work().join("f")).unwrap();
+    get.signal(Signal::CONT);
+    let ended = get.end();
+    assert_eq!(ended.code, 7, "{ended:?}");
+    assert_eq!(std::fs::read(client.work().join("f")).unwrap(), b"another one's");
+}

@@ -21,6 +21,7 @@ fn put(transfer: u32, destination: &[u8]) -> request::Body {
         destination: destination.to_vec(),
         directory: false,
         names: vec![b"f".to_vec()],
+        identities: Vec::new(),
         options: Some(proto::Options {
             no_fsync: true,
             recursive: true,

@@ -78,3 +78,21 @@ fn every_test_file_is_compiled() {
         );
     }
 }
+
+/// Time-outs and leases use the monotonic clock: the system's is only looked at for times that people read, for ages of
+/// files, and for the end of an invite, which outlives the process.
+#[test]
+fn the_systems_clock_decides_nothing() {
+    let allowed = [
+        "store/local/lock.rs",
+        "store/local/leftover.rs",
+        "net/transfer/files.rs",
+        "auth/invite.rs",
+        "auth/users.rs",
+    ];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (path, text) in sources(&src) {
+        let uses = text.contains("SystemTime::now") || text.contains("UNIX_EPOCH +");
+        assert!(!uses || allowed.iter().any(|a| path.ends_with(a)), "{path}");
+    }
+}

@@ -23,6 +23,8 @@ fn every_verb(client: &crate::support::Client, way: &str) -> Vec<(Vec<String>, c
         vec!["rm", "srv:WAY/secret"],
         vec!["rm", "-r", "srv:WAY/sub"],
         vec!["df", "srv:WAY/sub"],
+        vec!["locks", "-R", "srv:WAY"],
+        vec!["unlock", "--force", "srv:WAY/staged"],
     ];
     let run = |command: Vec<&str>| {
         // a link that was fetched must not be what the next one goes through: this machine's own links are followed
@@ -38,6 +40,7 @@ fn outside(server: &Server) -> std::path::PathBuf {
     let outside = server.dir.path().join("outside");
     write(&outside.join("secret"), b"a secret outside the root");
     write(&outside.join("sub/f"), b"x");
+    write(&outside.join(".staged.haul"), b"x");
     outside
 }
 
@@ -131,4 +134,35 @@ fn a_users_own_root_is_a_wall_too() {
         0
     );
     assert!(!client.work().join("x").exists());
+}
+
+#[test]
+fn a_directory_is_not_put_or_fetched_into_itself() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("dir/sub/f"), b"x");
+    let local = |path: &str| server.root.join(path).to_str().unwrap().to_string();
+    let before = snapshot(&server.root);
+    let text = "the destination is the source, or within it";
+    for (source, destination) in [
+        ("dir", "srv:"),
+        ("dir", "srv:dir/sub"),
+        (".", "srv:dir/copy"),
+        ("dir/.", "srv:dir"),
+    ] {
+        client
+            .run(["put", "-r", &local(source), destination])
+            .failed(1, &[text]);
+    }
+    for (source, destination) in [("srv:dir", "dir/sub"), ("srv:", "dir"), ("srv:dir", "dir/sub/new")] {
+        client
+            .run(["get", "-r", source, &local(destination)])
+            .failed(1, &[text]);
+    }
+    // above what is served, too
+    let all = server.root.parent().unwrap().to_str().unwrap();
+    client.run(["put", "-r", all, "srv:all"]).failed(1, &[text]);
+    assert_eq!(snapshot(&server.root), before);
+    client.ok(["put", "-r", &local("dir/sub"), "srv:"]);
+    assert!(server.root.join("sub/f").exists(), "beside it is fine");
 }

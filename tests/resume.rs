@@ -2,10 +2,9 @@
 
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::tree::{bytes, sample, snapshot, write};
-use crate::support::{Client, Ended, Server, until};
+use crate::support::{Client, Ended, Server, has_strace, run_with, under, until};
 use rustix::process::Signal;
 use std::path::Path;
-use std::process::Command;
 
 const MIB: usize = 1 << 20;
 
@@ -34,21 +33,20 @@ fn event(ended: &Ended, kind: &str) -> serde_json::Value {
 /// Reads before `offset` that a traced command made of any file, where strace is there to tell.
 fn traced(client: &Client, arguments: &[&str], offset: u64) -> (Ended, Option<u64>) {
     let log = client.dir.path().join("trace");
-    let has_strace = Command::new("strace")
-        .arg("-V")
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if !has_strace {
-        println!("skipped: strace is not installed, so what is read is not looked at");
+    if !has_strace() {
         return (client.run(arguments), None);
     }
-    let command = client.command(arguments);
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=pread64", "-o"]).arg(&log);
-    strace.arg(command.get_program()).args(command.get_args());
-    strace.env_clear().current_dir(client.work());
-    strace.envs(command.get_envs().filter_map(|(k, v)| v.map(|v| (k, v))));
-    let ended = Ended::of(crate::support::run_with(strace, b""));
+    let strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=pread64",
+        "-o",
+        log.to_str().unwrap(),
+    ];
+    let strace = strace.map(str::to_string);
+    let ended = Ended::of(run_with(under(client.command(arguments), &strace), b""));
     let text = std::fs::read_to_string(&log).unwrap();
     let mut before = 0;
     for line in text

@@ -63,6 +63,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         (
             Target::Stream(Stream::new(Box::new(std::io::stdout()))),
             b"standard output".to_vec(),
+            Vec::new(),
         )
     } else {
         let Location::Local(destination) = Location::parse(&args.destination)? else {
@@ -76,10 +77,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     get(&sources, place, &args.transfer, &args.connect).await
 }
 
+/// Where sources go, what the user calls it, and what it is in.
+pub(super) type Place = (Target, Vec<u8>, Vec<String>);
+
 /// Connects and fetches; also what `haul bench` does.
 pub(super) async fn get(
     sources: &[Remote],
-    place: (Target, Vec<u8>),
+    place: Place,
     args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
@@ -109,7 +113,7 @@ fn wire_path(remote: &Remote) -> Vec<u8> {
 }
 
 /// Finds the place of each source beneath the destination, by the rules of cp. The server has no say in the names.
-pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<(Target, Vec<u8>), Failure> {
+pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<Place, Failure> {
     let slash = destination.as_os_str().as_bytes().ends_with(b"/");
     let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
     let (base, tops) = if is_dir {
@@ -152,7 +156,8 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             std::process::id()
         ),
     };
-    Ok((Target::Tree(tree), label_of(&base)))
+    let label = label_of(&base);
+    Ok((Target::Tree(tree), label, LocalStore::lineage(&base)))
 }
 
 /// What is put before the names in messages: nothing for the working directory.

@@ -132,6 +132,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let config = Config {
         store,
+        root,
         identity,
         users,
         users_path: state.join("users"),

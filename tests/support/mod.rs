@@ -26,6 +26,40 @@ pub fn haul() -> Command {
     command
 }
 
+/// A command run by another program.
+pub fn under(command: Command, prefix: &[String]) -> Command {
+    let [program, arguments @ ..] = prefix else {
+        return command;
+    };
+    let mut outer = Command::new(program);
+    outer
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args());
+    outer.env_clear().stdin(Stdio::null());
+    outer.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| value.map(|value| (name, value))),
+    );
+    if let Some(dir) = command.get_current_dir() {
+        outer.current_dir(dir);
+    }
+    outer
+}
+
+/// True where strace can be run; says so where it cannot.
+pub fn has_strace() -> bool {
+    let found = Command::new("strace")
+        .arg("-V")
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !found {
+        println!("skipped: strace is not installed");
+    }
+    found
+}
+
 /// A running server. Killed when dropped.
 pub struct Server {
     child: Child,
@@ -35,6 +69,7 @@ pub struct Server {
     pub root: PathBuf,
     pub state: PathBuf,
     arguments: Vec<String>,
+    prefix: Vec<String>,
     log: Option<std::thread::JoinHandle<String>>,
 }
 
@@ -45,11 +80,17 @@ impl Server {
 
     /// With further arguments of `haul serve`.
     pub fn with(arguments: &[&str]) -> Server {
+        Server::under(&[], arguments)
+    }
+
+    /// Run by another program, which gets the server's command line after its own arguments.
+    pub fn under(prefix: &[&str], arguments: &[&str]) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let (root, state) = (dir.path().join("root"), dir.path().join("state"));
         std::fs::create_dir(&root).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let (child, address, fingerprint, log) = spawn(&root, &state, "127.0.0.1:0", &arguments);
+        let prefix: Vec<String> = prefix.iter().map(ToString::to_string).collect();
+        let (child, address, fingerprint, log) = spawn(&root, &state, "127.0.0.1:0", &arguments, &prefix);
         Server {
             child,
             address,
@@ -58,6 +99,7 @@ impl Server {
             root,
             state,
             arguments,
+            prefix,
             log: Some(log),
         }
     }
@@ -66,7 +108,7 @@ impl Server {
     pub fn on(root: &Path) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        let (child, address, fingerprint, log) = spawn(root, &state, "127.0.0.1:0", &[]);
+        let (child, address, fingerprint, log) = spawn(root, &state, "127.0.0.1:0", &[], &[]);
         Server {
             child,
             address,
@@ -75,6 +117,7 @@ impl Server {
             root: root.to_path_buf(),
             state,
             arguments: Vec::new(),
+            prefix: Vec::new(),
             log: Some(log),
         }
     }
@@ -86,18 +129,27 @@ impl Server {
 
     /// Sends a signal to the server.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     pub fn wait(&mut self) -> std::process::ExitStatus {
         wait(&mut self.child)
     }
 
+    /// From its next start on it is run by this.
+    pub fn set_prefix(&mut self, prefix: &[&str]) {
+        self.prefix = prefix.iter().map(ToString::to_string).collect();
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     /// Starts again on the same port, after [`Server::kill`].
     pub fn restart(&mut self) {
         let listen = self.address.to_string();
-        let (child, address, _, log) = spawn(&self.root, &self.state, &listen, &self.arguments);
+        let (child, address, _, log) = spawn(&self.root, &self.state, &listen, &self.arguments, &self.prefix);
         (self.child, self.address, self.log) = (child, address, Some(log));
     }
 
@@ -150,8 +202,8 @@ impl Drop for Server {
 
 type Spawned = (Child, std::net::SocketAddr, String, std::thread::JoinHandle<String>);
 
-fn spawn(root: &Path, state: &Path, listen: &str, arguments: &[String]) -> Spawned {
-    let mut command = haul();
+fn spawn(root: &Path, state: &Path, listen: &str, arguments: &[String], prefix: &[String]) -> Spawned {
+    let mut command = under(haul(), prefix);
     command
         .args(["serve", "--json", "--listen", listen, "--state"])
         .arg(state)

@@ -224,8 +224,13 @@ impl Client {
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
         let seat = self.link.join(transfer)?;
+        let mut identities = Vec::new();
+        for source in sources.iter() {
+            identities.extend(source.identity().await);
+        }
         let put = proto::Put {
             transfer,
+            identities,
             destination: destination.to_vec(),
             directory,
             names,
@@ -236,11 +241,12 @@ impl Client {
         self.with_start(transfer, request::Body::Put(put), sent).await
     }
 
-    /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it.
+    /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it, `lineage` the versions
+    /// of its directory and those above it, for the server to refuse a source that is one of them.
     pub async fn get(
         self: &Arc<Client>,
         sources: Vec<Vec<u8>>,
-        (target, label): (Target, Vec<u8>),
+        (target, label, lineage): (Target, Vec<u8>, Vec<String>),
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
@@ -250,6 +256,7 @@ impl Client {
             transfer,
             sources,
             options: Some(options.to_wire()),
+            lineage,
         };
         self.dial();
         let received = receiver::receive(seat, target, label, options, reporter);

@@ -224,8 +224,7 @@ async fn accept(
         Some(given) => {
             let hash = user.as_ref().and_then(|u| u.password.clone());
             let _permit = server.hashes.acquire().await.map_err(NetError::lost)?;
-            let verify = move || password::verify(&given, hash.as_deref());
-            tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+            verify(given, hash).await
         }
     };
     let Some(user) = user.filter(|_| right) else {
@@ -281,6 +280,22 @@ async fn accept(
     let (again_in, again) = mpsc::channel(1);
     let session = Arc::new(Session::new(user, who, store, link, &exported, most, again_in));
     Ok(Ok((id, window, session, control_queue, again)))
+}
+
+/// Checks a password on a thread of its own. The memory that a hash takes stays with the thread that took it: on the
+/// threads for blocking work, each of them would come to hold as much.
+async fn verify(given: String, hash: Option<String>) -> bool {
+    let (done, right) = tokio::sync::oneshot::channel();
+    let work = move || {
+        let _ = done.send(password::verify(&given, hash.as_deref()));
+    };
+    match std::thread::Builder::new().name("password".into()).spawn(work) {
+        Ok(_) => right.await.unwrap_or(false),
+        Err(e) => {
+            tracing::error!(error = %e, "no thread for a password");
+            false
+        }
+    }
 }
 
 /// The store that a user sees; their root is made when it is not there.

@@ -63,6 +63,8 @@ pub struct Limits {
 pub struct Config {
     /// What is served.
     pub store: LocalStore,
+    /// Where that is on this machine.
+    pub root: PathBuf,
     /// Who it is.
     pub identity: Identity,
     /// Who may log in.

@@ -10,7 +10,9 @@ use crate::net::transfer::walk::{Source, What};
 use crate::net::transfer::{Counters, Options, Reporter, receiver, sender};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
+use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,7 +54,14 @@ pub(super) async fn put(server: &Server, session: &Arc<Session>, put: proto::Put
     check(server, put.names.len())?;
     server.end_detached(&session.who).await;
     let options = Options::from_wire(put.options.clone().unwrap_or_default());
-    let target = Target::Tree(place(session, &put).await?);
+    let (tree, base) = place(session, &put).await?;
+    let base = server
+        .config
+        .root
+        .join(session.user.root.as_path())
+        .join(base.as_path());
+    refuse_nested(&tree, base, &put.identities).await?;
+    let target = Target::Tree(tree);
     let (session, label) = (session.clone(), put.destination);
     tokio::spawn(async move {
         let _counted = session.transferring();
@@ -79,8 +88,8 @@ async fn cancel(link: &crate::net::link::Link, transfer: u32, ended: Result<(), 
     let _ = link.control.send(proto::control_message::Body::Transfer(message)).await;
 }
 
-/// Where the sources go: into an existing directory under their names, or, a single one, to a new name.
-async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
+/// Where the sources go, and the directory that is in: into an existing directory under their names, or, a single one, to a new name.
+async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath), NetError> {
     let store = &session.store;
     let destination = entry::path(&put.destination, &session.working()).map_err(|e| NetError::Refused {
         code: Code::BAD_NAME,
@@ -107,7 +116,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
         });
         let tops = tops.collect::<Result<Vec<_>, _>>()?;
         let store = store.subtree(&dir).await?;
-        return Ok(Tree { store, tops, who });
+        return Ok((Tree { store, tops, who }, dir));
     }
     let missing = |path: &RemotePath| NetError::Refused {
         code: Code::NOT_FOUND,
@@ -122,11 +131,36 @@ async fn place(session: &Session, put: &proto::Put) -> Result<Tree, NetError> {
         Err(e) if e.kind == ErrorKind::NotFound => return Err(missing(&parent)),
         Err(e) => return Err(e.into()),
     };
-    Ok(Tree {
+    let tree = Tree {
         store: store.subtree(&parent).await?,
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
         who,
-    })
+    };
+    Ok((tree, parent))
+}
+
+fn nested() -> NetError {
+    NetError::Refused {
+        code: Code::CONFLICT,
+        text: "the destination is the source, or within it".into(),
+    }
+}
+
+/// Refuses to put a directory into itself: client and server may be the same machine.
+async fn refuse_nested(tree: &Tree, base: PathBuf, identities: &[String]) -> Result<(), NetError> {
+    if identities.is_empty() {
+        return Ok(());
+    }
+    let mut versions = Vec::new();
+    for top in &tree.tops {
+        versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version));
+    }
+    let lineage = tokio::task::spawn_blocking(move || LocalStore::lineage(&base)).await;
+    versions.extend(lineage.unwrap_or_default());
+    match versions.iter().any(|version| identities.contains(version)) {
+        true => Err(nested()),
+        false => Ok(()),
+    }
 }
 
 /// Starts to send.
@@ -138,10 +172,18 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
     for label in &get.sources {
         let what = source(session, label, options.recursive).await;
         let what = what.unwrap_or_else(What::Missing);
-        sources.push(Source {
+        let source = Source {
             label: label.clone(),
             what,
-        });
+        };
+        if source
+            .identity()
+            .await
+            .is_some_and(|version| get.lineage.contains(&version))
+        {
+            return Err(nested());
+        }
+        sources.push(source);
     }
     let session = session.clone();
     tokio::spawn(async move {

@@ -38,6 +38,17 @@ pub enum What {
 }
 
 impl Source {
+    /// The version of a source that is a directory.
+    pub async fn identity(&self) -> Option<String> {
+        match &self.what {
+            What::Tree { store, path } => {
+                let entry = store.stat(path).await.ok()?;
+                (entry.kind == Kind::Dir).then_some(entry.version)
+            }
+            What::Stream(_) | What::Missing(_) => None,
+        }
+    }
+
     /// False for a stream that has been read from: it is gone.
     pub fn is_repeatable(&self) -> bool {
         match &self.what {

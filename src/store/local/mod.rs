@@ -47,6 +47,14 @@ impl LocalStore {
         })
     }
 
+    /// The versions of a directory of this machine and of all that it is in, up to the root: where two of these are equal
+    /// on two sides of a connection, both sides are the same machine, and the same place.
+    pub fn lineage(path: &Path) -> Vec<String> {
+        let real = path.canonicalize().unwrap_or_default();
+        let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
+        stats.map(|stat| look::version(&stat)).collect()
+    }
+
     /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own.
     ///
     /// # Errors

@@ -1,0 +1,204 @@
+//! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
+
+use crate::support::tree::write;
+use crate::support::{Server, until};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+fn limit_files(pid: Option<Pid>, files: u64) -> Rlimit {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: Some(files),
+        maximum,
+    };
+    prlimit(pid, Resource::Nofile, limit).unwrap()
+}
+
+/// A field of /proc/PID/status, in kB.
+fn memory(server: &Server, field: &str) -> u64 {
+    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|l| l.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Processor time of the server, in ticks of 10 ms.
+fn ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn guessed_passwords_get_slower_and_a_key_still_opens() {
+    let server = Server::start();
+    server.user(&["add", "pat"], "right");
+    let by_key = server.client();
+    let guesser = server.client();
+    let url = format!("haul://pat@{}/", server.address);
+    let guess = |password: &str| {
+        write(&guesser.work().join("p"), password.as_bytes());
+        let started = Instant::now();
+        let ended = guesser.run(["ls", "--password-file", "p", &url]);
+        (ended, started.elapsed())
+    };
+    for n in 0..6 {
+        let (ended, _) = guess(&format!("wrong {n}"));
+        assert_eq!(ended.code, 5, "{ended:?}");
+    }
+    // by now a guess has to wait for two seconds: however often one connects, and for the right password too
+    let (ended, took) = guess("right");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(took > Duration::from_millis(900), "{took:?}");
+    // a guess is waiting; a key goes past it
+    write(&guesser.work().join("p"), b"wrong");
+    let mut waiting = guesser.spawn(["ls", "--password-file", "p", &url]);
+    by_key.ok(["ls", "srv:"]);
+    assert!(
+        waiting.child.try_wait().unwrap().is_none(),
+        "the guess is still waiting"
+    );
+    assert_eq!(waiting.end().code, 5);
+    // in the end guesses are not waited for at all, from this address: the answer is the same
+    for _ in 0..3 {
+        guess("wrong");
+    }
+    let many: Vec<_> = (0..12)
+        .map(|_| guesser.spawn(["ls", "--password-file", "p", &url]))
+        .collect();
+    let ends: Vec<_> = many.into_iter().map(crate::support::Running::end).collect();
+    assert!(ends.iter().all(|e| e.code == 5), "{ends:?}");
+    assert!(
+        ends.iter().any(|e| e.err.contains("too many failed logins")),
+        "{ends:?}"
+    );
+    by_key.ok(["ls", "srv:"]);
+}
+
+#[test]
+fn unknown_users_and_wrong_passwords_look_alike() {
+    // three tries are free of delays, so each kind has a server of its own
+    let tries = |user: &str| {
+        let server = Server::start();
+        server.user(&["add", "pat"], "right");
+        let client = server.client();
+        write(&client.work().join("p"), b"wrong");
+        let url = format!("haul://{user}@{}/", server.address);
+        let mut times: Vec<Duration> = (0..3)
+            .map(|_| {
+                let started = Instant::now();
+                let ended = client.run(["ls", "--password-file", "p", &url]);
+                let text = ended
+                    .err
+                    .replace(user, "USER")
+                    .replace(&server.address.to_string(), "SERVER");
+                assert_eq!(ended.code, 5);
+                assert_eq!(text.lines().count(), 1);
+                assert!(
+                    text.starts_with("haul: USER@SERVER: login refused: unknown user, wrong password or"),
+                    "{text}"
+                );
+                started.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[1]
+    };
+    let (unknown, wrong) = (tries("nobody"), tries("pat"));
+    // a password that is not hashed is refused in a small part of the time
+    let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
+    assert!((0.2..5.0).contains(&ratio), "{unknown:?} {wrong:?}");
+}
+
+#[test]
+fn many_password_logins_at_once_stay_in_memory() {
+    let server = Server::start();
+    server.user(&["add", "pat"], "right");
+    let client = server.client();
+    write(&client.work().join("p"), b"right");
+    let url = format!("haul://pat@{}/", server.address);
+    let all: Vec<_> = (0..24)
+        .map(|_| client.spawn(["ls", "--password-file", "p", &url]))
+        .collect();
+    for one in all {
+        let ended = one.end();
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    // each hash takes 19 MiB, two at a time
+    assert!(memory(&server, "VmHWM") < 150_000, "{} kB", memory(&server, "VmHWM"));
+    // a password that is longer than anybody's is not hashed
+    write(&client.work().join("long"), &[b'x'; 100_000]);
+    client
+        .run(["ls", "--password-file", "long", &url])
+        .failed(5, &["login refused"]);
+}
+
+#[test]
+fn a_flood_of_idle_connections_keeps_nobody_out() {
+    limit_files(None, 4096);
+    let server = Server::start();
+    let client = server.client();
+    let flood: Vec<TcpStream> = (0..900)
+        .map(|n| {
+            let mut tcp = TcpStream::connect(server.address).unwrap();
+            // a third says nothing, a third a byte, a third the beginning of a handshake
+            match n % 3 {
+                0 => {}
+                1 => drop(tcp.write_all(&[22])),
+                _ => drop(tcp.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3])),
+            }
+            tcp
+        })
+        .collect();
+    let started = Instant::now();
+    client.ok(["ls", "srv:"]);
+    // far from the deadlines of 10 and 20 s after which the flood would be gone by itself
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert!(memory(&server, "VmRSS") < 150_000);
+    drop(flood);
+}
+
+#[test]
+fn without_file_descriptors_the_server_waits_and_recovers() {
+    let server = Server::start();
+    let client = server.client();
+    limit_files(Some(server.pid()), 40);
+    let flood: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let before = ticks(&server);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(ticks(&server) - before < 100, "it spins");
+    drop(flood);
+    until("it serves again", || client.run(["ls", "srv:"]).code == 0);
+}
+
+#[test]
+fn the_memory_of_all_sessions_is_shared_out() {
+    let server = Server::with(&["--max-memory", "16M"]);
+    let client = server.client();
+    // each session takes its part; when what is left is too little the next is told
+    write(&client.work().join("f"), b"x");
+    client.ok(["put", "f", "srv:"]);
+    let mut held = Vec::new();
+    let refused = (0..12).any(|n| {
+        let mut command = client.command(["put".to_string(), "-".into(), format!("srv:held-{n}")]);
+        command
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null());
+        held.push(command.spawn().unwrap());
+        let staged = server.root.join(format!(".held-{n}.haul"));
+        let started = Instant::now();
+        while !staged.exists() && held.last_mut().unwrap().try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        !staged.exists()
+    });
+    assert!(refused, "twelve sessions do not fit into 16 MiB");
+    client.run(["ls", "srv:"]).failed(4, &["no memory"]);
+    for child in &mut held {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}

@@ -372,6 +372,54 @@ async fn a_sender_that_withholds_a_chunk_cannot_fill_the_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_never_reads_cannot_fill_the_memory_and_is_given_up() {
+    let mut server = Server::with(&["--session-grace", "0"]);
+    write(&server.root.join("f"), &bytes(1, 200 << 20));
+    for n in 0..300 {
+        write(
+            &server.root.join(format!("many/a-rather-long-name-of-a-file-{n:04}")),
+            b"",
+        );
+    }
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let get = proto::Get {
+        transfer: 1,
+        sources: vec![b"f".to_vec()],
+        ..Default::default()
+    };
+    assert_eq!(client.ask(2, request::Body::Get(get)).await.unwrap().code, 150);
+    let _data = client.data(&client.attach(1)).await.unwrap();
+    let want = proto::Want {
+        number: 1,
+        ..Default::default()
+    };
+    let wants = proto::Wants { wants: vec![want] };
+    client.transfer(1, transfer_message::Body::Wants(wants)).await;
+    // from here on nothing is read, on either connection, and much is asked for
+    let asking = async {
+        for number in 3..200_000 {
+            let list = proto::List {
+                path: b"many".to_vec(),
+                ..Default::default()
+            };
+            let body = Some(request::Body::List(list));
+            client.send(Body::Request(proto::Request { number, body })).await;
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(15), asking).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid().as_raw_nonzero())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+    let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak < 150_000, "{peak} kB");
+    // what takes nothing for 20 s is lost
+    tokio::time::sleep(std::time::Duration::from_secs(22)).await;
+    still_serves(&server);
+    let log = server.log();
+    assert!(log.contains("control connection lost"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lengths_and_headers_are_bounded() {
     let server = Server::start();
     for raw in [&[0xff; 4][..], &[0, 0x10, 0, 1], &[0, 0, 0, 3, 0xff, 0xff, 0xff]] {

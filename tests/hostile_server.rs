@@ -289,6 +289,47 @@ async fn unknown_codes_and_evil_texts_are_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_does_not_end_takes_no_memory() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    let ls = client.spawn(["ls", &server.url("dir/")]);
+    let mut peer = server.logged_in().await;
+    let (number, _) = peer.request().await;
+    let dir = proto::Entry {
+        kind: proto::Kind::Dir.into(),
+        ..Default::default()
+    };
+    peer.reply(number, 213, Some(proto::reply::Body::Entry(dir))).await;
+    let pages = 1500;
+    for page in 0..pages {
+        let (number, body) = peer.request().await;
+        assert!(matches!(body, request::Body::List(_)), "{body:?}");
+        let entries = (0..512).map(|n| proto::Entry {
+            name: format!("entry-{page:05}-{n:03}").into_bytes(),
+            kind: proto::Kind::File.into(),
+            ..Default::default()
+        });
+        let list = proto::ListReply {
+            entries: entries.collect(),
+            cookie: if page + 1 < pages { b"more".to_vec() } else { Vec::new() },
+        };
+        if page + 1 == pages {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", ls.child.id())).unwrap();
+            let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+            let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!(peak < 150_000, "{peak} kB");
+        }
+        peer.reply(number, 213, Some(proto::reply::Body::List(list))).await;
+    }
+    let (number, body) = peer.request().await;
+    assert!(matches!(body, request::Body::Quit(_)), "{body:?}");
+    peer.reply(number, 221, None).await;
+    let ended = tokio::task::spawn_blocking(move || ls.end()).await.unwrap();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(ended.out.lines().count(), pages * 512);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_vanishes_after_the_listing_fails_alone() {
     let server = ScriptedServer::start().await;
     let client = server.client();

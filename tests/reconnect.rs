@@ -147,6 +147,34 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
 }
 
 #[test]
+fn a_server_that_is_stopped_and_started_again_is_gone_on_with() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(
+        server.address,
+        Rules {
+            rate: Some(MIB / 2),
+            ..Rules::default()
+        },
+    );
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("big"), &bytes(5, 40 * MIB));
+    let put = client.spawn(["put", "--json", "big", "srv:"]);
+    until("some of it is there", || {
+        std::fs::metadata(server.root.join(".big.haul")).is_ok_and(|m| m.len() > 2 * MIB as u64)
+    });
+    server.signal(rustix::process::Signal::TERM);
+    // no new sessions, but what runs has a grace time, which is too short for this
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(client.run(["ls", "srv:"]).code, 4);
+    assert!(server.wait().success());
+    server.restart();
+    let ended = put.end();
+    went_on(&ended);
+    assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
+    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+}
+
+#[test]
 fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     let server = Server::with(&["--session-grace", "1s"]);
     let proxy = Proxy::start(server.address, slow());

@@ -214,7 +214,7 @@ mod tests {
     fn delays_grow_by_address_and_by_account_and_are_bounded() {
         let penalties = Penalties::default();
         for _ in 0..3 {
-            assert_eq!(penalties.turn(peer(1), "kim"), Some(Duration::ZERO));
+            assert!(penalties.turn(peer(1), "kim").unwrap() < Duration::from_millis(50));
             penalties.failed(peer(1), "kim");
         }
         let first = penalties.turn(peer(1), "other").unwrap();
@@ -223,7 +223,7 @@ mod tests {
             penalties.turn(peer(2), "kim").unwrap() > Duration::from_millis(200),
             "by account"
         );
-        assert_eq!(penalties.turn(peer(3), "third"), Some(Duration::ZERO));
+        assert!(penalties.turn(peer(3), "third").unwrap() < Duration::from_millis(50));
         for _ in 0..40 {
             penalties.failed(peer(1), "kim");
         }

@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 const PENDING: usize = 512;
 /// Addresses and accounts whose failures are remembered, each; when there are more the oldest are forgotten.
 const REMEMBERED: usize = 4096;
-/// Failures that cost nothing: people mistype.
-const FREE: f64 = 3.0;
+/// As many failures cost nothing, since people mistype; a little less than three, because they are being forgotten all
+/// the time.
+const FREE: f64 = 2.5;
 /// The first delay; it doubles with each further failure.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// The longest delay between two tries from one address.

@@ -84,7 +84,8 @@ fn with_no_data_connection_at_all_the_client_gives_up_with_a_reason() {
         },
     );
     let client = server.client_at(proxy.address);
-    write(&client.work().join("f"), b"x");
+    // more than goes with an offer
+    write(&client.work().join("f"), &bytes(1, 100_000));
     client.ok(["ls", "srv:"]);
     client
         .run(["put", "--retry-for=2s", "f", "srv:"])

@@ -202,3 +202,34 @@ fn the_memory_of_all_sessions_is_shared_out() {
         let _ = child.wait();
     }
 }
+
+#[test]
+fn clients_that_were_killed_do_not_keep_others_out() {
+    let server = Server::with(&["--max-memory", "128M", "--max-sessions", "6"]);
+    let client = server.client();
+    let mut held: Vec<_> = (0..5)
+        .map(|n| {
+            let mut command = client.command(["put".to_string(), "-".into(), format!("srv:held-{n}")]);
+            command
+                .stdin(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null());
+            let child = command.spawn().unwrap();
+            until("it is staged", || server.root.join(format!(".held-{n}.haul")).exists());
+            child
+        })
+        .collect();
+    for child in &mut held {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // their sessions wait for a minute, but for nobody who is there
+    for _ in 0..8 {
+        let child = client
+            .command(["ls", "srv:"])
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        assert!(crate::support::wait(&mut child.unwrap()).success());
+    }
+    write(&client.work().join("f"), &[7; 3 << 20]);
+    client.ok(["put", "f", "srv:"]);
+}

@@ -77,6 +77,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (client, base, _server) = match place {
         Some(Location::Remote(remote)) => {
             let session = connect::open(&remote.server, &args.connect, Some(connections), false).await?;
+            session.client().logged_in().await?;
             (session.client(), remote.path.as_bytes().to_vec(), None)
         }
         _ => {
@@ -336,6 +337,7 @@ async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, L
         tell: Arc::new(|_| {}),
     };
     let client = connection.login("bench", None, &manners).await?;
+    client.logged_in().await?;
     Ok((client, child))
 }
 

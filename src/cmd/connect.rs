@@ -165,6 +165,8 @@ pub struct Session {
     password: Option<String>,
     manners: Manners,
     client: Arc<Client>,
+    /// No login of this session has been refused or accepted yet.
+    first: bool,
 }
 
 impl Session {
@@ -195,10 +197,14 @@ impl Session {
             }
             let login = self.server.login(&self.args, self.password.clone(), &self.manners);
             match login.await {
-                Ok(client) => {
-                    self.client = client;
-                    return Ok(());
-                }
+                Ok(client) => match client.logged_in().await {
+                    Ok(()) => {
+                        self.client = client;
+                        return Ok(());
+                    }
+                    Err(e) if e.is_passing() => {}
+                    Err(e) => return Err(refused(&self.server, self.password.is_none(), e)),
+                },
                 Err(NetOrFailure::Net(e)) if e.is_passing() => {}
                 Err(NetOrFailure::Net(e)) => return Err(refused(&self.server, self.password.is_none(), e)),
                 Err(NetOrFailure::Failure(e)) if e.exit() == exit::CONNECT => {}
@@ -209,13 +215,44 @@ impl Session {
         }
     }
 
+    /// The login was refused, which became known only when something else was asked already: goes on with a password where
+    /// somebody can be asked for one.
+    ///
+    /// # Errors
+    /// That the login was refused.
+    pub async fn refused(&mut self, why: NetError) -> Result<(), Failure> {
+        let by_key = self.password.is_none();
+        let first = std::mem::replace(&mut self.first, false);
+        if first && by_key && is_refusal(&why) && can_ask() {
+            let password = ask_password(&self.server)?;
+            let login = self
+                .server
+                .login(&self.args, Some(password.clone()), &self.manners)
+                .await;
+            self.client = login.map_err(|e| e.about(&self.server, false))?;
+            self.password = Some(password);
+            return Ok(());
+        }
+        if why.is_passing() && self.args.retry_for.is_some() {
+            return self.again(why).await;
+        }
+        Err(refused(&self.server, by_key, why))
+    }
+
     /// Asks the server something, and asks again after a new login where the session was lost meanwhile.
     ///
     /// # Errors
     /// The answer's own, and those of a session that cannot be had again.
     pub async fn ask<T>(&mut self, work: impl AsyncFn(&Client) -> Result<T, NetError>) -> Result<T, Failure> {
         loop {
-            match work(&self.client).await {
+            let result = work(&self.client).await;
+            if result.is_err()
+                && let Some(why) = self.client.refusal()
+            {
+                self.refused(why).await?;
+                continue;
+            }
+            match result {
                 Err(e) if e.is_passing() => self.again(e).await?,
                 other => return other.map_err(Failure::from),
             }
@@ -225,6 +262,15 @@ impl Session {
     /// Says goodbye.
     pub async fn quit(self) {
         self.client.quit().await;
+    }
+}
+
+impl NetOrFailure {
+    fn about(self, server: &Server, by_key: bool) -> Failure {
+        match self {
+            NetOrFailure::Net(e) => refused(server, by_key, e),
+            NetOrFailure::Failure(e) => e,
+        }
     }
 }
 
@@ -274,39 +320,36 @@ async fn open_once(
             }
         }),
     };
-    let session = |server, password, client| Session {
-        server,
-        args: args.clone(),
-        password,
-        manners: manners.clone(),
-        client,
-    };
     let given = given_password(args)?;
-    if given.is_some() || server.identity.is_some() {
-        let by_key = given.is_none();
-        match server.login(args, given.clone(), &manners).await {
-            Ok(client) => return Ok(session(server, given, client)),
-            Err(NetOrFailure::Net(e)) if by_key && is_refusal(&e) && can_ask() => {}
-            Err(NetOrFailure::Net(e)) => return Err(refused(&server, by_key, e)),
-            Err(NetOrFailure::Failure(e)) => return Err(e),
-        }
+    let password = if given.is_some() || server.identity.is_some() {
+        given
     } else {
         // the key of the server is settled before a password is asked for
         drop(server.connect(args.accept_new).await?);
-    }
-    if !can_ask() {
-        let message = format!("{}: no way to log in as {}", server.address(), server.user);
-        return Err(Failure::new(exit::LOGIN, message)
-            .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
-    }
+        if !can_ask() {
+            let message = format!("{}: no way to log in as {}", server.address(), server.user);
+            return Err(Failure::new(exit::LOGIN, message)
+                .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
+        }
+        Some(ask_password(&server)?)
+    };
+    // The answer is not waited for: what is asked next goes with the same packets.
+    let login = server.login(args, password.clone(), &manners).await;
+    let client = login.map_err(|e| e.about(&server, password.is_none()))?;
+    Ok(Session {
+        server,
+        args: args.clone(),
+        password,
+        manners,
+        client,
+        first: true,
+    })
+}
+
+fn ask_password(server: &Server) -> Result<String, Failure> {
     let prompt = format!("{}@{}'s password: ", printable(&server.user), server.host);
-    let password = rpassword::prompt_password(prompt)
-        .map_err(|e| Failure::new(exit::LOGIN, format!("cannot read the password: {e}")))?;
-    match server.login(args, Some(password.clone()), &manners).await {
-        Ok(client) => Ok(session(server, Some(password), client)),
-        Err(NetOrFailure::Net(e)) => Err(refused(&server, false, e)),
-        Err(NetOrFailure::Failure(e)) => Err(e),
-    }
+    rpassword::prompt_password(prompt)
+        .map_err(|e| Failure::new(exit::LOGIN, format!("cannot read the password: {e}")))
 }
 
 /// What the command line says, or the environment.
@@ -338,7 +381,8 @@ fn refused(server: &Server, by_key: bool, error: NetError) -> Failure {
     };
     let refusal = is_refusal(&error);
     let failure = Failure::about(format!("{}@{}", server.user, server.address()), error);
-    if refusal { failure.hint(hint) } else { failure }
+    let failure = if refusal { failure.hint(hint) } else { failure };
+    failure.complete()
 }
 
 fn can_ask() -> bool {

@@ -41,6 +41,8 @@ pub struct Failure {
     hint: Option<String>,
     /// Everything has been said already.
     silent: bool,
+    /// It says by itself what it is about.
+    complete: bool,
 }
 
 impl Failure {
@@ -51,6 +53,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             silent: false,
+            complete: false,
         }
     }
 
@@ -77,10 +80,20 @@ impl Failure {
     /// An error about something: a path, a server.
     pub fn about(what: impl Display, error: impl Into<Failure>) -> Failure {
         let failure = error.into();
+        if failure.complete {
+            return failure;
+        }
         Failure {
             message: format!("{what}: {}", failure.message),
             ..failure
         }
+    }
+
+    /// What it is about need not be said again.
+    #[must_use]
+    pub fn complete(mut self) -> Failure {
+        self.complete = true;
+        self
     }
 
     /// Adds to what the line says.

@@ -79,6 +79,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         port: None,
     };
     let session = connect::open(&by_name, &ConnectArgs::default(), None, false).await?;
+    session
+        .client()
+        .logged_in()
+        .await
+        .map_err(|e| Failure::about(&address, e))?;
     session.quit().await;
     let shown = if name.contains(':') { format!("[{name}]") } else { name };
     eprintln!("Logged in as {user}. From now on: haul ls {shown}:");

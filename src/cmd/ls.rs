@@ -78,19 +78,17 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 async fn list(session: &mut Session, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
-    let (mut entry, _) = session
-        .ask(async |client| client.stat(&top, false).await)
-        .await
-        .map_err(about)?;
+    // both questions in one round trip
+    let looked = session
+        .ask(async |client| {
+            let (entry, page) = tokio::join!(client.stat(&top, false), client.list(&top, Vec::new()));
+            Ok((entry?.0, page.ok()))
+        })
+        .await;
+    let (mut entry, mut page) = looked.map_err(about)?;
     // a link to a directory lists that, as with ls
     let follows = entry.kind == Kind::Symlink && !args.long;
-    if remote.directory
-        || (follows
-            && session
-                .ask(async |client| client.list(&top, Vec::new()).await)
-                .await
-                .is_ok())
-    {
+    if remote.directory || (follows && page.is_some()) {
         entry.kind = Kind::Dir;
     }
     if entry.kind != Kind::Dir {
@@ -110,7 +108,7 @@ async fn list(session: &mut Session, args: &Args, remote: &Remote, titles: bool)
         }
         first = false;
         let mut subdirs = Vec::new();
-        let listed = list_directory(session, args, &dir, &mut subdirs).await;
+        let listed = list_directory(session, args, &dir, page.take(), &mut subdirs).await;
         match listed {
             Ok(()) => {}
             Err(Listing::Refused(e)) if dir != top => {
@@ -138,6 +136,9 @@ fn relative<'a>(path: &'a [u8], top: &[u8]) -> &'a [u8] {
     rest.strip_prefix(b"/").unwrap_or(rest)
 }
 
+/// Entries, and where the next page starts.
+type Page = (Vec<Entry>, Option<Vec<u8>>);
+
 /// Why a directory was not listed.
 enum Listing {
     Refused(Failure),
@@ -148,14 +149,18 @@ async fn list_directory(
     session: &mut Session,
     args: &Args,
     dir: &[u8],
+    mut first: Option<Page>,
     subdirs: &mut Vec<Vec<u8>>,
 ) -> Result<(), Listing> {
     let (mut held, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
     loop {
-        let (page, next) = session
-            .ask(async |client| client.list(dir, cookie.clone()).await)
-            .await
-            .map_err(Listing::Refused)?;
+        let (page, next) = match first.take() {
+            Some(page) => page,
+            None => session
+                .ask(async |client| client.list(dir, cookie.clone()).await)
+                .await
+                .map_err(Listing::Refused)?,
+        };
         held.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
         let last = next.is_none();
         sorting &= held.len() <= SORTED;

@@ -146,6 +146,14 @@ pub async fn carry(
                 break Err(Failure::told(exit::INTERRUPTED));
             }
         };
+        if result.is_err()
+            && let Some(why) = client.refusal()
+        {
+            match session.refused(why).await {
+                Ok(()) => continue,
+                Err(failure) => break Err(failure),
+            }
+        }
         let lost = match result {
             Err(e) if e.is_passing() => e,
             other => break other.map_err(Failure::from),

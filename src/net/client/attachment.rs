@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -90,6 +91,8 @@ pub(super) struct Attachment {
     leaving: AtomicBool,
     /// The user was told of a loss.
     told: AtomicBool,
+    /// No more messages are carried.
+    ended: watch::Sender<bool>,
 }
 
 impl Attachment {
@@ -102,6 +105,7 @@ impl Attachment {
             established: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
         }
     }
 
@@ -125,16 +129,28 @@ impl Attachment {
         self.manners.patience
     }
 
+    /// Waits until nothing is carried any more.
+    pub(super) async fn ended(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
     /// Carries messages until the session is over.
     pub(super) async fn run(
         self: Arc<Attachment>,
         client: Weak<Client>,
-        mut queue: ControlQueue,
+        queue: ControlQueue,
         tls: TlsStream<TcpStream>,
     ) {
+        let why = self.carry_all(&client, queue, tls).await;
+        self.ended.send_replace(true);
+        self.link.shut_down(why);
+    }
+
+    /// Carries messages over one connection after another; gives the reason of the end.
+    async fn carry_all(&self, client: &Weak<Client>, mut queue: ControlQueue, tls: TlsStream<TcpStream>) -> NetError {
         let (mut tls, mut first) = (tls, Vec::new());
         loop {
-            let ended = self.carry(&client, tls, first, &mut queue).await;
+            let ended = self.carry(client, tls, first, &mut queue).await;
             self.link.set_attached(false);
             let why = match ended {
                 Ok(()) => NetError::lost("the session is over"),
@@ -142,11 +158,11 @@ impl Attachment {
             };
             let over = self.link.is_down() || self.leaving.load(Ordering::Relaxed);
             if over || !self.established.load(Ordering::Relaxed) || !matches!(why, NetError::Lost(_)) {
-                return self.link.shut_down(why);
+                return why;
             }
             match self.reattach(why).await {
                 Ok(again) => (tls, first) = again,
-                Err(e) => return self.link.shut_down(e),
+                Err(e) => return e,
             }
             self.link.set_attached(true);
         }

@@ -13,7 +13,7 @@ use crate::net::wire::proto::{self, reply, request};
 use crate::net::wire::{ALPN_CONTROL, EXPORTER_LABEL, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -107,10 +107,11 @@ impl Connection {
         self.key
     }
 
-    /// Logs in, with a password or, without one, with the key of the handshake. A transfer dials the data connections.
+    /// Asks to log in, with a password or, without one, with the key of the handshake, and does not wait for the answer:
+    /// requests may follow at once, and [`Client::logged_in`] tells. A transfer dials the data connections.
     ///
     /// # Errors
-    /// [`NetError::Refused`] with code 530, and those of the connection.
+    /// Those of the connection.
     pub async fn login(
         self,
         user: &str,
@@ -135,16 +136,8 @@ impl Connection {
         };
         let keys = Keys::new((&self.host, self.port), self.address, self.key, session, &exported)?;
         let client = self.start(Some(Arc::new(keys)), manners);
-        let reply = client.request(request::Body::Login(login)).await?;
-        let Some(reply::Body::Login(granted)) = reply.body else {
-            return Err(NetError::Protocol("a login's reply says nothing of the session".into()));
-        };
-        client.link.outbox.credit().grant(granted.window.min(4 * WINDOW));
-        let allowed = usize::try_from(granted.connections).unwrap_or(1).max(1);
-        client
-            .connections
-            .store(manners.connections.min(allowed) as u64, Ordering::Relaxed);
-        client.attachment.logged_in();
+        // its answer is looked at where it comes in
+        drop(client.start_request(request::Body::Login(login)).await?);
         Ok(client)
     }
 
@@ -179,7 +172,8 @@ impl Connection {
             replies: Mutex::default(),
             next_request: tokio::sync::Mutex::new(1),
             next_transfer: AtomicU32::new(1),
-            connections: AtomicU64::new(1),
+            connections: AtomicU64::new(manners.connections.max(1) as u64),
+            login: tokio::sync::watch::Sender::new(None),
             keys,
             attachment: attachment.clone(),
             dialled: AtomicU64::new(0),

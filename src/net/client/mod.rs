@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 /// Bytes that this client allows a server to have outstanding.
@@ -29,6 +29,9 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// The number of a session's login among its requests.
+const LOGIN: u64 = 1;
+
 /// A session on a server.
 pub struct Client {
     server: String,
@@ -37,6 +40,8 @@ pub struct Client {
     next_request: tokio::sync::Mutex<u64>,
     next_transfer: AtomicU32,
     connections: AtomicU64,
+    /// How the login ended, once that is known.
+    login: watch::Sender<Option<Result<(), NetError>>>,
     keys: Option<Arc<attachment::Keys>>,
     attachment: Arc<attachment::Attachment>,
     /// Data connections that are being kept up.
@@ -49,6 +54,9 @@ impl Client {
     async fn received(&self, message: proto::ControlMessage) -> Result<(), NetError> {
         match message.body {
             Some(control_message::Body::Reply(reply)) => {
+                if reply.number == LOGIN && self.keys.is_some() {
+                    self.login_answered(&reply)?;
+                }
                 let waiting = self
                     .replies
                     .lock()
@@ -65,6 +73,49 @@ impl Client {
             Some(control_message::Body::Heartbeat(_)) | None => {}
         }
         Ok(())
+    }
+
+    fn login_answered(&self, reply: &proto::Reply) -> Result<(), NetError> {
+        let result = match (&reply.body, Code::from_wire(reply.code)) {
+            (Some(reply::Body::Login(granted)), code) if code.is_success() => {
+                self.link.outbox.credit().grant(granted.window.min(4 * WINDOW));
+                self.connections
+                    .fetch_min(u64::from(granted.connections).max(1), Ordering::Relaxed);
+                self.attachment.logged_in();
+                Ok(())
+            }
+            (_, code) if code.is_success() => {
+                return Err(NetError::Protocol("a login's reply says nothing of the session".into()));
+            }
+            _ => Err(refused(reply.code, reply.text.clone())),
+        };
+        self.login.send_replace(Some(result));
+        Ok(())
+    }
+
+    /// Waits until the server has answered the login.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] with code 530 or 421, and those of the connection.
+    pub async fn logged_in(&self) -> Result<(), NetError> {
+        let mut answer = self.login.subscribe();
+        tokio::select! {
+            biased;
+            answered = answer.wait_for(Option::is_some) => match answered.ok().as_deref() {
+                Some(Some(Err(e))) => Err(e.again()),
+                Some(Some(Ok(()))) => Ok(()),
+                _ => Err(NetError::lost("the session is over")),
+            },
+            why = self.link.down() => Err(why),
+        }
+    }
+
+    /// Why the login was refused, if it was: then that is also why anything else failed.
+    pub fn refusal(&self) -> Option<NetError> {
+        match &*self.login.borrow() {
+            Some(Err(e)) => Some(e.again()),
+            _ => None,
+        }
     }
 
     /// Sends a request; its reply comes through what is returned. When this is ready the request is on its way before
@@ -312,10 +363,14 @@ impl Client {
         self.leave(Duration::from_secs(2)).await;
     }
 
-    /// Says goodbye, and waits at most this long for the answer.
+    /// Says goodbye, and waits at most this long until that is on its way. The answer is not waited for.
     pub async fn leave(&self, most: Duration) {
         self.attachment.leave();
-        let bye = self.request(request::Body::Quit(proto::Quit {}));
+        let bye = async {
+            let _ = self.start_request(request::Body::Quit(proto::Quit {})).await;
+            self.link.control.close();
+            self.attachment.ended().await;
+        };
         let _ = timeout(most, bye).await;
         self.link.shut_down(NetError::lost("logged out"));
     }

@@ -78,14 +78,24 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
         .peer_certificates()
         .and_then(|keys| keys.first())
         .map(|k| PublicKey::from_der(k));
-    let (mut tries, mut received) = (0, 0_u64);
+    let (mut tries, mut received, mut replied) = (0, 0_u64, 0_u64);
     loop {
-        let Some(Body::Request(request)) = read_message(&mut tls).await?.0.body else {
-            return Err(NetError::Protocol(
-                "something else than a request before the login".into(),
-            ));
+        let request = match read_message(&mut tls).await?.0.body {
+            Some(Body::Request(request)) => request,
+            // a login may have to wait for its turn
+            Some(Body::Heartbeat(_)) => continue,
+            // sent right behind a login that was refused
+            Some(Body::Transfer(_)) if tries > 0 => {
+                received = received.saturating_add(1);
+                continue;
+            }
+            _ => {
+                return Err(NetError::Protocol(
+                    "something else than a request before the login".into(),
+                ));
+            }
         };
-        let (number, replied) = (request.number, received);
+        let number = request.number;
         received = received.saturating_add(1);
         let (code, text) = match request.body {
             Some(request::Body::Reattach(reattach)) => {
@@ -126,6 +136,7 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                     let mut reply = answer(number, Code::OK, "the key is listed");
                     reply.body = Some(reply::Body::Enroll(proto::EnrollReply { user }));
                     send(&mut tls, reply).await?;
+                    replied = replied.saturating_add(1);
                     continue;
                 }
                 Err(refused) => {
@@ -143,6 +154,7 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
             None => (Code::NOT_IMPLEMENTED, "unknown request"),
         };
         send(&mut tls, answer(number, code, text)).await?;
+        replied = replied.saturating_add(1);
         if tries >= TRIES {
             return Err(NetError::lost("it failed to log in too often"));
         }
@@ -256,7 +268,7 @@ async fn accept(
             );
         }
     };
-    let Some(window) = server.reserve_window() else {
+    let Some(window) = server.window().await else {
         return refuse(
             "no memory left",
             (Code::UNAVAILABLE, "the server has no memory for another session"),

@@ -37,6 +37,10 @@ const HOLD_PROOF: Duration = Duration::from_secs(10);
 const HASHES: usize = 2;
 /// How long transfers may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// A session's window, in each direction, when there is memory enough.
+const LARGEST_WINDOW: u64 = 16 << 20;
+/// The least with which a session is worth having.
+const SMALLEST_WINDOW: u64 = 1 << 20;
 /// Time between two sweeps for what abandoned transfers left.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// How long a new transfer waits for those of a dead client to let go.
@@ -303,14 +307,34 @@ impl Server {
     fn has_room(&self) -> bool {
         let sessions = self.all_sessions();
         let over = sessions.iter().filter(|s| s.link.is_down()).count();
-        if sessions.len().saturating_sub(over) < self.config.limits.sessions {
-            return true;
+        sessions.len().saturating_sub(over) < self.config.limits.sessions || self.end_one_detached()
+    }
+
+    /// Ends a session whose client is gone, for one whose client is there; one that moves nothing first.
+    fn end_one_detached(&self) -> bool {
+        let sessions = self.all_sessions();
+        let gone = sessions.iter().filter(|s| !s.link.is_attached() && !s.link.is_down());
+        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), std::cmp::Reverse(s.link.stalled()))) else {
+            return false;
+        };
+        gone.link.shut_down(NetError::lost("another session took its place"));
+        true
+    }
+
+    /// Takes a session's window out of the server's memory. When that gets short, sessions whose clients are gone give
+    /// theirs back; none when there is too little even so.
+    async fn window(&self) -> Option<u64> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let window = self.reserve_window();
+            if window == Some(LARGEST_WINDOW) || !self.end_one_detached() {
+                return window;
+            }
+            window.into_iter().for_each(|window| self.release_window(window));
+            let _ = timeout(LETTING_GO, changed).await;
         }
-        let gone = sessions.iter().find(|s| !s.link.is_attached() && !s.link.is_down());
-        if let Some(gone) = gone {
-            gone.link.shut_down(NetError::lost("another session took its place"));
-        }
-        gone.is_some()
     }
 
     fn all_sessions(&self) -> Vec<Arc<Session>> {
@@ -333,12 +357,10 @@ impl Server {
 
     /// Takes a session's window out of the server's memory; none when there is too little left.
     fn reserve_window(&self) -> Option<u64> {
-        const LARGEST: u64 = 16 << 20;
-        const SMALLEST: u64 = 1 << 20;
         let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         // one window in each direction, and half of what is left stays for those who come later
-        let window = LARGEST.min(*left / 4);
-        if window < SMALLEST {
+        let window = LARGEST_WINDOW.min(*left / 4);
+        if window < SMALLEST_WINDOW {
             return None;
         }
         *left = left.saturating_sub(2 * window);

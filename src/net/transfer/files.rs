@@ -156,10 +156,17 @@ impl Files {
             target,
             hash,
             version,
+            content,
         } = candidate;
         if kind == Kind::Symlink {
             self.groups
                 .gather(number, path, Content::Link(target), attributes, None);
+            return false;
+        }
+        if let (Some((bytes, digest)), Target::Tree(_)) = (content, &self.target) {
+            let file = Some((digest, bytes.len(), false));
+            self.groups
+                .gather(number, path, Content::File(Arc::new(bytes)), attributes, file);
             return false;
         }
         match (size, &self.target) {
@@ -237,8 +244,8 @@ impl Files {
                     return Ok(Vec::new());
                 };
                 let content = Content::File(Arc::new(payload));
-                let frame = Some((header.digest, length));
-                self.groups.gather(number, small.path, content, small.attributes, frame);
+                let file = Some((header.digest, length, true));
+                self.groups.gather(number, small.path, content, small.attributes, file);
                 Ok(Vec::new())
             }
             Some(File::Large(large)) if large.attempt == header.attempt => {

@@ -24,8 +24,9 @@ pub(super) struct Grouped {
     number: u64,
     entry: NewEntry,
     hash: Option<Digest>,
-    /// Bytes that came for it in a frame; none for a symlink, which has no frame.
-    payload: Option<usize>,
+    size: usize,
+    /// It came in a frame, which counts against the window.
+    framed: bool,
     deadline: Option<Instant>,
 }
 
@@ -49,14 +50,14 @@ impl Groups {
         }
     }
 
-    /// Takes an entry on. A file has its hash, and how many bytes its frame had.
+    /// Takes an entry on. A file has its hash, how many bytes it has, and whether they came in a frame.
     pub(super) fn gather(
         &mut self,
         number: u64,
         path: RemotePath,
         content: Content,
         attributes: Attributes,
-        frame: Option<(Digest, usize)>,
+        file: Option<(Digest, usize, bool)>,
     ) {
         let entry = NewEntry {
             path,
@@ -67,8 +68,9 @@ impl Groups {
         self.gathered.push_back(Grouped {
             number,
             entry,
-            hash: frame.map(|(hash, _)| hash),
-            payload: frame.map(|(_, length)| length),
+            hash: file.map(|(hash, ..)| hash),
+            size: file.map_or(0, |(_, size, _)| size),
+            framed: file.is_some_and(|(.., framed)| framed),
             deadline: self.options.wait.map(|wait| Instant::now() + wait),
         });
         if self.gathered.len() >= GROUP {
@@ -123,8 +125,8 @@ impl Groups {
     fn member_ended(&self, member: Grouped, result: Result<String, StoreError>, seat: &Seat) -> Option<FileEvent> {
         let number = member.number;
         let again = result.as_ref().is_err_and(is_locked) && member.deadline.is_some_and(|d| Instant::now() < d);
-        if let (false, Some(payload)) = (again, member.payload) {
-            seat.done(payload);
+        if !again && member.framed {
+            seat.done(member.size);
         }
         match result {
             Err(_) if again => {
@@ -143,7 +145,7 @@ impl Groups {
             Ok(version) => Some(FileEvent::Committed {
                 number,
                 hash: member.hash,
-                size: member.payload.unwrap_or(0) as u64,
+                size: member.size as u64,
                 version,
                 grouped: true,
             }),

@@ -26,6 +26,11 @@ use tokio::sync::mpsc;
 pub const MAX_UNSETTLED: usize = 16 << 10;
 /// Most offers in one message.
 pub const MAX_BATCH: usize = 256;
+/// Most bytes of a file whose content may travel with its offer.
+pub const MAX_INLINE: usize = 16 << 10;
+/// Bytes of content that a transfer sends with its first offers: what is small is there a round trip earlier, and what
+/// the receiver has already is sent for nothing.
+const INLINE_BUDGET: usize = 48 << 10;
 /// A transfer in which nothing at all moves for this long is given up.
 pub const STALL: Duration = Duration::from_secs(120);
 

@@ -5,7 +5,8 @@
 
 use super::files::{Files, Settled};
 use super::target::{Candidate, Decision, Target};
-use super::{Counters, Event, MAX_BATCH, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
+use super::{Counters, Event, MAX_BATCH, MAX_INLINE, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
+use crate::chunk::digest::{Digest, whole_digest};
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::{Incoming, Seat};
@@ -315,7 +316,10 @@ impl Receiver {
                 let counters = &self.reporter.counters;
                 Counters::add(&counters.files_found, 1);
                 Counters::add(&counters.bytes_found, offer.size);
-                batch.candidates.push(candidate_of(offer, kind, path, attributes)?);
+                let content = content_of(offer, kind)?;
+                batch
+                    .candidates
+                    .push(candidate_of(offer, kind, path, attributes, content)?);
             }
         }
         Ok(Ok(()))
@@ -638,6 +642,7 @@ fn candidate_of(
     kind: Kind,
     path: RemotePath,
     attributes: Attributes,
+    content: Option<(Vec<u8>, Digest)>,
 ) -> Result<Candidate, NetError> {
     let hash = match offer.hash.as_slice() {
         [] => None,
@@ -656,5 +661,22 @@ fn candidate_of(
         target: offer.target.clone(),
         hash,
         version: Some(offer.version.clone()).filter(|v| !v.is_empty()),
+        content,
     })
+}
+
+/// The content that came with an offer, verified.
+fn content_of(offer: &proto::Offer, kind: Kind) -> Result<Option<(Vec<u8>, Digest)>, NetError> {
+    if offer.digest.is_empty() {
+        return Ok(None);
+    }
+    let bytes = offer.content.clone();
+    let digest = whole_digest(&bytes);
+    let fits = bytes.len() <= MAX_INLINE && bytes.len() as u64 == offer.size && kind == Kind::File && !offer.stream;
+    if !fits || digest != offer.digest.as_slice() {
+        return Err(NetError::Protocol(
+            "the content of an offer is not what the offer says".into(),
+        ));
+    }
+    Ok(Some((bytes, digest)))
 }

@@ -2,9 +2,9 @@
 
 use super::pump::{Pump, Pumped, Stopped, Wanted, pump_stream};
 use super::walk::{Source, Walk, Walked, What};
-use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
+use super::{Counters, Event, INLINE_BUDGET, MAX_INLINE, MAX_UNSETTLED, Options, Reporter, STALL, shown};
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::digest::{Digest, RootHasher};
+use crate::chunk::digest::{Digest, RootHasher, whole_digest};
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
@@ -49,6 +49,8 @@ pub struct Sender {
     /// The task that reads a stream.
     streaming: Option<Ended>,
     moved: Instant,
+    /// Bytes of content that may still go with offers.
+    inline: usize,
 }
 
 /// Ends a task when the transfer ends, however it ends.
@@ -100,6 +102,7 @@ pub async fn send(
         stopped,
         streaming: None,
         moved: Instant::now(),
+        inline: INLINE_BUDGET,
     };
     sender.run(walked).await
 }
@@ -183,12 +186,18 @@ impl Sender {
                     entry,
                     hash,
                 } => {
-                    let offer = offer_of(number, parent, source, &entry, hash);
+                    let mut offer = offer_of(number, parent, source, &entry, hash);
+                    let content = self.inline(source, &path, &entry).await;
                     if entry.kind != Kind::Dir {
                         Counters::add(&self.reporter.counters.files_found, 1);
                         Counters::add(&self.reporter.counters.bytes_found, entry.size);
                     }
-                    self.offered.insert(number, Offered::new(source, path, Some(entry)));
+                    let mut offered = Offered::new(source, path, Some(entry));
+                    if let Some((bytes, digest)) = content {
+                        offered.hash = Some(digest);
+                        (offer.content, offer.digest) = (bytes, digest.to_vec());
+                    }
+                    self.offered.insert(number, offered);
                     offers.push(offer);
                 }
                 Walked::Stream { number, source } => {
@@ -230,6 +239,25 @@ impl Sender {
             self.seat.send(Body::Offers(proto::Offers { offers })).await?;
         }
         Ok(())
+    }
+
+    /// The content of a small file that goes with its offer: the first few, and only where the offer itself does not make
+    /// it superfluous. What cannot be read now is read when it is wanted, and fails then.
+    async fn inline(&mut self, source: usize, path: &RemotePath, entry: &Entry) -> Option<(Vec<u8>, Digest)> {
+        let size = usize::try_from(entry.size)
+            .ok()
+            .filter(|size| *size <= MAX_INLINE.min(self.inline))?;
+        if entry.kind != Kind::File || self.options.checksum {
+            return None;
+        }
+        let store = self.store_of(source)?;
+        let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
+        let same = read.bytes.len() == size && read.entry.attributes == entry.attributes;
+        self.inline = self.inline.saturating_sub(size.max(1));
+        same.then(|| {
+            let digest = whole_digest(&read.bytes);
+            (read.bytes, digest)
+        })
     }
 
     async fn message(&mut self, message: Body) -> Result<(), NetError> {
@@ -505,6 +533,8 @@ fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         stream: false,
         closes: false,
+        content: Vec::new(),
+        digest: Vec::new(),
         version: match entry.kind {
             Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.clone(),
             _ => String::new(),

@@ -51,6 +51,8 @@ pub struct Candidate {
     pub hash: Option<Digest>,
     /// The version of the source, where it may be gone on with.
     pub version: Option<String>,
+    /// Of a small file whose content came with the offer: that, and its hash.
+    pub content: Option<(Vec<u8>, Digest)>,
 }
 
 /// What is to become of a candidate.

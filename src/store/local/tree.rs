@@ -29,8 +29,9 @@ pub(super) struct Tree {
     links: Links,
     cache: Mutex<HashMap<RemotePath, Arc<Dir>>>,
     unsynced: Mutex<HashSet<RemotePath>>,
-    /// Held while directories are synced: who comes second must not go on before they are.
-    syncing: Mutex<()>,
+    /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
+    /// asked again, so its error is everybody's from then on.
+    syncing: Mutex<Result<(), StoreError>>,
 }
 
 impl Tree {
@@ -50,7 +51,7 @@ impl Tree {
             links,
             cache: Mutex::default(),
             unsynced: Mutex::default(),
-            syncing: Mutex::default(),
+            syncing: Mutex::new(Ok(())),
         }
     }
 
@@ -110,17 +111,19 @@ impl Tree {
 
     /// fsyncs every directory marked so far.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let _one = lock(&self.syncing);
-        let marked: Vec<RemotePath> = lock(&self.unsynced).iter().cloned().collect();
-        for path in marked {
+        let mut state = lock(&self.syncing);
+        state.clone()?;
+        // Taken out before they are synced: a name that is made in one of them meanwhile marks it again.
+        let mut marked: Vec<RemotePath> = lock(&self.unsynced).drain().collect();
+        while let Some(path) = marked.pop() {
             let synced = self.dir(&path).and_then(|dir| sync_dir(&dir, &path));
             if let Err(e) = synced {
                 // a directory that was removed meanwhile has no names to keep
                 if e.kind != ErrorKind::NotFound {
+                    *state = Err(e.clone());
                     return Err(e);
                 }
             }
-            lock(&self.unsynced).remove(&path);
         }
         Ok(())
     }

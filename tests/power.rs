@@ -193,7 +193,18 @@ fn what_was_acknowledged_survives_power_loss() {
     let (server, log, known) = put(&[]);
     let root = server.root.canonicalize().unwrap();
     for (path, at) in &known {
-        assert!(replay(&log, *at).survives(&root, path), "{} is lost", path.display());
+        let lines = || {
+            log.lines()
+                .filter(|l| l.contains("deep") || l.contains("root>)"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert!(
+            replay(&log, *at).survives(&root, path),
+            "{} is lost at {at}:\n{}",
+            path.display(),
+            lines()
+        );
     }
     // and what was put without waiting for the disk does not: the model can tell
     let (server, log, known) = put(&["--no-fsync"]);

@@ -40,6 +40,8 @@ pub struct ConnectArgs {
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Pause before the first further try; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How long a goodbye to a session that is given up may take.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -190,6 +192,8 @@ impl Session {
         if !self.client.has_told() {
             (self.manners.tell)(&format!("{}: {why}; trying again", self.server.address()));
         }
+        // a server that is still there lets go of what this session holds
+        self.client.leave(FAREWELL).await;
         let mut pause = FIRST_PAUSE;
         loop {
             if since.elapsed() >= budget {

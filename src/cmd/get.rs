@@ -155,6 +155,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             crate::net::client::host_name(),
             std::process::id()
         ),
+        release: None,
     };
     let label = label_of(&base);
     Ok((Target::Tree(tree), label, LocalStore::lineage(&base)))

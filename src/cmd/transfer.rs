@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Seconds of the longest time that can be given.
+const LONGEST: u64 = 10 * 366 * 86_400;
 /// How long the server may take to answer a goodbye when the user wants to go.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -67,7 +69,7 @@ pub struct TransferArgs {
     pub no_progress: bool,
 }
 
-/// `90`, `90s`, `5m`, `2h`, `7d`.
+/// `90`, `90s`, `5m`, `2h`, `7d`; at most ten years.
 ///
 /// # Errors
 /// A sentence that says what is allowed.
@@ -82,7 +84,11 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds <= LONGEST)
+        .ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 impl TransferArgs {
@@ -405,6 +411,7 @@ mod tests {
         assert_eq!(parse_time("2h"), Ok(Duration::from_secs(7200)));
         assert!(parse_time("soon").is_err());
         assert!(parse_time("99999999999999999999d").is_err());
+        assert!(parse_time("18446744073709551615s").is_err());
         assert!(parse_time("h").is_err());
     }
 }

@@ -5,9 +5,10 @@ use super::replay::Replay;
 use super::wire::proto::{ControlMessage, control_message::Body};
 use super::wire::{Code, MAX_CONTROL};
 use prost::Message;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 /// After this long without another message a heartbeat is sent.
@@ -16,6 +17,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// Messages that may wait for the writer; whoever has more waits.
 const QUEUE: usize = 256;
+/// Their bytes.
+const QUEUE_BYTES: usize = 4 << 20;
 /// Bytes that are written with one call at the most, as far as whole messages go.
 const BATCH: usize = 256 << 10;
 
@@ -70,16 +73,23 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
 
 /// Where the messages for the other side go in. Cheap to clone.
 #[derive(Clone)]
-pub struct ControlSender(mpsc::Sender<Option<ControlMessage>>);
+pub struct ControlSender {
+    queue: mpsc::Sender<Option<Queued>>,
+    room: Arc<Semaphore>,
+}
+
+/// A message, and its room in the queue.
+type Queued = (ControlMessage, OwnedSemaphorePermit);
 
 /// Where [`write_messages`] takes from; `None` stands for the end.
-pub type ControlQueue = mpsc::Receiver<Option<ControlMessage>>;
+pub type ControlQueue = mpsc::Receiver<Option<Queued>>;
 
 impl ControlSender {
     /// A sender and where [`write_messages`] takes from.
     pub fn channel() -> (ControlSender, ControlQueue) {
-        let (send, receive) = mpsc::channel(QUEUE);
-        (ControlSender(send), receive)
+        let (queue, receive) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        (ControlSender { queue, room }, receive)
     }
 
     /// Queues a message; waits where too many are queued.
@@ -88,14 +98,19 @@ impl ControlSender {
     /// [`NetError::Lost`] once the connection is gone.
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
         let message = ControlMessage { body: Some(body) };
-        let sent = self.0.send(Some(message)).await;
-        sent.map_err(|_| NetError::lost("the control connection is closed"))
+        let lost = || NetError::lost("the control connection is closed");
+        let bytes = u32::try_from(message.encoded_len().min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let room = tokio::select! {
+            room = self.room.clone().acquire_many_owned(bytes) => room.map_err(|_| lost())?,
+            () = self.queue.closed() => return Err(lost()),
+        };
+        self.queue.send(Some((message, room))).await.map_err(|_| lost())
     }
 
     /// What is queued goes out, then the connection is closed. A queue that is full belongs to a peer that takes
     /// nothing: it gets no proper end.
     pub fn close(&self) {
-        let _ = self.0.try_send(None);
+        let _ = self.queue.try_send(None);
     }
 }
 
@@ -112,21 +127,22 @@ pub async fn write_messages(
 ) -> Result<(), NetError> {
     let mut out = first;
     let mut full_since: Option<Instant> = None;
+    let mut written_at = Instant::now();
     loop {
         let (mut closing, mut idle) = (false, false);
         if out.is_empty() {
             tokio::select! {
                 next = queue.recv(), if !replay.is_full() => match next.flatten() {
-                    Some(message) => replay.send(&message, &mut out)?,
+                    Some((message, _)) => replay.send(&message, &mut out)?,
                     None => closing = true,
                 },
                 () = replay.changed() => {}
-                () = tokio::time::sleep(HEARTBEAT) => idle = true,
+                () = tokio::time::sleep_until(written_at + HEARTBEAT) => idle = true,
             }
         }
         while !closing && out.len() < BATCH && !replay.is_full() {
             match queue.try_recv() {
-                Ok(Some(message)) => replay.send(&message, &mut out)?,
+                Ok(Some((message, _))) => replay.send(&message, &mut out)?,
                 Ok(None) => closing = true,
                 Err(_) => break,
             }
@@ -138,6 +154,10 @@ pub async fn write_messages(
             return Err(NetError::lost("the other side confirmed nothing for 20 s"));
         }
         replay.confirm(idle, &mut out)?;
+        if out.is_empty() && !closing {
+            continue;
+        }
+        written_at = Instant::now();
         let written = timeout(SILENCE, async {
             writer.write_all(&out).await?;
             writer.flush().await

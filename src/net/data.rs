@@ -13,6 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{ClientConfig, ServerConfig};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -221,6 +222,7 @@ impl DataConnection {
             early: self.early,
             assembler: Assembler::new(pool),
             closed: false,
+            received: Arc::default(),
         };
         let writer = FrameWriter {
             tcp: self.tcp,
@@ -349,6 +351,7 @@ pub struct FrameReader {
     early: Vec<u8>,
     assembler: Assembler,
     closed: bool,
+    received: Arc<AtomicU64>,
 }
 
 impl FrameReader {
@@ -374,6 +377,11 @@ impl FrameReader {
             }
             self.receive().await?;
         }
+    }
+
+    /// Counts the bytes that came, for whoever wants to know whether any do.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
     }
 
     /// From now on payloads come out of this pool: that of the session.
@@ -407,6 +415,7 @@ impl FrameReader {
                 Ok(0) => return Err(NetError::lost("cut by the other side")),
                 Ok(n) => {
                     self.filled = self.filled.saturating_add(n);
+                    self.received.fetch_add(n as u64, Ordering::Relaxed);
                     break;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

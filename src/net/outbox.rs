@@ -207,6 +207,13 @@ impl Outbox {
         }
     }
 
+    /// Whoever was woken for a frame does not take it.
+    pub fn nudge(&self) {
+        if self.is_queued() {
+            self.filled.notify_one();
+        }
+    }
+
     /// The receiver has written this frame.
     pub fn acknowledge(&self, transfer: u32, number: u64, offset: u64) {
         let key = Key {

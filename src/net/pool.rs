@@ -105,12 +105,13 @@ impl Pool {
         pool.pulses().insert(id, pulse.clone());
         tokio::spawn(async move {
             let mut closing = pool.closing.subscribe();
+            let received = reader.received();
             let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone(), pulse.clone()));
             let mut writing = tokio::spawn(write_frames(writer, pool.clone(), id, pulse.clone()));
             let ended = tokio::select! {
                 read = &mut reading => flatten(read),
                 written = &mut writing => flatten(written),
-                () = silence(&pulse) => Err(NetError::lost("a data connection is silent")),
+                () = silence(&pulse, &received) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
                     let _ = (&mut writing).await;
@@ -140,9 +141,15 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 }
 
 /// Waits until the peer does not answer any more.
-async fn silence(pulse: &Pulse) {
+async fn silence(pulse: &Pulse, received: &AtomicU64) {
+    let mut before = 0;
     while !pulse.is_silent() {
         tokio::time::sleep(LOOK).await;
+        let now = received.load(Ordering::Relaxed);
+        if now != before {
+            pulse.heard();
+        }
+        before = now;
     }
 }
 
@@ -205,6 +212,13 @@ async fn write_frames(
         if let Some(number) = pulse.take_due(outbox.is_waiting_at_all()) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
         }
+        if pool.is_slow(id, &pulse) {
+            // what this one would take would hold all back: the others are to have it
+            writer.flush().await?;
+            outbox.nudge();
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
         let mut gathered = 0_usize;
         while gathered < GATHER {
             let Some((header, payload)) = outbox.try_pop(id).or_else(|| pool.repeat(id, &pulse)) else {
@@ -225,6 +239,14 @@ fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
 }
 
 impl Pool {
+    /// Whether this connection is several times slower than the fastest of the others.
+    fn is_slow(&self, id: ConnectionId, pulse: &Pulse) -> bool {
+        let pulses = self.pulses();
+        let others = pulses.iter().filter(|(other, _)| **other != id);
+        let best = others.map(|(_, other)| other.round_trip()).min();
+        best.is_some_and(|best| pulse.round_trip() > best.max(QUICK).saturating_mul(SLOWER))
+    }
+
     /// With nothing else to send: what a connection holds that is several times slower than this one.
     fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Buffer>)> {
         let limit = pulse.round_trip().max(QUICK).saturating_mul(SLOWER);

@@ -28,6 +28,8 @@ struct State {
     /// When the last ping was sent, and whether it has been answered.
     sent: Instant,
     answered: bool,
+    /// When anything last came.
+    heard: Instant,
     /// Smoothed round trip, and its variation.
     srtt: Option<(Duration, Duration)>,
     /// The peer's last ping, which is to be answered.
@@ -41,6 +43,7 @@ impl Default for Pulse {
                 last: 0,
                 sent: Instant::now(),
                 answered: true,
+                heard: Instant::now(),
                 srtt: None,
                 owed: None,
             }),
@@ -109,10 +112,15 @@ impl Pulse {
         });
     }
 
-    /// True when a ping has not been answered for longer than the time-out.
+    /// Something has come: on a slow link an answer may wait behind a long frame, of which bytes arrive all the time.
+    pub fn heard(&self) {
+        self.state().heard = Instant::now();
+    }
+
+    /// True when a ping has not been answered, and nothing else has come, for longer than the time-out.
     pub fn is_silent(&self) -> bool {
         let state = self.state();
-        !state.answered && state.sent.elapsed() > timeout(&state)
+        !state.answered && state.sent.max(state.heard).elapsed() > timeout(&state)
     }
 
     /// How long what is sent now takes to get there and be answered, as far as is known.
@@ -160,6 +168,7 @@ mod tests {
             last: 0,
             sent: Instant::now(),
             answered: true,
+            heard: Instant::now(),
             srtt: None,
             owed: None,
         };

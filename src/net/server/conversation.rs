@@ -105,7 +105,11 @@ impl Conversation {
                     return Err(NetError::lost("the client did not come back"));
                 };
                 let mut missed = Vec::new();
-                self.replay.again(received, &mut missed)?;
+                if let Err(e) = self.replay.again(received, &mut missed) {
+                    // the end of this connection, and not of the session
+                    tracing::debug!(who = %self.session.who, error = %e, "a re-attachment makes no sense");
+                    continue;
+                }
                 let mut reply = answer(0, Code::CHANGED, "the session goes on");
                 let received = self.replay.count();
                 reply.body = Some(reply::Body::Reattach(proto::ReattachReply { received }));

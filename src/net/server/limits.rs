@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 /// Connections that may be between their acceptance and their login, or their proof.
 const PENDING: usize = 512;
-/// Addresses and accounts whose failures are remembered, each; when there are more the oldest are forgotten.
+/// Addresses and accounts whose failures are remembered, each; when there are more, those with the fewest failures are
+/// forgotten.
 const REMEMBERED: usize = 4096;
 /// As many failures cost nothing, since people mistype; a little less than three, because they are being forgotten all
 /// the time.
@@ -142,16 +143,17 @@ impl Record {
         FIRST_DELAY.mul_f64(over.min(16.0).exp2()).min(most)
     }
 
-    /// Takes the next turn; says how long that is away.
-    fn turn(&mut self, now: Instant, most: Duration) -> Duration {
+    /// Takes the next turn; says how long that is away, or none where that is too long.
+    fn turn(&mut self, now: Instant, most: Duration) -> Option<Duration> {
         self.forget(now);
         let start = self.next.max(now);
         let delay = self.delay(most);
         let wait = start.saturating_duration_since(now).saturating_add(delay.min(most));
-        if wait <= LONGEST_WAIT {
-            self.next = start + delay;
+        if wait > LONGEST_WAIT {
+            return None;
         }
-        wait
+        self.next = start + delay;
+        Some(wait)
     }
 }
 
@@ -174,9 +176,13 @@ fn with<K: std::hash::Hash + Eq + Copy, T>(
     let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
     if records.len() >= REMEMBERED
         && !records.contains_key(&key)
-        && let Some(oldest) = records.iter().min_by_key(|(_, r)| r.at).map(|(k, _)| *k)
+        && let Some(least) = records
+            .iter()
+            .min_by(|(_, a), (_, b)| a.failures.total_cmp(&b.failures).then(a.at.cmp(&b.at)))
+            .map(|(key, _)| *key)
     {
-        records.remove(&oldest);
+        // whoever makes up names must not make what is known of a real one forgotten
+        records.remove(&least);
     }
     work(records.entry(key).or_insert_with(|| Record::new(Instant::now())))
 }
@@ -186,12 +192,13 @@ impl Penalties {
     /// takes a turn, so that many connections at once wait for one another.
     pub(super) fn turn(&self, peer: SocketAddr, user: &str) -> Option<Duration> {
         let now = Instant::now();
-        let here = with(&self.addresses, place(peer.ip()), |r| r.turn(now, ADDRESS_DELAY));
-        let there = with(&self.accounts, account(user), |r| r.turn(now, ACCOUNT_DELAY));
-        Some(here.max(there)).filter(|wait| *wait <= LONGEST_WAIT)
+        // an address that is refused takes no turn of the account: it would keep others out
+        let here = with(&self.addresses, place(peer.ip()), |r| r.turn(now, ADDRESS_DELAY))?;
+        let there = with(&self.accounts, account(user), |r| r.turn(now, ACCOUNT_DELAY))?;
+        Some(here.max(there))
     }
 
-    /// A login was refused: a wrong password, an unknown user, a key that is not listed. The same for all three.
+    /// A password was refused: wrong, or of an unknown user. The same for both.
     pub(super) fn failed(&self, peer: SocketAddr, user: &str) {
         let now = Instant::now();
         let more = |r: &mut Record| {

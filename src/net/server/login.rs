@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
@@ -235,12 +235,14 @@ async fn accept(
         None => user.as_ref().is_some_and(|u| key.is_some_and(|k| u.keys.contains(k))),
         Some(given) => {
             let hash = user.as_ref().and_then(|u| u.password.clone());
-            let _permit = server.hashes.acquire().await.map_err(NetError::lost)?;
-            verify(given, hash).await
+            let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
+            verify(given, hash, permit).await
         }
     };
     let Some(user) = user.filter(|_| right) else {
-        server.penalties.failed(peer, &login.user);
+        if login.password.is_some() {
+            server.penalties.failed(peer, &login.user);
+        }
         return refuse("unknown user, wrong password or key not listed", REFUSED);
     };
     if *server.stopping.borrow() || !server.has_room() {
@@ -296,9 +298,11 @@ async fn accept(
 
 /// Checks a password on a thread of its own. The memory that a hash takes stays with the thread that took it: on the
 /// threads for blocking work, each of them would come to hold as much.
-async fn verify(given: String, hash: Option<String>) -> bool {
+/// The permit is the thread's, since nobody may be waiting for it any more.
+async fn verify(given: String, hash: Option<String>, permit: OwnedSemaphorePermit) -> bool {
     let (done, right) = tokio::sync::oneshot::channel();
     let work = move || {
+        let _permit = permit;
         let _ = done.send(password::verify(&given, hash.as_deref()));
     };
     match std::thread::Builder::new().name("password".into()).spawn(work) {

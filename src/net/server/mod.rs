@@ -44,7 +44,7 @@ const SMALLEST_WINDOW: u64 = 1 << 20;
 /// Time between two sweeps for what abandoned transfers left.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// How long a new transfer waits for those of a dead client to let go.
-const LETTING_GO: Duration = Duration::from_secs(8);
+const LETTING_GO: Duration = Duration::from_secs(12);
 /// Pause after the system could not accept a connection, out of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,7 +89,7 @@ struct Server {
     sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
     /// A session has been added or has ended.
     changed: Notify,
-    hashes: Semaphore,
+    hashes: Arc<Semaphore>,
     waiting: Waiting,
     penalties: Penalties,
     memory: Mutex<u64>,
@@ -112,7 +112,7 @@ pub async fn run(
         config,
         sessions: Mutex::default(),
         changed: Notify::new(),
-        hashes: Semaphore::new(HASHES),
+        hashes: Arc::new(Semaphore::new(HASHES)),
         waiting: Waiting::default(),
         penalties: Penalties::default(),
         stopping: tokio::sync::watch::Sender::new(false),
@@ -132,7 +132,7 @@ pub async fn run(
         session.link.shut_down(NetError::lost("the server is stopping"));
     }
     // the goodbyes are on their way; a peer that does not take them is not waited for
-    let _ = timeout(Duration::from_secs(1), server.empty()).await;
+    let _ = timeout(LETTING_GO, server.empty()).await;
     Ok(())
 }
 
@@ -221,6 +221,8 @@ impl Server {
         self.sessions().insert(id, session.clone());
         self.changed.notify_waiters();
         let ended = conversation::converse(self, accepted).await;
+        // what has arrived is being made durable, and its locks are held until it is
+        let _ = timeout(LETTING_GO, session.still()).await;
         self.sessions().remove(&id);
         self.release_window(window);
         self.changed.notify_waiters();
@@ -231,21 +233,18 @@ impl Server {
         ended
     }
 
-    /// Ends the sessions of `who` whose clients are gone, and waits a little until they have let go of their locks: whoever
-    /// starts a transfer anew does not wait for what died.
-    async fn end_detached(&self, who: &str) {
-        let dead = |s: &Arc<Session>| s.who == who && !s.link.is_attached() && s.is_transferring();
-        let dead: Vec<_> = self.all_sessions().into_iter().filter(dead).collect();
-        for session in &dead {
-            tracing::info!(%who, "a session whose client is gone is ended for a new one");
-            session.link.shut_down(NetError::lost("another session took its place"));
-        }
-        let gone = async {
-            while dead.iter().any(|s| s.is_transferring()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+    /// A transfer of `session` finds a target locked by its own user and machine: other sessions of theirs whose clients are
+    /// gone are ended, and waited for until they have let go. Whoever starts a transfer anew does not wait for what died.
+    async fn end_detached(&self, session: &Arc<Session>) {
+        let dead = |s: &Arc<Session>| {
+            let gone = s.link.is_down() || !s.link.is_attached();
+            !Arc::ptr_eq(s, session) && s.who == session.who && gone && s.is_transferring()
         };
-        let _ = timeout(LETTING_GO, gone).await;
+        for dead in self.all_sessions().into_iter().filter(dead) {
+            tracing::info!(who = %dead.who, "a session whose client is gone is ended for a new one");
+            dead.link.shut_down(NetError::lost("another session took its place"));
+            let _ = timeout(LETTING_GO, dead.still()).await;
+        }
     }
 
     /// Finds the session that a data connection proves to belong to.

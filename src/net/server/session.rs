@@ -4,14 +4,16 @@ use super::login::Again;
 use crate::auth::users::User;
 use crate::net::error::NetError;
 use crate::net::link::Link;
-use crate::net::wire::frame::{Attach, ROLE_DATA};
+use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
 use crate::net::wire::proto;
 use crate::store::RemotePath;
 use crate::store::local::LocalStore;
+use prost::Message;
 use ring::hmac;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Numbers of proofs that are remembered. An honest client's come nearly in order: what is older has been used or is
@@ -24,6 +26,8 @@ const REPLIES: usize = 128;
 #[derive(Default)]
 struct Proofs {
     used: BTreeSet<u32>,
+    /// The last one of a control connection: an older one that arrives late must not displace a newer connection.
+    control: u32,
     /// All up to this one count as used.
     floor: u32,
 }
@@ -39,6 +43,9 @@ impl Proofs {
         new
     }
 }
+
+/// Longest reply that is remembered, in bytes.
+const REMEMBERED: usize = 1024;
 
 /// A logged-in session.
 pub(super) struct Session {
@@ -104,7 +111,11 @@ impl Session {
             return Err(NetError::Protocol("the proof of a connection is wrong".into()));
         }
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        if proofs.is_new(attach.n) {
+        let late = role == ROLE_CONTROL && attach.n <= proofs.control;
+        if !late && proofs.is_new(attach.n) {
+            if role == ROLE_CONTROL {
+                proofs.control = attach.n;
+            }
             Ok(())
         } else {
             Err(NetError::Protocol(
@@ -122,6 +133,13 @@ impl Session {
     pub(super) fn transferring(self: &Arc<Session>) -> Transferring {
         self.transfers.fetch_add(1, Ordering::Relaxed);
         Transferring(self.clone())
+    }
+
+    /// Waits until no transfer is under way.
+    pub(super) async fn still(&self) {
+        while self.is_transferring() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(super) fn is_transferring(&self) -> bool {
@@ -170,6 +188,10 @@ impl ReplyCache {
 
     /// Remembers an answer.
     pub(super) fn remember(&mut self, reply: proto::Reply) {
+        // a long one is a listing's, which changes nothing; and all together are to be small
+        if reply.encoded_len() > REMEMBERED {
+            return;
+        }
         if self.replies.len() >= REPLIES {
             self.replies.pop_front();
         }

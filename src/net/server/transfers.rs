@@ -49,10 +49,9 @@ fn check(server: &Server, count: usize) -> Result<(), NetError> {
 }
 
 /// Starts to receive.
-pub(super) async fn put(server: &Server, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
+pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
     let seat = seat.ok_or_else(|| bad("no transfer"))?;
     check(server, put.names.len())?;
-    server.end_detached(&session.who).await;
     let options = Options::from_wire(put.options.clone().unwrap_or_default());
     let (tree, base) = place(session, &put).await?;
     let base = server
@@ -61,7 +60,18 @@ pub(super) async fn put(server: &Server, session: &Arc<Session>, put: proto::Put
         .join(session.user.root.as_path())
         .join(base.as_path());
     refuse_nested(&tree, base, &put.identities).await?;
-    let target = Target::Tree(tree);
+    let release = (Arc::downgrade(server), session.clone());
+    let target = Target::Tree(Tree {
+        release: Some(Arc::new(move || {
+            let (server, session) = release.clone();
+            Box::pin(async move {
+                if let Some(server) = server.upgrade() {
+                    server.end_detached(&session).await;
+                }
+            })
+        })),
+        ..tree
+    });
     let (session, label) = (session.clone(), put.destination);
     tokio::spawn(async move {
         let _counted = session.transferring();
@@ -116,7 +126,15 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         });
         let tops = tops.collect::<Result<Vec<_>, _>>()?;
         let store = store.subtree(&dir).await?;
-        return Ok((Tree { store, tops, who }, dir));
+        return Ok((
+            Tree {
+                store,
+                tops,
+                who,
+                release: None,
+            },
+            dir,
+        ));
     }
     let missing = |path: &RemotePath| NetError::Refused {
         code: Code::NOT_FOUND,
@@ -135,6 +153,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         store: store.subtree(&parent).await?,
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
         who,
+        release: None,
     };
     Ok((tree, parent))
 }

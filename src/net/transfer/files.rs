@@ -35,6 +35,8 @@ const KEEP_BYTES: u64 = 64 << 20;
 const KEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which it is made durable however little has come.
 const KEEP_TIME: Duration = Duration::from_secs(5);
+/// The same for a stream, whose reader may be slow.
+const SUSPEND_STREAM: Duration = Duration::from_secs(3600);
 /// How long the end of a transfer waits for what is being written, and again for it to be made durable.
 const SUSPEND: Duration = Duration::from_secs(5);
 
@@ -220,6 +222,15 @@ impl Files {
         self.groups.is_busy() || (self.files.len() < STAGED && self.files.values().any(busy))
     }
 
+    /// True when anything is under way that the sender has to wait for: the same, however many files there are.
+    pub(super) fn is_working(&self) -> bool {
+        let busy = |file: &File| match file {
+            File::Large(large) => large.keeping || matches!(large.state, State::Busy | State::Stale),
+            File::Small(_) => false,
+        };
+        self.groups.is_busy() || self.files.values().any(busy)
+    }
+
     /// True when content is missing that only the sender can give. Streams take as long as they take.
     pub(super) fn waits_for_sender(&self) -> bool {
         !self.groups.is_busy()
@@ -344,7 +355,7 @@ impl Files {
             Some(File::Large(large)) => {
                 let anew = Large::new(Some(size), attributes, attempt, version, None);
                 let old = std::mem::replace(&mut **large, anew);
-                large.permit = old.permit;
+                (large.permit, large.keeping) = (old.permit, old.keeping);
                 drop_waiting(old.reassembly, seat);
                 match old.state {
                     State::Idle(staging) => self.empty(number, staging),
@@ -380,6 +391,7 @@ impl Files {
             return Vec::new();
         };
         let jobs = self.jobs.clone();
+        let keeping = large.keeping;
         if let Some(part) = large.reassembly.take_part(rules.least, rules.most) {
             tokio::spawn(async move {
                 let sizes = part
@@ -394,6 +406,11 @@ impl Files {
             return Vec::new();
         }
         match large.reassembly.complete() {
+            // An fsync tells of an error once: it must not be the keeper's that hears of it, and the commit's that succeeds.
+            Ok(Some(_)) if keeping => {
+                large.state = State::Idle(staging);
+                Vec::new()
+            }
             Ok(Some((_, hash))) if large.hash.is_some_and(|offered| offered != hash) => {
                 large.state = State::Idle(staging);
                 self.mismatch(number, Mismatch::Hash, seat)
@@ -448,7 +465,7 @@ impl Files {
                     large.keeping = false;
                 }
                 match result {
-                    Ok(()) => Vec::new(),
+                    Ok(()) => self.advance(number, seat),
                     // an fsync that failed once is not asked again
                     Err(e) => self.fail_store(number, &e, seat),
                 }
@@ -553,8 +570,9 @@ impl Files {
                 File::Small(_) => false,
             })
         };
+        let mut groups = self.groups.running();
         let written = async {
-            while unfinished(&self.files) {
+            while unfinished(&self.files) || groups > 0 {
                 match settled.recv().await {
                     Some(Settled::Written(number, staging, _, Ok(()))) => {
                         if let Some(File::Large(large)) = self.files.get_mut(&number) {
@@ -570,12 +588,18 @@ impl Files {
                     Some(
                         Settled::Committed(number, ..) | Settled::Written(number, ..) | Settled::Kept(number, _),
                     ) => drop(self.files.remove(&number)),
+                    Some(Settled::Group(..)) => groups = groups.saturating_sub(1),
                     Some(_) => {}
                     None => return,
                 }
             }
         };
-        let _ = tokio::time::timeout(SUSPEND, written).await;
+        // what has begun to go out on a stream goes on, as slowly as it is read, and then counts
+        let most = match self.target {
+            Target::Tree(_) => SUSPEND,
+            Target::Stream(_) => SUSPEND_STREAM,
+        };
+        let _ = tokio::time::timeout(most, written).await;
         let mut keeping = JoinSet::new();
         for (_, file) in self.files {
             let File::Large(large) = file else { continue };

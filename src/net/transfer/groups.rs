@@ -83,6 +83,11 @@ impl Groups {
         !self.gathered.is_empty() && self.running < GROUPS
     }
 
+    /// Groups that are being put.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
     /// True when a group is being put.
     pub(super) fn is_busy(&self) -> bool {
         self.running > 0

@@ -58,6 +58,8 @@ struct Receiver {
     unsettled: HashMap<u64, Unsettled>,
     ended: bool,
     to_decide: mpsc::UnboundedSender<Batch>,
+    /// Batches that are being decided, which with hashes may take long.
+    deciding: usize,
     to_complete: Vec<u64>,
     completing: bool,
     outgoing: Outgoing,
@@ -111,6 +113,7 @@ pub async fn receive(
         unsettled: HashMap::new(),
         ended: false,
         to_decide,
+        deciding: 0,
         to_complete: Vec::new(),
         completing: false,
         outgoing: Outgoing::default(),
@@ -195,7 +198,7 @@ impl Receiver {
                     if !link.is_attached() {
                         moved = Instant::now();
                     }
-                    if files.is_busy() && moved.elapsed() > STALL / 4 {
+                    if (files.is_working() || self.deciding > 0) && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
                         self.seat.send(Body::Acks(proto::Acks::default())).await?;
                     }
@@ -255,6 +258,7 @@ impl Receiver {
             }
         }
         if !batch.dirs.is_empty() || !batch.candidates.is_empty() {
+            self.deciding = self.deciding.saturating_add(1);
             let _ = self.to_decide.send(batch);
         }
         Ok(())
@@ -359,6 +363,7 @@ impl Receiver {
     async fn done(&mut self, job: Done, files: &mut Files) -> Result<(), NetError> {
         match job {
             Done::Decided(made, decided) => {
+                self.deciding = self.deciding.saturating_sub(1);
                 for (number, made) in made {
                     if let Err(error) = made {
                         if let Some(dir) = self.dirs.get_mut(&number) {

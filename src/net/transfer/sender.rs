@@ -304,6 +304,7 @@ impl Sender {
                     size: entry.size,
                     attributes: entry.attributes,
                     offset: want.offset,
+                    version: entry.version.clone(),
                     root: from,
                 };
                 let _ = self.wanted.send(wanted);

@@ -7,10 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a stream goes, and how much of which source has gone there. Cheap to clone; all clones are the same stream.
 #[derive(Clone)]
-pub struct Stream(Arc<Mutex<State>>);
+pub struct Stream {
+    /// Held while something is written, which takes as long as its reader takes.
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
+    /// Never held for long.
+    state: Arc<Mutex<State>>,
+}
 
+#[derive(Default)]
 struct State {
-    out: Box<dyn Write + Send>,
     /// The version of the source that the first bytes were of.
     source: Option<String>,
     written: u64,
@@ -18,24 +23,24 @@ struct State {
     kept: Checkpoint,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Stream {
     /// A stream of which nothing has been written.
     pub fn new(out: Box<dyn Write + Send>) -> Stream {
-        Stream(Arc::new(Mutex::new(State {
-            out,
-            source: None,
-            written: 0,
-            kept: Checkpoint::default(),
-        })))
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Stream {
+            out: Arc::new(Mutex::new(out)),
+            state: Arc::default(),
+        }
     }
 
     /// Starts to write, or goes on where an earlier transfer of the same source was cut off.
-    pub(super) fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
-        let mut state = self.state();
+    pub(super) async fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
+        // what an earlier transfer was still writing is out then
+        self.with(|_| Ok(())).await?;
+        let mut state = lock(&self.state);
         let left = match state.written {
             0 => Left::Nothing,
             written if written == state.kept.offset && source.is_some() && source == state.source => {
@@ -52,10 +57,10 @@ impl Stream {
 
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut State) -> std::io::Result<T> + Send + 'static,
+        work: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let stream = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mut stream.state()));
+        let out = self.out.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut **lock(&out)));
         let result = done.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
         result.map_err(|e| StoreError::io("write to standard output", &RemotePath::root(), &e))
     }
@@ -64,7 +69,7 @@ impl Stream {
 #[async_trait]
 impl Keeper for Stream {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
-        self.state().kept = point;
+        lock(&self.state).kept = point;
         Ok(())
     }
 }
@@ -77,12 +82,15 @@ struct StreamStaging {
 #[async_trait]
 impl Staging for StreamStaging {
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        let write = move |state: &mut State| {
+        let state = self.stream.state.clone();
+        let write = move |out: &mut (dyn Write + Send)| {
+            let mut at = offset;
             for part in &parts {
                 let bytes = (**part).as_ref();
                 // counted before: what a failing write has put out is not known
-                state.written = state.written.max(offset).saturating_add(bytes.len() as u64);
-                state.out.write_all(bytes)?;
+                at = at.saturating_add(bytes.len() as u64);
+                lock(&state).written = at;
+                out.write_all(bytes)?;
             }
             Ok(())
         };
@@ -98,7 +106,7 @@ impl Staging for StreamStaging {
     }
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
-        let mut state = self.stream.state();
+        let mut state = lock(&self.stream.state);
         if state.written > 0 {
             return Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()));
         }
@@ -107,7 +115,7 @@ impl Staging for StreamStaging {
     }
 
     async fn commit(self: Box<Self>, _size: u64, _attributes: Attributes) -> Result<String, StoreError> {
-        self.stream.with(|state| state.out.flush()).await?;
+        self.stream.with(|out| out.flush()).await?;
         Ok(String::new())
     }
 

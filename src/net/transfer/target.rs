@@ -8,6 +8,7 @@ use crate::chunk::hash::hash_file;
 use crate::store::{
     Attributes, Entry, ErrorKind, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store, StoreError,
 };
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,24 @@ pub struct Tree {
     pub tops: Vec<RemotePath>,
     /// Who writes, for others who want to.
     pub who: String,
+    /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
+    pub release: Option<Release>,
+}
+
+/// Ends what holds locks for somebody who is gone, and waits until it does not.
+pub type Release = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+impl Tree {
+    /// True when a lock that `error` tells of may be had now.
+    async fn released(&self, error: &StoreError) -> bool {
+        match (&error.kind, &self.release) {
+            (ErrorKind::Locked(holder), Some(release)) if holder.who == self.who => {
+                release().await;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// An offered file or symlink, with its place.
@@ -129,7 +148,7 @@ impl Target {
     ) -> Result<Box<dyn Staging>, StoreError> {
         let tree = match self {
             Target::Tree(tree) => tree,
-            Target::Stream(stream) => return stream.stage(source),
+            Target::Stream(stream) => return stream.stage(source).await,
         };
         let request = StageRequest {
             who: tree.who.clone(),
@@ -138,8 +157,10 @@ impl Target {
             source,
         };
         let mut pause = Duration::from_millis(20);
+        let mut asked = false;
         loop {
             match tree.store.stage(path, &request).await {
+                Err(e) if !asked && is_locked(&e) && tree.released(&e).await => asked = true,
                 Err(e) if is_locked(&e) && deadline.is_some_and(|d| Instant::now() < d) => {
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(Duration::from_secs(1));
@@ -152,7 +173,19 @@ impl Target {
     /// Puts a group of small entries.
     pub async fn put_whole(&self, entries: Vec<NewEntry>, durable: bool) -> Vec<Result<String, StoreError>> {
         match self {
-            Target::Tree(tree) => tree.store.put_whole(entries, &tree.who, durable).await,
+            Target::Tree(tree) => {
+                let mut results = tree.store.put_whole(entries.clone(), &tree.who, durable).await;
+                for (entry, result) in entries.into_iter().zip(&mut results) {
+                    if let Err(e) = result
+                        && is_locked(e)
+                        && tree.released(e).await
+                        && let Some(again) = tree.store.put_whole(vec![entry], &tree.who, durable).await.pop()
+                    {
+                        *result = again;
+                    }
+                }
+                results
+            }
             // a stream's file is staged, whatever its size; a symlink has no bytes
             Target::Stream(_) => entries
                 .iter()

@@ -136,7 +136,9 @@ pub(super) struct LocalStaging {
 impl Drop for LocalStaging {
     /// What is durable stays for the next writer to take over; anything else is no use to anybody.
     fn drop(&mut self) {
-        if self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
+        // whoever else has the lock is a keeper at work
+        let keeping = Arc::strong_count(&self.lock) > 1;
+        if !keeping && self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
             self.remove();
         }
     }
@@ -211,8 +213,9 @@ impl LocalStaging {
         if !self.lock.still_held(&self.dir) {
             return Err(lost_lock(path));
         }
-        rename(&self.dir, &self.lock.names.file, &self.name, path)?;
+        // before the rename: after it the name is free, and the record could be another writer's
         let _ = remove_file(&self.dir, &self.lock.names.record);
+        rename(&self.dir, &self.lock.names.file, &self.name, path)?;
         if self.request.durable {
             sync_dir(&self.dir, path)?;
             self.tree.sync()?;

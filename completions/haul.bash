@@ -477,7 +477,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__user__subcmd__add)
-            opts="-h --state --key --root --read-only --write-only --help"
+            opts="-h --state --key --invited --root --read-only --write-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -141,6 +141,7 @@ complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subc
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l state -d 'The server\'s state directory, as in haul serve' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l key -d 'Log in by this public key (the key.pub of a client) instead of a password' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l root -d 'The user\'s own root, beneath the server\'s' -r
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l invited -d 'Neither password nor key: haul invite lists a key'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l read-only -d 'May read and list, and change nothing'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l write-only -d 'May put files and make directories, and nothing else: a drop-box'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'

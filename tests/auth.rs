@@ -155,6 +155,45 @@ fn read_only_write_only_and_a_root_of_ones_own() {
         run("dropper", command).failed(8, &["may only put"]);
     }
     assert_eq!(std::fs::read(server.root.join("inbox/here/f")).unwrap(), b"new");
+    // who may not look is not told that the very same file is there already, nor who is writing one
+    let again = run("dropper", &["put", "--json", "f", "URL/"]);
+    assert!(!again.out.contains("\"event\":\"unchanged\""), "{again:?}");
+    let everything = server.client();
+    let mut command = everything.command(["put", "-", "srv:inbox/here/f"]);
+    let mut writer = command
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::support::until("it is being written", || {
+        server.root.join("inbox/here/.f.haul").exists()
+    });
+    let locked = run("dropper", &["put", "f", "URL/"]);
+    locked.failed(7, &["another writer"]);
+    assert!(!locked.err.contains("kim"), "{locked:?}");
+    let _ = (writer.kill(), writer.wait());
+}
+
+#[test]
+fn an_invite_for_a_new_user_says_what_they_may_do_and_a_restricted_one_stays_restricted() {
+    let server = Server::start();
+    let invite = |name: &str| {
+        let mut command = haul();
+        command.args(["invite", name, "--state"]).arg(&server.state);
+        run_with(command, b"")
+    };
+    let new = invite("kim");
+    assert!(
+        String::from_utf8_lossy(&new.stderr).contains("new user, with full access"),
+        "{new:?}"
+    );
+    server.user(&["add", "guest", "--invited", "--read-only"], "");
+    let guest = invite("guest");
+    assert!(guest.stderr.is_empty(), "{guest:?}");
+    let client = Client::new();
+    let login = client.run_with(["login", "--name", "srv", &server.address.to_string()], &guest.stdout);
+    assert_eq!(login.code, 0, "{login:?}");
+    client.run(["mkdir", "srv:d"]).failed(8, &["may only read"]);
 }
 
 #[test]

@@ -197,7 +197,7 @@ impl Session {
         let mut pause = FIRST_PAUSE;
         loop {
             if since.elapsed() >= budget {
-                return Err(why.into());
+                return Err(gave_up(why, self.manners.patience));
             }
             let login = self.server.login(&self.args, self.password.clone(), &self.manners);
             match login.await {
@@ -354,6 +354,11 @@ fn ask_password(server: &Server) -> Result<String, Failure> {
     let prompt = format!("{}@{}'s password: ", printable(&server.user), server.host);
     rpassword::prompt_password(prompt)
         .map_err(|e| Failure::new(exit::LOGIN, format!("cannot read the password: {e}")))
+}
+
+/// The end of trying again.
+pub fn gave_up(why: NetError, patience: Duration) -> Failure {
+    Failure::from(why).and(&format!("; gave up after {} s without progress", patience.as_secs()))
 }
 
 /// What the command line says, or the environment.

@@ -156,6 +156,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             std::process::id()
         ),
         release: None,
+        blind: false,
     };
     let label = label_of(&base);
     Ok((Target::Tree(tree), label, LocalStore::lineage(&base)))

@@ -4,7 +4,7 @@ use super::failure::{Failure, exit};
 use super::output;
 use super::settings::state_dir;
 use super::transfer::parse_time;
-use crate::auth::{Identity, invite, users};
+use crate::auth::{Identity, file, invite, users};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use std::time::Duration;
 #[command(after_help = "\
 Examples:
   haul invite kim
-  haul invite kim --ttl 10m --state /var/lib/haul")]
+  haul invite kim --ttl 10m --state /var/lib/haul
+  haul user add guest --invited --read-only && haul invite guest")]
 pub struct Args {
     /// The user
     name: String,
@@ -34,7 +35,15 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let state = state_dir(args.state.clone())?;
     let identity = Identity::load_or_create(&state.join("key"))?;
-    output::line(&make(&state, &identity, &args.name, args.ttl)?)
+    let users = users::parse(&state.join("users"), &file::read(&state.join("users"))?)?;
+    let code = make(&state, &identity, &args.name, args.ttl)?;
+    if !users.iter().any(|user| user.name == args.name) {
+        eprintln!(
+            "{} is a new user, with full access; haul user add {} --invited with --read-only, --write-only or --root bounds that",
+            args.name, args.name
+        );
+    }
+    output::line(&code)
 }
 
 /// Makes an invite; gives its code.

@@ -1,6 +1,6 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
-use super::connect::Session;
+use super::connect::{self, Session};
 use super::failure::{Failure, exit, exit_of, hint_of};
 use super::interrupt;
 use super::output::{self, put_text, size};
@@ -176,7 +176,7 @@ pub async fn carry(
         };
         stuck = Some((progress, since));
         if since.elapsed() >= session.patience() {
-            break Err(lost.into());
+            break Err(connect::gave_up(lost, session.patience()));
         }
         if let Err(failure) = session.again(lost).await {
             break Err(failure);

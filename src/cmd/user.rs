@@ -33,7 +33,8 @@ enum Action {
 Examples:
   haul user add kim
   haul user add guest --read-only --root public < password
-  haul user add backup --key backup.pub --write-only --root incoming")]
+  haul user add backup --key backup.pub --write-only --root incoming
+  haul user add guest --invited --read-only && haul invite guest")]
     Add(Add),
     /// Set a user's password
     #[command(after_help = "Example:\n  haul user passwd kim")]
@@ -70,6 +71,10 @@ struct Add {
     /// Log in by this public key (the key.pub of a client) instead of a password
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+
+    /// Neither password nor key: haul invite lists a key
+    #[arg(long, conflicts_with = "key")]
+    invited: bool,
 
     /// The user's own root, beneath the server's
     #[arg(long, value_name = "SUBDIR")]
@@ -164,6 +169,7 @@ fn add_user(add: Add) -> Result<(), Failure> {
     }
     match &add.key {
         Some(file) => user.keys.push(PublicKey::from_pem_file(file)?),
+        None if add.invited => {}
         None => user.password = Some(new_password(name)?),
     }
     users::update(&path, |all| {

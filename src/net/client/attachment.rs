@@ -10,9 +10,9 @@ use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::replay::Replay;
 use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin};
-use crate::net::wire::ALPN_DATA;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, ControlMessage, control_message::Body, reply, request};
+use crate::net::wire::{ALPN_DATA, Code};
 use ring::hmac;
 use rustls::ClientConfig;
 use std::net::SocketAddr;
@@ -216,6 +216,9 @@ impl Attachment {
                         return Err(e);
                     }
                 }
+                Err(NetError::Refused {
+                    code: Code::NO_SESSION, ..
+                }) => return Err(NetError::lost("the server does not know the session any more")),
                 Err(e) => return Err(e),
             }
             failures += 1;

@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::session::Session;
+use crate::auth::users::Access;
 use crate::net::error::NetError;
 use crate::net::link::Seat;
 use crate::net::printable;
@@ -61,7 +62,9 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
         .join(base.as_path());
     refuse_nested(&tree, base, &put.identities).await?;
     let release = (Arc::downgrade(server), session.clone());
+    let blind = session.user.access == Access::WriteOnly;
     let target = Target::Tree(Tree {
+        blind,
         release: Some(Arc::new(move || {
             let (server, session) = release.clone();
             Box::pin(async move {
@@ -132,6 +135,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
                 tops,
                 who,
                 release: None,
+                blind: false,
             },
             dir,
         ));
@@ -154,6 +158,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
         who,
         release: None,
+        blind: false,
     };
     Ok((tree, parent))
 }
@@ -262,7 +267,10 @@ impl Log {
         Log {
             who: session.who.clone(),
             verb,
-            path: printable(&String::from_utf8_lossy(path)),
+            path: match path {
+                [] => "/".into(),
+                path => printable(&String::from_utf8_lossy(path)),
+            },
             started: Instant::now(),
         }
     }
@@ -277,12 +285,12 @@ impl Log {
         } = self;
         let (files, bytes) = (Counters::get(&c.files_done), Counters::get(&c.bytes_done));
         let (unchanged, failed) = (Counters::get(&c.unchanged), Counters::get(&c.failed));
-        let seconds = started.elapsed().as_secs_f32();
+        let seconds = format_args!("{:.1}", started.elapsed().as_secs_f32()).to_string();
         match ended {
-            Ok(()) => tracing::info!(%who, path, files, bytes, unchanged, failed, seconds, "{verb} finished"),
+            Ok(()) => tracing::info!(%who, path, files, bytes, unchanged, failed, %seconds, "{verb} finished"),
             Err(e) => {
                 let error = printable(&e.to_string());
-                tracing::info!(%who, path, files, bytes, unchanged, failed, seconds, %error, "{verb} ended");
+                tracing::info!(%who, path, files, bytes, unchanged, failed, %seconds, %error, "{verb} ended");
             }
         }
     }

@@ -115,6 +115,8 @@ impl Sender {
         let mut walking = true;
         loop {
             tokio::select! {
+                // what has come counts before the news that the session is over
+                biased;
                 message = self.seat.receive() => match message {
                     Some(Body::Finished(_)) => return self.finished(walking),
                     Some(message) => self.message(message).await?,

@@ -6,7 +6,8 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::store::{
-    Attributes, Entry, ErrorKind, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store, StoreError,
+    Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store,
+    StoreError,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Tree {
     pub who: String,
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
     pub release: Option<Release>,
+    /// Whoever sends may not know what is here: nothing is compared with, gone on with, or told of another writer.
+    pub blind: bool,
 }
 
 /// Ends what holds locks for somebody who is gone, and waits until it does not.
@@ -47,6 +50,21 @@ impl Tree {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// An error as the sender may know it.
+    fn told(&self, error: StoreError) -> StoreError {
+        match error.kind {
+            ErrorKind::Locked(_) if self.blind => {
+                let who = "another writer".into();
+                let kind = ErrorKind::Locked(Holder {
+                    who,
+                    ..Holder::default()
+                });
+                StoreError::new(kind, &error.path)
+            }
+            _ => error,
         }
     }
 }
@@ -154,7 +172,7 @@ impl Target {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
             durable: !options.no_fsync,
-            source,
+            source: source.filter(|_| !tree.blind),
         };
         let mut pause = Duration::from_millis(20);
         let mut asked = false;
@@ -165,7 +183,7 @@ impl Target {
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(Duration::from_secs(1));
                 }
-                other => return other,
+                other => return other.map_err(|e| tree.told(e)),
             }
         }
     }
@@ -185,6 +203,9 @@ impl Target {
                     }
                 }
                 results
+                    .into_iter()
+                    .map(|result| result.map_err(|e| tree.told(e)))
+                    .collect()
             }
             // a stream's file is staged, whatever its size; a symlink has no bytes
             Target::Stream(_) => entries
@@ -226,8 +247,8 @@ impl Tree {
         }
         // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
         // own of a moment ago, whose acknowledgement was lost.
-        let conditional = options.if_version.is_some();
-        let ours = options.again && new.hash.is_some() && old.attributes.mtime == new.attributes.mtime;
+        let conditional = options.if_version.is_some() || self.blind;
+        let ours = options.again && !self.blind && new.hash.is_some() && old.attributes.mtime == new.attributes.mtime;
         if old.kind != new.kind || (conditional && !ours) {
             return Decision::Wanted;
         }

@@ -27,8 +27,9 @@ const SMALL: usize = 32 << 10;
 const ENCRYPT: usize = 256 << 10;
 /// Room for the headers and tags of those records, and for a message of TLS' own.
 const OVERHEAD: usize = 4 << 10;
-/// A socket that takes nothing for this long belongs to a dead connection.
-const WRITE_STALL: Duration = Duration::from_secs(20);
+/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as long for what its buffer
+/// holds: a chunk, at 20 KB/s.
+const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// What the two unbuffered connections of rustls have in common.
 trait Unbuffered: Send {
@@ -278,7 +279,7 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8]) -> Result<(), NetError> {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => match timeout(WRITE_STALL, tcp.writable()).await {
                 Ok(ready) => ready.map_err(NetError::lost)?,
-                Err(_) => return Err(NetError::lost("a data connection took nothing for 20 s")),
+                Err(_) => return Err(NetError::lost("a data connection took nothing for 60 s")),
             },
             Err(e) => return Err(NetError::lost(e)),
         }

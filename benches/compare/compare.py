@@ -1,216 +1,199 @@
 #!/usr/bin/env python3
-"""Compares haul with rsync, cp and the rate of the link, in one run: A B A B ..., medians.
+"""Compares haul with its peers in one run: A B A B ..., medians, a table, and every time in a file.
 
-  benches/compare/compare.py [--runs N] [--dir DIR] [--durable] [--out FILE.json] ROW...
+  benches/compare/compare.py [--runs N] [--peers LIST] [--dir DIR] [--durable] [--out FILE.json] ROW...
 
-See benches/compare/README.md for the rows. Needs a release build and rsync; the wan rows need root and benches/wanlink.
+See benches/compare/README.md for the rows and what they need.
 """
-import argparse, json, os, shutil, signal, statistics, subprocess, sys, time
+import argparse, json, os, shutil, statistics, subprocess, sys
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-HAUL = TOP / "target/release/haul"
-WANLINK = TOP / "benches/wanlink/target/release/wanlink"
+from peers import ALL, SERVERS, Peer
+from place import Congestion, Place
+
 MIB = 1 << 20
+# Mbit/s and one-way delay in ms
+RATE, DELAY = 200, 25
+WAN_SIZE = 100 * 10**6
 
 
-def sh(args, **more):
-    return subprocess.run([str(a) for a in args], check=True, stdout=subprocess.DEVNULL, **more)
+def make_big(source, size):
+    with open(source / "big", "wb") as f:
+        for at in range(0, size, MIB):
+            f.write(os.urandom(min(MIB, size - at)))
+    return source / "big"
 
 
-def timed(args, env=None):
-    """Seconds that a command takes; it must succeed."""
-    started = time.monotonic()
-    sh(args, env=env)
-    return time.monotonic() - started
-
-
-class Place:
-    """A haul server and an rsync daemon over the same directory, reached directly or over a link."""
-
-    def __init__(self, work, durable, link=None):
-        self.work, self.durable = work, durable
-        self.root, self.back = work / "root", work / "back"
-        for d in (self.root, self.back, work / "config"):
-            d.mkdir(parents=True, exist_ok=True)
-        self.children, self.near, self.host = [], [], "127.0.0.1"
-        far = []
-        if link is not None:
-            child = subprocess.Popen([str(WANLINK), *link, "cmp"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            assert child.stdout.readline() == "ready\n"
-            self.children.append(child)
-            self.near, far, self.host = ["ip", "netns", "exec", "cmp-a"], ["ip", "netns", "exec", "cmp-b"], "10.77.0.2"
-        serve = [*far, HAUL, "serve", "--json", "--listen", f"{self.host}:0", "--state", work / "state", self.root]
-        server = subprocess.Popen([str(a) for a in serve], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.children.append(server)
-        self.address = json.loads(server.stdout.readline())["address"]
-        self.env = dict(os.environ, HAUL_CONFIG_DIR=str(work / "config"))
-        invite = subprocess.run([HAUL, "invite", "bench", "--state", work / "state"], check=True, capture_output=True).stdout
-        login = [*self.near, HAUL, "login", "--name", "srv", self.address]
-        sh(login, input=invite, env=self.env, stderr=subprocess.DEVNULL)
-        conf = work / "rsyncd.conf"
-        conf.write_text(f"use chroot = no\nuid = {os.getuid()}\ngid = {os.getgid()}\n[m]\npath = {self.root}\nread only = no\n")
-        daemon = [*far, "rsync", "--daemon", "--no-detach", f"--config={conf}", "--port=8730", f"--address={self.host}"]
-        self.children.append(subprocess.Popen(daemon, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        time.sleep(0.5)
-        self.module = f"rsync://{self.host}:8730/m"
-
-    def close(self):
-        for child in reversed(self.children):
-            child.send_signal(signal.SIGTERM)
-        for child in self.children:
-            child.wait()
-
-    def clear(self):
-        for d in (self.root, self.back):
-            for entry in d.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        if self.durable:
-            os.sync()
-
-    def haul(self, *args):
-        return timed([*self.near, HAUL, *args], env=self.env)
-
-    def rsync(self, *args):
-        fsync = ["--fsync"] if self.durable else []
-        return timed([*self.near, "rsync", "-a", *fsync, *args])
-
-
-def make_big(d, size):
-    d.mkdir(parents=True, exist_ok=True)
-    with open(d / "big", "wb") as f:
-        for _ in range(size // MIB):
-            f.write(os.urandom(MIB))
-
-
-def make_small(d, count):
+def make_small(source, count):
     for i in range(count):
-        sub = d / "small" / f"{i % max(count // 200, 1):03}"
-        sub.mkdir(parents=True, exist_ok=True)
-        (sub / f"{i:06}").write_bytes(os.urandom(4096))
+        directory = source / "small" / f"{i % max(count // 200, 1):03}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{i:06}").write_bytes(os.urandom(4096))
+    return source / "small"
 
 
-def put_get(place, source, name, whole):
-    """Rounds of put and get by haul, rsync and cp, of a directory or file."""
-    flags = ["-W"] if whole else []
-    recursive = ["-r"] if (source / name).is_dir() else []
-    def haul_put():
+def make_million(source):
+    for d in range(1000):
+        directory = source / "million" / f"{d:03}"
+        directory.mkdir(parents=True)
+        for f in range(1000):
+            os.close(os.open(directory / f"{f:03}", os.O_CREAT | os.O_WRONLY))
+    return source / "million"
+
+
+def fresh(place, run):
+    """A run into an empty place."""
+    def prepared():
         place.clear()
-        return place.haul("put", "-q", *recursive, source / name, "srv:")
-    def rsync_put():
-        place.clear()
-        return place.rsync(*flags, source / name, place.module + "/")
-    def cp():
-        place.clear()
-        started = time.monotonic()
-        sh(["cp", "-a", source / name, place.root])
-        if place.durable:
-            os.sync()
-        return time.monotonic() - started
-    def haul_get():
-        place.clear()
-        sh(["cp", "-a", source / name, place.root])
-        return place.haul("get", "-q", *recursive, f"srv:{name}", place.back)
-    def rsync_get():
-        place.clear()
-        sh(["cp", "-a", source / name, place.root])
-        return place.rsync(*flags, f"{place.module}/{name}", f"{place.back}/")
-    return {"put": {"haul": haul_put, "rsync": rsync_put, "cp": cp}, "get": {"haul": haul_get, "rsync": rsync_get, "cp": cp}}
+        return run()
+    return prepared
 
 
-def again(place, source, name):
-    place.clear()
-    sh(["cp", "-a", source / name, place.root])
-    return {"unchanged put": {
-        "haul": lambda: place.haul("put", "-rq", source / name, "srv:"),
-        "rsync": lambda: place.rsync(source / name, place.module + "/"),
-    }}
+def there(place, source, run):
+    """A run with the source at the server already."""
+    def prepared():
+        place.clear()
+        subprocess.run(["cp", "-a", source, place.root], check=True)
+        return run()
+    return prepared
 
 
-def measure(rows, runs):
-    results = []
-    for row, tools in rows.items():
-        times = {tool: [] for tool in tools}
+def put_get(place, source, peers, whole):
+    tools = [Peer(name, place, source, whole) for name in ["haul", *peers]]
+    return {
+        "put": {tool.name: fresh(place, tool.put) for tool in tools},
+        "get": {tool.name: there(place, source, tool.get) for tool in tools},
+    }
+
+
+def unchanged(place, source, peers):
+    tools = [Peer(name, place, source, False) for name in ["haul", *(p for p in peers if p.startswith("rsync"))]]
+    return {"put, unchanged": {tool.name: tool.put for tool in tools}}
+
+
+def million(place, source):
+    module = f"rsync://{place.host}:8730/m"
+    return {
+        "ls -R": {"haul": lambda: place.haul("ls", "-R", "srv:"), "rsync": lambda: place.run("rsync", "-r", "--list-only", f"{module}/")},
+        "put -r, unchanged": {
+            "haul": lambda: place.haul("put", "-rq", source, "srv:"),
+            "rsync": lambda: place.run("rsync", "-an", source, f"{module}/"),
+        },
+    }
+
+
+def verbs(place, source):
+    numbers = iter(range(10**6))
+    return {
+        "ls": {"haul": lambda: place.haul("ls", "srv:")},
+        "mkdir": {"haul": lambda: place.haul("mkdir", f"srv:d{next(numbers)}")},
+        "put of 1 KiB": {"haul": lambda: place.haul("put", "-q", source, f"srv:f{next(numbers)}")},
+    }
+
+
+def prepare(row, args, source):
+    """The data of a row."""
+    if row == "big":
+        return make_big(source, 2048 * MIB)
+    if row in ("wan", "wan-loss"):
+        return make_big(source, WAN_SIZE)
+    if row in ("small", "wan-small"):
+        return make_small(source, 20000 if row == "small" else 1000)
+    if row == "million":
+        return make_million(source)
+    if row == "tree":
+        tree = args.tree or subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(["cp", "-a", tree, source / "tree"], check=True)
+        return source / "tree"
+    return make_big(source, 1024)
+
+
+def rows_of(row, args, place, data):
+    """The groups of a row's tests; one after another, each finds what the one before has left."""
+    peers = [p for p in args.peers if not (row.startswith("wan") and p in ("cp", "rcp"))]
+    if row == "million":
+        subprocess.run(["cp", "-a", data, place.root], check=True)
+        return [million(place, data)]
+    if row == "wan-verbs":
+        return [verbs(place, data)]
+    groups = [put_get(place, data, peers, row in ("big", "wan", "wan-loss"))]
+    if row == "tree":
+        groups.append(unchanged(place, data, peers))
+    return groups
+
+
+def measure(tests, runs):
+    """Medians of each test and tool; the first group's last run leaves the source at the server."""
+    for test, tools in tests.items():
+        results = {tool: [] for tool in tools}
         for _ in range(runs):
             for tool, run in tools.items():
-                times[tool].append(run())
-        medians = {tool: statistics.median(t) for tool, t in times.items()}
-        results.append((row, medians, times))
-    return results
+                results[tool].append(run())
+        yield test, results
+
+
+def report(row, test, results, args, loss):
+    medians = {tool: statistics.median(r[0] for r in runs) for tool, runs in results.items()}
+    base = medians["haul"]
+    ratios = [f"{base / t:.2f} × {tool}" for tool, t in medians.items() if tool != "haul"]
+    if row in ("wan", "wan-loss"):
+        ratios.append(f"{WAN_SIZE * 8 / (RATE * 1e6) / base:.0%} of the link")
+    client, server = (max(r[i] for r in results["haul"]) / 1024 for i in (1, 2))
+    name = f"{row} {loss} % {args.congestion}" if row == "wan-loss" else row
+    times = ", ".join(f"{tool} {t:.3f} s" for tool, t in medians.items())
+    print(f"| {name} | {test} | {times} | {', '.join(ratios)} | {client:.0f} / {server:.0f} MiB |", flush=True)
+    return {"row": name, "test": test, "medians": medians, "runs": results, "durable": args.durable}
+
+
+def run_row(row, args, work):
+    source = work / "source"
+    shutil.rmtree(work, ignore_errors=True)
+    source.mkdir(parents=True)
+    data = prepare(row, args, source)
+    link, congestion = None, None
+    if row.startswith("wan"):
+        link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row == "wan-loss" else [])
+        congestion = Congestion(args.congestion)
+    wanted = ["rsync"] if row == "million" else [] if row == "wan-verbs" else args.peers
+    servers = list(dict.fromkeys(server for peer in wanted for server in SERVERS.get(peer, [])))
+    place = None
+    try:
+        place = Place(work / "place", args.durable, link, congestion, servers, args.haul_option)
+        for tests in rows_of(row, args, place, data):
+            for test, results in measure(tests, args.runs):
+                yield report(row, test, results, args, args.loss)
+    finally:
+        if place:
+            place.close()
+        if congestion:
+            congestion.restore()
 
 
 def main():
-    rows = ["big", "small", "tree", "wan", "wan-loss", "wan-small", "wan-verbs"]
+    rows = ["big", "small", "tree", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("--durable", action="store_true")
-    parser.add_argument("--tree", type=Path, help="a real tree, for the row tree")
-    parser.add_argument("--loss", default="0.1")
-    parser.add_argument("--congestion", default="cubic")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
+    parser.add_argument("--peers", type=lambda text: [p for p in text.split(",") if p], default=["rsync", "cp"], help=f"of {','.join(ALL)} [default: rsync,cp]")
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where everything happens [default: /dev/shm]")
+    parser.add_argument("--durable", action="store_true", help="rsync --fsync, and a sync behind cp; with --dir on a disk")
+    parser.add_argument("--tree", type=Path, help="a real tree, for the row tree [default: this Rust toolchain]")
+    parser.add_argument("--loss", default="0.1", help="percent, for wan-loss [default: 0.1]")
+    parser.add_argument("--congestion", choices=["bbr", "cubic"], default="bbr", help="what may be used: BBR too, or cubic alone [default: bbr]")
+    parser.add_argument("--haul-option", action="append", default=[], help="for haul's put and get, such as --connections=8")
+    parser.add_argument("--out", type=Path, help="every time, as JSON")
     parser.add_argument("rows", nargs="+", choices=rows)
     args = parser.parse_args()
+    if unknown := set(args.peers) - set(ALL):
+        parser.error(f"no such peer: {', '.join(unknown)}")
     work = args.dir / f"haul-compare-{os.getpid()}"
     everything = []
     try:
         for row in args.rows:
-            shutil.rmtree(work, ignore_errors=True)
-            source = work / "source"
-            link = None
-            if row.startswith("wan"):
-                link = ["-r", "200", "-d", "25", "-c", args.congestion]
-                link += ["-l", args.loss] if row == "wan-loss" else []
-            if row == "big":
-                make_big(source, 2048 * MIB)
-            elif row == "small":
-                make_small(source, 20000)
-            elif row == "wan-small":
-                make_small(source, 1000)
-            elif row in ("wan", "wan-loss"):
-                make_big(source, 95 * MIB)
-            elif row == "wan-verbs":
-                source.mkdir(parents=True)
-                (source / "one").write_bytes(os.urandom(1024))
-            place = Place(work / "place", args.durable, link)
-            try:
-                if row == "tree":
-                    source, name = args.tree.parent, args.tree.name
-                    tests = put_get(place, source, name, False)
-                    results = measure(tests, args.runs) + measure(again(place, source, name), args.runs)
-                elif row == "wan-verbs":
-                    n = iter(range(10**6))
-                    tests = {
-                        "ls": {"haul": lambda: place.haul("ls", "srv:")},
-                        "mkdir": {"haul": lambda: place.haul("mkdir", f"srv:d{next(n)}")},
-                        "put of 1 KiB": {"haul": lambda: place.haul("put", "-q", source / "one", f"srv:f{next(n)}")},
-                    }
-                    results = measure(tests, args.runs)
-                else:
-                    name = "big" if (source / "big").exists() else "small"
-                    tests = put_get(place, source, name, name == "big")
-                    if link is not None:
-                        for tools in tests.values():
-                            tools.pop("cp")
-                    if row == "wan-loss":
-                        for tools in tests.values():
-                            tools.pop("rsync")
-                    results = measure(tests, args.runs)
-            finally:
-                place.close()
-            for test, medians, times in results:
-                base = medians["haul"]
-                line = f"| {row} | {test} | " + " | ".join(f"{tool} {t:.3f} s" for tool, t in medians.items())
-                ratios = [f"{base / t:.2f} x {tool}" for tool, t in medians.items() if tool != "haul"]
-                if row in ("wan", "wan-loss"):
-                    ratios.append(f"{95 * MIB * 8 / 200e6 / base:.0%} of the link")
-                print(line + " | " + ", ".join(ratios) + " |", flush=True)
-                everything.append({"row": row, "test": test, "medians": medians, "times": times, "durable": args.durable})
+            everything.extend(run_row(row, args, work))
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if args.out:
             args.out.write_text(json.dumps(everything, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

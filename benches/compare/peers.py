@@ -1,0 +1,74 @@
+"""How haul and each of its peers puts and gets one file or tree, in its fastest usual setting."""
+import os, subprocess, time
+
+# the servers that a peer needs
+SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "lftp": ["vsftpd"]}
+ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp"]
+
+
+def copy(source, target, durable=False):
+    """cp -a, and with `durable` a sync."""
+    started = time.monotonic()
+    subprocess.run(["cp", "-a", source, target], check=True)
+    if durable:
+        os.sync()
+    return time.monotonic() - started, 0
+
+
+class Peer:
+    """`put` sends self.source to the place's root, `get` fetches it from there; both give seconds and peak memory."""
+
+    def __init__(self, name, place, source, whole):
+        self.name, self.place, self.source, self.whole = name, place, source, whole
+        self.recursive = source.is_dir()
+        self.put, self.get = getattr(self, name.replace("-", "_"))()
+
+    def haul(self):
+        p, flags = self.place, ["-q", *(["-r"] if self.recursive else []), *self.place.haul_options]
+        return (lambda: p.haul("put", *flags, self.source, "srv:")), (lambda: p.haul("get", *flags, f"srv:{self.source.name}", p.back))
+
+    def rsync_with(self, options, module):
+        p, flags = self.place, ["-a", *(["-W"] if self.whole else []), *options]
+        put = lambda: p.run("rsync", *flags, self.source, f"{module}/")
+        return put, (lambda: p.run("rsync", *flags, f"{module}/{self.source.name}", f"{p.back}/"))
+
+    def rsync(self):
+        return self.rsync_with(["--fsync"] if self.place.durable else [], f"rsync://{self.place.host}:8730/m")
+
+    def rsync_nosync(self):
+        return self.rsync_with([], f"rsync://{self.place.host}:8730/m")
+
+    def rsync_ssh(self):
+        fsync = ["--fsync"] if self.place.durable else []
+        return self.rsync_with(["-e", f"ssh -F {self.place.ssh}", *fsync], f"far:{self.place.root}")
+
+    def scp(self):
+        p, flags = self.place, ["-F", self.place.ssh, "-pq", *(["-r"] if self.recursive else [])]
+        put = lambda: p.run("scp", *flags, self.source, f"far:{p.root}/")
+        return put, (lambda: p.run("scp", *flags, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
+
+    def qcp(self):
+        p = self.place
+        flags = ["-F", p.ssh, "--ssh-config", p.ssh, "-q", *(["-r"] if self.recursive else [])]
+        put = lambda: p.run("qcp", *flags, self.source, f"far:{p.root}/")
+        return put, (lambda: p.run("qcp", *flags, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
+
+    def lftp(self):
+        p, name = self.place, self.source.name
+        if self.recursive:
+            put, get = f"mirror -R --parallel=8 {self.source} {name}", f"mirror --parallel=8 {name} {p.back}/{name}"
+        else:
+            put, get = f"put {self.source}", f"pget -n 4 {name} -o {p.back}/{name}"
+        run = lambda what: p.run("lftp", "-e", f"set ftp:ssl-allow no; set xfer:log no; {what}; bye", f"ftp://{p.host}:8721")
+        return (lambda: run(put)), (lambda: run(get))
+
+    def rcp(self):
+        # on one machine without its daemon: what its README calls a local copy
+        p = self.place
+        put = lambda: p.run("rcp", "--preserve", "--overwrite", self.source, f"{p.root}/")
+        return put, (lambda: p.run("rcp", "--preserve", "--overwrite", p.root / self.source.name, f"{p.back}/"))
+
+    def cp(self):
+        p = self.place
+        put = lambda: copy(self.source, p.root, p.durable)
+        return put, (lambda: copy(p.root / self.source.name, p.back, p.durable))

@@ -125,10 +125,13 @@ class Place:
         for child in self.children:
             child.wait()
 
-    def clear(self):
-        for directory in (self.root, self.back):
+    def clear(self, *directories):
+        for directory in directories:
             for entry in directory.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        self.settle()
+
+    def settle(self):
         if self.durable:
             os.sync()
 

@@ -4,12 +4,12 @@
 //! system call; rustls' buffered connection reads at most 18 KiB at a time and copies twice.
 
 use super::error::NetError;
+use super::records::{Conn, Outgoing, Records};
 use super::wire::frame::{FrameHeader, HEADER_LEN};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
 use std::collections::VecDeque;
 use std::io;
@@ -25,157 +25,9 @@ const LARGE: usize = 512 << 10;
 const SMALL: usize = 32 << 10;
 /// Plaintext bytes encrypted at once: sixteen records.
 const ENCRYPT: usize = 256 << 10;
-/// Room for the headers and tags of those records, and for a message of TLS' own.
-const OVERHEAD: usize = 4 << 10;
 /// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as long for what its buffer
 /// holds: a chunk, at 20 KB/s.
 const WRITE_STALL: Duration = Duration::from_secs(60);
-
-/// What the two unbuffered connections of rustls have in common.
-trait Unbuffered: Send {
-    type Data;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Unbuffered for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-impl Unbuffered for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-}
-
-/// What one look at the received bytes gave.
-struct Progress {
-    /// Bytes that were used up.
-    used: usize,
-    /// The handshake is complete.
-    ready: bool,
-    /// The peer has said properly that nothing follows.
-    closed: bool,
-}
-
-/// TLS records in and out, whichever side of the connection this is.
-trait Records: Send {
-    /// Works off received records; plaintext goes to `sink`, what must be sent in turn to `out`.
-    fn receive(&mut self, incoming: &mut [u8], out: &mut Vec<u8>, sink: &mut Sink<'_>) -> Result<Progress, NetError>;
-    /// Appends `plain`, encrypted, to `out`.
-    fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), NetError>;
-    /// Appends the alert that says that nothing follows.
-    fn close(&mut self, out: &mut Vec<u8>) -> Result<(), NetError>;
-}
-
-type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), NetError> + 'a;
-
-/// A client's or a server's connection.
-struct Conn<T>(T);
-
-impl<T: Unbuffered> Records for Conn<T> {
-    fn receive(&mut self, incoming: &mut [u8], out: &mut Vec<u8>, sink: &mut Sink<'_>) -> Result<Progress, NetError> {
-        let mut progress = Progress {
-            used: 0,
-            ready: false,
-            closed: false,
-        };
-        loop {
-            let rest = incoming.get_mut(progress.used..).unwrap_or_default();
-            let UnbufferedStatus { discard, state, .. } = self.0.process(rest);
-            let mut used = discard;
-            let more = match state? {
-                ConnectionState::ReadTraffic(mut traffic) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        used = used.saturating_add(record.discard);
-                        sink(record.payload)?;
-                    }
-                    true
-                }
-                ConnectionState::EncodeTlsData(mut data) => {
-                    append(out, |room| match data.encode(room) {
-                        Ok(n) => Ok(Some(n)),
-                        Err(EncodeError::InsufficientSize(_)) => Ok(None),
-                        Err(e) => Err(NetError::Protocol(e.to_string())),
-                    })?;
-                    true
-                }
-                ConnectionState::TransmitTlsData(data) => {
-                    data.done();
-                    true
-                }
-                ConnectionState::WriteTraffic(_) => {
-                    progress.ready = true;
-                    false
-                }
-                ConnectionState::BlockedHandshake => false,
-                ConnectionState::PeerClosed => {
-                    progress.closed = true;
-                    true
-                }
-                ConnectionState::Closed => {
-                    progress.closed = true;
-                    false
-                }
-                // early data is not offered, so rustls does not take any
-                _ => return Err(NetError::Protocol("a state of TLS that has no place here".into())),
-            };
-            progress.used = progress.used.saturating_add(used);
-            if !more {
-                return Ok(progress);
-            }
-        }
-    }
-
-    fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), NetError> {
-        self.receive(&mut [], out, &mut |_| Ok(()))?;
-        match self.0.process(&mut []).state? {
-            ConnectionState::WriteTraffic(mut traffic) => append(out, |room| encrypted(traffic.encrypt(plain, room))),
-            _ => Err(NetError::lost("closed by the other side")),
-        }
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>) -> Result<(), NetError> {
-        match self.0.process(&mut []).state? {
-            ConnectionState::WriteTraffic(mut traffic) => {
-                append(out, |room| encrypted(traffic.queue_close_notify(room)))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn encrypted(result: Result<usize, EncryptError>) -> Result<Option<usize>, NetError> {
-    match result {
-        Ok(n) => Ok(Some(n)),
-        Err(EncryptError::InsufficientSize(_)) => Ok(None),
-        Err(e) => Err(NetError::lost(e)),
-    }
-}
-
-/// Lets `write` fill room at the end of `out`, more of it when it says (with none) that it was not enough.
-fn append(
-    out: &mut Vec<u8>,
-    mut write: impl FnMut(&mut [u8]) -> Result<Option<usize>, NetError>,
-) -> Result<(), NetError> {
-    let start = out.len();
-    let mut room = out.capacity().saturating_sub(start).max(OVERHEAD);
-    loop {
-        out.resize(start.saturating_add(room), 0);
-        match write(out.get_mut(start..).unwrap_or_default())? {
-            Some(n) => {
-                out.truncate(start.saturating_add(n));
-                return Ok(());
-            }
-            None if room > 4 * LARGE => return Err(NetError::Protocol("a TLS record does not fit".into())),
-            None => room = room.saturating_mul(2),
-        }
-    }
-}
 
 /// A data connection after its handshake.
 pub struct DataConnection {
@@ -229,7 +81,7 @@ impl DataConnection {
             tcp: self.tcp,
             tls: self.tls,
             plain: Vec::new(),
-            out: Vec::with_capacity(ENCRYPT + OVERHEAD),
+            out: Outgoing::new(SMALL),
         };
         (reader, writer)
     }
@@ -237,14 +89,14 @@ impl DataConnection {
 
 async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<DataConnection, NetError> {
     let mut received = Vec::with_capacity(SMALL);
-    let (mut out, mut early) = (Vec::new(), Vec::new());
+    let (mut out, mut early) = (Outgoing::new(SMALL), Vec::new());
     loop {
         let result = records.receive(&mut received, &mut out, &mut |plain| {
             early.extend_from_slice(plain);
             Ok(())
         });
         // an alert is worth sending also when the handshake failed
-        let sent = write_all(&tcp, &out).await;
+        let sent = write_all(&tcp, out.bytes()).await;
         let progress = result?;
         sent?;
         out.clear();
@@ -441,7 +293,7 @@ impl FrameReader {
         }
         let bytes = self.incoming.get_mut(..self.filled).unwrap_or_default();
         // Answers of TLS' own (to a key update) wait in rustls until the writer sends next.
-        let mut answers = Vec::new();
+        let mut answers = Outgoing::new(0);
         let progress = locked(&self.tls).receive(bytes, &mut answers, &mut |plain| assembler.feed(plain))?;
         if !answers.is_empty() {
             return Err(NetError::Protocol("an unexpected message of TLS".into()));
@@ -459,7 +311,7 @@ pub struct FrameWriter {
     tcp: Arc<TcpStream>,
     tls: Shared,
     plain: Vec<u8>,
-    out: Vec<u8>,
+    out: Outgoing,
 }
 
 impl FrameWriter {
@@ -493,9 +345,11 @@ impl FrameWriter {
             }
             return Ok(());
         }
-        self.flush().await?;
+        // what was gathered, and the header, in one system call with the beginning of the payload
+        self.encrypt_gathered()?;
         for piece in payload.chunks(ENCRYPT) {
-            self.encrypt_and_write(piece).await?;
+            locked(&self.tls).send(piece, &mut self.out)?;
+            self.send().await?;
         }
         Ok(())
     }
@@ -505,19 +359,22 @@ impl FrameWriter {
     /// # Errors
     /// As [`FrameWriter::write`].
     pub async fn flush(&mut self) -> Result<(), NetError> {
-        let plain = std::mem::take(&mut self.plain);
-        for piece in plain.chunks(ENCRYPT) {
-            self.encrypt_and_write(piece).await?;
+        self.encrypt_gathered()?;
+        self.send().await
+    }
+
+    fn encrypt_gathered(&mut self) -> Result<(), NetError> {
+        if !self.plain.is_empty() {
+            locked(&self.tls).send(&self.plain, &mut self.out)?;
+            self.plain.clear();
         }
-        self.plain = plain;
-        self.plain.clear();
         Ok(())
     }
 
-    async fn encrypt_and_write(&mut self, piece: &[u8]) -> Result<(), NetError> {
+    async fn send(&mut self) -> Result<(), NetError> {
+        write_all(&self.tcp, self.out.bytes()).await?;
         self.out.clear();
-        locked(&self.tls).send(piece, &mut self.out)?;
-        write_all(&self.tcp, &self.out).await
+        Ok(())
     }
 
     /// Says properly that nothing follows.
@@ -525,7 +382,7 @@ impl FrameWriter {
         self.out.clear();
         let closed = locked(&self.tls).close(&mut self.out);
         if closed.is_ok() {
-            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out)).await;
+            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, self.out.bytes())).await;
         }
     }
 }

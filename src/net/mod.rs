@@ -37,6 +37,7 @@ pub mod link;
 pub mod outbox;
 pub mod pool;
 pub mod pulse;
+mod records;
 pub mod replay;
 pub mod server;
 pub mod tls;

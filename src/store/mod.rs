@@ -108,8 +108,8 @@ pub struct HeldPage {
 
 /// A file as it was when it was read.
 pub struct WholeFile {
-    /// What `fstat` said before and after reading; it did not change in between.
-    pub entry: Entry,
+    /// What `fstat` said of it before and after reading; it did not change in between.
+    pub attributes: Attributes,
     /// All its bytes.
     pub bytes: Vec<u8>,
 }
@@ -190,8 +190,8 @@ pub trait Store: Send + Sync {
     /// Makes a directory; with `parents` also those above it, and then it is no error that it exists.
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError>;
 
-    /// Makes directories for a transfer, outer ones first: one that exists is used.
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
+    /// Makes directories for a transfer, outer ones first: one that exists is used. True for those that were made.
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>>;
 
     /// Removes a file, a symlink or an empty directory, or with `recursive` everything beneath.
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError>;

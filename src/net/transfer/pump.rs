@@ -418,7 +418,7 @@ async fn read_small(batch: Vec<Wanted>) -> Job {
     let read = first.store.read_whole(paths, CHUNK_SIZE).await;
     let results = batch.into_iter().zip(read).map(|(wanted, result)| {
         let result = result.and_then(|file| {
-            if wanted.is(file.entry.size, file.entry.attributes) {
+            if wanted.is(file.bytes.len() as u64, file.attributes) {
                 let digest = whole_digest(&file.bytes);
                 Ok((file.bytes, digest))
             } else {

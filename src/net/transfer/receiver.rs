@@ -13,10 +13,13 @@ use crate::net::link::{Incoming, Seat};
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::{Attributes, BadPath, ErrorKind, Kind, Name, RemotePath, StoreError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
+
+/// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
+const MAX_EMPTY: usize = 1024;
 
 /// A directory whose contents are not all settled.
 struct Dir {
@@ -134,6 +137,8 @@ async fn decide_all(
     mut batches: mpsc::UnboundedReceiver<Batch>,
     done: mpsc::UnboundedSender<Done>,
 ) {
+    // Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
+    let mut empty = HashSet::new();
     while let Some(batch) = batches.recv().await {
         let wanted = batch
             .dirs
@@ -141,8 +146,14 @@ async fn decide_all(
             .map(|(_, path, attributes)| (path.clone(), *attributes))
             .collect();
         let made = target.make_dirs(wanted).await;
-        let made = batch.dirs.iter().map(|(number, ..)| *number).zip(made).collect();
-        let decisions = target.decide(&batch.candidates, &options, &pool).await;
+        if empty.len() > MAX_EMPTY {
+            empty.clear();
+        }
+        let new = batch.dirs.iter().zip(&made).filter(|(_, made)| matches!(made, Ok(true)));
+        empty.extend(new.map(|((_, path, _), _)| path.clone()));
+        let numbers = batch.dirs.iter().map(|(number, ..)| *number);
+        let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();
+        let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
         let decided = batch.candidates.into_iter().zip(decisions).collect();
         if done.send(Done::Decided(made, decided)).is_err() {
             return;

@@ -254,7 +254,7 @@ impl Sender {
         }
         let store = self.store_of(source)?;
         let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
-        let same = read.bytes.len() == size && read.entry.attributes == entry.attributes;
+        let same = read.bytes.len() == size && read.attributes == entry.attributes;
         self.inline = self.inline.saturating_sub(size.max(1));
         same.then(|| {
             let digest = whole_digest(&read.bytes);

@@ -9,6 +9,7 @@ use crate::store::{
     Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store,
     StoreError,
 };
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,8 +125,8 @@ impl Target {
         }
     }
 
-    /// Makes directories, outer ones first.
-    pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    /// Makes directories, outer ones first; true for those that were not there.
+    pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         match self {
             Target::Tree(tree) => tree.store.make_dirs(dirs).await,
             Target::Stream(_) => dirs
@@ -135,21 +136,31 @@ impl Target {
         }
     }
 
-    /// Compares candidates with what is there.
-    pub async fn decide(&self, candidates: &[Candidate], options: &Options, pool: &BufferPool) -> Vec<Decision> {
+    /// Compares candidates with what is there. Beneath the `empty` directories, made a moment ago, nothing is.
+    pub async fn decide(
+        &self,
+        candidates: &[Candidate],
+        empty: &HashSet<RemotePath>,
+        options: &Options,
+        pool: &BufferPool,
+    ) -> Vec<Decision> {
         let Target::Tree(tree) = self else {
             return candidates.iter().map(|_| Decision::Wanted).collect();
         };
-        let found = tree
-            .store
-            .stat_many(candidates.iter().map(|c| c.path.clone()).collect())
-            .await;
+        let is_new = |c: &Candidate| c.path.split().is_some_and(|(parent, _)| empty.contains(&parent));
+        let looked_at: Vec<bool> = candidates.iter().map(|c| !is_new(c)).collect();
+        let paths = candidates.iter().zip(&looked_at).filter(|(_, look)| **look);
+        let mut found = match paths.map(|(c, _)| c.path.clone()).collect::<Vec<_>>() {
+            none if none.is_empty() => Vec::new(),
+            paths => tree.store.stat_many(paths).await,
+        }
+        .into_iter();
         let mut decisions = Vec::with_capacity(candidates.len());
-        for (candidate, found) in candidates.iter().zip(found) {
-            decisions.push(match found {
-                Ok(entry) => tree.compare(candidate, entry, options, pool).await,
-                Err(e) if e.kind == ErrorKind::NotFound => Decision::Wanted,
-                Err(e) => Decision::Failed(e),
+        for (candidate, look) in candidates.iter().zip(looked_at) {
+            decisions.push(match if look { found.next() } else { None } {
+                Some(Ok(entry)) => tree.compare(candidate, entry, options, pool).await,
+                Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
+                Some(Err(_)) | None => Decision::Wanted,
             });
         }
         decisions

@@ -6,12 +6,12 @@
 //! processes who holds it, and later writers how far this one came.
 
 use super::record::{self, Progress, Record, RecordFile};
-use super::tree::{lock, open_in, remove_file as remove};
+use super::tree::{create_in, lock, open_in, remove_file as remove};
 use crate::store::error::At;
 use crate::store::path::MAX_NAME;
 use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -66,6 +66,8 @@ pub(super) struct Lock {
     inode: Inode,
     /// Bytes that are in it already: a dead writer's.
     pub(super) left: u64,
+    /// Its permission bits when it was locked.
+    pub(super) mode: u32,
 }
 
 /// What becomes of a dead writer's staging file.
@@ -85,7 +87,8 @@ impl Drop for Lock {
 }
 
 impl Lock {
-    /// Locks `name`. With [`Found::Emptied`] the file that comes back is empty.
+    /// Locks `name`. With [`Found::Emptied`] the file that comes back is empty. A staging file that is made has `mode`, less
+    /// the umask.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] says who holds it.
@@ -95,12 +98,13 @@ impl Lock {
         path: &RemotePath,
         who: &str,
         found: Found,
+        mode: u32,
     ) -> Result<Lock, StoreError> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut looked_again = false;
         for _ in 0..TRIES {
-            let (fd, fresh) = match open_in(dir, &names.file, flags | OFlags::CREATE | OFlags::EXCL) {
+            let (fd, fresh) = match create_in(dir, &names.file, flags, Mode::from_raw_mode(mode)) {
                 Ok(fd) => (fd, true),
                 Err(Errno::EXIST) => match open_in(dir, &names.file, flags) {
                     Ok(fd) => (fd, false),
@@ -168,6 +172,7 @@ impl Lock {
                 progress,
                 inode,
                 left,
+                mode: held.st_mode & 0o7777,
             });
         }
         Err(StoreError::new(

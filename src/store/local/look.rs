@@ -100,16 +100,20 @@ pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) ->
             Kind::File => u64::try_from(stat.st_size).unwrap_or(0),
             _ => 0,
         },
-        attributes: Attributes {
-            mtime: mtime(stat),
-            mode: stat.st_mode & 0o7777,
-        },
+        attributes: attributes(stat),
         target,
         version: version(stat),
     }
 }
 
-fn mtime(stat: &Stat) -> Time {
+pub(super) fn attributes(stat: &Stat) -> Attributes {
+    Attributes {
+        mtime: mtime(stat),
+        mode: stat.st_mode & 0o7777,
+    }
+}
+
+pub(super) fn mtime(stat: &Stat) -> Time {
     Time {
         secs: stat.st_mtime,
         nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
@@ -126,5 +130,6 @@ pub(super) fn version(stat: &Stat) -> String {
     hasher.update(&stat.st_mtime_nsec.to_be_bytes());
     hasher.update(&stat.st_ctime.to_be_bytes());
     hasher.update(&stat.st_ctime_nsec.to_be_bytes());
-    hasher.finalize().to_hex().chars().take(16).collect()
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }

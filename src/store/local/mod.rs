@@ -138,7 +138,7 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         self.run(move |tree| {
             dirs.iter()
                 .map(|(path, a)| names::ensure_dir(tree, path, a.mode))

@@ -44,16 +44,16 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<
     }
 }
 
-/// The directory of a transfer: made if it is not there, its parent marked for a later fsync.
-pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<(), StoreError> {
-    let Some((parent, _)) = path.split() else { return Ok(()) };
+/// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync.
+pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bool, StoreError> {
+    let Some((parent, _)) = path.split() else { return Ok(false) };
     let (dir, name) = tree.parent(path)?;
     // what comes into it must be writable for us until it is complete; its own mode is set then
     let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);
     match rustix::fs::mkdirat(&*dir, name.as_bytes(), mode) {
         Ok(()) => {
             tree.mark_unsynced(parent);
-            Ok(())
+            Ok(true)
         }
         Err(Errno::EXIST) => {
             let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
@@ -61,7 +61,7 @@ pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<()
                 // whoever made it may not have synced its name: a transfer that was killed, or another one
                 FileType::Directory => {
                     tree.mark_unsynced(parent);
-                    Ok(())
+                    Ok(false)
                 }
                 FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
                 _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),

@@ -1,11 +1,11 @@
 //! Reading: open files by offset, and small files whole.
 
-use super::look::entry;
+use super::look::{attributes, entry, mtime};
 use super::tree::{Tree, open_in};
 use crate::store::error::At;
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Source, StoreError, WholeFile};
+use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, WholeFile};
 use async_trait::async_trait;
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags, Stat};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -16,18 +16,24 @@ pub(super) struct LocalSource {
     path: RemotePath,
 }
 
-/// Opens a regular file. O_NONBLOCK: a FIFO that took its place must not make us wait for a writer.
+/// Opens a regular file, and says what it is.
 pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreError> {
+    let (file, _) = open_file(tree, path)?;
+    Ok(LocalSource {
+        file: Arc::new(file),
+        path: path.clone(),
+    })
+}
+
+/// A regular file and its stat. O_NONBLOCK: a FIFO that took its place must not make us wait for a writer.
+fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError> {
     let (dir, name) = tree.parent(path)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: File = open_in(&dir, name.as_bytes(), flags).at("open", path)?.into();
-    let source = LocalSource {
-        file: Arc::new(file),
-        path: path.clone(),
-    };
-    match source.stat_now()?.kind {
-        Kind::File => Ok(source),
-        Kind::Dir => Err(StoreError::new(ErrorKind::IsADirectory, path)),
+    let stat = rustix::fs::fstat(&file).at("stat", path)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((file, stat)),
+        FileType::Directory => Err(StoreError::new(ErrorKind::IsADirectory, path)),
         _ => Err(StoreError::new(ErrorKind::BadKind, path)),
     }
 }
@@ -73,18 +79,18 @@ fn fill(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
 
 /// Reads a small file in one go; it must not change meanwhile.
 pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<WholeFile, StoreError> {
-    let source = open(tree, path)?;
-    let before = source.stat_now()?;
+    let (file, before) = open_file(tree, path)?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
-    let size = usize::try_from(before.size)
+    let size = usize::try_from(before.st_size)
         .ok()
         .filter(|s| *s <= most)
         .ok_or_else(changed)?;
     let mut bytes = vec![0; size];
-    let n = fill(&source.file, 0, &mut bytes).at("read", path)?;
-    let after = source.stat_now()?;
-    if n != size || after.size != before.size || after.attributes.mtime != before.attributes.mtime {
+    let n = fill(&file, 0, &mut bytes).at("read", path)?;
+    let after = rustix::fs::fstat(&file).at("stat", path)?;
+    if n != size || after.st_size != before.st_size || mtime(&after) != mtime(&before) {
         return Err(changed());
     }
-    Ok(WholeFile { entry: after, bytes })
+    let attributes = attributes(&after);
+    Ok(WholeFile { attributes, bytes })
 }

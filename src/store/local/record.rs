@@ -3,10 +3,10 @@
 //! It has two slots that are written in turn, each with a checksum, so that a torn write leaves the one before. What
 //! the record says is durable has been fsynced before it says so.
 
-use super::tree::{open_in, remove_file};
+use super::tree::{create_in, open_in, remove_file};
 use crate::store::Checkpoint;
 use cap_std::fs::Dir;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -155,7 +155,7 @@ impl RecordFile {
             return Ok(going_on);
         }
         remove_file(dir, name)?;
-        let file = open_in(dir, name, flags | OFlags::CREATE | OFlags::EXCL)?.into();
+        let file = create_in(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into();
         let mut fresh = RecordFile { file, record };
         fresh.write()?;
         Ok(fresh)

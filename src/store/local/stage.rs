@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex};
 /// The bits of a mode that a file takes over.
 pub(super) const FILE_MODE: u32 = 0o777;
 
+/// The mode of a staging file whose content arrives in parts: nobody else's to read before it is complete.
+const STAGED_MODE: u32 = 0o600;
+
 /// Refuses when the target is not the version that the writer named; `none` names its absence.
 pub(super) fn check_version(tree: &Tree, path: &RemotePath, wanted: Option<&str>) -> Result<(), StoreError> {
     let Some(wanted) = wanted else { return Ok(()) };
@@ -50,14 +53,16 @@ pub(super) fn timestamps(mtime: Time) -> Timestamps {
     }
 }
 
-/// Time and mode of an open file, in an order that keeps the time.
+/// Time and mode of an open file that has mode `has`, in an order that keeps the time.
 pub(super) fn set_open(
     file: &impl AsFd,
     attributes: Attributes,
-    mode: u32,
+    (has, mode): (u32, u32),
     path: &RemotePath,
 ) -> Result<(), StoreError> {
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).at("set the mode", path)?;
+    if has != mode {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).at("set the mode", path)?;
+    }
     rustix::fs::futimens(file, &timestamps(attributes.mtime)).at("set the time", path)
 }
 
@@ -65,7 +70,7 @@ pub(super) fn set_open(
 pub(super) fn stage(tree: &Arc<Tree>, path: &RemotePath, request: &StageRequest) -> Result<LocalStaging, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&dir, &name, path)?;
-    let held = Lock::acquire(&dir, &name, path, &request.who, Found::Kept)?;
+    let held = Lock::acquire(&dir, &name, path, &request.who, Found::Kept, STAGED_MODE)?;
     let source = request.source.clone().filter(|_| request.durable);
     let found = match held.left {
         0 => None,
@@ -205,7 +210,7 @@ impl LocalStaging {
         if u64::try_from(staged.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
-        set_open(file, attributes, attributes.mode & FILE_MODE, path)?;
+        set_open(file, attributes, (staged.st_mode & 0o7777, attributes.mode & FILE_MODE), path)?;
         if self.request.durable {
             rustix::fs::fsync(file).at("fsync", path)?;
         }
@@ -316,7 +321,8 @@ pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attribu
         } else {
             0
         };
-        set_open(&fd, attributes, kept | (attributes.mode & (FILE_MODE | sticky)), path)
+        let wanted = kept | (attributes.mode & (FILE_MODE | sticky));
+        set_open(&fd, attributes, (found.st_mode & 0o7777, wanted), path)
     };
     if path.is_root() {
         return set(tree.root().as_fd());

@@ -162,9 +162,14 @@ pub(super) fn open_subdir(dir: &Dir, name: &Name, path: &RemotePath) -> Result<D
     }
 }
 
-/// openat of a single component.
+/// openat of a single component that is there.
 pub(super) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    retry(|| rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))
+    retry(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
+}
+
+/// openat of a single component that must not be there; of `mode` the umask has its part.
+pub(super) fn create_in(dir: &Dir, name: &[u8], flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    retry(|| rustix::fs::openat(dir, name, flags | OFlags::CREATE | OFlags::EXCL, mode))
 }
 
 /// unlink; that it is gone already is no error.

@@ -85,7 +85,9 @@ pub(super) fn put_whole(
 fn stage_whole(tree: &Tree, entry: &NewEntry, who: &str) -> Result<(Arc<Dir>, Name, Lock), StoreError> {
     let path = &entry.path;
     let (dir, name) = tree.parent(path)?;
-    let lock = Lock::acquire(&dir, &name, path, who, Found::Emptied)?;
+    // with the mode that it is to have: one system call less for most files
+    let mode = entry.attributes.mode & FILE_MODE;
+    let lock = Lock::acquire(&dir, &name, path, who, Found::Emptied, mode)?;
     let filled = match &entry.content {
         Content::File(bytes) => fill(&lock, (**bytes).as_ref(), entry),
         Content::Link(target) => link(&dir, &lock.names.record, target, entry),
@@ -114,7 +116,7 @@ fn fill(lock: &Lock, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
     set_open(
         &lock.file,
         entry.attributes,
-        entry.attributes.mode & FILE_MODE,
+        (lock.mode, entry.attributes.mode & FILE_MODE),
         &entry.path,
     )
 }

@@ -54,7 +54,7 @@ complete -c haul -n "__fish_haul_using_subcommand serve" -s v -l verbose -d 'Log
 complete -c haul -n "__fish_haul_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand put" -l if-version -d 'Replace the file only if it has version V (see stat --json); \'none\': only if there is no such file' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -l wait -d 'Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)' -r
-complete -c haul -n "__fish_haul_using_subcommand put" -l connections -d 'Use N data connections' -r
+complete -c haul -n "__fish_haul_using_subcommand put" -l connections -d 'Use N data connections [default: 4, and up to 32 where that is faster]' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -l password-file -d 'Read the password from the first line of FILE' -r -F
 complete -c haul -n "__fish_haul_using_subcommand put" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand put" -s r -l recursive -d 'Take directories, with everything in them'
@@ -69,7 +69,7 @@ complete -c haul -n "__fish_haul_using_subcommand put" -l accept-new -d 'Pin the
 complete -c haul -n "__fish_haul_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand get" -l if-version -d 'Replace the file only if it has version V (see stat --json); \'none\': only if there is no such file' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -l wait -d 'Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)' -r
-complete -c haul -n "__fish_haul_using_subcommand get" -l connections -d 'Use N data connections' -r
+complete -c haul -n "__fish_haul_using_subcommand get" -l connections -d 'Use N data connections [default: 4, and up to 32 where that is faster]' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -l password-file -d 'Read the password from the first line of FILE' -r -F
 complete -c haul -n "__fish_haul_using_subcommand get" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r
 complete -c haul -n "__fish_haul_using_subcommand get" -s r -l recursive -d 'Take directories, with everything in them'

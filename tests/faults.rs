@@ -236,6 +236,40 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
     );
 }
 
+/// A group of small files is synced by one syncfs where that is known to work. When it fails, each file's own fsync says
+/// whether that file is safe.
+#[test]
+fn a_syncfs_that_fails_is_no_file_that_is_safe() {
+    if !has_strace() {
+        return;
+    }
+    let server = Server::start();
+    for n in 0..20 {
+        write(&server.root.join(format!("tree/{n:02}")), &bytes(n, 3000));
+    }
+    let client = server.client();
+    let log = client.dir.path().join("log");
+    let get = |options: &[&str]| {
+        let _ = std::fs::remove_dir_all(client.work().join("tree"));
+        let command = client.command(["get", "-r", "--retry-for=1s", "srv:tree", "."]);
+        Ended::of(run_with(under(command, &strace(&log, options)), b""))
+    };
+    let trace = ["-e", "trace=syncfs,fsync", "-e", "inject=syncfs:error=EIO"];
+    let ended = get(&trace);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(
+        snapshot(&client.work().join("tree")),
+        snapshot(&server.root.join("tree"))
+    );
+    let seen = std::fs::read_to_string(&log).unwrap();
+    if !seen.contains("syncfs(") {
+        return; // an older kernel, whose syncfs does not tell of every error
+    }
+    assert!(seen.matches("fsync(").count() >= 20, "{seen}");
+    let ended = get(&[&trace[..], &["-e", "inject=fsync:error=EIO:when=1"]].concat());
+    assert_ne!(ended.code, 0, "{ended:?}");
+}
+
 /// The other verbs that change something: done or not done, and never half.
 #[test]
 fn mkdir_mv_and_rm_survive_a_kill_at_any_call() {

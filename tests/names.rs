@@ -106,3 +106,23 @@ fn reserved_names_are_refused_and_not_shown() {
         "what dead writers left is not in the way"
     );
 }
+
+#[test]
+fn a_file_that_is_being_replaced_is_found_at_any_moment() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("x"), b"0");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                write(&server.root.join(".y"), b"1");
+                std::fs::rename(server.root.join(".y"), server.root.join("x")).unwrap();
+            }
+        });
+        let puts = (0..100).map(|_| client.run(["put", "--checksum", "/etc/hostname", "srv:x"]));
+        let failed = puts.into_iter().find(|put| put.code != 0);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
+}

@@ -44,6 +44,12 @@ impl Disk {
         self.names.insert(inode, names);
     }
 
+    /// syncfs: everything that there is.
+    fn sync_all(&mut self) {
+        let paths: Vec<PathBuf> = self.now.keys().cloned().collect();
+        paths.iter().for_each(|path| self.sync(path));
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) {
         if let Some(inode) = self.now.remove(from) {
             self.now.insert(to.to_path_buf(), inode);
@@ -135,6 +141,7 @@ fn replay(log: &str, until: f64) -> Disk {
                 disk.dirty.insert(inode, true);
             }
             ("fsync" | "fdatasync", [file, ..], _) => disk.sync(file),
+            ("syncfs", ..) => disk.sync_all(),
             ("renameat", [from, to, ..], [old, new, ..]) => disk.rename(&from.join(old), &to.join(new)),
             ("unlinkat", [dir, ..], [name, ..]) => drop(disk.now.remove(&dir.join(name))),
             _ => {}
@@ -148,8 +155,8 @@ fn put(arguments: &[&str]) -> (Server, String, Vec<(PathBuf, f64)>) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     // a slow fsync: an acknowledgement that does not wait for it comes long before it ends
-    let trace = "trace=openat,mkdirat,pwrite64,fsync,fdatasync,renameat,unlinkat";
-    let slow = "inject=fsync,fdatasync:delay_enter=30000";
+    let trace = "trace=openat,mkdirat,pwrite64,fsync,fdatasync,syncfs,renameat,unlinkat";
+    let slow = "inject=fsync,fdatasync,syncfs:delay_enter=30000";
     let prefix = [
         "strace",
         "-D",

@@ -1,7 +1,8 @@
-//! Chunks in any order, with duplicates, become parts of a file in order.
+//! Chunks in any order, with duplicates, become parts of a file: in order, or, where a store takes them so, as they come.
 
 use super::CHUNK_SIZE;
 use super::digest::{Digest, RootHasher};
+use crate::store::PartRules;
 use std::collections::BTreeMap;
 
 /// Chunks that do not fit together.
@@ -31,7 +32,9 @@ pub enum Inserted {
 #[derive(Debug)]
 pub struct Reassembly<T> {
     waiting: BTreeMap<u64, (Digest, u64, T)>,
-    /// Where the next part starts: everything before has been taken.
+    /// Digest and length of chunks that were taken before their turn.
+    apart: BTreeMap<u64, (Digest, u64)>,
+    /// Everything before this has been taken.
     next: u64,
     /// The end of the file, once a short chunk or the seal has told it.
     end: Option<u64>,
@@ -56,6 +59,7 @@ impl<T> Default for Reassembly<T> {
     fn default() -> Reassembly<T> {
         Reassembly {
             waiting: BTreeMap::new(),
+            apart: BTreeMap::new(),
             next: 0,
             end: None,
             sealed: None,
@@ -77,7 +81,7 @@ impl<T> Reassembly<T> {
         })
     }
 
-    /// Where the next part starts, and the values that cover all before it, given that more follows.
+    /// Up to where everything has been taken, and the values that cover that, given that more follows.
     pub fn taken(&self) -> (u64, Vec<Digest>) {
         (self.next, self.root.state())
     }
@@ -90,7 +94,9 @@ impl<T> Reassembly<T> {
         if offset < self.next {
             return Ok(Inserted::Duplicate);
         }
-        if let Some((known, known_length, _)) = self.waiting.get(&offset) {
+        let waiting = self.waiting.get(&offset).map(|(digest, length, _)| (digest, length));
+        let apart = self.apart.get(&offset).map(|(digest, length)| (digest, length));
+        if let Some((known, known_length)) = waiting.or(apart) {
             return if *known == digest && *known_length == length {
                 Ok(Inserted::Duplicate)
             } else {
@@ -122,10 +128,12 @@ impl<T> Reassembly<T> {
     }
 
     fn set_end(&mut self, end: u64) -> Result<(), Mismatch> {
-        let last = self
-            .waiting
-            .last_key_value()
-            .map_or(self.next, |(at, (_, len, _))| at.saturating_add(*len));
+        let waiting = self.waiting.last_key_value().map(|(at, (_, length, _))| (at, length));
+        let apart = self.apart.last_key_value().map(|(at, (_, length))| (at, length));
+        let ends = [waiting, apart].into_iter().flatten();
+        let last = ends
+            .map(|(at, length)| at.saturating_add(*length))
+            .fold(self.next, u64::max);
         if self.end.is_some_and(|known| known != end) || last > end {
             return Err(Mismatch::Shape);
         }
@@ -143,33 +151,41 @@ impl<T> Reassembly<T> {
         Ok(())
     }
 
-    /// The next part that is ready: consecutive chunks from where the last one ended, at most `most` bytes, and at
-    /// least `least` unless the file ends there.
-    pub fn take_part(&mut self, least: usize, most: usize) -> Option<Part<T>> {
+    /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
+    /// the file ends there. They are those from where the last part ended, or with `rules.any_order` the first there are.
+    pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
+        let first = match rules.any_order {
+            true => *self.waiting.first_key_value()?.0,
+            false => self.next,
+        };
         let (mut count, mut length) = (0_usize, 0_u64);
         for (offset, (_, len, _)) in &self.waiting {
             let grown = length.saturating_add(*len);
-            if *offset != self.next.saturating_add(length) || (count > 0 && grown > most as u64) {
+            if *offset != first.saturating_add(length) || (count > 0 && grown > rules.most as u64) {
                 break;
             }
             (count, length) = (count.saturating_add(1), grown);
         }
-        let end = self.next.saturating_add(length);
-        if count == 0 || (length < least as u64 && self.end != Some(end)) {
+        let end = first.saturating_add(length);
+        if count == 0 || (length < rules.least as u64 && self.end != Some(end)) {
             return None;
         }
         let mut part = Part {
-            offset: self.next,
+            offset: first,
             length,
             chunks: Vec::with_capacity(count),
         };
         for _ in 0..count {
-            if let Some((offset, (digest, _, payload))) = self.waiting.pop_first() {
-                self.root.push(digest);
+            if let Some((offset, (digest, length, payload))) = self.waiting.pop_first() {
+                self.apart.insert(offset, (digest, length));
                 part.chunks.push((offset, payload));
             }
         }
-        self.next = end;
+        // hashes merge in order, however the chunks came
+        while let Some((digest, length)) = self.apart.remove(&self.next) {
+            self.root.push(digest);
+            self.next = self.next.saturating_add(length);
+        }
         Some(part)
     }
 
@@ -206,6 +222,10 @@ mod tests {
 
     const MIB: u64 = CHUNK_SIZE as u64;
 
+    fn rules(least: usize, most: usize, any_order: bool) -> PartRules {
+        PartRules { least, most, any_order }
+    }
+
     #[test]
     fn conflicts_and_shapes_are_refused() {
         let mut r = Reassembly::default();
@@ -225,14 +245,33 @@ mod tests {
         for i in 0..5 {
             r.insert(i * MIB, MIB, [0; 32], i).unwrap();
         }
-        assert_eq!(r.take_part(1, 2 << 20).unwrap().chunks.len(), 2);
+        assert_eq!(r.take_part(&rules(1, 2 << 20, false)).unwrap().chunks.len(), 2);
         assert!(
-            r.take_part(4 << 20, 8 << 20).is_none(),
+            r.take_part(&rules(4 << 20, 8 << 20, false)).is_none(),
             "three MiB are less than the store wants"
         );
         r.insert(5 * MIB, 7, [0; 32], 5).unwrap();
-        let last = r.take_part(4 << 20, 8 << 20).unwrap();
+        let last = r.take_part(&rules(4 << 20, 8 << 20, false)).unwrap();
         assert_eq!((last.offset, last.length), (2 * MIB, 3 * MIB + 7));
+    }
+
+    #[test]
+    fn chunks_that_were_taken_before_their_turn_still_count() {
+        let mut r = Reassembly::default();
+        let any = rules(1, 8 << 20, true);
+        r.insert(2 * MIB, MIB, [2; 32], ()).unwrap();
+        r.insert(3 * MIB, 7, [3; 32], ()).unwrap();
+        let part = r.take_part(&any).unwrap();
+        assert_eq!((part.offset, part.length), (2 * MIB, MIB + 7));
+        assert_eq!(r.taken().0, 0);
+        assert_eq!(r.insert(2 * MIB, MIB, [2; 32], ()), Ok(Inserted::Duplicate));
+        assert_eq!(r.insert(2 * MIB, MIB, [9; 32], ()), Err(Mismatch::Conflict));
+        assert_eq!(r.insert(MIB, 5, [1; 32], ()), Err(Mismatch::Shape), "the end is known");
+        assert_eq!(r.insert(4 * MIB, MIB, [4; 32], ()), Err(Mismatch::Shape));
+        r.insert(MIB, MIB, [1; 32], ()).unwrap();
+        r.insert(0, MIB, [0; 32], ()).unwrap();
+        assert_eq!(r.take_part(&any).unwrap().length, 2 * MIB);
+        assert_eq!(r.taken().0, 3 * MIB + 7);
     }
 
     #[test]
@@ -240,7 +279,7 @@ mod tests {
         let mut r = Reassembly::default();
         assert_eq!(r.insert_whole(5, [1; 32], ()), Ok(Inserted::New));
         assert_eq!(r.complete(), Ok(None));
-        assert_eq!(r.take_part(1, 100).unwrap().length, 5);
+        assert_eq!(r.take_part(&rules(1, 100, false)).unwrap().length, 5);
         assert_eq!(r.complete(), Ok(Some((5, [1; 32]))));
         let mut empty = Reassembly::default();
         empty.insert_whole(0, [2; 32], ()).unwrap();
@@ -256,13 +295,14 @@ mod tests {
             order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
             missing in any::<prop::sample::Index>(),
             seal_first in any::<bool>(),
+            any_order in any::<bool>(),
         ) {
             let size = (chunks - 1) * CHUNK_SIZE + tail;
-            let file: Vec<u8> = (0..size).map(|i| (i / 7 % 253) as u8).collect();
+            let file: Vec<u8> = (0..size).map(|i| (1 + i / 7 % 253) as u8).collect();
             let pieces: Vec<&[u8]> = file.chunks(CHUNK_SIZE).collect();
             let hash = whole_digest(&file);
             let mut r = Reassembly::default();
-            let mut out = Vec::new();
+            let mut out = vec![0; file.len()];
             if seal_first {
                 r.seal(size as u64, hash).unwrap();
             }
@@ -270,10 +310,17 @@ mod tests {
             let feed = |r: &mut Reassembly<usize>, i: usize, out: &mut Vec<u8>| {
                 let offset = i as u64 * MIB;
                 r.insert(offset, pieces[i].len() as u64, chunk_digest(offset, pieces[i]), i).unwrap();
-                while let Some(part) = r.take_part(1, 4 << 20) {
-                    assert_eq!(part.offset, out.len() as u64);
-                    part.chunks.iter().for_each(|(_, i)| out.extend_from_slice(pieces[*i]));
+                let before = r.taken().0;
+                while let Some(part) = r.take_part(&rules(1, 4 << 20, any_order)) {
+                    assert!(any_order || part.offset >= before);
+                    for (offset, i) in part.chunks {
+                        let room = &mut out[offset as usize..][..pieces[i].len()];
+                        assert!(room.iter().all(|b| *b == 0), "written once");
+                        room.copy_from_slice(pieces[i]);
+                    }
                 }
+                let (taken, _) = r.taken();
+                assert!(out[..taken as usize] == file[..taken as usize]);
             };
             let indices = order.iter().map(|i| i.index(chunks)).chain(0..chunks);
             for i in indices.filter(|i| *i != last) {

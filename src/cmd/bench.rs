@@ -333,6 +333,7 @@ async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, L
     let connection = Connection::open(&address.ip().to_string(), address.port(), Some(key), Some(&identity)).await?;
     let manners = Manners {
         connections,
+        most_connections: connections,
         patience: Duration::from_secs(10),
         tell: Arc::new(|_| {}),
     };

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Data connections when the user says nothing.
 const CONNECTIONS: usize = 4;
+/// What they may become on a link where more carry more.
+const MOST_CONNECTIONS: usize = 32;
 
 /// Options of every command that talks to a server.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -317,6 +319,7 @@ async fn open_once(
     let mut server = find(name)?;
     let manners = Manners {
         connections: connections.unwrap_or(CONNECTIONS),
+        most_connections: connections.unwrap_or(MOST_CONNECTIONS),
         patience: args.retry_for.unwrap_or(PATIENCE),
         tell: Arc::new(move |text: &str| {
             if !quiet {

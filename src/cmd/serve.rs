@@ -51,7 +51,7 @@ pub struct Args {
     max_sessions: usize,
 
     /// Data connections of each session
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = parse_count)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_count)]
     max_connections: usize,
 
     /// Memory for data on its way, of all sessions together

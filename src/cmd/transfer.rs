@@ -44,7 +44,7 @@ pub struct TransferArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
     pub wait: Option<Duration>,
 
-    /// Use N data connections
+    /// Use N data connections [default: 4, and up to 32 where that is faster]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: Option<u16>,
 

@@ -82,6 +82,7 @@ impl DataConnection {
             tls: self.tls,
             plain: Vec::new(),
             out: Outgoing::new(SMALL),
+            sent: Arc::default(),
         };
         (reader, writer)
     }
@@ -96,7 +97,7 @@ async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<Data
             Ok(())
         });
         // an alert is worth sending also when the handshake failed
-        let sent = write_all(&tcp, out.bytes()).await;
+        let sent = write_all(&tcp, out.bytes(), &AtomicU64::new(0)).await;
         let progress = result?;
         sent?;
         out.clear();
@@ -125,10 +126,14 @@ async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<Data
     }
 }
 
-async fn write_all(tcp: &TcpStream, mut bytes: &[u8]) -> Result<(), NetError> {
+/// Writes all of it; `sent` counts what the socket has taken.
+async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Result<(), NetError> {
     while !bytes.is_empty() {
         match tcp.try_write(bytes) {
-            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Ok(n) => {
+                sent.fetch_add(n as u64, Ordering::Relaxed);
+                bytes = bytes.get(n..).unwrap_or_default();
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => match timeout(WRITE_STALL, tcp.writable()).await {
                 Ok(ready) => ready.map_err(NetError::lost)?,
                 Err(_) => return Err(NetError::lost("a data connection took nothing for 60 s")),
@@ -312,9 +317,15 @@ pub struct FrameWriter {
     tls: Shared,
     plain: Vec<u8>,
     out: Outgoing,
+    sent: Arc<AtomicU64>,
 }
 
 impl FrameWriter {
+    /// Counts the bytes that the socket has taken.
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
+    }
+
     /// Waits until the socket would take more.
     ///
     /// # Errors
@@ -372,7 +383,7 @@ impl FrameWriter {
     }
 
     async fn send(&mut self) -> Result<(), NetError> {
-        write_all(&self.tcp, self.out.bytes()).await?;
+        write_all(&self.tcp, self.out.bytes(), &self.sent).await?;
         self.out.clear();
         Ok(())
     }
@@ -382,7 +393,11 @@ impl FrameWriter {
         self.out.clear();
         let closed = locked(&self.tls).close(&mut self.out);
         if closed.is_ok() {
-            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, self.out.bytes())).await;
+            let _ = timeout(
+                Duration::from_secs(1),
+                write_all(&self.tcp, self.out.bytes(), &self.sent),
+            )
+            .await;
         }
     }
 }

@@ -35,6 +35,7 @@ pub mod data;
 pub mod error;
 pub mod link;
 pub mod outbox;
+pub mod pace;
 pub mod pool;
 pub mod pulse;
 mod records;

@@ -1,5 +1,6 @@
 //! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
 
+use super::pace::Pace;
 use super::wire::frame::FrameHeader;
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::Buffer;
@@ -58,6 +59,7 @@ pub struct Outbox {
     state: Mutex<State>,
     filled: Notify,
     credit: Credit,
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -78,12 +80,18 @@ impl Outbox {
             state: Mutex::default(),
             filled: Notify::new(),
             credit: Credit::new(window),
+            pace: Pace::default(),
         }
     }
 
     /// The window.
     pub fn credit(&self) -> &Credit {
         &self.credit
+    }
+
+    /// How fast the receiver gets done with frames.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -223,6 +231,7 @@ impl Outbox {
         };
         let mut state = self.state();
         if let Some(frame) = state.live.remove(&key) {
+            self.pace.add(frame.payload.len() as u64);
             Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
         }
     }
@@ -237,6 +246,7 @@ impl Outbox {
             .collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
+                self.pace.add(frame.payload.len() as u64);
                 Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
             }
         }
@@ -264,6 +274,12 @@ impl Outbox {
         drop(state);
         self.filled.notify_one();
         keys.len()
+    }
+
+    /// True when frames that this connection was given wait for their acknowledgement.
+    pub fn is_held_by(&self, connection: ConnectionId) -> bool {
+        let by = |frame: &Frame| frame.on.is_some_and(|(on, _)| on == connection) || frame.also == Some(connection);
+        self.state().live.values().any(by)
     }
 
     /// True when frames wait for a connection.

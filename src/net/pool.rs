@@ -5,6 +5,7 @@ use super::error::NetError;
 use super::outbox::{ConnectionId, Outbox};
 use super::pulse::Pulse;
 use super::wire::frame::{FrameHeader, FrameKind};
+use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{chunk_digest, whole_digest};
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
@@ -22,6 +25,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const SLOWER: u32 = 4;
 /// The least round trip that counts: below it, what differs is how busy the machines are.
 const QUICK: Duration = Duration::from_millis(100);
+
+/// What a chunk may take before anything is known of the rate.
+const FIRST_SHARE: Duration = Duration::from_secs(1);
+
+/// How long a connection that one side needs no more may take to end.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// A frame that arrived.
 pub struct Arrived {
@@ -42,6 +51,15 @@ pub trait FrameSink: Send + Sync {
     fn accept(&self, frame: Arrived) -> Result<(), NetError>;
 }
 
+/// A connection that is part of a pool.
+pub struct Added {
+    /// Ends when the connection does, with its error if that was the reason. What was not acknowledged has then been given
+    /// to the others.
+    pub owner: JoinHandle<Result<(), NetError>>,
+    /// Tells it to end when it carries nothing any more ([`Pulse::retire`]).
+    pub pulse: Arc<Pulse>,
+}
+
 /// A session's data connections.
 pub struct Pool {
     outbox: Arc<Outbox>,
@@ -49,6 +67,8 @@ pub struct Pool {
     buffers: BufferPool,
     next: AtomicU64,
     pulses: Mutex<HashMap<ConnectionId, Arc<Pulse>>>,
+    /// Bytes that came and went, over all connections.
+    moved: AtomicU64,
     /// Counts every loss, so that whoever dials can wait for the next one.
     lost: watch::Sender<u64>,
     closing: watch::Sender<bool>,
@@ -63,6 +83,7 @@ impl Pool {
             buffers,
             next: AtomicU64::new(1),
             pulses: Mutex::default(),
+            moved: AtomicU64::new(0),
             lost: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         })
@@ -71,6 +92,11 @@ impl Pool {
     /// Connections that are up.
     pub fn alive(&self) -> usize {
         self.pulses().len()
+    }
+
+    /// Bytes that went either way so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     fn pulses(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Pulse>>> {
@@ -92,26 +118,36 @@ impl Pool {
         self.closing.send_replace(true);
     }
 
-    /// Makes a connection part of the pool. The owner task goes on until the connection ends; it then gives what was
-    /// not acknowledged to the others. Its error, if that was the reason, comes through the task's handle.
-    pub fn add(
-        self: &Arc<Pool>,
-        reader: FrameReader,
-        writer: FrameWriter,
-    ) -> tokio::task::JoinHandle<Result<(), NetError>> {
+    /// Makes a connection part of the pool.
+    pub fn add(self: &Arc<Pool>, reader: FrameReader, writer: FrameWriter) -> Added {
         let pool = self.clone();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::default());
         pool.pulses().insert(id, pulse.clone());
-        tokio::spawn(async move {
+        let of = pulse.clone();
+        let owner = tokio::spawn(async move {
             let mut closing = pool.closing.subscribe();
-            let received = reader.received();
+            let counted = [reader.received(), writer.sent()];
             let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone(), pulse.clone()));
             let mut writing = tokio::spawn(write_frames(writer, pool.clone(), id, pulse.clone()));
             let ended = tokio::select! {
-                read = &mut reading => flatten(read),
-                written = &mut writing => flatten(written),
-                () = silence(&pulse, &received) => Err(NetError::lost("a data connection is silent")),
+                read = &mut reading => match flatten(read) {
+                    // the other side needs this connection no more: what it has carried is still waited for
+                    Ok(()) => {
+                        pulse.retire();
+                        let _ = timeout(PARTING, &mut writing).await;
+                        Ok(())
+                    }
+                    lost => lost,
+                },
+                written = &mut writing => {
+                    let said_goodbye = flatten(written);
+                    if said_goodbye.is_ok() && !*closing.borrow() {
+                        let _ = timeout(PARTING, &mut reading).await;
+                    }
+                    said_goodbye
+                }
+                () = silence(&pulse, &counted, &pool.moved) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
                     let _ = (&mut writing).await;
@@ -127,7 +163,8 @@ impl Pool {
             }
             pool.lost.send_modify(|n| *n = n.wrapping_add(1));
             ended
-        })
+        });
+        Added { owner, pulse: of }
     }
 }
 
@@ -140,16 +177,20 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// Waits until the peer does not answer any more.
-async fn silence(pulse: &Pulse, received: &AtomicU64) {
-    let mut before = 0;
+/// Waits until the peer does not answer any more. Adds what has come and gone to `moved`.
+async fn silence(pulse: &Pulse, [received, sent]: &[Arc<AtomicU64>; 2], moved: &AtomicU64) {
+    let (mut received_before, mut sent_before) = (0_u64, 0_u64);
     while !pulse.is_silent() {
         tokio::time::sleep(LOOK).await;
-        let now = received.load(Ordering::Relaxed);
-        if now != before {
+        let (came, went) = (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+        if came != received_before {
             pulse.heard();
         }
-        before = now;
+        let new = came
+            .saturating_sub(received_before)
+            .saturating_add(went.saturating_sub(sent_before));
+        moved.fetch_add(new, Ordering::Relaxed);
+        (received_before, sent_before) = (came, went);
     }
 }
 
@@ -199,18 +240,22 @@ async fn write_frames(
             () = pulse.owing() => {}
             () = tokio::time::sleep(pulse.until_due()) => {}
             () = tokio::time::sleep(LOOK), if outbox.is_waiting_at_all() => {}
-            () = closed(&mut closing) => {
-                writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await?;
-                writer.flush().await?;
-                writer.close().await;
-                return Ok(());
-            }
+            () = closed(&mut closing) => return goodbye(writer).await,
         }
         if let Some(number) = pulse.take_owed() {
             writer.write(&numbered(FrameKind::Pong, number), &[]).await?;
         }
         if let Some(number) = pulse.take_due(outbox.is_waiting_at_all()) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
+        }
+        if pulse.is_retired() {
+            writer.flush().await?;
+            if outbox.is_held_by(id) {
+                outbox.nudge();
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            return goodbye(writer).await;
         }
         if pool.is_slow(id, &pulse) {
             // what this one would take would hold all back: the others are to have it
@@ -231,6 +276,14 @@ async fn write_frames(
     }
 }
 
+/// Says properly that nothing follows.
+async fn goodbye(mut writer: FrameWriter) -> Result<(), NetError> {
+    writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await?;
+    writer.flush().await?;
+    writer.close().await;
+    Ok(())
+}
+
 fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
     FrameHeader {
         number,
@@ -239,17 +292,27 @@ fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
 }
 
 impl Pool {
+    /// The round trip above which a connection is slow, where `best` is that of another. A ping waits behind a chunk, so that
+    /// what a chunk takes at a fair share of the session's rate is no sign of slowness.
+    fn limit(&self, best: Duration) -> Duration {
+        let chunks = self.outbox.pace().rate().map_or(0.0, |rate| rate / CHUNK_SIZE as f64);
+        let share = Duration::try_from_secs_f64(self.alive() as f64 / chunks).unwrap_or(FIRST_SHARE);
+        best.max(QUICK).max(share).saturating_mul(SLOWER)
+    }
+
     /// Whether this connection is several times slower than the fastest of the others.
     fn is_slow(&self, id: ConnectionId, pulse: &Pulse) -> bool {
-        let pulses = self.pulses();
-        let others = pulses.iter().filter(|(other, _)| **other != id);
-        let best = others.map(|(_, other)| other.round_trip()).min();
-        best.is_some_and(|best| pulse.round_trip() > best.max(QUICK).saturating_mul(SLOWER))
+        let best = {
+            let pulses = self.pulses();
+            let others = pulses.iter().filter(|(other, _)| **other != id);
+            others.map(|(_, other)| other.round_trip()).min()
+        };
+        best.is_some_and(|best| pulse.round_trip() > self.limit(best))
     }
 
     /// With nothing else to send: what a connection holds that is several times slower than this one.
     fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Buffer>)> {
-        let limit = pulse.round_trip().max(QUICK).saturating_mul(SLOWER);
+        let limit = self.limit(pulse.round_trip());
         let slow: Vec<ConnectionId> = {
             let pulses = self.pulses();
             let slow = pulses.iter().filter(|(_, other)| other.round_trip() > limit);

@@ -3,6 +3,7 @@
 //! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as data. A connection
 //! whose ping is not answered within it is silent: it is ended, and another one takes over what it held.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ const MOST_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct Pulse {
     state: Mutex<State>,
     owing: Notify,
+    retired: AtomicBool,
 }
 
 struct State {
@@ -48,6 +50,7 @@ impl Default for Pulse {
                 owed: None,
             }),
             owing: Notify::new(),
+            retired: AtomicBool::new(false),
         }
     }
 }
@@ -55,6 +58,17 @@ impl Default for Pulse {
 impl Pulse {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection is to end as soon as it carries nothing any more.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.owing.notify_one();
+    }
+
+    /// True from then on.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// The peer has sent a ping.

@@ -43,7 +43,8 @@ pub(super) struct Progress {
 /// TLS records in and out, whichever side of the connection this is.
 pub(super) trait Records: Send {
     /// Works off received records; plaintext goes to `sink`, what must be sent in turn to `out`.
-    fn receive(&mut self, incoming: &mut [u8], out: &mut Outgoing, sink: &mut Sink<'_>) -> Result<Progress, NetError>;
+    fn receive(&mut self, incoming: &mut [u8], out: &mut Outgoing, sink: &mut Sink<'_>)
+    -> Result<Progress, NetError>;
     /// Appends `plain`, encrypted, to `out`.
     fn send(&mut self, plain: &[u8], out: &mut Outgoing) -> Result<(), NetError>;
     /// Appends the alert that says that nothing follows.
@@ -57,7 +58,12 @@ pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), NetError> + 'a;
 pub(super) struct Conn<T>(pub(super) T);
 
 impl<T: Unbuffered> Records for Conn<T> {
-    fn receive(&mut self, incoming: &mut [u8], out: &mut Outgoing, sink: &mut Sink<'_>) -> Result<Progress, NetError> {
+    fn receive(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut Outgoing,
+        sink: &mut Sink<'_>,
+    ) -> Result<Progress, NetError> {
         let mut progress = Progress {
             used: 0,
             ready: false,
@@ -165,7 +171,10 @@ impl Outgoing {
     }
 
     /// Lets `write` fill room at the end, more of it when it says (with none) that it was not enough.
-    fn append(&mut self, mut write: impl FnMut(&mut [u8]) -> Result<Option<usize>, NetError>) -> Result<(), NetError> {
+    fn append(
+        &mut self,
+        mut write: impl FnMut(&mut [u8]) -> Result<Option<usize>, NetError>,
+    ) -> Result<(), NetError> {
         loop {
             let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
             match write(room)? {
@@ -173,7 +182,9 @@ impl Outgoing {
                     self.filled = self.filled.saturating_add(n).min(self.bytes.len());
                     return Ok(());
                 }
-                None if self.bytes.len() > MOST => return Err(NetError::Protocol("a TLS record does not fit".into())),
+                None if self.bytes.len() > MOST => {
+                    return Err(NetError::Protocol("a TLS record does not fit".into()));
+                }
                 None => self.bytes.resize(self.bytes.len().saturating_mul(2).max(SMALL), 0),
             }
         }

@@ -28,6 +28,8 @@ pub struct PartRules {
     pub least: usize,
     /// Most bytes of a part.
     pub most: usize,
+    /// Parts may come in any order; otherwise each starts where the one before has ended.
+    pub any_order: bool,
 }
 
 /// What a new file or link is to be.
@@ -129,7 +131,7 @@ pub trait Source: Send + Sync {
 /// target's lock; dropping it lets the lock go, and the next writer takes over.
 #[async_trait]
 pub trait Staging: Send {
-    /// Writes one part. Parts come in order and obey the store's [`PartRules`].
+    /// Writes one part. Parts obey the store's [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
     /// What an earlier writer left. With [`Left::Part`] the next part has its offset, or [`Staging::restart`] comes

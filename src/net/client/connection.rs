@@ -13,7 +13,7 @@ use crate::net::wire::proto::{self, reply, request};
 use crate::net::wire::{ALPN_CONTROL, EXPORTER_LABEL, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -32,8 +32,10 @@ pub struct Connection {
 /// How a session is to be kept up.
 #[derive(Clone)]
 pub struct Manners {
-    /// Data connections of a transfer.
+    /// Data connections of a transfer at first.
     pub connections: usize,
+    /// The most there may be, where more of them carry more.
+    pub most_connections: usize,
     /// How long to go on trying without any progress when connections are lost.
     pub patience: Duration,
     /// Told in one sentence when the control connection is lost.
@@ -148,6 +150,7 @@ impl Connection {
     pub async fn enroll(self, secret: &[u8]) -> Result<String, NetError> {
         let manners = Manners {
             connections: 0,
+            most_connections: 0,
             patience: Duration::ZERO,
             tell: Arc::new(|_| {}),
         };
@@ -172,10 +175,13 @@ impl Connection {
             replies: Mutex::default(),
             next_request: tokio::sync::Mutex::new(1),
             next_transfer: AtomicU32::new(1),
-            connections: AtomicU64::new(manners.connections.max(1) as u64),
+            connections: tokio::sync::watch::Sender::new(manners.connections.max(1) as u64),
+            most_connections: AtomicU64::new(manners.most_connections.max(1) as u64),
+            round_trip: AtomicU64::new(u64::MAX),
             login: tokio::sync::watch::Sender::new(None),
             keys,
             attachment: attachment.clone(),
+            growing: AtomicBool::new(false),
             dialled: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
         });

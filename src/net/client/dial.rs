@@ -3,6 +3,7 @@
 use super::Client;
 use crate::net::data::DataConnection;
 use crate::net::error::NetError;
+use crate::net::pool::Added;
 use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Role};
 use crate::net::wire::frame::ROLE_DATA;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Pause before the first of them; it doubles, with jitter.
@@ -18,7 +20,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(200);
 impl Client {
     /// Starts to keep up as many data connections as there are to be.
     pub(super) fn dial(self: &Arc<Client>) {
-        let wanted = self.connections.load(Ordering::Relaxed);
+        let wanted = *self.connections.borrow();
         loop {
             let index = self.dialled.fetch_add(1, Ordering::Relaxed);
             if index >= wanted {
@@ -28,17 +30,24 @@ impl Client {
             tokio::spawn(async move {
                 let (mut failures, mut failing) = (0, Instant::now());
                 while let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) {
-                    // the server allows fewer than were wanted before it could say so
-                    if index >= client.connections.load(Ordering::Relaxed) {
+                    // the server allows fewer than were wanted before it could say so, or so many do not help
+                    if index >= *client.connections.borrow() {
                         client.dialled.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
                     match client.data_connection().await {
-                        Ok(owner) => {
+                        Ok(mut added) => {
                             let since = Instant::now();
-                            let link = client.link.clone();
+                            let (link, mut wanted) = (client.link.clone(), client.connections.subscribe());
                             drop(client);
-                            if let Ok(Err(e @ NetError::Protocol(_))) = owner.await {
+                            let ended = tokio::select! {
+                                ended = &mut added.owner => ended,
+                                () = too_many(&mut wanted, index) => {
+                                    added.pulse.retire();
+                                    added.owner.await
+                                }
+                            };
+                            if let Ok(Err(e @ NetError::Protocol(_))) = ended {
                                 return link.shut_down(e);
                             }
                             // one that did not last is no success: a pause comes before the next
@@ -68,6 +77,10 @@ impl Client {
             });
         }
         self.dialled.fetch_sub(1, Ordering::Relaxed);
+        let may_grow = self.most_connections.load(Ordering::Relaxed) > wanted;
+        if may_grow && !self.growing.swap(true, Ordering::Relaxed) {
+            tokio::spawn(super::grow::grow(Arc::downgrade(self)));
+        }
     }
 
     /// One of the dialled connections cannot be kept up. When the last one cannot, the session is over.
@@ -79,13 +92,16 @@ impl Client {
     }
 
     /// Dials, shakes hands, proves, and adds to the pool.
-    async fn data_connection(&self) -> Result<tokio::task::JoinHandle<Result<(), NetError>>, NetError> {
+    async fn data_connection(&self) -> Result<Added, NetError> {
         let Some(keys) = &self.keys else {
             return Err(NetError::lost("not logged in"));
         };
         let pool = self.link.pool();
         let attach = async {
+            let started = Instant::now();
             let connected = TcpStream::connect(keys.address()).await;
+            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.round_trip.fetch_min(micros, Ordering::Relaxed);
             let tcp = connected.map_err(|source| NetError::Connect {
                 server: self.server.clone(),
                 source,
@@ -105,6 +121,14 @@ impl Client {
             }
             Err(_) => Err(NetError::lost("a data connection was not accepted within 10 s")),
         }
+    }
+}
+
+/// Waits until connection `index` is not wanted any more.
+async fn too_many(wanted: &mut watch::Receiver<u64>, index: u64) {
+    if wanted.wait_for(|wanted| index >= *wanted).await.is_err() {
+        // the client is gone, and its connections end with the session
+        std::future::pending().await
     }
 }
 

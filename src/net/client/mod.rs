@@ -1,9 +1,10 @@
 //! The client: one method for each request. [`connection`] connects and logs in; `attachment` keeps the session attached
-//! when its control connection is lost; `dial` keeps data connections up.
+//! when its control connection is lost; `dial` keeps data connections up, and `grow` says how many.
 
 mod attachment;
 pub mod connection;
 mod dial;
+mod grow;
 
 use crate::net::control::refused;
 use crate::net::error::NetError;
@@ -15,14 +16,14 @@ use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, Held, Space};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 /// Bytes that this client allows a server to have outstanding.
-pub const WINDOW: u64 = 16 << 20;
+pub const WINDOW: u64 = 32 << 20;
 
 /// This machine's name, for the server's log and for who holds a lock.
 pub fn host_name() -> String {
@@ -39,11 +40,17 @@ pub struct Client {
     replies: Mutex<HashMap<u64, oneshot::Sender<proto::Reply>>>,
     next_request: tokio::sync::Mutex<u64>,
     next_transfer: AtomicU32,
-    connections: AtomicU64,
+    /// Data connections that there are to be, and the most that there may be.
+    connections: watch::Sender<u64>,
+    most_connections: AtomicU64,
+    /// The shortest time that it took to connect, in microseconds.
+    round_trip: AtomicU64,
     /// How the login ended, once that is known.
     login: watch::Sender<Option<Result<(), NetError>>>,
     keys: Option<Arc<attachment::Keys>>,
     attachment: Arc<attachment::Attachment>,
+    /// The search for the right number of connections is under way.
+    growing: AtomicBool,
     /// Data connections that are being kept up.
     dialled: AtomicU64,
     /// Those of them that could not be, finally.
@@ -79,8 +86,9 @@ impl Client {
         let result = match (&reply.body, Code::from_wire(reply.code)) {
             (Some(reply::Body::Login(granted)), code) if code.is_success() => {
                 self.link.outbox.credit().grant(granted.window.min(4 * WINDOW));
-                self.connections
-                    .fetch_min(u64::from(granted.connections).max(1), Ordering::Relaxed);
+                let most = u64::from(granted.connections).max(1);
+                self.connections.send_modify(|wanted| *wanted = most.min(*wanted));
+                self.most_connections.fetch_min(most, Ordering::Relaxed);
                 self.attachment.logged_in();
                 Ok(())
             }

@@ -38,7 +38,7 @@ const HASHES: usize = 2;
 /// How long transfers may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// A session's window, in each direction, when there is memory enough.
-const LARGEST_WINDOW: u64 = 16 << 20;
+const LARGEST_WINDOW: u64 = 32 << 20;
 /// The least with which a session is worth having.
 const SMALLEST_WINDOW: u64 = 1 << 20;
 /// Time between two sweeps for what abandoned transfers left.
@@ -271,7 +271,7 @@ impl Server {
     async fn carry(session: Arc<Session>, (reader, writer): (FrameReader, FrameWriter)) -> Result<(), NetError> {
         let link = session.link.clone();
         drop(session);
-        match link.pool().add(reader, writer).await {
+        match link.pool().add(reader, writer).owner.await {
             Ok(Err(e @ NetError::Protocol(_))) => {
                 link.shut_down(e.again());
                 Err(e)

@@ -37,6 +37,8 @@ const KEEP_PAUSE: Duration = Duration::from_secs(1);
 const KEEP_TIME: Duration = Duration::from_secs(5);
 /// The same for a stream, whose reader may be slow.
 const SUSPEND_STREAM: Duration = Duration::from_secs(3600);
+/// Bytes that may be written, and told of as written, behind a chunk that is missing: what is lost when it never comes.
+const AHEAD: u64 = 64 << 20;
 /// How long the end of a transfer waits for what is being written, and again for it to be made durable.
 const SUSPEND: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,8 @@ struct Large {
     kept: u64,
     kept_at: Instant,
     keeping: bool,
+    /// Chunks that are written far ahead of one that is missing: not told of yet, so that the sender's window closes.
+    ahead: Vec<(u64, usize)>,
 }
 
 enum State {
@@ -392,7 +396,7 @@ impl Files {
         };
         let jobs = self.jobs.clone();
         let keeping = large.keeping;
-        if let Some(part) = large.reassembly.take_part(rules.least, rules.most) {
+        if let Some(part) = large.reassembly.take_part(&rules) {
             tokio::spawn(async move {
                 let sizes = part
                     .chunks
@@ -548,12 +552,15 @@ impl Files {
         if let Err(e) = result {
             return self.fail_store(number, &e, seat);
         }
+        large.ahead.extend(sizes);
+        let most = large.written.offset.saturating_add(AHEAD);
+        let told = large.ahead.extract_if(.., |(offset, _)| *offset <= most);
         let written = |(offset, length): (u64, usize)| FileEvent::Written {
             number,
             offset,
             length: length as u64,
         };
-        let mut events: Vec<FileEvent> = sizes.into_iter().map(written).collect();
+        let mut events: Vec<FileEvent> = told.map(written).collect();
         events.extend(self.advance(number, seat));
         events
     }
@@ -641,6 +648,7 @@ impl Large {
             kept: 0,
             kept_at: Instant::now(),
             keeping: false,
+            ahead: Vec::new(),
         }
     }
 

@@ -149,7 +149,11 @@ async fn decide_all(
         if empty.len() > MAX_EMPTY {
             empty.clear();
         }
-        let new = batch.dirs.iter().zip(&made).filter(|(_, made)| matches!(made, Ok(true)));
+        let new = batch
+            .dirs
+            .iter()
+            .zip(&made)
+            .filter(|(_, made)| matches!(made, Ok(true)));
         empty.extend(new.map(|((_, path, _), _)| path.clone()));
         let numbers = batch.dirs.iter().map(|(number, ..)| *number);
         let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();

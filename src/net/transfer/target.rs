@@ -112,6 +112,7 @@ impl Target {
             Target::Stream(_) => PartRules {
                 least: 1,
                 most: 4 << 20,
+                any_order: false,
             },
         }
     }

@@ -4,6 +4,7 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod flush;
 mod leftover;
 mod lock;
 mod look;
@@ -104,6 +105,7 @@ impl Store for LocalStore {
         PartRules {
             least: 1,
             most: 4 << 20,
+            any_order: true,
         }
     }
 

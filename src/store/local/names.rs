@@ -1,9 +1,10 @@
 //! Making, removing and renaming entries.
 
 use super::leftover::remove_dead;
+use super::look::stat;
 use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
 use crate::store::error::At;
-use crate::store::{ErrorKind, Name, RemotePath, StoreError};
+use crate::store::{ErrorKind, Kind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -11,6 +12,20 @@ use std::os::unix::ffi::OsStrExt;
 
 /// The path with all symlinks followed; one that leads outside the root is an error.
 pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
+    let Some((parent, name)) = path.split() else {
+        return Ok(RemotePath::root());
+    };
+    // What is no symlink is not opened to learn its real name, which /proc does not know any more of a file that another
+    // one is being renamed over.
+    let is_link = stat(tree, path)?.kind == Kind::Symlink;
+    let parent = canonical(tree, &parent)?;
+    let real = parent
+        .join(&name)
+        .map_err(|e| StoreError::new(ErrorKind::BadName(e), path));
+    if is_link { canonical(tree, path) } else { real }
+}
+
+fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
     if path.is_root() {
         return Ok(RemotePath::root());
     }
@@ -46,7 +61,9 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<
 
 /// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync.
 pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bool, StoreError> {
-    let Some((parent, _)) = path.split() else { return Ok(false) };
+    let Some((parent, _)) = path.split() else {
+        return Ok(false);
+    };
     let (dir, name) = tree.parent(path)?;
     // what comes into it must be writable for us until it is complete; its own mode is set then
     let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);

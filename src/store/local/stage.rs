@@ -210,7 +210,12 @@ impl LocalStaging {
         if u64::try_from(staged.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
-        set_open(file, attributes, (staged.st_mode & 0o7777, attributes.mode & FILE_MODE), path)?;
+        set_open(
+            file,
+            attributes,
+            (staged.st_mode & 0o7777, attributes.mode & FILE_MODE),
+            path,
+        )?;
         if self.request.durable {
             rustix::fs::fsync(file).at("fsync", path)?;
         }
@@ -258,7 +263,7 @@ impl Staging for LocalStaging {
                 lock.file.write_all_at(bytes, at).at("write", &path)?;
                 at = at.saturating_add(bytes.len() as u64);
             }
-            lock.progress.written.store(at, Ordering::Relaxed);
+            lock.progress.written.fetch_max(at, Ordering::Relaxed);
             Ok(())
         })
         .await

@@ -3,6 +3,7 @@
 //! Every later system call names a single component relative to one of these handles and does not follow it,
 //! so what another process does to the tree meanwhile cannot lead outside the root.
 
+use super::flush::Flush;
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
@@ -32,6 +33,7 @@ pub(super) struct Tree {
     /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
     /// asked again, so its error is everybody's from then on.
     syncing: Mutex<Result<(), StoreError>>,
+    flush: Flush,
 }
 
 impl Tree {
@@ -52,6 +54,7 @@ impl Tree {
             cache: Mutex::default(),
             unsynced: Mutex::default(),
             syncing: Mutex::new(Ok(())),
+            flush: Flush::default(),
         }
     }
 
@@ -102,6 +105,11 @@ impl Tree {
             .ok_or_else(|| StoreError::new(ErrorKind::IsADirectory, path))?;
         let dir = self.dir(&parent).map_err(|e| e.about(path))?;
         Ok((dir, name))
+    }
+
+    /// How small files are made durable.
+    pub(super) fn flush(&self) -> &Flush {
+        &self.flush
     }
 
     /// Remembers that a name was made in `dir` that is not on disk yet.

@@ -8,7 +8,7 @@ use crate::store::error::At;
 use crate::store::{Content, Name, NewEntry, RemotePath, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::AtFlags;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -47,12 +47,14 @@ pub(super) fn put_whole(
             Err(e) => results.push(Err(e)),
         }
     }
+    let mut synced = sync_content(tree, entries, &members, durable);
     let mut parents: BTreeMap<RemotePath, (Arc<Dir>, Vec<usize>)> = BTreeMap::new();
     for member in members {
         let Some(entry) = entries.get(member.index) else {
             continue;
         };
-        let committed = commit_whole(tree, entry, &member, durable);
+        let content = synced.remove(&member.index).unwrap_or(Ok(()));
+        let committed = content.and_then(|()| commit_whole(tree, entry, &member));
         if let (true, Some((parent, _))) = (committed.is_ok(), entry.path.split()) {
             let touched = parents
                 .entry(parent)
@@ -80,6 +82,28 @@ pub(super) fn put_whole(
         }
     }
     results
+}
+
+/// Makes the files' content durable, all before the first is renamed; results by index.
+fn sync_content(
+    tree: &Tree,
+    entries: &[NewEntry],
+    members: &[Member],
+    durable: bool,
+) -> HashMap<usize, Result<(), StoreError>> {
+    let is_file = |m: &&Member| matches!(entries.get(m.index), Some(e) if matches!(e.content, Content::File(_)));
+    let files: Vec<&Member> = members.iter().filter(is_file).filter(|_| durable).collect();
+    if files.is_empty() {
+        return HashMap::new();
+    }
+    let synced = tree
+        .flush()
+        .flush(&files.iter().map(|m| &m.lock.file).collect::<Vec<_>>());
+    let results = files.iter().zip(synced).filter_map(|(member, result)| {
+        let path = &entries.get(member.index)?.path;
+        Some((member.index, result.at("fsync", path)))
+    });
+    results.collect()
 }
 
 fn stage_whole(tree: &Tree, entry: &NewEntry, who: &str) -> Result<(Arc<Dir>, Name, Lock), StoreError> {
@@ -121,12 +145,9 @@ fn fill(lock: &Lock, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
     )
 }
 
-fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member, durable: bool) -> Result<String, StoreError> {
+fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member) -> Result<String, StoreError> {
     let (path, lock) = (&entry.path, &member.lock);
     let is_file = matches!(entry.content, Content::File(_));
-    if durable && is_file {
-        rustix::fs::fsync(&lock.file).at("fsync", path)?;
-    }
     check_version(tree, path, entry.if_version.as_deref())?;
     if !lock.still_held(&member.dir) {
         return Err(lost_lock(path));

@@ -1,0 +1,120 @@
+//! Making a group of small files durable: with fsync(2) for each, or with one syncfs(2) for all, whichever costs less here.
+//!
+//! Each fsync flushes the disk's cache once; syncfs does so once for a group, but writes what others have written to the
+//! file system as well. Which is cheaper depends on the file system, the disk and the neighbours, so it is measured.
+
+use rustix::fs::{fsync, syncfs};
+use std::fs::File;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Groups smaller than this are synced file by file.
+const LEAST: usize = 8;
+/// One in this many groups is synced in the way that seemed to cost more, to see whether it still does.
+const LOOK_AGAIN: u64 = 32;
+/// A syncfs that takes longer has written what others wrote: it is not used again.
+const TOO_LONG: Duration = Duration::from_millis(500);
+/// Before Linux 5.17 syncfs(2) does not report every error: `sync_filesystem` dropped those of `->sync_fs`, and before 5.8
+/// those of writing data back.
+const RELIABLE: (u32, u32) = (5, 17);
+
+static IS_RELIABLE: LazyLock<bool> = LazyLock::new(|| {
+    let system = rustix::system::uname();
+    let release = system.release().to_str().unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RELIABLE
+});
+
+/// What syncing has cost so far, for one transfer.
+#[derive(Default)]
+pub(super) struct Flush {
+    /// Nanoseconds a file, averaged; 0: not known yet.
+    each: AtomicU64,
+    together: AtomicU64,
+    groups: AtomicU64,
+    shunned: AtomicBool,
+}
+
+impl Flush {
+    /// Makes the content of files durable, whose first is the one that was opened first; gives a result for each.
+    pub(super) fn flush(&self, files: &[&File]) -> Vec<rustix::io::Result<()>> {
+        let started = Instant::now();
+        let together = self.is_better_together(files.len());
+        // The error of writing any of these files back comes through the file that was open before all of them were
+        // written; whose it is, or whether it is another's, each file's own fsync says.
+        let synced = together && files.first().is_some_and(|first| syncfs(first).is_ok());
+        let results = match synced {
+            true => vec![Ok(()); files.len()],
+            false => files.iter().map(fsync).collect(),
+        };
+        let took = started.elapsed();
+        if together && took > TOO_LONG {
+            self.shunned.store(true, Ordering::Relaxed);
+        }
+        let cost = if together { &self.together } else { &self.each };
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let now = (nanos / (files.len() as u64).max(1)).max(1);
+        let before = cost.load(Ordering::Relaxed);
+        let average = if before == 0 {
+            now
+        } else {
+            (before / 4).saturating_mul(3).saturating_add(now / 4).max(1)
+        };
+        cost.store(average, Ordering::Relaxed);
+        results
+    }
+
+    fn is_better_together(&self, count: usize) -> bool {
+        if count < LEAST || !*IS_RELIABLE || self.shunned.load(Ordering::Relaxed) {
+            return false;
+        }
+        let group = self.groups.fetch_add(1, Ordering::Relaxed);
+        let (each, together) = (self.each.load(Ordering::Relaxed), self.together.load(Ordering::Relaxed));
+        match (each, together) {
+            (_, 0) => true,
+            (0, _) => false,
+            _ if group % LOOK_AGAIN == LOOK_AGAIN - 1 => together > each,
+            _ => together <= each,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cheaper_way_is_taken_and_the_other_looked_at_again() {
+        if !*IS_RELIABLE {
+            return;
+        }
+        let flush = Flush::default();
+        assert!(!flush.is_better_together(LEAST - 1), "few files are synced one by one");
+        assert!(flush.is_better_together(LEAST), "what is not known is tried");
+        flush.together.store(100, Ordering::Relaxed);
+        assert!(!flush.is_better_together(LEAST), "and the other, too");
+        flush.each.store(200, Ordering::Relaxed);
+        let together = (0..320).filter(|_| flush.is_better_together(LEAST)).count();
+        assert_eq!(together, 310);
+        flush.each.store(50, Ordering::Relaxed);
+        let together = (0..320).filter(|_| flush.is_better_together(LEAST)).count();
+        assert_eq!(together, 10);
+        flush.shunned.store(true, Ordering::Relaxed);
+        assert_eq!((0..320).filter(|_| flush.is_better_together(LEAST)).count(), 0);
+    }
+
+    #[test]
+    fn files_are_synced_either_way_and_their_cost_is_known() {
+        let files: Vec<File> = (0..LEAST).map(|_| tempfile::tempfile().unwrap()).collect();
+        let files: Vec<&File> = files.iter().collect();
+        let flush = Flush::default();
+        for _ in 0..3 {
+            assert!(flush.flush(&files).iter().all(Result::is_ok));
+        }
+        assert!(flush.each.load(Ordering::Relaxed) > 0);
+        assert_eq!(flush.together.load(Ordering::Relaxed) > 0, *IS_RELIABLE);
+    }
+}

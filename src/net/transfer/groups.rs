@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Entries of a group.
-const GROUP: usize = 32;
+const GROUP: usize = 64;
 /// Groups under way at once: while one waits for the disk, others are written.
 const GROUPS: usize = 16;
 /// Pause before an entry whose target is locked is tried again.

@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 /// How often a file is started anew because it changed while it was read.
 const MAX_ATTEMPT: u8 = 3;
 
+/// What a file takes of the budget at least: each is read by itself.
+const INLINE_COST: usize = 512;
+
 /// An offer that the receiver has not settled yet.
 struct Offered {
     source: usize,
@@ -246,16 +249,16 @@ impl Sender {
     /// The content of a small file that goes with its offer: the first few, and only where the offer itself does not make
     /// it superfluous. What cannot be read now is read when it is wanted, and fails then.
     async fn inline(&mut self, source: usize, path: &RemotePath, entry: &Entry) -> Option<(Vec<u8>, Digest)> {
+        if entry.kind != Kind::File || self.options.checksum || self.inline == 0 {
+            return None;
+        }
         let size = usize::try_from(entry.size)
             .ok()
             .filter(|size| *size <= MAX_INLINE.min(self.inline))?;
-        if entry.kind != Kind::File || self.options.checksum {
-            return None;
-        }
         let store = self.store_of(source)?;
         let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
         let same = read.bytes.len() == size && read.attributes == entry.attributes;
-        self.inline = self.inline.saturating_sub(size.max(1));
+        self.inline = self.inline.saturating_sub(size.max(INLINE_COST));
         same.then(|| {
             let digest = whole_digest(&read.bytes);
             (read.bytes, digest)

@@ -323,3 +323,23 @@ fn mkdir_mv_and_rm_survive_a_kill_at_any_call() {
         }
     }
 }
+
+/// What the receiver has already is compared by size and time, and not read: empty files neither, however many there are.
+#[test]
+fn what_is_unchanged_is_not_read() {
+    if !has_strace() {
+        return;
+    }
+    let server = Server::start();
+    let client = server.client();
+    for n in 0..1000 {
+        write(&client.work().join(format!("tree/empty-{n:03}")), b"");
+    }
+    assert_eq!(client.run(["put", "-r", "tree", "srv:"]).code, 0);
+    let log = client.dir.path().join("log");
+    let command = client.command(["put", "-r", "tree", "srv:"]);
+    let ended = Ended::of(run_with(under(command, &strace(&log, &["-e", "trace=openat"])), b""));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let opened = std::fs::read_to_string(&log).unwrap().matches("\"empty-").count();
+    assert!(opened <= 100, "{opened} of 1,000 unchanged files were opened");
+}

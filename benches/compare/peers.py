@@ -2,7 +2,7 @@
 import os, subprocess, time
 
 # the servers that a peer needs
-SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "lftp": ["vsftpd"]}
+SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
 ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp"]
 
 
@@ -47,26 +47,26 @@ class Peer:
         put = lambda: p.run("scp", *flags, self.source, f"far:{p.root}/")
         return put, (lambda: p.run("scp", *flags, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
 
-    def qcp(self):
+    def over_ssh(self, *command):
+        """Copies that are written host:path, and start their own far side with ssh."""
         p = self.place
-        flags = ["-F", p.ssh, "--ssh-config", p.ssh, "-q", *(["-r"] if self.recursive else [])]
-        put = lambda: p.run("qcp", *flags, self.source, f"far:{p.root}/")
-        return put, (lambda: p.run("qcp", *flags, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
+        put = lambda: p.run(*command, self.source, f"far:{p.root}/")
+        return put, (lambda: p.run(*command, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
+
+    def qcp(self):
+        return self.over_ssh("qcp", "-qp", *(["-r"] if self.recursive else []))
+
+    def rcp(self):
+        return self.over_ssh("rcp", "--preserve-settings=all", "--overwrite")
 
     def lftp(self):
         p, name = self.place, self.source.name
         if self.recursive:
-            put, get = f"mirror -R --parallel=8 {self.source} {name}", f"mirror --parallel=8 {name} {p.back}/{name}"
+            put, get = f"mirror -R --parallel=8 {self.source} root/{name}", f"mirror --parallel=8 root/{name} {p.back}/{name}"
         else:
-            put, get = f"put {self.source}", f"pget -n 4 {name} -o {p.back}/{name}"
+            put, get = f"put -O root {self.source}", f"pget -n 4 root/{name} -o {p.back}/{name}"
         run = lambda what: p.run("lftp", "-e", f"set ftp:ssl-allow no; set xfer:log no; {what}; bye", f"ftp://{p.host}:8721")
         return (lambda: run(put)), (lambda: run(get))
-
-    def rcp(self):
-        # on one machine without its daemon: what its README calls a local copy
-        p = self.place
-        put = lambda: p.run("rcp", "--preserve", "--overwrite", self.source, f"{p.root}/")
-        return put, (lambda: p.run("rcp", "--preserve", "--overwrite", p.root / self.source.name, f"{p.back}/"))
 
     def cp(self):
         p = self.place

@@ -103,16 +103,23 @@ class Place:
             f"Host far\nHostName {self.host}\nPort 8722\nUser {user}\nIdentityFile {self.work}/ssh_user\nLogLevel ERROR\n"
             "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nCiphers aes128-gcm@openssh.com\n"
         )
+        # for tools that run ssh, and cannot be told which configuration is meant
+        wrapper = self.work / "bin" / "ssh"
+        wrapper.parent.mkdir()
+        wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {self.ssh} "$@"\n')
+        wrapper.chmod(0o755)
+        self.env["PATH"] = f"{wrapper.parent}:{os.environ['PATH']}"
         self.start("/usr/sbin/sshd", "-D", "-f", conf)
         self.wait_for(8722)
 
     def start_vsftpd(self):
-        """Anonymous may do everything, in plain text."""
+        """Anonymous may do everything in `root`, in plain text."""
+        shutil.chown(self.root, "ftp")
         conf = self.work / "vsftpd.conf"
         conf.write_text(
             f"listen=YES\nlisten_address={self.host}\nlisten_port=8721\nbackground=NO\nanonymous_enable=YES\nlocal_enable=NO\n"
             f"write_enable=YES\nanon_upload_enable=YES\nanon_mkdir_write_enable=YES\nanon_other_write_enable=YES\n"
-            f"anon_umask=022\nno_anon_password=YES\nftp_username=root\nanon_root={self.root}\nallow_writeable_chroot=YES\n"
+            f"anon_umask=022\nno_anon_password=YES\nftp_username=ftp\nanon_root={self.work}\n"
             "seccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\nsecure_chroot_dir=/var/run/vsftpd/empty\n"
         )
         Path("/var/run/vsftpd/empty").mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ struct Inner {
 
 struct State {
     granted: u64,
+    /// What the sender allows itself of that.
+    limit: u64,
     outstanding: u64,
 }
 
@@ -35,6 +37,7 @@ impl Credit {
             inner: Arc::new(Inner {
                 state: Mutex::new(State {
                     granted,
+                    limit: u64::MAX,
                     outstanding: 0,
                 }),
                 changed: Notify::new(),
@@ -52,6 +55,14 @@ impl Credit {
         self.inner.changed.notify_waiters();
     }
 
+    /// The sender uses no more than `bytes` of what is granted: more would only lie in memory.
+    pub fn limit(&self, bytes: u64) {
+        let before = std::mem::replace(&mut self.state().limit, bytes);
+        if bytes > before {
+            self.inner.changed.notify_waiters();
+        }
+    }
+
     /// Waits until `bytes` fit, and takes them. A single frame always fits into an empty window, so that a window
     /// smaller than a chunk is slow but not the end.
     pub async fn take(&self, bytes: u64) {
@@ -63,7 +74,7 @@ impl Credit {
             {
                 let mut state = self.state();
                 let after = state.outstanding.saturating_add(bytes);
-                if after <= state.granted || state.outstanding == 0 {
+                if after <= state.granted.min(state.limit) || state.outstanding == 0 {
                     state.outstanding = after;
                     return;
                 }
@@ -159,6 +170,22 @@ mod tests {
         tokio::task::yield_now().await;
         credit.grant(5000);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_within_what_is_granted_and_wakes_when_it_grows() {
+        let credit = Credit::new(100);
+        credit.limit(50);
+        credit.take(40).await;
+        let waiting = tokio::spawn({
+            let credit = credit.clone();
+            async move { credit.take(40).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(credit.outstanding(), 40);
+        credit.limit(80);
+        waiting.await.unwrap();
+        assert_eq!(credit.outstanding(), 80);
     }
 
     #[test]

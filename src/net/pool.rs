@@ -26,6 +26,8 @@ const SLOWER: u32 = 4;
 /// The least round trip that counts: below it, what differs is how busy the machines are.
 const QUICK: Duration = Duration::from_millis(100);
 
+/// Bytes that may be under way however short the link is: reads, encryption, hashing and writing work on some each.
+const LEAST_WINDOW: u64 = 16 << 20;
 /// What a chunk may take before anything is known of the rate.
 const FIRST_SHARE: Duration = Duration::from_secs(1);
 
@@ -147,7 +149,7 @@ impl Pool {
                     }
                     said_goodbye
                 }
-                () = silence(&pulse, &counted, &pool.moved) => Err(NetError::lost("a data connection is silent")),
+                () = pool.silence(&pulse, &counted) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
                     let _ = (&mut writing).await;
@@ -175,23 +177,6 @@ fn flatten(joined: Result<Result<(), NetError>, tokio::task::JoinError>) -> Resu
 /// Waits until the pool is closed.
 async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
-}
-
-/// Waits until the peer does not answer any more. Adds what has come and gone to `moved`.
-async fn silence(pulse: &Pulse, [received, sent]: &[Arc<AtomicU64>; 2], moved: &AtomicU64) {
-    let (mut received_before, mut sent_before) = (0_u64, 0_u64);
-    while !pulse.is_silent() {
-        tokio::time::sleep(LOOK).await;
-        let (came, went) = (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
-        if came != received_before {
-            pulse.heard();
-        }
-        let new = came
-            .saturating_sub(received_before)
-            .saturating_add(went.saturating_sub(sent_before));
-        moved.fetch_add(new, Ordering::Relaxed);
-        (received_before, sent_before) = (came, went);
-    }
 }
 
 /// The reader task: every frame is verified here, so that connections verify in parallel.
@@ -292,6 +277,38 @@ fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
 }
 
 impl Pool {
+    /// Waits until the peer does not answer any more; counts what comes and goes meanwhile.
+    async fn silence(&self, pulse: &Pulse, [received, sent]: &[Arc<AtomicU64>; 2]) {
+        let (mut received_before, mut sent_before) = (0_u64, 0_u64);
+        while !pulse.is_silent() {
+            tokio::time::sleep(LOOK).await;
+            let (came, went) = (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+            if came != received_before {
+                pulse.heard();
+            }
+            let new = came
+                .saturating_sub(received_before)
+                .saturating_add(went.saturating_sub(sent_before));
+            self.moved.fetch_add(new, Ordering::Relaxed);
+            (received_before, sent_before) = (came, went);
+            self.outbox.credit().limit(self.window());
+        }
+    }
+
+    /// How much to have under way, within what is granted: what the link carries in two round trips, and two chunks for
+    /// each connection. More would only lie in memory.
+    fn window(&self) -> u64 {
+        let pulses = self.pulses();
+        let round_trip = pulses
+            .values()
+            .map(|pulse| pulse.round_trip())
+            .max()
+            .unwrap_or_default();
+        let carried = self.outbox.pace().rate().unwrap_or_default() * round_trip.as_secs_f64() * 2.0;
+        let chunks = (pulses.len() as u64).saturating_mul(2 * CHUNK_SIZE as u64);
+        LEAST_WINDOW.max(carried as u64).max(chunks)
+    }
+
     /// The round trip above which a connection is slow, where `best` is that of another. A ping waits behind a chunk, so that
     /// what a chunk takes at a fair share of the session's rate is no sign of slowness.
     fn limit(&self, best: Duration) -> Duration {

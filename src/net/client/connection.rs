@@ -166,7 +166,7 @@ impl Connection {
 
     fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {
         let (control, queue) = ControlSender::channel();
-        let buffers = BufferPool::new(usize::try_from(WINDOW).unwrap_or(0) / CHUNK_SIZE);
+        let buffers = BufferPool::new(usize::try_from(WINDOW).unwrap_or(0) / CHUNK_SIZE / 2);
         let link = Link::new(control, INITIAL_WINDOW, WINDOW, buffers);
         let attachment = Arc::new(Attachment::new(link.clone(), keys.clone(), manners.clone()));
         let client = Arc::new(Client {

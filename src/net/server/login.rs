@@ -281,7 +281,7 @@ async fn accept(
         .1
         .export_keying_material([0; 32], EXPORTER_LABEL, Some(&id))?;
     let (control, control_queue) = ControlSender::channel();
-    let buffers = BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE);
+    let buffers = BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2);
     let credit = login.window.clamp(INITIAL_WINDOW, window);
     let link = Link::new(control, credit, window, buffers);
     let who = format!(

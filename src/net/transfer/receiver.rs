@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 
 /// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
 const MAX_EMPTY: usize = 1024;
+/// Candidates that are compared in one go, about.
+const MAX_DECIDED: usize = 512;
 
 /// A directory whose contents are not all settled.
 struct Dir {
@@ -36,7 +38,11 @@ struct Dir {
 /// A job of this file that has ended.
 enum Done {
     /// Directories were made; candidates were compared.
-    Decided(Vec<(u64, Result<(), StoreError>)>, Vec<(Candidate, Decision)>),
+    Decided {
+        batches: usize,
+        made: Vec<(u64, Result<(), StoreError>)>,
+        decided: Vec<(Candidate, Decision)>,
+    },
     /// Directories are complete.
     Completed(Vec<(u64, Result<(), StoreError>)>),
 }
@@ -139,7 +145,16 @@ async fn decide_all(
 ) {
     // Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
     let mut empty = HashSet::new();
-    while let Some(batch) = batches.recv().await {
+    while let Some(mut batch) = batches.recv().await {
+        let mut count = 1_usize;
+        // what has come meanwhile is done in one go: directories first, and then what is in them
+        while batch.candidates.len() < MAX_DECIDED
+            && let Ok(more) = batches.try_recv()
+        {
+            batch.dirs.extend(more.dirs);
+            batch.candidates.extend(more.candidates);
+            count = count.saturating_add(1);
+        }
         let wanted = batch
             .dirs
             .iter()
@@ -159,7 +174,12 @@ async fn decide_all(
         let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();
         let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
         let decided = batch.candidates.into_iter().zip(decisions).collect();
-        if done.send(Done::Decided(made, decided)).is_err() {
+        let decided = Done::Decided {
+            batches: count,
+            made,
+            decided,
+        };
+        if done.send(decided).is_err() {
             return;
         }
     }
@@ -377,8 +397,8 @@ impl Receiver {
 
     async fn done(&mut self, job: Done, files: &mut Files) -> Result<(), NetError> {
         match job {
-            Done::Decided(made, decided) => {
-                self.deciding = self.deciding.saturating_sub(1);
+            Done::Decided { batches, made, decided } => {
+                self.deciding = self.deciding.saturating_sub(batches);
                 for (number, made) in made {
                     if let Err(error) = made {
                         if let Some(dir) = self.dirs.get_mut(&number) {

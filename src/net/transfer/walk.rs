@@ -281,8 +281,11 @@ impl Walk {
                         Err(e) => self.failed(source, &dir, e).await?,
                     }
                 }
-                // what has been found goes out before the next directory is read, however little it is
-                self.flush().await?;
+                // What has been found goes out before the next directory is read, however little it is; unless what went
+                // out before has not been taken yet.
+                if self.out.capacity() == self.out.max_capacity() {
+                    self.flush().await?;
+                }
             } else {
                 let number = level.number;
                 levels.pop();

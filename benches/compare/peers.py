@@ -50,8 +50,9 @@ class Peer:
     def over_ssh(self, *command):
         """Copies that are written host:path, and start their own far side with ssh."""
         p = self.place
-        put = lambda: p.run(*command, self.source, f"far:{p.root}/")
-        return put, (lambda: p.run(*command, f"far:{p.root}/{self.source.name}", f"{p.back}/"))
+        far = f"{p.host}:{p.root}"
+        put = lambda: p.run(*command, self.source, f"{far}/")
+        return put, (lambda: p.run(*command, f"{far}/{self.source.name}", f"{p.back}/"))
 
     def qcp(self):
         return self.over_ssh("qcp", "-qp", *(["-r"] if self.recursive else []))

@@ -100,7 +100,7 @@ class Place:
         self.ssh = self.work / "ssh_config"
         user = pwd.getpwuid(os.getuid()).pw_name
         self.ssh.write_text(
-            f"Host far\nHostName {self.host}\nPort 8722\nUser {user}\nIdentityFile {self.work}/ssh_user\nLogLevel ERROR\n"
+            f"Host far {self.host}\nHostName {self.host}\nPort 8722\nUser {user}\nIdentityFile {self.work}/ssh_user\nLogLevel ERROR\n"
             "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nCiphers aes128-gcm@openssh.com\n"
         )
         # for tools that run ssh, and cannot be told which configuration is meant

@@ -345,9 +345,9 @@ async fn a_sender_that_withholds_a_chunk_cannot_fill_the_memory() {
     wanted(&mut client).await;
     let (mut reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
     let mib = bytes(1, 1 << 20);
-    // chunk 0 never comes; the window is 16 MiB
+    // chunk 0 never comes; what is behind it is written, but not without end
     let mut sent = 0_u64;
-    for i in 1..200_u64 {
+    for i in 1..400_u64 {
         let header = FrameHeader {
             kind: FrameKind::Chunk,
             transfer: 1,
@@ -362,7 +362,7 @@ async fn a_sender_that_withholds_a_chunk_cannot_fill_the_memory() {
         }
         sent = i;
     }
-    assert!(sent < 199, "all was taken");
+    assert!(sent < 399, "all was taken");
     assert!(!matches!(reader.next().await, Ok(Some(_))));
     assert!(
         client.receive().await.is_none() || ended(&mut client).await.is_none(),
@@ -577,5 +577,72 @@ async fn only_tls_13_with_our_alpn() {
             "an alert at most: {answer:?}"
         );
     }
+    still_serves(&server);
+}
+
+/// A client that needs a data connection no more says goodbye on it: what it carries still comes, and nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_of_one_connection_takes_nothing_from_a_transfer() {
+    const CHUNKS: u64 = 24;
+    let server = Server::start();
+    write(&server.root.join("f"), &bytes(1, (CHUNKS as usize) << 20));
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let get = proto::Get {
+        transfer: 1,
+        sources: vec![b"f".to_vec()],
+        ..Default::default()
+    };
+    assert_eq!(client.ask(2, request::Body::Get(get)).await.unwrap().code, 150);
+    let (send, mut frames) = tokio::sync::mpsc::unbounded_channel();
+    let mut writers = Vec::new();
+    for n in 1..=2 {
+        let (mut reader, writer) = client.data(&client.attach(n)).await.unwrap();
+        writers.push(writer);
+        let send = send.clone();
+        tokio::spawn(async move {
+            while let Ok(Some((header, _))) = reader.next().await {
+                let _ = send.send((n, header));
+            }
+        });
+    }
+    drop(send);
+    let want = proto::Want {
+        number: 1,
+        ..Default::default()
+    };
+    let wants = proto::Wants { wants: vec![want] };
+    client.transfer(1, transfer_message::Body::Wants(wants)).await;
+    let (mut seen, mut goodbye, mut after) = (std::collections::BTreeSet::new(), false, 0);
+    while let Some((connection, header)) = frames.recv().await {
+        match header.kind {
+            FrameKind::Chunk => {
+                assert!(seen.insert(header.offset), "{} came twice", header.offset);
+                after += u64::from(goodbye);
+                assert!(!(goodbye && connection == 2), "a frame after the goodbye");
+                let ack = proto::Ack {
+                    number: 1,
+                    offset: header.offset,
+                    length: 1 << 20,
+                };
+                let acks = proto::Acks { acks: vec![ack] };
+                client.transfer(1, transfer_message::Body::Acks(acks)).await;
+                if seen.len() == 3 {
+                    let writer = &mut writers[1];
+                    writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await.unwrap();
+                    writer.flush().await.unwrap();
+                }
+            }
+            FrameKind::Goodbye => {
+                assert_eq!(connection, 2, "only the one that was said goodbye to");
+                goodbye = true;
+            }
+            FrameKind::Seal => break,
+            _ => {}
+        }
+    }
+    assert_eq!(seen.len() as u64, CHUNKS);
+    assert!(goodbye, "the server answers");
+    assert!(after > 0, "and goes on over the other");
     still_serves(&server);
 }

@@ -5,6 +5,10 @@ use super::digest::{Digest, RootHasher};
 use crate::store::PartRules;
 use std::collections::BTreeMap;
 
+/// Chunks that wait for a missing one before they are written without it: file systems like to be written in order, and
+/// where the connections are alike the missing one comes soon.
+pub const HELD: usize = 8;
+
 /// Chunks that do not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
@@ -81,6 +85,11 @@ impl<T> Reassembly<T> {
         })
     }
 
+    /// Up to where everything has been taken.
+    pub fn next_offset(&self) -> u64 {
+        self.next
+    }
+
     /// Up to where everything has been taken, and the values that cover that, given that more follows.
     pub fn taken(&self) -> (u64, Vec<Digest>) {
         (self.next, self.root.state())
@@ -152,9 +161,10 @@ impl<T> Reassembly<T> {
     }
 
     /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
-    /// the file ends there. They are those from where the last part ended, or with `rules.any_order` the first there are.
+    /// the file ends there. They are those from where the last part ended; with `rules.any_order` and [`HELD`] chunks waiting
+    /// for a missing one, the first there are.
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
-        let first = match rules.any_order {
+        let first = match rules.any_order && self.waiting.len() >= HELD {
             true => *self.waiting.first_key_value()?.0,
             false => self.next,
         };
@@ -258,20 +268,24 @@ mod tests {
     #[test]
     fn chunks_that_were_taken_before_their_turn_still_count() {
         let mut r = Reassembly::default();
-        let any = rules(1, 8 << 20, true);
-        r.insert(2 * MIB, MIB, [2; 32], ()).unwrap();
-        r.insert(3 * MIB, 7, [3; 32], ()).unwrap();
+        let any = rules(1, 16 << 20, true);
+        let held = HELD as u64;
+        for i in 2..held + 1 {
+            r.insert(i * MIB, MIB, [i as u8; 32], ()).unwrap();
+            assert!(r.take_part(&any).is_none(), "the missing ones may come soon");
+        }
+        r.insert((held + 1) * MIB, 7, [3; 32], ()).unwrap();
         let part = r.take_part(&any).unwrap();
-        assert_eq!((part.offset, part.length), (2 * MIB, MIB + 7));
+        assert_eq!((part.offset, part.length), (2 * MIB, (held - 1) * MIB + 7));
         assert_eq!(r.taken().0, 0);
         assert_eq!(r.insert(2 * MIB, MIB, [2; 32], ()), Ok(Inserted::Duplicate));
         assert_eq!(r.insert(2 * MIB, MIB, [9; 32], ()), Err(Mismatch::Conflict));
         assert_eq!(r.insert(MIB, 5, [1; 32], ()), Err(Mismatch::Shape), "the end is known");
-        assert_eq!(r.insert(4 * MIB, MIB, [4; 32], ()), Err(Mismatch::Shape));
+        assert_eq!(r.insert((held + 2) * MIB, MIB, [4; 32], ()), Err(Mismatch::Shape));
         r.insert(MIB, MIB, [1; 32], ()).unwrap();
         r.insert(0, MIB, [0; 32], ()).unwrap();
         assert_eq!(r.take_part(&any).unwrap().length, 2 * MIB);
-        assert_eq!(r.taken().0, 3 * MIB + 7);
+        assert_eq!(r.taken().0, (held + 1) * MIB + 7);
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let (client, base, _server) = match place {
         Some(Location::Remote(remote)) => {
-            let session = connect::open(&remote.server, &args.connect, Some(connections), false).await?;
+            let session =
+                connect::open(&remote.server, &args.connect, args.connections.map(usize::from), false).await?;
             session.client().logged_in().await?;
             (session.client(), remote.path.as_bytes().to_vec(), None)
         }

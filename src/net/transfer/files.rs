@@ -39,6 +39,8 @@ const KEEP_TIME: Duration = Duration::from_secs(5);
 const SUSPEND_STREAM: Duration = Duration::from_secs(3600);
 /// Bytes that may be written, and told of as written, behind a chunk that is missing: what is lost when it never comes.
 const AHEAD: u64 = 64 << 20;
+/// How far behind a missing chunk one may come at all: with this much not told of and the largest window there is.
+const FARTHEST: u64 = AHEAD + (128 << 20);
 /// How long the end of a transfer waits for what is being written, and again for it to be made durable.
 const SUSPEND: Duration = Duration::from_secs(5);
 
@@ -267,6 +269,11 @@ impl Files {
                 if !frame.intact || matches!(large.state, State::Opening | State::Stale) {
                     seat.done(length);
                     return Ok(self.damaged(number, seat));
+                }
+                if header.kind == FrameKind::Chunk
+                    && header.offset > large.reassembly.next_offset().saturating_add(FARTHEST)
+                {
+                    return Err(NetError::Protocol("it sends more than its window allows".into()));
                 }
                 let mut events = Vec::new();
                 let bytes: Bytes = Arc::new(payload);

@@ -309,6 +309,23 @@ async fn frames_that_lie_never_make_a_file() {
     still_serves(&server);
 }
 
+fn get(transfer: u32, source: &[u8]) -> request::Body {
+    request::Body::Get(proto::Get {
+        transfer,
+        sources: vec![source.to_vec()],
+        ..Default::default()
+    })
+}
+
+/// All of an offer is wanted.
+fn want(number: u64) -> transfer_message::Body {
+    let want = proto::Want {
+        number,
+        ..Default::default()
+    };
+    transfer_message::Body::Wants(proto::Wants { wants: vec![want] })
+}
+
 async fn wanted(client: &mut ScriptedClient) {
     loop {
         if let Some(Body::Transfer(proto::TransferMessage {
@@ -383,19 +400,9 @@ async fn a_peer_that_never_reads_cannot_fill_the_memory_and_is_given_up() {
     }
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
-    let get = proto::Get {
-        transfer: 1,
-        sources: vec![b"f".to_vec()],
-        ..Default::default()
-    };
-    assert_eq!(client.ask(2, request::Body::Get(get)).await.unwrap().code, 150);
+    assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
     let _data = client.data(&client.attach(1)).await.unwrap();
-    let want = proto::Want {
-        number: 1,
-        ..Default::default()
-    };
-    let wants = proto::Wants { wants: vec![want] };
-    client.transfer(1, transfer_message::Body::Wants(wants)).await;
+    client.transfer(1, want(1)).await;
     // from here on nothing is read, on either connection, and much is asked for
     let asking = async {
         for number in 3..200_000 {
@@ -588,12 +595,7 @@ async fn a_goodbye_of_one_connection_takes_nothing_from_a_transfer() {
     write(&server.root.join("f"), &bytes(1, (CHUNKS as usize) << 20));
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
-    let get = proto::Get {
-        transfer: 1,
-        sources: vec![b"f".to_vec()],
-        ..Default::default()
-    };
-    assert_eq!(client.ask(2, request::Body::Get(get)).await.unwrap().code, 150);
+    assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
     let (send, mut frames) = tokio::sync::mpsc::unbounded_channel();
     let mut writers = Vec::new();
     for n in 1..=2 {
@@ -607,12 +609,7 @@ async fn a_goodbye_of_one_connection_takes_nothing_from_a_transfer() {
         });
     }
     drop(send);
-    let want = proto::Want {
-        number: 1,
-        ..Default::default()
-    };
-    let wants = proto::Wants { wants: vec![want] };
-    client.transfer(1, transfer_message::Body::Wants(wants)).await;
+    client.transfer(1, want(1)).await;
     let (mut seen, mut goodbye, mut sealed) = (std::collections::BTreeSet::new(), false, false);
     while !(goodbye && sealed)
         && let Some((connection, header)) = frames.recv().await

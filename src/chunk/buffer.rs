@@ -22,6 +22,11 @@ impl BufferPool {
         }
     }
 
+    /// The pool of a session with this window, in bytes: it keeps half of what can be under way, as more is seldom used.
+    pub fn for_window(window: u64) -> BufferPool {
+        BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2)
+    }
+
     /// A buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
     pub fn take(&self, length: usize) -> Vec<u8> {
         if length <= CHUNK_SIZE / 2 {

@@ -144,15 +144,19 @@ impl Account {
 mod tests {
     use super::*;
 
+    /// Takes in a task of its own, which has come as far as it can.
+    async fn take_meanwhile(credit: &Credit, bytes: u64) -> tokio::task::JoinHandle<()> {
+        let credit = credit.clone();
+        let waiting = tokio::spawn(async move { credit.take(bytes).await });
+        tokio::task::yield_now().await;
+        waiting
+    }
+
     #[tokio::test]
     async fn take_waits_for_room() {
         let credit = Credit::new(100);
         credit.take(60).await;
-        let waiting = tokio::spawn({
-            let credit = credit.clone();
-            async move { credit.take(60).await }
-        });
-        tokio::task::yield_now().await;
+        let waiting = take_meanwhile(&credit, 60).await;
         assert_eq!(credit.outstanding(), 60);
         credit.give_back(60);
         waiting.await.unwrap();
@@ -163,11 +167,7 @@ mod tests {
     async fn one_frame_always_fits_and_a_grant_wakes() {
         let credit = Credit::new(10);
         credit.take(1000).await;
-        let waiting = tokio::spawn({
-            let credit = credit.clone();
-            async move { credit.take(1000).await }
-        });
-        tokio::task::yield_now().await;
+        let waiting = take_meanwhile(&credit, 1000).await;
         credit.grant(5000);
         waiting.await.unwrap();
     }
@@ -177,11 +177,7 @@ mod tests {
         let credit = Credit::new(100);
         credit.limit(50);
         credit.take(40).await;
-        let waiting = tokio::spawn({
-            let credit = credit.clone();
-            async move { credit.take(40).await }
-        });
-        tokio::task::yield_now().await;
+        let waiting = take_meanwhile(&credit, 40).await;
         assert_eq!(credit.outstanding(), 40);
         credit.limit(80);
         waiting.await.unwrap();

@@ -38,16 +38,11 @@ impl Pace {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// All that have.
-    pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
-    }
-
     /// Bytes a second; none before anything has moved. While nothing moves it stays what it was: that a transfer waits
     /// for one connection does not make that one fast.
     pub fn rate(&self) -> Option<f64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (moved, elapsed) = (self.moved(), state.since.elapsed());
+        let (moved, elapsed) = (self.moved.load(Ordering::Relaxed), state.since.elapsed());
         if elapsed >= SAMPLE {
             let new = moved.saturating_sub(state.before) as f64 / elapsed.as_secs_f64();
             if moved > state.before {

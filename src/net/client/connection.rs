@@ -3,7 +3,6 @@
 use super::attachment::{Attachment, Keys};
 use super::{Client, WINDOW, host_name};
 use crate::auth::{Fingerprint, Identity};
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::ControlSender;
 use crate::net::error::NetError;
@@ -166,7 +165,7 @@ impl Connection {
 
     fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {
         let (control, queue) = ControlSender::channel();
-        let buffers = BufferPool::new(usize::try_from(WINDOW).unwrap_or(0) / CHUNK_SIZE / 2);
+        let buffers = BufferPool::for_window(WINDOW);
         let link = Link::new(control, INITIAL_WINDOW, WINDOW, buffers);
         let attachment = Arc::new(Attachment::new(link.clone(), keys.clone(), manners.clone()));
         let client = Arc::new(Client {

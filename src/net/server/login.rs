@@ -4,7 +4,6 @@ use super::Server;
 use super::session::Session;
 use crate::auth::users::User;
 use crate::auth::{PublicKey, invite, password, users};
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::{ControlQueue, ControlSender, encode, read_message};
 use crate::net::error::NetError;
@@ -281,7 +280,7 @@ async fn accept(
         .1
         .export_keying_material([0; 32], EXPORTER_LABEL, Some(&id))?;
     let (control, control_queue) = ControlSender::channel();
-    let buffers = BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2);
+    let buffers = BufferPool::for_window(window);
     let credit = login.window.clamp(INITIAL_WINDOW, window);
     let link = Link::new(control, credit, window, buffers);
     let who = format!(

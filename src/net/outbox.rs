@@ -5,7 +5,7 @@ use super::wire::frame::FrameHeader;
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::Buffer;
 use crate::chunk::window::{Credit, cost};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -66,6 +66,8 @@ pub struct Outbox {
 struct State {
     queue: VecDeque<Key>,
     live: BTreeMap<Key, Frame>,
+    /// Connections that may be given frames. The writer of one that is lost may still ask for a moment.
+    connected: HashSet<ConnectionId>,
     /// What each transfer under way has taken from the window and not given back.
     reserved: HashMap<u32, u64>,
     /// Bytes given to connections, and those of them that were given a second time.
@@ -161,9 +163,17 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The next frame, which from now on is `connection`'s. None when nothing is queued.
+    /// A connection may be given frames, until [`Outbox::disconnected`].
+    pub fn connected(&self, connection: ConnectionId) {
+        self.state().connected.insert(connection);
+    }
+
+    /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
     pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Buffer>)> {
         let mut state = self.state();
+        if !state.connected.contains(&connection) {
+            return None;
+        }
         while let Some(key) = state.queue.pop_front() {
             // acknowledged or forgotten meanwhile: nothing to send
             if let Some(frame) = state.live.get_mut(&key) {
@@ -188,7 +198,7 @@ impl Outbox {
         is_slow: impl Fn(ConnectionId, Duration) -> bool,
     ) -> Option<(FrameHeader, Arc<Buffer>)> {
         let mut state = self.state();
-        if !state.queue.is_empty() {
+        if !state.queue.is_empty() || !state.connected.contains(&connection) {
             return None;
         }
         let most = (state.given / REPEATED_SHARE)
@@ -252,10 +262,11 @@ impl Outbox {
         }
     }
 
-    /// A connection is gone: what it had not had acknowledged goes out on the others, first of all. Returns how many
-    /// frames that are.
-    pub fn requeue(&self, connection: ConnectionId) -> usize {
+    /// A connection is gone, and given nothing any more: what it had not had acknowledged goes out on the others, first of
+    /// all. Returns how many frames that are.
+    pub fn disconnected(&self, connection: ConnectionId) -> usize {
         let mut state = self.state();
+        state.connected.remove(&connection);
         let mut keys = Vec::new();
         for (key, frame) in &mut state.live {
             if frame.also == Some(connection) {
@@ -328,6 +339,7 @@ mod tests {
     async fn a_dead_connections_frames_go_first_and_acknowledged_ones_not_at_all() {
         let outbox = Outbox::new(1 << 20);
         outbox.begin(1);
+        [7, 8].map(|connection| outbox.connected(connection));
         outbox.reserve(1, 4 * cost(3)).await;
         for number in 1..=4 {
             push(&outbox, number, 0);
@@ -336,7 +348,8 @@ mod tests {
         assert_eq!(pop(&outbox, 8), Some((2, 0)));
         assert_eq!(pop(&outbox, 7), Some((3, 0)));
         outbox.acknowledge(1, 1, 0);
-        assert_eq!(outbox.requeue(7), 1);
+        assert_eq!(outbox.disconnected(7), 1);
+        assert_eq!(pop(&outbox, 7), None, "its writer may ask once more before it ends");
         assert_eq!(pop(&outbox, 8), Some((3, 0)));
         assert_eq!(pop(&outbox, 8), Some((4, 0)));
         assert_eq!(pop(&outbox, 8), None);
@@ -359,6 +372,7 @@ mod tests {
     async fn what_a_slow_connection_holds_goes_out_once_more_elsewhere() {
         let outbox = Outbox::new(1 << 20);
         outbox.begin(1);
+        [7, 8].map(|connection| outbox.connected(connection));
         outbox.reserve(1, 3 * cost(3)).await;
         (1..=3).for_each(|number| push(&outbox, number, 0));
         let repeat = |to, slow| outbox.try_repeat(to, |on, _| on == slow).map(|(h, _)| h.number);
@@ -370,8 +384,8 @@ mod tests {
         assert_eq!(repeat(8, 7), Some(1));
         assert_eq!(repeat(8, 7), None, "only once");
         // the slow one dies: the other has it already
-        assert_eq!(outbox.requeue(7), 0);
-        assert_eq!(outbox.requeue(8), 3);
+        assert_eq!(outbox.disconnected(7), 0);
+        assert_eq!(outbox.disconnected(8), 3);
         outbox.end(1);
         assert_eq!(outbox.credit().outstanding(), 0);
     }

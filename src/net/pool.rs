@@ -126,6 +126,7 @@ impl Pool {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::default());
         pool.pulses().insert(id, pulse.clone());
+        pool.outbox.connected(id);
         let of = pulse.clone();
         let owner = tokio::spawn(async move {
             let mut closing = pool.closing.subscribe();
@@ -159,7 +160,7 @@ impl Pool {
             reading.abort();
             writing.abort();
             pool.pulses().remove(&id);
-            let requeued = pool.outbox.requeue(id);
+            let requeued = pool.outbox.disconnected(id);
             if !*pool.closing.borrow() {
                 tracing::debug!(connection = id, requeued, error = ?ended, "data connection ended");
             }

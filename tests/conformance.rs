@@ -1,5 +1,6 @@
 //! What every store must do: plain async functions over `&dyn Store`, run here against the local directory.
 
+use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
     Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, Left, NewEntry, RemotePath, StageRequest, Staging,
@@ -44,7 +45,10 @@ fn request(who: &str) -> StageRequest {
 async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
     let source = store.open(&path(name)).await?;
     let size = usize::try_from(source.stat().await?.size).unwrap();
-    source.read_at(0, vec![0; size]).await
+    let digest = Arc::new(Reading::new(Hashing::of_whole()));
+    let bytes = source.read_at(0, vec![0; size], digest.clone()).await?;
+    assert_eq!(digest.digest(), whole_digest(&bytes), "what was read was seen");
+    Ok(bytes)
 }
 
 /// Stages what nobody writes. Other tests of this process start children, and a child between fork and exec has the files

@@ -18,5 +18,6 @@ mod names;
 mod power;
 mod promises;
 mod reconnect;
+mod records;
 mod resume;
 mod transfers;

@@ -4,7 +4,10 @@ use super::CHUNK_SIZE;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A pool of buffers of [`CHUNK_SIZE`] bytes. Cheap to clone. It bounds what is kept, not what is handed out:
+/// Size of a buffer: a chunk, and the byte that TLS puts behind its last record.
+const SIZE: usize = CHUNK_SIZE + 1;
+
+/// A pool of buffers for a chunk each. Cheap to clone. It bounds what is kept, not what is handed out:
 /// that is the window's work. What needs at most half a chunk gets memory of its own size, since the window counts
 /// what is in a buffer and not what it could hold.
 #[derive(Clone)]
@@ -27,25 +30,15 @@ impl BufferPool {
         BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2)
     }
 
-    /// A buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
+    /// A buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`] and one more.
     pub fn take(&self, length: usize) -> Vec<u8> {
         if length <= CHUNK_SIZE / 2 {
             return vec![0; length];
         }
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = kept.unwrap_or_default();
-        buffer.resize(CHUNK_SIZE, 0);
+        buffer.resize(SIZE, 0);
         buffer.truncate(length);
-        buffer
-    }
-
-    /// An empty vector with room for `length` bytes.
-    pub fn take_empty(&self, length: usize) -> Vec<u8> {
-        let mut buffer = match length {
-            n if n <= CHUNK_SIZE / 2 => Vec::with_capacity(n),
-            n => self.take(n),
-        };
-        buffer.clear();
         buffer
     }
 
@@ -58,7 +51,7 @@ impl BufferPool {
     }
 
     fn put_back(&self, bytes: Vec<u8>) {
-        if bytes.capacity() < CHUNK_SIZE {
+        if bytes.capacity() < SIZE {
             return;
         }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,8 @@
 //! BLAKE3 by chunks: a digest for each, and their merge into the hash of the file.
 
+use crate::store::Watch;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use std::sync::{Mutex, PoisonError};
 
 /// A chaining value or a hash, 32 bytes.
 pub type Digest = [u8; 32];
@@ -18,6 +20,64 @@ pub fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
 /// The digest of a file that is a single chunk: its ordinary BLAKE3 hash.
 pub fn whole_digest(bytes: &[u8]) -> Digest {
     *blake3::hash(bytes).as_bytes()
+}
+
+/// A digest in the making, of bytes that come piece by piece.
+pub struct Hashing {
+    hasher: blake3::Hasher,
+    whole: bool,
+}
+
+impl Hashing {
+    /// That of [`chunk_digest`].
+    pub fn of_chunk(offset: u64) -> Hashing {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(offset);
+        Hashing { hasher, whole: false }
+    }
+
+    /// That of [`whole_digest`].
+    pub fn of_whole() -> Hashing {
+        Hashing {
+            hasher: blake3::Hasher::new(),
+            whole: true,
+        }
+    }
+
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The digest of all that came. A chunk without bytes has none: zeros.
+    pub fn digest(&self) -> Digest {
+        match self.whole {
+            true => *self.hasher.finalize().as_bytes(),
+            false if self.hasher.count() == 0 => [0; 32],
+            false => self.hasher.finalize_non_root(),
+        }
+    }
+}
+
+/// A digest that is made where the bytes are read.
+pub struct Reading(Mutex<Hashing>);
+
+impl Reading {
+    /// Goes on with this one.
+    pub fn new(hashing: Hashing) -> Reading {
+        Reading(Mutex::new(hashing))
+    }
+
+    /// The digest of all that was read.
+    pub fn digest(&self) -> Digest {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).digest()
+    }
+}
+
+impl Watch for Reading {
+    fn see(&self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+    }
 }
 
 /// Merges the digests of a file's chunks, given in order, into the file's BLAKE3 hash.

@@ -3,8 +3,9 @@
 use super::CHUNK_SIZE;
 use super::ahead::Ahead;
 use super::buffer::BufferPool;
-use super::digest::{Digest, RootHasher, chunk_digest, whole_digest};
+use super::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
+use std::sync::Arc;
 
 /// Chunks that are read at once.
 const AHEAD: usize = 4;
@@ -26,13 +27,12 @@ pub async fn hash_file(store: &dyn Store, path: &RemotePath, pool: &BufferPool) 
             let wanted = before.size.saturating_sub(at).min(CHUNK_SIZE as u64);
             ahead.start(async move {
                 let length = usize::try_from(wanted).unwrap_or(CHUNK_SIZE);
-                let buffer = pool.share(source.read_at(at, pool.take(length)).await?);
-                let digest = match buffer.is_empty() {
-                    true => [0; 32],
-                    false if single => whole_digest(&buffer),
-                    false => chunk_digest(at, &buffer),
-                };
-                Ok((digest, buffer.len() as u64 == wanted))
+                let reading = Arc::new(Reading::new(match single {
+                    true => Hashing::of_whole(),
+                    false => Hashing::of_chunk(at),
+                }));
+                let buffer = pool.share(source.read_at(at, pool.take(length), reading.clone()).await?);
+                Ok((reading.digest(), buffer.len() as u64 == wanted))
             });
             offset = offset.saturating_add(wanted);
         }

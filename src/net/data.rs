@@ -1,28 +1,23 @@
-//! One data connection: TLS through rustls' unbuffered API, and frames.
+//! One data connection: a direction that gives frames, and one that takes them.
 //!
-//! The unbuffered API decrypts in place in a large buffer and encrypts straight into another, sixteen records a
-//! system call; rustls' buffered connection reads at most 18 KiB at a time and copies twice.
+//! Both work in large pieces, many records a system call, and share nothing but the socket.
 
 use super::error::NetError;
-use super::records::{Conn, Outgoing, Records};
-use super::wire::frame::{FrameHeader, HEADER_LEN};
+use super::handshake::{self, Shaken};
+use super::incoming::Incoming;
+use super::payload::Arrived;
+use super::records::Sealer;
+use super::wire::frame::FrameHeader;
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::buffer::{Buffer, BufferPool};
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
+use crate::chunk::buffer::BufferPool;
 use rustls::{ClientConfig, ServerConfig};
-use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Most bytes that are read from, or written to, the socket at once.
-const LARGE: usize = 512 << 10;
-/// Size of the receive buffer of a connection that has not carried much yet.
-const SMALL: usize = 32 << 10;
 /// Plaintext bytes encrypted at once: sixteen records.
 const ENCRYPT: usize = 256 << 10;
 /// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as long for what its buffer
@@ -30,19 +25,7 @@ const ENCRYPT: usize = 256 << 10;
 const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// A data connection after its handshake.
-pub struct DataConnection {
-    tcp: Arc<TcpStream>,
-    tls: Shared,
-    received: Vec<u8>,
-    /// What the peer sent right behind its last message of the handshake, decrypted.
-    early: Vec<u8>,
-}
-
-type Shared = Arc<Mutex<Box<dyn Records>>>;
-
-fn locked(tls: &Shared) -> std::sync::MutexGuard<'_, Box<dyn Records>> {
-    tls.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub struct DataConnection(Shaken);
 
 impl DataConnection {
     /// The client's handshake. The caller sets the deadline.
@@ -50,8 +33,7 @@ impl DataConnection {
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
     pub async fn connect(tcp: TcpStream, config: Arc<ClientConfig>) -> Result<DataConnection, NetError> {
-        let connection = UnbufferedClientConnection::new(config, super::tls::server_name())?;
-        handshake(tcp, Box::new(Conn(connection))).await
+        handshake::connect(tcp, config).await.map(DataConnection)
     }
 
     /// The server's handshake. The caller sets the deadline.
@@ -59,70 +41,32 @@ impl DataConnection {
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
     pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<DataConnection, NetError> {
-        handshake(tcp, Box::new(Conn(UnbufferedServerConnection::new(config)?))).await
+        handshake::accept(tcp, config).await.map(DataConnection)
     }
 
     /// The two directions, each for a task of its own.
     pub fn split(self, pool: BufferPool) -> (FrameReader, FrameWriter) {
-        let mut incoming = self.received;
-        let filled = incoming.len();
-        incoming.resize(filled.saturating_add(SMALL), 0);
+        let Shaken {
+            tcp,
+            opener,
+            sealer,
+            early,
+            received,
+        } = self.0;
+        let tcp = Arc::new(tcp);
         let reader = FrameReader {
-            tcp: self.tcp.clone(),
-            tls: self.tls.clone(),
-            incoming,
-            filled,
-            early: self.early,
-            assembler: Assembler::new(pool),
-            closed: false,
+            tcp: tcp.clone(),
+            incoming: Incoming::new(opener, early, received, pool),
             received: Arc::default(),
         };
         let writer = FrameWriter {
-            tcp: self.tcp,
-            tls: self.tls,
+            tcp,
+            sealer,
             plain: Vec::new(),
-            out: Outgoing::new(SMALL),
+            out: Vec::new(),
             sent: Arc::default(),
         };
         (reader, writer)
-    }
-}
-
-async fn handshake(tcp: TcpStream, mut records: Box<dyn Records>) -> Result<DataConnection, NetError> {
-    let mut received = Vec::with_capacity(SMALL);
-    let (mut out, mut early) = (Outgoing::new(SMALL), Vec::new());
-    loop {
-        let result = records.receive(&mut received, &mut out, &mut |plain| {
-            early.extend_from_slice(plain);
-            Ok(())
-        });
-        // an alert is worth sending also when the handshake failed
-        let sent = write_all(&tcp, out.bytes(), &AtomicU64::new(0)).await;
-        let progress = result?;
-        sent?;
-        out.clear();
-        received.drain(..progress.used.min(received.len()));
-        if progress.closed {
-            return Err(NetError::lost("closed during the handshake"));
-        }
-        if progress.ready {
-            return Ok(DataConnection {
-                tcp: Arc::new(tcp),
-                tls: Arc::new(Mutex::new(records)),
-                received,
-                early,
-            });
-        }
-        if received.len() > SMALL {
-            return Err(NetError::Protocol("the handshake is too long".into()));
-        }
-        tcp.readable().await.map_err(NetError::lost)?;
-        match tcp.try_read_buf(&mut received) {
-            Ok(0) => return Err(NetError::lost("closed during the handshake")),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(NetError::lost(e)),
-        }
     }
 }
 
@@ -144,71 +88,10 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Resul
     Ok(())
 }
 
-/// Turns plaintext, however it is cut, into frames.
-struct Assembler {
-    pool: BufferPool,
-    /// Bytes before the first frame: the attach message on the server's side.
-    preamble: Option<(usize, Vec<u8>)>,
-    header: Vec<u8>,
-    current: Option<(FrameHeader, Vec<u8>)>,
-    frames: VecDeque<(FrameHeader, Buffer)>,
-}
-
-impl Assembler {
-    fn new(pool: BufferPool) -> Assembler {
-        Assembler {
-            pool,
-            preamble: None,
-            header: Vec::with_capacity(HEADER_LEN),
-            current: None,
-            frames: VecDeque::new(),
-        }
-    }
-
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NetError> {
-        if let Some((wanted, got)) = &mut self.preamble {
-            bytes = fill(got, *wanted, bytes);
-        }
-        loop {
-            if let Some((header, mut payload)) = self.current.take() {
-                bytes = fill(&mut payload, header.length as usize, bytes);
-                if payload.len() < header.length as usize {
-                    self.current = Some((header, payload));
-                    return Ok(());
-                }
-                self.frames.push_back((header, self.pool.share(payload)));
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            bytes = fill(&mut self.header, HEADER_LEN, bytes);
-            if self.header.len() == HEADER_LEN {
-                let header = FrameHeader::decode(&self.header)?;
-                self.header.clear();
-                let payload = self.pool.take_empty(header.length as usize);
-                self.current = Some((header, payload));
-            }
-        }
-    }
-}
-
-/// Moves bytes into `into` until it has `wanted`; gives what is left.
-fn fill<'a>(into: &mut Vec<u8>, wanted: usize, bytes: &'a [u8]) -> &'a [u8] {
-    let missing = wanted.saturating_sub(into.len()).min(bytes.len());
-    let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
-    into.extend_from_slice(head);
-    rest
-}
-
 /// The receiving direction.
 pub struct FrameReader {
     tcp: Arc<TcpStream>,
-    tls: Shared,
-    incoming: Vec<u8>,
-    filled: usize,
-    early: Vec<u8>,
-    assembler: Assembler,
-    closed: bool,
+    incoming: Incoming,
     received: Arc<AtomicU64>,
 }
 
@@ -217,20 +100,15 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`NetError::Lost`] where the connection was cut, [`NetError::Protocol`] where it carries no frames.
-    pub async fn next(&mut self) -> Result<Option<(FrameHeader, Buffer)>, NetError> {
-        if !self.early.is_empty() {
-            self.decrypt()?;
-        }
+    pub async fn next(&mut self) -> Result<Option<Arrived>, NetError> {
         loop {
-            if let Some(frame) = self.assembler.frames.pop_front() {
+            if let Some(frame) = self.incoming.next() {
                 return Ok(Some(frame));
             }
-            if self.closed {
-                let whole = self.assembler.current.is_none() && self.assembler.header.is_empty();
-                return if whole {
-                    Ok(None)
-                } else {
-                    Err(NetError::lost("cut within a frame"))
+            if self.incoming.is_closed() {
+                return match self.incoming.is_between_frames() {
+                    true => Ok(None),
+                    false => Err(NetError::lost("cut within a frame")),
                 };
             }
             self.receive().await?;
@@ -244,7 +122,7 @@ impl FrameReader {
 
     /// From now on payloads come out of this pool: that of the session.
     pub fn use_pool(&mut self, pool: BufferPool) {
-        self.assembler.pool = pool;
+        self.incoming.use_pool(pool);
     }
 
     /// Exactly `n` bytes before the first frame.
@@ -252,29 +130,29 @@ impl FrameReader {
     /// # Errors
     /// As [`FrameReader::next`].
     pub async fn preamble(&mut self, n: usize) -> Result<Vec<u8>, NetError> {
-        self.assembler.preamble = Some((n, Vec::with_capacity(n)));
+        self.incoming.expect_preamble(n);
         loop {
-            self.decrypt()?;
-            match self.assembler.preamble.take() {
-                Some((_, got)) if got.len() == n => return Ok(got),
-                waiting => self.assembler.preamble = waiting,
+            if let Some(bytes) = self.incoming.take_preamble() {
+                return Ok(bytes);
             }
-            if self.closed {
+            if self.incoming.is_closed() {
                 return Err(NetError::lost("closed before it said what it is"));
             }
             self.receive().await?;
         }
     }
 
+    /// What came behind the handshake, and then the socket's next bytes.
     async fn receive(&mut self) -> Result<(), NetError> {
+        if self.incoming.is_fresh() {
+            return self.incoming.work_off();
+        }
         loop {
-            let room = self.incoming.get_mut(self.filled..).unwrap_or_default();
-            match self.tcp.try_read(room) {
+            match self.tcp.try_read_vectored(&mut self.incoming.room()) {
                 Ok(0) => return Err(NetError::lost("cut by the other side")),
                 Ok(n) => {
-                    self.filled = self.filled.saturating_add(n);
                     self.received.fetch_add(n as u64, Ordering::Relaxed);
-                    break;
+                    return self.incoming.received(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.tcp.readable().await.map_err(NetError::lost)?;
@@ -282,41 +160,15 @@ impl FrameReader {
                 Err(e) => return Err(NetError::lost(e)),
             }
         }
-        let was_full = self.filled == self.incoming.len();
-        self.decrypt()?;
-        if was_full && self.incoming.len() < LARGE {
-            self.incoming.resize(LARGE, 0);
-        }
-        Ok(())
-    }
-
-    fn decrypt(&mut self) -> Result<(), NetError> {
-        let assembler = &mut self.assembler;
-        assembler.feed(&std::mem::take(&mut self.early))?;
-        if self.filled == 0 {
-            return Ok(());
-        }
-        let bytes = self.incoming.get_mut(..self.filled).unwrap_or_default();
-        // Answers of TLS' own (to a key update) wait in rustls until the writer sends next.
-        let mut answers = Outgoing::new(0);
-        let progress = locked(&self.tls).receive(bytes, &mut answers, &mut |plain| assembler.feed(plain))?;
-        if !answers.is_empty() {
-            return Err(NetError::Protocol("an unexpected message of TLS".into()));
-        }
-        self.closed |= progress.closed;
-        let used = progress.used.min(self.filled);
-        self.incoming.copy_within(used..self.filled, 0);
-        self.filled = self.filled.saturating_sub(used);
-        Ok(())
     }
 }
 
 /// The sending direction.
 pub struct FrameWriter {
     tcp: Arc<TcpStream>,
-    tls: Shared,
+    sealer: Sealer,
     plain: Vec<u8>,
-    out: Outgoing,
+    out: Vec<u8>,
     sent: Arc<AtomicU64>,
 }
 
@@ -356,10 +208,11 @@ impl FrameWriter {
             }
             return Ok(());
         }
-        // what was gathered, and the header, in one system call with the beginning of the payload
+        // What was gathered, and the header, in one system call with the beginning of the payload, which has records of its
+        // own: the receiver then finds it in one piece.
         self.encrypt_gathered()?;
         for piece in payload.chunks(ENCRYPT) {
-            locked(&self.tls).send(piece, &mut self.out)?;
+            self.sealer.seal(piece, &mut self.out)?;
             self.send().await?;
         }
         Ok(())
@@ -376,14 +229,14 @@ impl FrameWriter {
 
     fn encrypt_gathered(&mut self) -> Result<(), NetError> {
         if !self.plain.is_empty() {
-            locked(&self.tls).send(&self.plain, &mut self.out)?;
+            self.sealer.seal(&self.plain, &mut self.out)?;
             self.plain.clear();
         }
         Ok(())
     }
 
     async fn send(&mut self) -> Result<(), NetError> {
-        write_all(&self.tcp, self.out.bytes(), &self.sent).await?;
+        write_all(&self.tcp, &self.out, &self.sent).await?;
         self.out.clear();
         Ok(())
     }
@@ -391,13 +244,9 @@ impl FrameWriter {
     /// Says properly that nothing follows.
     pub async fn close(mut self) {
         self.out.clear();
-        let closed = locked(&self.tls).close(&mut self.out);
+        let closed = self.sealer.close(&mut self.out);
         if closed.is_ok() {
-            let _ = timeout(
-                Duration::from_secs(1),
-                write_all(&self.tcp, self.out.bytes(), &self.sent),
-            )
-            .await;
+            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
         }
     }
 }

@@ -4,7 +4,8 @@
 use super::control::ControlSender;
 use super::error::NetError;
 use super::outbox::Outbox;
-use super::pool::{Arrived, FrameSink, Pool};
+use super::payload::Arrived;
+use super::pool::{FrameSink, Pool};
 use super::wire::frame::FrameKind;
 use super::wire::proto::{TransferMessage, control_message, transfer_message};
 use crate::chunk::buffer::BufferPool;

@@ -339,7 +339,9 @@ mod tests {
     async fn a_dead_connections_frames_go_first_and_acknowledged_ones_not_at_all() {
         let outbox = Outbox::new(1 << 20);
         outbox.begin(1);
-        [7, 8].map(|connection| outbox.connected(connection));
+        for connection in [7, 8] {
+            outbox.connected(connection);
+        }
         outbox.reserve(1, 4 * cost(3)).await;
         for number in 1..=4 {
             push(&outbox, number, 0);
@@ -372,7 +374,9 @@ mod tests {
     async fn what_a_slow_connection_holds_goes_out_once_more_elsewhere() {
         let outbox = Outbox::new(1 << 20);
         outbox.begin(1);
-        [7, 8].map(|connection| outbox.connected(connection));
+        for connection in [7, 8] {
+            outbox.connected(connection);
+        }
         outbox.reserve(1, 3 * cost(3)).await;
         (1..=3).for_each(|number| push(&outbox, number, 0));
         let repeat = |to, slow| outbox.try_repeat(to, |on, _| on == slow).map(|(h, _)| h.number);

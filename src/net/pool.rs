@@ -3,11 +3,11 @@
 use super::data::{FrameReader, FrameWriter};
 use super::error::NetError;
 use super::outbox::{ConnectionId, Outbox};
+use super::payload::Arrived;
 use super::pulse::Pulse;
 use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
-use crate::chunk::digest::{chunk_digest, whole_digest};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,16 +33,6 @@ const FIRST_SHARE: Duration = Duration::from_secs(1);
 
 /// How long a connection that one side needs no more may take to end.
 const PARTING: Duration = Duration::from_secs(5);
-
-/// A frame that arrived.
-pub struct Arrived {
-    /// Its header.
-    pub header: FrameHeader,
-    /// Its payload; back to its pool when dropped.
-    pub payload: Buffer,
-    /// Whether the payload has the digest that the header says. Seals and such have nothing to verify: true.
-    pub intact: bool,
-}
 
 /// Where arriving frames go. It must not wait: a receiver never stops reading.
 pub trait FrameSink: Send + Sync {
@@ -180,28 +170,15 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// The reader task: every frame is verified here, so that connections verify in parallel.
+/// The reader task: it decrypts and verifies every frame, so that connections do that in parallel.
 async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>, pulse: Arc<Pulse>) -> Result<(), NetError> {
-    while let Some((header, payload)) = reader.next().await? {
-        let intact = match header.kind {
-            FrameKind::Whole => whole_digest(&payload) == header.digest,
-            FrameKind::Chunk => chunk_digest(header.offset, &payload) == header.digest,
+    while let Some(frame) = reader.next().await? {
+        match frame.header.kind {
             FrameKind::Goodbye => return Ok(()),
-            FrameKind::Ping => {
-                pulse.pinged(header.number);
-                continue;
-            }
-            FrameKind::Pong => {
-                pulse.answered(header.number);
-                continue;
-            }
-            FrameKind::Seal | FrameKind::Attached => true,
-        };
-        sink.accept(Arrived {
-            header,
-            payload,
-            intact,
-        })?;
+            FrameKind::Ping => pulse.pinged(frame.header.number),
+            FrameKind::Pong => pulse.answered(frame.header.number),
+            FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal | FrameKind::Attached => sink.accept(frame)?,
+        }
     }
     Ok(())
 }

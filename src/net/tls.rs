@@ -219,6 +219,7 @@ pub fn client_config(
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
+    config.enable_secret_extraction = alpn == ALPN_DATA;
     config.enable_sni = false;
     Ok(Arc::new(config))
 }
@@ -239,6 +240,7 @@ pub fn server_config(alpn: &[u8], identity: &Identity) -> Result<Arc<ServerConfi
     let mut config = builder.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = alpn == ALPN_DATA;
     Ok(Arc::new(config))
 }
 

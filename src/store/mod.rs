@@ -116,15 +116,22 @@ pub struct WholeFile {
     pub bytes: Vec<u8>,
 }
 
+/// Sees bytes as they are read, piece by piece and in order, on the thread that reads them: there they are in the
+/// processor's cache.
+pub trait Watch: Send + Sync {
+    /// The next piece.
+    fn see(&self, bytes: &[u8]);
+}
+
 /// A file that is open for reading.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// What the open file is now; asked again after reading it tells whether the file changed.
     async fn stat(&self) -> Result<Entry, StoreError>;
 
-    /// Reads from `offset` on into `buffer`, up to its length; returns it cut to what there was, which is less
-    /// only at the end of the file.
-    async fn read_at(&self, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError>;
+    /// Reads from `offset` on into `buffer`, up to its length, and shows `watch` what it reads; returns the buffer cut to
+    /// what there was, which is less only at the end of the file.
+    async fn read_at(&self, offset: u64, buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError>;
 }
 
 /// A file that is being written, invisible under its name until it is committed. Holding it is holding the

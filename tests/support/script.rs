@@ -116,7 +116,7 @@ impl ScriptedClient {
     pub async fn data(&self, attach: &Attach) -> Option<(FrameReader, FrameWriter)> {
         let (mut reader, mut writer) = self.data_unattached().await;
         writer.write_raw(&attach.encode()).await.ok()?;
-        let (header, _) = reader.next().await.ok()??;
+        let header = reader.next().await.ok()??.header;
         assert_eq!(header.kind, FrameKind::Attached);
         Some((reader, writer))
     }
@@ -276,4 +276,88 @@ impl Scripted {
         }))
         .await;
     }
+}
+
+pub fn put(transfer: u32, destination: &[u8]) -> request::Body {
+    request::Body::Put(proto::Put {
+        transfer,
+        destination: destination.to_vec(),
+        directory: false,
+        names: vec![b"f".to_vec()],
+        identities: Vec::new(),
+        options: Some(proto::Options {
+            no_fsync: true,
+            recursive: true,
+            ..Default::default()
+        }),
+    })
+}
+
+pub fn offer(number: u64, parent: u64, name: &[u8], kind: proto::Kind, size: u64) -> proto::Offer {
+    proto::Offer {
+        number,
+        parent,
+        name: name.to_vec(),
+        kind: kind.into(),
+        size,
+        mode: 0o755,
+        ..Default::default()
+    }
+}
+
+pub fn offers(offers: Vec<proto::Offer>) -> transfer_message::Body {
+    transfer_message::Body::Offers(proto::Offers { offers })
+}
+
+pub fn get(transfer: u32, source: &[u8]) -> request::Body {
+    request::Body::Get(proto::Get {
+        transfer,
+        sources: vec![source.to_vec()],
+        ..Default::default()
+    })
+}
+
+/// All of an offer is wanted.
+pub fn want(number: u64) -> transfer_message::Body {
+    let want = proto::Want {
+        number,
+        ..Default::default()
+    };
+    transfer_message::Body::Wants(proto::Wants { wants: vec![want] })
+}
+
+/// Waits for a message of a transfer.
+async fn until<T>(client: &mut ScriptedClient, pick: impl Fn(transfer_message::Body) -> Option<T>) -> T {
+    loop {
+        if let Body::Transfer(message) = client.receive().await.expect("the server hung up")
+            && let Some(found) = message.body.and_then(&pick)
+        {
+            return found;
+        }
+    }
+}
+
+/// Waits until the server has offered what it was asked for.
+pub async fn offered(client: &mut ScriptedClient) {
+    until(client, |body| {
+        matches!(body, transfer_message::Body::Offers(_)).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the server wants what it was offered.
+pub async fn wanted(client: &mut ScriptedClient) {
+    until(client, |body| {
+        matches!(body, transfer_message::Body::Wants(_)).then_some(())
+    })
+    .await;
+}
+
+/// How an offer ended.
+pub async fn result(client: &mut ScriptedClient) -> proto::Result {
+    let pick = |body| match body {
+        transfer_message::Body::Results(results) => results.results.into_iter().next(),
+        _ => None,
+    };
+    until(client, pick).await
 }

@@ -16,7 +16,7 @@ use crate::chunk::digest::Digest;
 use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
-use crate::net::pool::Arrived;
+use crate::net::payload::Arrived;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::store::{Attributes, Bytes, Checkpoint, Content, Kind, Left, RemotePath, Staging, StoreError, Time};

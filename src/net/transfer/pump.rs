@@ -4,7 +4,7 @@ use super::{Counters, Waiting};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
 use crate::chunk::buffer::{Buffer, BufferPool};
-use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
+use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, chunk_digest, whole_digest};
 use crate::chunk::window::cost;
 use crate::net::link::Link;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
@@ -390,12 +390,13 @@ async fn read_chunk_of(
     pool: &BufferPool,
 ) -> Result<(Buffer, Digest), StoreError> {
     let length = chunk_length(wanted, offset);
-    let bytes = opened(wanted, source).await?.read_at(offset, pool.take(length)).await?;
+    let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
+    let source = opened(wanted, source).await?;
+    let bytes = source.read_at(offset, pool.take(length), reading.clone()).await?;
     if bytes.len() != length {
         return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
     }
-    let digest = chunk_digest(offset, &bytes);
-    Ok((pool.share(bytes), digest))
+    Ok((pool.share(bytes), reading.digest()))
 }
 
 /// The file that was read is, still, the one that was offered.

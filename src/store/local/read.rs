@@ -3,12 +3,15 @@
 use super::look::{attributes, entry, mtime};
 use super::tree::{Tree, open_in};
 use crate::store::error::At;
-use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, WholeFile};
+use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
 use rustix::fs::{FileType, OFlags, Stat};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+
+/// Bytes that are read, and then looked at, at once: few enough to stay in a cache near the processor.
+const PIECE: usize = 128 << 10;
 
 /// A file of a [`super::LocalStore`] that is open for reading.
 pub(super) struct LocalSource {
@@ -52,11 +55,19 @@ impl Source for LocalSource {
         self.stat_now()
     }
 
-    async fn read_at(&self, offset: u64, mut buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    async fn read_at(&self, offset: u64, mut buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
         let (file, path) = (self.file.clone(), self.path.clone());
         super::blocking(move || {
-            let n = fill(&file, offset, &mut buffer).at("read", &path)?;
-            buffer.truncate(n);
+            let mut total = 0_usize;
+            for piece in buffer.chunks_mut(PIECE) {
+                let n = fill(&file, offset.saturating_add(total as u64), piece).at("read", &path)?;
+                watch.see(piece.get(..n).unwrap_or_default());
+                total = total.saturating_add(n);
+                if n < piece.len() {
+                    break;
+                }
+            }
+            buffer.truncate(total);
             Ok(buffer)
         })
         .await

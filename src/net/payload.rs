@@ -28,6 +28,8 @@ pub struct Arrived {
 pub(super) struct Payload {
     header: FrameHeader,
     bytes: Vec<u8>,
+    /// Where it begins in there.
+    start: usize,
     done: usize,
     /// The digest of the first `hashed` bytes.
     hashing: Hashing,
@@ -40,10 +42,12 @@ impl Payload {
             FrameKind::Chunk => Hashing::of_chunk(header.offset),
             _ => Hashing::of_whole(),
         };
+        // with one byte more, for the type of the content, see `Placed::open`
+        let (bytes, start) = pool.take_aligned(header.length as usize);
         Payload {
             header,
-            // one more for the type of the content, see `Placed::open`
-            bytes: pool.take((header.length as usize).saturating_add(1)),
+            bytes,
+            start,
             done: 0,
             hashing,
             hashed: 0,
@@ -54,7 +58,7 @@ impl Payload {
     pub(super) fn feed<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (part, rest) = bytes.split_at_checked(self.missing()).unwrap_or((bytes, &[]));
         let end = self.done.saturating_add(part.len());
-        if let Some(to) = self.bytes.get_mut(self.done..end) {
+        if let Some(to) = self.range(self.done, end) {
             to.copy_from_slice(part);
         }
         self.done = end;
@@ -70,10 +74,10 @@ impl Payload {
             // of these there is nothing to verify
             _ => true,
         };
-        self.bytes.truncate(self.length());
+        self.bytes.truncate(self.start.saturating_add(self.length()));
         Arrived {
             header,
-            payload: pool.share(self.bytes),
+            payload: pool.share_from(self.bytes, self.start),
             intact,
         }
     }
@@ -81,10 +85,19 @@ impl Payload {
     /// Hashes what has come since, when it is enough to be worth it and not too much for the processor's cache.
     fn hash(&mut self) {
         if self.done.saturating_sub(self.hashed) >= HASHED || self.missing() == 0 {
-            self.hashing
-                .update(self.bytes.get(self.hashed..self.done).unwrap_or_default());
+            let (from, to) = (
+                self.start.saturating_add(self.hashed),
+                self.start.saturating_add(self.done),
+            );
+            self.hashing.update(self.bytes.get(from..to).unwrap_or_default());
             self.hashed = self.done;
         }
+    }
+
+    /// Its bytes from `from` to `to`.
+    fn range(&mut self, from: usize, to: usize) -> Option<&mut [u8]> {
+        let (from, to) = (self.start.saturating_add(from), self.start.saturating_add(to));
+        self.bytes.get_mut(from..to)
     }
 
     fn length(&self) -> usize {
@@ -140,7 +153,7 @@ impl Placed {
     /// Where the wire's bytes belong, in their order, from the first that has not come.
     pub(super) fn room<'a>(&'a mut self, payload: &'a mut Payload) -> Vec<&'a mut [u8]> {
         let (done, length, mut got) = (payload.done, payload.length(), self.got);
-        let contents = payload.bytes.get_mut(done..length).unwrap_or_default();
+        let contents = payload.range(done, length).unwrap_or_default();
         let mut room = Vec::with_capacity(self.edges.len().saturating_mul(3).saturating_add(1));
         for (edges, content) in self.edges.iter_mut().zip(contents.chunks_mut(CONTENT)) {
             for part in [edges.head.as_mut_slice(), content, edges.tail.as_mut_slice()] {
@@ -199,7 +212,7 @@ impl Placed {
             let [kind, tag @ ..] = edges.tail;
             let end = payload.done.saturating_add(content);
             // the type of the content follows it, where the next record's content begins
-            let inner = payload.bytes.get_mut(payload.done..=end).unwrap_or_default();
+            let inner = payload.range(payload.done, end.saturating_add(1)).unwrap_or_default();
             let next = inner.last_mut().map(|last| std::mem::replace(last, kind));
             let result = opener.open(edges.head, inner, tag)?;
             if result != Opened::Data(content) {

@@ -4,6 +4,7 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod direct;
 mod flush;
 mod leftover;
 mod lock;

@@ -1,5 +1,6 @@
 //! Files that arrive in parts: the staging file, its record, and the commit.
 
+use super::direct::Direct;
 use super::lock::{Found, Lock};
 use super::look::{stat, version};
 use super::record::{self, RecordFile};
@@ -103,6 +104,7 @@ pub(super) fn stage(tree: &Arc<Tree>, path: &RemotePath, request: &StageRequest)
         dir,
         name,
         lock: Arc::new(held),
+        direct: request.durable.then(Arc::default),
         left,
         record: Arc::new(Mutex::new(record)),
         generation: Arc::default(),
@@ -130,6 +132,8 @@ pub(super) struct LocalStaging {
     dir: Arc<Dir>,
     name: Name,
     lock: Arc<Lock>,
+    /// None where it does not have to reach the disk.
+    direct: Option<Arc<Direct>>,
     left: Left,
     record: Arc<Mutex<Option<RecordFile>>>,
     /// Counts restarts: what was to be kept of the time before one is not.
@@ -255,13 +259,21 @@ pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String
 #[async_trait]
 impl Staging for LocalStaging {
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        let (lock, path) = (self.lock.clone(), self.path.clone());
+        let (lock, path, dir) = (self.lock.clone(), self.path.clone(), self.dir.clone());
+        let direct = self.direct.clone();
         super::blocking(move || {
-            let mut at = offset;
+            let mut written = match direct {
+                Some(direct) => direct.write(&lock, &dir, offset, &parts).at("write", &path)?,
+                None => 0,
+            };
+            let mut at = offset.saturating_add(written as u64);
             for part in &parts {
                 let bytes = (**part).as_ref();
-                lock.file.write_all_at(bytes, at).at("write", &path)?;
-                at = at.saturating_add(bytes.len() as u64);
+                let here = written.min(bytes.len());
+                written = written.saturating_sub(here);
+                let rest = bytes.get(here..).unwrap_or_default();
+                lock.file.write_all_at(rest, at).at("write", &path)?;
+                at = at.saturating_add(rest.len() as u64);
             }
             lock.progress.written.fetch_max(at, Ordering::Relaxed);
             Ok(())

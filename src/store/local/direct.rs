@@ -1,0 +1,77 @@
+//! Writing past the page cache: what is far into a large file goes straight to the disk (open(2), O_DIRECT).
+//!
+//! A durable file has to reach the disk before it is committed in any case. On the way through the page cache it costs a copy, pages
+//! that have to be found by throwing others out, and a second pass when they are written back; and what was thrown out is missed by
+//! everybody else. The beginning of a file stays in the cache, and so do smaller ones: those may well be read soon.
+
+use super::lock::Lock;
+use super::tree::{lock, open_in};
+use crate::store::Bytes;
+use cap_std::fs::Dir;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::IoSlice;
+use std::sync::Mutex;
+
+/// Where in a file it begins, in bytes.
+const FROM: u64 = 64 << 20;
+/// What offsets, lengths and memory have to be multiples of: no disk asks for more.
+const ALIGN: usize = 4096;
+/// Types of file systems (statfs(2)) that do this well: ext4 and XFS. On a network one each write would wait for the server.
+const GOOD_AT_IT: [u64; 2] = [0xEF53, 0x5846_5342];
+
+/// How one staging file is written past the page cache.
+#[derive(Default)]
+pub(super) struct Direct(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Untried,
+    Open(File),
+    /// It cannot be, and goes through the page cache.
+    Never,
+}
+
+impl Direct {
+    /// Writes what it can of `parts`, from the first on; gives how many bytes that were.
+    pub(super) fn write(&self, held: &Lock, dir: &Dir, offset: u64, parts: &[Bytes]) -> rustix::io::Result<usize> {
+        if offset < FROM || !offset.is_multiple_of(ALIGN as u64) {
+            return Ok(0);
+        }
+        let fits = |bytes: &&[u8]| bytes.len().is_multiple_of(ALIGN) && bytes.as_ptr().align_offset(ALIGN) == 0;
+        let fitting = parts.iter().map(|part| (**part).as_ref()).take_while(fits);
+        let slices: Vec<IoSlice<'_>> = fitting.map(IoSlice::new).collect();
+        if slices.is_empty() {
+            return Ok(0);
+        }
+        let mut state = lock(&self.0);
+        if matches!(*state, State::Untried) {
+            *state = open(held, dir).map_or(State::Never, State::Open);
+        }
+        let State::Open(file) = &*state else { return Ok(0) };
+        loop {
+            match rustix::io::pwritev(file, &slices, offset) {
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                    *state = State::Never;
+                    return Ok(0);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The staging file once more, for direct writes.
+fn open(held: &Lock, dir: &Dir) -> Option<File> {
+    let system = rustix::fs::fstatfs(&held.file).ok()?;
+    if !GOOD_AT_IT.contains(&u64::try_from(system.f_type).ok()?) {
+        return None;
+    }
+    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File = open_in(dir, &held.names.file, flags).ok()?.into();
+    let (this, that) = (rustix::fs::fstat(&file).ok()?, rustix::fs::fstat(&held.file).ok()?);
+    ((this.st_dev, this.st_ino) == (that.st_dev, that.st_ino)).then_some(file)
+}

@@ -270,6 +270,41 @@ fn a_syncfs_that_fails_is_no_file_that_is_safe() {
     assert_ne!(ended.code, 0, "{ended:?}");
 }
 
+/// Far into a file, chunks go past the page cache, where the file system is good at that.
+#[test]
+fn what_cannot_go_past_the_page_cache_goes_through_it() {
+    if !has_strace() {
+        return;
+    }
+    let server = Server::start();
+    let content = bytes(1, (96 << 20) + 4097);
+    write(&server.root.join("f"), &content);
+    let client = server.client();
+    let log = client.dir.path().join("log");
+    let file = client.work().join("f");
+    let get = |options: &[&str]| {
+        let command = client.command(["get", "--retry-for=1s", "srv:f", "."]);
+        Ended::of(run_with(under(command, &strace(&log, options)), b""))
+    };
+    let trace = ["-e", "trace=pwritev,pwrite64"];
+    assert_eq!(get(&trace).code, 0);
+    assert!(std::fs::read(&file).unwrap() == content);
+    if !std::fs::read_to_string(&log).unwrap().contains("pwritev(") {
+        return; // another file system
+    }
+    for when in ["1", "3"] {
+        std::fs::remove_file(&file).unwrap();
+        let refused = format!("inject=pwritev:error=EINVAL:when={when}");
+        assert_eq!(get(&[&trace[..], &["-e", &refused]].concat()).code, 0);
+        assert!(std::fs::read(&file).unwrap() == content, "{when}");
+    }
+    write(&file, b"old");
+    let full = "inject=pwritev:error=ENOSPC:when=2";
+    let ended = get(&[&trace[..], &["-e", full]].concat());
+    ended.failed(1, &["f: no space left"]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"old");
+}
+
 /// The other verbs that change something: done or not done, and never half.
 #[test]
 fn mkdir_mv_and_rm_survive_a_kill_at_any_call() {

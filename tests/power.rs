@@ -136,7 +136,7 @@ fn replay(log: &str, until: f64) -> Disk {
                 let inode = disk.inode(&dir.join(name));
                 disk.dirty.insert(inode, false);
             }
-            ("pwrite64", [file, ..], _) => {
+            ("pwrite64" | "pwritev", [file, ..], _) => {
                 let inode = disk.inode(file);
                 disk.dirty.insert(inode, true);
             }
@@ -155,7 +155,7 @@ fn put(arguments: &[&str]) -> (Server, String, Vec<(PathBuf, f64)>) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     // a slow fsync: an acknowledgement that does not wait for it comes long before it ends
-    let trace = "trace=openat,mkdirat,pwrite64,fsync,fdatasync,syncfs,renameat,unlinkat";
+    let trace = "trace=openat,mkdirat,pwrite64,pwritev,fsync,fdatasync,syncfs,renameat,unlinkat";
     let slow = "inject=fsync,fdatasync,syncfs:delay_enter=30000";
     let prefix = [
         "strace",

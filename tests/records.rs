@@ -105,3 +105,21 @@ async fn small_records_and_new_keys_are_understood_and_answered() {
     }
     assert!(back == content);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_nothing_but_new_keys_is_ended() {
+    let server = Server::start();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let mut tls = attached(&client).await;
+    for _ in 0..50 {
+        tls.get_mut().1.refresh_traffic_keys().unwrap();
+        if tls.flush().await.is_err() {
+            break;
+        }
+    }
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(15), tls.read_to_end(&mut rest));
+    assert!(ended.await.is_ok(), "it goes on");
+    server.client().ok(["ls", "srv:"]);
+}

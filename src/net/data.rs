@@ -73,6 +73,8 @@ impl DataConnection {
 /// Writes all of it; `sent` counts what the socket has taken.
 async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Result<(), NetError> {
     while !bytes.is_empty() {
+        // a socket that always takes more would keep others from running
+        tokio::task::consume_budget().await;
         match tcp.try_write(bytes) {
             Ok(n) => {
                 sent.fetch_add(n as u64, Ordering::Relaxed);
@@ -147,6 +149,8 @@ impl FrameReader {
         if self.incoming.is_fresh() {
             return self.incoming.work_off();
         }
+        // a socket that always has more would keep others from running, and deadlines from being looked at
+        tokio::task::consume_budget().await;
         loop {
             match self.tcp.try_read_vectored(&mut self.incoming.room()) {
                 Ok(0) => return Err(NetError::lost("cut by the other side")),

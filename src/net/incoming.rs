@@ -16,6 +16,8 @@ const SMALL: usize = 32 << 10;
 const LARGE: usize = 512 << 10;
 /// What is received behind a payload: the next frame's header, and little that would have to be moved.
 const BEHIND: usize = 4 << 10;
+/// A peer whose records are not of full size this often (new keys come between, now and then) sends others.
+const MISSES: u8 = 16;
 /// A payload of which less is missing is not worth it.
 const WORTH: usize = 2 * CONTENT;
 
@@ -36,8 +38,8 @@ pub(super) struct Incoming {
     header: Vec<u8>,
     payload: Option<Payload>,
     placed: Option<Placed>,
-    /// The peer's records have been of full size so far.
-    full_size: bool,
+    /// How often the peer's records were not of full size within a payload.
+    missed: u8,
     frames: VecDeque<Arrived>,
     closed: bool,
 }
@@ -69,7 +71,7 @@ impl Incoming {
             header: Vec::with_capacity(HEADER_LEN),
             payload: None,
             placed: None,
-            full_size: true,
+            missed: 0,
             frames: VecDeque::new(),
             closed: false,
         }
@@ -164,7 +166,7 @@ impl Incoming {
                     Outcome::Waits => break,
                     Outcome::Complete => {}
                     Outcome::Unexpected => {
-                        self.full_size = false;
+                        self.missed = self.missed.saturating_add(1);
                         let mut back = placed.taken_back(payload);
                         back.extend_from_slice(wire.get(at..self.filled).unwrap_or_default());
                         (self.filled, at) = (back.len(), 0);
@@ -182,7 +184,11 @@ impl Incoming {
             at = at.saturating_add(record.length);
             self.closed = record.opened == Opened::Closed;
             self.feed(record.content)?;
-            if let Some(payload) = self.payload.as_mut().filter(|p| self.full_size && p.missing() >= WORTH) {
+            if let Some(payload) = self
+                .payload
+                .as_mut()
+                .filter(|p| self.missed < MISSES && p.missing() >= WORTH)
+            {
                 let mut placed = Placed::of(payload);
                 let rest = wire.get(at..self.filled).unwrap_or_default();
                 at = at.saturating_add(placed.place(payload, rest));

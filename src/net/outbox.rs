@@ -168,6 +168,11 @@ impl Outbox {
         self.state().connected.insert(connection);
     }
 
+    /// Whether it still may.
+    pub fn is_connected(&self, connection: ConnectionId) -> bool {
+        self.state().connected.contains(&connection)
+    }
+
     /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
     pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Buffer>)> {
         let mut state = self.state();

@@ -109,6 +109,9 @@ impl Payload {
     }
 }
 
+/// A last record with less content than this is not received in its place.
+const LEAST: usize = 64;
+
 /// What lies around a record's content.
 #[derive(Clone, Copy)]
 struct Edges {
@@ -116,8 +119,9 @@ struct Edges {
     tail: [u8; TAIL],
 }
 
-/// The records of a payload that is received in its place, from its `done` bytes on.
+/// The records of a payload that is received in its place, from its `done` bytes on up to `end`.
 pub(super) struct Placed {
+    end: usize,
     edges: Vec<Edges>,
     /// Bytes on the wire that have come since.
     got: usize,
@@ -143,17 +147,24 @@ impl Placed {
             head: [0; HEAD],
             tail: [0; TAIL],
         };
-        let records = payload.missing().div_ceil(CONTENT);
+        // A last record that is as small as a message of TLS' own could be one.
+        let last = Some(payload.missing() % CONTENT).filter(|last| *last < LEAST);
+        let missing = payload.missing().saturating_sub(last.unwrap_or(0));
         Placed {
-            edges: vec![none; records],
+            end: payload.done.saturating_add(missing),
+            edges: vec![none; missing.div_ceil(CONTENT)],
             got: 0,
         }
     }
 
+    fn missing(&self, payload: &Payload) -> usize {
+        self.end.saturating_sub(payload.done)
+    }
+
     /// Where the wire's bytes belong, in their order, from the first that has not come.
     pub(super) fn room<'a>(&'a mut self, payload: &'a mut Payload) -> Vec<&'a mut [u8]> {
-        let (done, length, mut got) = (payload.done, payload.length(), self.got);
-        let contents = payload.range(done, length).unwrap_or_default();
+        let mut got = self.got;
+        let contents = payload.range(payload.done, self.end).unwrap_or_default();
         let mut room = Vec::with_capacity(self.edges.len().saturating_mul(3).saturating_add(1));
         for (edges, content) in self.edges.iter_mut().zip(contents.chunks_mut(CONTENT)) {
             for part in [edges.head.as_mut_slice(), content, edges.tail.as_mut_slice()] {
@@ -184,7 +195,7 @@ impl Placed {
 
     /// Of `n` bytes that came, those behind the payload.
     pub(super) fn took(&mut self, payload: &Payload, n: usize) -> usize {
-        let missing = payload.missing();
+        let missing = self.missing(payload);
         let wire = missing.saturating_add(missing.div_ceil(CONTENT).saturating_mul(HEAD + TAIL));
         let mine = n.min(wire.saturating_sub(self.got));
         self.got = self.got.saturating_add(mine);
@@ -195,7 +206,7 @@ impl Placed {
     pub(super) fn open(&mut self, payload: &mut Payload, opener: &mut Opener) -> Result<Outcome, NetError> {
         let mut opened = 0;
         let outcome = loop {
-            let content = payload.missing().min(CONTENT);
+            let content = self.missing(payload).min(CONTENT);
             let Some(edges) = self.edges.get(opened).filter(|_| content > 0) else {
                 break Outcome::Complete;
             };

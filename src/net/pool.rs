@@ -143,7 +143,7 @@ impl Pool {
                 () = pool.silence(&pulse, &counted) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
-                    let _ = (&mut writing).await;
+                    let _ = timeout(PARTING, &mut writing).await;
                     Ok(())
                 }
             };
@@ -204,6 +204,11 @@ async fn write_frames(
             () = tokio::time::sleep(pulse.until_due()) => {}
             () = tokio::time::sleep(LOOK), if outbox.is_waiting_at_all() => {}
             () = closed(&mut closing) => return goodbye(writer).await,
+        }
+        if !outbox.is_connected(id) {
+            // its owner has given it up: what it was woken for is another's
+            outbox.nudge();
+            return Err(NetError::lost("the connection is gone"));
         }
         if let Some(number) = pulse.take_owed() {
             writer.write(&numbered(FrameKind::Pong, number), &[]).await?;

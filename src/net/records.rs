@@ -19,6 +19,9 @@ pub(super) const HEAD: usize = 5;
 pub(super) const TAIL: usize = 1 + TAG;
 const TAG: usize = 16;
 
+/// Records without content, one after another, that are borne: each costs as much as one that has some, and new keys more.
+const MOST_BARREN: u32 = 32;
+
 // content types, section 5.1
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -116,6 +119,7 @@ pub(super) fn directions<Data: Send + 'static>(
     let opener = Opener {
         keys: Keys::new(secrets.rx.0, &secrets.rx.1)?,
         shared: shared.clone(),
+        barren: 0,
     };
     let sealer = Sealer {
         keys: Keys::new(secrets.tx.0, &secrets.tx.1)?,
@@ -140,18 +144,21 @@ pub(super) enum Opened {
 pub(super) struct Opener {
     keys: Keys,
     shared: Arc<Shared>,
+    /// Records without content since the last that had some.
+    barren: u32,
 }
 
 impl Opener {
     /// How many bytes follow the head of a record, the tail included.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] where it is the head of none.
+    /// [`NetError::Lost`] where it is the head of none.
     pub(super) fn length(head: [u8; HEAD]) -> Result<usize, NetError> {
         let [kind, _, _, high, low] = head;
         let length = usize::from(u16::from_be_bytes([high, low]));
         if kind != DATA || !(TAIL..=CONTENT + TAIL).contains(&length) {
-            return Err(NetError::Protocol("it sent what is no record of TLS".into()));
+            // nobody has vouched for this yet: it ends the connection, not the session
+            return Err(NetError::lost("what came is no record of TLS"));
         }
         Ok(length)
     }
@@ -171,6 +178,13 @@ impl Opener {
         // section 5.4: zeros may follow the type
         let end = opened.iter().rposition(|byte| *byte != 0).unwrap_or(0);
         let (content, padded) = opened.split_at_checked(end).unwrap_or_default();
+        self.barren = match (padded.first(), content) {
+            (Some(&DATA), [_, ..]) => 0,
+            _ => self.barren.saturating_add(1),
+        };
+        if self.barren > MOST_BARREN {
+            return Err(NetError::Protocol("it sends records without content".into()));
+        }
         match (padded.first(), content) {
             (Some(&DATA), content) => Ok(Opened::Data(content.len())),
             (Some(&ALERT), content) if content == CLOSE_NOTIFY => Ok(Opened::Closed),
@@ -335,6 +349,13 @@ pub(super) mod tests {
             *wire.get_mut(at).unwrap() ^= 1;
             assert!(matches!(open(&mut server.opener, &wire), Err(NetError::Tls(_))), "{at}");
         }
+        let (client, mut server) = pair().await;
+        let (mut sealer, mut wire) = (client.sealer, Vec::new());
+        for _ in 0..=MOST_BARREN {
+            sealer.record(DATA, &[], &mut wire).unwrap();
+        }
+        let refused = open(&mut server.opener, &wire);
+        assert!(matches!(refused, Err(NetError::Protocol(_))), "{refused:?}");
         assert!(Opener::length([DATA, 3, 3, 0x40, 0x12]).is_err(), "too long");
         assert!(Opener::length([DATA, 3, 3, 0, 16]).is_err(), "too short");
         assert!(Opener::length([HANDSHAKE, 3, 3, 1, 0]).is_err(), "not encrypted");

@@ -222,7 +222,7 @@ impl Files {
         self.groups.start();
     }
 
-    /// True when a job is under way that touches the store.
+    /// True when the next frames wait for the store. Making durable goes on beside that; very many files are not asked.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |file: &File| matches!(file, File::Large(large) if matches!(large.state, State::Busy));
         self.groups.is_busy() || (self.files.len() < STAGED && self.files.values().any(busy))
@@ -230,11 +230,7 @@ impl Files {
 
     /// True when anything is under way that the sender has to wait for: the same, however many files there are.
     pub(super) fn is_working(&self) -> bool {
-        let busy = |file: &File| match file {
-            File::Large(large) => large.keeping || matches!(large.state, State::Busy | State::Stale),
-            File::Small(_) => false,
-        };
-        self.groups.is_busy() || self.files.values().any(busy)
+        self.groups.is_busy() || self.files.values().any(File::is_worked_on)
     }
 
     /// True when content is missing that only the sender can give. Streams take as long as they take.
@@ -578,15 +574,9 @@ impl Files {
     /// one goes on from there. Both waits are bounded.
     pub(super) async fn suspend(mut self, mut settled: mpsc::UnboundedReceiver<Settled>) {
         self.openers.abort_all();
-        let unfinished = |files: &HashMap<u64, File>| {
-            files.values().any(|file| match file {
-                File::Large(large) => large.keeping || matches!(large.state, State::Busy),
-                File::Small(_) => false,
-            })
-        };
         let mut groups = self.groups.running();
         let written = async {
-            while unfinished(&self.files) || groups > 0 {
+            while self.files.values().any(File::is_worked_on) || groups > 0 {
                 match settled.recv().await {
                     Some(Settled::Written(number, staging, _, Ok(()))) => {
                         if let Some(File::Large(large)) = self.files.get_mut(&number) {
@@ -631,6 +621,16 @@ impl Files {
         let all = async { while keeping.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(SUSPEND, all).await;
         keeping.detach_all();
+    }
+}
+
+impl File {
+    /// True while a job writes it, or makes it durable.
+    fn is_worked_on(&self) -> bool {
+        match self {
+            File::Large(large) => large.keeping || matches!(large.state, State::Busy | State::Stale),
+            File::Small(_) => false,
+        }
     }
 }
 

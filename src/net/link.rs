@@ -16,10 +16,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 /// Bytes of messages for a transfer that may wait; whoever reads the control connection waits when there are more. An
 /// honest peer has far less under way, so that the two sides never wait for each other.
 const MAILBOX: usize = 16 << 20;
+
+/// How long the reason of a session's end may take to be known after the end itself.
+const REASON: Duration = Duration::from_secs(5);
 
 /// Transfers of a session at once.
 const TRANSFERS: usize = 64;
@@ -156,6 +160,17 @@ impl Link {
         self.control.close();
     }
 
+    /// Queues a message for the control connection; waits where too many are queued.
+    ///
+    /// # Errors
+    /// Why the session is over: that nothing is taken any more is only what follows from it, and may be seen first.
+    pub async fn send(&self, body: control_message::Body) -> Result<(), NetError> {
+        match self.control.send(body).await {
+            Ok(()) => Ok(()),
+            Err(closed) => Err(timeout(REASON, self.down()).await.unwrap_or(closed)),
+        }
+    }
+
     /// True once the session is over.
     pub fn is_down(&self) -> bool {
         self.down.borrow().is_some()
@@ -254,7 +269,7 @@ impl Seat {
             transfer: self.transfer,
             body: Some(body),
         };
-        self.link.control.send(control_message::Body::Transfer(message)).await
+        self.link.send(control_message::Body::Transfer(message)).await
     }
 
     /// A frame with this many bytes of payload is written or dropped: the window is open for another.

@@ -141,7 +141,7 @@ impl Client {
             number,
             body: Some(body),
         };
-        self.link.control.send(control_message::Body::Request(message)).await?;
+        self.link.send(control_message::Body::Request(message)).await?;
         *next = number.saturating_add(1);
         Ok(receive)
     }

@@ -11,10 +11,9 @@ pub type Digest = [u8; 32];
 ///
 /// `offset` is where the chunk starts, in bytes, a multiple of [`super::CHUNK_SIZE`]; `bytes` are not empty.
 pub fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.set_input_offset(offset);
-    hasher.update(bytes);
-    hasher.finalize_non_root()
+    let mut hashing = Hashing::of_chunk(offset);
+    hashing.update(bytes);
+    hashing.digest()
 }
 
 /// The digest of a file that is a single chunk: its ordinary BLAKE3 hash.

@@ -216,18 +216,13 @@ async fn write_frames(
         if let Some(number) = pulse.take_due(outbox.is_waiting_at_all()) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
         }
-        if pulse.is_retired() {
+        let retired = pulse.is_retired();
+        if retired || pool.is_slow(id, &pulse) {
+            // what a slow one would take would hold all back: the others are to have it
             writer.flush().await?;
-            if outbox.is_held_by(id) {
-                outbox.nudge();
-                tokio::time::sleep(LOOK).await;
-                continue;
+            if retired && !outbox.is_held_by(id) {
+                return goodbye(writer).await;
             }
-            return goodbye(writer).await;
-        }
-        if pool.is_slow(id, &pulse) {
-            // what this one would take would hold all back: the others are to have it
-            writer.flush().await?;
             outbox.nudge();
             tokio::time::sleep(LOOK).await;
             continue;

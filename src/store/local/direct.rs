@@ -5,7 +5,7 @@
 //! everybody else. The beginning of a file stays in the cache, and so do smaller ones: those may well be read soon.
 
 use super::lock::Lock;
-use super::tree::{lock, open_in};
+use super::tree::{lock, open_in, retry};
 use crate::store::Bytes;
 use cap_std::fs::Dir;
 use rustix::fs::OFlags;
@@ -51,15 +51,12 @@ impl Direct {
             *state = open(held, dir).map_or(State::Never, State::Open);
         }
         let State::Open(file) = &*state else { return Ok(0) };
-        loop {
-            match rustix::io::pwritev(file, &slices, offset) {
-                Err(Errno::INTR) => {}
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                    *state = State::Never;
-                    return Ok(0);
-                }
-                result => return result,
+        match retry(|| rustix::io::pwritev(file, &slices, offset)) {
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                *state = State::Never;
+                Ok(0)
             }
+            result => result,
         }
     }
 }
@@ -72,6 +69,5 @@ fn open(held: &Lock, dir: &Dir) -> Option<File> {
     }
     let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: File = open_in(dir, &held.names.file, flags).ok()?.into();
-    let (this, that) = (rustix::fs::fstat(&file).ok()?, rustix::fs::fstat(&held.file).ok()?);
-    ((this.st_dev, this.st_ino) == (that.st_dev, that.st_ino)).then_some(file)
+    held.is_of(&rustix::fs::fstat(&file).ok()?).then_some(file)
 }

@@ -11,7 +11,7 @@ use crate::store::error::At;
 use crate::store::path::MAX_NAME;
 use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -198,8 +198,12 @@ impl Lock {
 
     /// The fence before a rename: the staging name still leads to the file that is held.
     pub(super) fn still_held(&self, dir: &Dir) -> bool {
-        rustix::fs::statat(dir, &self.names.file, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|s| (s.st_dev, s.st_ino) == self.inode)
+        rustix::fs::statat(dir, &self.names.file, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| self.is_of(&found))
+    }
+
+    /// True when this is the stat of the file that is locked.
+    pub(super) fn is_of(&self, found: &Stat) -> bool {
+        (found.st_dev, found.st_ino) == self.inode
     }
 
     /// Removes the staging file and its record; the lock itself goes when this is dropped.

@@ -1,9 +1,11 @@
 """How haul and each of its peers puts and gets one file or tree, in its fastest usual setting."""
 import os, subprocess, time
+from pathlib import Path
 
 # the servers that a peer needs
 SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
-ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp"]
+ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
+PIPE = Path(__file__).resolve().parents[2] / "target/release/examples/pipe"
 
 
 def copy(source, target, durable=False):
@@ -68,6 +70,18 @@ class Peer:
             put, get = f"put -O root {self.source}", f"pget -n 4 root/{name} -o {p.back}/{name}"
         run = lambda what: p.run("lftp", "-e", f"set ftp:ssl-allow no; set xfer:log no; {what}; bye", f"ftp://{p.host}:8721")
         return (lambda: run(put)), (lambda: run(get))
+
+    def bare(self, *options):
+        """No program for files: what the machine takes for the same work without a protocol, one file in the page cache."""
+        p, name = self.place, self.source.name
+        put = lambda: p.run(PIPE, self.source, p.root / name, *options)
+        return put, (lambda: p.run(PIPE, p.root / name, p.back / name, *options))
+
+    def pipe(self):
+        return self.bare()
+
+    def pipe_keep(self):
+        return self.bare("--connections", "4", "--keep", "4")
 
     def cp(self):
         p = self.place

@@ -181,6 +181,16 @@ fn destinations_follow_the_rules_of_cp() {
     assert!(here("e") && here("d/a") && here("d/b"));
     client.ok(["get", "-r", "srv:", "all"]);
     assert!(here("all/dir/a"));
+    for night in 1..=2 {
+        client.ok(["put", "-r", "d/.", "srv:nightly"]);
+        client.ok(["get", "-r", "srv:nightly/.", "fetched"]);
+        let found = [server.root.join("nightly"), client.work().join("fetched")].map(|dir| {
+            let names = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        });
+        let wanted = ["a", "b", "x"].map(Into::into);
+        assert_eq!(found, [wanted.clone().into(), wanted.into()], "night {night}");
+    }
     client.run(["get", "srv:c", "missing/"]).failed(8, &["missing/"]);
     client
         .run(["get", "srv:c", "srv:dir/a", "missing"])

@@ -96,6 +96,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             },
             path: RemotePath::parse(&base).unwrap_or_default(),
             directory: true,
+            contents: false,
             shown: client.server().to_string(),
         },
         options,

@@ -27,7 +27,8 @@ Examples:
   haul get -r nas:photos nas:music /backup/    two trees into a directory that exists
   haul get nas:b.txt a.txt                     under another name
   haul get nas:db.sql - | psql db              to standard output, in order
-  haul get -rq nas: /srv/mirror                for cron: everything, quietly")]
+  haul get -rq nas:photos/. /srv/photos        for cron: what is in photos, also when /srv/photos exists already
+  haul get -rq nas: /srv/mirror                everything, quietly")]
 pub struct Args {
     /// What: [USER@]HOST:PATH, all on the same server
     #[arg(required = true, value_name = "SRC")]
@@ -121,8 +122,8 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
         let mut tops = Vec::with_capacity(sources.len());
         for source in sources {
             let top = match source.path.split() {
-                Some((_, name)) => RemotePath::root().join(&name).unwrap_or_default(),
-                None => RemotePath::root(),
+                Some((_, name)) if !source.contents => RemotePath::root().join(&name).unwrap_or_default(),
+                _ => RemotePath::root(),
             };
             if !seen.insert(top.clone()) {
                 return Err(

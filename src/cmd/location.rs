@@ -26,6 +26,8 @@ pub struct Remote {
     pub path: RemotePath,
     /// It was written with a slash at its end: it is to be a directory.
     pub directory: bool,
+    /// It was written with `/.` at its end: as a source, what is in it is meant and not the directory by its name.
+    pub contents: bool,
     /// As the user wrote it.
     pub shown: String,
 }
@@ -173,6 +175,7 @@ fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, F
     Ok(Remote {
         path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
         directory: path.ends_with(b"/") || path.ends_with(b"/."),
+        contents: path.ends_with(b"/."),
         server,
         shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
     })

@@ -27,8 +27,8 @@ Examples:
   haul get -r nas:photos nas:music /backup/    two trees into a directory that exists
   haul get nas:b.txt a.txt                     under another name
   haul get nas:db.sql - | psql db              to standard output, in order
-  haul get -rq nas:photos/. /srv/photos        for cron: what is in photos, also when /srv/photos exists already
-  haul get -rq nas: /srv/mirror                everything, quietly")]
+  haul get -rq nas:photos/. /srv/photos        for cron: what is in photos, quietly
+  haul get -r nas: /srv/mirror                 everything")]
 pub struct Args {
     /// What: [USER@]HOST:PATH, all on the same server
     #[arg(required = true, value_name = "SRC")]

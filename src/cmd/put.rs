@@ -27,8 +27,7 @@ Examples:
   haul put -r photos music nas:backup/         two trees into the directory backup
   haul put a.txt nas:b.txt                     under another name
   pg_dump db | haul put - nas:db.sql           a stream; the file appears when it is complete
-  haul put -rq --wait=10m /srv/data/. nas:srv  for cron: quiet, waits for another writer; what is in data, also
-                                               when srv exists already
+  haul put -rq --wait=10m /srv/data/. nas:srv  for cron: what is in data; waits for a writer
   haul put --if-version none x nas:x           only if there is no x yet")]
 pub struct Args {
     /// Files, directories (with -r), or - for standard input

@@ -86,7 +86,7 @@ fn the_systems_clock_decides_nothing() {
     let allowed = [
         "store/local/lock.rs",
         "store/local/leftover.rs",
-        "net/transfer/files.rs",
+        "net/transfer/large.rs",
         "auth/invite.rs",
         "auth/users.rs",
     ];

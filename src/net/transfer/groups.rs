@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::files::{FileEvent, Settled};
+use super::large::Jobs;
 use super::target::{Target, is_locked};
 use crate::chunk::digest::Digest;
 use crate::net::error::code_of;
@@ -9,7 +10,6 @@ use crate::net::link::Seat;
 use crate::store::{Attributes, Content, NewEntry, RemotePath, StoreError};
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Entries of a group.
@@ -36,11 +36,11 @@ pub(super) struct Groups {
     options: Options,
     gathered: VecDeque<Grouped>,
     running: usize,
-    jobs: mpsc::UnboundedSender<Settled>,
+    jobs: Jobs,
 }
 
 impl Groups {
-    pub(super) fn new(target: Target, options: Options, jobs: mpsc::UnboundedSender<Settled>) -> Groups {
+    pub(super) fn new(target: Target, options: Options, jobs: Jobs) -> Groups {
         Groups {
             target,
             options,

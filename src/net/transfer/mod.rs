@@ -7,6 +7,7 @@
 
 mod files;
 mod groups;
+mod large;
 pub mod pump;
 pub mod receiver;
 pub mod sender;

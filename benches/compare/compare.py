@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Compares haul with its peers in one run: A B A B ..., medians, a table, and every time in a file.
 
-  benches/compare/compare.py [--runs N] [--peers LIST] [--dir DIR] [--durable] [--out FILE.json] ROW...
+  benches/compare/compare.py [--runs N] [--peers LIST] [--dir DIR] [--durable] [--install] [--out FILE.json] ROW...
 
 See benches/compare/README.md for the rows and what they need.
 """
 import argparse, json, os, shutil, statistics, subprocess, sys
 from pathlib import Path
 
+from install import install
 from peers import ALL, SERVERS, Peer
 from place import Congestion, Place
 
@@ -183,11 +184,14 @@ def main():
     parser.add_argument("--loss", default="0.1", help="percent, for wan-loss [default: 0.1]")
     parser.add_argument("--congestion", choices=["bbr", "cubic"], default="bbr", help="what may be used: BBR too, or cubic alone [default: bbr]")
     parser.add_argument("--haul-option", action="append", default=[], help="for haul's put and get, such as --connections=8")
+    parser.add_argument("--install", action="store_true", help="first build haul, and install the peers that are not there")
     parser.add_argument("--out", type=Path, help="every time, as JSON")
     parser.add_argument("rows", nargs="+", choices=rows)
     args = parser.parse_args()
     if unknown := set(args.peers) - set(ALL):
         parser.error(f"no such peer: {', '.join(unknown)}")
+    if args.install:
+        install(args.peers, args.rows)
     work = args.dir / f"haul-compare-{os.getpid()}"
     everything = []
     try:

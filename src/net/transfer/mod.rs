@@ -5,6 +5,8 @@
 //! parallel ([`pump`]) and go out as frames over the pool; written chunks come back as *acks*, settled entries as
 //! *results*, one for every offer. When all is settled the receiver has *finished*.
 
+mod decide;
+mod dirs;
 mod files;
 mod groups;
 mod large;

@@ -1,58 +1,23 @@
 //! The receiver: says what it wants, puts what arrives back in order, commits, and settles every offer.
 //!
-//! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back as
-//! a `Done`. Directories are completed bottom-up, when everything in them is settled.
+//! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back through
+//! a channel: of batches of offers ([`decide_all`]), of files ([`Files`]), and of directories ([`Dirs`]).
 
-use super::files::{Files, Settled};
-use super::target::{Candidate, Decision, Target};
-use super::{Counters, Event, MAX_BATCH, MAX_INLINE, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
-use crate::chunk::digest::{Digest, whole_digest};
+use super::decide::{Batch, Decided, candidate_of, decide_all};
+use super::dirs::Dirs;
+use super::files::{FileEvent, Files, Settled};
+use super::target::{Decision, Target};
+use super::{Counters, Event, MAX_BATCH, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::{Incoming, Seat};
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::net::wire::{Code, entry};
-use crate::store::{Attributes, BadPath, ErrorKind, Kind, Name, RemotePath, StoreError};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::store::{ErrorKind, Kind, StoreError};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
-
-/// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
-const MAX_EMPTY: usize = 1024;
-/// Candidates that are compared in one go, about.
-const MAX_DECIDED: usize = 512;
-
-/// A directory whose contents are not all settled.
-struct Dir {
-    parent: u64,
-    /// An error: it could not be made, and everything in it fails too.
-    path: Result<RemotePath, StoreError>,
-    attributes: Attributes,
-    /// Entries in it that are not settled, and itself while it is being made.
-    pending: usize,
-    /// The sender has offered everything in it.
-    closed: bool,
-}
-
-/// A job of this file that has ended.
-enum Done {
-    /// Directories were made; candidates were compared.
-    Decided {
-        batches: usize,
-        made: Vec<(u64, Result<(), StoreError>)>,
-        decided: Vec<(Candidate, Decision)>,
-    },
-    /// Directories are complete.
-    Completed(Vec<(u64, Result<(), StoreError>)>),
-}
-
-/// Offers of one message, sorted.
-#[derive(Default)]
-struct Batch {
-    dirs: Vec<(u64, RemotePath, Attributes)>,
-    candidates: Vec<Candidate>,
-}
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
@@ -62,15 +27,13 @@ struct Receiver {
     options: Options,
     reporter: Reporter,
     last_number: u64,
-    dirs: HashMap<u64, Dir>,
+    dirs: Dirs,
     /// Parent of every unsettled file or symlink, with what to show of it.
     unsettled: HashMap<u64, Unsettled>,
     ended: bool,
     to_decide: mpsc::UnboundedSender<Batch>,
     /// Batches that are being decided, which with hashes may take long.
     deciding: usize,
-    to_complete: Vec<u64>,
-    completing: bool,
     outgoing: Outgoing,
 }
 
@@ -101,15 +64,9 @@ pub async fn receive(
     reporter: Reporter,
 ) -> Result<(), NetError> {
     let (to_decide, batches) = mpsc::unbounded_channel();
-    let (done_in, done) = mpsc::unbounded_channel();
+    let (decided_in, decided) = mpsc::unbounded_channel();
     let pool = seat.link().pool().buffers().clone();
-    let decider = tokio::spawn(decide_all(
-        target.clone(),
-        options.clone(),
-        pool,
-        batches,
-        done_in.clone(),
-    ));
+    let decider = tokio::spawn(decide_all(target.clone(), options.clone(), pool, batches, decided_in));
     let (mut files, mut settled) = Files::new(target.clone(), options.clone());
     let receiver = Receiver {
         seat,
@@ -118,16 +75,14 @@ pub async fn receive(
         options,
         reporter,
         last_number: 0,
-        dirs: HashMap::new(),
+        dirs: Dirs::default(),
         unsettled: HashMap::new(),
         ended: false,
         to_decide,
         deciding: 0,
-        to_complete: Vec::new(),
-        completing: false,
         outgoing: Outgoing::default(),
     };
-    let result = receiver.run(&mut files, &mut settled, done, done_in).await;
+    let result = receiver.run(&mut files, &mut settled, decided).await;
     decider.abort();
     if result.is_err() {
         files.suspend(settled).await;
@@ -135,65 +90,15 @@ pub async fn receive(
     result
 }
 
-/// Works batches off one after another, so that a directory is made before what is in it is looked at.
-async fn decide_all(
-    target: Target,
-    options: Options,
-    pool: crate::chunk::buffer::BufferPool,
-    mut batches: mpsc::UnboundedReceiver<Batch>,
-    done: mpsc::UnboundedSender<Done>,
-) {
-    // Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
-    let mut empty = HashSet::new();
-    while let Some(mut batch) = batches.recv().await {
-        let mut count = 1_usize;
-        // what has come meanwhile is done in one go: directories first, and then what is in them
-        while batch.candidates.len() < MAX_DECIDED
-            && let Ok(more) = batches.try_recv()
-        {
-            batch.dirs.extend(more.dirs);
-            batch.candidates.extend(more.candidates);
-            count = count.saturating_add(1);
-        }
-        let wanted = batch
-            .dirs
-            .iter()
-            .map(|(_, path, attributes)| (path.clone(), *attributes))
-            .collect();
-        let made = target.make_dirs(wanted).await;
-        if empty.len() > MAX_EMPTY {
-            empty.clear();
-        }
-        let new = batch
-            .dirs
-            .iter()
-            .zip(&made)
-            .filter(|(_, made)| matches!(made, Ok(true)));
-        empty.extend(new.map(|((_, path, _), _)| path.clone()));
-        let numbers = batch.dirs.iter().map(|(number, ..)| *number);
-        let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();
-        let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
-        let decided = batch.candidates.into_iter().zip(decisions).collect();
-        let decided = Done::Decided {
-            batches: count,
-            made,
-            decided,
-        };
-        if done.send(decided).is_err() {
-            return;
-        }
-    }
-}
-
 impl Receiver {
     async fn run(
         mut self,
         files: &mut Files,
         settled: &mut mpsc::UnboundedReceiver<Settled>,
-        mut done: mpsc::UnboundedReceiver<Done>,
-        done_in: mpsc::UnboundedSender<Done>,
+        mut decided: mpsc::UnboundedReceiver<Decided>,
     ) -> Result<(), NetError> {
         let link = self.seat.link().clone();
+        let (completed_in, mut completed) = mpsc::unbounded_channel();
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut moved = Instant::now();
         loop {
@@ -213,7 +118,13 @@ impl Receiver {
                         self.file_event(item).await;
                     }
                 }
-                Some(job) = done.recv() => self.done(job, files).await?,
+                Some(decided) = decided.recv() => self.decided(decided, files).await,
+                Some(dirs) = completed.recv() => {
+                    self.dirs.completed();
+                    for (number, result) in dirs {
+                        self.settle_dir(number, result).await;
+                    }
+                }
                 incoming = self.seat.receive_any() => match incoming {
                     Some(Incoming::Message(body)) => self.message(body, files).await?,
                     Some(Incoming::Frame(frame)) => {
@@ -249,7 +160,7 @@ impl Receiver {
             if self.outgoing.is_large() {
                 self.flush().await?;
             }
-            self.complete_dirs(&done_in);
+            self.dirs.complete(&self.target, !self.options.no_fsync, &completed_in);
             if self.ended && self.unsettled.is_empty() && self.dirs.is_empty() {
                 self.flush().await?;
                 self.seat.send(Body::Finished(proto::Finished {})).await?;
@@ -287,7 +198,7 @@ impl Receiver {
         let mut batch = Batch::default();
         for offer in offers {
             if offer.closes {
-                self.close(offer.number)?;
+                self.dirs.close(offer.number)?;
             } else if let Err(error) = self.place(&offer, &mut batch)? {
                 self.refuse(&offer, error).await;
             }
@@ -313,22 +224,10 @@ impl Receiver {
                 let top = self.target.top(offer.source).filter(|_| offer.name.is_empty());
                 Ok(top.ok_or_else(|| NetError::Protocol("it offers what was not asked for".into()))?)
             }
-            parent => {
-                let dir = self.dirs.get_mut(&parent).filter(|d| !d.closed);
-                let dir = dir.ok_or_else(|| NetError::Protocol("it offers an entry of no open directory".into()))?;
-                dir.pending = dir.pending.saturating_add(1);
-                place_in(dir, &offer.name)?
-            }
+            parent => self.dirs.place(parent, &offer.name)?,
         };
         if kind == Kind::Dir {
-            let dir = Dir {
-                parent: offer.parent,
-                path: path.clone(),
-                attributes,
-                pending: 0,
-                closed: false,
-            };
-            self.dirs.insert(offer.number, dir);
+            self.dirs.insert(offer.number, offer.parent, path.clone(), attributes);
         } else {
             let path = path.as_ref().map_or(&offer.name[..], |p| p.as_bytes());
             let unsettled = Unsettled {
@@ -346,19 +245,14 @@ impl Receiver {
             Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
             Kind::Dir if !self.options.recursive => return Ok(Err(StoreError::new(ErrorKind::IsADirectory, &path))),
             Kind::Dir => {
-                if let Some(dir) = self.dirs.get_mut(&offer.number) {
-                    dir.pending = 1;
-                }
+                self.dirs.making(offer.number);
                 batch.dirs.push((offer.number, path, attributes));
             }
             Kind::File | Kind::Symlink => {
                 let counters = &self.reporter.counters;
                 Counters::add(&counters.files_found, 1);
                 Counters::add(&counters.bytes_found, offer.size);
-                let content = content_of(offer, kind)?;
-                batch
-                    .candidates
-                    .push(candidate_of(offer, kind, path, attributes, content)?);
+                batch.candidates.push(candidate_of(offer, kind, path, attributes)?);
             }
         }
         Ok(Ok(()))
@@ -371,8 +265,7 @@ impl Receiver {
 
     /// Fails an offer. A directory is only reported: it is settled when it is closed, like any other.
     async fn refuse(&mut self, offer: &proto::Offer, error: StoreError) {
-        if let Some(dir) = self.dirs.get_mut(&offer.number) {
-            dir.path = Err(error.clone());
+        if self.dirs.fail(offer.number, &error) {
             let path = self.shown(if error.path.is_root() {
                 &offer.name
             } else {
@@ -385,54 +278,31 @@ impl Receiver {
         }
     }
 
-    fn close(&mut self, number: u64) -> Result<(), NetError> {
-        let dir = self.dirs.get_mut(&number).filter(|d| !d.closed);
-        let dir = dir.ok_or_else(|| NetError::Protocol("it closes a directory that is not open".into()))?;
-        dir.closed = true;
-        if dir.pending == 0 {
-            self.to_complete.push(number);
+    async fn decided(&mut self, decided: Decided, files: &mut Files) {
+        self.deciding = self.deciding.saturating_sub(decided.batches);
+        for (number, made) in decided.made {
+            if let Err(error) = made {
+                self.dirs.fail(number, &error);
+                let path = self.shown(error.path.as_bytes());
+                self.reporter.failed(path, &error).await;
+            }
+            self.dirs.settled(number);
         }
-        Ok(())
-    }
-
-    async fn done(&mut self, job: Done, files: &mut Files) -> Result<(), NetError> {
-        match job {
-            Done::Decided { batches, made, decided } => {
-                self.deciding = self.deciding.saturating_sub(batches);
-                for (number, made) in made {
-                    if let Err(error) = made {
-                        if let Some(dir) = self.dirs.get_mut(&number) {
-                            dir.path = Err(error.clone());
-                        }
-                        let path = self.shown(error.path.as_bytes());
-                        self.reporter.failed(path, &error).await;
-                    }
-                    self.entry_settled(number);
-                }
-                for (candidate, decision) in decided {
-                    let number = candidate.number;
-                    match decision {
-                        Decision::Unchanged(version) => self.settle_unchanged(number, version).await,
-                        Decision::Failed(e) => self.settle_failed(number, code_of(&e.kind), e.describe()).await,
-                        Decision::Wanted if self.unsettled.contains_key(&number) => {
-                            self.reporter.counters.started(candidate.path.as_bytes());
-                            if files.want(candidate) {
-                                self.outgoing.wants.push(want(number));
-                            }
-                        }
-                        // withdrawn meanwhile
-                        Decision::Wanted => {}
+        for (candidate, decision) in decided.decided {
+            let number = candidate.number;
+            match decision {
+                Decision::Unchanged(version) => self.settle_unchanged(number, version).await,
+                Decision::Failed(e) => self.settle_failed(number, code_of(&e.kind), e.describe()).await,
+                Decision::Wanted if self.unsettled.contains_key(&number) => {
+                    self.reporter.counters.started(candidate.path.as_bytes());
+                    if files.want(candidate) {
+                        self.outgoing.wants.push(want(number));
                     }
                 }
-            }
-            Done::Completed(dirs) => {
-                self.completing = false;
-                for (number, result) in dirs {
-                    self.settle_dir(number, result).await;
-                }
+                // withdrawn meanwhile
+                Decision::Wanted => {}
             }
         }
-        Ok(())
     }
 
     async fn withdrawn(&mut self, withdrawal: proto::Withdrawal, files: &mut Files) {
@@ -466,8 +336,7 @@ impl Receiver {
         Ok(())
     }
 
-    async fn file_event(&mut self, event: super::files::FileEvent) {
-        use super::files::FileEvent;
+    async fn file_event(&mut self, event: FileEvent) {
         match event {
             FileEvent::Want {
                 number,
@@ -520,7 +389,7 @@ impl Receiver {
                         version,
                     })
                     .await;
-                self.entry_settled(unsettled.parent);
+                self.dirs.settled(unsettled.parent);
             }
             FileEvent::Failed { number, code, text } => self.settle_failed(number, code, text).await,
         }
@@ -538,7 +407,7 @@ impl Receiver {
         });
         let (path, size) = (unsettled.path, unsettled.size);
         self.reporter.report(Event::Unchanged { path, size }).await;
-        self.entry_settled(unsettled.parent);
+        self.dirs.settled(unsettled.parent);
     }
 
     async fn settle_failed(&mut self, number: u64, code: Code, text: String) {
@@ -555,11 +424,13 @@ impl Receiver {
         Counters::add(&self.reporter.counters.bytes_failed, unsettled.size);
         let path = unsettled.path;
         self.reporter.report(Event::Failed { path, code, text }).await;
-        self.entry_settled(unsettled.parent);
+        self.dirs.settled(unsettled.parent);
     }
 
     async fn settle_dir(&mut self, number: u64, result: Result<(), StoreError>) {
-        let Some(dir) = self.dirs.remove(&number) else { return };
+        let Some((parent, was_there)) = self.dirs.remove(number) else {
+            return;
+        };
         let mut message = proto::Result {
             number,
             outcome: proto::Outcome::Committed.into(),
@@ -572,57 +443,14 @@ impl Receiver {
                 message.code = u32::from(code_of(&error.kind).0);
                 message.text = error.describe();
                 // one that could not be made has been reported when that was known
-                if dir.path.is_ok() {
+                if was_there {
                     let path = self.shown(error.path.as_bytes());
                     self.reporter.failed(path, &error).await;
                 }
             }
         }
         self.outgoing.results.push(message);
-        self.entry_settled(dir.parent);
-    }
-
-    /// One entry less is pending in its directory.
-    fn entry_settled(&mut self, parent: u64) {
-        if let Some(dir) = self.dirs.get_mut(&parent) {
-            dir.pending = dir.pending.saturating_sub(1);
-            if dir.closed && dir.pending == 0 {
-                self.to_complete.push(parent);
-            }
-        }
-    }
-
-    /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have
-    /// become ready meanwhile.
-    fn complete_dirs(&mut self, done: &mpsc::UnboundedSender<Done>) {
-        if self.completing || self.to_complete.is_empty() {
-            return;
-        }
-        let (mut numbers, mut set, mut results) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for number in std::mem::take(&mut self.to_complete) {
-            match self.dirs.get(&number) {
-                Some(Dir {
-                    path: Ok(path),
-                    attributes,
-                    ..
-                }) => {
-                    numbers.push(number);
-                    set.push((path.clone(), *attributes));
-                }
-                Some(Dir { path: Err(e), .. }) => drop(results.insert(number, Err(e.clone()))),
-                None => {}
-            }
-        }
-        self.completing = true;
-        let (target, durable, done) = (self.target.clone(), !self.options.no_fsync, done.clone());
-        tokio::spawn(async move {
-            let ends = target.set_attributes(set).await;
-            let synced = if durable { target.sync().await } else { Ok(()) };
-            let ends = numbers
-                .into_iter()
-                .zip(ends.into_iter().map(|end| end.and(synced.clone())));
-            let _ = done.send(Done::Completed(results.into_iter().chain(ends).collect()));
-        });
+        self.dirs.settled(parent);
     }
 
     async fn flush(&mut self) -> Result<(), NetError> {
@@ -657,66 +485,4 @@ fn want(number: u64) -> proto::Want {
         number,
         ..Default::default()
     }
-}
-
-/// The path of an entry in its directory. The outer error breaks the protocol: no honest walk finds such a name.
-fn place_in(dir: &Dir, name: &[u8]) -> Result<Result<RemotePath, StoreError>, NetError> {
-    let parent = match &dir.path {
-        Ok(parent) => parent,
-        Err(e) => return Ok(Err(e.clone())),
-    };
-    let name = match Name::parse(name) {
-        Ok(name) => name,
-        Err(e @ (BadPath::TooLong | BadPath::Reserved)) => {
-            return Ok(Err(StoreError::new(ErrorKind::BadName(e), parent)));
-        }
-        Err(e) => return Err(NetError::Protocol(format!("a name that it offers is not allowed: {e}"))),
-    };
-    Ok(parent
-        .join(&name)
-        .map_err(|e| StoreError::new(ErrorKind::BadName(e), parent)))
-}
-
-fn candidate_of(
-    offer: &proto::Offer,
-    kind: Kind,
-    path: RemotePath,
-    attributes: Attributes,
-    content: Option<(Vec<u8>, Digest)>,
-) -> Result<Candidate, NetError> {
-    let hash = match offer.hash.as_slice() {
-        [] => None,
-        bytes => Some(
-            bytes
-                .try_into()
-                .map_err(|_| NetError::Protocol("a hash is not 32 bytes".into()))?,
-        ),
-    };
-    Ok(Candidate {
-        number: offer.number,
-        path,
-        kind,
-        size: (!offer.stream).then_some(offer.size),
-        attributes,
-        target: offer.target.clone(),
-        hash,
-        version: Some(offer.version.clone()).filter(|v| !v.is_empty()),
-        content,
-    })
-}
-
-/// The content that came with an offer, verified.
-fn content_of(offer: &proto::Offer, kind: Kind) -> Result<Option<(Vec<u8>, Digest)>, NetError> {
-    if offer.digest.is_empty() {
-        return Ok(None);
-    }
-    let bytes = offer.content.clone();
-    let digest = whole_digest(&bytes);
-    let fits = bytes.len() <= MAX_INLINE && bytes.len() as u64 == offer.size && kind == Kind::File && !offer.stream;
-    if !fits || digest != offer.digest.as_slice() {
-        return Err(NetError::Protocol(
-            "the content of an offer is not what the offer says".into(),
-        ));
-    }
-    Ok(Some((bytes, digest)))
 }

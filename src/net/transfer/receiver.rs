@@ -1,7 +1,7 @@
 //! The receiver: says what it wants, puts what arrives back in order, commits, and settles every offer.
 //!
 //! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back through
-//! a channel: of batches of offers ([`decide_all`]), of files ([`Files`]), and of directories ([`Dirs`]).
+//! a channel: of batches of offers (`decide_all`), of files (`Files`), and of directories (`Dirs`).
 
 use super::decide::{Batch, Decided, candidate_of, decide_all};
 use super::dirs::Dirs;

@@ -93,24 +93,22 @@ fn send(mut to: TcpStream, file: &File, next: &AtomicU64, chunks: u64, keep: usi
         let offset = chunk * CHUNK as u64;
         let mut hasher = Hasher::new();
         to.write_all(&offset.to_be_bytes())?;
-        if keep > 0 {
-            let whole = kept.next();
-            for (i, piece) in whole.chunks_mut(PIECE).enumerate() {
-                file.read_exact_at(piece, offset + (i * PIECE) as u64)?;
-                hasher.update(piece);
+        let mut read = |piece: &mut [u8], at: usize| -> Result<()> {
+            file.read_exact_at(piece, offset + at as u64)?;
+            hasher.update(piece);
+            Ok(())
+        };
+        let mut whole = (keep > 0).then(|| kept.next());
+        for (i, piece) in whole.iter_mut().flat_map(|whole| whole.chunks_mut(PIECE)).enumerate() {
+            read(piece, i * PIECE)?;
+        }
+        for at in (0..CHUNK).step_by(PIECE) {
+            match &whole {
+                Some(whole) => out[..PIECE].copy_from_slice(&whole[at..at + PIECE]),
+                None => read(&mut out[..PIECE], at)?,
             }
-            for piece in whole.chunks(PIECE) {
-                out[..PIECE].copy_from_slice(piece);
-                key.seal(&mut out)?;
-                to.write_all(&out)?;
-            }
-        } else {
-            for at in (0..CHUNK).step_by(PIECE) {
-                file.read_exact_at(&mut out[..PIECE], offset + at as u64)?;
-                hasher.update(&out[..PIECE]);
-                key.seal(&mut out)?;
-                to.write_all(&out)?;
-            }
+            key.seal(&mut out)?;
+            to.write_all(&out)?;
         }
         to.write_all(hasher.finalize().as_bytes())?;
     }

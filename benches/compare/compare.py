@@ -149,6 +149,11 @@ def report(row, test, results, args, loss):
     return {"row": name, "test": test, "medians": medians, "runs": results, "durable": args.durable}
 
 
+def peers_of(row, args):
+    """Whom haul is compared with in a row."""
+    return ["rsync"] if row == "million" else [] if row == "wan-verbs" else args.peers
+
+
 def run_row(row, args, work):
     source = work / "source"
     shutil.rmtree(work, ignore_errors=True)
@@ -158,8 +163,7 @@ def run_row(row, args, work):
     if row.startswith("wan"):
         link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row == "wan-loss" else [])
         congestion = Congestion(args.congestion)
-    wanted = ["rsync"] if row == "million" else [] if row == "wan-verbs" else args.peers
-    servers = list(dict.fromkeys(server for peer in wanted for server in SERVERS.get(peer, [])))
+    servers = list(dict.fromkeys(server for peer in peers_of(row, args) for server in SERVERS.get(peer, [])))
     place = None
     try:
         place = Place(work / "place", args.durable, link, congestion, servers, args.haul_option)
@@ -191,7 +195,7 @@ def main():
     if unknown := set(args.peers) - set(ALL):
         parser.error(f"no such peer: {', '.join(unknown)}")
     if args.install:
-        install(args.peers, args.rows)
+        install(dict.fromkeys(peer for row in args.rows for peer in peers_of(row, args)), args.rows)
     work = args.dir / f"haul-compare-{os.getpid()}"
     everything = []
     try:

@@ -1,23 +1,17 @@
 """Builds haul and what its rows need, and installs the peers that are asked for and not there."""
 import os, shutil, subprocess
-from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
+from peers import SERVERS
+from place import TOP
+
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-SSH = {"ssh": "openssh-client", "sshd": "openssh-server"}
-# for each peer its programs, and the Debian packages that they are in
-PACKAGES = {
-    "rsync": {"rsync": "rsync"},
-    "rsync-nosync": {"rsync": "rsync"},
-    "rsync-ssh": {"rsync": "rsync", **SSH},
-    "scp": SSH,
-    "lftp": {"lftp": "lftp", "vsftpd": "vsftpd"},
-    "rcp": SSH,
-    "qcp": SSH,
-}
+# programs that a peer needs beside its servers
+PROGRAMS = {"rsync-ssh": ["rsync", "ssh"], "scp": ["ssh"], "qcp": ["ssh"], "rcp": ["ssh"], "lftp": ["lftp"]}
+LINK = ["ip", "sysctl", "setpriv"]
+# the Debian package that a program is in, where that is not called the same
+PACKAGES = {"ssh": "openssh-client", "sshd": "openssh-server", "ip": "iproute2", "sysctl": "procps", "setpriv": "util-linux"}
 # for each peer its crate, and what that wants to be built with
 CRATES = {"rcp": ("rcp-tools-rcp", {"RUSTFLAGS": "--cfg tokio_unstable"}), "qcp": ("qcp", {})}
-LINK = {"ip": "iproute2", "sysctl": "procps", "setpriv": "util-linux"}
 
 
 def missing(program):
@@ -31,10 +25,10 @@ def run(*command, **more):
 
 def install(peers, rows):
     """Everything that these peers and rows need. Debian's packages want root."""
-    wanted = dict(LINK) if any(row.startswith("wan") for row in rows) else {}
-    for peer in peers:
-        wanted.update(PACKAGES.get(peer, {}))
-    if packages := sorted({package for program, package in wanted.items() if missing(program)}):
+    link = any(row.startswith("wan") for row in rows)
+    wanted = [program for peer in peers for program in [*SERVERS.get(peer, []), *PROGRAMS.get(peer, [])]]
+    wanted += LINK if link else []
+    if packages := sorted({PACKAGES.get(program, program) for program in wanted if missing(program)}):
         run("apt-get", "update", "-q")
         run("apt-get", "install", "-qy", "--no-install-recommends", *packages)
     for peer in peers:
@@ -44,5 +38,5 @@ def install(peers, rows):
     run("cargo", "build", "--release", cwd=TOP)
     if any(peer.startswith("pipe") for peer in peers):
         run("cargo", "build", "--release", "--example", "pipe", cwd=TOP)
-    if any(row.startswith("wan") for row in rows):
+    if link:
         run("cargo", "build", "--release", cwd=TOP / "benches/wanlink")

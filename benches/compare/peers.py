@@ -1,11 +1,12 @@
 """How haul and each of its peers puts and gets one file or tree, in its fastest usual setting."""
 import os, subprocess, time
-from pathlib import Path
+
+from place import TOP
 
 # the servers that a peer needs
 SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
 ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
-PIPE = Path(__file__).resolve().parents[2] / "target/release/examples/pipe"
+PIPE = TOP / "target/release/examples/pipe"
 
 
 def copy(source, target, durable=False):

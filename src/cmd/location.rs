@@ -172,13 +172,19 @@ pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
 }
 
 fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, Failure> {
+    let contents = means_contents(path);
     Ok(Remote {
         path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
-        directory: path.ends_with(b"/") || path.ends_with(b"/."),
-        contents: path.ends_with(b"/."),
+        directory: contents || path.ends_with(b"/"),
+        contents,
         server,
         shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
     })
+}
+
+/// True of a directory that is written with `/.` at its end: as a source, what is in it is meant.
+pub fn means_contents(path: &[u8]) -> bool {
+    path.ends_with(b"/.")
 }
 
 /// What the system says of a local path.

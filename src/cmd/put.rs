@@ -2,7 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
-use super::location::{Location, Remote, local_failure, split_local};
+use super::location::{Location, Remote, local_failure, means_contents, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
 use crate::net::transfer::walk::{Source, What};
@@ -131,12 +131,10 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     if found.is_dir() && !recursive {
         return Err(Failure::usage(format!("{} is a directory", path.display())).hint("-r takes directories"));
     }
-    let name = path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
-    let name = if path.as_os_str().as_bytes().ends_with(b"/.") {
-        Vec::new()
-    } else {
-        name
-    };
+    let name = path
+        .file_name()
+        .filter(|_| !means_contents(path.as_os_str().as_bytes()));
+    let name = name.map(|name| name.as_bytes().to_vec()).unwrap_or_default();
     let (base, inside) = if found.is_dir() {
         (path.to_path_buf(), RemotePath::root())
     } else if follow {

@@ -196,6 +196,10 @@ pub trait Store: Send + Sync {
     /// A page of at most `limit` entries of a directory, from `cookie` on (empty: from the start).
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError>;
 
+    /// The first pages of directories, each of at most `limit` entries. Once they have as many together the rest is left
+    /// out; one is always there.
+    async fn list_first(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<Page, StoreError>>;
+
     /// Makes a directory; with `parents` also those above it, and then it is no error that it exists.
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError>;
 

@@ -3,7 +3,7 @@
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
-use crate::store::{Entry, ErrorKind, Kind, Name, RemotePath, Store, StoreError};
+use crate::store::{Entry, ErrorKind, Kind, Name, Page, RemotePath, Store, StoreError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncRead;
@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 /// Entries of a directory that are held at once.
 const PAGE: usize = 512;
+/// Directories that are listed together, as long as all of them have no more entries than a page.
+const TOGETHER: usize = 32;
 /// Bytes of messages that go out in one batch.
 const BATCH_BYTES: usize = 128 << 10;
 
@@ -119,10 +121,23 @@ struct Level {
     number: u64,
     path: RemotePath,
     /// Directories of the current page that are still to be walked.
-    subdirs: VecDeque<(RemotePath, Entry)>,
+    subdirs: VecDeque<Subdir>,
+    /// The current page, until its entries are offered.
+    page: Option<Listed>,
     /// Where the next page starts; none after the last.
     next: Option<Vec<u8>>,
 }
+
+/// A directory that will be walked.
+struct Subdir {
+    path: RemotePath,
+    entry: Entry,
+    /// Its first page, once it has been listed together with the one before it.
+    page: Option<Listed>,
+}
+
+/// A page, or why there is none.
+type Listed = Result<Page, StoreError>;
 
 /// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
 pub struct Walk {
@@ -256,36 +271,22 @@ impl Walk {
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
-        let mut levels = vec![Level::new(number, top.clone())];
+        let page = self.list_first((source, store), vec![top.clone()]).await?.pop();
+        let mut levels = vec![Level::new(number, top.clone(), page)];
         while let Some(level) = levels.last_mut() {
-            if let Some((path, entry)) = level.subdirs.pop_front() {
-                let parent = level.number;
-                if let Some(number) = self.entry((source, store), parent, &path, entry).await? {
-                    levels.push(Level::new(number, path));
+            if let Some(mut subdir) = level.subdirs.pop_front() {
+                if subdir.page.is_none() {
+                    subdir.page = self.list_some((source, store), &subdir.path, &mut level.subdirs).await?;
                 }
+                let (parent, path) = (level.number, subdir.path);
+                if let Some(number) = self.entry((source, store), parent, &path, subdir.entry).await? {
+                    levels.push(Level::new(number, path, subdir.page));
+                }
+            } else if let Some(page) = level.page.take() {
+                self.page((source, store), level, page).await?;
             } else if let Some(cookie) = level.next.take() {
-                let page = store.list(&level.path, &cookie, PAGE).await;
-                let (parent, dir) = (level.number, level.path.clone());
-                let page = match page {
-                    Ok(page) => page,
-                    Err(e) => {
-                        self.failed(source, &dir, e).await?;
-                        continue;
-                    }
-                };
-                level.next = page.next;
-                for entry in page.entries {
-                    match join(&dir, entry.name.as_ref()) {
-                        Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back((path, entry)),
-                        Ok(path) => drop(self.entry((source, store), parent, &path, entry).await?),
-                        Err(e) => self.failed(source, &dir, e).await?,
-                    }
-                }
-                // What has been found goes out before the next directory is read, however little it is; unless what went
-                // out before has not been taken yet.
-                if self.out.capacity() == self.out.max_capacity() {
-                    self.flush().await?;
-                }
+                self.flush_if_waited_for().await?;
+                level.page = Some(store.list(&level.path, &cookie, PAGE).await);
             } else {
                 let number = level.number;
                 levels.pop();
@@ -293,6 +294,61 @@ impl Walk {
             }
         }
         Ok(())
+    }
+
+    /// The first pages of directories.
+    async fn list_first(&mut self, (_, store): (usize, &dyn Store), dirs: Vec<RemotePath>) -> Result<Vec<Listed>, Gone> {
+        self.flush_if_waited_for().await?;
+        Ok(store.list_first(dirs, PAGE).await)
+    }
+
+    /// The first page of a directory, and those of some that come after it: in a tree of small directories, asking for each
+    /// by itself costs more than reading it.
+    async fn list_some(
+        &mut self,
+        of: (usize, &dyn Store),
+        first: &RemotePath,
+        after: &mut VecDeque<Subdir>,
+    ) -> Result<Option<Listed>, Gone> {
+        let more = after.iter().take(TOGETHER - 1).map(|subdir| subdir.path.clone());
+        let dirs = std::iter::once(first.clone()).chain(more).collect();
+        let mut pages = self.list_first(of, dirs).await?.into_iter();
+        let page = pages.next();
+        for (subdir, page) in after.iter_mut().zip(pages) {
+            subdir.page = Some(page);
+        }
+        Ok(page)
+    }
+
+    /// Offers the entries of a page; directories wait for their turn.
+    async fn page(&mut self, of: (usize, &dyn Store), level: &mut Level, page: Listed) -> Result<(), Gone> {
+        let (source, dir) = (of.0, &level.path);
+        let page = match page {
+            Ok(page) => page,
+            Err(e) => return self.failed(source, dir, e).await,
+        };
+        level.next = page.next;
+        for entry in page.entries {
+            match join(dir, entry.name.as_ref()) {
+                Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back(Subdir {
+                    path,
+                    entry,
+                    page: None,
+                }),
+                Ok(path) => drop(self.entry(of, level.number, &path, entry).await?),
+                Err(e) => self.failed(source, dir, e).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been found goes out before more is read, however little it is; unless what went out before has not been taken
+    /// yet.
+    async fn flush_if_waited_for(&mut self) -> Result<(), Gone> {
+        match self.out.capacity() == self.out.max_capacity() {
+            true => self.flush().await,
+            false => Ok(()),
+        }
     }
 }
 
@@ -304,12 +360,13 @@ fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, StoreError>
 }
 
 impl Level {
-    fn new(number: u64, path: RemotePath) -> Level {
+    fn new(number: u64, path: RemotePath, page: Option<Listed>) -> Level {
         Level {
             number,
             path,
             subdirs: VecDeque::new(),
-            next: Some(Vec::new()),
+            page,
+            next: None,
         }
     }
 }

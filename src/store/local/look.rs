@@ -54,6 +54,21 @@ pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) 
     Ok(page)
 }
 
+/// The first pages of directories, until they have `limit` entries together.
+pub(super) fn list_first(tree: &Tree, paths: &[RemotePath], limit: usize) -> Vec<Result<Page, StoreError>> {
+    let mut pages = Vec::with_capacity(paths.len());
+    let mut found = 0_usize;
+    for path in paths {
+        let page = list(tree, path, &[], limit);
+        found = found.saturating_add(page.as_ref().map_or(0, |page| page.entries.len()));
+        pages.push(page);
+        if found >= limit {
+            break;
+        }
+    }
+    pages
+}
+
 /// Goes to where a cookie says.
 pub(super) fn seek(
     mut stream: rustix::fs::Dir,

@@ -136,6 +136,10 @@ impl Store for LocalStore {
             .await
     }
 
+    async fn list_first(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<Page, StoreError>> {
+        self.run(move |tree| look::list_first(tree, &paths, limit)).await
+    }
+
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
         self.run_on(path, move |tree, path| names::make_dir(tree, path, parents))
             .await

@@ -210,7 +210,7 @@ async fn measure<F: Future<Output = Result<(), NetError>>>(
     transfer: impl FnOnce(Reporter) -> F,
 ) -> Result<Measured, NetError> {
     let (events, mut incoming) = mpsc::channel(64);
-    let reporter = Reporter::new(events);
+    let reporter = Reporter::new(events, false);
     let counters = reporter.counters.clone();
     let failures = tokio::spawn(async move {
         while let Some(event) = incoming.recv().await {

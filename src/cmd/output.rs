@@ -111,7 +111,7 @@ pub fn entry_json(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> Value {
     if let Some(hash) = hash {
         object.insert("hash".into(), json!(hex(&hash)));
     }
-    object.insert("version".into(), json!(entry.version));
+    object.insert("version".into(), json!(entry.version.to_string()));
     Value::Object(object)
 }
 

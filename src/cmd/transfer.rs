@@ -214,7 +214,7 @@ impl Show {
     /// Starts to show.
     pub fn start(verb: &'static str, args: &TransferArgs) -> Show {
         let (events, incoming) = mpsc::channel(1024);
-        let reporter = Reporter::new(events);
+        let reporter = Reporter::new(events, args.verbose || args.json);
         let progress = Progress::start(reporter.counters.clone(), args.bar());
         Show {
             verb,

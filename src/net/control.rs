@@ -60,6 +60,7 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
     let length = message.encoded_len();
     match u32::try_from(length) {
         Ok(n) if length <= MAX_CONTROL => {
+            out.reserve(length.saturating_add(4));
             out.extend_from_slice(&n.to_be_bytes());
             message
                 .encode(out)
@@ -78,8 +79,8 @@ pub struct ControlSender {
     room: Arc<Semaphore>,
 }
 
-/// A message, and its room in the queue.
-type Queued = (ControlMessage, OwnedSemaphorePermit);
+/// A message with its length, as it will be sent, and its room in the queue.
+type Queued = (Vec<u8>, OwnedSemaphorePermit);
 
 /// Where [`write_messages`] takes from; `None` stands for the end.
 pub type ControlQueue = mpsc::Receiver<Option<Queued>>;
@@ -95,11 +96,12 @@ impl ControlSender {
     /// Queues a message; waits where too many are queued.
     ///
     /// # Errors
-    /// [`NetError::Lost`] once the connection is gone.
+    /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
-        let message = ControlMessage { body: Some(body) };
+        let mut message = Vec::new();
+        encode(&ControlMessage { body: Some(body) }, &mut message)?;
         let lost = || NetError::lost("the control connection is closed");
-        let bytes = u32::try_from(message.encoded_len().min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(message.len().min(QUEUE_BYTES)).unwrap_or(u32::MAX);
         let room = tokio::select! {
             room = self.room.clone().acquire_many_owned(bytes) => room.map_err(|_| lost())?,
             () = self.queue.closed() => return Err(lost()),
@@ -133,7 +135,7 @@ pub async fn write_messages(
         if out.is_empty() {
             tokio::select! {
                 next = queue.recv(), if !replay.is_full() => match next.flatten() {
-                    Some((message, _)) => replay.send(&message, &mut out)?,
+                    Some((message, _)) => replay.send(message, &mut out),
                     None => closing = true,
                 },
                 () = replay.changed() => {}
@@ -142,7 +144,7 @@ pub async fn write_messages(
         }
         while !closing && out.len() < BATCH && !replay.is_full() {
             match queue.try_recv() {
-                Ok(Some((message, _))) => replay.send(&message, &mut out)?,
+                Ok(Some((message, _))) => replay.send(message, &mut out),
                 Ok(None) => closing = true,
                 Err(_) => break,
             }

@@ -10,7 +10,6 @@ use super::wire::frame::FrameKind;
 use super::wire::proto::{TransferMessage, control_message, transfer_message};
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, cost};
-use prost::Message;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -217,14 +216,13 @@ impl Link {
         })
     }
 
-    /// Passes a message on to its transfer; waits where that one is behind. One for no transfer is dropped: it may
+    /// Passes a message of `length` bytes on to its transfer; waits where that one is behind. One for no transfer is dropped: it may
     /// have ended while the message was on its way.
-    pub async fn deliver(&self, message: TransferMessage) {
+    pub async fn deliver(&self, message: TransferMessage, length: usize) {
         let mailbox = {
             let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
             mailboxes.get(&message.transfer).cloned()
         };
-        let length = message.encoded_len();
         let (Some(mailbox), Some(body)) = (mailbox, message.body) else {
             return;
         };

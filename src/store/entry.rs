@@ -1,6 +1,7 @@
 //! What a store knows of an entry without reading it.
 
 use super::path::Name;
+use std::fmt;
 
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +47,46 @@ pub struct Entry {
     pub attributes: Attributes,
     /// Where a symlink points.
     pub target: Option<Vec<u8>>,
-    /// Opaque; differs whenever the file is another one or was changed.
-    pub version: String,
+    /// Differs whenever the file is another one or was changed.
+    pub version: Version,
 }
+
+/// What tells one state of an entry from all others: opaque, and known to users and peers as text. Of most entries nobody
+/// asks for that, so it is made when somebody does.
+#[derive(Clone, Debug)]
+pub enum Version {
+    /// The text itself.
+    Text(String),
+    /// What the text is made of, by a store that has it at hand.
+    Facts([u64; 7]),
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Version::Text(text) => f.write_str(text),
+            Version::Facts(facts) => {
+                let mut bytes = [0; 7 * 8];
+                for (to, fact) in bytes.chunks_exact_mut(8).zip(facts) {
+                    to.copy_from_slice(&fact.to_be_bytes());
+                }
+                let [a, b, c, d, e, f0, g, h, ..] = *blake3::hash(&bytes).as_bytes();
+                write!(f, "{:016x}", u64::from_be_bytes([a, b, c, d, e, f0, g, h]))
+            }
+        }
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Version) -> bool {
+        match (self, other) {
+            (Version::Facts(a), Version::Facts(b)) => a == b,
+            (a, b) => a.to_string() == b.to_string(),
+        }
+    }
+}
+
+impl Eq for Version {}
 
 /// One page of a listing.
 #[derive(Clone, Debug, Default)]

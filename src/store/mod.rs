@@ -12,7 +12,7 @@ pub mod path;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-pub use entry::{Attributes, Entry, Kind, Page, Space, Time};
+pub use entry::{Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use path::{BadPath, Name, RemotePath};
 

@@ -1,5 +1,6 @@
 //! Names and paths of entries in a store, and the rules that every one of them has passed.
 
+use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -110,7 +111,7 @@ impl RemotePath {
     /// # Errors
     /// [`BadPath::TooLong`].
     pub fn join(&self, name: &Name) -> Result<RemotePath, BadPath> {
-        self.append(&RemotePath(name.0.clone()))
+        self.followed_by(&name.0)
     }
 
     /// This path followed by `rest`.
@@ -118,34 +119,37 @@ impl RemotePath {
     /// # Errors
     /// [`BadPath::TooLong`].
     pub fn append(&self, rest: &RemotePath) -> Result<RemotePath, BadPath> {
-        if rest.is_root() {
-            return Ok(self.clone());
+        match rest.is_root() {
+            true => Ok(self.clone()),
+            false => self.followed_by(&rest.0),
         }
+    }
+
+    fn followed_by(&self, rest: &[u8]) -> Result<RemotePath, BadPath> {
         if self.is_root() {
-            return Ok(rest.clone());
+            return Ok(RemotePath(rest.to_vec()));
         }
-        let joined = [&self.0[..], b"/", &rest.0].concat();
-        if joined.len() > MAX_PATH {
-            return Err(BadPath::TooLong);
+        let joined = [&self.0[..], b"/", rest].concat();
+        match joined.len() {
+            0..=MAX_PATH => Ok(RemotePath(joined)),
+            _ => Err(BadPath::TooLong),
         }
-        Ok(RemotePath(joined))
     }
 
     /// The directory that holds this entry, and its name there; none for the root.
     pub fn split(&self) -> Option<(RemotePath, Name)> {
-        if self.is_root() {
-            return None;
-        }
-        Some(match self.0.iter().rposition(|b| *b == b'/') {
-            Some(slash) => {
-                let (parent, name) = self.0.split_at(slash);
-                (
-                    RemotePath(parent.to_vec()),
-                    Name(name.iter().skip(1).copied().collect()),
-                )
-            }
-            None => (RemotePath::root(), Name(self.0.clone())),
-        })
+        let (parent, name) = self.halves()?;
+        Some((RemotePath(parent.to_vec()), name))
+    }
+
+    /// As [`RemotePath::split`], with the bytes of the directory's path.
+    pub fn halves(&self) -> Option<(&[u8], Name)> {
+        let slash = self.0.iter().rposition(|b| *b == b'/');
+        let (parent, name) = match slash.and_then(|slash| self.0.split_at_checked(slash)) {
+            Some((parent, name)) => (parent, name.strip_prefix(b"/").unwrap_or(name)),
+            None => (&[][..], &self.0[..]),
+        };
+        (!self.is_root()).then(|| (parent, Name(name.to_vec())))
     }
 
     /// True for the store's root.
@@ -181,6 +185,12 @@ impl RemotePath {
         } else {
             Path::new(OsStr::from_bytes(&self.0))
         }
+    }
+}
+
+impl Borrow<[u8]> for RemotePath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -185,7 +185,7 @@ impl Attachment {
                     continue;
                 }
                 let Some(client) = client.upgrade() else { return Ok(()) };
-                client.received(message).await?;
+                client.received(message, length).await?;
                 self.link.progress();
                 self.replay.received(length);
             }

@@ -58,7 +58,7 @@ pub struct Client {
 }
 
 impl Client {
-    async fn received(&self, message: proto::ControlMessage) -> Result<(), NetError> {
+    async fn received(&self, message: proto::ControlMessage, length: usize) -> Result<(), NetError> {
         match message.body {
             Some(control_message::Body::Reply(reply)) => {
                 if reply.number == LOGIN && self.keys.is_some() {
@@ -73,7 +73,7 @@ impl Client {
                     let _ = waiting.send(reply);
                 }
             }
-            Some(control_message::Body::Transfer(message)) => self.link.deliver(message).await,
+            Some(control_message::Body::Transfer(message)) => self.link.deliver(message, length).await,
             Some(control_message::Body::Request(_)) => {
                 return Err(NetError::Protocol("a server sent a request".into()));
             }

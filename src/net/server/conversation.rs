@@ -161,7 +161,7 @@ impl Conversation {
                     continue;
                 }
                 Some(Body::Request(request)) => self.request(request).await?,
-                Some(Body::Transfer(message)) => self.session.link.deliver(message).await,
+                Some(Body::Transfer(message)) => self.session.link.deliver(message, length).await,
                 Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
                 None => {}
             }

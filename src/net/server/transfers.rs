@@ -177,7 +177,7 @@ async fn refuse_nested(tree: &Tree, base: PathBuf, identities: &[String]) -> Res
     }
     let mut versions = Vec::new();
     for top in &tree.tops {
-        versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version));
+        versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version.to_string()));
     }
     let lineage = tokio::task::spawn_blocking(move || LocalStore::lineage(&base)).await;
     versions.extend(lineage.unwrap_or_default());

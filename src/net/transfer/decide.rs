@@ -63,7 +63,7 @@ pub(super) async fn decide_all(
             .iter()
             .zip(&made)
             .filter(|(_, made)| matches!(made, Ok(true)));
-        empty.extend(new.map(|((_, path, _), _)| path.clone()));
+        empty.extend(new.map(|((number, ..), _)| *number));
         let numbers = batch.dirs.iter().map(|(number, ..)| *number);
         let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();
         let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
@@ -99,6 +99,7 @@ pub(super) fn candidate_of(
     };
     Ok(Candidate {
         number: offer.number,
+        parent: offer.parent,
         path,
         kind,
         size: (!offer.stream).then_some(offer.size),

@@ -118,6 +118,7 @@ impl Files {
             hash,
             version,
             content,
+            parent: _,
         } = candidate;
         if kind == Kind::Symlink {
             self.groups

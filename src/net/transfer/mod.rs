@@ -242,6 +242,8 @@ pub struct Reporter {
     /// How far it is.
     pub counters: Arc<Counters>,
     events: Option<mpsc::Sender<Event>>,
+    /// Also what became of every file that did not fail.
+    each: bool,
 }
 
 impl Reporter {
@@ -250,23 +252,46 @@ impl Reporter {
         Reporter::default()
     }
 
-    /// Reports to counters and to `events`.
-    pub fn new(events: mpsc::Sender<Event>) -> Reporter {
+    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are left out unless `each` is
+    /// wanted.
+    pub fn new(events: mpsc::Sender<Event>, each: bool) -> Reporter {
         Reporter {
             counters: Arc::default(),
             events: Some(events),
+            each,
         }
     }
 
-    /// One entry's end.
+    /// True where nobody is told anything, so that nothing need be found out for that.
+    pub fn is_silent(&self) -> bool {
+        self.events.is_none()
+    }
+
+    /// A file or symlink of `size` bytes was there already, as `event` tells whoever wants to know of each.
+    pub async fn unchanged(&self, size: u64, event: impl FnOnce() -> Event) {
+        Counters::add(&self.counters.unchanged, 1);
+        Counters::add(&self.counters.bytes_unchanged, size);
+        self.tell_each(event).await;
+    }
+
+    /// A file or symlink is there now, as `event` tells whoever wants to know of each.
+    pub async fn committed(&self, event: impl FnOnce() -> Event) {
+        Counters::add(&self.counters.files_done, 1);
+        self.tell_each(event).await;
+    }
+
+    async fn tell_each(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = self.events.as_ref().filter(|_| self.each) {
+            let event = event();
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// Whatever else happens.
     pub async fn report(&self, event: Event) {
         let c = &self.counters;
         match &event {
-            Event::Committed { .. } => Counters::add(&c.files_done, 1),
-            Event::Unchanged { size, .. } => {
-                Counters::add(&c.unchanged, 1);
-                Counters::add(&c.bytes_unchanged, *size);
-            }
+            Event::Committed { .. } | Event::Unchanged { .. } => {}
             Event::Failed { .. } => Counters::add(&c.failed, 1),
             Event::Resumed { offset, .. } => {
                 Counters::add(&c.bytes_unchanged, *offset);

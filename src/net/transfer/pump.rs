@@ -403,7 +403,7 @@ async fn read_chunk_of(
 async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
     let now = opened(wanted, source).await?.stat().await?;
     // The beginning that the receiver has was of this version; no digest would tell that the rest is of another.
-    let same = wanted.offset == 0 || now.version == wanted.version;
+    let same = wanted.offset == 0 || now.version.to_string() == wanted.version;
     if same && wanted.is(now.size, now.attributes) {
         Ok(())
     } else {

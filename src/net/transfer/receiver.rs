@@ -232,7 +232,10 @@ impl Receiver {
             let path = path.as_ref().map_or(&offer.name[..], |p| p.as_bytes());
             let unsettled = Unsettled {
                 parent: offer.parent,
-                path: self.shown(path),
+                path: match self.reporter.is_silent() {
+                    true => Vec::new(),
+                    false => self.shown(path),
+                },
                 size: offer.size,
             };
             self.unsettled.insert(offer.number, unsettled);
@@ -291,7 +294,7 @@ impl Receiver {
         for (candidate, decision) in decided.decided {
             let number = candidate.number;
             match decision {
-                Decision::Unchanged(version) => self.settle_unchanged(number, version).await,
+                Decision::Unchanged => self.settle_unchanged(number).await,
                 Decision::Failed(e) => self.settle_failed(number, code_of(&e.kind), e.describe()).await,
                 Decision::Wanted if self.unsettled.contains_key(&number) => {
                     self.reporter.counters.started(candidate.path.as_bytes());
@@ -380,33 +383,31 @@ impl Receiver {
                     version: version.clone(),
                     ..Default::default()
                 });
-                let path = unsettled.path;
-                self.reporter
-                    .report(Event::Committed {
-                        path,
-                        size,
-                        hash,
-                        version,
-                    })
-                    .await;
+                let event = || Event::Committed {
+                    path: unsettled.path,
+                    size,
+                    hash,
+                    version,
+                };
+                self.reporter.committed(event).await;
                 self.dirs.settled(unsettled.parent);
             }
             FileEvent::Failed { number, code, text } => self.settle_failed(number, code, text).await,
         }
     }
 
-    async fn settle_unchanged(&mut self, number: u64, version: String) {
+    async fn settle_unchanged(&mut self, number: u64) {
         let Some(unsettled) = self.unsettled.remove(&number) else {
             return;
         };
         self.outgoing.results.push(proto::Result {
             number,
             outcome: proto::Outcome::Unchanged.into(),
-            version,
             ..Default::default()
         });
         let (path, size) = (unsettled.path, unsettled.size);
-        self.reporter.report(Event::Unchanged { path, size }).await;
+        let event = || Event::Unchanged { path, size };
+        self.reporter.unchanged(size, event).await;
         self.dirs.settled(unsettled.parent);
     }
 

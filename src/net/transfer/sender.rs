@@ -309,7 +309,7 @@ impl Sender {
                     size: entry.size,
                     attributes: entry.attributes,
                     offset: want.offset,
-                    version: entry.version.clone(),
+                    version: entry.version.to_string(),
                     root: from,
                 };
                 let _ = self.wanted.send(wanted);
@@ -382,7 +382,7 @@ impl Sender {
             }
             self.seat.link().outbox.forget_file(self.seat.number(), result.number);
         }
-        let path = self.shown(offered.source, &offered.path);
+        let path = || self.shown(offered.source, &offered.path);
         let size = offered.entry.as_ref().map_or(0, |e| e.size);
         let counters = &self.reporter.counters;
         match proto::Outcome::try_from(result.outcome) {
@@ -392,20 +392,21 @@ impl Sender {
             Ok(proto::Outcome::Committed) => {
                 // what came in one piece has not been acknowledged before
                 Counters::add(&counters.bytes_done, size.saturating_sub(offered.written));
-                let hash = offered.hash;
-                let version = result.version;
-                self.reporter
-                    .report(Event::Committed {
-                        path,
-                        size,
-                        hash,
-                        version,
-                    })
-                    .await;
+                let event = || Event::Committed {
+                    path: path(),
+                    size,
+                    hash: offered.hash,
+                    version: result.version,
+                };
+                self.reporter.committed(event).await;
             }
-            Ok(proto::Outcome::Unchanged) => self.reporter.report(Event::Unchanged { path, size }).await,
+            Ok(proto::Outcome::Unchanged) => {
+                let event = || Event::Unchanged { path: path(), size };
+                self.reporter.unchanged(size, event).await;
+            }
             Ok(proto::Outcome::Failed) => {
                 Counters::add(&counters.bytes_failed, size);
+                let path = path();
                 let (code, text) = offered.withdrawn.unwrap_or_else(|| {
                     let text = format!("at the destination: {}", result.text);
                     (Code::from_wire(result.code), text)
@@ -542,7 +543,7 @@ fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option
         content: Vec::new(),
         digest: Vec::new(),
         version: match entry.kind {
-            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.clone(),
+            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.to_string(),
             _ => String::new(),
         },
     }

@@ -75,6 +75,8 @@ impl Tree {
 pub struct Candidate {
     /// The offer's number.
     pub number: u64,
+    /// The number of the directory that it is in; 0 for a source itself.
+    pub parent: u64,
     /// Where it goes.
     pub path: RemotePath,
     /// Its kind.
@@ -96,8 +98,8 @@ pub struct Candidate {
 /// What is to become of a candidate.
 #[derive(Debug)]
 pub enum Decision {
-    /// It is there already, with this version.
-    Unchanged(String),
+    /// It is there already.
+    Unchanged,
     /// Its content is needed.
     Wanted,
     /// It cannot be.
@@ -137,27 +139,27 @@ impl Target {
         }
     }
 
-    /// Compares candidates with what is there. Beneath the `empty` directories, made a moment ago, nothing is.
+    /// Compares candidates with what is there. In the `empty` directories, made a moment ago, nothing is.
     pub async fn decide(
         &self,
         candidates: &[Candidate],
-        empty: &HashSet<RemotePath>,
+        empty: &HashSet<u64>,
         options: &Options,
         pool: &BufferPool,
     ) -> Vec<Decision> {
         let Target::Tree(tree) = self else {
             return candidates.iter().map(|_| Decision::Wanted).collect();
         };
-        let is_new = |c: &Candidate| c.path.split().is_some_and(|(parent, _)| empty.contains(&parent));
-        let looked_at: Vec<bool> = candidates.iter().map(|c| !is_new(c)).collect();
-        let paths = candidates.iter().zip(&looked_at).filter(|(_, look)| **look);
-        let mut found = match paths.map(|(c, _)| c.path.clone()).collect::<Vec<_>>() {
+        let is_looked_at = |c: &&Candidate| !empty.contains(&c.parent);
+        let looked_at = candidates.iter().filter(is_looked_at);
+        let mut found = match looked_at.map(|c| c.path.clone()).collect::<Vec<_>>() {
             none if none.is_empty() => Vec::new(),
             paths => tree.store.stat_many(paths).await,
         }
         .into_iter();
         let mut decisions = Vec::with_capacity(candidates.len());
-        for (candidate, look) in candidates.iter().zip(looked_at) {
+        for candidate in candidates {
+            let look = is_looked_at(&candidate);
             decisions.push(match if look { found.next() } else { None } {
                 Some(Ok(entry)) => tree.compare(candidate, entry, options, pool).await,
                 Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
@@ -288,6 +290,6 @@ impl Tree {
                 return Decision::Wanted;
             }
         }
-        Decision::Unchanged(old.version)
+        Decision::Unchanged
     }
 }

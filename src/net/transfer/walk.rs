@@ -45,7 +45,7 @@ impl Source {
         match &self.what {
             What::Tree { store, path } => {
                 let entry = store.stat(path).await.ok()?;
-                (entry.kind == Kind::Dir).then_some(entry.version)
+                (entry.kind == Kind::Dir).then(|| entry.version.to_string())
             }
             What::Stream(_) | What::Missing(_) => None,
         }
@@ -225,7 +225,7 @@ impl Walk {
         &mut self,
         (source, store): (usize, &dyn Store),
         parent: u64,
-        path: &RemotePath,
+        path: RemotePath,
         entry: Entry,
     ) -> Result<Option<u64>, Gone> {
         let refused = match entry.kind {
@@ -234,21 +234,20 @@ impl Walk {
             _ => None,
         };
         if let Some(kind) = refused {
-            self.failed(source, path, StoreError::new(kind, path)).await?;
+            self.failed(source, &path, StoreError::new(kind, &path)).await?;
             return Ok(None);
         }
         let hash = match &self.hash {
-            Some(pool) if entry.kind == Kind::File => match hash_file(store, path, pool).await {
+            Some(pool) if entry.kind == Kind::File => match hash_file(store, &path, pool).await {
                 Ok(hash) => Some(hash),
                 Err(e) => {
-                    self.failed(source, path, e).await?;
+                    self.failed(source, &path, e).await?;
                     return Ok(None);
                 }
             },
             _ => None,
         };
         let number = self.next_number();
-        let path = path.clone();
         self.push(Walked::Entry {
             number,
             parent,
@@ -267,7 +266,7 @@ impl Walk {
             Err(e) => return self.failed(source, top, e).await,
         };
         let kind = entry.kind;
-        let number = self.entry((source, store), 0, top, entry).await?;
+        let number = self.entry((source, store), 0, top.clone(), entry).await?;
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
@@ -279,7 +278,7 @@ impl Walk {
                     subdir.page = self.list_some((source, store), &subdir.path, &mut level.subdirs).await?;
                 }
                 let (parent, path) = (level.number, subdir.path);
-                if let Some(number) = self.entry((source, store), parent, &path, subdir.entry).await? {
+                if let Some(number) = self.entry((source, store), parent, path.clone(), subdir.entry).await? {
                     levels.push(Level::new(number, path, subdir.page));
                 }
             } else if let Some(page) = level.page.take() {
@@ -335,7 +334,7 @@ impl Walk {
                     entry,
                     page: None,
                 }),
-                Ok(path) => drop(self.entry(of, level.number, &path, entry).await?),
+                Ok(path) => drop(self.entry(of, level.number, path, entry).await?),
                 Err(e) => self.failed(source, dir, e).await?,
             }
         }

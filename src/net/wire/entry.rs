@@ -2,7 +2,7 @@
 
 use super::proto;
 use super::reader::Malformed;
-use crate::store::{Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time};
+use crate::store::{Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time, Version};
 use std::time::Duration;
 
 /// The kind, as it travels.
@@ -51,7 +51,7 @@ pub fn to_wire(entry: Entry, hash: Option<[u8; 32]>) -> proto::Entry {
         mode: entry.attributes.mode,
         target: entry.target.unwrap_or_default(),
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
-        version: entry.version,
+        version: entry.version.to_string(),
     }
 }
 
@@ -76,7 +76,7 @@ pub fn from_wire(entry: proto::Entry) -> Result<(Entry, Option<[u8; 32]>), Malfo
         size: entry.size,
         attributes,
         target: (kind == Kind::Symlink).then_some(entry.target),
-        version: entry.version,
+        version: Version::Text(entry.version),
     };
     Ok((entry, hash))
 }

@@ -3,10 +3,11 @@
 use super::tree::{Tree, read_dir};
 use crate::store::error::At;
 use crate::store::path::is_reserved;
-use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time};
+use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time, Version};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
+use std::sync::Arc;
 
 /// lstat of a path.
 pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> {
@@ -16,6 +17,22 @@ pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> 
     }
     let (dir, name) = tree.parent(path)?;
     stat_in(&dir, name).at("stat", path)
+}
+
+/// [`stat`] of many; the directory of one is most often that of the next.
+pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, StoreError>> {
+    let mut last: Option<(&[u8], Arc<Dir>)> = None;
+    let stat_next = |path| match (RemotePath::halves(path), &last) {
+        (Some((parent, name)), Some((same, dir))) if parent == *same => stat_in(dir, name).at("stat", path),
+        (Some((parent, _)), _) => {
+            let (dir, name) = tree.parent(path)?;
+            let found = stat_in(&dir, name).at("stat", path);
+            last = Some((parent, dir));
+            found
+        }
+        (None, _) => stat(tree, path),
+    };
+    paths.iter().map(stat_next).collect()
 }
 
 /// lstat of a name in an open directory, and where it points if it is a symlink.
@@ -136,15 +153,14 @@ pub(super) fn mtime(stat: &Stat) -> Time {
 }
 
 /// A version id: whatever makes this inode's content another one changes it.
-pub(super) fn version(stat: &Stat) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&stat.st_dev.to_be_bytes());
-    hasher.update(&stat.st_ino.to_be_bytes());
-    hasher.update(&stat.st_size.to_be_bytes());
-    hasher.update(&stat.st_mtime.to_be_bytes());
-    hasher.update(&stat.st_mtime_nsec.to_be_bytes());
-    hasher.update(&stat.st_ctime.to_be_bytes());
-    hasher.update(&stat.st_ctime_nsec.to_be_bytes());
-    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
-    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+pub(super) fn version(stat: &Stat) -> Version {
+    Version::Facts([
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_size.cast_unsigned(),
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec as u64,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec as u64,
+    ])
 }

@@ -54,7 +54,7 @@ impl LocalStore {
     pub fn lineage(path: &Path) -> Vec<String> {
         let real = path.canonicalize().unwrap_or_default();
         let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| look::version(&stat)).collect()
+        stats.map(|stat| look::version(&stat).to_string()).collect()
     }
 
     /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own.
@@ -126,8 +126,7 @@ impl Store for LocalStore {
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
-        self.run(move |tree| paths.iter().map(|p| look::stat(tree, p)).collect())
-            .await
+        self.run(move |tree| look::stat_many(tree, &paths)).await
     }
 
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::direct::Direct;
 use super::lock::{Found, Lock};
-use super::look::{stat, version};
+use super::look::{mtime, stat, version};
 use super::record::{self, RecordFile};
 use super::tree::{Tree, lock, remove_file, retry, sync_dir};
 use crate::store::error::At;
@@ -11,7 +11,7 @@ use crate::store::{
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,7 +29,7 @@ const STAGED_MODE: u32 = 0o600;
 pub(super) fn check_version(tree: &Tree, path: &RemotePath, wanted: Option<&str>) -> Result<(), StoreError> {
     let Some(wanted) = wanted else { return Ok(()) };
     let found = match stat(tree, path) {
-        Ok(entry) => entry.version,
+        Ok(entry) => entry.version.to_string(),
         Err(e) if e.kind == ErrorKind::NotFound => "none".into(),
         Err(e) => return Err(e),
     };
@@ -253,7 +253,7 @@ pub(super) fn rename(dir: &Dir, staged: &[u8], name: &Name, path: &RemotePath) -
 }
 
 pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String, StoreError> {
-    Ok(version(&rustix::fs::fstat(file).at("stat", path)?))
+    Ok(version(&rustix::fs::fstat(file).at("stat", path)?).to_string())
 }
 
 #[async_trait]
@@ -327,24 +327,30 @@ impl Staging for LocalStaging {
     }
 }
 
-/// Time and mode of an existing file or directory. Set-uid and set-gid bits stay as the target has them.
+/// Time and mode of an existing file or directory. Set-uid and set-gid bits stay as the target has them. What is as it should
+/// be is not touched: its change time stays, too.
 pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attributes) -> Result<(), StoreError> {
-    use rustix::fs::OFlags;
-    let set = |fd: BorrowedFd<'_>| -> Result<(), StoreError> {
-        let found = rustix::fs::fstat(fd).at("stat", path)?;
-        let kept = found.st_mode & 0o6000;
-        let sticky = if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
-            0o1000
-        } else {
-            0
+    use rustix::fs::{FileType, OFlags};
+    let wanted = |found: &Stat| {
+        let sticky = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => 0o1000,
+            _ => 0,
         };
-        let wanted = kept | (attributes.mode & (FILE_MODE | sticky));
-        set_open(&fd, attributes, (found.st_mode & 0o7777, wanted), path)
+        (found.st_mode & 0o6000) | (attributes.mode & (FILE_MODE | sticky))
+    };
+    let is_right = |found: &Stat| mtime(found) == attributes.mtime && found.st_mode & 0o7777 == wanted(found);
+    let set = |fd: BorrowedFd<'_>| match rustix::fs::fstat(fd).at("stat", path)? {
+        found if is_right(&found) => Ok(()),
+        found => set_open(&fd, attributes, (found.st_mode & 0o7777, wanted(&found)), path),
     };
     if path.is_root() {
         return set(tree.root().as_fd());
     }
     let (dir, name) = tree.parent(path)?;
+    let found = rustix::fs::statat(&dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
+    if !FileType::from_raw_mode(found.st_mode).is_symlink() && is_right(&found) {
+        return Ok(());
+    }
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = match super::tree::open_in(&dir, name.as_bytes(), flags | OFlags::RDONLY) {
         Err(Errno::ACCESS) => super::tree::open_in(&dir, name.as_bytes(), flags | OFlags::WRONLY),

@@ -100,9 +100,13 @@ impl Tree {
 
     /// Opens the directory that holds `path`, and gives the name there. The root has none: an error.
     pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<Dir>, Name), StoreError> {
-        let (parent, name) = path
-            .split()
-            .ok_or_else(|| StoreError::new(ErrorKind::IsADirectory, path))?;
+        let is_root = || StoreError::new(ErrorKind::IsADirectory, path);
+        let (above, name) = path.halves().ok_or_else(is_root)?;
+        // most often it is open already
+        if let Some(dir) = lock(&self.cache).get(above) {
+            return Ok((dir.clone(), name));
+        }
+        let (parent, name) = path.split().ok_or_else(is_root)?;
         let dir = self.dir(&parent).map_err(|e| e.about(path))?;
         Ok((dir, name))
     }

@@ -156,6 +156,6 @@ fn commit_whole(tree: &Tree, entry: &NewEntry, member: &Member) -> Result<String
     if is_file {
         committed_version(&lock.file, path)
     } else {
-        Ok(stat(tree, path)?.version)
+        Ok(stat(tree, path)?.version.to_string())
     }
 }

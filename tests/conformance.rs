@@ -80,7 +80,7 @@ async fn puts_whole_entries(store: &dyn Store) {
     assert_eq!(read(store, "a").await.unwrap(), b"one");
     let stat = store.stat(&path("a")).await.unwrap();
     assert_eq!((stat.kind, stat.size, stat.attributes), (Kind::File, 3, ATTRIBUTES));
-    assert_eq!(&stat.version, results[0].as_ref().unwrap());
+    assert_eq!(&stat.version.to_string(), results[0].as_ref().unwrap());
     let link = store.stat(&path("l")).await.unwrap();
     assert_eq!((link.kind, link.target.as_deref()), (Kind::Symlink, Some(&b"a"[..])));
     assert_eq!(store.open(&path("l")).await.err().unwrap().kind, ErrorKind::Symlink);
@@ -255,6 +255,16 @@ async fn lists_in_pages(store: &dyn Store) {
         assert_eq!(names.len(), 57, "pages of {limit}");
     }
     assert!(store.list(&path("d"), b"nonsense cookie", 10).await.is_err());
+    for few in ["e", "f"] {
+        store.make_dir(&path(few), false).await.unwrap();
+    }
+    let dirs = ["e", "none", "f", "d", "e"].map(path).to_vec();
+    let first = store.list_first(dirs.clone(), 100).await;
+    let counts = first.iter().map(|page| page.as_ref().map_or(999, |p| p.entries.len()));
+    assert_eq!(counts.collect::<Vec<_>>(), [0, 999, 0, 57, 0]);
+    let first = store.list_first(dirs, 20).await;
+    assert_eq!(first.len(), 4, "the fourth has as many as there may be in all");
+    assert!(first.last().unwrap().as_ref().unwrap().next.is_some());
     assert_eq!(
         store.list(&path("a"), &[], 10).await.unwrap_err().kind,
         ErrorKind::NotADirectory

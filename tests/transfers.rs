@@ -78,6 +78,48 @@ fn a_second_run_sends_nothing_and_a_third_only_what_changed() {
     );
 }
 
+/// Programs that make backups go by change times, and each one that changes is a write to the disk.
+#[test]
+fn what_is_unchanged_keeps_its_change_time() {
+    let server = Server::start();
+    let client = server.client();
+    sample(&client.work().join("tree"));
+    client.ok(["put", "-r", "tree", "srv:"]);
+    let change_times = || {
+        let entries = walkdir::WalkDir::new(server.root.join("tree")).sort_by_file_name();
+        let stats = entries.into_iter().map(|e| e.unwrap().metadata().unwrap());
+        stats.map(|s| (s.ctime(), s.ctime_nsec())).collect::<Vec<_>>()
+    };
+    let before = change_times();
+    client.ok(["put", "-r", "tree", "srv:"]);
+    assert_eq!(change_times(), before);
+}
+
+/// Directories are listed several at a time, as far as their entries fit into a page: more directories than that, and more
+/// entries.
+#[test]
+fn wide_directories_full_and_empty_ones_in_turn() {
+    let server = Server::start();
+    let client = server.client();
+    let tree = client.work().join("tree");
+    for i in 0..100 {
+        let dir = tree.join(format!("d{i}"));
+        std::fs::create_dir_all(dir.join("empty")).unwrap();
+        let files = match i {
+            17 => 600,
+            i => i % 4 * 7,
+        };
+        for f in 0..files {
+            write(&dir.join(format!("inner{}/f{f}", f % 3)), b"");
+            write(&dir.join(format!("f{f}")), b"");
+        }
+    }
+    client.ok(["put", "-r", "--no-fsync", "tree", "srv:"]);
+    assert_eq!(snapshot(&tree), snapshot(&server.root.join("tree")));
+    client.ok(["get", "-r", "--no-fsync", "srv:tree", "back"]);
+    assert_eq!(snapshot(&tree), snapshot(&client.work().join("back")));
+}
+
 #[test]
 fn checksum_sees_what_size_and_time_hide() {
     let server = Server::start();

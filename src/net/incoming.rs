@@ -4,8 +4,8 @@
 //! tails of its records, and nothing is copied. All else, and what does not come in such records, is received elsewhere.
 
 use super::error::NetError;
-use super::payload::{Arrived, Outcome, Payload, Placed};
-use super::records::{CONTENT, HEAD, Opened, Opener};
+use super::payload::{Arrived, Outcome, Payload, Placed, WORTH};
+use super::records::{HEAD, Opened, Opener};
 use super::wire::frame::{FrameHeader, HEADER_LEN};
 use crate::chunk::buffer::BufferPool;
 use std::collections::VecDeque;
@@ -18,8 +18,6 @@ const LARGE: usize = 512 << 10;
 const BEHIND: usize = 4 << 10;
 /// A peer whose records are not of full size this often (new keys come between, now and then) sends others.
 const MISSES: u8 = 16;
-/// A payload of which less is missing is not worth it.
-const WORTH: usize = 2 * CONTENT;
 
 /// Whatever has come and is not a frame yet.
 pub(super) struct Incoming {
@@ -269,6 +267,7 @@ mod tests {
     use super::*;
     use crate::chunk::CHUNK_SIZE;
     use crate::chunk::digest::{chunk_digest, whole_digest};
+    use crate::net::records::CONTENT;
     use crate::net::records::tests::pair;
     use crate::net::wire::frame::FrameKind;
 

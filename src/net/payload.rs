@@ -11,6 +11,8 @@ use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
 
+/// A payload of which less is missing is not received in its place.
+pub(super) const WORTH: usize = 2 * CONTENT;
 /// Bytes that are hashed at once.
 const HASHED: usize = 64 << 10;
 
@@ -42,8 +44,12 @@ impl Payload {
             FrameKind::Chunk => Hashing::of_chunk(header.offset),
             _ => Hashing::of_whole(),
         };
-        // with one byte more, for the type of the content, see `Placed::open`
-        let (bytes, start) = pool.take_aligned(header.length as usize);
+        let (bytes, start) = match header.length as usize {
+            // memory that is written by appending need not be filled with anything before
+            length if length < WORTH => (Vec::with_capacity(length), 0),
+            // with one byte more, for the type of the content, see `Placed::open`
+            length => pool.take_aligned(length),
+        };
         Payload {
             header,
             bytes,
@@ -58,8 +64,9 @@ impl Payload {
     pub(super) fn feed<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (part, rest) = bytes.split_at_checked(self.missing()).unwrap_or((bytes, &[]));
         let end = self.done.saturating_add(part.len());
-        if let Some(to) = self.range(self.done, end) {
-            to.copy_from_slice(part);
+        match self.range(self.done, end) {
+            Some(to) => to.copy_from_slice(part),
+            None => self.bytes.extend_from_slice(part),
         }
         self.done = end;
         self.hash();

@@ -275,7 +275,9 @@ impl Walk {
         while let Some(level) = levels.last_mut() {
             if let Some(mut subdir) = level.subdirs.pop_front() {
                 if subdir.page.is_none() {
-                    subdir.page = self.list_some((source, store), &subdir.path, &mut level.subdirs).await?;
+                    subdir.page = self
+                        .list_some((source, store), &subdir.path, &mut level.subdirs)
+                        .await?;
                 }
                 let (parent, path) = (level.number, subdir.path);
                 if let Some(number) = self.entry((source, store), parent, path.clone(), subdir.entry).await? {
@@ -296,7 +298,11 @@ impl Walk {
     }
 
     /// The first pages of directories.
-    async fn list_first(&mut self, (_, store): (usize, &dyn Store), dirs: Vec<RemotePath>) -> Result<Vec<Listed>, Gone> {
+    async fn list_first(
+        &mut self,
+        (_, store): (usize, &dyn Store),
+        dirs: Vec<RemotePath>,
+    ) -> Result<Vec<Listed>, Gone> {
         self.flush_if_waited_for().await?;
         Ok(store.list_first(dirs, PAGE).await)
     }

@@ -164,7 +164,7 @@ mod tests {
             size: 0,
             attributes: attributes(-5, 999_999_999, 0o7777).unwrap(),
             target: Some(b"../x".to_vec()),
-            version: "v".into(),
+            version: Version::Text("v".into()),
         };
         let wire = to_wire(entry.clone(), Some([1; 32]));
         assert_eq!(from_wire(wire.clone()), Ok((entry, Some([1; 32]))));

@@ -159,8 +159,8 @@ pub(super) fn version(stat: &Stat) -> Version {
         stat.st_ino,
         stat.st_size.cast_unsigned(),
         stat.st_mtime.cast_unsigned(),
-        stat.st_mtime_nsec as u64,
+        stat.st_mtime_nsec,
         stat.st_ctime.cast_unsigned(),
-        stat.st_ctime_nsec as u64,
+        stat.st_ctime_nsec,
     ])
 }

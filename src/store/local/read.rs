@@ -1,10 +1,11 @@
 //! Reading: open files by offset, and small files whole.
 
 use super::look::{attributes, entry, mtime};
-use super::tree::{Tree, open_in};
+use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
 use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, OFlags, Stat};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -96,10 +97,16 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         .ok()
         .filter(|s| *s <= most)
         .ok_or_else(changed)?;
-    let mut bytes = vec![0; size];
-    let n = fill(&file, 0, &mut bytes).at("read", path)?;
+    // not filled with zeros before
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        let end = bytes.len() as u64;
+        if retry(|| rustix::io::pread(&file, spare_capacity(&mut bytes), end)).at("read", path)? == 0 {
+            break;
+        }
+    }
     let after = rustix::fs::fstat(&file).at("stat", path)?;
-    if n != size || after.st_size != before.st_size || mtime(&after) != mtime(&before) {
+    if bytes.len() != size || after.st_size != before.st_size || mtime(&after) != mtime(&before) {
         return Err(changed());
     }
     let attributes = attributes(&after);

@@ -39,8 +39,8 @@ pub struct Wanted {
     pub attributes: Attributes,
     /// Bytes that the receiver has already.
     pub offset: u64,
-    /// The version that was offered.
-    pub version: String,
+    /// The version that was offered, where the receiver has some of it.
+    pub version: Option<String>,
     /// The hash of those.
     pub root: RootHasher,
 }
@@ -403,8 +403,8 @@ async fn read_chunk_of(
 async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
     let now = opened(wanted, source).await?.stat().await?;
     // The beginning that the receiver has was of this version; no digest would tell that the rest is of another.
-    let same = wanted.offset == 0 || now.version.to_string() == wanted.version;
-    if same && wanted.is(now.size, now.attributes) {
+    let offered = wanted.version.as_ref();
+    if offered.is_none_or(|version| now.version.to_string() == *version) && wanted.is(now.size, now.attributes) {
         Ok(())
     } else {
         Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))

@@ -309,7 +309,7 @@ impl Sender {
                     size: entry.size,
                     attributes: entry.attributes,
                     offset: want.offset,
-                    version: entry.version.to_string(),
+                    version: (want.offset > 0).then(|| entry.version.to_string()),
                     root: from,
                 };
                 let _ = self.wanted.send(wanted);

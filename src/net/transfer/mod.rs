@@ -2,7 +2,7 @@
 //!
 //! The sender ([`sender`]) walks its sources ([`walk`]) and *offers* what it finds, in batches. The receiver
 //! ([`receiver`]) answers with what it *wants* and settles the rest as unchanged. Wanted files are read ahead in
-//! parallel ([`pump`]) and go out as frames over the pool; written chunks come back as *acks*, settled entries as
+//! parallel (`pump`) and go out as frames over the pool; written chunks come back as *acks*, settled entries as
 //! *results*, one for every offer. When all is settled the receiver has *finished*.
 
 mod decide;
@@ -10,7 +10,9 @@ mod dirs;
 mod files;
 mod groups;
 mod large;
-pub mod pump;
+mod offer;
+mod pump;
+mod reads;
 pub mod receiver;
 pub mod sender;
 pub mod stream;

@@ -1,19 +1,20 @@
 //! The pump: wanted files become frames. Reads run in parallel, in the window's bounds, and leave in file order.
 
+use super::reads::{Job, OpenOnce, Wanted, check_unchanged, chunk_length, read_chunk_of, read_small};
 use super::{Counters, Waiting};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
-use crate::chunk::buffer::{Buffer, BufferPool};
-use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, chunk_digest, whole_digest};
+use crate::chunk::buffer::Buffer;
+use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
 use crate::chunk::window::cost;
 use crate::net::link::Link;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{Attributes, ErrorKind, RemotePath, Source, Store, StoreError};
+use crate::store::{ErrorKind, StoreError};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 
 /// Jobs (a chunk, or a batch of small files) that are read at once.
 const PARALLEL: usize = 6;
@@ -21,51 +22,6 @@ const PARALLEL: usize = 6;
 const BATCH_FILES: usize = 32;
 /// Their bytes.
 const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
-
-/// A file that the receiver wants.
-#[derive(Clone)]
-pub struct Wanted {
-    /// Its offer's number.
-    pub number: u64,
-    /// Counts up each time that it is started anew.
-    pub attempt: u8,
-    /// Where it is.
-    pub store: Arc<dyn Store>,
-    /// Where it is in there.
-    pub path: RemotePath,
-    /// Bytes, as offered.
-    pub size: u64,
-    /// Time and mode, as offered.
-    pub attributes: Attributes,
-    /// Bytes that the receiver has already.
-    pub offset: u64,
-    /// The version that was offered, where the receiver has some of it.
-    pub version: Option<String>,
-    /// The hash of those.
-    pub root: RootHasher,
-}
-
-impl Wanted {
-    fn is_small(&self) -> bool {
-        self.size <= CHUNK_SIZE as u64
-    }
-
-    fn header(&self, kind: FrameKind, transfer: u32, offset: u64, length: usize, digest: Digest) -> FrameHeader {
-        FrameHeader {
-            kind,
-            attempt: self.attempt,
-            transfer,
-            number: self.number,
-            offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            digest,
-        }
-    }
-
-    fn is(&self, size: u64, attributes: Attributes) -> bool {
-        self.size == size && self.attributes.mtime == attributes.mtime
-    }
-}
 
 /// What the sender needs to know.
 pub enum Pumped {
@@ -77,25 +33,12 @@ pub enum Pumped {
     Failed(u64, StoreError),
 }
 
-/// Bytes and their digest.
-type ReadResult<T> = Result<(T, Digest), StoreError>;
-
-/// The results of one job.
-enum Job {
-    Small(Vec<(Wanted, ReadResult<Vec<u8>>)>),
-    Chunk(Wanted, u64, ReadResult<Buffer>),
-    Seal(Wanted, Result<(), StoreError>),
-}
-
 /// A job that has been planned and waits for room in the window.
 enum Plan {
     Small(Vec<Wanted>),
     Chunk(Wanted, OpenOnce, u64),
     Seal(Wanted, OpenOnce),
 }
-
-/// A file that is opened by whichever of its jobs comes first.
-type OpenOnce = Arc<OnceCell<Arc<dyn Source>>>;
 
 /// A larger file that is being read.
 struct Large {
@@ -371,64 +314,6 @@ impl Pump {
 
 fn small_cost(wanted: &Wanted) -> u64 {
     cost(usize::try_from(wanted.size).unwrap_or(CHUNK_SIZE))
-}
-
-/// Bytes of the chunk at `offset`.
-fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
-    let left = wanted.size.saturating_sub(offset);
-    usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
-}
-
-async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
-    cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
-}
-
-async fn read_chunk_of(
-    wanted: &Wanted,
-    source: &OpenOnce,
-    offset: u64,
-    pool: &BufferPool,
-) -> Result<(Buffer, Digest), StoreError> {
-    let length = chunk_length(wanted, offset);
-    let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
-    let source = opened(wanted, source).await?;
-    let bytes = source.read_at(offset, pool.take(length), reading.clone()).await?;
-    if bytes.len() != length {
-        return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
-    }
-    Ok((pool.share(bytes), reading.digest()))
-}
-
-/// The file that was read is, still, the one that was offered.
-async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
-    let now = opened(wanted, source).await?.stat().await?;
-    // The beginning that the receiver has was of this version; no digest would tell that the rest is of another.
-    let offered = wanted.version.as_ref();
-    if offered.is_none_or(|version| now.version.to_string() == *version) && wanted.is(now.size, now.attributes) {
-        Ok(())
-    } else {
-        Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
-    }
-}
-
-async fn read_small(batch: Vec<Wanted>) -> Job {
-    let Some(first) = batch.first() else {
-        return Job::Small(Vec::new());
-    };
-    let paths = batch.iter().map(|w| w.path.clone()).collect();
-    let read = first.store.read_whole(paths, CHUNK_SIZE).await;
-    let results = batch.into_iter().zip(read).map(|(wanted, result)| {
-        let result = result.and_then(|file| {
-            if wanted.is(file.bytes.len() as u64, file.attributes) {
-                let digest = whole_digest(&file.bytes);
-                Ok((file.bytes, digest))
-            } else {
-                Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
-            }
-        });
-        (wanted, result)
-    });
-    Job::Small(results.collect())
 }
 
 /// Sends a stream as file `number`: chunk after chunk, as they come, never more than the window in memory.

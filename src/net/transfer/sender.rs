@@ -1,16 +1,18 @@
 //! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
 
-use super::pump::{Pump, Pumped, Stopped, Wanted, pump_stream};
+use super::offer::{Inline, Offered, offer_of, offer_of_stream};
+use super::pump::{Pump, Pumped, Stopped, pump_stream};
+use super::reads::Wanted;
 use super::walk::{Source, Walk, Walked, What};
-use super::{Counters, Event, INLINE_BUDGET, MAX_INLINE, MAX_UNSETTLED, Options, Reporter, STALL, shown};
+use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::digest::{Digest, RootHasher, whole_digest};
+use crate::chunk::digest::{Digest, RootHasher};
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
+use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::net::wire::{Code, entry::kind_to_wire};
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,24 +21,6 @@ use tokio::sync::mpsc;
 
 /// How often a file is started anew because it changed while it was read.
 const MAX_ATTEMPT: u8 = 3;
-
-/// What a file takes of the budget at least: each is read by itself.
-const INLINE_COST: usize = 512;
-
-/// An offer that the receiver has not settled yet.
-struct Offered {
-    source: usize,
-    path: RemotePath,
-    /// None for a stream.
-    entry: Option<Entry>,
-    attempt: u8,
-    wanted: bool,
-    hash: Option<Digest>,
-    /// Bytes that acks have reported as written.
-    written: u64,
-    /// Why it was withdrawn; the receiver's result then only confirms that.
-    withdrawn: Option<(Code, String)>,
-}
 
 /// One transfer, from the side that has the files.
 pub struct Sender {
@@ -52,8 +36,7 @@ pub struct Sender {
     /// The task that reads a stream.
     streaming: Option<Ended>,
     moved: Instant,
-    /// Bytes of content that may still go with offers.
-    inline: usize,
+    inline: Inline,
 }
 
 /// Ends a task when the transfer ends, however it ends.
@@ -93,6 +76,7 @@ pub async fn send(
     let hash = options.checksum.then(|| link.pool().buffers().clone());
     let walk = Walk::new(sources.clone(), options.recursive, hash, walked_in);
     let _walk = Ended(tokio::spawn(walk.run()));
+    let inline = Inline::new(options.checksum);
     let sender = Sender {
         seat,
         sources,
@@ -105,7 +89,7 @@ pub async fn send(
         stopped,
         streaming: None,
         moved: Instant::now(),
-        inline: INLINE_BUDGET,
+        inline,
     };
     sender.run(walked).await
 }
@@ -192,7 +176,10 @@ impl Sender {
                     hash,
                 } => {
                     let mut offer = offer_of(number, parent, source, &entry, hash);
-                    let content = self.inline(source, &path, &entry).await;
+                    let content = match self.sources.get(source).map(|source| &source.what) {
+                        Some(What::Tree { store, .. }) => self.inline.content(&**store, &path, &entry).await,
+                        _ => None,
+                    };
                     if entry.kind != Kind::Dir {
                         Counters::add(&self.reporter.counters.files_found, 1);
                         Counters::add(&self.reporter.counters.bytes_found, entry.size);
@@ -209,14 +196,7 @@ impl Sender {
                     Counters::add(&self.reporter.counters.files_found, 1);
                     self.offered
                         .insert(number, Offered::new(source, RemotePath::root(), None));
-                    offers.push(proto::Offer {
-                        number,
-                        source: u32::try_from(source).unwrap_or(u32::MAX),
-                        kind: kind_to_wire(Kind::File),
-                        mode: 0o644,
-                        stream: true,
-                        ..Default::default()
-                    });
+                    offers.push(offer_of_stream(number, source));
                 }
                 Walked::Close { number } => offers.push(proto::Offer {
                     number,
@@ -244,25 +224,6 @@ impl Sender {
             self.seat.send(Body::Offers(proto::Offers { offers })).await?;
         }
         Ok(())
-    }
-
-    /// The content of a small file that goes with its offer: the first few, and only where the offer itself does not make
-    /// it superfluous. What cannot be read now is read when it is wanted, and fails then.
-    async fn inline(&mut self, source: usize, path: &RemotePath, entry: &Entry) -> Option<(Vec<u8>, Digest)> {
-        if entry.kind != Kind::File || self.options.checksum || self.inline == 0 {
-            return None;
-        }
-        let size = usize::try_from(entry.size)
-            .ok()
-            .filter(|size| *size <= MAX_INLINE.min(self.inline))?;
-        let store = self.store_of(source)?;
-        let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
-        let same = read.bytes.len() == size && read.attributes == entry.attributes;
-        self.inline = self.inline.saturating_sub(size.max(INLINE_COST));
-        same.then(|| {
-            let digest = whole_digest(&read.bytes);
-            (read.bytes, digest)
-        })
     }
 
     async fn message(&mut self, message: Body) -> Result<(), NetError> {
@@ -497,21 +458,6 @@ impl Sender {
     }
 }
 
-impl Offered {
-    fn new(source: usize, path: RemotePath, entry: Option<Entry>) -> Offered {
-        Offered {
-            source,
-            path,
-            entry,
-            attempt: 0,
-            wanted: false,
-            hash: None,
-            written: 0,
-            withdrawn: None,
-        }
-    }
-}
-
 /// The hash of a file so far, as the receiver has it, to go on with.
 fn from_where(want: &proto::Want, size: u64) -> Result<RootHasher, NetError> {
     let bad = || NetError::Protocol("it wants a file from a place where no chunk begins".into());
@@ -522,29 +468,4 @@ fn from_where(want: &proto::Want, size: u64) -> Result<RootHasher, NetError> {
         return Err(bad());
     }
     RootHasher::resume(want.offset / chunk, digests).ok_or_else(bad)
-}
-
-fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {
-    let name = entry.name.as_ref().filter(|_| parent != 0);
-    proto::Offer {
-        number,
-        parent,
-        source: u32::try_from(source).unwrap_or(u32::MAX),
-        name: name.map(|n| n.as_bytes().to_vec()).unwrap_or_default(),
-        kind: kind_to_wire(entry.kind),
-        size: entry.size,
-        mtime: entry.attributes.mtime.secs,
-        mtime_nanos: entry.attributes.mtime.nanos,
-        mode: entry.attributes.mode,
-        target: entry.target.clone().unwrap_or_default(),
-        hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
-        stream: false,
-        closes: false,
-        content: Vec::new(),
-        digest: Vec::new(),
-        version: match entry.kind {
-            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.to_string(),
-            _ => String::new(),
-        },
-    }
 }

@@ -1,0 +1,107 @@
+//! What the sender offers: the message, what it remembers of it, and the content that goes with the first small files.
+
+use super::{INLINE_BUDGET, MAX_INLINE};
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::digest::{Digest, whole_digest};
+use crate::net::wire::{Code, entry::kind_to_wire, proto};
+use crate::store::{Entry, Kind, RemotePath, Store};
+
+/// What a file takes of the budget at least: each is read by itself.
+const INLINE_COST: usize = 512;
+
+/// An offer that the receiver has not settled yet.
+pub(super) struct Offered {
+    pub(super) source: usize,
+    pub(super) path: RemotePath,
+    /// None for a stream.
+    pub(super) entry: Option<Entry>,
+    pub(super) attempt: u8,
+    pub(super) wanted: bool,
+    pub(super) hash: Option<Digest>,
+    /// Bytes that acks have reported as written.
+    pub(super) written: u64,
+    /// Why it was withdrawn; the receiver's result then only confirms that.
+    pub(super) withdrawn: Option<(Code, String)>,
+}
+
+impl Offered {
+    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>) -> Offered {
+        Offered {
+            source,
+            path,
+            entry,
+            attempt: 0,
+            wanted: false,
+            hash: None,
+            written: 0,
+            withdrawn: None,
+        }
+    }
+}
+
+/// The offer of an entry.
+pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {
+    let name = entry.name.as_ref().filter(|_| parent != 0);
+    proto::Offer {
+        number,
+        parent,
+        source: u32::try_from(source).unwrap_or(u32::MAX),
+        name: name.map(|n| n.as_bytes().to_vec()).unwrap_or_default(),
+        kind: kind_to_wire(entry.kind),
+        size: entry.size,
+        mtime: entry.attributes.mtime.secs,
+        mtime_nanos: entry.attributes.mtime.nanos,
+        mode: entry.attributes.mode,
+        target: entry.target.clone().unwrap_or_default(),
+        hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
+        version: match entry.kind {
+            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.to_string(),
+            _ => String::new(),
+        },
+        ..Default::default()
+    }
+}
+
+/// The offer of a stream.
+pub(super) fn offer_of_stream(number: u64, source: usize) -> proto::Offer {
+    proto::Offer {
+        number,
+        source: u32::try_from(source).unwrap_or(u32::MAX),
+        kind: kind_to_wire(Kind::File),
+        mode: 0o644,
+        stream: true,
+        ..Default::default()
+    }
+}
+
+/// Bytes of content that may still go with offers.
+pub(super) struct Inline(usize);
+
+impl Inline {
+    /// With `checksum` none does: the offer may make it superfluous.
+    pub(super) fn new(checksum: bool) -> Inline {
+        Inline(if checksum { 0 } else { INLINE_BUDGET })
+    }
+
+    /// The content of a small file that goes with its offer: of the first few. What cannot be read now is read when it is
+    /// wanted, and fails then.
+    pub(super) async fn content(
+        &mut self,
+        store: &dyn Store,
+        path: &RemotePath,
+        entry: &Entry,
+    ) -> Option<(Vec<u8>, Digest)> {
+        if entry.kind != Kind::File || self.0 == 0 {
+            return None;
+        }
+        let most = MAX_INLINE.min(self.0);
+        let size = usize::try_from(entry.size).ok().filter(|size| *size <= most)?;
+        let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
+        let same = read.bytes.len() == size && read.attributes == entry.attributes;
+        self.0 = self.0.saturating_sub(size.max(INLINE_COST));
+        same.then(|| {
+            let digest = whole_digest(&read.bytes);
+            (read.bytes, digest)
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! The reads of the pump: a chunk of a larger file, or some small files in one go; and whether what was read is what was
+//! offered.
+
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::buffer::{Buffer, BufferPool};
+use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
+use crate::net::wire::frame::{FrameHeader, FrameKind};
+use crate::store::{Attributes, ErrorKind, RemotePath, Source, Store, StoreError};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// A file that the receiver wants.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Its offer's number.
+    pub number: u64,
+    /// Counts up each time that it is started anew.
+    pub attempt: u8,
+    /// Where it is.
+    pub store: Arc<dyn Store>,
+    /// Where it is in there.
+    pub path: RemotePath,
+    /// Bytes, as offered.
+    pub size: u64,
+    /// Time and mode, as offered.
+    pub attributes: Attributes,
+    /// Bytes that the receiver has already.
+    pub offset: u64,
+    /// The version that was offered, where the receiver has some of it.
+    pub version: Option<String>,
+    /// The hash of those.
+    pub root: RootHasher,
+}
+
+impl Wanted {
+    pub(super) fn is_small(&self) -> bool {
+        self.size <= CHUNK_SIZE as u64
+    }
+
+    pub(super) fn header(
+        &self,
+        kind: FrameKind,
+        transfer: u32,
+        offset: u64,
+        length: usize,
+        digest: Digest,
+    ) -> FrameHeader {
+        FrameHeader {
+            kind,
+            attempt: self.attempt,
+            transfer,
+            number: self.number,
+            offset,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            digest,
+        }
+    }
+
+    fn is(&self, size: u64, attributes: Attributes) -> bool {
+        self.size == size && self.attributes.mtime == attributes.mtime
+    }
+}
+
+/// A file that is opened by whichever of its jobs comes first.
+pub(super) type OpenOnce = Arc<OnceCell<Arc<dyn Source>>>;
+
+/// Bytes and their digest.
+pub(super) type ReadResult<T> = Result<(T, Digest), StoreError>;
+
+/// The results of one job.
+pub(super) enum Job {
+    Small(Vec<(Wanted, ReadResult<Vec<u8>>)>),
+    Chunk(Wanted, u64, ReadResult<Buffer>),
+    Seal(Wanted, Result<(), StoreError>),
+}
+
+/// Bytes of the chunk at `offset`.
+pub(super) fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
+    let left = wanted.size.saturating_sub(offset);
+    usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
+}
+
+async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
+    cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
+}
+
+pub(super) async fn read_chunk_of(
+    wanted: &Wanted,
+    source: &OpenOnce,
+    offset: u64,
+    pool: &BufferPool,
+) -> Result<(Buffer, Digest), StoreError> {
+    let length = chunk_length(wanted, offset);
+    let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
+    let source = opened(wanted, source).await?;
+    let bytes = source.read_at(offset, pool.take(length), reading.clone()).await?;
+    if bytes.len() != length {
+        return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
+    }
+    Ok((pool.share(bytes), reading.digest()))
+}
+
+/// The file that was read is, still, the one that was offered.
+pub(super) async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
+    let now = opened(wanted, source).await?.stat().await?;
+    // The beginning that the receiver has was of this version; no digest would tell that the rest is of another.
+    let offered = wanted.version.as_ref();
+    if offered.is_none_or(|version| now.version.to_string() == *version) && wanted.is(now.size, now.attributes) {
+        Ok(())
+    } else {
+        Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
+    }
+}
+
+pub(super) async fn read_small(batch: Vec<Wanted>) -> Job {
+    let Some(first) = batch.first() else {
+        return Job::Small(Vec::new());
+    };
+    let paths = batch.iter().map(|w| w.path.clone()).collect();
+    let read = first.store.read_whole(paths, CHUNK_SIZE).await;
+    let results = batch.into_iter().zip(read).map(|(wanted, result)| {
+        let result = result.and_then(|file| {
+            if wanted.is(file.bytes.len() as u64, file.attributes) {
+                let digest = whole_digest(&file.bytes);
+                Ok((file.bytes, digest))
+            } else {
+                Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
+            }
+        });
+        (wanted, result)
+    });
+    Job::Small(results.collect())
+}

@@ -1,7 +1,7 @@
 //! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
 
-use crate::support::tree::write;
-use crate::support::{Server, until};
+use crate::support::tree::{snapshot, write};
+use crate::support::{Ended, Server, run_with, under, until};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
 use std::net::TcpStream;
@@ -171,6 +171,28 @@ fn without_file_descriptors_the_server_waits_and_recovers() {
     assert!(ticks(&server) - before < 100, "it spins");
     drop(flood);
     until("it serves again", || client.run(["ls", "srv:"]).code == 0);
+}
+
+/// On either side: small files in groups, larger ones, and more directories than may be open.
+#[test]
+fn a_transfer_gets_by_with_few_open_files() {
+    let few = ["sh", "-c", "ulimit -n 128 && exec \"$@\"", "sh"];
+    let server = Server::under(&few, &[]);
+    let client = server.client();
+    let tree = client.work().join("tree");
+    for i in 0..2400 {
+        write(&tree.join(format!("{}/{i}", i % 60)), b"small");
+    }
+    for i in 0..40 {
+        write(&tree.join(format!("large/{i}")), &vec![7; (1 << 20) + i]);
+    }
+    let few = few.map(String::from);
+    for arguments in [["put", "-r", "tree", "srv:"], ["get", "-r", "srv:tree", "back"]] {
+        let ended = Ended::of(run_with(under(client.command(arguments), &few), b""));
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    assert_eq!(snapshot(&tree), snapshot(&server.root.join("tree")));
+    assert_eq!(snapshot(&tree), snapshot(&client.work().join("back")));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The store that is a directory of this machine.
 //!
-//! `tree` opens directories beneath the root, `look` stats and lists, `read` reads, `lock`, `record`, `stage` and
+//! `tree` opens directories beneath the root, as many as `handles` lets it, `look` stats and lists, `read` reads, `lock`, `record`, `stage` and
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
 mod direct;
 mod flush;
+mod handles;
 mod leftover;
 mod lock;
 mod look;
@@ -24,6 +25,7 @@ use super::{
 use async_trait::async_trait;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use handles::HANDLES;
 use std::path::Path;
 use std::sync::Arc;
 use tree::Tree;
@@ -178,14 +180,26 @@ impl Store for LocalStore {
     }
 
     async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
-        let who = who.to_string();
-        self.run(move |tree| whole::put_whole(tree, &entries, &who, durable))
-            .await
+        let mut results = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let group: Vec<NewEntry> = entries.by_ref().take(HANDLES.most_grouped).collect();
+            let permits = u32::try_from(group.len()).unwrap_or(u32::MAX);
+            // never closed
+            let _open = HANDLES.grouped.acquire_many(permits).await;
+            let who = who.to_string();
+            results.extend(
+                self.run(move |tree| whole::put_whole(tree, &group, &who, durable))
+                    .await,
+            );
+        }
+        results
     }
 
     async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
         let (path, request) = (path.clone(), request.clone());
-        let staged = self.run(move |tree| stage::stage(tree, &path, &request)).await;
+        let open = HANDLES.staged.acquire().await.ok();
+        let staged = self.run(move |tree| stage::stage(tree, &path, &request, open)).await;
         Ok(Box::new(staged?))
     }
 

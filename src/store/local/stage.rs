@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::sync::SemaphorePermit;
 
 /// The bits of a mode that a file takes over.
 pub(super) const FILE_MODE: u32 = 0o777;
@@ -68,7 +69,13 @@ pub(super) fn set_open(
 }
 
 /// Locks a target for a file that arrives in parts; takes over what an earlier writer of the same source left.
-pub(super) fn stage(tree: &Arc<Tree>, path: &RemotePath, request: &StageRequest) -> Result<LocalStaging, StoreError> {
+/// `open` is its share of what may be open.
+pub(super) fn stage(
+    tree: &Arc<Tree>,
+    path: &RemotePath,
+    request: &StageRequest,
+    open: Option<SemaphorePermit<'static>>,
+) -> Result<LocalStaging, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&dir, &name, path)?;
     let held = Lock::acquire(&dir, &name, path, &request.who, Found::Kept, STAGED_MODE)?;
@@ -109,6 +116,7 @@ pub(super) fn stage(tree: &Arc<Tree>, path: &RemotePath, request: &StageRequest)
         record: Arc::new(Mutex::new(record)),
         generation: Arc::default(),
         named: Arc::default(),
+        _open: open,
     };
     check_version(tree, path, request.if_version.as_deref())?;
     Ok(staging)
@@ -140,6 +148,7 @@ pub(super) struct LocalStaging {
     generation: Arc<AtomicU64>,
     /// The names of staging file and record are durable.
     named: Arc<AtomicBool>,
+    _open: Option<SemaphorePermit<'static>>,
 }
 
 impl Drop for LocalStaging {

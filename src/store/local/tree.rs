@@ -4,6 +4,7 @@
 //! so what another process does to the tree meanwhile cannot lead outside the root.
 
 use super::flush::Flush;
+use super::handles::HANDLES;
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
@@ -11,9 +12,6 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Most handles that a tree keeps open; when there are more it forgets them all and starts anew.
-const CACHE: usize = 256;
 
 /// What happens to symlinks on the way to a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +26,7 @@ enum Links {
 pub(super) struct Tree {
     root: Arc<Dir>,
     links: Links,
+    /// Handles that are kept open; when there are too many it forgets them all and starts anew.
     cache: Mutex<HashMap<RemotePath, Arc<Dir>>>,
     unsynced: Mutex<HashSet<RemotePath>>,
     /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
@@ -87,7 +86,7 @@ impl Tree {
                 None => {
                     let opened = Arc::new(open_subdir(&dir, &name, &walked)?);
                     let mut cache = lock(&self.cache);
-                    if cache.len() >= CACHE {
+                    if cache.len() >= HANDLES.dirs {
                         cache.clear();
                     }
                     cache.insert(walked.clone(), opened.clone());

@@ -32,7 +32,7 @@ impl Handles {
             grouped: Semaphore::new(most_grouped),
             most_grouped,
             // each has a record besides
-            staged: Semaphore::new((limit / 16).max(1)),
+            staged: Semaphore::new((limit / 8).max(1)),
         }
     }
 }
@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_a_small_limit_is_left_for_everything_else() {
+    fn a_third_of_a_small_limit_is_left_for_everything_else() {
         for limit in [0, 64, 128, 1024, 4096, u64::MAX] {
             let handles = Handles::within(limit);
             let staged = handles.staged.available_permits();
             assert!(handles.dirs > 0 && handles.most_grouped > 0 && staged > 0);
             let all = handles.dirs + handles.most_grouped + 2 * staged;
-            assert!(limit == 0 || all as u64 <= limit / 2, "{all} of {limit}");
+            assert!(limit == 0 || all as u64 <= limit / 3 * 2, "{all} of {limit}");
         }
     }
 }

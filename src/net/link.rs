@@ -216,8 +216,8 @@ impl Link {
         })
     }
 
-    /// Passes a message of `length` bytes on to its transfer; waits where that one is behind. One for no transfer is dropped: it may
-    /// have ended while the message was on its way.
+    /// Passes a message of `length` bytes on to its transfer; waits where that one is behind. One for no transfer is dropped:
+    /// it may have ended while the message was on its way.
     pub async fn deliver(&self, message: TransferMessage, length: usize) {
         let mailbox = {
             let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -293,14 +293,14 @@ impl Reporter {
     pub async fn report(&self, event: Event) {
         let c = &self.counters;
         match &event {
-            Event::Committed { .. } | Event::Unchanged { .. } => {}
             Event::Failed { .. } => Counters::add(&c.failed, 1),
             Event::Resumed { offset, .. } => {
                 Counters::add(&c.bytes_unchanged, *offset);
                 Counters::add(&c.bytes_resumed, *offset);
             }
             Event::Again => c.begin_again(),
-            Event::Restarted { .. } => {}
+            // the first two have methods of their own, which count them
+            Event::Committed { .. } | Event::Unchanged { .. } | Event::Restarted { .. } => {}
         }
         if let Some(events) = &self.events {
             let _ = events.send(event).await;

@@ -176,9 +176,9 @@ impl Sender {
                     hash,
                 } => {
                     let mut offer = offer_of(number, parent, source, &entry, hash);
-                    let content = match self.sources.get(source).map(|source| &source.what) {
-                        Some(What::Tree { store, .. }) => self.inline.content(&**store, &path, &entry).await,
-                        _ => None,
+                    let content = match self.store_of(source) {
+                        Some(store) => self.inline.content(&*store, &path, &entry).await,
+                        None => None,
                     };
                     if entry.kind != Kind::Dir {
                         Counters::add(&self.reporter.counters.files_found, 1);

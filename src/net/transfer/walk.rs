@@ -124,7 +124,7 @@ struct Level {
     subdirs: VecDeque<Subdir>,
     /// The current page, until its entries are offered.
     page: Option<Listed>,
-    /// Where the next page starts; none after the last.
+    /// Where the next page starts, empty: from the start; none after the last.
     next: Option<Vec<u8>>,
 }
 
@@ -132,7 +132,7 @@ struct Level {
 struct Subdir {
     path: RemotePath,
     entry: Entry,
-    /// Its first page, once it has been listed together with the one before it.
+    /// Its first page, once it has been listed.
     page: Option<Listed>,
 }
 
@@ -270,15 +270,12 @@ impl Walk {
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
-        let page = self.list_first((source, store), vec![top.clone()]).await?.pop();
-        let mut levels = vec![Level::new(number, top.clone(), page)];
+        let mut levels = vec![Level::new(number, top.clone(), None)];
         while let Some(level) = levels.last_mut() {
-            if let Some(mut subdir) = level.subdirs.pop_front() {
-                if subdir.page.is_none() {
-                    subdir.page = self
-                        .list_some((source, store), &subdir.path, &mut level.subdirs)
-                        .await?;
-                }
+            if level.subdirs.front().is_some_and(|subdir| subdir.page.is_none()) {
+                self.list_ahead(store, &mut level.subdirs).await?;
+            }
+            if let Some(subdir) = level.subdirs.pop_front() {
                 let (parent, path) = (level.number, subdir.path);
                 if let Some(number) = self.entry((source, store), parent, path.clone(), subdir.entry).await? {
                     levels.push(Level::new(number, path, subdir.page));
@@ -297,32 +294,16 @@ impl Walk {
         Ok(())
     }
 
-    /// The first pages of directories.
-    async fn list_first(
-        &mut self,
-        (_, store): (usize, &dyn Store),
-        dirs: Vec<RemotePath>,
-    ) -> Result<Vec<Listed>, Gone> {
+    /// Lists the first of these directories, and some that come after it: in a tree of small directories, asking for each by
+    /// itself costs more than reading it.
+    async fn list_ahead(&mut self, store: &dyn Store, dirs: &mut VecDeque<Subdir>) -> Result<(), Gone> {
         self.flush_if_waited_for().await?;
-        Ok(store.list_first(dirs, PAGE).await)
-    }
-
-    /// The first page of a directory, and those of some that come after it: in a tree of small directories, asking for each
-    /// by itself costs more than reading it.
-    async fn list_some(
-        &mut self,
-        of: (usize, &dyn Store),
-        first: &RemotePath,
-        after: &mut VecDeque<Subdir>,
-    ) -> Result<Option<Listed>, Gone> {
-        let more = after.iter().take(TOGETHER - 1).map(|subdir| subdir.path.clone());
-        let dirs = std::iter::once(first.clone()).chain(more).collect();
-        let mut pages = self.list_first(of, dirs).await?.into_iter();
-        let page = pages.next();
-        for (subdir, page) in after.iter_mut().zip(pages) {
-            subdir.page = Some(page);
+        let paths = dirs.iter().take(TOGETHER).map(|dir| dir.path.clone()).collect();
+        let pages = store.list_first(paths, PAGE).await;
+        for (dir, page) in dirs.iter_mut().zip(pages) {
+            dir.page = Some(page);
         }
-        Ok(page)
+        Ok(())
     }
 
     /// Offers the entries of a page; directories wait for their turn.
@@ -370,8 +351,8 @@ impl Level {
             number,
             path,
             subdirs: VecDeque::new(),
+            next: page.is_none().then(Vec::new),
             page,
-            next: None,
         }
     }
 }

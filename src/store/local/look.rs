@@ -22,17 +22,18 @@ pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> 
 /// [`stat`] of many; the directory of one is most often that of the next.
 pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, StoreError>> {
     let mut last: Option<(&[u8], Arc<Dir>)> = None;
-    let stat_next = |path| match (RemotePath::halves(path), &last) {
-        (Some((parent, name)), Some((same, dir))) if parent == *same => stat_in(dir, name).at("stat", path),
-        (Some((parent, _)), _) => {
-            let (dir, name) = tree.parent(path)?;
-            let found = stat_in(&dir, name).at("stat", path);
-            last = Some((parent, dir));
-            found
-        }
-        (None, _) => stat(tree, path),
+    let mut stat_next = |path| {
+        let Some((parent, name)) = RemotePath::halves(path) else {
+            return stat(tree, path);
+        };
+        let dir = match last.take() {
+            Some((same, dir)) if same == parent => dir,
+            _ => tree.parent(path)?.0,
+        };
+        let (_, dir) = last.insert((parent, dir));
+        stat_in(dir, name).at("stat", path)
     };
-    paths.iter().map(stat_next).collect()
+    paths.iter().map(&mut stat_next).collect()
 }
 
 /// lstat of a name in an open directory, and where it points if it is a symlink.

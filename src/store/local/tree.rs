@@ -71,8 +71,8 @@ impl Tree {
             let dir = self.root.open_dir(path.as_path()).at("open directory", path)?;
             return Ok(Arc::new(readable(dir)));
         }
-        if let Some(dir) = lock(&self.cache).get(path) {
-            return Ok(dir.clone());
+        if let Some(dir) = self.known(path.as_bytes()) {
+            return Ok(dir);
         }
         let mut walked = RemotePath::root();
         let mut dir = self.root.clone();
@@ -80,8 +80,7 @@ impl Tree {
             walked = walked
                 .join(&name)
                 .map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?;
-            let known = lock(&self.cache).get(&walked).cloned();
-            dir = match known {
+            dir = match self.known(walked.as_bytes()) {
                 Some(known) => known,
                 None => {
                     let opened = Arc::new(open_subdir(&dir, &name, &walked)?);
@@ -101,13 +100,18 @@ impl Tree {
     pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<Dir>, Name), StoreError> {
         let is_root = || StoreError::new(ErrorKind::IsADirectory, path);
         let (above, name) = path.halves().ok_or_else(is_root)?;
-        // most often it is open already
-        if let Some(dir) = lock(&self.cache).get(above) {
-            return Ok((dir.clone(), name));
+        // most often it is open already, and its path need not be made
+        if let Some(dir) = self.known(above) {
+            return Ok((dir, name));
         }
         let (parent, name) = path.split().ok_or_else(is_root)?;
         let dir = self.dir(&parent).map_err(|e| e.about(path))?;
         Ok((dir, name))
+    }
+
+    /// The directory at this path, if it is kept open.
+    fn known(&self, path: &[u8]) -> Option<Arc<Dir>> {
+        lock(&self.cache).get(path).cloned()
     }
 
     /// How small files are made durable.

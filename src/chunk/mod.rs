@@ -6,11 +6,13 @@
 //!
 //! Sending: [`ahead`] keeps several reads going and delivers them in order, into [`buffer`]s from a pool, as many as
 //! the receiver's [`window`] allows; [`hash`] only hashes. Receiving: [`reassembly`] puts chunks back in order, however they arrive.
+//! On both sides [`merge`] makes the file's hash of theirs.
 
 pub mod ahead;
 pub mod buffer;
 pub mod digest;
 pub mod hash;
+pub mod merge;
 pub mod reassembly;
 pub mod window;
 

@@ -2,6 +2,7 @@
 
 use super::CHUNK_SIZE;
 use super::digest::{Digest, RootHasher};
+use super::merge::Merge;
 use crate::store::PartRules;
 use std::collections::BTreeMap;
 
@@ -36,16 +37,13 @@ pub enum Inserted {
 #[derive(Debug)]
 pub struct Reassembly<T> {
     waiting: BTreeMap<u64, (Digest, u64, T)>,
-    /// Digest and length of chunks that were taken before their turn.
-    apart: BTreeMap<u64, (Digest, u64)>,
-    /// Everything before this has been taken.
-    next: u64,
+    /// The digests of what has been taken. Everything that it covers has been.
+    taken: Merge,
     /// The end of the file, once a short chunk or the seal has told it.
     end: Option<u64>,
     sealed: Option<Digest>,
     /// The file is a single chunk: its digest is its hash.
     single: bool,
-    root: RootHasher,
 }
 
 /// Some consecutive chunks, ready to be written.
@@ -63,12 +61,10 @@ impl<T> Default for Reassembly<T> {
     fn default() -> Reassembly<T> {
         Reassembly {
             waiting: BTreeMap::new(),
-            apart: BTreeMap::new(),
-            next: 0,
+            taken: Merge::default(),
             end: None,
             sealed: None,
             single: false,
-            root: RootHasher::default(),
         }
     }
 }
@@ -79,20 +75,19 @@ impl<T> Reassembly<T> {
         let chunks = offset / CHUNK_SIZE as u64;
         let root = RootHasher::resume(chunks, state).filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
         Some(Reassembly {
-            next: offset,
-            root,
+            taken: Merge::resume(offset, root),
             ..Reassembly::default()
         })
     }
 
     /// Up to where everything has been taken.
     pub fn next_offset(&self) -> u64 {
-        self.next
+        self.taken.covered()
     }
 
     /// Up to where everything has been taken, and the values that cover that, given that more follows.
     pub fn taken(&self) -> (u64, Vec<Digest>) {
-        (self.next, self.root.state())
+        (self.taken.covered(), self.taken.root().state())
     }
 
     /// A chunk arrived, verified against `digest`. `length` is that of its payload, 1 to [`CHUNK_SIZE`].
@@ -100,13 +95,12 @@ impl<T> Reassembly<T> {
     /// # Errors
     /// [`Mismatch`] where it contradicts what came before.
     pub fn insert(&mut self, offset: u64, length: u64, digest: Digest, payload: T) -> Result<Inserted, Mismatch> {
-        if offset < self.next {
+        if offset < self.taken.covered() {
             return Ok(Inserted::Duplicate);
         }
-        let waiting = self.waiting.get(&offset).map(|(digest, length, _)| (digest, length));
-        let apart = self.apart.get(&offset).map(|(digest, length)| (digest, length));
-        if let Some((known, known_length)) = waiting.or(apart) {
-            return if *known == digest && *known_length == length {
+        let waiting = self.waiting.get(&offset).map(|(digest, length, _)| (*digest, *length));
+        if let Some(known) = waiting.or_else(|| self.taken.apart(offset)) {
+            return if known == (digest, length) {
                 Ok(Inserted::Duplicate)
             } else {
                 Err(Mismatch::Conflict)
@@ -137,12 +131,9 @@ impl<T> Reassembly<T> {
     }
 
     fn set_end(&mut self, end: u64) -> Result<(), Mismatch> {
-        let waiting = self.waiting.last_key_value().map(|(at, (_, length, _))| (at, length));
-        let apart = self.apart.last_key_value().map(|(at, (_, length))| (at, length));
-        let ends = [waiting, apart].into_iter().flatten();
-        let last = ends
-            .map(|(at, length)| at.saturating_add(*length))
-            .fold(self.next, u64::max);
+        let waiting = self.waiting.last_key_value();
+        let waiting = waiting.map_or(0, |(at, (_, length, _))| at.saturating_add(*length));
+        let last = waiting.max(self.taken.end());
         if self.end.is_some_and(|known| known != end) || last > end {
             return Err(Mismatch::Shape);
         }
@@ -166,7 +157,7 @@ impl<T> Reassembly<T> {
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
         let first = match rules.any_order && self.waiting.len() >= HELD {
             true => *self.waiting.first_key_value()?.0,
-            false => self.next,
+            false => self.next_offset(),
         };
         let (mut count, mut length) = (0_usize, 0_u64);
         for (offset, (_, len, _)) in &self.waiting {
@@ -187,14 +178,9 @@ impl<T> Reassembly<T> {
         };
         for _ in 0..count {
             if let Some((offset, (digest, length, payload))) = self.waiting.pop_first() {
-                self.apart.insert(offset, (digest, length));
+                self.taken.insert(offset, length, digest);
                 part.chunks.push((offset, payload));
             }
-        }
-        // hashes merge in order, however the chunks came
-        while let Some((digest, length)) = self.apart.remove(&self.next) {
-            self.root.push(digest);
-            self.next = self.next.saturating_add(length);
         }
         Some(part)
     }
@@ -205,8 +191,8 @@ impl<T> Reassembly<T> {
     /// [`Mismatch::Hash`] where the chunks are complete and make another file.
     pub fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
         match (self.sealed, self.end) {
-            (Some(hash), Some(end)) if end == self.next => {
-                if self.single || self.root.clone().root() == Some(hash) {
+            (Some(hash), Some(end)) if end == self.next_offset() => {
+                if self.single || self.taken.root().clone().root() == Some(hash) {
                     Ok(Some((end, hash)))
                 } else {
                     Err(Mismatch::Hash)

@@ -1,0 +1,92 @@
+//! Digests of a file's chunks, in any order, become its hash.
+
+use super::digest::{Digest, RootHasher};
+use std::collections::BTreeMap;
+
+/// What is known of a file's hash. A digest that comes before its turn waits for those before it: hashes merge in order.
+#[derive(Clone, Debug, Default)]
+pub struct Merge {
+    /// Bytes from the start of the file that `root` covers.
+    covered: u64,
+    root: RootHasher,
+    /// By offset: digest and length.
+    apart: BTreeMap<u64, (Digest, u64)>,
+}
+
+impl Merge {
+    /// Goes on behind the first `covered` bytes, which are whole chunks and whose hash is `root`.
+    pub fn resume(covered: u64, root: RootHasher) -> Merge {
+        Merge {
+            covered,
+            root,
+            apart: BTreeMap::new(),
+        }
+    }
+
+    /// The digest of the chunk of `length` bytes at `offset`. One that is covered already changes nothing.
+    pub fn insert(&mut self, offset: u64, length: u64, digest: Digest) {
+        if offset < self.covered {
+            return;
+        }
+        self.apart.insert(offset, (digest, length));
+        while let Some((digest, length)) = self.apart.remove(&self.covered) {
+            self.root.push(digest);
+            self.covered = self.covered.saturating_add(length);
+        }
+    }
+
+    /// Bytes from the start of the file of which every digest has come.
+    pub fn covered(&self) -> u64 {
+        self.covered
+    }
+
+    /// What has come for the chunk at `offset`, which is not covered yet: digest and length.
+    pub fn apart(&self, offset: u64) -> Option<(Digest, u64)> {
+        self.apart.get(&offset).copied()
+    }
+
+    /// Where the last chunk ends whose digest has come, in bytes from the start.
+    pub fn end(&self) -> u64 {
+        let last = self.apart.last_key_value();
+        last.map_or(self.covered, |(offset, (_, length))| offset.saturating_add(*length))
+    }
+
+    /// The hash of what is covered.
+    pub fn root(&self) -> &RootHasher {
+        &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::CHUNK_SIZE;
+    use crate::chunk::digest::chunk_digest;
+
+    #[test]
+    fn digests_in_any_order_are_those_of_the_file() {
+        let chunk = CHUNK_SIZE as u64;
+        let file: Vec<u8> = (0..4 * CHUNK_SIZE + 5).map(|i| (i / 1000) as u8).collect();
+        let digests: Vec<_> = file
+            .chunks(CHUNK_SIZE)
+            .zip(0..)
+            .map(|(bytes, i)| (i * chunk, bytes.len() as u64, chunk_digest(i * chunk, bytes)))
+            .collect();
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 0, 4, 2, 3]] {
+            let mut merge = Merge::default();
+            for i in order {
+                let (offset, length, digest) = digests[i];
+                merge.insert(offset, length, digest);
+                merge.insert(offset, length, digest);
+            }
+            assert_eq!((merge.covered(), merge.end()), (file.len() as u64, file.len() as u64));
+            assert_eq!(merge.root().clone().root(), Some(*blake3::hash(&file).as_bytes()));
+        }
+        let mut merge = Merge::default();
+        merge.insert(2 * chunk, chunk, digests[2].2);
+        merge.insert(0, chunk, digests[0].2);
+        assert_eq!((merge.covered(), merge.end()), (chunk, 3 * chunk));
+        assert_eq!(merge.apart(2 * chunk), Some((digests[2].2, chunk)));
+        assert_eq!(merge.apart(chunk), None);
+    }
+}

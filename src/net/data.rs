@@ -2,6 +2,7 @@
 //!
 //! Both work in large pieces, many records a system call, and share nothing but the socket.
 
+use super::content::{Content, Unread};
 use super::error::NetError;
 use super::handshake::{self, Shaken};
 use super::incoming::Incoming;
@@ -63,6 +64,7 @@ impl DataConnection {
             tcp,
             sealer,
             plain: Vec::new(),
+            piece: Vec::new(),
             out: Vec::new(),
             sent: Arc::default(),
         };
@@ -172,6 +174,8 @@ pub struct FrameWriter {
     tcp: Arc<TcpStream>,
     sealer: Sealer,
     plain: Vec<u8>,
+    /// Of a chunk that is read as it is sent.
+    piece: Vec<u8>,
     out: Vec<u8>,
     sent: Arc<AtomicU64>,
 }
@@ -199,6 +203,17 @@ impl FrameWriter {
         self.flush().await
     }
 
+    /// Takes a frame that may have to be sent again.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`].
+    pub async fn write_content(&mut self, header: &FrameHeader, content: &Content) -> Result<(), NetError> {
+        match content {
+            Content::Bytes(bytes) => self.write(header, bytes).await,
+            Content::Unread(chunk) => self.write_unread(header, chunk).await,
+        }
+    }
+
     /// Takes a frame; small ones are gathered until [`FrameWriter::flush`].
     ///
     /// # Errors
@@ -207,6 +222,7 @@ impl FrameWriter {
         self.plain.extend_from_slice(&header.encode());
         if payload.len() <= CHUNK_SIZE / 8 {
             self.plain.extend_from_slice(payload);
+            self.plain.extend_from_slice(header.trailer());
             if self.plain.len() >= ENCRYPT {
                 self.flush().await?;
             }
@@ -215,10 +231,33 @@ impl FrameWriter {
         // What was gathered, and the header, in one system call with the beginning of the payload, which has records of its
         // own: the receiver then finds it in one piece.
         self.encrypt_gathered()?;
-        for piece in payload.chunks(ENCRYPT) {
+        let mut pieces = payload.chunks(ENCRYPT).peekable();
+        while let Some(piece) = pieces.next() {
             self.sealer.seal(piece, &mut self.out)?;
+            if pieces.peek().is_none() {
+                self.sealer.seal(header.trailer(), &mut self.out)?;
+            }
             self.send().await?;
         }
+        Ok(())
+    }
+
+    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`]. That it cannot be read is none: the frame is void then.
+    async fn write_unread(&mut self, header: &FrameHeader, chunk: &Unread) -> Result<(), NetError> {
+        self.plain.extend_from_slice(&header.encode());
+        self.encrypt_gathered()?;
+        let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
+        while reading.next(&mut piece).await {
+            self.sealer.seal(&piece, &mut self.out)?;
+            if reading.is_at_end() {
+                self.sealer.seal(&reading.digest(), &mut self.out)?;
+            }
+            self.send().await?;
+        }
+        self.piece = piece;
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! tails of its records, and nothing is copied. All else, and what does not come in such records, is received elsewhere.
 
 use super::error::NetError;
-use super::payload::{Arrived, Outcome, Payload, Placed, WORTH};
+use super::payload::{Arrived, Outcome, Payload, Placed, WORTH, fill};
 use super::records::{HEAD, Opened, Opener};
 use super::wire::frame::{FrameHeader, HEADER_LEN};
 use crate::chunk::buffer::BufferPool;
@@ -248,18 +248,10 @@ impl Incoming {
 
     /// A payload that is complete is a frame.
     fn finish(&mut self) {
-        if let Some(payload) = self.payload.take_if(|p| p.missing() == 0) {
-            self.frames.push_back(payload.arrived(&self.pool));
+        if let Some(payload) = self.payload.take_if(|p| p.is_complete()) {
+            self.frames.extend(payload.arrived(&self.pool));
         }
     }
-}
-
-/// Moves bytes into `into` until it has `wanted`; gives what is left.
-fn fill<'a>(into: &mut Vec<u8>, wanted: usize, bytes: &'a [u8]) -> &'a [u8] {
-    let missing = wanted.saturating_sub(into.len()).min(bytes.len());
-    let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
-    into.extend_from_slice(head);
-    rest
 }
 
 #[cfg(test)]
@@ -353,12 +345,13 @@ mod tests {
                     0 => {
                         sealer.seal(&header.encode(), &mut wire).unwrap();
                         sealer.seal(bytes, &mut wire).unwrap();
+                        sealer.seal(header.trailer(), &mut wire).unwrap();
                     }
                     1 => sealer
-                        .seal(&[&header.encode(), bytes.as_slice()].concat(), &mut wire)
+                        .seal(&[&header.encode(), bytes.as_slice(), header.trailer()].concat(), &mut wire)
                         .unwrap(),
                     _ => {
-                        let all = [&header.encode(), bytes.as_slice()].concat();
+                        let all = [&header.encode(), bytes.as_slice(), header.trailer()].concat();
                         let mut all = all.as_slice();
                         while !all.is_empty() {
                             let (now, rest) = all.split_at((1 + dice.roll(2 * CONTENT)).min(all.len()));

@@ -30,6 +30,7 @@
 //! [`transfer::MAX_UNSETTLED`]. Every byte before the login is under a deadline, and silence after it is too.
 
 pub mod client;
+pub mod content;
 pub mod control;
 pub mod data;
 pub mod error;

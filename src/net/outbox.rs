@@ -1,9 +1,9 @@
 //! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
 
+use super::content::Content;
 use super::pace::Pace;
 use super::wire::frame::FrameHeader;
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::buffer::Buffer;
 use crate::chunk::window::{Credit, cost};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,7 @@ impl Key {
 
 struct Frame {
     header: FrameHeader,
-    payload: Arc<Buffer>,
+    content: Arc<Content>,
     /// The connection that it was given to, and when.
     on: Option<(ConnectionId, Instant)>,
     /// The one that it was given to as well, because the first is slow.
@@ -138,7 +138,7 @@ impl Outbox {
     }
 
     /// Queues a frame whose cost has been reserved. One of a transfer that has ended is dropped.
-    pub fn push(&self, header: FrameHeader, payload: Buffer) {
+    pub fn push(&self, header: FrameHeader, content: Content) {
         let key = Key {
             transfer: header.transfer,
             number: header.number,
@@ -146,7 +146,7 @@ impl Outbox {
         };
         let frame = Frame {
             header,
-            payload: Arc::new(payload),
+            content: Arc::new(content),
             on: None,
             also: None,
         };
@@ -156,7 +156,7 @@ impl Outbox {
                 return;
             }
             if let Some(old) = state.live.insert(key, frame) {
-                Outbox::release_in(&mut state, &self.credit, key.transfer, cost(old.payload.len()));
+                Outbox::release_in(&mut state, &self.credit, key.transfer, cost(old.content.len()));
             }
             state.queue.push_back(key);
         }
@@ -174,7 +174,7 @@ impl Outbox {
     }
 
     /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
-    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Buffer>)> {
+    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Content>)> {
         let mut state = self.state();
         if !state.connected.contains(&connection) {
             return None;
@@ -183,7 +183,7 @@ impl Outbox {
             // acknowledged or forgotten meanwhile: nothing to send
             if let Some(frame) = state.live.get_mut(&key) {
                 frame.on = Some((connection, Instant::now()));
-                let popped = (frame.header, frame.payload.clone());
+                let popped = (frame.header, frame.content.clone());
                 state.given = state.given.saturating_add(popped.1.len() as u64);
                 if !state.queue.is_empty() {
                     self.filled.notify_one();
@@ -201,7 +201,7 @@ impl Outbox {
         &self,
         connection: ConnectionId,
         is_slow: impl Fn(ConnectionId, Duration) -> bool,
-    ) -> Option<(FrameHeader, Arc<Buffer>)> {
+    ) -> Option<(FrameHeader, Arc<Content>)> {
         let mut state = self.state();
         if !state.queue.is_empty() || !state.connected.contains(&connection) {
             return None;
@@ -211,13 +211,13 @@ impl Outbox {
             .saturating_sub(state.repeated);
         let slow = state.live.values_mut().find(|frame| {
             frame.also.is_none()
-                && frame.payload.len() as u64 <= most
+                && frame.content.len() as u64 <= most
                 && frame
                     .on
                     .is_some_and(|(on, since)| on != connection && is_slow(on, since.elapsed()))
         })?;
         slow.also = Some(connection);
-        let repeated = (slow.header, slow.payload.clone());
+        let repeated = (slow.header, slow.content.clone());
         state.repeated = state.repeated.saturating_add(repeated.1.len() as u64);
         Some(repeated)
     }
@@ -246,8 +246,8 @@ impl Outbox {
         };
         let mut state = self.state();
         if let Some(frame) = state.live.remove(&key) {
-            self.pace.add(frame.payload.len() as u64);
-            Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
+            self.pace.add(frame.content.len() as u64);
+            Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
         }
     }
 
@@ -261,8 +261,8 @@ impl Outbox {
             .collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
-                self.pace.add(frame.payload.len() as u64);
-                Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.payload.len()));
+                self.pace.add(frame.content.len() as u64);
+                Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
             }
         }
     }
@@ -333,7 +333,7 @@ mod tests {
             length: 3,
             ..FrameHeader::bare(FrameKind::Chunk)
         };
-        outbox.push(header, BufferPool::new(0).share(vec![1, 2, 3]));
+        outbox.push(header, Content::Bytes(BufferPool::new(0).share(vec![1, 2, 3])));
     }
 
     fn pop(outbox: &Outbox, connection: ConnectionId) -> Option<(u64, u64)> {

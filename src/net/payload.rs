@@ -7,7 +7,7 @@
 
 use super::error::NetError;
 use super::records::{CONTENT, HEAD, Opened, Opener, TAIL};
-use super::wire::frame::{FrameHeader, FrameKind};
+use super::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
 
@@ -22,7 +22,7 @@ pub struct Arrived {
     pub header: FrameHeader,
     /// Its payload; back to its pool when dropped.
     pub payload: Buffer,
-    /// Whether the payload has the digest that the header says. Seals and such have nothing to verify: true.
+    /// Whether the payload has the digest that came with it. Seals and such have nothing to verify: true.
     pub intact: bool,
 }
 
@@ -36,6 +36,8 @@ pub(super) struct Payload {
     /// The digest of the first `hashed` bytes.
     hashing: Hashing,
     hashed: usize,
+    /// What has come of that which is behind it.
+    trailer: Vec<u8>,
 }
 
 impl Payload {
@@ -57,11 +59,15 @@ impl Payload {
             done: 0,
             hashing,
             hashed: 0,
+            trailer: Vec::new(),
         }
     }
 
     /// Takes plaintext; gives what does not belong to it.
     pub(super) fn feed<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.missing() == 0 {
+            return fill(&mut self.trailer, self.header.kind.trailer(), bytes);
+        }
         let (part, rest) = bytes.split_at_checked(self.missing()).unwrap_or((bytes, &[]));
         let end = self.done.saturating_add(part.len());
         match self.range(self.done, end) {
@@ -73,20 +79,31 @@ impl Payload {
         rest
     }
 
-    /// The frame, when nothing is missing.
-    pub(super) fn arrived(mut self, pool: &BufferPool) -> Arrived {
-        let header = self.header;
+    /// The payload is there, and what is behind it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing() == 0 && self.trailer.len() == self.header.kind.trailer()
+    }
+
+    /// The frame, when it is complete; none where its sender says that it is void.
+    pub(super) fn arrived(mut self, pool: &BufferPool) -> Option<Arrived> {
+        let mut header = self.header;
+        if let Ok(digest) = self.trailer.as_slice().try_into() {
+            if digest == VOID {
+                return None;
+            }
+            header.digest = digest;
+        }
         let intact = match header.kind {
             FrameKind::Whole | FrameKind::Chunk => self.hashing.digest() == header.digest,
             // of these there is nothing to verify
             _ => true,
         };
         self.bytes.truncate(self.start.saturating_add(self.length()));
-        Arrived {
+        Some(Arrived {
             header,
             payload: pool.share_from(self.bytes, self.start),
             intact,
-        }
+        })
     }
 
     /// Hashes what has come since, when it is enough to be worth it and not too much for the processor's cache.
@@ -114,6 +131,14 @@ impl Payload {
     pub(super) fn missing(&self) -> usize {
         self.length().saturating_sub(self.done)
     }
+}
+
+/// Moves bytes into `into` until it has `wanted`; gives what is left.
+pub(super) fn fill<'a>(into: &mut Vec<u8>, wanted: usize, bytes: &'a [u8]) -> &'a [u8] {
+    let missing = wanted.saturating_sub(into.len()).min(bytes.len());
+    let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+    into.extend_from_slice(head);
+    rest
 }
 
 /// A last record with less content than this is not received in its place.

@@ -1,5 +1,6 @@
 //! The pool of data connections of a session: each with a writer task, a reader task and an owner that ends both.
 
+use super::content::Content;
 use super::data::{FrameReader, FrameWriter};
 use super::error::NetError;
 use super::outbox::{ConnectionId, Outbox};
@@ -7,7 +8,7 @@ use super::payload::Arrived;
 use super::pulse::Pulse;
 use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::buffer::{Buffer, BufferPool};
+use crate::chunk::buffer::BufferPool;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -229,11 +230,11 @@ async fn write_frames(
         }
         let mut gathered = 0_usize;
         while gathered < GATHER {
-            let Some((header, payload)) = outbox.try_pop(id).or_else(|| pool.repeat(id, &pulse)) else {
+            let Some((header, content)) = outbox.try_pop(id).or_else(|| pool.repeat(id, &pulse)) else {
                 break;
             };
-            gathered = gathered.saturating_add(payload.len());
-            writer.write(&header, &payload).await?;
+            gathered = gathered.saturating_add(content.len());
+            writer.write_content(&header, &content).await?;
         }
         writer.flush().await?;
     }
@@ -306,7 +307,7 @@ impl Pool {
     }
 
     /// With nothing else to send: what a connection holds that is several times slower than this one.
-    fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Buffer>)> {
+    fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Content>)> {
         let limit = self.limit(pulse.round_trip());
         let slow: Vec<ConnectionId> = {
             let pulses = self.pulses();

@@ -123,11 +123,26 @@ pub trait Watch: Send + Sync {
     fn see(&self, bytes: &[u8]);
 }
 
+/// Nobody looks.
+impl Watch for () {
+    fn see(&self, _: &[u8]) {}
+}
+
 /// A file that is open for reading.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// What the open file is now; asked again after reading it tells whether the file changed.
     async fn stat(&self) -> Result<Entry, StoreError>;
+
+    /// True when these bytes can, as far as that can be told, be read with [`Source::read_now`].
+    fn is_at_hand(&self, offset: u64, length: usize) -> bool;
+
+    /// Reads from `offset` on until `buffer` is full or the file ends, without waiting for any device: for threads that must not
+    /// wait. Gives how many bytes there were; none where it would have to wait, and then what is in `buffer` means nothing.
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>>;
+
+    /// An error about this file.
+    fn error(&self, kind: ErrorKind) -> StoreError;
 
     /// Reads from `offset` on into `buffer`, up to its length, and shows `watch` what it reads; returns the buffer cut to
     /// what there was, which is less only at the end of the file.

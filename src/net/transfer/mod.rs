@@ -12,6 +12,7 @@ mod groups;
 mod large;
 mod offer;
 mod pump;
+mod pump_stream;
 mod reads;
 pub mod receiver;
 pub mod sender;

@@ -1,19 +1,19 @@
 //! The pump: wanted files become frames. Reads run in parallel, in the window's bounds, and leave in file order.
 
-use super::reads::{Job, OpenOnce, Wanted, check_unchanged, chunk_length, read_chunk_of, read_small};
+use super::reads::{Chunk, Job, OpenOnce, Wanted, check_unchanged, chunk_length, chunk_of, read_small};
 use super::{Counters, Waiting};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
-use crate::chunk::buffer::Buffer;
-use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
+use crate::chunk::digest::Digest;
+use crate::chunk::merge::Merge;
 use crate::chunk::window::cost;
+use crate::net::content::{ChunkRead, Content, Unread};
 use crate::net::link::Link;
-use crate::net::wire::frame::{FrameHeader, FrameKind};
+use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::store::{ErrorKind, StoreError};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 /// Jobs (a chunk, or a batch of small files) that are read at once.
@@ -27,17 +27,17 @@ const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
 pub enum Pumped {
     /// All of a file is on its way; this is its hash.
     Read(u64, Digest),
-    /// It is not any more what was offered.
-    Changed(u64),
-    /// It cannot be read.
-    Failed(u64, StoreError),
+    /// This attempt at it is not any more what was offered.
+    Changed(u64, u8),
+    /// It cannot be read, in this attempt.
+    Failed(u64, u8, StoreError),
 }
 
 /// A job that has been planned and waits for room in the window.
 enum Plan {
     Small(Vec<Wanted>),
     Chunk(Wanted, OpenOnce, u64),
-    Seal(Wanted, OpenOnce),
+    Seal(Wanted, OpenOnce, Digest),
 }
 
 /// A larger file that is being read.
@@ -45,6 +45,13 @@ struct Large {
     wanted: Wanted,
     source: OpenOnce,
     offset: u64,
+}
+
+/// A larger file whose hash is not known yet, of the attempt that is being read.
+struct Hashed {
+    wanted: Wanted,
+    source: OpenOnce,
+    merge: Merge,
 }
 
 /// Reads what is wanted until its sender is dropped.
@@ -58,8 +65,13 @@ pub struct Pump {
     stopped: Stopped,
     queue: VecDeque<Wanted>,
     large: Option<Large>,
-    /// By offer, of the attempt that is being read.
-    roots: HashMap<u64, (u8, RootHasher)>,
+    /// By offer.
+    hashing: HashMap<u64, Hashed>,
+    /// Files of which everything has been read.
+    complete: VecDeque<Hashed>,
+    /// Connections tell of the chunks that they have read.
+    read: mpsc::UnboundedReceiver<ChunkRead>,
+    read_in: mpsc::UnboundedSender<ChunkRead>,
 }
 
 /// Numbers of files that need no more reading, set by the sender.
@@ -91,6 +103,7 @@ impl Pump {
         out: mpsc::UnboundedSender<Pumped>,
         stopped: Stopped,
     ) -> Pump {
+        let (read_in, read) = mpsc::unbounded_channel();
         Pump {
             link,
             transfer,
@@ -100,7 +113,10 @@ impl Pump {
             stopped,
             queue: VecDeque::new(),
             large: None,
-            roots: HashMap::new(),
+            hashing: HashMap::new(),
+            complete: VecDeque::new(),
+            read,
+            read_in,
         }
     }
 
@@ -117,7 +133,7 @@ impl Pump {
             if planned.is_none() && !ahead.is_full() {
                 planned = self.plan();
             }
-            if planned.is_none() && ahead.is_empty() && !open {
+            if planned.is_none() && ahead.is_empty() && !open && self.hashing.is_empty() {
                 return;
             }
             let needed = planned.as_ref().map_or(0, |(_, cost)| *cost);
@@ -133,6 +149,7 @@ impl Pump {
                 job = ahead.next(), if !ahead.is_empty() => if let Some(job) = job {
                     self.finish(job);
                 },
+                Some(read) = self.read.recv() => self.chunk_read(read),
                 () = outbox.reserve(self.transfer, needed), if planned.is_some() && !ahead.is_full() => {
                     if let Some((plan, _)) = planned.take() {
                         self.start(plan, &mut ahead);
@@ -151,20 +168,23 @@ impl Pump {
 
     /// The next job and its cost.
     fn plan(&mut self) -> Option<(Plan, u64)> {
+        self.hashing.retain(|number, _| !self.stopped.contains(*number));
+        while let Some(file) = self.complete.pop_front() {
+            if let Some(hash) = file.merge.root().clone().root()
+                && !self.stopped.contains(file.wanted.number)
+            {
+                return Some((Plan::Seal(file.wanted, file.source, hash), cost(0)));
+            }
+        }
         loop {
             if let Some(large) = &mut self.large {
                 let (wanted, source, offset) = (large.wanted.clone(), large.source.clone(), large.offset);
-                if self.stopped.contains(wanted.number) {
-                    self.roots.remove(&wanted.number);
-                    self.large = None;
-                } else if offset < wanted.size {
+                if offset < wanted.size && !self.stopped.contains(wanted.number) {
                     let length = chunk_length(&wanted, offset);
                     large.offset = offset.saturating_add(length as u64);
                     return Some((Plan::Chunk(wanted, source, offset), cost(length)));
-                } else {
-                    self.large = None;
-                    return Some((Plan::Seal(wanted, source), cost(0)));
                 }
+                self.large = None;
             }
             let next = self.queue.pop_front()?;
             if self.stopped.contains(next.number) {
@@ -174,9 +194,15 @@ impl Pump {
             if next.is_small() {
                 return Some(self.plan_small(next));
             }
-            self.roots.insert(next.number, (next.attempt, next.root.clone()));
+            let source = OpenOnce::default();
+            let hashed = Hashed {
+                wanted: next.clone(),
+                source: source.clone(),
+                merge: Merge::resume(next.offset, next.root.clone()),
+            };
+            self.hashing.insert(next.number, hashed);
             self.large = Some(Large {
-                source: OpenOnce::default(),
+                source,
                 offset: next.offset,
                 wanted: next,
             });
@@ -214,13 +240,13 @@ impl Pump {
             Plan::Chunk(wanted, source, offset) => {
                 let pool = self.link.pool().buffers().clone();
                 ahead.start(async move {
-                    let result = read_chunk_of(&wanted, &source, offset, &pool).await;
+                    let result = chunk_of(&wanted, &source, offset, &pool).await;
                     Job::Chunk(wanted, offset, result)
                 });
             }
-            Plan::Seal(wanted, source) => ahead.start(async move {
+            Plan::Seal(wanted, source, hash) => ahead.start(async move {
                 let result = check_unchanged(&wanted, &source).await;
-                Job::Seal(wanted, result)
+                Job::Seal(wanted, hash, result)
             }),
         }
     }
@@ -232,58 +258,81 @@ impl Pump {
                     let cost = small_cost(&wanted);
                     let read = result.map(|(bytes, digest)| {
                         let header = wanted.header(FrameKind::Whole, self.transfer, 0, bytes.len(), digest);
-                        (header, self.link.pool().buffers().share(bytes))
+                        (header, self.share(bytes))
                     });
                     self.push(&wanted, read, cost);
                 }
             }
-            Job::Chunk(wanted, offset, result) => {
-                let cost = cost(chunk_length(&wanted, offset));
-                let Some((_, root)) = self
-                    .roots
-                    .get_mut(&wanted.number)
-                    .filter(|(attempt, _)| *attempt == wanted.attempt)
-                else {
-                    // given up, or begun anew, after this read was started
-                    return self.link.outbox.release(self.transfer, cost);
-                };
-                let read = result.map(|(buffer, digest)| {
-                    root.push(digest);
-                    (
-                        wanted.header(FrameKind::Chunk, self.transfer, offset, buffer.len(), digest),
-                        buffer,
-                    )
-                });
-                self.push(&wanted, read, cost);
-            }
-            Job::Seal(wanted, result) => {
-                let current = self
-                    .roots
-                    .get(&wanted.number)
-                    .is_some_and(|(attempt, _)| *attempt == wanted.attempt);
-                let root = if current {
-                    self.roots.remove(&wanted.number)
-                } else {
-                    None
-                };
-                let Some(hash) = root.and_then(|(_, root)| root.root()) else {
-                    return self.link.outbox.release(self.transfer, cost(0));
-                };
+            Job::Chunk(wanted, offset, result) => self.chunk(&wanted, offset, result),
+            Job::Seal(wanted, hash, result) => {
                 let read = result.map(|()| {
                     let header = wanted.header(FrameKind::Seal, self.transfer, wanted.size, 0, hash);
-                    (header, self.link.pool().buffers().share(Vec::new()))
+                    (header, self.share(Vec::new()))
                 });
                 self.push(&wanted, read, cost(0));
             }
         }
     }
 
+    fn share(&self, bytes: Vec<u8>) -> Content {
+        Content::Bytes(self.link.pool().buffers().share(bytes))
+    }
+
+    fn chunk(&mut self, wanted: &Wanted, offset: u64, result: Result<Chunk, StoreError>) {
+        let length = chunk_length(wanted, offset);
+        if !self.is_current(wanted.number, wanted.attempt) {
+            // given up, or begun anew, after this read was started
+            return self.link.outbox.release(self.transfer, cost(length));
+        }
+        let header = |digest| wanted.header(FrameKind::Chunk, self.transfer, offset, length, digest);
+        let read = match result {
+            Ok(Chunk::Read(buffer, digest)) => {
+                let frame = (header(digest), Content::Bytes(buffer));
+                self.hashed((wanted.number, wanted.attempt), (offset, length), digest);
+                Ok(frame)
+            }
+            Ok(Chunk::AtHand(source)) => {
+                let (of, at) = ((wanted.number, wanted.attempt), (offset, length));
+                let unread = Unread::new(source, of, at, self.read_in.clone());
+                Ok((header(VOID), Content::Unread(unread)))
+            }
+            Err(e) => Err(e),
+        };
+        self.push(wanted, read, cost(length));
+    }
+
+    /// This attempt at a larger file is the one that is being read.
+    fn is_current(&self, number: u64, attempt: u8) -> bool {
+        let current = self.hashing.get(&number);
+        current.is_some_and(|file| file.wanted.attempt == attempt)
+    }
+
+    /// A connection has read a chunk, or could not.
+    fn chunk_read(&mut self, read: ChunkRead) {
+        let of = (read.number, read.attempt);
+        match read.digest {
+            Ok(digest) => self.hashed(of, (read.offset, read.length), digest),
+            Err(e) => self.gave_up(of, e),
+        }
+    }
+
+    fn hashed(&mut self, (number, attempt): (u64, u8), (offset, length): (u64, usize), digest: Digest) {
+        let current = self.hashing.get_mut(&number);
+        let Some(file) = current.filter(|file| file.wanted.attempt == attempt) else {
+            return;
+        };
+        file.merge.insert(offset, length as u64, digest);
+        if file.merge.covered() >= file.wanted.size {
+            self.complete.extend(self.hashing.remove(&number));
+        }
+    }
+
     /// Queues a frame, or gives its cost back.
-    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, Buffer), StoreError>, cost: u64) {
+    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, Content), StoreError>, cost: u64) {
         let outbox = &self.link.outbox;
         match read {
-            Ok((header, payload)) if !self.stopped.contains(wanted.number) => {
-                outbox.push(header, payload);
+            Ok((header, content)) if !self.stopped.contains(wanted.number) => {
+                outbox.push(header, content);
                 // The receiver may have settled the file between the look and the push.
                 if self.stopped.contains(wanted.number) {
                     outbox.forget_file(self.transfer, wanted.number);
@@ -294,95 +343,24 @@ impl Pump {
             Ok(_) => outbox.release(self.transfer, cost),
             Err(e) => {
                 outbox.release(self.transfer, cost);
-                self.gave_up(wanted, e);
+                self.gave_up((wanted.number, wanted.attempt), e);
             }
         }
     }
 
     /// The file is not read further; the sender decides what becomes of it.
-    fn gave_up(&mut self, wanted: &Wanted, error: StoreError) {
-        self.roots.remove(&wanted.number);
-        if self.large.as_ref().is_some_and(|l| l.wanted.number == wanted.number) {
-            self.large = None;
-        }
+    fn gave_up(&mut self, (number, attempt): (u64, u8), error: StoreError) {
+        let is_it = |wanted: &Wanted| wanted.number == number && wanted.attempt == attempt;
+        self.hashing.retain(|_, file| !is_it(&file.wanted));
+        self.complete.retain(|file| !is_it(&file.wanted));
+        self.large.take_if(|large| is_it(&large.wanted));
         let _ = self.out.send(match error.kind {
-            ErrorKind::SourceChanged => Pumped::Changed(wanted.number),
-            _ => Pumped::Failed(wanted.number, error),
+            ErrorKind::SourceChanged => Pumped::Changed(number, attempt),
+            _ => Pumped::Failed(number, attempt, error),
         });
     }
 }
 
 fn small_cost(wanted: &Wanted) -> u64 {
     cost(usize::try_from(wanted.size).unwrap_or(CHUNK_SIZE))
-}
-
-/// Sends a stream as file `number`: chunk after chunk, as they come, never more than the window in memory.
-///
-/// # Errors
-/// That of reading the stream.
-pub async fn pump_stream(
-    link: &Arc<Link>,
-    transfer: u32,
-    number: u64,
-    mut stream: Box<dyn AsyncRead + Send + Unpin>,
-    counters: &Counters,
-) -> Result<Digest, std::io::Error> {
-    let pool = link.pool().buffers().clone();
-    let header = |kind, offset, length: usize, digest| FrameHeader {
-        kind,
-        attempt: 0,
-        transfer,
-        number,
-        offset,
-        length: u32::try_from(length).unwrap_or(u32::MAX),
-        digest,
-    };
-    // One chunk is read ahead: whether the first is the only one decides what it travels as.
-    let mut chunk = read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?;
-    let mut next = match chunk.len() {
-        CHUNK_SIZE => read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?,
-        _ => Vec::new(),
-    };
-    if next.is_empty() {
-        let hash = whole_digest(&chunk);
-        link.outbox.reserve(transfer, cost(chunk.len())).await;
-        Counters::add(&counters.bytes_found, chunk.len() as u64);
-        link.outbox
-            .push(header(FrameKind::Whole, 0, chunk.len(), hash), pool.share(chunk));
-        return Ok(hash);
-    }
-    let (mut offset, mut root) = (0_u64, RootHasher::default());
-    while !chunk.is_empty() {
-        let digest = chunk_digest(offset, &chunk);
-        root.push(digest);
-        let length = chunk.len();
-        link.outbox.reserve(transfer, cost(length)).await;
-        Counters::add(&counters.bytes_found, length as u64);
-        link.outbox
-            .push(header(FrameKind::Chunk, offset, length, digest), pool.share(chunk));
-        offset = offset.saturating_add(length as u64);
-        chunk = next;
-        next = match chunk.len() {
-            CHUNK_SIZE => read_chunk(&mut stream, pool.take(CHUNK_SIZE)).await?,
-            _ => Vec::new(),
-        };
-    }
-    let hash = root.root().unwrap_or([0; 32]);
-    link.outbox.reserve(transfer, cost(0)).await;
-    link.outbox
-        .push(header(FrameKind::Seal, offset, 0, hash), pool.share(Vec::new()));
-    Ok(hash)
-}
-
-/// A full chunk, or less at the end of the stream.
-async fn read_chunk(stream: &mut (impl AsyncRead + Unpin), mut buffer: Vec<u8>) -> std::io::Result<Vec<u8>> {
-    let mut filled = 0;
-    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match stream.read(room).await? {
-            0 => break,
-            n => filled = filled.saturating_add(n),
-        }
-    }
-    buffer.truncate(filled);
-    Ok(buffer)
 }

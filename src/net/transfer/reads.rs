@@ -65,13 +65,20 @@ impl Wanted {
 pub(super) type OpenOnce = Arc<OnceCell<Arc<dyn Source>>>;
 
 /// Bytes and their digest.
-pub(super) type ReadResult<T> = Result<(T, Digest), StoreError>;
+pub(super) type ReadResult = Result<(Vec<u8>, Digest), StoreError>;
 
 /// The results of one job.
 pub(super) enum Job {
-    Small(Vec<(Wanted, ReadResult<Vec<u8>>)>),
-    Chunk(Wanted, u64, ReadResult<Buffer>),
-    Seal(Wanted, Result<(), StoreError>),
+    Small(Vec<(Wanted, ReadResult)>),
+    Chunk(Wanted, u64, Result<Chunk, StoreError>),
+    Seal(Wanted, Digest, Result<(), StoreError>),
+}
+
+/// A chunk of a larger file.
+pub(super) enum Chunk {
+    Read(Buffer, Digest),
+    /// To be read by the connection that sends it.
+    AtHand(Arc<dyn Source>),
 }
 
 /// Bytes of the chunk at `offset`.
@@ -84,20 +91,24 @@ async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc
     cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
 }
 
-pub(super) async fn read_chunk_of(
+/// The chunk at `offset`, read, unless that does not wait for a device.
+pub(super) async fn chunk_of(
     wanted: &Wanted,
     source: &OpenOnce,
     offset: u64,
     pool: &BufferPool,
-) -> Result<(Buffer, Digest), StoreError> {
+) -> Result<Chunk, StoreError> {
     let length = chunk_length(wanted, offset);
-    let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
     let source = opened(wanted, source).await?;
+    if source.is_at_hand(offset, length) {
+        return Ok(Chunk::AtHand(source));
+    }
+    let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
     let bytes = source.read_at(offset, pool.take(length), reading.clone()).await?;
     if bytes.len() != length {
         return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
     }
-    Ok((pool.share(bytes), reading.digest()))
+    Ok(Chunk::Read(pool.share(bytes), reading.digest()))
 }
 
 /// The file that was read is, still, the one that was offered.

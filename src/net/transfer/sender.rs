@@ -1,7 +1,8 @@
 //! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
 
 use super::offer::{Inline, Offered, offer_of, offer_of_stream};
-use super::pump::{Pump, Pumped, Stopped, pump_stream};
+use super::pump::{Pump, Pumped, Stopped};
+use super::pump_stream::pump_stream;
 use super::reads::Wanted;
 use super::walk::{Source, Walk, Walked, What};
 use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
@@ -303,7 +304,7 @@ impl Sender {
         let task = tokio::spawn(async move {
             let pumped = match pump_stream(&link, transfer, number, stream, &counters).await {
                 Ok(hash) => Pumped::Read(number, hash),
-                Err(e) => Pumped::Failed(number, StoreError::io("read the stream", &RemotePath::root(), &e)),
+                Err(e) => Pumped::Failed(number, 0, StoreError::io("read the stream", &RemotePath::root(), &e)),
             };
             let _ = out.send(pumped);
         });
@@ -387,9 +388,20 @@ impl Sender {
                 }
                 Ok(())
             }
-            Pumped::Failed(number, error) => self.withdraw(number, &error).await,
-            Pumped::Changed(number) => self.changed(number).await,
+            Pumped::Failed(number, attempt, _) | Pumped::Changed(number, attempt)
+                if !self.is_current(number, attempt) =>
+            {
+                Ok(())
+            }
+            Pumped::Failed(number, _, error) => self.withdraw(number, &error).await,
+            Pumped::Changed(number, _) => self.changed(number).await,
         }
+    }
+
+    /// The file is not settled, and not begun anew since.
+    fn is_current(&self, number: u64, attempt: u8) -> bool {
+        let offered = self.offered.get(&number);
+        offered.is_some_and(|offered| offered.attempt == attempt)
     }
 
     async fn withdraw(&mut self, number: u64, error: &StoreError) -> Result<(), NetError> {

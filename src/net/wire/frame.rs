@@ -15,7 +15,8 @@ pub enum FrameKind {
     Attached,
     /// A file that fits into one chunk, whole; `digest` is the file's BLAKE3 hash.
     Whole,
-    /// One chunk of a larger file; `digest` is the chaining value of its BLAKE3 subtree.
+    /// One chunk of a larger file; `digest` is the chaining value of its BLAKE3 subtree, and travels behind the payload: it is
+    /// hashed as it is sent. Zeros: the sender could not read it, and the frame is void.
     Chunk,
     /// A larger file is complete: `offset` is its size, `digest` its BLAKE3 hash. No payload.
     Seal,
@@ -40,6 +41,14 @@ impl FrameKind {
         }
     }
 
+    /// Bytes behind the payload.
+    pub fn trailer(self) -> usize {
+        match self {
+            FrameKind::Chunk => 32,
+            _ => 0,
+        }
+    }
+
     fn from_wire(value: u8) -> Result<FrameKind, Malformed> {
         Ok(match value {
             1 => FrameKind::Attached,
@@ -54,6 +63,9 @@ impl FrameKind {
     }
 }
 
+/// The digest behind a chunk that its sender could not read. No chunk has it.
+pub const VOID: [u8; 32] = [0; 32];
+
 /// The fixed header before a frame's payload. Integers are in network byte order.
 ///
 /// ```text
@@ -62,7 +74,7 @@ impl FrameKind {
 /// 16 offset (8): of the payload in the file, in bytes
 /// 24 length (4): of the payload, in bytes, at most one chunk
 /// 28 zero (4)
-/// 32 digest (32)
+/// 32 digest (32), zero in a chunk's: there it follows the payload
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -96,7 +108,7 @@ impl FrameHeader {
         }
     }
 
-    /// The 64 bytes that travel.
+    /// The 64 bytes that travel before the payload.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         out[0] = self.kind.to_wire();
@@ -105,14 +117,22 @@ impl FrameHeader {
         out[8..16].copy_from_slice(&self.number.to_be_bytes());
         out[16..24].copy_from_slice(&self.offset.to_be_bytes());
         out[24..28].copy_from_slice(&self.length.to_be_bytes());
-        out[32..64].copy_from_slice(&self.digest);
+        if self.kind.trailer() == 0 {
+            out[32..64].copy_from_slice(&self.digest);
+        }
         out
     }
 
-    /// Decodes and checks a header; every bound is checked here, before anything is allocated.
+    /// What travels behind it: a chunk's digest.
+    pub fn trailer(&self) -> &[u8] {
+        self.digest.get(..self.kind.trailer()).unwrap_or_default()
+    }
+
+    /// Decodes and checks a header; every bound is checked here, before anything is allocated. A chunk's digest is zeros until
+    /// what is behind it has come.
     ///
     /// # Errors
-    /// [`Malformed`] for an unknown kind, reserved bytes that are not zero, a payload longer than a chunk or
+    /// [`Malformed`] for an unknown kind, reserved bytes (and a chunk's digest) that are not zero, a payload longer than a chunk or
     /// where none belongs, an offset that is not a chunk's, or an end beyond 2^63.
     pub fn decode(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
         let mut r = Reader::new(bytes);
@@ -145,7 +165,7 @@ impl FrameHeader {
         let fits = self.length as usize <= CHUNK_SIZE && self.offset < 1 << 62;
         let ok = match self.kind {
             FrameKind::Whole => self.offset == 0 && self.number > 0,
-            FrameKind::Chunk => aligned && self.length > 0 && self.number > 0,
+            FrameKind::Chunk => aligned && self.length > 0 && self.number > 0 && self.digest == [0; 32],
             FrameKind::Seal => self.length == 0 && self.number > 0,
             FrameKind::Ping | FrameKind::Pong => self.length == 0 && self.number > 0 && self.offset == 0,
             FrameKind::Attached | FrameKind::Goodbye => self.length == 0 && self.number == 0 && self.offset == 0,
@@ -239,9 +259,22 @@ mod tests {
     fn header_bytes_are_frozen() {
         let mut expected = vec![3, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4];
         expected.extend([0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0]);
-        expected.extend([7; 32]);
+        expected.extend([0; 32]);
         assert_eq!(header().encode().as_slice(), expected);
-        assert_eq!(FrameHeader::decode(&expected), Ok(header()));
+        assert_eq!(header().trailer(), [7; 32]);
+        let digest = [0; 32];
+        assert_eq!(FrameHeader::decode(&expected), Ok(FrameHeader { digest, ..header() }));
+        let seal = FrameHeader {
+            kind: FrameKind::Seal,
+            length: 0,
+            ..header()
+        };
+        expected[0] = 4;
+        expected[27] = 0;
+        expected[32..].fill(7);
+        assert_eq!(seal.encode().as_slice(), expected);
+        assert!(seal.trailer().is_empty());
+        assert_eq!(FrameHeader::decode(&expected), Ok(seal));
     }
 
     #[test]
@@ -296,5 +329,8 @@ mod tests {
         assert!(refused(|h| h.kind = FrameKind::Seal));
         assert!(refused(|h| h.kind = FrameKind::Goodbye));
         assert!(refused(|h| h.kind = FrameKind::Whole));
+        let mut bytes = header().encode();
+        bytes[40] = 1;
+        assert!(FrameHeader::decode(&bytes).is_err(), "a chunk's digest before it");
     }
 }

@@ -7,23 +7,32 @@ use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, Watch, Whol
 use async_trait::async_trait;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, OFlags, Stat};
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Bytes that are read, and then looked at, at once: few enough to stay in a cache near the processor.
 const PIECE: usize = 128 << 10;
 
+/// tmpfs, as fstatfs(2) has it.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
 /// A file of a [`super::LocalStore`] that is open for reading.
 pub(super) struct LocalSource {
     file: Arc<File>,
     path: RemotePath,
+    /// Its file system has no device to wait for.
+    in_memory: bool,
 }
 
 /// Opens a regular file, and says what it is.
 pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreError> {
     let (file, _) = open_file(tree, path)?;
+    let in_memory = rustix::fs::fstatfs(&file).is_ok_and(|fs| i64::from(fs.f_type) == TMPFS_MAGIC);
     Ok(LocalSource {
+        in_memory,
         file: Arc::new(file),
         path: path.clone(),
     })
@@ -56,12 +65,49 @@ impl Source for LocalSource {
         self.stat_now()
     }
 
+    fn is_at_hand(&self, offset: u64, length: usize) -> bool {
+        let last = offset.saturating_add(length.saturating_sub(1) as u64);
+        let has = |at| matches!(self.read_now(at, &mut [0]), Some(Ok(_)));
+        self.in_memory || (has(offset) && has(last))
+    }
+
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
+        let read = match self.in_memory {
+            true => fill(buffer, |rest, done| {
+                self.file.read_at(rest, offset.saturating_add(done))
+            }),
+            // in the page cache, where the file system can tell
+            false => fill(buffer, |rest, done| {
+                let at = offset.saturating_add(done);
+                let mut rest = [IoSliceMut::new(rest)];
+                Ok(rustix::io::preadv2(&self.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
+            }),
+        };
+        match read {
+            Err(e)
+                if matches!(
+                    Errno::from_io_error(&e),
+                    Some(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS)
+                ) =>
+            {
+                None
+            }
+            read => Some(read.at("read", &self.path)),
+        }
+    }
+
+    fn error(&self, kind: ErrorKind) -> StoreError {
+        StoreError::new(kind, &self.path)
+    }
+
     async fn read_at(&self, offset: u64, mut buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
         let (file, path) = (self.file.clone(), self.path.clone());
         super::blocking(move || {
             let mut total = 0_usize;
             for piece in buffer.chunks_mut(PIECE) {
-                let n = fill(&file, offset.saturating_add(total as u64), piece).at("read", &path)?;
+                let offset = offset.saturating_add(total as u64);
+                let n =
+                    fill(piece, |rest, done| file.read_at(rest, offset.saturating_add(done))).at("read", &path)?;
                 watch.see(piece.get(..n).unwrap_or_default());
                 total = total.saturating_add(n);
                 if n < piece.len() {
@@ -75,14 +121,14 @@ impl Source for LocalSource {
     }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn fill(file: &File, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+/// Reads until the buffer is full or the file ends; `read` is told how many bytes it has read already.
+fn fill(buffer: &mut [u8], read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut n = 0;
     while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(n as u64)) {
+        match read(rest, n as u64) {
             Ok(0) => break,
             Ok(more) => n = n.saturating_add(more),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }

@@ -1,0 +1,179 @@
+//! What a frame carries: bytes in memory, or a chunk of a file that is read when a connection takes it.
+
+use crate::chunk::buffer::Buffer;
+use crate::chunk::digest::{Digest, Hashing};
+use crate::net::wire::frame::VOID;
+use crate::store::{ErrorKind, Source, StoreError};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+
+/// Bytes that are read, hashed, encrypted and sent, one after another: few enough to stay in a processor's cache.
+const PIECE: usize = 128 << 10;
+
+/// The payload of a frame that is to be sent, perhaps more than once.
+pub enum Content {
+    /// It is in memory until it is acknowledged.
+    Bytes(Buffer),
+    /// It is not.
+    Unread(Unread),
+}
+
+impl Content {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Unread(unread) => unread.length,
+        }
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A chunk that was read, or could not be.
+pub struct ChunkRead {
+    /// The offer that it belongs to, and which attempt at it.
+    pub number: u64,
+    /// See [`crate::net::wire::frame::FrameHeader::attempt`].
+    pub attempt: u8,
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: usize,
+    /// Its digest.
+    pub digest: Result<Digest, StoreError>,
+}
+
+/// A chunk whose bytes are at hand ([`Source::is_at_hand`]). The connection that takes it reads it piece by piece, and another
+/// one reads it again where that is lost: so nothing of it has to be kept, and each piece goes through one processor's cache.
+pub struct Unread {
+    source: Arc<dyn Source>,
+    number: u64,
+    attempt: u8,
+    offset: u64,
+    length: usize,
+    /// Once all of it has been read.
+    digest: OnceLock<Digest>,
+    read: mpsc::UnboundedSender<ChunkRead>,
+}
+
+impl Unread {
+    /// `length` bytes of `source` from `offset` on, as a chunk of this attempt at this offer. `read` is told when it has been read
+    /// for the first time, and whenever it cannot be.
+    pub fn new(
+        source: Arc<dyn Source>,
+        (number, attempt): (u64, u8),
+        (offset, length): (u64, usize),
+        read: mpsc::UnboundedSender<ChunkRead>,
+    ) -> Unread {
+        Unread {
+            source,
+            number,
+            attempt,
+            offset,
+            length,
+            digest: OnceLock::new(),
+            read,
+        }
+    }
+
+    /// Reads it once.
+    pub(super) fn read(&self) -> Reading<'_> {
+        Reading {
+            chunk: self,
+            done: 0,
+            hashing: Hashing::of_chunk(self.offset),
+            failed: false,
+        }
+    }
+
+    fn tell(&self, digest: Result<Digest, StoreError>) {
+        let _ = self.read.send(ChunkRead {
+            number: self.number,
+            attempt: self.attempt,
+            offset: self.offset,
+            length: self.length,
+            digest,
+        });
+    }
+}
+
+/// A chunk while it is read. Dropped before its end, nobody is told of it.
+pub(super) struct Reading<'a> {
+    chunk: &'a Unread,
+    done: usize,
+    hashing: Hashing,
+    failed: bool,
+}
+
+impl Reading<'_> {
+    /// Puts the next piece into `piece`; false when there is none. What cannot be read is zeros: a frame that has begun must be
+    /// ended, and its digest says that it is void.
+    pub(super) async fn next(&mut self, piece: &mut Vec<u8>) -> bool {
+        let length = PIECE.min(self.chunk.length.saturating_sub(self.done));
+        piece.resize(length, 0);
+        if length == 0 {
+            return false;
+        }
+        if !self.failed {
+            match self.fill(piece).await {
+                Ok(()) => self.hashing.update(piece),
+                Err(e) => {
+                    self.failed = true;
+                    self.chunk.tell(Err(e));
+                    piece.clear();
+                    piece.resize(length, 0);
+                }
+            }
+        }
+        self.done = self.done.saturating_add(length);
+        true
+    }
+
+    /// Fills `piece` with what comes next.
+    async fn fill(&self, piece: &mut Vec<u8>) -> Result<(), StoreError> {
+        let (source, length) = (&self.chunk.source, piece.len());
+        let offset = self.chunk.offset.saturating_add(self.done as u64);
+        let read = match source.read_now(offset, piece) {
+            Some(read) => read?,
+            // it is not at hand any more
+            None => {
+                *piece = source.read_at(offset, std::mem::take(piece), Arc::new(())).await?;
+                piece.len()
+            }
+        };
+        match read == length {
+            true => Ok(()),
+            false => Err(source.error(ErrorKind::SourceChanged)),
+        }
+    }
+
+    /// There is no further piece.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.done >= self.chunk.length
+    }
+
+    /// What goes behind it, at its end.
+    pub(super) fn digest(&self) -> Digest {
+        if self.failed {
+            return VOID;
+        }
+        let digest = self.hashing.digest();
+        let mut first = false;
+        let known = self.chunk.digest.get_or_init(|| {
+            first = true;
+            digest
+        });
+        if *known != digest {
+            self.chunk.tell(Err(self.chunk.source.error(ErrorKind::SourceChanged)));
+            return VOID;
+        }
+        if first {
+            self.chunk.tell(Ok(digest));
+        }
+        digest
+    }
+}

@@ -51,6 +51,31 @@ async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
+/// What can be read without waiting is what is read with.
+async fn reads_what_is_at_hand(store: &dyn Store) {
+    let content: Vec<u8> = (0..300_000).map(|i| (i / 7) as u8).collect();
+    let put = store.put_whole(vec![entry("h", Content::File(shared(&content)))], "t", false);
+    assert!(put.await.iter().all(Result::is_ok));
+    let source = store.open(&path("h")).await.unwrap();
+    for (offset, length) in [
+        (0, 300_000),
+        (0, 4096),
+        (5, 1),
+        (299_999, 1),
+        (299_000, 5000),
+        (300_000, 10),
+    ] {
+        // not every file system can tell
+        if !source.is_at_hand(offset, length) {
+            continue;
+        }
+        let mut now = vec![1; length];
+        let n = source.read_now(offset, &mut now).unwrap().unwrap();
+        let read = source.read_at(offset, vec![0; length], Arc::new(())).await.unwrap();
+        assert!(now[..n] == read, "{offset} {length}");
+    }
+}
+
 /// Stages what nobody writes. Other tests of this process start children, and a child between fork and exec has the files
 /// of a moment ago open, with their locks.
 async fn stage(store: &dyn Store, name: &str, request: &StageRequest) -> Box<dyn Staging> {
@@ -314,6 +339,7 @@ async fn the_local_store_conforms() {
             false => Arc::new(store.rooted_at(&path(name)).unwrap()),
         };
         puts_whole_entries(&*sub).await;
+        reads_what_is_at_hand(&*sub).await;
         stages_and_commits(&*sub).await;
         gives_up_staged_files(&*sub).await;
         checks_versions(&*sub).await;

@@ -21,3 +21,4 @@ mod reconnect;
 mod records;
 mod resume;
 mod transfers;
+mod unread;

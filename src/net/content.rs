@@ -177,3 +177,83 @@ impl Reading<'_> {
         digest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::digest::chunk_digest;
+    use crate::store::{Entry, RemotePath, Watch};
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Bytes, of which so many reads are at hand, and those after them are not.
+    struct Fake(Vec<u8>, AtomicUsize);
+
+    #[async_trait]
+    impl Source for Fake {
+        async fn stat(&self) -> Result<Entry, StoreError> {
+            Err(self.error(ErrorKind::NotFound))
+        }
+
+        fn is_at_hand(&self, _: u64, _: usize) -> bool {
+            true
+        }
+
+        fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
+            let left = |n: usize| n.checked_sub(1);
+            if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err() {
+                buffer.fill(99);
+                return None;
+            }
+            let from = usize::try_from(offset).unwrap().min(self.0.len());
+            let n = buffer.len().min(self.0.len() - from);
+            buffer[..n].copy_from_slice(&self.0[from..from + n]);
+            Some(Ok(n))
+        }
+
+        fn error(&self, kind: ErrorKind) -> StoreError {
+            StoreError::new(kind, &RemotePath::root())
+        }
+
+        async fn read_at(&self, offset: u64, buffer: Vec<u8>, _: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
+            let from = usize::try_from(offset).unwrap().min(self.0.len());
+            let to = self.0.len().min(from + buffer.len());
+            Ok(self.0[from..to].to_vec())
+        }
+    }
+
+    async fn all(chunk: &Unread) -> (Vec<u8>, Digest) {
+        let (mut reading, mut piece, mut bytes) = (chunk.read(), Vec::new(), Vec::new());
+        while reading.next(&mut piece).await {
+            bytes.extend_from_slice(&piece);
+        }
+        assert!(reading.is_at_end());
+        (bytes, reading.digest())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_at_hand_any_more_is_waited_for_and_what_is_gone_is_void() {
+        let length = 5 * PIECE + 17;
+        let bytes: Vec<u8> = (0..length).map(|i| (i / 100) as u8).collect();
+        for at_hand in [0, 1, 3, 100] {
+            for there in [length, length - 1, 2 * PIECE, 1, 0] {
+                let source = Arc::new(Fake(bytes[..there].to_vec(), AtomicUsize::new(at_hand)));
+                let (read, mut told) = mpsc::unbounded_channel();
+                let chunk = Unread::new(source, (1, 0), (0, length), read);
+                let (sent, digest) = all(&chunk).await;
+                assert_eq!(sent.len(), length, "a frame that has begun has its length");
+                let told_of = told.try_recv().unwrap();
+                assert_eq!((told_of.number, told_of.offset, told_of.length), (1, 0, length));
+                if there == length {
+                    assert!(sent == bytes && digest == chunk_digest(0, &bytes));
+                    assert_eq!(told_of.digest.unwrap(), digest);
+                    assert_eq!(all(&chunk).await.1, digest, "again");
+                } else {
+                    assert_eq!(digest, VOID);
+                    assert_eq!(told_of.digest.unwrap_err().kind, ErrorKind::SourceChanged);
+                }
+                assert!(told.try_recv().is_err(), "told once");
+            }
+        }
+    }
+}

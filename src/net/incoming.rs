@@ -348,7 +348,10 @@ mod tests {
                         sealer.seal(header.trailer(), &mut wire).unwrap();
                     }
                     1 => sealer
-                        .seal(&[&header.encode(), bytes.as_slice(), header.trailer()].concat(), &mut wire)
+                        .seal(
+                            &[&header.encode(), bytes.as_slice(), header.trailer()].concat(),
+                            &mut wire,
+                        )
                         .unwrap(),
                     _ => {
                         let all = [&header.encode(), bytes.as_slice(), header.trailer()].concat();

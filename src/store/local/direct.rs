@@ -5,6 +5,7 @@
 //! everybody else. The beginning of a file stays in the cache, and so do smaller ones: those may well be read soon.
 
 use super::lock::Lock;
+use super::system::is_good_at_direct;
 use super::tree::{lock, open_in, retry};
 use crate::store::Bytes;
 use cap_std::fs::Dir;
@@ -18,8 +19,6 @@ use std::sync::Mutex;
 const FROM: u64 = 64 << 20;
 /// What offsets, lengths and memory have to be multiples of: no disk asks for more.
 const ALIGN: usize = 4096;
-/// Types of file systems (statfs(2)) that do this well: ext4 and XFS. On a network one each write would wait for the server.
-const GOOD_AT_IT: [u64; 2] = [0xEF53, 0x5846_5342];
 
 /// How one staging file is written past the page cache.
 #[derive(Default)]
@@ -63,8 +62,7 @@ impl Direct {
 
 /// The staging file once more, for direct writes.
 fn open(held: &Lock, dir: &Dir) -> Option<File> {
-    let system = rustix::fs::fstatfs(&held.file).ok()?;
-    if !GOOD_AT_IT.contains(&u64::try_from(system.f_type).ok()?) {
+    if !is_good_at_direct(&held.file) {
         return None;
     }
     let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -14,6 +14,7 @@ mod names;
 mod read;
 pub mod record;
 mod stage;
+mod system;
 mod tree;
 mod whole;
 

@@ -1,6 +1,7 @@
 //! Reading: open files by offset, and small files whole.
 
 use super::look::{attributes, entry, mtime};
+use super::system::is_in_memory;
 use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
 use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, Watch, WholeFile};
@@ -16,9 +17,6 @@ use std::sync::Arc;
 /// Bytes that are read, and then looked at, at once: few enough to stay in a cache near the processor.
 const PIECE: usize = 128 << 10;
 
-/// tmpfs, as fstatfs(2) has it.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-
 /// A file of a [`super::LocalStore`] that is open for reading.
 pub(super) struct LocalSource {
     file: Arc<File>,
@@ -30,9 +28,8 @@ pub(super) struct LocalSource {
 /// Opens a regular file, and says what it is.
 pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreError> {
     let (file, _) = open_file(tree, path)?;
-    let in_memory = rustix::fs::fstatfs(&file).is_ok_and(|fs| i64::from(fs.f_type) == TMPFS_MAGIC);
     Ok(LocalSource {
-        in_memory,
+        in_memory: is_in_memory(&file),
         file: Arc::new(file),
         path: path.clone(),
     })

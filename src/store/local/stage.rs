@@ -4,6 +4,7 @@ use super::direct::Direct;
 use super::lock::{Found, Lock};
 use super::look::{mtime, stat, version};
 use super::record::{self, RecordFile};
+use super::system::is_in_memory;
 use super::tree::{Tree, lock, remove_file, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{
@@ -110,6 +111,7 @@ pub(super) fn stage(
         request: request.clone(),
         dir,
         name,
+        in_memory: is_in_memory(&held.file),
         lock: Arc::new(held),
         direct: request.durable.then(Arc::default),
         left,
@@ -142,6 +144,8 @@ pub(super) struct LocalStaging {
     lock: Arc<Lock>,
     /// None where it does not have to reach the disk.
     direct: Option<Arc<Direct>>,
+    /// See [`is_in_memory`].
+    in_memory: bool,
     left: Left,
     record: Arc<Mutex<Option<RecordFile>>>,
     /// Counts restarts: what was to be kept of the time before one is not.
@@ -211,6 +215,21 @@ impl Keeper for LocalKeeper {
     }
 }
 
+/// Writes parts that belong at `offset`, without their first `written` bytes.
+fn write(held: &Lock, mut written: usize, offset: u64, parts: &[Bytes]) -> std::io::Result<()> {
+    let mut at = offset.saturating_add(written as u64);
+    for part in parts {
+        let bytes = (**part).as_ref();
+        let here = written.min(bytes.len());
+        written = written.saturating_sub(here);
+        let rest = bytes.get(here..).unwrap_or_default();
+        held.file.write_all_at(rest, at)?;
+        at = at.saturating_add(rest.len() as u64);
+    }
+    held.progress.written.fetch_max(at, Ordering::Relaxed);
+    Ok(())
+}
+
 impl LocalStaging {
     fn remove(&self) {
         self.lock.discard(&self.dir);
@@ -268,24 +287,18 @@ pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String
 #[async_trait]
 impl Staging for LocalStaging {
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        let (lock, path, dir) = (self.lock.clone(), self.path.clone(), self.dir.clone());
-        let direct = self.direct.clone();
+        let (lock, path) = (self.lock.clone(), self.path.clone());
+        if self.in_memory {
+            return write(&lock, 0, offset, &parts).at("write", &path);
+        }
+        let (direct, dir) = (self.direct.clone(), self.dir.clone());
         super::blocking(move || {
-            let mut written = match direct {
-                Some(direct) => direct.write(&lock, &dir, offset, &parts).at("write", &path)?,
-                None => 0,
+            let written = match direct {
+                Some(direct) => direct.write(&lock, &dir, offset, &parts),
+                None => Ok(0),
             };
-            let mut at = offset.saturating_add(written as u64);
-            for part in &parts {
-                let bytes = (**part).as_ref();
-                let here = written.min(bytes.len());
-                written = written.saturating_sub(here);
-                let rest = bytes.get(here..).unwrap_or_default();
-                lock.file.write_all_at(rest, at).at("write", &path)?;
-                at = at.saturating_add(rest.len() as u64);
-            }
-            lock.progress.written.fetch_max(at, Ordering::Relaxed);
-            Ok(())
+            let written = written.at("write", &path)?;
+            write(&lock, written, offset, &parts).at("write", &path)
         })
         .await
     }

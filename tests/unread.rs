@@ -1,0 +1,203 @@
+//! Chunks that are read as they are sent: again, where a connection was lost, and never as something else.
+
+use crate::support::Server;
+use crate::support::script::{ScriptedClient, get, offered, want};
+use crate::support::tree::{bytes, write};
+use haul::chunk::digest::chunk_digest;
+use haul::net::data::FrameWriter;
+use haul::net::payload::Arrived;
+use haul::net::wire::frame::{FrameHeader, FrameKind};
+use haul::net::wire::proto::{self, control_message::Body, transfer_message};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+const MIB: u64 = 1 << 20;
+
+/// A transfer of the file `f`, as offer 1 of transfer 1, to a client that has wanted it.
+async fn wanted(server: &Server) -> ScriptedClient {
+    let mut client = ScriptedClient::connect(server).await;
+    client.login().await;
+    assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
+    offered(&mut client).await;
+    client.transfer(1, want(1)).await;
+    client
+}
+
+/// A data connection whose frames are received as they come. It is cut where this is dropped.
+struct Connection {
+    frames: mpsc::UnboundedReceiver<Arrived>,
+    reading: JoinHandle<()>,
+    _writer: FrameWriter,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl Connection {
+    async fn new(client: &ScriptedClient, n: u32) -> Connection {
+        let (mut reader, writer) = client.data(&client.attach(n)).await.unwrap();
+        let (send, frames) = mpsc::unbounded_channel();
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(frame)) = reader.next().await {
+                let _ = send.send(frame);
+            }
+        });
+        Connection {
+            frames,
+            reading,
+            _writer: writer,
+        }
+    }
+
+    /// The next frame that is about a file.
+    async fn next(&mut self) -> Arrived {
+        loop {
+            let frame = self.frames.recv().await.expect("the server hung up");
+            if !matches!(frame.header.kind, FrameKind::Ping | FrameKind::Pong) {
+                return frame;
+            }
+        }
+    }
+}
+
+async fn acknowledge(client: &mut ScriptedClient, header: &FrameHeader) {
+    let ack = proto::Ack {
+        number: header.number,
+        offset: header.offset,
+        length: u64::from(header.length),
+    };
+    let acks = proto::Acks { acks: vec![ack] };
+    client.transfer(1, transfer_message::Body::Acks(acks)).await;
+}
+
+/// What the server says of the file when it is not what was offered any more.
+async fn changed(client: &mut ScriptedClient) -> proto::Changed {
+    loop {
+        if let Body::Transfer(message) = client.receive().await.expect("the server hung up")
+            && let Some(transfer_message::Body::Changed(changed)) = message.body
+        {
+            return changed;
+        }
+    }
+}
+
+/// Receives the file until the seal of this attempt, acknowledges every chunk, and checks it against `content`. The chunk at `not`
+/// does not come in an earlier attempt.
+async fn receives_all(
+    client: &mut ScriptedClient,
+    connection: &mut Connection,
+    (attempt, not): (u8, u64),
+    content: &[u8],
+) {
+    let mut back = vec![0; content.len()];
+    loop {
+        let frame = connection.next().await;
+        let header = frame.header;
+        assert!(frame.intact);
+        if header.attempt < attempt {
+            // of the time before, and under way already
+            assert_ne!(header.offset, not, "{header:?}");
+            continue;
+        }
+        if header.kind == FrameKind::Seal {
+            assert_eq!(header.digest, *blake3::hash(content).as_bytes());
+            break;
+        }
+        assert_eq!(header.digest, chunk_digest(header.offset, &frame.payload));
+        let at = usize::try_from(header.offset).unwrap();
+        back[at..at + frame.payload.len()].copy_from_slice(&frame.payload);
+        acknowledge(client, &header).await;
+    }
+    assert!(back == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_connection_had_is_read_again() {
+    let server = Server::start();
+    let content = bytes(1, (6 << 20) + 5);
+    write(&server.root.join("f"), &content);
+    let mut client = wanted(&server).await;
+    let mut connection = Connection::new(&client, 1).await;
+    for offset in 0..2 {
+        assert_eq!(connection.next().await.header.offset, offset * MIB);
+    }
+    drop(connection);
+    let mut connection = Connection::new(&client, 2).await;
+    receives_all(&mut client, &mut connection, (0, 0), &content).await;
+}
+
+/// Nothing but its content tells that the file is another: size and time are what they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_another_when_it_is_read_again_is_not_sent() {
+    // in memory everything is at hand
+    let Ok(memory) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    let server = Server::on(memory.path());
+    let mut content = bytes(1, (6 << 20) + 5);
+    write(&server.root.join("f"), &content);
+    let mut client = wanted(&server).await;
+    let mut connection = Connection::new(&client, 1).await;
+    connection.next().await;
+    // behind the first chunk the second was read: all of it has come
+    let second = connection.next().await.header;
+    assert_eq!(second.offset, MIB);
+    let file = File::options().write(true).open(server.root.join("f")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    content[5] ^= 1;
+    file.write_all_at(&content[5..6], 5).unwrap();
+    file.set_modified(time).unwrap();
+    drop(connection);
+    let mut connection = Connection::new(&client, 2).await;
+    let anew = changed(&mut client).await;
+    assert_eq!((anew.attempt, anew.offer.unwrap().size), (1, content.len() as u64));
+    client.transfer(1, want(1)).await;
+    receives_all(&mut client, &mut connection, (1, 0), &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_cut_off_while_it_waits_is_void() {
+    let server = Server::start();
+    let content = bytes(1, (6 << 20) + 5);
+    write(&server.root.join("f"), &content);
+    let mut client = wanted(&server).await;
+    let mut connection = Connection::new(&client, 1).await;
+    let first = connection.next().await.header;
+    assert_eq!(first.offset, 0);
+    // the window, 4 MiB, has room for two more
+    for offset in 1..3 {
+        assert_eq!(connection.next().await.header.offset, offset * MIB);
+    }
+    let file = File::options().write(true).open(server.root.join("f")).unwrap();
+    let left = (3 << 20) + 200_000;
+    file.set_len(left).unwrap();
+    acknowledge(&mut client, &first).await;
+    let anew = changed(&mut client).await;
+    assert_eq!((anew.attempt, anew.offer.unwrap().size), (1, left));
+    client.transfer(1, want(1)).await;
+    // nothing of the first attempt, and all of the second
+    receives_all(&mut client, &mut connection, (1, 3 * MIB), &content[..left as usize]).await;
+}
+
+/// What is not in the page cache is read ahead, by threads that may wait for the disk.
+#[test]
+fn what_has_to_come_from_the_disk_comes_too() {
+    let server = Server::start();
+    let client = server.client();
+    let content = bytes(1, (9 << 20) + 5);
+    for at in [server.root.join("f"), client.work().join("f")] {
+        write(&at, &content);
+        let file = File::open(&at).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    client.ok(["get", "srv:f", "got"]);
+    client.ok(["put", "f", "srv:put"]);
+    assert!(std::fs::read(client.work().join("got")).unwrap() == content);
+    assert!(std::fs::read(server.root.join("put")).unwrap() == content);
+}

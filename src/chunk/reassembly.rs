@@ -6,10 +6,6 @@ use super::merge::Merge;
 use crate::store::PartRules;
 use std::collections::BTreeMap;
 
-/// Chunks that wait for a missing one before they are written without it: file systems like to be written in order, and
-/// where the connections are alike the missing one comes soon.
-pub const HELD: usize = 8;
-
 /// Chunks that do not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
@@ -152,10 +148,10 @@ impl<T> Reassembly<T> {
     }
 
     /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
-    /// the file ends there. They are those from where the last part ended; with `rules.any_order` and [`HELD`] chunks waiting
-    /// for a missing one, the first there are.
+    /// the file ends there. They are those from where the last part ended; with `rules.held` chunks waiting for a
+    /// missing one, the first there are.
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
-        let first = match rules.any_order && self.waiting.len() >= HELD {
+        let first = match rules.held.is_some_and(|held| self.waiting.len() >= held) {
             true => *self.waiting.first_key_value()?.0,
             false => self.next_offset(),
         };
@@ -218,8 +214,8 @@ mod tests {
 
     const MIB: u64 = CHUNK_SIZE as u64;
 
-    fn rules(least: usize, most: usize, any_order: bool) -> PartRules {
-        PartRules { least, most, any_order }
+    fn rules(least: usize, most: usize, held: Option<usize>) -> PartRules {
+        PartRules { least, most, held }
     }
 
     #[test]
@@ -241,21 +237,21 @@ mod tests {
         for i in 0..5 {
             r.insert(i * MIB, MIB, [0; 32], i).unwrap();
         }
-        assert_eq!(r.take_part(&rules(1, 2 << 20, false)).unwrap().chunks.len(), 2);
+        assert_eq!(r.take_part(&rules(1, 2 << 20, None)).unwrap().chunks.len(), 2);
         assert!(
-            r.take_part(&rules(4 << 20, 8 << 20, false)).is_none(),
+            r.take_part(&rules(4 << 20, 8 << 20, None)).is_none(),
             "three MiB are less than the store wants"
         );
         r.insert(5 * MIB, 7, [0; 32], 5).unwrap();
-        let last = r.take_part(&rules(4 << 20, 8 << 20, false)).unwrap();
+        let last = r.take_part(&rules(4 << 20, 8 << 20, None)).unwrap();
         assert_eq!((last.offset, last.length), (2 * MIB, 3 * MIB + 7));
     }
 
     #[test]
     fn chunks_that_were_taken_before_their_turn_still_count() {
         let mut r = Reassembly::default();
-        let any = rules(1, 16 << 20, true);
-        let held = HELD as u64;
+        let held = 8;
+        let any = rules(1, 16 << 20, Some(8));
         for i in 2..held + 1 {
             r.insert(i * MIB, MIB, [i as u8; 32], ()).unwrap();
             assert!(r.take_part(&any).is_none(), "the missing ones may come soon");
@@ -279,7 +275,7 @@ mod tests {
         let mut r = Reassembly::default();
         assert_eq!(r.insert_whole(5, [1; 32], ()), Ok(Inserted::New));
         assert_eq!(r.complete(), Ok(None));
-        assert_eq!(r.take_part(&rules(1, 100, false)).unwrap().length, 5);
+        assert_eq!(r.take_part(&rules(1, 100, None)).unwrap().length, 5);
         assert_eq!(r.complete(), Ok(Some((5, [1; 32]))));
         let mut empty = Reassembly::default();
         empty.insert_whole(0, [2; 32], ()).unwrap();
@@ -295,7 +291,7 @@ mod tests {
             order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
             missing in any::<prop::sample::Index>(),
             seal_first in any::<bool>(),
-            any_order in any::<bool>(),
+            held in proptest::option::of(1_usize..9),
         ) {
             let size = (chunks - 1) * CHUNK_SIZE + tail;
             let file: Vec<u8> = (0..size).map(|i| (1 + i / 7 % 253) as u8).collect();
@@ -311,8 +307,8 @@ mod tests {
                 let offset = i as u64 * MIB;
                 r.insert(offset, pieces[i].len() as u64, chunk_digest(offset, pieces[i]), i).unwrap();
                 let before = r.taken().0;
-                while let Some(part) = r.take_part(&rules(1, 4 << 20, any_order)) {
-                    assert!(any_order || part.offset >= before);
+                while let Some(part) = r.take_part(&rules(1, 4 << 20, held)) {
+                    assert!(held.is_some() || part.offset >= before);
                     for (offset, i) in part.chunks {
                         let room = &mut out[offset as usize..][..pieces[i].len()];
                         assert!(room.iter().all(|b| *b == 0), "written once");

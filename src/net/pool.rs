@@ -178,7 +178,14 @@ async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>, pulse: A
             FrameKind::Goodbye => return Ok(()),
             FrameKind::Ping => pulse.pinged(frame.header.number),
             FrameKind::Pong => pulse.answered(frame.header.number),
-            FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal | FrameKind::Attached => sink.accept(frame)?,
+            FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal | FrameKind::Attached => {
+                let is_chunk = frame.header.kind == FrameKind::Chunk;
+                sink.accept(frame)?;
+                if is_chunk {
+                    // whoever writes it comes next, while it is in this processor's cache
+                    tokio::task::yield_now().await;
+                }
+            }
         }
     }
     Ok(())

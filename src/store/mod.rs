@@ -19,17 +19,18 @@ pub use path::{BadPath, Name, RemotePath};
 /// Bytes that are shared without being copied: a buffer that goes back to its pool when the last user drops it.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// The sizes in which a store wants the content of a larger file, in bytes.
+/// The sizes and the order in which a store wants the content of a larger file.
 ///
-/// Every part but the last has at least `least`; none has more than `most`.
+/// Every part but the last has at least `least` bytes; none has more than `most`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
     /// Least bytes of a part that is not the last.
     pub least: usize,
     /// Most bytes of a part.
     pub most: usize,
-    /// Parts may come in any order; otherwise each starts where the one before has ended.
-    pub any_order: bool,
+    /// Chunks that wait for a missing one before they are written without it. None: never, each part starts where the one
+    /// before has ended.
+    pub held: Option<usize>,
 }
 
 /// What a new file or link is to be.
@@ -153,7 +154,10 @@ pub trait Source: Send + Sync {
 /// target's lock; dropping it lets the lock go, and the next writer takes over.
 #[async_trait]
 pub trait Staging: Send {
-    /// Writes one part. Parts obey the store's [`PartRules`].
+    /// How large parts may be, and in which order they may come.
+    fn part_rules(&self) -> PartRules;
+
+    /// Writes one part. Parts obey the [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
     /// What an earlier writer left. With [`Left::Part`] the next part has its offset, or [`Staging::restart`] comes
@@ -192,9 +196,6 @@ pub trait Keeper: Send + Sync {
 /// many entries, it returns one result for each, in order.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// How large the parts given to [`Staging::write`] may be.
-    fn part_rules(&self) -> PartRules;
-
     /// The path without symlinks in it, following those that stay beneath the root.
     async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError>;
 

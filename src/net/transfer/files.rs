@@ -296,11 +296,10 @@ impl Files {
 
     /// Starts the next job of a larger file, if one is due.
     fn advance(&mut self, number: u64, seat: &Seat) -> Vec<FileEvent> {
-        let rules = self.target.part_rules();
         let Some(File::Large(large)) = self.files.get_mut(&number) else {
             return Vec::new();
         };
-        match large.advance(number, &rules, &self.jobs) {
+        match large.advance(number, &self.jobs) {
             Ok(()) => Vec::new(),
             Err(why) => self.mismatch(number, why, seat),
         }

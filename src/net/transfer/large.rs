@@ -16,7 +16,7 @@ use crate::net::error::NetError;
 use crate::net::link::Seat;
 use crate::net::payload::Arrived;
 use crate::net::wire::frame::FrameKind;
-use crate::store::{Attributes, Bytes, Checkpoint, Left, PartRules, Staging, StoreError, Time};
+use crate::store::{Attributes, Bytes, Checkpoint, Left, Staging, StoreError, Time};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -200,7 +200,7 @@ impl Large {
     ///
     /// # Errors
     /// [`Mismatch`] where all is there and is not what was offered.
-    pub(super) fn advance(&mut self, number: u64, rules: &PartRules, jobs: &Jobs) -> Result<(), Mismatch> {
+    pub(super) fn advance(&mut self, number: u64, jobs: &Jobs) -> Result<(), Mismatch> {
         let mut staging = match std::mem::replace(&mut self.state, State::Busy) {
             State::Idle(staging) => staging,
             other => {
@@ -209,7 +209,7 @@ impl Large {
             }
         };
         let jobs = jobs.clone();
-        if let Some(part) = self.reassembly.take_part(rules) {
+        if let Some(part) = self.reassembly.take_part(&staging.part_rules()) {
             tokio::spawn(async move {
                 let extent = |(offset, bytes): &(u64, Bytes)| (*offset, (**bytes).as_ref().len());
                 let extents = part.chunks.iter().map(extent).collect();
@@ -356,17 +356,12 @@ mod tests {
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
         let (jobs, _ended) = mpsc::unbounded_channel();
-        let rules = PartRules {
-            least: 1,
-            most: 1,
-            any_order: true,
-        };
         let mut large = Large::new(Some(2 << 20), Attributes::default(), 1, None, None);
         for state in [State::Opening, State::Busy, State::Stale] {
             let before = std::mem::discriminant(&state);
             large.state = state;
             large.kept();
-            large.advance(1, &rules, &jobs).unwrap();
+            large.advance(1, &jobs).unwrap();
             assert_eq!(std::mem::discriminant(&large.state), before);
         }
     }

@@ -1,6 +1,8 @@
 //! A transfer's target that is a stream: bytes go out in order, and cannot be taken back.
 
-use crate::store::{Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, RemotePath, Staging, StoreError};
+use crate::store::{
+    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError,
+};
 use async_trait::async_trait;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,6 +83,14 @@ struct StreamStaging {
 
 #[async_trait]
 impl Staging for StreamStaging {
+    fn part_rules(&self) -> PartRules {
+        PartRules {
+            least: 1,
+            most: 4 << 20,
+            held: None,
+        }
+    }
+
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let state = self.stream.state.clone();
         let write = move |out: &mut (dyn Write + Send)| {

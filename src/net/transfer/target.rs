@@ -6,8 +6,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::store::{
-    Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, PartRules, RemotePath, StageRequest, Staging, Store,
-    StoreError,
+    Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, RemotePath, StageRequest, Staging, Store, StoreError,
 };
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -107,18 +106,6 @@ pub enum Decision {
 }
 
 impl Target {
-    /// The store's rules; a stream takes whatever comes.
-    pub fn part_rules(&self) -> PartRules {
-        match self {
-            Target::Tree(tree) => tree.store.part_rules(),
-            Target::Stream(_) => PartRules {
-                least: 1,
-                most: 4 << 20,
-                any_order: false,
-            },
-        }
-    }
-
     /// Where the source with this index goes.
     pub fn top(&self, source: u32) -> Option<RemotePath> {
         match self {

@@ -20,8 +20,8 @@ mod whole;
 
 use super::error::At;
 use super::{
-    Attributes, Entry, HeldPage, NewEntry, Page, PartRules, RemotePath, Source, Space, StageRequest, Staging, Store,
-    StoreError, WholeFile,
+    Attributes, Entry, HeldPage, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store, StoreError,
+    WholeFile,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;
@@ -105,14 +105,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 #[async_trait]
 impl Store for LocalStore {
-    fn part_rules(&self) -> PartRules {
-        PartRules {
-            least: 1,
-            most: 4 << 20,
-            any_order: true,
-        }
-    }
-
     async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError> {
         self.run_on(path, names::resolve).await
     }

@@ -8,7 +8,8 @@ use super::system::is_in_memory;
 use super::tree::{Tree, lock, remove_file, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{
-    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, RemotePath, StageRequest, Staging, StoreError, Time,
+    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest, Staging,
+    StoreError, Time,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
@@ -23,6 +24,10 @@ use tokio::sync::SemaphorePermit;
 
 /// The bits of a mode that a file takes over.
 pub(super) const FILE_MODE: u32 = 0o777;
+
+/// Chunks that wait for a missing one before they are written without it: file systems on disks like to be written in order, and
+/// where the connections are alike the missing one comes soon. In memory each is written at once, while it is in a processor's cache.
+const HELD: usize = 8;
 
 /// The mode of a staging file whose content arrives in parts: nobody else's to read before it is complete.
 const STAGED_MODE: u32 = 0o600;
@@ -286,6 +291,14 @@ pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String
 
 #[async_trait]
 impl Staging for LocalStaging {
+    fn part_rules(&self) -> PartRules {
+        PartRules {
+            least: 1,
+            most: 4 << 20,
+            held: Some(if self.in_memory { 1 } else { HELD }),
+        }
+    }
+
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let (lock, path) = (self.lock.clone(), self.path.clone());
         if self.in_memory {

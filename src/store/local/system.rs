@@ -13,7 +13,7 @@ fn system_of(file: &impl AsFd) -> Option<u64> {
     u64::try_from(system.f_type).ok()
 }
 
-/// Reads and writes have no device to wait for. Handing them to a thread that may wait costs more than they do.
+/// Reads and writes have no device to wait for (but swap). Handing them to a thread that may wait costs more than they do.
 pub(super) fn is_in_memory(file: &impl AsFd) -> bool {
     system_of(file) == Some(TMPFS)
 }

@@ -15,14 +15,18 @@ use tokio::task::JoinHandle;
 
 const MIB: u64 = 1 << 20;
 
-/// A transfer of the file `f`, as offer 1 of transfer 1, to a client that has wanted it.
-async fn wanted(server: &Server) -> ScriptedClient {
+/// A transfer of the file `f` of 6 MiB and a little, as offer 1 of transfer 1, to a client that has wanted it and has one data
+/// connection; with its content.
+async fn wanted(server: &Server) -> (Vec<u8>, ScriptedClient, Connection) {
+    let content = bytes(1, (6 << 20) + 5);
+    write(&server.root.join("f"), &content);
     let mut client = ScriptedClient::connect(server).await;
     client.login().await;
     assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
     offered(&mut client).await;
     client.transfer(1, want(1)).await;
-    client
+    let connection = Connection::new(&client, 1).await;
+    (content, client, connection)
 }
 
 /// A data connection whose frames are received as they come. It is cut where this is dropped.
@@ -119,10 +123,7 @@ async fn receives_all(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_connection_had_is_read_again() {
     let server = Server::start();
-    let content = bytes(1, (6 << 20) + 5);
-    write(&server.root.join("f"), &content);
-    let mut client = wanted(&server).await;
-    let mut connection = Connection::new(&client, 1).await;
+    let (content, mut client, mut connection) = wanted(&server).await;
     for offset in 0..2 {
         assert_eq!(connection.next().await.header.offset, offset * MIB);
     }
@@ -139,10 +140,7 @@ async fn a_chunk_that_is_another_when_it_is_read_again_is_not_sent() {
         return;
     };
     let server = Server::on(memory.path());
-    let mut content = bytes(1, (6 << 20) + 5);
-    write(&server.root.join("f"), &content);
-    let mut client = wanted(&server).await;
-    let mut connection = Connection::new(&client, 1).await;
+    let (mut content, mut client, mut connection) = wanted(&server).await;
     connection.next().await;
     // behind the first chunk the second was read: all of it has come
     let second = connection.next().await.header;
@@ -163,10 +161,7 @@ async fn a_chunk_that_is_another_when_it_is_read_again_is_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_cut_off_while_it_waits_is_void() {
     let server = Server::start();
-    let content = bytes(1, (6 << 20) + 5);
-    write(&server.root.join("f"), &content);
-    let mut client = wanted(&server).await;
-    let mut connection = Connection::new(&client, 1).await;
+    let (content, mut client, mut connection) = wanted(&server).await;
     let first = connection.next().await.header;
     assert_eq!(first.offset, 0);
     // the window, 4 MiB, has room for two more

@@ -162,17 +162,13 @@ impl Reading<'_> {
             return VOID;
         }
         let digest = self.hashing.digest();
-        let mut first = false;
-        let known = self.chunk.digest.get_or_init(|| {
-            first = true;
-            digest
-        });
-        if *known != digest {
-            self.chunk.tell(Err(self.chunk.source.error(ErrorKind::SourceChanged)));
-            return VOID;
-        }
-        if first {
-            self.chunk.tell(Ok(digest));
+        match self.chunk.digest.set(digest) {
+            Ok(()) => self.chunk.tell(Ok(digest)),
+            Err(_) if self.chunk.digest.get() == Some(&digest) => {}
+            Err(_) => {
+                self.chunk.tell(Err(self.chunk.source.error(ErrorKind::SourceChanged)));
+                return VOID;
+            }
         }
         digest
     }

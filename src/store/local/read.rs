@@ -70,12 +70,9 @@ impl Source for LocalSource {
 
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
         let read = match self.in_memory {
-            true => fill(buffer, |rest, done| {
-                self.file.read_at(rest, offset.saturating_add(done))
-            }),
+            true => fill(buffer, offset, |rest, at| self.file.read_at(rest, at)),
             // in the page cache, where the file system can tell
-            false => fill(buffer, |rest, done| {
-                let at = offset.saturating_add(done);
+            false => fill(buffer, offset, |rest, at| {
                 let mut rest = [IoSliceMut::new(rest)];
                 Ok(rustix::io::preadv2(&self.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
             }),
@@ -103,8 +100,7 @@ impl Source for LocalSource {
             let mut total = 0_usize;
             for piece in buffer.chunks_mut(PIECE) {
                 let offset = offset.saturating_add(total as u64);
-                let n =
-                    fill(piece, |rest, done| file.read_at(rest, offset.saturating_add(done))).at("read", &path)?;
+                let n = fill(piece, offset, |rest, at| file.read_at(rest, at)).at("read", &path)?;
                 watch.see(piece.get(..n).unwrap_or_default());
                 total = total.saturating_add(n);
                 if n < piece.len() {
@@ -118,11 +114,11 @@ impl Source for LocalSource {
     }
 }
 
-/// Reads until the buffer is full or the file ends; `read` is told how many bytes it has read already.
-fn fill(buffer: &mut [u8], read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+/// Reads from `offset` on until the buffer is full or the file ends; `read` is told where in the file.
+fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut n = 0;
     while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
-        match read(rest, n as u64) {
+        match read(rest, offset.saturating_add(n as u64)) {
             Ok(0) => break,
             Ok(more) => n = n.saturating_add(more),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -1,6 +1,6 @@
 //! Who gets in, with what, and what they may do.
 
-use crate::support::tree::write;
+use crate::support::tree::{staged, write};
 use crate::support::{Client, Server, haul, run_with};
 use std::os::unix::fs::MetadataExt;
 
@@ -166,7 +166,7 @@ fn read_only_write_only_and_a_root_of_ones_own() {
         .spawn()
         .unwrap();
     crate::support::until("it is being written", || {
-        server.root.join("inbox/here/.f.haul").exists()
+        staged(&server.root.join("inbox/here/f")).exists()
     });
     let locked = run("dropper", &["put", "f", "URL/"]);
     locked.failed(7, &["another writer"]);

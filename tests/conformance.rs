@@ -1,5 +1,6 @@
 //! What every store must do: plain async functions over `&dyn Store`, run here against the local directory.
 
+use crate::support::tree::staged;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
@@ -356,7 +357,7 @@ async fn a_holder_that_lost_its_lock_cannot_commit() {
     let store = LocalStore::open(dir.path()).unwrap();
     let mut slow = stage(&store, "f", &request("slow")).await;
     slow.write(0, vec![shared(b"slow")]).await.unwrap();
-    std::fs::remove_file(dir.path().join(".f.haul")).unwrap();
+    std::fs::remove_file(staged(&dir.path().join("f"))).unwrap();
     let mut fast = stage(&store, "f", &request("fast")).await;
     fast.write(0, vec![shared(b"fast")]).await.unwrap();
     assert!(matches!(

@@ -2,7 +2,7 @@
 
 use crate::support::Server;
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::tree::{bytes, sample, snapshot, write};
+use crate::support::tree::{bytes, sample, snapshot, staged, write};
 
 #[test]
 fn nothing_on_the_wire_is_readable() {
@@ -103,7 +103,7 @@ fn sessions_are_limited_and_the_refused_one_is_told() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    crate::support::until("the stream is staged", || server.root.join(".held.haul").exists());
+    crate::support::until("the stream is staged", || staged(&server.root.join("held")).exists());
     client.run(["ls", "srv:"]).failed(4, &["no room", "try again later"]);
     drop(held.stdin.take());
     assert!(crate::support::wait(&mut held).success());

@@ -1,6 +1,6 @@
 //! Killed, interrupted, full, locked: the target is the old file or the new one, and the next run succeeds.
 
-use crate::support::tree::{bytes, sample, snapshot, write};
+use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Server, until, wait};
 use rustix::process::Signal;
 use std::path::Path;
@@ -97,7 +97,7 @@ fn interrupted_and_terminated_stop_at_once_with_their_codes() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut command = client.command(["put", "-", "srv:stream"]);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        until("the stream is staged", || server.root.join(".stream.haul").exists());
+        until("the stream is staged", || staged(&server.root.join("stream")).exists());
         let started = std::time::Instant::now();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let _stdin = child.stdin.take();
@@ -108,7 +108,7 @@ fn interrupted_and_terminated_stop_at_once_with_their_codes() {
             started.elapsed()
         );
         assert!(!server.root.join("stream").exists());
-        until("the lock is let go", || !server.root.join(".stream.haul").exists());
+        until("the lock is let go", || !staged(&server.root.join("stream")).exists());
     }
 }
 
@@ -130,7 +130,9 @@ fn of_two_writers_one_wins_and_the_other_is_told_who_or_waits() {
     write(&client.work().join("big"), &bytes(1, 2 << 20));
     let mut command = client.command(["put", "-", "srv:x"]);
     let mut holder = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    until("the first writer has the lock", || server.root.join(".x.haul").exists());
+    until("the first writer has the lock", || {
+        staged(&server.root.join("x")).exists()
+    });
     for source in ["f", "big"] {
         client
             .run(["put", source, "srv:x"])
@@ -187,7 +189,7 @@ fn locks_of_the_dead_are_taken_over_at_once() {
     let client = server.client();
     write(&client.work().join("f"), b"small");
     write(&client.work().join("big"), &bytes(1, 2 << 20));
-    let staged = server.root.join(".x.haul");
+    let (staged, record) = (staged(&server.root.join("x")), record_of(&server.root.join("x")));
     let garbage: [&dyn Fn(); 5] = [
         &|| write(&staged, b""),
         &|| write(&staged, &bytes(9, 5 << 20)),
@@ -195,15 +197,15 @@ fn locks_of_the_dead_are_taken_over_at_once() {
             write(&staged, b"dated in the future");
             let future = std::time::SystemTime::now() + Duration::from_secs(1 << 30);
             std::fs::File::open(&staged).unwrap().set_modified(future).unwrap();
-            write(
-                &server.root.join(".x.haul-info"),
-                b"{\"who\":\"nobody\",\"since\":99999999999999}",
-            );
+            write(&record, b"{\"who\":\"nobody\",\"since\":99999999999999}");
         },
-        &|| std::os::unix::fs::symlink("nowhere", &staged).unwrap(),
         &|| {
             write(&staged, b"read-only");
             crate::support::tree::set_mode(&staged, 0o444);
+        },
+        &|| {
+            write(&staged, b"write-only");
+            crate::support::tree::set_mode(&staged, 0o200);
         },
     ];
     for (i, make) in garbage.iter().enumerate() {
@@ -225,9 +227,68 @@ fn locks_of_the_dead_are_taken_over_at_once() {
     write(&precious, b"precious");
     std::fs::hard_link(&precious, &staged).unwrap();
     client.ok(["put", "f", "srv:y"]);
-    std::fs::rename(&staged, server.root.join(".y.haul")).unwrap();
+    std::fs::rename(&staged, crate::support::tree::staged(&server.root.join("y"))).unwrap();
     client.ok(["put", "big", "srv:y"]);
     assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+}
+
+/// Only what has a name with haul's mark, and is a regular file, is haul's: anything else is a file like others, or is named.
+#[test]
+fn what_haul_did_not_make_is_not_removed() {
+    let mut server = Server::with(&["--keep-partial", "1s"]);
+    let client = server.client();
+    let tree = client.work().join("tree");
+    let theirs = [
+        ".notes.haul",
+        ".conf.haul-info",
+        ".report.haul",
+        ".haul/within",
+        "notes",
+    ];
+    for name in theirs {
+        write(&tree.join(name), name.as_bytes());
+        write(&server.root.join(name), name.as_bytes());
+    }
+    // a sweep, an overwritten neighbour, a tree
+    let week_ago = std::time::SystemTime::now() - Duration::from_secs(8 * 86_400);
+    let old = staged(&server.root.join("gone"));
+    for path in [
+        &old,
+        &server.root.join(".notes.haul"),
+        &server.root.join(".conf.haul-info"),
+    ] {
+        write(path, b"old");
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(week_ago).unwrap();
+    }
+    server.kill();
+    server.restart();
+    until("the sweep has come by", || !old.exists());
+    assert_eq!(std::fs::read(server.root.join(".notes.haul")).unwrap(), b"old");
+    write(&client.work().join("report"), b"report");
+    client.ok(["put", "report", "srv:"]);
+    assert_eq!(
+        std::fs::read(server.root.join(".report.haul")).unwrap(),
+        b".report.haul"
+    );
+    client.ok(["put", "-r", "tree", "srv:back"]);
+    for name in theirs {
+        assert_eq!(
+            std::fs::read(server.root.join("back").join(name)).unwrap(),
+            name.as_bytes()
+        );
+    }
+    assert_eq!(client.ok(["ls", "-a", "srv:back/.haul"]), "within\n");
+    // what is in the way is named, and stays
+    let link = staged(&server.root.join("linked"));
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    let directory = staged(&server.root.join("under"));
+    std::fs::create_dir(&directory).unwrap();
+    for (target, obstacle) in [("srv:linked", &link), ("srv:under", &directory)] {
+        let name = obstacle.file_name().unwrap().to_str().unwrap();
+        client.run(["put", "report", target]).failed(1, &[name, "in the way"]);
+        assert!(obstacle.symlink_metadata().is_ok());
+    }
 }
 
 /// A file system of its own with little room; none where that takes rights that the tests do not have.
@@ -328,7 +389,7 @@ fn a_writer_that_was_paused_past_a_take_over_cannot_commit() {
     let client = server.client_at(proxy.address);
     write(&server.root.join("f"), &bytes(1, 12 << 20));
     let get = client.spawn(["get", "srv:f", "f"]);
-    let staged = client.work().join(".f.haul");
+    let staged = staged(&client.work().join("f"));
     until("it is under way", || staged.metadata().is_ok_and(|m| m.len() > 1 << 20));
     get.signal(Signal::STOP);
     // somebody breaks the lock, and another writer comes

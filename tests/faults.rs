@@ -1,7 +1,7 @@
 //! Every system call fails once, or is the last: strace makes it so from outside. Whatever happens, exit 0 means that the
 //! destination has the right content, every file is the old one or the new one, and the next run succeeds.
 
-use crate::support::tree::{bytes, snapshot, write};
+use crate::support::tree::{bytes, record_of, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under};
 use std::path::{Path, PathBuf};
 
@@ -112,18 +112,15 @@ fn inject(call: &str, fault: &str, at: usize, paths: &[PathBuf]) -> Vec<String> 
 /// The directories and staging files of the sample tree in `dir`: what a library does elsewhere when a program starts
 /// does not count.
 fn places(dir: &Path) -> Vec<PathBuf> {
-    let names = [
-        "",
-        "new",
-        ".large.haul",
-        ".large.haul-info",
-        ".small.haul",
-        ".link.haul",
-        "new/.small.haul",
-    ];
+    let targets = ["large", "small", "link", "new/small"].map(|name| staged(Path::new(name)));
+    let names = ["", "new"].map(PathBuf::from).into_iter().chain(targets);
+    let names: Vec<PathBuf> = names.chain([record_of(Path::new("large"))]).collect();
     let mut places = vec![dir.parent().unwrap().canonicalize().unwrap()];
     let dir = places[0].join(dir.file_name().unwrap());
-    places.extend(names.map(|name| if name.is_empty() { dir.clone() } else { dir.join(name) }));
+    places.extend(names.into_iter().map(|name| match name.as_os_str().is_empty() {
+        true => dir.clone(),
+        false => dir.join(name),
+    }));
     places
 }
 

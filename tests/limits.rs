@@ -1,6 +1,6 @@
 //! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
 
-use crate::support::tree::{snapshot, write};
+use crate::support::tree::{snapshot, staged, write};
 use crate::support::{Ended, Server, run_with, under, until};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
@@ -209,7 +209,7 @@ fn the_memory_of_all_sessions_is_shared_out() {
             .stdin(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null());
         held.push(command.spawn().unwrap());
-        let staged = server.root.join(format!(".held-{n}.haul"));
+        let staged = staged(&server.root.join(format!("held-{n}")));
         let started = Instant::now();
         while !staged.exists() && held.last_mut().unwrap().try_wait().unwrap().is_none() {
             assert!(started.elapsed() < Duration::from_secs(60));
@@ -236,7 +236,9 @@ fn clients_that_were_killed_do_not_keep_others_out() {
                 .stdin(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::null());
             let child = command.spawn().unwrap();
-            until("it is staged", || server.root.join(format!(".held-{n}.haul")).exists());
+            until("it is staged", || {
+                staged(&server.root.join(format!("held-{n}"))).exists()
+            });
             child
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Names that make trouble, on the way and on the terminal.
 
 use crate::support::Server;
-use crate::support::tree::{bytes, snapshot, write};
+use crate::support::tree::{bytes, record_of, snapshot, staged, write};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -89,14 +89,18 @@ fn a_path_that_is_too_long_fails_alone() {
 fn reserved_names_are_refused_and_not_shown() {
     let server = Server::start();
     let client = server.client();
-    write(&server.root.join("d/.x.haul"), b"left over");
-    write(&server.root.join("d/.x.haul-info"), b"left over");
+    write(&staged(&server.root.join("d/x")), b"left over");
+    write(&record_of(&server.root.join("d/x")), b"left over");
     write(&server.root.join("d/y"), b"y");
     assert_eq!(client.ok(["ls", "-a", "srv:d"]), "y\n");
-    client.run(["get", "srv:d/.x.haul", "x"]).failed(2, &["reserved"]);
-    write(&client.work().join(".y.haul"), b"x");
-    let put = client.run(["put", ".y.haul", "srv:"]);
-    put.failed(1, &[".y.haul", "reserved"]);
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
+    let x = name(&staged(std::path::Path::new("x")));
+    let get = client.run(["get", &format!("srv:d/{x}"), "x"]);
+    get.failed(2, &["haul's staging files"]);
+    let y = staged(&client.work().join("y"));
+    write(&y, b"x");
+    let put = client.run(["put", &name(&y), "srv:"]);
+    put.failed(1, &[&name(&y), "haul's staging files"]);
     client.ok(["get", "-r", "srv:d", "back"]);
     assert_eq!(std::fs::read_dir(client.work().join("back")).unwrap().count(), 1);
     client.ok(["rm", "srv:d/y"]);

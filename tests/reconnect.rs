@@ -2,7 +2,7 @@
 
 use crate::support::proxy::{Proxy, Rules, Which};
 use crate::support::script::{SESSION, ScriptedClient, ScriptedServer};
-use crate::support::tree::{bytes, sample, snapshot, write};
+use crate::support::tree::{bytes, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, until};
 use haul::net::wire::frame::{Attach, ROLE_CONTROL};
 use haul::net::wire::proto::{self, control_message::Body, reply, request};
@@ -49,7 +49,9 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     );
 
     let get = client.spawn(["get", "-r", "srv:tree", "back"]);
-    until("some of it is here", || client.work().join("back/.big.haul").exists());
+    until("some of it is here", || {
+        staged(&client.work().join("back/big")).exists()
+    });
     proxy.cut_now(Which::Control);
     went_on(&get.end());
     assert_eq!(
@@ -108,7 +110,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(server.root.join("tree/.big.haul")).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&server.root.join("tree/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
     server.restart();
@@ -122,7 +124,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
 
     let get = client.spawn(["get", "-r", "--json", "srv:tree", "back"]);
     until("some of it is here", || {
-        std::fs::metadata(client.work().join("back/.big.haul")).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&client.work().join("back/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
     server.restart();
@@ -160,7 +162,7 @@ fn a_server_that_is_stopped_and_started_again_is_gone_on_with() {
     write(&client.work().join("big"), &bytes(5, 40 * MIB));
     let put = client.spawn(["put", "--json", "big", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(server.root.join(".big.haul")).is_ok_and(|m| m.len() > 2 * MIB as u64)
+        std::fs::metadata(staged(&server.root.join("big"))).is_ok_and(|m| m.len() > 2 * MIB as u64)
     });
     server.signal(rustix::process::Signal::TERM);
     // no new sessions, but what runs has a grace time, which is too short for this
@@ -182,7 +184,7 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(server.root.join("tree/.big.haul")).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&server.root.join("tree/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     proxy.close();
     proxy.cut_now(Which::All);
@@ -249,7 +251,9 @@ fn a_silent_data_connection_is_given_up_and_the_others_go_on() {
     proxy.heal();
     // and when all are silent, for good, there is a typed error in the end
     let get = client.spawn(["get", "-r", "--retry-for", "3s", "srv:tree", "back"]);
-    until("some of it is here", || client.work().join("back/.big.haul").exists());
+    until("some of it is here", || {
+        staged(&client.work().join("back/big")).exists()
+    });
     proxy.silence(Which::Data);
     let ended = get.end();
     assert_eq!(ended.code, 4, "{ended:?}");

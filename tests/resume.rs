@@ -1,7 +1,7 @@
 //! Larger files go on where they ended, and what is left can be seen and removed.
 
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::tree::{bytes, sample, snapshot, write};
+use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under, until};
 use rustix::process::Signal;
 use std::path::Path;
@@ -81,7 +81,7 @@ fn a_killed_put_goes_on_without_reading_the_prefix_again() {
     write(&client.work().join("big"), &bytes(1, size));
     let put = client.spawn(["put", "big", "srv:"]);
     until("much of it is there", || {
-        length(&server.root.join(".big.haul")) > 8 * MIB as u64
+        length(&staged(&server.root.join("big"))) > 8 * MIB as u64
     });
     put.kill();
     // the server still waits for the dead client, and lets go for its next run
@@ -118,7 +118,7 @@ fn a_killed_get_goes_on() {
     let client = server.client_at(proxy.address);
     write(&server.root.join("big"), &bytes(2, 150 * MIB));
     let get = client.spawn(["get", "srv:big", "."]);
-    let record = client.work().join(".big.haul-info");
+    let record = record_of(&client.work().join("big"));
     until("the record says that something is durable", || {
         let text = std::fs::read(&record).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -139,10 +139,10 @@ fn an_interrupted_get_keeps_what_arrived() {
     let client = server.client_at(proxy.address);
     write(&server.root.join("big"), &bytes(2, 30 * MIB));
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let before = length(&client.work().join(".big.haul"));
+        let before = length(&staged(&client.work().join("big")));
         let get = client.spawn(["get", "srv:big", "."]);
         until("some of it is here", || {
-            length(&client.work().join(".big.haul")) > before + 3 * MIB as u64
+            length(&staged(&client.work().join("big"))) > before + 3 * MIB as u64
         });
         get.signal(signal);
         let ended = get.end();
@@ -161,7 +161,7 @@ fn a_changed_source_starts_anew_and_says_so() {
     write(&client.work().join("big"), &bytes(1, 20 * MIB));
     let put = client.spawn(["put", "big", "srv:"]);
     until("some of it is there", || {
-        length(&server.root.join(".big.haul")) > 4 * MIB as u64
+        length(&staged(&server.root.join("big"))) > 4 * MIB as u64
     });
     put.signal(Signal::TERM);
     put.end();
@@ -205,7 +205,7 @@ fn records_that_make_no_sense_are_not_believed() {
     let client = server.client();
     let content = bytes(1, 5 * MIB);
     write(&client.work().join("big"), &content);
-    let (staged, record) = (server.root.join(".big.haul"), server.root.join(".big.haul-info"));
+    let (staged, record) = (staged(&server.root.join("big")), record_of(&server.root.join("big")));
     let garbage: [&[u8]; 4] = [b"", b"{\"offset\":4194304}", &[0xff; 9000], b"{}\n{}\n{}"];
     for text in garbage {
         write(&staged, &bytes(99, 5 * MIB));
@@ -230,7 +230,8 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     let client = server.client_at(proxy.address);
     write(&client.work().join("dir/big"), &bytes(1, 20 * MIB));
     let put = client.spawn(["put", "-r", "dir", "srv:"]);
-    let staged = server.root.join("dir/.big.haul");
+    let kept = staged(&server.root.join("dir/kept"));
+    let staged = staged(&server.root.join("dir/big"));
     until("some of it is there", || length(&staged) > 4 * MIB as u64);
     let other = server.client();
     let writing = other.ok(["locks", "srv:dir"]);
@@ -275,7 +276,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     until("the server has let go", || {
         other.ok(["locks", "srv:dir"]).starts_with("left")
     });
-    write(&server.root.join("dir/.kept.haul"), b"somebody has just left this");
+    write(&kept, b"somebody has just left this");
     let week_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
     std::fs::File::options()
         .write(true)
@@ -286,8 +287,8 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     server.kill();
     server.restart();
     until("it is swept", || !staged.exists());
-    assert!(!server.root.join("dir/.big.haul-info").exists());
-    assert!(server.root.join("dir/.kept.haul").exists());
+    assert!(!record_of(&server.root.join("dir/big")).exists());
+    assert!(kept.exists());
 }
 
 #[test]

@@ -229,6 +229,8 @@ impl ServerName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Name;
+    use crate::store::reserved::StagingNames;
 
     fn remote(text: &str) -> (Option<String>, String, Option<u16>, String, bool) {
         match Location::parse(OsStr::new(text)) {
@@ -266,11 +268,13 @@ mod tests {
 
     #[test]
     fn malformed_ones_are_refused() {
+        let names = StagingNames::of(&Name::parse(b"x").unwrap());
+        let own = format!("nas:{}", String::from_utf8(names.file).unwrap());
         for path in [
             "nas:../x",
             "nas:a/../b",
             "@nas:x",
-            "nas:.x.haul",
+            &own,
             "haul://nas:99999/x",
             "haul:///x",
             "n s:x",

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 ///
 /// Each file appears there whole or not at all, is verified end to end, and is on disk when the command ends. Files
 /// that are there already, with the same size and modification time, are skipped. Mode, modification time and
-/// symlinks are kept. FIFOs, sockets and devices are named and skipped; names of the form .NAME.haul are haul's own and
+/// symlinks are kept. FIFOs, sockets and devices are named and skipped; names of the form .NAME~HASH.haul are haul's own and
 /// left out.
 #[derive(clap::Args)]
 #[command(after_help = "\

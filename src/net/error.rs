@@ -127,7 +127,11 @@ pub fn code_of(kind: &ErrorKind) -> Code {
         ErrorKind::NotFound => Code::NOT_FOUND,
         ErrorKind::Denied | ErrorKind::ReadOnly => Code::DENIED,
         ErrorKind::IsADirectory => Code::IS_DIRECTORY,
-        ErrorKind::Exists | ErrorKind::NotADirectory | ErrorKind::NotEmpty | ErrorKind::Symlink => Code::CONFLICT,
+        ErrorKind::Exists
+        | ErrorKind::NotADirectory
+        | ErrorKind::NotEmpty
+        | ErrorKind::Obstacle(_)
+        | ErrorKind::Symlink => Code::CONFLICT,
         ErrorKind::Locked(_) => Code::LOCKED,
         ErrorKind::VersionChanged | ErrorKind::SourceChanged => Code::VERSION_CHANGED,
         ErrorKind::NoSpace => Code::NO_SPACE,

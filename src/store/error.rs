@@ -47,6 +47,8 @@ pub enum ErrorKind {
     BadName(BadPath),
     /// Neither a file, a directory nor a symlink.
     BadKind,
+    /// Something under a name of haul's own, which haul did not make.
+    Obstacle(Vec<u8>),
     /// A symlink stands where a directory was needed, or leads outside the root.
     Symlink,
     /// Any other error.
@@ -133,6 +135,10 @@ impl StoreError {
             ErrorKind::ReadOnly => "the file system is read-only".into(),
             ErrorKind::BadName(why) => format!("the name is not allowed: {why}"),
             ErrorKind::BadKind => "not a file, directory or symlink".into(),
+            ErrorKind::Obstacle(name) => format!(
+                "{} is in the way, and no file of haul's: remove it",
+                String::from_utf8_lossy(name)
+            ),
             ErrorKind::Symlink => "a symlink on the way is not followed".into(),
             ErrorKind::Other => self.detail.clone(),
         }

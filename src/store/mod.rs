@@ -8,6 +8,7 @@ pub mod entry;
 pub mod error;
 pub mod local;
 pub mod path;
+pub mod reserved;
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -257,6 +258,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Locked`] where the writer lives.
     async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError>;
+
+    /// True where `found`, the time of the entry at `path`, is what this store makes of `wanted`: some keep whole seconds.
+    async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool;
+
+    /// Makes entries durable that were found as they should be, or has [`Store::sync_unchanged`] do so.
+    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>>;
+
+    /// Makes durable, names and content, whatever [`Store::note_unchanged`] has been told of.
+    async fn sync_unchanged(&self) -> Result<(), StoreError>;
 
     /// Makes every name durable that was made through this store and is not yet.
     async fn sync(&self) -> Result<(), StoreError>;

@@ -1,5 +1,6 @@
 //! Names and paths of entries in a store, and the rules that every one of them has passed.
 
+use super::reserved::is_reserved;
 use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fmt;
@@ -29,8 +30,8 @@ pub enum BadPath {
     /// More than [`MAX_NAME`] or [`MAX_PATH`] bytes.
     #[error("it is too long (a name has at most 255 bytes, a path 4095)")]
     TooLong,
-    /// `.NAME.haul` and `.NAME.haul-info` belong to haul.
-    #[error("names of the form .NAME.haul and .NAME.haul-info are reserved for haul's staging files")]
+    /// `.NAME~HASH.haul` and `.NAME~HASH.haul-info` belong to haul.
+    #[error("names of the form .NAME~HASH.haul and .NAME~HASH.haul-info are haul's staging files")]
     Reserved,
 }
 
@@ -68,11 +69,6 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", String::from_utf8_lossy(&self.0))
     }
-}
-
-/// True for names of the form `.NAME.haul` and `.NAME.haul-info`.
-pub fn is_reserved(name: &[u8]) -> bool {
-    name.starts_with(b".") && (name.ends_with(b".haul") || name.ends_with(b".haul-info"))
 }
 
 /// The path of an entry beneath a store's root; empty for the root itself.
@@ -202,6 +198,7 @@ impl fmt::Debug for RemotePath {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reserved::StagingNames;
     use super::*;
 
     #[test]
@@ -214,8 +211,9 @@ mod tests {
         assert_eq!(refused(b"a//b"), BadPath::Empty);
         assert_eq!(refused(b"a/"), BadPath::Empty);
         assert_eq!(refused(b"a\0b"), BadPath::Nul);
-        assert_eq!(refused(b"d/.x.haul"), BadPath::Reserved);
-        assert_eq!(refused(b".x.haul-info/d"), BadPath::Reserved);
+        let x = StagingNames::of(&Name::parse(b"x").unwrap());
+        assert_eq!(refused(&[b"d/", &x.file[..]].concat()), BadPath::Reserved);
+        assert_eq!(refused(&[&x.record[..], b"/d"].concat()), BadPath::Reserved);
         assert_eq!(refused(&[b'a'; 256]), BadPath::TooLong);
         assert_eq!(refused(&b"a/".repeat(2048)), BadPath::TooLong);
         assert_eq!(Name::parse(b"a/b").unwrap_err(), BadPath::Slash);
@@ -231,6 +229,8 @@ mod tests {
             b"\xff\xfe",
             b"a\\b",
             b"x.haul",
+            b".x.haul",
+            b".haul",
             &[b'n'; 255],
         ] {
             assert_eq!(Name::parse(name).unwrap().as_bytes(), name);

@@ -1,6 +1,10 @@
 //! Trees to move, and their comparison with code that is not haul's.
 
+use haul::store::Name;
+use haul::store::reserved::StagingNames;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -111,4 +115,18 @@ pub fn sample(top: &Path) {
     set_mtime(&top.join("modes/script"), 123_456_789);
     set_mtime(&top.join("sizes"), 7);
     set_mtime(&top.join("empty/deeper"), 8);
+}
+
+/// The staging file of a target.
+pub fn staged(target: &Path) -> PathBuf {
+    target.with_file_name(OsStr::from_bytes(&staging_names(target).file))
+}
+
+/// The record beside it.
+pub fn record_of(target: &Path) -> PathBuf {
+    target.with_file_name(OsStr::from_bytes(&staging_names(target).record))
+}
+
+fn staging_names(target: &Path) -> StagingNames {
+    StagingNames::of(&Name::parse(target.file_name().unwrap().as_bytes()).unwrap())
 }

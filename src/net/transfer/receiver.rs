@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
@@ -99,6 +100,7 @@ impl Receiver {
     ) -> Result<(), NetError> {
         let link = self.seat.link().clone();
         let (completed_in, mut completed) = mpsc::unbounded_channel();
+        let mut last = JoinSet::new();
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut moved = Instant::now();
         loop {
@@ -125,6 +127,11 @@ impl Receiver {
                         self.settle_dir(number, result).await;
                     }
                 }
+                Some(synced) = last.join_next() => {
+                    flatten(synced)?;
+                    self.seat.send(Body::Finished(proto::Finished {})).await?;
+                    return Ok(());
+                }
                 incoming = self.seat.receive_any() => match incoming {
                     Some(Incoming::Message(body)) => self.message(body, files).await?,
                     Some(Incoming::Frame(frame)) => {
@@ -144,7 +151,7 @@ impl Receiver {
                     if !link.is_attached() {
                         moved = Instant::now();
                     }
-                    if (files.is_working() || self.deciding > 0) && moved.elapsed() > STALL / 4 {
+                    if (files.is_working() || self.deciding > 0 || !last.is_empty()) && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
                         self.seat.send(Body::Acks(proto::Acks::default())).await?;
                     }
@@ -163,8 +170,10 @@ impl Receiver {
             self.dirs.complete(&self.target, !self.options.no_fsync, &completed_in);
             if self.ended && self.unsettled.is_empty() && self.dirs.is_empty() {
                 self.flush().await?;
-                self.seat.send(Body::Finished(proto::Finished {})).await?;
-                return Ok(());
+                let (target, durable) = (self.target.clone(), !self.options.no_fsync);
+                if last.is_empty() {
+                    last.spawn(async move { if durable { target.sync_unchanged().await } else { Ok(()) } });
+                }
             }
         }
     }
@@ -467,6 +476,15 @@ impl Receiver {
             self.seat.send(Body::Wants(proto::Wants { wants })).await?;
         }
         Ok(())
+    }
+}
+
+/// How a task ended; its panic is ours.
+fn flatten(ended: Result<Result<(), StoreError>, JoinError>) -> Result<(), NetError> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(result) => Ok(result?),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => Err(NetError::lost("the transfer was ended")),
     }
 }
 

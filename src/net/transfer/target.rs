@@ -145,13 +145,31 @@ impl Target {
         }
         .into_iter();
         let mut decisions = Vec::with_capacity(candidates.len());
+        let mut unchanged = Vec::new();
         for candidate in candidates {
             let look = is_looked_at(&candidate);
             decisions.push(match if look { found.next() } else { None } {
-                Some(Ok(entry)) => tree.compare(candidate, entry, options, pool).await,
+                Some(Ok(entry)) => {
+                    let version = entry.version.clone();
+                    let decision = tree.compare(candidate, entry, options, pool).await;
+                    if matches!(decision, Decision::Unchanged) && !options.no_fsync {
+                        unchanged.push((candidate.path.clone(), candidate.kind, version));
+                    }
+                    decision
+                }
                 Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
                 Some(Err(_)) | None => Decision::Wanted,
             });
+        }
+        if !unchanged.is_empty() {
+            // what is reported as there is durable like what is put there
+            let mut noted = tree.store.note_unchanged(unchanged).await.into_iter();
+            let all = decisions.iter_mut().filter(|d| matches!(d, Decision::Unchanged));
+            for (decision, noted) in all.zip(&mut noted) {
+                if let Err(e) = noted {
+                    *decision = Decision::Failed(e);
+                }
+            }
         }
         decisions
     }
@@ -224,6 +242,14 @@ impl Target {
         }
     }
 
+    /// Makes durable what [`Target::decide`] found unchanged.
+    pub async fn sync_unchanged(&self) -> Result<(), StoreError> {
+        match self {
+            Target::Tree(tree) => tree.store.sync_unchanged().await,
+            Target::Stream(_) => Ok(()),
+        }
+    }
+
     /// Makes the names of directories durable.
     pub async fn sync(&self) -> Result<(), StoreError> {
         match self {
@@ -248,8 +274,12 @@ impl Tree {
         }
         // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
         // own of a moment ago, whose acknowledgement was lost.
+        let same_time = self
+            .store
+            .is_same_time(&new.path, new.attributes.mtime, old.attributes.mtime)
+            .await;
         let conditional = options.if_version.is_some() || self.blind;
-        let ours = options.again && !self.blind && new.hash.is_some() && old.attributes.mtime == new.attributes.mtime;
+        let ours = options.again && !self.blind && new.hash.is_some() && same_time;
         if old.kind != new.kind || (conditional && !ours) {
             return Decision::Wanted;
         }
@@ -258,14 +288,14 @@ impl Tree {
             _ if new.size != Some(old.size) => false,
             _ => match new.hash {
                 Some(hash) => hash_file(&*self.store, &new.path, pool).await.is_ok_and(|h| h == hash),
-                None => old.attributes.mtime == new.attributes.mtime,
+                None => same_time,
             },
         };
         if !same {
             return Decision::Wanted;
         }
         let mode_differs = new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
-        if mode_differs || (old.attributes.mtime != new.attributes.mtime) {
+        if mode_differs || !same_time {
             if new.kind == Kind::Symlink {
                 return Decision::Wanted;
             }

@@ -5,13 +5,12 @@
 //! everybody else. The beginning of a file stays in the cache, and so do smaller ones: those may well be read soon.
 
 use super::lock::Lock;
+use super::sys::{Directory, Node, OpenFile};
 use super::system::is_good_at_direct;
-use super::tree::{lock, open_in, retry};
+use super::tree::lock;
 use crate::store::Bytes;
-use cap_std::fs::Dir;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::fs::File;
 use std::io::IoSlice;
 use std::sync::Mutex;
 
@@ -21,21 +20,29 @@ const FROM: u64 = 64 << 20;
 const ALIGN: usize = 4096;
 
 /// How one staging file is written past the page cache.
-#[derive(Default)]
-pub(super) struct Direct(Mutex<State>);
+pub(super) struct Direct<F>(Mutex<State<F>>);
 
-#[derive(Default)]
-enum State {
-    #[default]
+enum State<F> {
     Untried,
-    Open(File),
+    Open(F),
     /// It cannot be, and goes through the page cache.
     Never,
 }
 
-impl Direct {
+impl<F: OpenFile> Direct<F> {
+    /// Nothing has been written yet.
+    pub(super) fn new() -> Direct<F> {
+        Direct(Mutex::new(State::Untried))
+    }
+
     /// Writes what it can of `parts`, from the first on; gives how many bytes that were.
-    pub(super) fn write(&self, held: &Lock, dir: &Dir, offset: u64, parts: &[Bytes]) -> rustix::io::Result<usize> {
+    pub(super) fn write(
+        &self,
+        held: &Lock<F>,
+        dir: &impl Directory<File = F>,
+        offset: u64,
+        parts: &[Bytes],
+    ) -> rustix::io::Result<usize> {
         if offset < FROM || !offset.is_multiple_of(ALIGN as u64) {
             return Ok(0);
         }
@@ -50,7 +57,7 @@ impl Direct {
             *state = open(held, dir).map_or(State::Never, State::Open);
         }
         let State::Open(file) = &*state else { return Ok(0) };
-        match retry(|| rustix::io::pwritev(file, &slices, offset)) {
+        match file.pwritev(&slices, offset) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 *state = State::Never;
                 Ok(0)
@@ -61,11 +68,11 @@ impl Direct {
 }
 
 /// The staging file once more, for direct writes.
-fn open(held: &Lock, dir: &Dir) -> Option<File> {
+fn open<D: Directory>(held: &Lock<D::File>, dir: &D) -> Option<D::File> {
     if !is_good_at_direct(&held.file) {
         return None;
     }
     let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: File = open_in(dir, &held.names.file, flags).ok()?.into();
-    held.is_of(&rustix::fs::fstat(&file).ok()?).then_some(file)
+    let file = dir.open_at(&held.names.file, flags).ok()?;
+    held.is_of(&file.fstat().ok()?).then_some(file)
 }

@@ -1,12 +1,16 @@
-//! Making a group of small files durable: with fsync(2) for each, or with one syncfs(2) for all, whichever costs less here.
+//! Making a group of small files durable: with fsync(2) for each, or with one syncfs(2) for all that are on one device,
+//! whichever costs less there. On file systems that are not known to honour syncfs(2) it is fsync: FUSE tells its daemon
+//! nothing of it.
 //!
 //! Each fsync flushes the disk's cache once; syncfs does so once for a group, but writes what others have written to the
 //! file system as well. Which is cheaper depends on the file system, the disk and the neighbours, so it is measured.
 
-use rustix::fs::{fsync, syncfs};
-use std::fs::File;
-use std::sync::LazyLock;
+use super::sys::Node;
+use super::system::honours_syncfs;
+use super::tree::lock;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 /// Groups smaller than this are synced file by file.
@@ -28,9 +32,17 @@ static IS_RELIABLE: LazyLock<bool> = LazyLock::new(|| {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RELIABLE
 });
 
-/// What syncing has cost so far, for one transfer.
+/// What syncing has cost so far, for one transfer, on each device that it writes to.
 #[derive(Default)]
 pub(super) struct Flush {
+    devices: Mutex<HashMap<u64, Arc<DeviceFlush>>>,
+}
+
+/// The same, for one device.
+#[derive(Default)]
+struct DeviceFlush {
+    /// syncfs(2) means something there.
+    syncfs: bool,
     /// Nanoseconds a file, averaged; 0: not known yet.
     each: AtomicU64,
     together: AtomicU64,
@@ -39,16 +51,54 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    /// Makes the content of files durable, whose first is the one that was opened first; gives a result for each.
-    pub(super) fn flush(&self, files: &[&File]) -> Vec<rustix::io::Result<()>> {
+    /// Makes the content of files durable, each with the device that it is on; returns a result for each. Of those of a
+    /// device the first is the one that was opened first.
+    pub(super) fn flush<N: Node>(&self, files: &[(u64, &N)]) -> Vec<rustix::io::Result<()>> {
+        let mut results = vec![Ok(()); files.len()];
+        let mut devices: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (index, (device, _)) in files.iter().enumerate() {
+            devices.entry(*device).or_default().push(index);
+        }
+        for (device, indices) in devices {
+            let of_device: Vec<&N> = indices.iter().filter_map(|i| files.get(*i).map(|(_, f)| *f)).collect();
+            let Some(first) = of_device.first() else { continue };
+            let synced = self.device(device, *first).flush(&of_device);
+            for (index, result) in indices.into_iter().zip(synced) {
+                if let Some(slot) = results.get_mut(index) {
+                    *slot = result;
+                }
+            }
+        }
+        results
+    }
+
+    fn device(&self, device: u64, node: &impl Node) -> Arc<DeviceFlush> {
+        let mut devices = lock(&self.devices);
+        let known = devices.entry(device).or_insert_with(|| {
+            Arc::new(DeviceFlush {
+                syncfs: syncs_whole(node),
+                ..DeviceFlush::default()
+            })
+        });
+        known.clone()
+    }
+}
+
+/// True where one syncfs(2) makes everything of a file system durable, and reports what it could not.
+pub(super) fn syncs_whole(node: &impl Node) -> bool {
+    *IS_RELIABLE && honours_syncfs(node)
+}
+
+impl DeviceFlush {
+    fn flush(&self, files: &[&impl Node]) -> Vec<rustix::io::Result<()>> {
         let started = Instant::now();
         let together = self.is_better_together(files.len());
         // The error of writing any of these files back comes through the file that was open before all of them were
         // written; whose it is, or whether it is another's, each file's own fsync says.
-        let synced = together && files.first().is_some_and(|first| syncfs(first).is_ok());
+        let synced = together && files.first().is_some_and(|first| first.syncfs().is_ok());
         let results = match synced {
             true => vec![Ok(()); files.len()],
-            false => files.iter().map(fsync).collect(),
+            false => files.iter().map(|file| file.fsync()).collect(),
         };
         let took = started.elapsed();
         if together && took > TOO_LONG {
@@ -68,7 +118,7 @@ impl Flush {
     }
 
     fn is_better_together(&self, count: usize) -> bool {
-        if count < LEAST || !*IS_RELIABLE || self.shunned.load(Ordering::Relaxed) {
+        if count < LEAST || !self.syncfs || self.shunned.load(Ordering::Relaxed) {
             return false;
         }
         let group = self.groups.fetch_add(1, Ordering::Relaxed);
@@ -85,13 +135,13 @@ impl Flush {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn the_cheaper_way_is_taken_and_the_other_looked_at_again() {
-        if !*IS_RELIABLE {
-            return;
-        }
-        let flush = Flush::default();
+        let mut flush = DeviceFlush::default();
+        assert!(!flush.is_better_together(LEAST), "syncfs means nothing here");
+        flush.syncfs = true;
         assert!(!flush.is_better_together(LEAST - 1), "few files are synced one by one");
         assert!(flush.is_better_together(LEAST), "what is not known is tried");
         flush.together.store(100, Ordering::Relaxed);
@@ -109,12 +159,13 @@ mod tests {
     #[test]
     fn files_are_synced_either_way_and_their_cost_is_known() {
         let files: Vec<File> = (0..LEAST).map(|_| tempfile::tempfile().unwrap()).collect();
-        let files: Vec<&File> = files.iter().collect();
+        let files: Vec<(u64, &File)> = files.iter().map(|file| (5, file)).collect();
         let flush = Flush::default();
         for _ in 0..3 {
             assert!(flush.flush(&files).iter().all(Result::is_ok));
         }
-        assert!(flush.each.load(Ordering::Relaxed) > 0);
-        assert_eq!(flush.together.load(Ordering::Relaxed) > 0, *IS_RELIABLE);
+        let device = flush.device(5, files[0].1);
+        assert!(device.each.load(Ordering::Relaxed) > 0);
+        assert_eq!(device.together.load(Ordering::Relaxed) > 0, syncs_whole(files[0].1));
     }
 }

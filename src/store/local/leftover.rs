@@ -1,11 +1,14 @@
 //! Staging files that are there: listed, unlocked, and removed when their writers are dead and long gone.
 
-use super::lock::{StagingNames, holder_of, open_if_dead};
-use super::tree::{Tree, open_in, open_subdir, read_dir, remove_file};
+use super::lock::{holder_of, open_if_dead, open_to_break, remove_staged};
+use super::record;
+use super::sys::{Directory, Node};
+use super::tree::{Tree, open_subdir, read_dir};
 use crate::store::error::At;
+use crate::store::reserved::StagingNames;
 use crate::store::{ErrorKind, Held, HeldPage, Holder, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,14 +17,6 @@ const MAX_DEAD: usize = 256;
 /// How deep the sweep goes: each level has a directory open.
 const MAX_DEPTH: usize = 256;
 
-/// The staging names that a name in a directory is the file of.
-fn names_of(file: &[u8]) -> Option<(Vec<u8>, StagingNames)> {
-    let target = file.strip_prefix(b".")?.strip_suffix(b".haul")?.to_vec();
-    let record = [file, b"-info"].concat();
-    let file = file.to_vec();
-    Some((target, StagingNames { file, record }))
-}
-
 /// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
 pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
     let dir = tree.dir(path)?;
@@ -29,10 +24,10 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
     let mut page = HeldPage::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
-        let Some((target, names)) = names_of(next.file_name().to_bytes()) else {
+        let Some((target, names)) = StagingNames::of_file(next.file_name().to_bytes()) else {
             continue;
         };
-        page.held.extend(look(&dir, target, &names));
+        page.held.extend(look(&*dir, target.to_vec(), &names));
         if page.held.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
@@ -42,10 +37,10 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
 }
 
 /// What is known of a staging file; none when it has gone meanwhile.
-fn look(dir: &Dir, target: Vec<u8>, names: &StagingNames) -> Option<Held> {
+fn look(dir: &impl Directory, target: Vec<u8>, names: &StagingNames) -> Option<Held> {
     match open_if_dead(dir, &names.file) {
         Ok(fd) => {
-            let age = age_of(&rustix::fs::fstat(&fd).ok()?);
+            let age = age_of(&fd.fstat().ok()?);
             let holder = holder_of(dir, names, &fd);
             let held_for = holder.held_for.or(age);
             let holder = Holder { held_for, ..holder };
@@ -59,7 +54,7 @@ fn look(dir: &Dir, target: Vec<u8>, names: &StagingNames) -> Option<Held> {
         Err(_) => {
             // it is locked, or cannot be opened for reading: then only the record tells
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = open_in(dir, &names.file, flags).ok()?;
+            let fd = dir.open_at(&names.file, flags).ok()?;
             let holder = holder_of(dir, names, &fd);
             Some(Held {
                 target,
@@ -77,22 +72,25 @@ fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
 }
 
 /// Removes the staging file of a target.
-pub(super) fn unlock(tree: &Tree, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
+pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
     let (dir, name) = tree.parent(path)?;
     let names = StagingNames::of(&name);
-    let _held = match open_if_dead(&dir, &names.file) {
-        Ok(fd) => Some(fd),
+    let locked = match open_if_dead(&*dir, &names.file) {
+        // its writer lives; it is not taken away in the middle of its commit
+        Err(Errno::WOULDBLOCK) if force => open_to_break(&*dir, &names.file),
+        other => other,
+    };
+    let _held = match locked {
+        Ok(file) => file,
         Err(Errno::NOENT) => return Ok(false),
-        Err(_) if force => None,
         Err(Errno::WOULDBLOCK) => {
             let target = name.as_bytes().to_vec();
-            let holder = look(&dir, target, &names).map(|held| held.holder).unwrap_or_default();
+            let holder = look(&*dir, target, &names).map(|held| held.holder).unwrap_or_default();
             return Err(StoreError::new(ErrorKind::Locked(holder), path));
         }
         Err(e) => return Err(e).at("open the staging file", path),
     };
-    remove_file(&dir, &names.record).at("remove the record", path)?;
-    remove_file(&dir, &names.file).at("remove the staging file", path)?;
+    remove_staged(&*dir, &names).at("remove the staging file", path)?;
     Ok(true)
 }
 
@@ -110,16 +108,17 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if !crate::store::path::is_reserved(name) || names.len() >= MAX_DEAD {
-            return Err(not_empty());
+        let of_file = StagingNames::of_file(name).map(|(_, names)| names);
+        if of_file.is_some() {
+            held.push(open_if_dead(&*dir, name).map_err(|_| not_empty())?);
         }
-        if name.ends_with(b".haul") {
-            held.push(open_if_dead(&dir, name).map_err(|_| not_empty())?);
+        match of_file.or_else(|| StagingNames::of_record(name)) {
+            Some(found) if names.len() < MAX_DEAD => names.push(found),
+            _ => return Err(not_empty()),
         }
-        names.push(name.to_vec());
     }
-    for name in names {
-        remove_file(&dir, &name).at("remove a dead staging file", path)?;
+    for names in names {
+        remove_staged(&*dir, &names).at("remove a dead staging file", path)?;
     }
     Ok(())
 }
@@ -136,9 +135,9 @@ fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
     let mut swept = 0_usize;
     for entry in stream.flatten() {
         let bytes = entry.file_name().to_bytes();
-        if bytes.starts_with(b".") && bytes.ends_with(b".haul-info") {
-            swept = swept.saturating_add(usize::from(sweep_record(dir, bytes, age)));
-        } else if let Some((_, names)) = names_of(bytes) {
+        if let Some(names) = StagingNames::of_record(bytes) {
+            swept = swept.saturating_add(usize::from(sweep_record(dir, &names, age)));
+        } else if let Some((_, names)) = StagingNames::of_file(bytes) {
             swept = swept.saturating_add(usize::from(sweep_file(dir, &names, age)));
         } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
             && depth < MAX_DEPTH
@@ -155,22 +154,14 @@ fn sweep_file(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
     let Ok(fd) = open_if_dead(dir, &names.file) else {
         return false;
     };
-    let old = rustix::fs::fstat(&fd)
-        .ok()
-        .and_then(|stat| age_of(&stat))
-        .is_some_and(|a| a >= age);
-    old && remove_file(dir, &names.record).is_ok() && remove_file(dir, &names.file).is_ok()
+    let old = fd.fstat().ok().and_then(|stat| age_of(&stat)).is_some_and(|a| a >= age);
+    old && remove_staged(dir, names).is_ok()
 }
 
 /// A record without its staging file: its writer died between the commit and the removal.
-fn sweep_record(dir: &Dir, record: &[u8], age: Duration) -> bool {
-    let Some(file) = record.strip_suffix(b"-info") else {
-        return false;
-    };
-    let stat = |name: &[u8]| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-    let old = stat(record)
-        .ok()
-        .and_then(|stat| age_of(&stat))
-        .is_some_and(|a| a >= age);
-    old && matches!(stat(file), Err(Errno::NOENT)) && remove_file(dir, record).is_ok()
+fn sweep_record(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
+    let is_old = |stat: rustix::fs::Stat| age_of(&stat).is_some_and(|a| a >= age);
+    let old = dir.stat_at(&names.record).is_ok_and(is_old);
+    let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
+    old && alone && record::remove(dir, &names.record).is_ok()
 }

@@ -1,20 +1,21 @@
 //! The staging file as the lock of its target.
 //!
-//! For target `NAME` it is `.NAME.haul` in the same directory, made with O_EXCL and held with flock(2). A writer
-//! that finds one tries that flock: refused means that its holder lives; granted, with the name still leading to
-//! this inode, means that the holder died, and the file is taken over. `.NAME.haul-info` beside it tells other
-//! processes who holds it, and later writers how far this one came.
+//! For target `NAME` it is `.NAME~HASH.haul` in the same directory, made with O_EXCL, mode 0600, and held with flock(2). A
+//! writer that finds one tries that flock: refused means that its holder lives; granted, with the name still leading to
+//! this inode, means that the holder died. What the dead writer left is resumed or removed: nobody but its maker ever writes
+//! to an inode anew. `.NAME~HASH.haul-info` beside it tells how much of it is durable.
+//!
+//! Only what has such a name is haul's, and only a regular file: anything else under it is an obstacle that is named.
 
 use super::record::{self, Progress, Record, RecordFile};
-use super::tree::{create_in, lock, open_in, remove_file as remove};
+use super::sys::{Directory, Node, OpenFile};
+use super::tree::{lock, remove_file as remove};
 use crate::store::error::At;
-use crate::store::path::MAX_NAME;
-use crate::store::{ErrorKind, Holder, Name, RemotePath, StoreError};
-use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use crate::store::reserved::StagingNames;
+use crate::store::{Checkpoint, ErrorKind, Holder, Left, Name, RemotePath, StoreError};
+use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,32 +26,8 @@ const TRIES: usize = 64;
 /// How long a lock may be held by somebody who only looks at it.
 const GLANCE: Duration = Duration::from_millis(2);
 
-/// Names of the staging file and its record for a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StagingNames {
-    pub(super) file: Vec<u8>,
-    pub(super) record: Vec<u8>,
-}
-
-impl StagingNames {
-    /// A name too long for the form is cut and told apart by a hash.
-    pub(super) fn of(name: &Name) -> StagingNames {
-        const ROOM: usize = MAX_NAME - ".".len() - ".haul-info".len();
-        const HASH: usize = 17;
-        let bytes = name.as_bytes();
-        let stem = if bytes.len() <= ROOM {
-            bytes.to_vec()
-        } else {
-            let hash = blake3::hash(bytes).to_hex();
-            let kept = bytes.iter().take(ROOM - HASH).copied();
-            kept.chain(*b"~").chain(hash.bytes().take(HASH - 1)).collect()
-        };
-        StagingNames {
-            file: [b".", &stem[..], b".haul"].concat(),
-            record: [b".", &stem[..], b".haul-info"].concat(),
-        }
-    }
-}
+/// The mode of a staging file: nobody else's to read or to open before it is complete.
+pub(super) const STAGED_MODE: u32 = 0o600;
 
 /// What this process knows of the locks that it holds itself, by device and inode.
 static HELD: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mutex::default);
@@ -59,146 +36,147 @@ static HELD: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mute
 type Inode = (u64, u64);
 
 /// A staging file, open and locked. Dropping it lets the lock go and leaves the file.
-pub(super) struct Lock {
-    pub(super) file: File,
+pub(super) struct Lock<F> {
+    pub(super) file: F,
     pub(super) names: StagingNames,
     pub(super) progress: Arc<Progress>,
     inode: Inode,
-    /// Bytes that are in it already: a dead writer's.
-    pub(super) left: u64,
-    /// Its permission bits when it was locked.
-    pub(super) mode: u32,
+    /// What a dead writer left, and how many bytes are in the file.
+    pub(super) left: Left,
+    pub(super) size: u64,
 }
 
-/// What becomes of a dead writer's staging file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It is emptied, and its record removed.
-    Emptied,
-    /// It is taken over as it is.
-    Kept,
-}
-
-impl Drop for Lock {
+impl<F> Drop for Lock<F> {
     fn drop(&mut self) {
         // before the file is closed, and thus unlocked: another thread may lock the same inode right after
         lock(&HELD).remove(&self.inode);
     }
 }
 
-impl Lock {
-    /// Locks `name`. With [`Found::Emptied`] the file that comes back is empty. A staging file that is made has `mode`, less
-    /// the umask.
+impl<F: OpenFile> Lock<F> {
+    /// Locks `name` for a writer of this version of a source: the staging file is resumed where its record is of the same
+    /// one, and else a new one.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] says who holds it.
+    /// [`ErrorKind::Locked`] says who holds it, [`ErrorKind::Obstacle`] what is in the way and not haul's.
     pub(super) fn acquire(
-        dir: &Dir,
+        dir: &impl Directory<File = F>,
         name: &Name,
         path: &RemotePath,
         who: &str,
-        found: Found,
-        mode: u32,
-    ) -> Result<Lock, StoreError> {
+        source: Option<&str>,
+    ) -> Result<Lock<F>, StoreError> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut looked_again = false;
+        let mut glanced = false;
+        let mut discarded = Left::Nothing;
         for _ in 0..TRIES {
-            let (fd, fresh) = match create_in(dir, &names.file, flags, Mode::from_raw_mode(mode)) {
-                Ok(fd) => (fd, true),
-                Err(Errno::EXIST) => match open_in(dir, &names.file, flags) {
-                    Ok(fd) => (fd, false),
+            let (file, access) = match dir.create_at(&names.file, flags, STAGED_MODE) {
+                Ok(file) => (file, None),
+                Err(Errno::EXIST) => match open_found(dir, &names.file) {
+                    Ok((file, access)) => (file, Some(access)),
                     Err(Errno::NOENT) => continue,
-                    // nothing of haul's: it never makes a symlink of this name
-                    Err(Errno::LOOP) => {
-                        remove(dir, &names.file).at("remove a foreign staging file", path)?;
-                        continue;
-                    }
-                    // its writer had set the mode of a read-only file already
-                    Err(Errno::ACCESS) => {
-                        remove_unwritable(dir, &names, path)?;
-                        continue;
-                    }
+                    Err(Errno::LOOP) => return Err(obstacle(&names.file, path)),
                     Err(e) => return Err(e).at("open the staging file", path),
                 },
                 Err(e) => return Err(e).at("create the staging file", path),
             };
-            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            match file.flock(FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 // no flock on this file system: only the one who made the file has it
-                Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if fresh => {}
-                // whoever only looks whether its writer lives holds it for a moment
-                Err(Errno::WOULDBLOCK) if !looked_again => {
-                    looked_again = true;
+                Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if access.is_none() => {}
+                // a process that only looks whether its writer lives holds it for a moment
+                Err(Errno::WOULDBLOCK) if !glanced => {
+                    glanced = true;
                     std::thread::sleep(GLANCE);
                     continue;
                 }
                 Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => {
-                    let holder = holder_of(dir, &names, &fd);
+                    let holder = holder_of(dir, &names, &file);
                     return Err(StoreError::new(ErrorKind::Locked(holder), path));
                 }
                 Err(e) => return Err(e).at("lock the staging file", path),
             }
-            let held = rustix::fs::fstat(&fd).at("stat the staging file", path)?;
-            let inode = (held.st_dev, held.st_ino);
-            // The name must still lead here: between open and flock another writer may have taken the file over,
-            // committed it (then this is its target now) and let it go.
-            match rustix::fs::statat(dir, &names.file, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(found) if (found.st_dev, found.st_ino) == inode => {}
-                Ok(_) | Err(Errno::NOENT) => continue,
-                Err(e) => return Err(e).at("stat the staging file", path),
+            let found = file.fstat().at("stat the staging file", path)?;
+            // Between open and flock another writer may have taken the name over, or committed the file: then this is its target.
+            if !leads_to(dir, &names.file, &found).at("stat the staging file", path)? {
+                continue;
             }
-            if !fresh {
-                // what somebody planted here is not written to: it could be another file's second name
-                let ours = held.st_uid == rustix::process::geteuid().as_raw();
-                if !FileType::from_raw_mode(held.st_mode).is_file() || held.st_nlink != 1 || !ours {
-                    remove(dir, &names.file).at("remove a foreign staging file", path)?;
+            let mut left = discarded.clone();
+            if let Some(access) = access {
+                if !FileType::from_raw_mode(found.st_mode).is_file() {
+                    return Err(obstacle(&names.file, path));
+                }
+                left = left_of(dir, &names, (&file, &found), source);
+                if !matches!(left, Left::Part(_)) || access != OFlags::RDWR {
+                    discarded = left;
+                    remove_staged(dir, &names).at("remove a dead staging file", path)?;
                     continue;
                 }
-                if found == Found::Emptied {
-                    rustix::fs::ftruncate(&fd, 0).at("empty the staging file", path)?;
-                    let _ = remove(dir, &names.record);
-                }
             }
-            let left = match found {
-                Found::Kept if !fresh => u64::try_from(held.st_size).unwrap_or(0),
-                _ => 0,
-            };
-            let progress = Arc::new(Progress::new(who));
-            lock(&HELD).insert(inode, progress.clone());
-            return Ok(Lock {
-                file: fd.into(),
-                names,
-                progress,
-                inode,
-                left,
-                mode: held.st_mode & 0o7777,
-            });
+            if found.st_mode & 0o7777 != STAGED_MODE {
+                // resumed, and its writer had set its mode; or the umask took of it
+                file.fchmod(STAGED_MODE).at("set the mode", path)?;
+            }
+            return Ok(Lock::held(file, names, who, &found, left));
         }
-        Err(StoreError::new(
-            ErrorKind::Locked(Holder {
-                who: "several writers at once".into(),
-                ..Holder::default()
-            }),
-            path,
-        ))
+        let who = "several writers at once".into();
+        let holder = Holder {
+            who,
+            ..Holder::default()
+        };
+        Err(StoreError::new(ErrorKind::Locked(holder), path))
     }
 
-    /// Starts the record, or goes on with `found`; that tells other processes who holds the lock.
+    fn held(file: F, names: StagingNames, who: &str, found: &Stat, left: Left) -> Lock<F> {
+        let inode = (found.st_dev, found.st_ino);
+        let progress = Arc::new(Progress::new(who));
+        lock(&HELD).insert(inode, progress.clone());
+        Lock {
+            file,
+            names,
+            progress,
+            inode,
+            left,
+            size: u64::try_from(found.st_size).unwrap_or(0),
+        }
+    }
+
+    /// Starts the record of this staging file, or goes on with that of what is resumed; it tells other processes who holds
+    /// the lock.
     pub(super) fn record(
         &self,
-        dir: &Dir,
+        dir: &impl Directory<File = F>,
         source: Option<String>,
-        found: Option<Record>,
-    ) -> std::io::Result<RecordFile> {
+    ) -> rustix::io::Result<RecordFile<F>> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let record = Record::new(&self.progress.who, since.as_secs(), source);
-        RecordFile::start(dir, &self.names.record, record, found)
+        let record = Record::new(&self.progress.who, since.as_secs(), source, self.identity());
+        match &self.left {
+            Left::Part(_) => RecordFile::resume(dir, &self.names.record, record),
+            _ => RecordFile::start(dir, &self.names.record, record),
+        }
     }
 
-    /// The fence before a rename: the staging name still leads to the file that is held.
-    pub(super) fn still_held(&self, dir: &Dir) -> bool {
-        rustix::fs::statat(dir, &self.names.file, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| self.is_of(&found))
+    /// What tells this inode from others that have had its name.
+    fn identity(&self) -> record::Identity {
+        (self.inode.1, self.file.birth())
+    }
+
+    /// The device that it is on.
+    pub(super) fn device(&self) -> u64 {
+        self.inode.0
+    }
+
+    /// The fence before a rename: from here on the lock cannot be taken away, and it has not been.
+    pub(super) fn fence(&self, dir: &impl Directory) -> bool {
+        let locked = self.file.lock_commit();
+        // where the file system has no such locks, none can be in the way
+        !matches!(locked, Err(Errno::AGAIN | Errno::ACCESS)) && self.still_held(dir)
+    }
+
+    /// The staging name still leads to the file that is held.
+    fn still_held(&self, dir: &impl Directory) -> bool {
+        dir.stat_at(&self.names.file).is_ok_and(|found| self.is_of(&found))
     }
 
     /// True when this is the stat of the file that is locked.
@@ -207,17 +185,74 @@ impl Lock {
     }
 
     /// Removes the staging file and its record; the lock itself goes when this is dropped.
-    pub(super) fn discard(&self, dir: &Dir) {
+    pub(super) fn discard(&self, dir: &impl Directory) {
         if self.still_held(dir) {
-            let _ = remove(dir, &self.names.record);
-            let _ = remove(dir, &self.names.file);
+            let _ = remove_staged(dir, &self.names);
         }
     }
 }
 
+/// Removes a staging file that the caller has locked, its record first: while that says that something is durable, the
+/// file that it speaks of stays.
+pub(super) fn remove_staged(dir: &impl Directory, names: &StagingNames) -> rustix::io::Result<()> {
+    record::remove(dir, &names.record)?;
+    remove(dir, &names.file)
+}
+
+/// True while `name` leads to the inode that was found; false if it leads elsewhere or nowhere.
+fn leads_to(dir: &impl Directory, name: &[u8], found: &Stat) -> rustix::io::Result<bool> {
+    match dir.stat_at(name) {
+        Ok(now) => Ok((now.st_dev, now.st_ino) == (found.st_dev, found.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// What a dead writer left, for a writer of this version of a source.
+fn left_of<D: Directory>(
+    dir: &D,
+    names: &StagingNames,
+    (file, found): (&D::File, &Stat),
+    source: Option<&str>,
+) -> Left {
+    let Some(record) = record::read(dir, &names.record) else {
+        return Left::Nothing;
+    };
+    let of_this_file = record.names((found.st_ino, file.birth())) && found.st_nlink == 1;
+    let ours = found.st_uid == rustix::process::geteuid().as_raw();
+    let durable = record.offset > 0 && u64::try_from(found.st_size).is_ok_and(|size| record.offset <= size);
+    if !(of_this_file && ours && durable) || source.is_none() {
+        return Left::Nothing;
+    }
+    let point: Option<Checkpoint> = record.checkpoint();
+    match (record.source.as_deref() == source, point) {
+        (true, Some(point)) => Left::Part(point),
+        (true, None) => Left::Nothing,
+        (false, _) => Left::Other(record.offset),
+    }
+}
+
+/// What is in the way under a name of haul's, and not of haul's making.
+fn obstacle(name: &[u8], path: &RemotePath) -> StoreError {
+    StoreError::new(ErrorKind::Obstacle(name.to_vec()), path)
+}
+
+/// Opens a staging file that is there, for what it may be opened for: its writer may have set its final mode already.
+fn open_found<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<(D::File, OFlags)> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut last = Errno::ACCESS;
+    for access in [OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY] {
+        match dir.open_at(name, flags | access) {
+            Err(e @ (Errno::ACCESS | Errno::ISDIR)) => last = e,
+            other => return Ok((other?, access)),
+        }
+    }
+    Err(last)
+}
+
 /// Who holds an open staging file, as far as can be known.
-pub(super) fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::AsFd) -> Holder {
-    let stat = rustix::fs::fstat(fd).ok();
+pub(super) fn holder_of(dir: &impl Directory, names: &StagingNames, file: &impl Node) -> Holder {
+    let stat = file.fstat().ok();
     if let Some(stat) = &stat
         && let Some(progress) = lock(&HELD).get(&(stat.st_dev, stat.st_ino))
     {
@@ -244,54 +279,35 @@ pub(super) fn holder_of(dir: &Dir, names: &StagingNames, fd: &impl std::os::fd::
     }
 }
 
-/// Removes a staging file that cannot be opened for writing, when its writer is dead.
-fn remove_unwritable(dir: &Dir, names: &StagingNames, path: &RemotePath) -> Result<(), StoreError> {
-    match open_if_dead(dir, &names.file) {
-        Ok(_held) => remove(dir, &names.file).at("remove a dead staging file", path),
-        Err(Errno::NOENT) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let holder = Holder {
-                who: "another process".into(),
-                ..Holder::default()
-            };
-            Err(StoreError::new(ErrorKind::Locked(holder), path))
-        }
-        Err(e) => Err(e).at("open the staging file", path),
-    }
+/// Opens and locks a staging file only to remove it: hold what is returned until then.
+///
+/// # Errors
+/// WOULDBLOCK: its writer lives. NOENT: it is gone, or is no staging file.
+pub(super) fn open_if_dead<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
+    let (file, _) = open_found(dir, name)?;
+    file.flock(FlockOperation::NonBlockingLockExclusive)?;
+    still_staged(dir, name, file)
 }
 
-/// Opens and locks a staging file only to remove it: hold what is returned until then. WOULDBLOCK: its writer lives.
-pub(super) fn open_if_dead(dir: &Dir, name: &[u8]) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = open_in(dir, name, flags)?;
-    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-    let (held, found) = (
-        rustix::fs::fstat(&fd)?,
-        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
-    );
-    if (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino) {
-        Ok(fd)
-    } else {
-        Err(Errno::NOENT)
+/// Opens a staging file to take it away from a writer that lives: not while that one commits it.
+///
+/// # Errors
+/// AGAIN: it is being committed. NOENT: it is gone, or is no staging file.
+pub(super) fn open_to_break<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
+    let (file, _) = open_found(dir, name)?;
+    // where the file system has no such locks, none can be in the way
+    if let Err(e @ (Errno::AGAIN | Errno::ACCESS)) = file.lock_commit() {
+        return Err(e);
     }
+    still_staged(dir, name, file)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn staging_names_fit_and_differ() {
-        let short = StagingNames::of(&Name::parse(b"report.pdf").unwrap());
-        assert_eq!(short.file, b".report.pdf.haul");
-        assert_eq!(short.record, b".report.pdf.haul-info");
-        let long = |last: u8| {
-            let mut name = vec![b'n'; 255];
-            name[254] = last;
-            StagingNames::of(&Name::parse(&name).unwrap())
-        };
-        assert!(long(b'a').record.len() <= MAX_NAME);
-        assert_ne!(long(b'a'), long(b'b'));
-        assert!(crate::store::path::is_reserved(&long(b'a').file));
+/// A file that was locked, if the name still leads to it.
+fn still_staged<D: Directory>(dir: &D, name: &[u8], file: D::File) -> rustix::io::Result<D::File> {
+    let found = file.fstat()?;
+    let is_file = FileType::from_raw_mode(found.st_mode).is_file();
+    match is_file && leads_to(dir, name, &found)? {
+        true => Ok(file),
+        false => Err(Errno::NOENT),
     }
 }

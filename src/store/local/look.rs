@@ -2,7 +2,7 @@
 
 use super::tree::{Tree, read_dir};
 use crate::store::error::At;
-use crate::store::path::is_reserved;
+use crate::store::reserved::is_reserved;
 use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time, Version};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -150,6 +150,14 @@ pub(super) fn mtime(stat: &Stat) -> Time {
     Time {
         secs: stat.st_mtime,
         nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+/// The device of an entry of this store.
+pub(super) fn device_of(version: &Version) -> Option<u64> {
+    match version {
+        Version::Facts([device, ..]) => Some(*device),
+        Version::Text(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod commit;
 mod direct;
 mod flush;
 mod handles;
@@ -11,17 +12,22 @@ mod leftover;
 mod lock;
 mod look;
 mod names;
+#[cfg(test)]
+mod power;
 mod read;
 pub mod record;
 mod stage;
+mod sys;
 mod system;
+mod times;
 mod tree;
+mod unchanged;
 mod whole;
 
 use super::error::At;
 use super::{
-    Attributes, Entry, HeldPage, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store, StoreError,
-    WholeFile,
+    Attributes, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store,
+    StoreError, Time, Version, WholeFile,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;
@@ -215,6 +221,27 @@ impl Store for LocalStore {
     async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
         self.run_on(path, move |tree, path| leftover::unlock(tree, path, force))
             .await
+    }
+
+    async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {
+        if wanted == found || !times::may_be_same(wanted, found) {
+            return wanted == found;
+        }
+        let path = path.clone();
+        self.run(move |tree| times::is_same(tree, &path, wanted, found)).await
+    }
+
+    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
+        let covers = |(_, _, version): &(RemotePath, Kind, Version)| self.tree.unchanged().covers(version);
+        if found.iter().all(covers) {
+            return found.iter().map(|_| Ok(())).collect();
+        }
+        self.run(move |tree| found.iter().map(|entry| unchanged::note(tree, entry)).collect())
+            .await
+    }
+
+    async fn sync_unchanged(&self) -> Result<(), StoreError> {
+        self.run(|tree| unchanged::sync(tree)).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {

@@ -54,7 +54,7 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<
         Err(Errno::EXIST) if parents => tree.dir(path).map(drop),
         made => {
             made.at("make directory", path)?;
-            sync_dir(&dir, path)
+            sync_dir(&*dir, path)
         }
     }
 }
@@ -97,10 +97,10 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
     let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("remove", path)?;
     if !FileType::from_raw_mode(found.st_mode).is_dir() {
         rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::empty()).at("remove", path)?;
-        return sync_dir(&dir, path);
+        return sync_dir(&*dir, path);
     }
     if recursive {
-        let inner = open_subdir(&dir, &name, path)?;
+        let inner = open_subdir(&*dir, &name, path)?;
         remove_beneath(&inner, path)?;
     }
     match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
@@ -111,7 +111,7 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
         }
         other => other.at("remove", path)?,
     }
-    sync_dir(&dir, path)
+    sync_dir(&*dir, path)
 }
 
 /// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
@@ -152,6 +152,6 @@ pub(super) fn rename(tree: &Tree, from: &RemotePath, to: &RemotePath) -> Result<
     let (to_dir, to_name) = tree.parent(to)?;
     retry(|| rustix::fs::renameat(&*from_dir, from_name.as_bytes(), &*to_dir, to_name.as_bytes()))
         .at("rename", from)?;
-    sync_dir(&to_dir, to)?;
-    sync_dir(&from_dir, from)
+    sync_dir(&*to_dir, to)?;
+    sync_dir(&*from_dir, from)
 }

@@ -1,15 +1,15 @@
-//! The record beside a staging file, `.NAME.haul-info`: who writes, of which source, and how much of it is durable.
+//! The record beside a staging file, `.NAME~HASH.haul-info`: who writes, of which source, and how much of it is durable.
 //!
 //! It has two slots that are written in turn, each with a checksum, so that a torn write leaves the one before. What
-//! the record says is durable has been fsynced before it says so.
+//! the record says is durable has been fsynced before it says so, names included; and it has been made to say the contrary,
+//! durably, before the staging file is emptied, renamed or removed. So what a power loss leaves of it never speaks of
+//! other bytes.
 
-use super::tree::{create_in, open_in, remove_file};
+use super::sys::{Birth, Directory, Node, OpenFile};
+use super::tree::remove_file;
 use crate::store::Checkpoint;
-use cap_std::fs::Dir;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a slot.
@@ -18,8 +18,8 @@ pub const SLOT: usize = 4096;
 const SLOTS: usize = 2;
 /// Most bytes of `who` and `source` that are recorded.
 const MAX_TEXT: usize = 256;
-/// Most digests: more than the largest file needs.
-const MAX_DIGESTS: usize = 48;
+/// Most digests: as many as a file of 2^63 bytes needs, one for each bit of its number of chunks.
+const MAX_DIGESTS: usize = 44;
 
 /// What a record says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,17 +36,32 @@ pub struct Record {
     pub offset: u64,
     /// BLAKE3 values that cover them, in hexadecimal digits.
     digests: Vec<String>,
+    /// The staging file that it speaks of; a record without one speaks of none.
+    #[serde(default)]
+    inode: u64,
+    #[serde(default)]
+    born: Option<Birth>,
 }
+
+/// What tells a staging file from others of its name: its inode's number, and when that was made.
+pub(super) type Identity = (u64, Option<Birth>);
 
 impl Record {
     /// A record of a file of which nothing is durable yet.
-    pub(super) fn new(who: &str, since: u64, source: Option<String>) -> Record {
+    pub(super) fn new(who: &str, since: u64, source: Option<String>, (inode, born): Identity) -> Record {
         Record {
+            inode,
+            born,
             who: who.chars().take(MAX_TEXT / 4).collect(),
             since,
             source: source.filter(|s| s.len() <= MAX_TEXT),
             ..Record::default()
         }
+    }
+
+    /// True where it speaks of this staging file.
+    pub(super) fn names(&self, file: Identity) -> bool {
+        (self.inode, self.born) == file
     }
 
     /// How far the writer came; none where the record makes no sense.
@@ -98,19 +113,22 @@ impl Record {
 }
 
 /// An open record, for its writer.
-pub(super) struct RecordFile {
-    file: File,
+pub(super) struct RecordFile<F> {
+    file: F,
     record: Record,
 }
 
 /// Reads the record of a name. What is not a file of ours is none.
-pub(super) fn read(dir: &Dir, name: &[u8]) -> Option<Record> {
+pub(super) fn read(dir: &impl Directory, name: &[u8]) -> Option<Record> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = open(dir, name, flags).ok()??;
+    read_open(&open(dir, name, flags).ok()??)
+}
+
+fn read_open(file: &impl OpenFile) -> Option<Record> {
     let mut bytes = vec![0; SLOT * SLOTS];
     let mut filled = 0;
     while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match file.read_at(room, filled as u64).ok()? {
+        match file.pread(room, filled as u64).ok()? {
             0 => break,
             n => filled = filled.saturating_add(n),
         }
@@ -120,66 +138,98 @@ pub(super) fn read(dir: &Dir, name: &[u8]) -> Option<Record> {
 }
 
 /// Opens a record; none where it is something that haul has not made.
-fn open(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Result<Option<File>> {
-    let fd = open_in(dir, name, flags)?;
-    let stat = rustix::fs::fstat(&fd)?;
+fn open<D: Directory>(dir: &D, name: &[u8], flags: OFlags) -> rustix::io::Result<Option<D::File>> {
+    let file = dir.open_at(name, flags)?;
+    let stat = file.fstat()?;
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
     let plain = FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink == 1;
-    Ok((ours && plain).then(|| fd.into()))
+    Ok((ours && plain).then_some(file))
 }
 
-impl RecordFile {
-    /// Starts a record anew, or goes on with `found`.
+/// Removes a record. While it says that something is durable, a power loss could bring it back beside another file: it is
+/// made to say the contrary first, durably.
+pub(super) fn remove(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match open(dir, name, flags) {
+        Ok(Some(file)) => {
+            if let Some(record) = read_open(&file).filter(|record| record.offset > 0) {
+                let mut open = RecordFile { file, record };
+                open.restart(None)?;
+            }
+        }
+        Err(Errno::NOENT) => return Ok(()),
+        // a symlink that was staged here, or what cannot be a record for another reason
+        Ok(None) | Err(_) => {}
+    }
+    remove_file(dir, name)
+}
+
+impl<F: OpenFile> RecordFile<F> {
+    /// Starts a record anew.
     ///
     /// # Errors
     /// That of the system.
     pub(super) fn start(
-        dir: &Dir,
+        dir: &impl Directory<File = F>,
         name: &[u8],
         record: Record,
-        found: Option<Record>,
-    ) -> std::io::Result<RecordFile> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Some(found) = found
-            && let Ok(Some(file)) = open(dir, name, flags)
-        {
-            let (sequence, offset, digests) = (found.sequence, found.offset, found.digests);
-            let record = Record {
-                sequence,
-                offset,
-                digests,
-                ..record
-            };
-            let mut going_on = RecordFile { file, record };
-            going_on.write()?;
-            return Ok(going_on);
-        }
-        remove_file(dir, name)?;
-        let file = create_in(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+    ) -> rustix::io::Result<RecordFile<F>> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        remove(dir, name)?;
+        let file = dir.create_at(name, flags, 0o600)?;
         let mut fresh = RecordFile { file, record };
         fresh.write()?;
         Ok(fresh)
     }
 
-    /// Another version of the source, of which nothing is durable.
-    pub(super) fn restart(&mut self, source: Option<String>) -> std::io::Result<()> {
+    /// Goes on with the record that is there, for another writer.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub(super) fn resume(
+        dir: &impl Directory<File = F>,
+        name: &[u8],
+        record: Record,
+    ) -> rustix::io::Result<RecordFile<F>> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = open(dir, name, flags)?.ok_or(Errno::NOENT)?;
+        let found = read_open(&file).ok_or(Errno::NOENT)?;
+        let (sequence, offset, digests) = (found.sequence, found.offset, found.digests);
+        let record = Record {
+            sequence,
+            offset,
+            digests,
+            ..record
+        };
+        let mut resumed = RecordFile { file, record };
+        resumed.write()?;
+        Ok(resumed)
+    }
+
+    /// Another version of the source: nothing is durable any more, and that is.
+    pub(super) fn restart(&mut self, source: Option<String>) -> rustix::io::Result<()> {
+        let said_so = self.record.offset > 0;
         self.record.source = source;
         self.record.set(&Checkpoint::default());
-        self.write()
+        self.write()?;
+        match said_so {
+            true => self.file.fdatasync(),
+            false => Ok(()),
+        }
     }
 
     /// Says, durably, that so much is durable.
-    pub(super) fn keep(&mut self, point: &Checkpoint) -> std::io::Result<()> {
+    pub(super) fn keep(&mut self, point: &Checkpoint) -> rustix::io::Result<()> {
         self.record.set(point);
         self.write()?;
-        Ok(rustix::fs::fdatasync(&self.file)?)
+        self.file.fdatasync()
     }
 
-    fn write(&mut self) -> std::io::Result<()> {
+    fn write(&mut self) -> rustix::io::Result<()> {
         self.record.sequence = self.record.sequence.saturating_add(1);
         let slot = self.record.encode().ok_or(Errno::OVERFLOW)?;
         let at = (self.record.sequence % SLOTS as u64).saturating_mul(SLOT as u64);
-        self.file.write_all_at(&slot, at)
+        self.file.pwrite_all(&slot, at)
     }
 }
 
@@ -214,7 +264,7 @@ mod tests {
     use super::*;
 
     fn record(sequence: u64, offset: u64) -> Record {
-        let mut record = Record::new("kim@laptop", 5, Some("v1".into()));
+        let mut record = Record::new("kim@laptop", 5, Some("v1".into()), (7, Some((1, 2))));
         record.sequence = sequence;
         record.set(&Checkpoint {
             offset,
@@ -254,7 +304,12 @@ mod tests {
     #[test]
     fn the_longest_record_fits() {
         let long = "\u{1}".repeat(1000);
-        let mut record = Record::new(&long, u64::MAX, Some("s".repeat(MAX_TEXT)));
+        let mut record = Record::new(
+            &long,
+            u64::MAX,
+            Some("s".repeat(MAX_TEXT)),
+            (u64::MAX, Some((i64::MIN, u32::MAX))),
+        );
         record.sequence = u64::MAX;
         record.set(&Checkpoint {
             offset: u64::MAX,

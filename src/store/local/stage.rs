@@ -1,319 +1,273 @@
 //! Files that arrive in parts: the staging file, its record, and the commit.
 
+use super::commit::{Staged, check_version, committed_version, mode_before, publish, set_open, settle, sync_names};
 use super::direct::Direct;
-use super::lock::{Found, Lock};
-use super::look::{mtime, stat, version};
+use super::lock::Lock;
+use super::look::mtime;
 use super::record::{self, RecordFile};
+use super::sys::{Directory, Node, OpenFile};
 use super::system::is_in_memory;
-use super::tree::{Tree, lock, remove_file, retry, sync_dir};
+use super::tree::{Tree, lock, sync_dir};
 use crate::store::error::At;
 use crate::store::{
     Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest, Staging,
-    StoreError, Time,
+    StoreError,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, Mode, Stat, Timespec, Timestamps};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::SemaphorePermit;
-
-/// The bits of a mode that a file takes over.
-pub(super) const FILE_MODE: u32 = 0o777;
 
 /// Chunks that wait for a missing one before they are written without it: file systems on disks like to be written in order, and
 /// where the connections are alike the missing one comes soon. In memory each is written at once, while it is in a processor's cache.
 const HELD: usize = 8;
 
-/// The mode of a staging file whose content arrives in parts: nobody else's to read before it is complete.
-const STAGED_MODE: u32 = 0o600;
-
-/// Refuses when the target is not the version that the writer named; `none` names its absence.
-pub(super) fn check_version(tree: &Tree, path: &RemotePath, wanted: Option<&str>) -> Result<(), StoreError> {
-    let Some(wanted) = wanted else { return Ok(()) };
-    let found = match stat(tree, path) {
-        Ok(entry) => entry.version.to_string(),
-        Err(e) if e.kind == ErrorKind::NotFound => "none".into(),
-        Err(e) => return Err(e),
-    };
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(StoreError::new(ErrorKind::VersionChanged, path))
-    }
-}
-
-/// utimensat's argument for a modification time; the access time stays.
-pub(super) fn timestamps(mtime: Time) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.secs,
-            tv_nsec: i64::from(mtime.nanos),
-        },
-    }
-}
-
-/// Time and mode of an open file that has mode `has`, in an order that keeps the time.
-pub(super) fn set_open(
-    file: &impl AsFd,
-    attributes: Attributes,
-    (has, mode): (u32, u32),
-    path: &RemotePath,
-) -> Result<(), StoreError> {
-    if has != mode {
-        rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).at("set the mode", path)?;
-    }
-    rustix::fs::futimens(file, &timestamps(attributes.mtime)).at("set the time", path)
-}
-
 /// Locks a target for a file that arrives in parts; takes over what an earlier writer of the same source left.
 /// `open` is its share of what may be open.
-pub(super) fn stage(
-    tree: &Arc<Tree>,
+pub(super) fn stage<D: Directory>(
+    tree: &Arc<Tree<D>>,
     path: &RemotePath,
     request: &StageRequest,
     open: Option<SemaphorePermit<'static>>,
-) -> Result<LocalStaging, StoreError> {
+) -> Result<LocalStaging<D>, StoreError> {
     let (dir, name) = tree.parent(path)?;
-    refuse_directory(&dir, &name, path)?;
-    let held = Lock::acquire(&dir, &name, path, &request.who, Found::Kept, STAGED_MODE)?;
+    refuse_directory(&*dir, &name, path)?;
     let source = request.source.clone().filter(|_| request.durable);
-    let found = match held.left {
-        0 => None,
-        _ => record::read(&dir, &held.names.record),
-    };
-    let left = match (&source, &found) {
-        (Some(source), Some(found)) if found.offset > 0 && found.offset <= held.left => {
-            match (found.source.as_ref() == Some(source), found.checkpoint()) {
-                (true, Some(point)) => Left::Part(point),
-                (true, None) => Left::Nothing,
-                (false, _) => Left::Other(found.offset),
-            }
-        }
-        _ => Left::Nothing,
-    };
+    let lock = Lock::acquire(&*dir, &name, path, &request.who, source.as_deref())?;
+    let left = lock.left.clone();
     let kept = match &left {
         Left::Part(point) => point.offset,
         _ => 0,
     };
-    if held.left > kept {
-        rustix::fs::ftruncate(&held.file, kept).at("empty the staging file", path)?;
+    if lock.size > kept {
+        lock.file.ftruncate(kept).at("empty the staging file", path)?;
     }
-    held.progress.set(kept, kept);
+    lock.progress.set(kept, kept);
     // where it cannot be written, on a full disk above all, the file can do without
-    let record = held.record(&dir, source, found.filter(|_| kept > 0)).ok();
-    let staging = LocalStaging {
-        tree: tree.clone(),
+    let record = lock.record(&*dir, source).ok();
+    let staged = StagedFile {
         path: path.clone(),
-        request: request.clone(),
+        in_memory: is_in_memory(&lock.file),
+        direct: request.durable.then(Direct::new),
         dir,
         name,
-        in_memory: is_in_memory(&held.file),
-        lock: Arc::new(held),
-        direct: request.durable.then(Arc::default),
-        left,
-        record: Arc::new(Mutex::new(record)),
-        generation: Arc::default(),
-        named: Arc::default(),
+        lock,
+        record: Mutex::new(record),
+        generation: AtomicU64::new(0),
+        named: AtomicBool::new(false),
         _open: open,
     };
     check_version(tree, path, request.if_version.as_deref())?;
-    Ok(staging)
+    Ok(LocalStaging {
+        tree: tree.clone(),
+        request: request.clone(),
+        staged: Arc::new(staged),
+        left,
+    })
 }
 
 /// A directory in the way is known before any byte is written, not only when the rename fails.
-fn refuse_directory(dir: &Dir, name: &Name, path: &RemotePath) -> Result<(), StoreError> {
-    match rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => {
+fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Result<(), StoreError> {
+    match dir.stat_at(name.as_bytes()) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => {
             Err(StoreError::new(ErrorKind::IsADirectory, path))
         }
         _ => Ok(()),
     }
 }
 
-/// The staging file of a [`super::LocalStore`].
-pub(super) struct LocalStaging {
-    tree: Arc<Tree>,
+/// The staging file, with what its writer and its keepers share.
+struct StagedFile<D: Directory> {
     path: RemotePath,
-    request: StageRequest,
-    dir: Arc<Dir>,
+    dir: Arc<D>,
     name: Name,
-    lock: Arc<Lock>,
+    lock: Lock<D::File>,
     /// None where it does not have to reach the disk.
-    direct: Option<Arc<Direct>>,
+    direct: Option<Direct<D::File>>,
     /// See [`is_in_memory`].
     in_memory: bool,
-    left: Left,
-    record: Arc<Mutex<Option<RecordFile>>>,
+    record: Mutex<Option<RecordFile<D::File>>>,
     /// Counts restarts: what was to be kept of the time before one is not.
-    generation: Arc<AtomicU64>,
+    generation: AtomicU64,
     /// The names of staging file and record are durable.
-    named: Arc<AtomicBool>,
+    named: AtomicBool,
     _open: Option<SemaphorePermit<'static>>,
 }
 
-impl Drop for LocalStaging {
+impl<D: Directory> Drop for StagedFile<D> {
     /// What is durable stays for the next writer to take over; anything else is no use to anybody.
     fn drop(&mut self) {
-        // whoever else has the lock is a keeper at work
-        let keeping = Arc::strong_count(&self.lock) > 1;
-        if !keeping && self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
+        if self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
             self.remove();
         }
     }
 }
 
-/// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
-struct LocalKeeper {
-    path: RemotePath,
-    dir: Arc<Dir>,
-    lock: Arc<Lock>,
-    record: Arc<Mutex<Option<RecordFile>>>,
-    generation: Arc<AtomicU64>,
-    of: u64,
-    named: Arc<AtomicBool>,
-}
+impl<D: Directory> StagedFile<D> {
+    fn remove(&self) {
+        self.lock.discard(&*self.dir);
+    }
 
-impl LocalKeeper {
-    fn keep_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
+    /// Makes leading bytes durable, and then the record that says so; unless the file was begun anew since `generation`.
+    fn keep(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
         let path = &self.path;
-        rustix::fs::fdatasync(&self.lock.file).at("fsync", path)?;
+        self.lock.file.fdatasync().at("fsync", path)?;
         let mut record = lock(&self.record);
-        if self.generation.load(Ordering::Relaxed) != self.of {
+        if self.generation.load(Ordering::Relaxed) != generation {
             return Ok(());
         }
         let Some(open) = record.as_mut() else { return Ok(()) };
+        // before the record says anything: beside a name that is not durable it could be found with another file
+        if !self.named.swap(true, Ordering::Relaxed) {
+            sync_dir(&*self.dir, path)?;
+        }
         if open.keep(point).is_err() {
             // the data is safe, only the next writer will not know: no reason to fail the file
             *record = None;
             return Ok(());
         }
-        if !self.named.swap(true, Ordering::Relaxed) {
-            sync_dir(&self.dir, path)?;
-        }
         self.lock.progress.kept.store(point.offset, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Writes parts, past the page cache where that serves.
+    fn write(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
+        let written = match &self.direct {
+            Some(direct) if !self.in_memory => direct.write(&self.lock, &*self.dir, offset, parts),
+            _ => Ok(0),
+        };
+        let written = written.and_then(|written| self.write_cached(written, offset, parts));
+        written.at("write", &self.path)
+    }
+
+    /// Writes parts that belong at `offset`, without their first `written` bytes.
+    fn write_cached(&self, mut written: usize, offset: u64, parts: &[Bytes]) -> rustix::io::Result<()> {
+        let mut at = offset.saturating_add(written as u64);
+        for part in parts {
+            let bytes = (**part).as_ref();
+            let here = written.min(bytes.len());
+            written = written.saturating_sub(here);
+            let rest = bytes.get(here..).unwrap_or_default();
+            self.lock.file.pwrite_all(rest, at)?;
+            at = at.saturating_add(rest.len() as u64);
+        }
+        self.lock.progress.written.fetch_max(at, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Another version of the source: nothing that was written counts any more.
+    fn restart(&self, source: Option<String>) -> Result<(), StoreError> {
+        let mut record = lock(&self.record);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        // first the record: it must not speak of bytes that are gone
+        let restarted = match record.as_mut() {
+            Some(open) => open.restart(source),
+            None => record::remove(&*self.dir, &self.lock.names.record),
+        };
+        restarted.at("write the record", &self.path)?;
+        self.lock.progress.set(0, 0);
+        self.lock.file.ftruncate(0).at("empty the staging file", &self.path)
+    }
+}
+
+/// The staging of a [`super::LocalStore`].
+pub(super) struct LocalStaging<D: Directory = Dir> {
+    tree: Arc<Tree<D>>,
+    request: StageRequest,
+    staged: Arc<StagedFile<D>>,
+    left: Left,
+}
+
+/// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
+struct LocalKeeper<D: Directory> {
+    staged: Arc<StagedFile<D>>,
+    generation: u64,
 }
 
 #[async_trait]
-impl Keeper for LocalKeeper {
+impl<D: Directory> Keeper for LocalKeeper<D> {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
-        let keeper = LocalKeeper {
-            path: self.path.clone(),
-            dir: self.dir.clone(),
-            lock: self.lock.clone(),
-            record: self.record.clone(),
-            generation: self.generation.clone(),
-            of: self.of,
-            named: self.named.clone(),
-        };
-        super::blocking(move || keeper.keep_now(&point)).await
+        let (staged, generation) = (self.staged.clone(), self.generation);
+        super::blocking(move || staged.keep(&point, generation)).await
     }
 }
 
-/// Writes parts that belong at `offset`, without their first `written` bytes.
-fn write(held: &Lock, mut written: usize, offset: u64, parts: &[Bytes]) -> std::io::Result<()> {
-    let mut at = offset.saturating_add(written as u64);
-    for part in parts {
-        let bytes = (**part).as_ref();
-        let here = written.min(bytes.len());
-        written = written.saturating_sub(here);
-        let rest = bytes.get(here..).unwrap_or_default();
-        held.file.write_all_at(rest, at)?;
-        at = at.saturating_add(rest.len() as u64);
+#[cfg(test)]
+impl<D: Directory> LocalStaging<D> {
+    pub(super) fn path(&self) -> &RemotePath {
+        &self.staged.path
     }
-    held.progress.written.fetch_max(at, Ordering::Relaxed);
-    Ok(())
+
+    pub(super) fn left_now(&self) -> Left {
+        self.left.clone()
+    }
+
+    pub(super) fn write_now(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
+        self.staged.write(offset, parts)
+    }
+
+    pub(super) fn keep_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
+        self.staged.keep(point, self.staged.generation.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn restart_now(&mut self, source: Option<String>) -> Result<(), StoreError> {
+        self.staged.restart(source)
+    }
 }
 
-impl LocalStaging {
-    fn remove(&self) {
-        self.lock.discard(&self.dir);
-    }
-
-    fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
-        let path = &self.path;
-        let file = &self.lock.file;
-        let staged = rustix::fs::fstat(file).at("stat the staging file", path)?;
-        if u64::try_from(staged.st_size) != Ok(size) {
+impl<D: Directory> LocalStaging<D> {
+    pub(super) fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
+        let StagedFile {
+            path, lock, dir, name, ..
+        } = &*self.staged;
+        let (file, durable) = (&lock.file, self.request.durable);
+        let found = file.fstat().at("stat the staging file", path)?;
+        if u64::try_from(found.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
-        set_open(
-            file,
-            attributes,
-            (staged.st_mode & 0o7777, attributes.mode & FILE_MODE),
+        let modes = (found.st_mode & 0o7777, mode_before(attributes));
+        set_open(file, attributes, modes, path)?;
+        if durable {
+            file.fsync().at("fsync", path)?;
+        }
+        let from = &lock.names.file;
+        let staged = Staged {
+            dir: &**dir,
+            lock,
+            from,
+            name,
             path,
-        )?;
-        if self.request.durable {
-            rustix::fs::fsync(file).at("fsync", path)?;
-        }
-        check_version(&self.tree, path, self.request.if_version.as_deref())?;
-        if !self.lock.still_held(&self.dir) {
-            return Err(lost_lock(path));
-        }
-        // before the rename: after it the name is free, and the record could be another writer's
-        let _ = remove_file(&self.dir, &self.lock.names.record);
-        rename(&self.dir, &self.lock.names.file, &self.name, path)?;
-        if self.request.durable {
-            sync_dir(&self.dir, path)?;
-            self.tree.sync()?;
+        };
+        // the record goes before the rename: after it the name is free, and the record could be another writer's
+        let remove_record = || record::remove(&**dir, &lock.names.record);
+        publish(&self.tree, &staged, self.request.if_version.as_deref(), remove_record)?;
+        settle(file, (attributes, durable), path)?;
+        if durable {
+            sync_names(&self.tree, &**dir, path)?;
         }
         committed_version(file, path)
     }
 }
 
-pub(super) fn lost_lock(path: &RemotePath) -> StoreError {
-    StoreError::new(
-        ErrorKind::Locked(crate::store::Holder {
-            who: "another writer, who took the lock over".into(),
-            ..Default::default()
-        }),
-        path,
-    )
-}
-
-pub(super) fn rename(dir: &Dir, staged: &[u8], name: &Name, path: &RemotePath) -> Result<(), StoreError> {
-    retry(|| rustix::fs::renameat(dir, staged, dir, name.as_bytes())).at("rename the staging file", path)
-}
-
-pub(super) fn committed_version(file: &File, path: &RemotePath) -> Result<String, StoreError> {
-    Ok(version(&rustix::fs::fstat(file).at("stat", path)?).to_string())
-}
-
 #[async_trait]
-impl Staging for LocalStaging {
+impl<D: Directory> Staging for LocalStaging<D> {
     fn part_rules(&self) -> PartRules {
         PartRules {
             least: 1,
             most: 4 << 20,
-            held: Some(if self.in_memory { 1 } else { HELD }),
+            held: Some(if self.staged.in_memory { 1 } else { HELD }),
         }
     }
 
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        let (lock, path) = (self.lock.clone(), self.path.clone());
-        if self.in_memory {
-            return write(&lock, 0, offset, &parts).at("write", &path);
+        if self.staged.in_memory {
+            return self.staged.write(offset, &parts);
         }
-        let (direct, dir) = (self.direct.clone(), self.dir.clone());
-        super::blocking(move || {
-            let written = match direct {
-                Some(direct) => direct.write(&lock, &dir, offset, &parts),
-                None => Ok(0),
-            };
-            let written = written.at("write", &path)?;
-            write(&lock, written, offset, &parts).at("write", &path)
-        })
-        .await
+        let staged = self.staged.clone();
+        super::blocking(move || staged.write(offset, &parts)).await
     }
 
     fn left(&self) -> Left {
@@ -321,75 +275,80 @@ impl Staging for LocalStaging {
     }
 
     fn keeper(&self) -> Option<Arc<dyn Keeper>> {
-        if self.request.source.is_none() || !self.request.durable || lock(&self.record).is_none() {
+        if self.request.source.is_none() || !self.request.durable || lock(&self.staged.record).is_none() {
             return None;
         }
         Some(Arc::new(LocalKeeper {
-            path: self.path.clone(),
-            dir: self.dir.clone(),
-            lock: self.lock.clone(),
-            record: self.record.clone(),
-            generation: self.generation.clone(),
-            of: self.generation.load(Ordering::Relaxed),
-            named: self.named.clone(),
+            staged: self.staged.clone(),
+            generation: self.staged.generation.load(Ordering::Relaxed),
         }))
     }
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
-        let (held, record, generation) = (self.lock.clone(), self.record.clone(), self.generation.clone());
-        let path = self.path.clone();
-        self.request.source = source.clone();
+        self.request.source.clone_from(&source);
         self.left = Left::Nothing;
+        let staged = self.staged.clone();
+        super::blocking(move || staged.restart(source)).await
+    }
+
+    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
         super::blocking(move || {
-            let mut record = lock(&record);
-            generation.fetch_add(1, Ordering::Relaxed);
-            // first the record: it must not speak of bytes that are gone
-            if record.as_mut().is_some_and(|open| open.restart(source).is_err()) {
-                *record = None;
-            }
-            held.progress.set(0, 0);
-            held.file.set_len(0).at("empty the staging file", &path)
+            let committed = self.commit_now(size, attributes);
+            committed.inspect_err(|e| {
+                // what is durable of it is as good as before when there is room again
+                if !matches!(e.kind, ErrorKind::NoSpace | ErrorKind::Quota) {
+                    self.staged.remove();
+                }
+            })
         })
         .await
     }
 
-    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
-        super::blocking(move || self.commit_now(size, attributes).inspect_err(|_| self.remove())).await
-    }
-
     async fn discard(self: Box<Self>) {
-        super::blocking(move || self.remove()).await;
+        super::blocking(move || self.staged.remove()).await;
     }
 }
 
 /// Time and mode of an existing file or directory. Set-uid and set-gid bits stay as the target has them. What is as it should
 /// be is not touched: its change time stays, too.
-pub(super) fn set_attributes(tree: &Tree, path: &RemotePath, attributes: Attributes) -> Result<(), StoreError> {
-    use rustix::fs::{FileType, OFlags};
+pub(super) fn set_attributes<D: Directory>(
+    tree: &Tree<D>,
+    path: &RemotePath,
+    attributes: Attributes,
+) -> Result<(), StoreError> {
     let wanted = |found: &Stat| {
         let sticky = match FileType::from_raw_mode(found.st_mode) {
             FileType::Directory => 0o1000,
             _ => 0,
         };
-        (found.st_mode & 0o6000) | (attributes.mode & (FILE_MODE | sticky))
+        (found.st_mode & 0o6000) | (attributes.mode & (0o777 | sticky))
     };
     let is_right = |found: &Stat| mtime(found) == attributes.mtime && found.st_mode & 0o7777 == wanted(found);
-    let set = |fd: BorrowedFd<'_>| match rustix::fs::fstat(fd).at("stat", path)? {
-        found if is_right(&found) => Ok(()),
-        found => set_open(&fd, attributes, (found.st_mode & 0o7777, wanted(&found)), path),
-    };
     if path.is_root() {
-        return set(tree.root().as_fd());
+        return set_where_wrong(tree.root(), attributes, (wanted, is_right), path);
     }
     let (dir, name) = tree.parent(path)?;
-    let found = rustix::fs::statat(&dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
+    let found = dir.stat_at(name.as_bytes()).at("stat", path)?;
     if !FileType::from_raw_mode(found.st_mode).is_symlink() && is_right(&found) {
         return Ok(());
     }
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = match super::tree::open_in(&dir, name.as_bytes(), flags | OFlags::RDONLY) {
-        Err(Errno::ACCESS) => super::tree::open_in(&dir, name.as_bytes(), flags | OFlags::WRONLY),
+    let file = match dir.open_at(name.as_bytes(), flags | OFlags::RDONLY) {
+        Err(Errno::ACCESS) => dir.open_at(name.as_bytes(), flags | OFlags::WRONLY),
         other => other,
     };
-    set(fd.at("open", path)?.as_fd())
+    set_where_wrong(&file.at("open", path)?, attributes, (wanted, is_right), path)
+}
+
+/// Sets time and mode of what is open, unless they are right.
+fn set_where_wrong(
+    node: &impl Node,
+    attributes: Attributes,
+    (wanted, is_right): (impl Fn(&Stat) -> u32, impl Fn(&Stat) -> bool),
+    path: &RemotePath,
+) -> Result<(), StoreError> {
+    match node.fstat().at("stat", path)? {
+        found if is_right(&found) => Ok(()),
+        found => set_open(node, attributes, (found.st_mode & 0o7777, wanted(&found)), path),
+    }
 }

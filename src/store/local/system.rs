@@ -1,24 +1,26 @@
 //! What a file's file system is good at, by its type (statfs(2)).
 
-use std::os::fd::AsFd;
+use super::sys::Node;
 
 /// tmpfs.
 const TMPFS: u64 = 0x0102_1994;
-/// ext4 and XFS.
+/// ext4 (ext2 and ext3 too), XFS, Btrfs, F2FS.
 const EXT4: u64 = 0xEF53;
 const XFS: u64 = 0x5846_5342;
-
-fn system_of(file: &impl AsFd) -> Option<u64> {
-    let system = rustix::fs::fstatfs(file).ok()?;
-    u64::try_from(system.f_type).ok()
-}
+const BTRFS: u64 = 0x9123_683E;
+const F2FS: u64 = 0xF2F5_2010;
 
 /// Reads and writes have no device to wait for (but swap). Handing them to a thread that may wait costs more than they do.
-pub(super) fn is_in_memory(file: &impl AsFd) -> bool {
-    system_of(file) == Some(TMPFS)
+pub(super) fn is_in_memory(file: &impl Node) -> bool {
+    file.fs_type() == Ok(TMPFS)
 }
 
 /// It does well what goes past the page cache. On a network file system each such write would wait for the server.
-pub(super) fn is_good_at_direct(file: &impl AsFd) -> bool {
-    matches!(system_of(file), Some(EXT4 | XFS))
+pub(super) fn is_good_at_direct(file: &impl Node) -> bool {
+    matches!(file.fs_type(), Ok(EXT4 | XFS))
+}
+
+/// syncfs(2) makes all of it durable. Of others it is not known, and FUSE does nothing then.
+pub(super) fn honours_syncfs(node: &impl Node) -> bool {
+    matches!(node.fs_type(), Ok(TMPFS | EXT4 | XFS | BTRFS | F2FS))
 }

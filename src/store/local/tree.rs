@@ -5,10 +5,13 @@
 
 use super::flush::Flush;
 use super::handles::HANDLES;
+use super::sys::Directory;
+use super::times::Probes;
+use super::unchanged::Found;
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,30 +26,32 @@ enum Links {
 }
 
 /// A root and the directories beneath it.
-pub(super) struct Tree {
-    root: Arc<Dir>,
+pub(super) struct Tree<D: Directory = Dir> {
+    root: Arc<D>,
     links: Links,
     /// Handles that are kept open; when there are too many it forgets them all and starts anew.
-    cache: Mutex<HashMap<RemotePath, Arc<Dir>>>,
+    cache: Mutex<HashMap<RemotePath, Arc<D>>>,
     unsynced: Mutex<HashSet<RemotePath>>,
     /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
     /// asked again, so its error is everybody's from then on.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,
+    unchanged: Found<D>,
+    probes: Probes<D::File>,
 }
 
-impl Tree {
+impl<D: Directory> Tree<D> {
     /// A tree for single requests: symlinks that stay beneath the root are followed, no handle is kept.
-    pub(super) fn new(root: Dir) -> Tree {
+    pub(super) fn new(root: D) -> Tree<D> {
         Tree::with(Arc::new(root), Links::Beneath)
     }
 
     /// A tree for one transfer: no symlink is followed, handles are kept.
-    pub(super) fn strict(root: Arc<Dir>) -> Tree {
+    pub(super) fn strict(root: Arc<D>) -> Tree<D> {
         Tree::with(root, Links::Refused)
     }
 
-    fn with(root: Arc<Dir>, links: Links) -> Tree {
+    fn with(root: Arc<D>, links: Links) -> Tree<D> {
         Tree {
             root,
             links,
@@ -54,22 +59,24 @@ impl Tree {
             unsynced: Mutex::default(),
             syncing: Mutex::new(Ok(())),
             flush: Flush::default(),
+            unchanged: Found::default(),
+            probes: Probes::default(),
         }
     }
 
     /// The root's handle.
-    pub(super) fn root(&self) -> &Dir {
+    pub(super) fn root(&self) -> &D {
         &self.root
     }
 
     /// Opens a directory.
-    pub(super) fn dir(&self, path: &RemotePath) -> Result<Arc<Dir>, StoreError> {
+    pub(super) fn dir(&self, path: &RemotePath) -> Result<Arc<D>, StoreError> {
         if path.is_root() {
             return Ok(self.root.clone());
         }
         if self.links == Links::Beneath {
-            let dir = self.root.open_dir(path.as_path()).at("open directory", path)?;
-            return Ok(Arc::new(readable(dir)));
+            let dir = self.root.open_beneath(path.as_path());
+            return Ok(Arc::new(dir.at("open directory", path)?));
         }
         if let Some(dir) = self.known(path.as_bytes()) {
             return Ok(dir);
@@ -83,7 +90,7 @@ impl Tree {
             dir = match self.known(walked.as_bytes()) {
                 Some(known) => known,
                 None => {
-                    let opened = Arc::new(open_subdir(&dir, &name, &walked)?);
+                    let opened = Arc::new(open_subdir(&*dir, &name, &walked)?);
                     let mut cache = lock(&self.cache);
                     if cache.len() >= HANDLES.dirs {
                         cache.clear();
@@ -97,7 +104,7 @@ impl Tree {
     }
 
     /// Opens the directory that holds `path`, and gives the name there. The root has none: an error.
-    pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<Dir>, Name), StoreError> {
+    pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<D>, Name), StoreError> {
         let is_root = || StoreError::new(ErrorKind::IsADirectory, path);
         let (above, name) = path.halves().ok_or_else(is_root)?;
         // most often it is open already, and its path need not be made
@@ -110,13 +117,23 @@ impl Tree {
     }
 
     /// The directory at this path, if it is kept open.
-    fn known(&self, path: &[u8]) -> Option<Arc<Dir>> {
+    fn known(&self, path: &[u8]) -> Option<Arc<D>> {
         lock(&self.cache).get(path).cloned()
     }
 
     /// How small files are made durable.
     pub(super) fn flush(&self) -> &Flush {
         &self.flush
+    }
+
+    /// What was found unchanged.
+    pub(super) fn unchanged(&self) -> &Found<D> {
+        &self.unchanged
+    }
+
+    /// What file systems make of times.
+    pub(super) fn probes(&self) -> &Probes<D::File> {
+        &self.probes
     }
 
     /// Remembers that a name was made in `dir` that is not on disk yet.
@@ -131,7 +148,7 @@ impl Tree {
         // Taken out before they are synced: a name that is made in one of them meanwhile marks it again.
         let mut marked: Vec<RemotePath> = lock(&self.unsynced).drain().collect();
         while let Some(path) = marked.pop() {
-            let synced = self.dir(&path).and_then(|dir| sync_dir(&dir, &path));
+            let synced = self.dir(&path).and_then(|dir| sync_dir(&*dir, &path));
             if let Err(e) = synced {
                 // a directory that was removed meanwhile has no names to keep
                 if e.kind != ErrorKind::NotFound {
@@ -163,12 +180,11 @@ pub(super) fn read_dir(dir: &Dir, path: &RemotePath) -> Result<rustix::fs::Dir, 
 }
 
 /// Opens a subdirectory without following a symlink.
-pub(super) fn open_subdir(dir: &Dir, name: &Name, path: &RemotePath) -> Result<Dir, StoreError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match open_in(dir, name.as_bytes(), flags) {
-        Ok(fd) => Ok(Dir::from_std_file(fd.into())),
+pub(super) fn open_subdir<D: Directory>(dir: &D, name: &Name, path: &RemotePath) -> Result<D, StoreError> {
+    match dir.open_dir_at(name.as_bytes()) {
+        Ok(dir) => Ok(dir),
         Err(error) => {
-            let found = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+            let found = dir.stat_at(name.as_bytes());
             if found.is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_symlink()) {
                 return Err(StoreError::new(ErrorKind::Symlink, path));
             }
@@ -188,16 +204,16 @@ pub(super) fn create_in(dir: &Dir, name: &[u8], flags: OFlags, mode: Mode) -> ru
 }
 
 /// unlink; that it is gone already is no error.
-pub(super) fn remove_file(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+pub(super) fn remove_file(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()> {
+    match dir.unlink_at(name) {
         Err(rustix::io::Errno::NOENT) => Ok(()),
         other => other,
     }
 }
 
 /// fsync of a directory.
-pub(super) fn sync_dir(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
-    rustix::fs::fsync(dir).at("fsync of the directory", path)
+pub(super) fn sync_dir(dir: &impl Directory, path: &RemotePath) -> Result<(), StoreError> {
+    dir.fsync().at("fsync of the directory", path)
 }
 
 /// Repeats a call that a signal interrupted.

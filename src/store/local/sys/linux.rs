@@ -1,0 +1,173 @@
+//! Linux answers: every call is the one of its name, repeated when a signal interrupted it.
+
+use super::{Birth, Call, Directory, Node, OpenFile};
+use crate::store::local::tree::{create_in, open_in, readable, retry};
+use cap_std::fs::Dir;
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+fn birth(fd: &impl AsFd) -> Option<Birth> {
+    let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+    known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
+}
+
+/// fsync of what may be an O_PATH handle, of a directory that may not be read: then all is synced that the system has.
+fn sync_any(fd: &impl AsFd) -> Call<()> {
+    match rustix::fs::fsync(fd) {
+        Err(Errno::BADF) => {
+            rustix::fs::sync();
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+macro_rules! node {
+    ($type:ty) => {
+        impl Node for $type {
+            fn fstat(&self) -> Call<Stat> {
+                rustix::fs::fstat(self)
+            }
+
+            fn birth(&self) -> Option<Birth> {
+                birth(self)
+            }
+
+            fn fchmod(&self, mode: u32) -> Call<()> {
+                rustix::fs::fchmod(self, Mode::from_raw_mode(mode))
+            }
+
+            fn futimens(&self, times: &Timestamps) -> Call<()> {
+                rustix::fs::futimens(self, times)
+            }
+
+            fn fsync(&self) -> Call<()> {
+                sync_any(self)
+            }
+
+            fn syncfs(&self) -> Call<()> {
+                rustix::fs::syncfs(self)
+            }
+
+            fn fs_type(&self) -> Call<u64> {
+                let found = rustix::fs::fstatfs(self)?;
+                u64::try_from(found.f_type).map_err(|_| Errno::OVERFLOW)
+            }
+        }
+    };
+}
+
+node!(Dir);
+node!(File);
+
+impl Directory for Dir {
+    type File = File;
+
+    fn open_beneath(&self, path: &Path) -> std::io::Result<Dir> {
+        Ok(readable(self.open_dir(path)?))
+    }
+
+    fn open_dir_at(&self, name: &[u8]) -> Call<Dir> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // one that may not be read keeps a handle with which what is in it can still be opened by name
+        let fd = match open_in(self, name, flags | OFlags::RDONLY) {
+            Err(Errno::ACCESS) => open_in(self, name, flags | OFlags::PATH),
+            other => other,
+        };
+        Ok(Dir::from_std_file(fd?.into()))
+    }
+
+    fn open_at(&self, name: &[u8], flags: OFlags) -> Call<File> {
+        Ok(open_in(self, name, flags)?.into())
+    }
+
+    fn create_at(&self, name: &[u8], flags: OFlags, mode: u32) -> Call<File> {
+        Ok(create_in(self, name, flags, Mode::from_raw_mode(mode))?.into())
+    }
+
+    fn stat_at(&self, name: &[u8]) -> Call<Stat> {
+        rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn symlink_at(&self, target: &[u8], name: &[u8]) -> Call<()> {
+        retry(|| rustix::fs::symlinkat(target, self, name))
+    }
+
+    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()> {
+        rustix::fs::utimensat(self, name, times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn unlink_at(&self, name: &[u8]) -> Call<()> {
+        rustix::fs::unlinkat(self, name, AtFlags::empty())
+    }
+
+    fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()> {
+        match flags.is_empty() {
+            // older kernels and some file systems have no renameat2
+            true => retry(|| rustix::fs::renameat(self, from, self, to)),
+            false => retry(|| rustix::fs::renameat_with(self, from, self, to, flags)),
+        }
+    }
+
+    fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()> {
+        retry(|| rustix::fs::linkat(self, from, self, to, AtFlags::empty()))
+    }
+}
+
+impl OpenFile for File {
+    fn fdatasync(&self) -> Call<()> {
+        rustix::fs::fdatasync(self)
+    }
+
+    fn ftruncate(&self, length: u64) -> Call<()> {
+        retry(|| rustix::fs::ftruncate(self, length))
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Call<()> {
+        rustix::fs::flock(self, operation)
+    }
+
+    fn lock_commit(&self) -> Call<()> {
+        let lock = |kind: i32| {
+            let whole = nix::libc::flock {
+                l_type: kind as nix::libc::c_short,
+                l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            let locked = fcntl(self, FcntlArg::F_OFD_SETLK(&whole));
+            locked.map(drop).map_err(|e| Errno::from_raw_os_error(e as i32))
+        };
+        match lock(nix::libc::F_WRLCK) {
+            Err(Errno::BADF) => lock(nix::libc::F_RDLCK),
+            other => other,
+        }
+    }
+
+    fn pread(&self, buffer: &mut [u8], offset: u64) -> Call<usize> {
+        retry(|| rustix::io::pread(self, &mut *buffer, offset))
+    }
+
+    fn pwrite_all(&self, mut bytes: &[u8], mut offset: u64) -> Call<()> {
+        while !bytes.is_empty() {
+            let n = retry(|| rustix::io::pwrite(self, bytes, offset))?;
+            if n == 0 {
+                return Err(Errno::IO);
+            }
+            bytes = bytes.get(n..).unwrap_or_default();
+            offset = offset.saturating_add(n as u64);
+        }
+        Ok(())
+    }
+
+    fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize> {
+        retry(|| rustix::io::pwritev(self, parts, offset))
+    }
+}

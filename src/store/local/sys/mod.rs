@@ -1,0 +1,82 @@
+//! The system calls of a local store, by their names in Linux's manual: three small traits.
+//!
+//! [`linux`] answers them with the kernel, `model` in tests with a file system that loses at a crash what was not synced.
+//! A name is a single component; no call follows it if it is a symlink.
+
+mod linux;
+#[cfg(test)]
+pub(super) mod model;
+
+use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
+use std::io::IoSlice;
+use std::path::Path;
+
+/// What a call returns, or the system's error number.
+pub(super) type Call<T> = rustix::io::Result<T>;
+
+/// When an inode was made: seconds since 1970, and nanoseconds.
+pub(super) type Birth = (i64, u32);
+
+/// An open file or directory.
+pub(super) trait Node: Send + Sync + 'static {
+    /// fstat(2).
+    fn fstat(&self) -> Call<Stat>;
+    /// statx(2), STATX_BTIME; `None` if the file system does not keep it.
+    fn birth(&self) -> Option<Birth>;
+    /// fchmod(2).
+    fn fchmod(&self, mode: u32) -> Call<()>;
+    /// futimens(3).
+    fn futimens(&self, times: &Timestamps) -> Call<()>;
+    /// fsync(2).
+    fn fsync(&self) -> Call<()>;
+    /// syncfs(2): all of the file system that this is in.
+    fn syncfs(&self) -> Call<()>;
+    /// fstatfs(2), `f_type`.
+    fn fs_type(&self) -> Call<u64>;
+}
+
+/// An open directory.
+pub(super) trait Directory: Node + Sized {
+    /// What it gives for a file in it.
+    type File: OpenFile;
+
+    /// Opens a directory beneath this one; symlinks are followed as long as they stay beneath.
+    fn open_beneath(&self, path: &Path) -> std::io::Result<Self>;
+    /// openat(2) of a directory.
+    fn open_dir_at(&self, name: &[u8]) -> Call<Self>;
+    /// openat(2) of something that is there.
+    fn open_at(&self, name: &[u8], flags: OFlags) -> Call<Self::File>;
+    /// openat(2) with `O_CREAT | O_EXCL`; the umask takes its part of `mode`.
+    fn create_at(&self, name: &[u8], flags: OFlags, mode: u32) -> Call<Self::File>;
+    /// fstatat(2).
+    fn stat_at(&self, name: &[u8]) -> Call<Stat>;
+    /// symlinkat(2).
+    fn symlink_at(&self, target: &[u8], name: &[u8]) -> Call<()>;
+    /// utimensat(2).
+    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()>;
+    /// unlinkat(2) of anything but a directory.
+    fn unlink_at(&self, name: &[u8]) -> Call<()>;
+    /// renameat2(2) within this directory.
+    fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()>;
+    /// linkat(2) within this directory.
+    fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()>;
+}
+
+/// An open file. Offsets and lengths are bytes.
+pub(super) trait OpenFile: Node {
+    /// fdatasync(2).
+    fn fdatasync(&self) -> Call<()>;
+    /// ftruncate(2).
+    fn ftruncate(&self, length: u64) -> Call<()>;
+    /// flock(2).
+    fn flock(&self, operation: FlockOperation) -> Call<()>;
+    /// fcntl(2), F_OFD_SETLK over the whole file: held while a commit renames it, until it is closed. For writing where
+    /// it is open for that.
+    fn lock_commit(&self) -> Call<()>;
+    /// One pread(2): fewer bytes than asked for do not mean the end, none do.
+    fn pread(&self, buffer: &mut [u8], offset: u64) -> Call<usize>;
+    /// pwrite(2) until all is written.
+    fn pwrite_all(&self, bytes: &[u8], offset: u64) -> Call<()>;
+    /// One pwritev(2); returns the bytes written.
+    fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize>;
+}

@@ -95,6 +95,8 @@ struct Scenario {
     expected: BTreeMap<&'static str, Expected>,
     /// The newest version of each source.
     newest: BTreeMap<&'static str, usize>,
+    /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, again and again.
+    one_file: bool,
     log: Vec<String>,
 }
 
@@ -132,6 +134,7 @@ impl Scenario {
             chance,
             expected: TARGETS.iter().map(|(name, _)| (*name, none())).collect(),
             newest: TARGETS.iter().map(|(name, _)| (*name, 1)).collect(),
+            one_file: seed % 2 == 1,
         }
     }
 
@@ -141,6 +144,9 @@ impl Scenario {
 
     /// A version of a source: what it is now, or before, or has just become.
     fn version(&mut self, target: &'static str) -> usize {
+        if self.one_file {
+            return 1 + self.chance.below(2);
+        }
         let newest = self.newest.get_mut(target).unwrap();
         match self.chance.below(4) {
             0 => *newest += 1,
@@ -167,7 +173,7 @@ impl Scenario {
         let tree = self.tree();
         let (mut unchanged, mut entries, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for (target, size) in TARGETS {
-            if !all && self.chance.one_in(3) {
+            if self.one_file && target != "large" || !all && self.chance.one_in(3) {
                 continue;
             }
             let version = self.version(target);
@@ -314,13 +320,16 @@ impl Scenario {
     }
 
     /// Another process takes the lock away and writes, at some call.
-    fn intrude(&mut self) -> Other {
+    fn intrude(&mut self, calls: usize) -> Other {
         let other = Other::default();
-        let (target, _) = *self.chance.of(&TARGETS);
+        let target = match self.one_file {
+            true => "large",
+            false => self.chance.of(&TARGETS).0,
+        };
         let version = self.newest[target];
         self.newest.insert(target, version + 2);
         self.attempt(target, version + 1, true);
-        let (slot, calls) = (other.clone(), self.chance.below(CALLS) as u64);
+        let (slot, calls) = (other.clone(), self.chance.below(calls) as u64);
         let takes_over = move |world: &World| {
             let tree = Arc::new(Tree::strict(Arc::new(world.root())));
             let _ = unlock(&tree, &path(target), true);
@@ -336,13 +345,17 @@ impl Scenario {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        for _ in 0..2 + self.chance.below(4) {
+        let (transfers, calls) = match self.one_file {
+            true => (4 + self.chance.below(8), CALLS / 5),
+            false => (2 + self.chance.below(4), CALLS),
+        };
+        for _ in 0..transfers {
             let durable = !self.chance.one_in(5);
             let fault = self.chance.below(8);
             let mut other = Other::default();
             match fault {
-                0..5 => self.world.stop_after(self.chance.below(CALLS) as u64),
-                5 => other = self.intrude(),
+                0..5 => self.world.stop_after(self.chance.below(calls) as u64),
+                5 => other = self.intrude(calls),
                 _ => {}
             }
             self.log.push(format!("transfer, durable {durable}, fault {fault}"));

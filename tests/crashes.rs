@@ -1,5 +1,6 @@
 //! Killed, interrupted, full, locked: the target is the old file or the new one, and the next run succeeds.
 
+use crate::support::disk::SmallDisk;
 use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Server, until, wait};
 use rustix::process::Signal;
@@ -291,40 +292,13 @@ fn what_haul_did_not_make_is_not_removed() {
     }
 }
 
-/// A file system of its own with little room; none where that takes rights that the tests do not have.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(options: &str) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "haul-test"])
-            .arg(dir.path())
-            .status();
-        if mounted.is_ok_and(|s| s.success()) {
-            return Some(SmallDisk(dir));
-        }
-        eprintln!("skipped: mounting a small tmpfs is not allowed here");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status();
-    }
-}
-
 #[test]
 fn a_full_disk_fails_the_file_and_keeps_the_old_one() {
     for options in ["size=6m", "size=64m,nr_inodes=12"] {
         let Some(disk) = SmallDisk::mount(options) else { return };
-        let server = Server::on(disk.0.path());
+        let server = Server::on(disk.path());
         let client = server.client();
-        write(&disk.0.path().join("big"), b"old");
+        write(&disk.path().join("big"), b"old");
         write(&client.work().join("t/big"), &bytes(1, 8 << 20));
         for i in 0..40 {
             write(&client.work().join(format!("t/small-{i:02}")), &bytes(i, 100));
@@ -334,8 +308,8 @@ fn a_full_disk_fails_the_file_and_keeps_the_old_one() {
         assert!(put.err.contains("no space left"), "{put:?}");
         if options == "size=6m" {
             assert!(put.err.contains("t/big: at the destination: no space left"), "{put:?}");
-            assert_eq!(std::fs::read(disk.0.path().join("big")).unwrap(), b"old");
-            assert!(disk.0.path().join("small-39").exists(), "other files go on");
+            assert_eq!(std::fs::read(disk.path().join("big")).unwrap(), b"old");
+            assert!(disk.path().join("small-39").exists(), "other files go on");
         }
         // and the same on the way back
         let home = server.client();
@@ -343,7 +317,7 @@ fn a_full_disk_fails_the_file_and_keeps_the_old_one() {
         let source = Server::start();
         let other = source.client();
         write(&source.root.join("huge"), &bytes(1, 80 << 20));
-        let target = disk.0.path().join("huge");
+        let target = disk.path().join("huge");
         let got = other.run(["get", "srv:huge", target.to_str().unwrap()]);
         got.failed(1, &["huge", "no space left"]);
         assert!(!target.exists());

@@ -1,5 +1,6 @@
 //! Larger files go on where they ended, and what is left can be seen and removed.
 
+use crate::support::disk::SmallDisk;
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under, until};
@@ -306,4 +307,75 @@ fn a_stream_to_standard_output_goes_on_over_a_restart() {
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(ended.bytes == content);
     assert!(ended.err.contains("goes on after"), "{}", ended.err);
+}
+
+/// Cuts a put of `big` off when some of it is durable at the server.
+fn begin(client: &Client, server: &Server) {
+    let put = client.spawn(["put", "big", "srv:"]);
+    until("some of it is there", || {
+        length(&staged(&server.root.join("big"))) > 12 * MIB as u64
+    });
+    put.signal(Signal::TERM);
+    put.end();
+}
+
+/// The next put resumes it.
+#[track_caller]
+fn resumes(client: &Client, server: &Server) {
+    let put = client.run(["put", "--json", "big", "srv:"]);
+    assert_eq!(put.code, 0, "{put:?}");
+    let offset = event(&put, "resumed")["offset"].as_u64().unwrap();
+    assert!(offset >= 8 * MIB as u64, "{offset}");
+    let content = |path: &Path| std::fs::read(path).unwrap();
+    assert!(content(&server.root.join("big")) == content(&client.work().join("big")));
+}
+
+#[test]
+fn a_read_error_of_the_source_keeps_the_durable_beginning() {
+    if !has_strace() {
+        return;
+    }
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, slow(12 * MIB));
+    let client = server.client_at(proxy.address);
+    let source = client.work().join("big");
+    write(&source, &bytes(1, 40 * MIB));
+    begin(&client, &server);
+    let inject = "inject=pread64,preadv2:error=EIO:when=4+";
+    let strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        inject,
+        "-P",
+        source.to_str().unwrap(),
+    ];
+    let strace = strace.map(str::to_string);
+    let failed = Ended::of(run_with(under(client.command(["put", "big", "srv:"]), &strace), b""));
+    failed.failed(1, &["big", "read", "Input/output error"]);
+    resumes(&client, &server);
+}
+
+#[test]
+fn a_full_disk_keeps_the_durable_beginning() {
+    let Some(disk) = SmallDisk::mount("size=40m") else {
+        return;
+    };
+    let server = Server::on(disk.path());
+    let proxy = Proxy::start(server.address, slow(12 * MIB));
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("big"), &bytes(1, 60 * MIB));
+    begin(&client, &server);
+    let full = client.run(["put", "big", "srv:"]);
+    full.failed(1, &["big", "no space left"]);
+    let kept = length(&staged(&server.root.join("big")));
+    assert!(
+        (8..39).contains(&(kept / MIB as u64)),
+        "what is not durable makes room: {kept}"
+    );
+    disk.remount("size=80m");
+    resumes(&client, &server);
 }

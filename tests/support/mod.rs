@@ -1,5 +1,6 @@
 //! Hermetic servers and clients: the built binary, real sockets on port 0, directories of their own.
 
+pub mod disk;
 pub mod proxy;
 pub mod script;
 pub mod tree;

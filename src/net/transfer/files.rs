@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::groups::{Grouped, Groups};
-use super::large::{Extent, Jobs, Large};
+use super::large::{Extent, Jobs, Keep, Large};
 use super::target::{Candidate, Target};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::Digest;
@@ -12,7 +12,7 @@ use crate::net::link::Seat;
 use crate::net::payload::Arrived;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
-use crate::store::{Attributes, Checkpoint, Content, Kind, RemotePath, Staging, StoreError};
+use crate::store::{Attributes, Checkpoint, Content, ErrorKind, Kind, RemotePath, Staging, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub(super) struct Files {
     target: Target,
     options: Options,
     files: HashMap<u64, File>,
+    /// What becomes of staging files that jobs still have, of files that have failed.
+    given_up: HashMap<u64, Keep>,
     groups: Groups,
     opening: Arc<Semaphore>,
     /// What waits for a lock, or for its turn: ends with the transfer.
@@ -99,6 +101,7 @@ impl Files {
             target,
             options,
             files: HashMap::new(),
+            given_up: HashMap::new(),
             opening: Arc::new(Semaphore::new(STAGED)),
             openers: JoinSet::new(),
             jobs,
@@ -251,18 +254,45 @@ impl Files {
     }
 
     fn fail(&mut self, number: u64, code: Code, text: String, seat: &Seat) -> Vec<FileEvent> {
-        self.give_up(number, seat);
+        self.give_up(number, Keep::Nothing, seat);
         vec![FileEvent::Failed { number, code, text }]
     }
 
     fn fail_store(&mut self, number: u64, error: &StoreError, seat: &Seat) -> Vec<FileEvent> {
-        self.fail(number, code_of(&error.kind), error.describe(), seat)
+        let keep = match error.kind {
+            // there may be room again when the next transfer comes
+            ErrorKind::NoSpace | ErrorKind::Quota => Keep::Durable,
+            _ => Keep::Nothing,
+        };
+        self.give_up(number, keep, seat);
+        let (code, text) = (code_of(&error.kind), error.describe());
+        vec![FileEvent::Failed { number, code, text }]
     }
 
-    /// Nothing more of this file: what came is dropped, what was staged removed.
-    pub(super) fn give_up(&mut self, number: u64, seat: &Seat) {
+    /// The sender cannot deliver a file. What came of it is kept, unless its source is gone or is another one now.
+    pub(super) fn withdrawn(&mut self, number: u64, code: Code, seat: &Seat) {
+        let keep = match code {
+            Code::NOT_FOUND | Code::VERSION_CHANGED | Code::MALFORMED => Keep::Nothing,
+            _ => Keep::Written,
+        };
+        self.give_up(number, keep, seat);
+    }
+
+    /// Nothing more of this file: what came is dropped.
+    fn give_up(&mut self, number: u64, keep: Keep, seat: &Seat) {
         if let Some(File::Large(large)) = self.files.remove(&number) {
-            large.give_up(seat);
+            if large.is_worked_on() {
+                self.given_up.insert(number, keep);
+            }
+            large.give_up(keep, seat);
+        }
+    }
+
+    /// The job of a file that was given up has ended, and the staging file comes back.
+    fn let_go(&mut self, number: u64, staging: Box<dyn Staging>) {
+        match self.given_up.remove(&number) {
+            Some(Keep::Durable | Keep::Written) => drop(staging),
+            Some(Keep::Nothing) | None => drop(tokio::spawn(staging.discard())),
         }
     }
 
@@ -383,7 +413,7 @@ impl Files {
             seat.done(*length);
         }
         let Some(File::Large(large)) = self.files.get_mut(&number) else {
-            tokio::spawn(staging.discard());
+            self.let_go(number, staging);
             return Vec::new();
         };
         match large.written(number, staging, extents, result, &self.jobs) {

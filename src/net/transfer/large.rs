@@ -39,6 +39,17 @@ pub(super) type Jobs = mpsc::UnboundedSender<Settled>;
 /// Offset and length of a chunk.
 pub(super) type Extent = (u64, usize);
 
+/// What becomes of the staging file of a file that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Its content is wrong, or of no source any more.
+    Nothing,
+    /// The next transfer resumes what is durable of it.
+    Durable,
+    /// What was written is made durable for that, too.
+    Written,
+}
+
 enum State {
     /// The lock is being waited for, or the staging file emptied.
     Opening,
@@ -313,24 +324,47 @@ impl Large {
         }
     }
 
-    /// What came is dropped, what was staged removed.
-    pub(super) fn give_up(self, seat: &Seat) {
-        drop_waiting(self.reassembly, seat);
-        if let State::Idle(staging) = self.state {
-            tokio::spawn(staging.discard());
+    /// It fails: what came is dropped, and what was written is kept or removed.
+    pub(super) fn give_up(self, keep: Keep, seat: &Seat) {
+        let Large {
+            reassembly,
+            state,
+            written,
+            kept,
+            ..
+        } = self;
+        drop_waiting(reassembly, seat);
+        let State::Idle(staging) = state else { return };
+        match keep {
+            Keep::Nothing => drop(tokio::spawn(staging.discard())),
+            // a staging file of which nothing is durable goes with its writer
+            Keep::Durable => drop(staging),
+            Keep::Written => {
+                if let Some(keeping) = keep_written(staging, written, kept) {
+                    tokio::spawn(keeping);
+                }
+            }
         }
     }
 
     /// What makes durable what has been written, where it is not yet.
     pub(super) fn suspend(self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let State::Idle(staging) = self.state else { return None };
-        let keeper = staging.keeper().filter(|_| self.written.offset > self.kept)?;
-        let point = self.written;
-        Some(async move {
-            let _ = keeper.keep(point).await;
-            drop(staging);
-        })
+        keep_written(staging, self.written, self.kept)
     }
+}
+
+/// Makes durable what has been written, where more has been than is durable, and lets the file go.
+fn keep_written(
+    staging: Box<dyn Staging>,
+    written: Checkpoint,
+    kept: u64,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let keeper = staging.keeper().filter(|_| written.offset > kept)?;
+    Some(async move {
+        let _ = keeper.keep(written).await;
+        drop(staging);
+    })
 }
 
 fn drop_waiting(reassembly: Reassembly<Bytes>, seat: &Seat) {

@@ -323,7 +323,7 @@ impl Receiver {
             let (path, text) = (withdrawal.path, format!("at the source: {}", withdrawal.text));
             self.reporter.report(Event::Failed { path, code, text }).await;
         } else if self.unsettled.contains_key(&withdrawal.number) {
-            files.give_up(withdrawal.number, &self.seat);
+            files.withdrawn(withdrawal.number, code, &self.seat);
             let text = format!("at the source: {}", withdrawal.text);
             self.settle_failed(withdrawal.number, code, text).await;
         }

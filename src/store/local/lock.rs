@@ -175,7 +175,7 @@ impl<F: OpenFile> Lock<F> {
     }
 
     /// The staging name still leads to the file that is held.
-    fn still_held(&self, dir: &impl Directory) -> bool {
+    pub(super) fn still_held(&self, dir: &impl Directory) -> bool {
         dir.stat_at(&self.names.file).is_ok_and(|found| self.is_of(&found))
     }
 

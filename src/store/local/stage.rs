@@ -100,8 +100,11 @@ struct StagedFile<D: Directory> {
 impl<D: Directory> Drop for StagedFile<D> {
     /// What is durable stays for the next writer to take over; anything else is no use to anybody.
     fn drop(&mut self) {
-        if self.lock.progress.kept.load(Ordering::Relaxed) == 0 {
-            self.remove();
+        match self.lock.progress.kept.load(Ordering::Relaxed) {
+            0 => self.remove(),
+            // room for others; a file that was committed is not touched
+            kept if self.lock.still_held(&*self.dir) => drop(self.lock.file.ftruncate(kept)),
+            _ => {}
         }
     }
 }

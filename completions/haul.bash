@@ -64,8 +64,17 @@ _haul() {
             haul,user)
                 cmd="haul__subcmd__user"
                 ;;
+            haul__subcmd__invite,ls)
+                cmd="haul__subcmd__invite__subcmd__ls"
+                ;;
+            haul__subcmd__invite,rm)
+                cmd="haul__subcmd__invite__subcmd__rm"
+                ;;
             haul__subcmd__user,add)
                 cmd="haul__subcmd__user__subcmd__add"
+                ;;
+            haul__subcmd__user,key)
+                cmd="haul__subcmd__user__subcmd__key"
                 ;;
             haul__subcmd__user,ls)
                 cmd="haul__subcmd__user__subcmd__ls"
@@ -75,6 +84,18 @@ _haul() {
                 ;;
             haul__subcmd__user,rm)
                 cmd="haul__subcmd__user__subcmd__rm"
+                ;;
+            haul__subcmd__user,set)
+                cmd="haul__subcmd__user__subcmd__set"
+                ;;
+            haul__subcmd__user__subcmd__key,add)
+                cmd="haul__subcmd__user__subcmd__key__subcmd__add"
+                ;;
+            haul__subcmd__user__subcmd__key,ls)
+                cmd="haul__subcmd__user__subcmd__key__subcmd__ls"
+                ;;
+            haul__subcmd__user__subcmd__key,rm)
+                cmd="haul__subcmd__user__subcmd__key__subcmd__rm"
                 ;;
             *)
                 ;;
@@ -193,7 +214,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__invite)
-            opts="-h --ttl --state --help"
+            opts="-h --ttl --root --full --read-only --write-only --state --help ls rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -203,6 +224,46 @@ _haul() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__invite__subcmd__ls)
+            opts="-h --json --state --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__invite__subcmd__rm)
+            opts="-h --state --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -463,7 +524,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__user)
-            opts="-h --help add passwd rm ls"
+            opts="-h --help add set passwd rm ls key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -477,7 +538,7 @@ _haul() {
             return 0
             ;;
         haul__subcmd__user__subcmd__add)
-            opts="-h --state --key --invited --root --read-only --write-only --help"
+            opts="-h --state --key --invited --root --full --read-only --write-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -502,8 +563,88 @@ _haul() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        haul__subcmd__user__subcmd__ls)
+        haul__subcmd__user__subcmd__key)
+            opts="-h --help add rm ls"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__user__subcmd__key__subcmd__add)
+            opts="-h --state --label --expires --from --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --expires)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__user__subcmd__key__subcmd__ls)
+            opts="-h --state --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__user__subcmd__key__subcmd__rm)
             opts="-h --state --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__user__subcmd__ls)
+            opts="-h --state --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -546,6 +687,28 @@ _haul() {
             fi
             case "${prev}" in
                 --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        haul__subcmd__user__subcmd__set)
+            opts="-h --state --root --full --read-only --write-only --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -130,27 +130,52 @@ complete -c haul -n "__fish_haul_using_subcommand unlock" -l accept-new -d 'Pin 
 complete -c haul -n "__fish_haul_using_subcommand unlock" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand login" -l name -d 'Save the server under this name instead of HOST' -r
 complete -c haul -n "__fish_haul_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c haul -n "__fish_haul_using_subcommand invite" -l ttl -d 'How long the code is good' -r
-complete -c haul -n "__fish_haul_using_subcommand invite" -l state -d 'The server\'s state directory, as in haul serve' -r -F
-complete -c haul -n "__fish_haul_using_subcommand invite" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add passwd rm ls" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add passwd rm ls" -f -a "add" -d 'Add a user; the password is asked for twice at a terminal, else read from standard input'
-complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add passwd rm ls" -f -a "passwd" -d 'Set a user\'s password'
-complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add passwd rm ls" -f -a "rm" -d 'Remove a user'
-complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add passwd rm ls" -f -a "ls" -d 'List the users'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l ttl -d 'How long the code is good' -r
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l root -d 'The user\'s own root, beneath the server\'s' -r
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l state -d 'The server\'s state directory, as in haul serve' -r -F
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l full -d 'May do everything beneath the root [default for a new user]'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l read-only -d 'May read and list, and change nothing'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -l write-only -d 'May put files and make directories, and nothing else: a drop-box'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -a "ls" -d 'List the invites that have not been used'
+complete -c haul -n "__fish_haul_using_subcommand invite; and not __fish_seen_subcommand_from ls rm" -a "rm" -d 'Remove invites that have not been used'
+complete -c haul -n "__fish_haul_using_subcommand invite; and __fish_seen_subcommand_from ls" -l state -d 'The server\'s state directory, as in haul serve' -r -F
+complete -c haul -n "__fish_haul_using_subcommand invite; and __fish_seen_subcommand_from ls" -l json -d 'Print one JSON object a line: user, id, expires'
+complete -c haul -n "__fish_haul_using_subcommand invite; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand invite; and __fish_seen_subcommand_from rm" -l state -d 'The server\'s state directory, as in haul serve' -r -F
+complete -c haul -n "__fish_haul_using_subcommand invite; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "add" -d 'Add a user; the password is asked for twice at a terminal, else read from standard input'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "set" -d 'Change what a user may do; password and keys stay'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "passwd" -d 'Set a user\'s password'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "rm" -d 'Remove a user with all keys and invites'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "ls" -d 'List the users'
+complete -c haul -n "__fish_haul_using_subcommand user; and not __fish_seen_subcommand_from add set passwd rm ls key" -f -a "key" -d 'Manage the keys that log a user in'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l state -d 'The server\'s state directory, as in haul serve' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l key -d 'Log in by this public key (the key.pub of a client) instead of a password' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l root -d 'The user\'s own root, beneath the server\'s' -r
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l invited -d 'Neither password nor key: haul invite lists a key'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l full -d 'May do everything beneath the root [default for a new user]'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l read-only -d 'May read and list, and change nothing'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -l write-only -d 'May put files and make directories, and nothing else: a drop-box'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -l state -d 'The server\'s state directory, as in haul serve' -r -F
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -l root -d 'The user\'s own root, beneath the server\'s' -r
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -l full -d 'May do everything beneath the root [default for a new user]'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -l read-only -d 'May read and list, and change nothing'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -l write-only -d 'May put files and make directories, and nothing else: a drop-box'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from passwd" -l state -d 'The server\'s state directory, as in haul serve' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from passwd" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from rm" -l state -d 'The server\'s state directory, as in haul serve' -r -F
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from ls" -l state -d 'The server\'s state directory, as in haul serve' -r -F
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from ls" -l json -d 'Print one JSON object a line: name, access, root, password (true or false), keys, invites'
 complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from key" -s h -l help -d 'Print help'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from key" -f -a "add" -d 'Add a key to a user, or change what holds for it'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from key" -f -a "rm" -d 'Remove a key: its sessions and running transfers end at once'
+complete -c haul -n "__fish_haul_using_subcommand user; and __fish_seen_subcommand_from key" -f -a "ls" -d 'List a user\'s keys'
 complete -c haul -n "__fish_haul_using_subcommand bench" -l connections -d 'Use N data connections' -r
 complete -c haul -n "__fish_haul_using_subcommand bench" -l password-file -d 'Read the password from the first line of FILE' -r -F
 complete -c haul -n "__fish_haul_using_subcommand bench" -l retry-for -d 'When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no connection can be made in the first place. HAUL_RETRY_FOR says the same' -r

@@ -56,17 +56,39 @@ impl FileError {
     }
 }
 
+/// Opens a file for reading; `None` where there is none.
+///
+/// # Errors
+/// [`FileError::Io`].
+pub fn open(path: &Path) -> Result<Option<File>, FileError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(FileError::io(path, e)),
+    }
+}
+
 /// Reads a file; one that does not exist is empty.
 ///
 /// # Errors
 /// [`FileError`], also for one of more than 16 MiB or that is not UTF-8.
 pub fn read(path: &Path) -> Result<String, FileError> {
+    match open(path)? {
+        Some(file) => read_open(path, &file),
+        None => Ok(String::new()),
+    }
+}
+
+/// Reads a file that was opened at `path`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_open(path: &Path, file: &File) -> Result<String, FileError> {
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|f| f.take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes)) {
-        Ok(_) if bytes.len() as u64 > MAX_LEN => return Err(FileError::content(path, "is larger than 16 MiB")),
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(e) => return Err(FileError::io(path, e)),
+    let read = file.take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|e| FileError::io(path, e))?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(FileError::content(path, "is larger than 16 MiB"));
     }
     String::from_utf8(bytes).map_err(|_| FileError::content(path, "is not UTF-8 text"))
 }
@@ -136,8 +158,11 @@ pub fn update<T, E: From<FileError>>(
     let lock_path = path.with_extension("lock");
     let lock = File::create(&lock_path).map_err(|e| FileError::io(&lock_path, e))?;
     lock.lock().map_err(|e| FileError::io(&lock_path, e))?;
-    let (text, value) = change(read(path)?)?;
-    replace(path, text.as_bytes())?;
+    let before = read(path)?;
+    let (text, value) = change(before.clone())?;
+    if text != before {
+        replace(path, text.as_bytes())?;
+    }
     Ok(value)
 }
 

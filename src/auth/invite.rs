@@ -1,16 +1,18 @@
 //! Invites: one-time codes that carry the server's fingerprint and list a new key for a user.
 //!
 //! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The server keeps only
-//! SHA-256 of the random bytes, in `invites`: one line each, `NAME EXPIRES HEX`, with EXPIRES in seconds since 1970.
+//! SHA-256 of the random bytes, with the user: an invite makes nobody, and ends with its user.
 
-use super::file::{self, FileError};
+use super::credential::AuthorizedKey;
+use super::file::FileError;
 use super::key::Fingerprint;
+use super::name::UserName;
+use super::users::{self, User};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const PREFIX: &str = "haul1-";
 
@@ -52,29 +54,25 @@ impl Invite {
     }
 }
 
-struct Line {
-    user: String,
-    expires: u64,
-    hash: String,
+/// What the server keeps of an invite that has not been used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenInvite {
+    /// SHA-256 of its secret, in hexadecimal.
+    pub hash: String,
+    /// From when on it is good no more, in seconds since 1970.
+    pub expires: u64,
 }
 
-fn parse_line(line: &str) -> Result<Line, String> {
-    let mut words = line.split_whitespace();
-    match (words.next(), words.next().map(str::parse), words.next(), words.next()) {
-        (Some(user), Some(Ok(expires)), Some(hash), None) => Ok(Line {
-            user: user.to_string(),
-            expires,
-            hash: hash.to_string(),
-        }),
-        _ => Err("a line is NAME EXPIRES HASH".into()),
+impl OpenInvite {
+    /// What people tell it by, and what reveals nothing that helps to use it.
+    pub fn id(&self) -> &str {
+        self.hash.get(..8).unwrap_or(&self.hash)
     }
 }
 
-fn format_lines(lines: &[Line]) -> String {
-    lines
-        .iter()
-        .map(|l| format!("{} {} {}\n", l.user, l.expires, l.hash))
-        .collect()
+/// True for what may be the hash of an invite.
+pub(super) fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn hash_of(secret: &[u8]) -> String {
@@ -85,70 +83,86 @@ fn hash_of(secret: &[u8]) -> String {
         .collect()
 }
 
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+/// Remembers an invite for `user` until `expires`; forgets those that are good no more at `now`.
+pub fn add(user: &mut User, invite: &Invite, now: u64, expires: u64) {
+    user.invites.retain(|open| open.expires > now);
+    user.invites.push(OpenInvite {
+        hash: hash_of(&invite.secret),
+        expires,
+    });
 }
 
-/// Remembers an invite for `user` for as long as `ttl`.
-///
-/// # Errors
-/// [`FileError`].
-pub fn add(path: &Path, invite: &Invite, user: &str, ttl: Duration) -> Result<(), FileError> {
-    file::update(path, |text| {
-        let mut lines = file::parse_lines(path, &text, parse_line)?;
-        lines.retain(|l| l.expires > now());
-        lines.push(Line {
-            user: user.to_string(),
-            expires: now().saturating_add(ttl.as_secs()),
-            hash: hash_of(&invite.secret),
-        });
-        Ok((format_lines(&lines), ()))
-    })
-}
-
-/// Uses an invite up; gives whom it is for, none where it is unknown, used or expired.
-///
-/// # Errors
-/// [`FileError`].
-pub fn redeem(path: &Path, secret: &[u8]) -> Result<Option<String>, FileError> {
+/// Whom an invite is for; `None` where it is unknown, used or expired at `now`.
+pub fn find<'a>(all: &'a [User], secret: &[u8], now: u64) -> Option<&'a User> {
     // The hash is compared, not the secret: how long that takes tells nothing that helps to guess one.
-    let wanted = hash_of(secret);
-    if !file::read(path)?.contains(&wanted) {
-        return Ok(None);
-    }
-    file::update(path, |text| {
-        let mut lines = file::parse_lines(path, &text, parse_line)?;
-        lines.retain(|l| l.expires > now());
-        let found = lines
-            .iter()
-            .position(|l| l.hash == wanted)
-            .map(|i| lines.remove(i).user);
-        Ok((format_lines(&lines), found))
+    let hash = hash_of(secret);
+    let good = |open: &OpenInvite| open.hash == hash && open.expires > now;
+    all.iter().find(|user| user.invites.iter().any(good))
+}
+
+/// Uses an invite up and lists `key` for its user, in one step; gives the user, `None` as [`find`].
+///
+/// # Errors
+/// [`FileError`].
+pub fn redeem(path: &Path, secret: &[u8], key: AuthorizedKey, now: u64) -> Result<Option<UserName>, FileError> {
+    users::update(path, |all| {
+        let Some(name) = find(all, secret, now).map(|user| user.name.clone()) else {
+            return Ok(None);
+        };
+        let hash = hash_of(secret);
+        for user in all.iter_mut().filter(|user| user.name == name) {
+            user.invites.retain(|open| open.hash != hash && open.expires > now);
+            // an invite for a key that is listed already renews it
+            user.keys.retain(|listed| listed.public != key.public);
+            user.keys.push(key.clone());
+        }
+        Ok(Some(name))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::PublicKey;
 
     #[test]
     fn a_code_survives_being_pasted_and_is_good_once() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("invites");
+        let path = dir.path().join("users");
         let invite = Invite::new(Fingerprint([7; 32])).unwrap();
         assert_eq!(Invite::parse(&format!(" {}\n", invite.code())), Some(invite));
         assert_eq!(Invite::parse("haul1-short"), None);
 
-        let hour = Duration::from_secs(3600);
-        add(&path, &invite, "kim", hour).unwrap();
-        assert_eq!(redeem(&path, &[0; 16]).unwrap(), None);
-        assert_eq!(redeem(&path, &invite.secret).unwrap(), Some("kim".into()));
-        assert_eq!(redeem(&path, &invite.secret).unwrap(), None);
+        let name = UserName::parse("kim").unwrap();
+        let invited = |expires: u64| {
+            let updated = users::update(&path, |all| {
+                all.retain(|user| user.name != name);
+                let mut user = User::new(name.clone());
+                add(&mut user, &invite, 0, expires);
+                all.push(user);
+                Ok::<_, FileError>(())
+            });
+            updated.unwrap();
+        };
+        let redeem = |secret: &[u8], now: u64| {
+            let key = AuthorizedKey::new(PublicKey::from_der(&[1]));
+            redeem(&path, secret, key, now).unwrap()
+        };
+        invited(100);
+        assert_eq!(redeem(&[0; 16], 99), None);
+        assert_eq!(redeem(&invite.secret, 100), None, "expired");
+        assert_eq!(redeem(&invite.secret, 99), Some(name.clone()));
+        assert_eq!(redeem(&invite.secret, 99), None, "used");
+        let kim = users::read(&path).unwrap().remove(0);
+        assert_eq!((kim.keys.len(), kim.invites.len()), (1, 0));
 
-        add(&path, &invite, "kim", Duration::ZERO).unwrap();
-        assert_eq!(redeem(&path, &invite.secret).unwrap(), None, "expired");
+        invited(100);
+        let removed = users::update(&path, |all| {
+            all.clear();
+            Ok::<_, FileError>(())
+        });
+        removed.unwrap();
+        assert_eq!(redeem(&invite.secret, 99), None, "its user is gone");
+        assert!(users::read(&path).unwrap().is_empty(), "and is not made again");
     }
 }

@@ -6,8 +6,9 @@ use super::get::local_target;
 use super::location::{Location, Remote, ServerName};
 use super::output;
 use super::put::local_source;
+use crate::auth::credential::AuthorizedKey;
 use crate::auth::users::{self, User};
-use crate::auth::{Fingerprint, Identity};
+use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::connection::{Connection, Manners};
@@ -291,15 +292,14 @@ impl Drop for LocalServer {
 
 async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, LocalServer), Failure> {
     let (root, state) = (work.join("served"), work.join("state"));
-    for dir in [&root, &state] {
-        std::fs::create_dir_all(dir).map_err(|e| io("a temporary directory", &e))?;
-    }
+    std::fs::create_dir_all(&root).map_err(|e| io("a temporary directory", &e))?;
+    file::make_private_dir(&state)?;
     let identity = Identity::load_or_create(&work.join("client").join("key"))?;
+    let mut user = User::new(UserName::parse("bench").map_err(Failure::usage)?);
+    user.keys.push(AuthorizedKey::new(identity.public().clone()));
     users::update(&state.join("users"), |all| {
-        let mut user = User::new("bench");
-        user.keys.push(identity.public().clone());
         all.push(user);
-        Ok(())
+        Ok::<_, Failure>(())
     })?;
     let program = std::env::current_exe().map_err(|e| io("this program", &e))?;
     let mut server = Command::new(program);

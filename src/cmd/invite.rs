@@ -3,53 +3,163 @@
 use super::failure::{Failure, exit};
 use super::output;
 use super::settings::state_dir;
+use super::table;
 use super::transfer::parse_time;
-use crate::auth::{Identity, file, invite, users};
+use super::user::{self, Rights};
+use crate::auth::invite::{self, OpenInvite};
+use crate::auth::users::{self, User};
+use crate::auth::{Identity, UserName};
+use clap::Subcommand;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Print a one-time code that lets a machine log in as a user
 ///
-/// The code carries the fingerprint of the server's key, so that `haul login` on the other machine knows whom it talks
-/// to. The user is made, with full access to the server's root, if there is none of that name yet. A running server
-/// knows the invite at once.
+/// The code carries the fingerprint of the server's key, so that haul login on the other machine
+/// knows whom it talks to. It adds that machine's key to the user. A user of a new name is made at
+/// once, with full access to the server's root unless an option bounds it. A running server knows
+/// the invite at once; haul user rm removes it with its user.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   haul invite kim
-  haul invite kim --ttl 10m --state /var/lib/haul
-  haul user add guest --invited --read-only && haul invite guest")]
+  haul invite guest --read-only --root public --ttl 10m
+  haul invite ls
+  haul invite rm guest
+  haul invite -- ls                    for a user whose name is ls"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
     /// The user
-    name: String,
+    #[arg(required = true)]
+    name: Option<String>,
 
     /// How long the code is good
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     ttl: Duration,
+
+    #[command(flatten)]
+    rights: Rights,
 
     /// The server's state directory, as in haul serve
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let state = state_dir(args.state.clone())?;
-    let identity = Identity::load_or_create(&state.join("key"))?;
-    let users = users::parse(&state.join("users"), &file::read(&state.join("users"))?)?;
-    let code = make(&state, &identity, &args.name, args.ttl)?;
-    if !users.iter().any(|user| user.name == args.name) {
-        eprintln!(
-            "{} is a new user, with full access; haul user add {} --invited with --read-only, --write-only or --root bounds that",
-            args.name, args.name
-        );
-    }
-    output::line(&code)
+#[derive(Subcommand)]
+enum Action {
+    /// List the invites that have not been used
+    #[command(after_help = "Example:\n  haul invite ls --json")]
+    Ls {
+        /// Print one JSON object a line: user, id, expires
+        #[arg(long)]
+        json: bool,
+
+        /// The server's state directory, as in haul serve
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
+    /// Remove invites that have not been used
+    #[command(after_help = "Examples:\n  haul invite rm kim\n  haul invite rm kim 1f0c2a9b")]
+    Rm {
+        /// The user
+        name: String,
+
+        /// The one invite with this id, as haul invite ls shows it; without it all of the user's
+        id: Option<String>,
+
+        /// The server's state directory, as in haul serve
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
 }
 
-/// Makes an invite; gives its code.
-pub(super) fn make(state: &Path, identity: &Identity, user: &str, ttl: Duration) -> Result<String, Failure> {
-    users::check_name(user).map_err(Failure::usage)?;
-    let made = invite::Invite::new(identity.public().fingerprint()).map_err(|e| Failure::new(exit::FAILED, e))?;
-    invite::add(&state.join("invites"), &made, user, ttl)?;
-    Ok(made.code())
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    match args.action {
+        Some(Action::Ls { json, state }) => list(&state_dir(state)?, json),
+        Some(Action::Rm { name, id, state }) => remove(&state_dir(state)?, &name, id.as_deref()),
+        None => {
+            let name = args.name.unwrap_or_default();
+            let state = state_dir(args.state)?;
+            let identity = Identity::load_or_create(&state.join("key"))?;
+            let (code, new) = make(&state, &identity, &name, args.ttl, &args.rights)?;
+            if let Some(user) = new {
+                let access = user.access.name();
+                let root = output::name(user.root.as_bytes());
+                eprintln!("{name} is a new user, with {access} access to /{root}");
+                eprintln!("haul user set {name} changes that");
+            }
+            output::line(&code)
+        }
+    }
+}
+
+/// Makes an invite; gives its code, and the user where it made one.
+pub(super) fn make(
+    state: &Path,
+    identity: &Identity,
+    name: &str,
+    ttl: Duration,
+    rights: &Rights,
+) -> Result<(String, Option<User>), Failure> {
+    let name = UserName::parse(name).map_err(Failure::usage)?;
+    let mut user = User::new(name.clone());
+    rights.apply(&mut user)?;
+    let made = invite::Invite::new(identity.public().fingerprint());
+    let made = made.map_err(|e| Failure::new(exit::FAILED, e))?;
+    let now = users::now();
+    let expires = now.saturating_add(ttl.as_secs());
+    let new = users::update(&state.join("users"), |all| {
+        if let Some(known) = all.iter_mut().find(|known| known.name == name) {
+            if rights.any() {
+                let hint = format!("haul user set {name} changes what they may do");
+                let reason = format!("there is a user {name} already");
+                return Err(Failure::new(exit::FAILED, reason).hint(hint));
+            }
+            invite::add(known, &made, now, expires);
+            return Ok(None);
+        }
+        invite::add(&mut user, &made, now, expires);
+        all.push(user.clone());
+        Ok(Some(user))
+    })?;
+    Ok((made.code(), new))
+}
+
+fn list(state: &Path, json: bool) -> Result<(), Failure> {
+    let (all, now) = (users::read(&state.join("users"))?, users::now());
+    let open = all
+        .iter()
+        .flat_map(|user| user.invites.iter().map(move |open| (user, open)));
+    let open = open.filter(|(_, open)| open.expires > now);
+    if json {
+        let mut objects = open.map(|(user, open)| {
+            let expires = output::rfc3339(output::moment(open.expires));
+            json!({"user": user.name.as_str(), "id": open.id(), "expires": expires})
+        });
+        return objects.try_for_each(|object| output::line(&object.to_string()));
+    }
+    let row = |(user, open): (&User, &OpenInvite)| {
+        let expires = output::local_time(output::moment(open.expires));
+        [user.name.to_string(), open.id().to_string(), expires]
+    };
+    table::print(["user", "id", "expires"], &open.map(row).collect::<Vec<_>>())
+}
+
+fn remove(state: &Path, name: &str, id: Option<&str>) -> Result<(), Failure> {
+    let wanted = |open: &OpenInvite| id.is_none_or(|id| id == open.id() || id == open.hash);
+    user::change(&state.join("users"), name, |user| {
+        if !user.invites.iter().any(wanted) {
+            let reason = format!("{name} has no such invite");
+            return Err(Failure::new(exit::FAILED, reason).hint("haul invite ls lists them"));
+        }
+        user.invites.retain(|open| !wanted(open));
+        Ok(())
+    })
 }

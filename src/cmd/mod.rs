@@ -22,8 +22,10 @@ mod rm;
 mod serve;
 mod settings;
 mod stat;
+mod table;
 mod transfer;
 mod user;
+mod user_key;
 
 use clap::{Parser, Subcommand};
 use failure::{Failure, exit};
@@ -122,7 +124,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Locks(args) => locks::run(args).await,
         Command::Unlock(args) => locks::unlock(args).await,
         Command::Login(args) => login::run(args).await,
-        Command::Invite(args) => invite::run(&args),
+        Command::Invite(args) => invite::run(args),
         Command::User(args) => user::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::Generate(args) => generate::run(&args),

@@ -28,6 +28,14 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
+/// Seconds since 1970 as a time.
+pub fn moment(secs: u64) -> Time {
+    Time {
+        secs: i64::try_from(secs).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
 /// RFC 3339 in UTC with nanoseconds; a time outside the years -9999 to 9999 is shown as seconds.
 pub fn rfc3339(time: Time) -> String {
     match timestamp(time) {

@@ -6,7 +6,8 @@ use super::invite;
 use super::location::parse_host;
 use super::settings::state_dir;
 use super::transfer::parse_time;
-use crate::auth::users::Users;
+use super::user::Rights;
+use crate::auth::users::{User, Users};
 use crate::auth::{Identity, file};
 use crate::net::server::{self, Config, Limits};
 use crate::net::wire::DEFAULT_PORT;
@@ -135,8 +136,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         root,
         identity,
         users,
-        users_path: state.join("users"),
-        invites_path: state.join("invites"),
         limits: Limits {
             sessions: args.max_sessions,
             connections: args.max_connections,
@@ -161,7 +160,7 @@ async fn serve(
     let listeners = listeners.into_iter().map(TcpListener::from_std);
     let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(cannot)?;
     let fingerprint = config.identity.public().fingerprint();
-    let nobody = config.users.current()?.is_empty();
+    let nobody = !config.users.current()?.iter().any(User::can_log_in);
     let stop = stop_signal()?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(cannot)?;
@@ -266,7 +265,7 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
         return Ok(());
     }
     let user = super::connect::local_user();
-    let code = invite::make(state, identity, &user, FIRST_INVITE)?;
+    let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &Rights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
     // a server that only this machine reaches is not to be looked for under its name
     let host = match first {

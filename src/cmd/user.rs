@@ -1,25 +1,33 @@
-//! `haul user`: who may log in to this machine's server.
+//! `haul user`: who may log in to this machine's server, and what they may do.
 
 use super::failure::{Failure, exit};
 use super::location::parse_relative;
 use super::output;
 use super::settings::state_dir;
+use super::table;
+use super::user_key;
+use crate::auth::credential::AuthorizedKey;
+use crate::auth::last_used::LastUsed;
 use crate::auth::users::{self, Access, User};
-use crate::auth::{FileError, PublicKey, password};
+use crate::auth::{PublicKey, UserName, password};
 use clap::Subcommand;
+use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Manage the users of this machine's server
 ///
-/// Changes take effect at once, also for a running server.
+/// Changes take effect at once, also for a running server: it ends sessions and transfers that a
+/// change does not allow any more.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul user add kim                                asks for a password
   haul user add backup --key backup.pub --write-only --root incoming
   printf %s secret | haul user passwd kim
+  haul user set kim --read-only
+  haul user key add kim laptop.pub --label laptop
   haul user ls")]
 pub struct Args {
     #[command(subcommand)]
@@ -36,31 +44,41 @@ Examples:
   haul user add backup --key backup.pub --write-only --root incoming
   haul user add guest --invited --read-only && haul invite guest")]
     Add(Add),
+    /// Change what a user may do; password and keys stay
+    #[command(after_help = "\
+Examples:
+  haul user set kim --read-only
+  haul user set kim --full --root .")]
+    Set(Set),
     /// Set a user's password
     #[command(after_help = "Example:\n  haul user passwd kim")]
     Passwd(Named),
-    /// Remove a user
+    /// Remove a user with all keys and invites
     #[command(after_help = "Example:\n  haul user rm kim")]
     Rm(Named),
     /// List the users
-    #[command(after_help = "Example:\n  haul user ls --state /var/lib/haul")]
-    Ls(State),
+    #[command(after_help = "\
+Examples:
+  haul user ls --state /var/lib/haul
+  haul user ls --json | jq -r '.keys[].fingerprint'")]
+    Ls(Ls),
+    Key(user_key::Args),
 }
 
 #[derive(clap::Args)]
-struct State {
+pub(super) struct State {
     /// The server's state directory, as in haul serve
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
-struct Named {
+pub(super) struct Named {
     /// The user
-    name: String,
+    pub(super) name: String,
 
     #[command(flatten)]
-    state: State,
+    pub(super) state: State,
 }
 
 #[derive(clap::Args)]
@@ -76,9 +94,39 @@ struct Add {
     #[arg(long, conflicts_with = "key")]
     invited: bool,
 
+    #[command(flatten)]
+    rights: Rights,
+}
+
+#[derive(clap::Args)]
+struct Set {
+    #[command(flatten)]
+    user: Named,
+
+    #[command(flatten)]
+    rights: Rights,
+}
+
+#[derive(clap::Args)]
+struct Ls {
+    #[command(flatten)]
+    state: State,
+
+    /// Print one JSON object a line: name, access, root, password (true or false), keys, invites
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a user may do, as options.
+#[derive(clap::Args, Default)]
+pub(super) struct Rights {
     /// The user's own root, beneath the server's
     #[arg(long, value_name = "SUBDIR")]
     root: Option<OsString>,
+
+    /// May do everything beneath the root [default for a new user]
+    #[arg(long, conflicts_with_all = ["read_only", "write_only"])]
+    full: bool,
 
     /// May read and list, and change nothing
     #[arg(long, conflicts_with = "write_only")]
@@ -89,97 +137,120 @@ struct Add {
     write_only: bool,
 }
 
+impl Rights {
+    /// True when any option is given.
+    pub(super) fn any(&self) -> bool {
+        self.root.is_some() || self.access().is_some()
+    }
+
+    fn access(&self) -> Option<Access> {
+        let given = [
+            (self.full, Access::Full),
+            (self.read_only, Access::ReadOnly),
+            (self.write_only, Access::WriteOnly),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, access)| access)
+    }
+
+    /// Changes what the options name, and nothing else.
+    pub(super) fn apply(&self, user: &mut User) -> Result<(), Failure> {
+        if let Some(root) = &self.root {
+            user.root = parse_relative(root)?;
+        }
+        user.access = self.access().unwrap_or(user.access);
+        Ok(())
+    }
+}
+
 impl State {
-    fn users(&self) -> Result<PathBuf, Failure> {
-        Ok(state_dir(self.state.clone())?.join("users"))
+    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
+        state_dir(self.state.clone())
+    }
+
+    pub(super) fn users(&self) -> Result<PathBuf, Failure> {
+        Ok(self.dir()?.join("users"))
     }
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Add(add) => add_user(add),
+        Action::Add(add) => add_user(&add),
+        Action::Set(set) => {
+            if !set.rights.any() {
+                let message = "nothing to set: give --root, --full, --read-only or --write-only";
+                return Err(Failure::usage(message));
+            }
+            let path = set.user.state.users()?;
+            change(&path, &set.user.name, |user| set.rights.apply(user))
+        }
         Action::Passwd(named) => {
             let path = named.state.users()?;
-            let missing = || format!("there is no user {}", named.name);
-            let all = users::parse(&path, &crate::auth::file::read(&path)?)?;
-            if !all.iter().any(|u| u.name == named.name) {
-                return Err(no_user(&missing()));
-            }
+            find(&path, &named.name)?;
             let hash = new_password(&named.name)?;
-            users::update(&path, |all| match all.iter_mut().find(|u| u.name == named.name) {
-                Some(user) => {
-                    user.password = Some(hash);
-                    Ok(())
-                }
-                None => Err(missing()),
+            change(&path, &named.name, |user| {
+                user.password = Some(hash);
+                Ok(())
             })
-            .map_err(failure)
         }
         Action::Rm(named) => users::update(&named.state.users()?, |all| {
-            let before = all.len();
-            all.retain(|u| u.name != named.name);
-            if all.len() == before {
-                Err(format!("there is no user {}", named.name))
-            } else {
-                Ok(())
-            }
-        })
-        .map_err(failure),
-        Action::Ls(state) => {
-            let path = state.users()?;
-            for user in users::parse(&path, &crate::auth::file::read(&path)?)? {
-                output::line(&describe(&user))?;
-            }
+            let index = all.iter().position(|user| user.name == *named.name);
+            all.remove(index.ok_or_else(|| no_user(&named.name))?);
             Ok(())
-        }
+        }),
+        Action::Ls(ls) => list(&ls),
+        Action::Key(args) => user_key::run(args),
     }
 }
 
-fn no_user(reason: &str) -> Failure {
+fn no_user(name: &str) -> Failure {
+    about_users(format!("there is no user {name}"))
+}
+
+fn about_users(reason: String) -> Failure {
     Failure::new(exit::FAILED, reason).hint("haul user ls lists them")
 }
 
-/// A refused change is about the user, not about the file.
-fn failure(error: FileError) -> Failure {
-    match error {
-        FileError::Content { reason, .. } => no_user(&reason),
-        other => other.into(),
-    }
+/// The user of this name.
+pub(super) fn find(path: &Path, name: &str) -> Result<User, Failure> {
+    let found = users::read(path)?.into_iter().find(|user| user.name == *name);
+    found.ok_or_else(|| no_user(name))
 }
 
-fn add_user(add: Add) -> Result<(), Failure> {
+/// Changes the user of this name.
+pub(super) fn change(
+    path: &Path,
+    name: &str,
+    work: impl FnOnce(&mut User) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
+        Some(user) => work(user),
+        None => Err(no_user(name)),
+    })
+}
+
+fn add_user(add: &Add) -> Result<(), Failure> {
     let path = add.user.state.users()?;
-    let name = &add.user.name;
-    users::check_name(name).map_err(Failure::usage)?;
-    let exists = || format!("there is a user {name} already");
-    if users::parse(&path, &crate::auth::file::read(&path)?)?
-        .iter()
-        .any(|u| &u.name == name)
-    {
-        return Err(no_user(&exists()));
-    }
-    let mut user = User::new(name);
-    if let Some(root) = &add.root {
-        user.root = parse_relative(root)?;
-    }
-    if add.read_only {
-        user.access = Access::ReadOnly;
-    } else if add.write_only {
-        user.access = Access::WriteOnly;
-    }
+    let name = UserName::parse(&add.user.name).map_err(Failure::usage)?;
+    let exists = |all: &[User]| match all.iter().any(|user| user.name == name) {
+        true => Err(about_users(format!("there is a user {name} already"))),
+        false => Ok(()),
+    };
+    exists(&users::read(&path)?)?;
+    let mut user = User::new(name.clone());
+    add.rights.apply(&mut user)?;
     match &add.key {
-        Some(file) => user.keys.push(PublicKey::from_pem_file(file)?),
+        Some(file) => user.keys.push(AuthorizedKey {
+            added: Some(users::now()),
+            ..AuthorizedKey::new(PublicKey::from_pem_file(file)?)
+        }),
         None if add.invited => {}
-        None => user.password = Some(new_password(name)?),
+        None => user.password = Some(new_password(name.as_str())?),
     }
     users::update(&path, |all| {
-        if all.iter().any(|u| &u.name == name) {
-            return Err(exists());
-        }
+        exists(all)?;
         all.push(user);
         Ok(())
     })
-    .map_err(failure)
 }
 
 /// Asks twice at a terminal; elsewhere the first line of standard input.
@@ -200,26 +271,42 @@ fn new_password(name: &str) -> Result<String, Failure> {
     password::hash(&given).map_err(|e| Failure::new(exit::FAILED, e.to_string()))
 }
 
-fn describe(user: &User) -> String {
-    let access = match user.access {
-        Access::Full => "full",
-        Access::ReadOnly => "read-only",
-        Access::WriteOnly => "write-only",
+fn list(ls: &Ls) -> Result<(), Failure> {
+    let state = ls.state.dir()?;
+    let all = users::read(&state.join("users"))?;
+    let now = users::now();
+    if ls.json {
+        let last = LastUsed::read(&state.join("last-used"))?;
+        let mut objects = all.iter().map(|user| as_json(user, &last, now));
+        return objects.try_for_each(|user| output::line(&user.to_string()));
+    }
+    let row = |user: &User| {
+        [
+            user.name.to_string(),
+            user.access.name().to_string(),
+            format!("/{}", output::name(user.root.as_bytes())),
+            if user.password.is_some() { "yes" } else { "no" }.to_string(),
+            user.keys.len().to_string(),
+            invites(user, now).to_string(),
+        ]
     };
-    let password = if user.password.is_some() {
-        "password"
-    } else {
-        "no password"
-    };
-    let keys: Vec<String> = user.keys.iter().map(|k| k.fingerprint().to_string()).collect();
-    let keys = if keys.is_empty() {
-        "no keys".to_string()
-    } else {
-        keys.join(" ")
-    };
-    format!(
-        "{}  root=/{}  {access}  {password}  {keys}",
-        user.name,
-        output::name(user.root.as_bytes())
-    )
+    let rows: Vec<_> = all.iter().map(row).collect();
+    table::print(["name", "access", "root", "password", "keys", "invites"], &rows)
+}
+
+/// Invites that are still good.
+fn invites(user: &User, now: u64) -> usize {
+    user.invites.iter().filter(|open| open.expires > now).count()
+}
+
+fn as_json(user: &User, last: &LastUsed, now: u64) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), json!(user.name.as_str()));
+    object.insert("access".into(), json!(user.access.name()));
+    output::put_text(&mut object, "root", &[b"/", user.root.as_bytes()].concat());
+    object.insert("password".into(), json!(user.password.is_some()));
+    let keys = user.keys.iter().map(|key| user_key::as_json(user, key, last));
+    object.insert("keys".into(), keys.collect());
+    object.insert("invites".into(), json!(invites(user, now)));
+    Value::Object(object)
 }

@@ -154,7 +154,11 @@ impl Connection {
             tell: Arc::new(|_| {}),
         };
         let client = self.start(None, &manners);
-        let body = request::Body::Enroll(proto::Enroll { code: secret.to_vec() });
+        let enroll = proto::Enroll {
+            code: secret.to_vec(),
+            client: host_name(),
+        };
+        let body = request::Body::Enroll(enroll);
         let reply = client.request(body).await?;
         client.quit().await;
         match reply.body {

@@ -50,8 +50,8 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         window,
         connections: u32::try_from(server.config.limits.connections).unwrap_or(1),
         features: 0,
-        read_only: session.user.access == Access::ReadOnly,
-        write_only: session.user.access == Access::WriteOnly,
+        read_only: session.grant.access() == Access::ReadOnly,
+        write_only: session.grant.access() == Access::WriteOnly,
     }));
     session.link.control.send(Body::Reply(reply)).await?;
     let (work, todo) = mpsc::channel(QUEUE);

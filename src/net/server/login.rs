@@ -2,8 +2,9 @@
 
 use super::Server;
 use super::session::Session;
+use crate::auth::credential::{self, AuthorizedKey, Credential, Grant};
 use crate::auth::users::User;
-use crate::auth::{PublicKey, invite, password, users};
+use crate::auth::{FileError, PublicKey, UserName, invite, password, users};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::{ControlQueue, ControlSender, encode, read_message};
 use crate::net::error::NetError;
@@ -130,8 +131,9 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                     refused
                 }
             },
-            Some(request::Body::Enroll(enroll)) => match enrol(server, key.as_ref(), &enroll.code, peer)? {
+            Some(request::Body::Enroll(enroll)) => match enrol(server, key.as_ref(), enroll, peer).await? {
                 Ok(user) => {
+                    let user = user.to_string();
                     let mut reply = answer(number, Code::OK, "the key is listed");
                     reply.body = Some(reply::Body::Enroll(proto::EnrollReply { user }));
                     send(&mut tls, reply).await?;
@@ -201,6 +203,17 @@ const TOO_MANY: Refusal = (
 /// A session, with its id, its window and what its connections need.
 type New = ([u8; 16], u64, Arc<Session>, ControlQueue, mpsc::Receiver<Again>);
 
+/// The users cannot be read or changed: the log says why, and a stranger only that it does.
+fn no_users(error: &FileError) -> Refusal {
+    tracing::error!(%error, "the users cannot be read");
+    let why = "the server's list of users cannot be read; its log says why";
+    (Code::LOCAL_ERROR, why)
+}
+
+fn log_refusal(peer: SocketAddr, login: &proto::Login, why: &str) {
+    tracing::info!(%peer, user = %printable(&login.user), why, "login refused");
+}
+
 /// Checks who wants to log in, and makes their session.
 async fn accept(
     server: &Arc<Server>,
@@ -212,87 +225,111 @@ async fn accept(
     let Ok(id) = <[u8; 16]>::try_from(login.session.as_slice()) else {
         return Err(NetError::Protocol("a session id is not 16 bytes".into()));
     };
-    let refuse = |why: &str, refusal: Refusal| {
-        tracing::info!(%peer, user = %printable(&login.user), why, "login refused");
-        Ok(Err(refusal))
-    };
-    let user = match server.config.users.find(&login.user) {
-        Ok(user) => user,
-        Err(e) => {
-            tracing::error!(error = %e, "the users cannot be read");
-            let why = "the server's list of users cannot be read; its log says why";
-            return refuse("no list of users", (Code::LOCAL_ERROR, why));
+    let grant = match authenticate(server, peer, key, &login).await? {
+        Ok(grant) => grant,
+        Err((why, refusal)) => {
+            log_refusal(peer, &login, &why);
+            return Ok(Err(refusal));
         }
-    };
-    if login.password.is_some() {
-        match server.penalties.turn(peer, &login.user) {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return refuse("too many failed logins", TOO_MANY),
-        }
-    }
-    let right = match login.password.clone() {
-        None => user.as_ref().is_some_and(|u| key.is_some_and(|k| u.keys.contains(k))),
-        Some(given) => {
-            let hash = user.as_ref().and_then(|u| u.password.clone());
-            let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
-            verify(given, hash, permit).await
-        }
-    };
-    let Some(user) = user.filter(|_| right) else {
-        if login.password.is_some() {
-            server.penalties.failed(peer, &login.user);
-        }
-        return refuse("unknown user, wrong password or key not listed", REFUSED);
-    };
-    if *server.stopping.borrow() || !server.has_room() {
-        return refuse(
-            "the server is full",
-            (Code::UNAVAILABLE, "the server has no room for another session"),
-        );
-    }
-    if server.session(&id).is_some() {
-        return refuse(
-            "the session id is taken",
-            (Code::BAD_PARAMETER, "the session id is taken"),
-        );
-    }
-    let store = match open_root(server, &user).await {
-        Ok(store) => store,
-        Err(e) => {
-            tracing::error!(user = %user.name, error = %e, "the user's root cannot be opened");
-            return refuse(
-                "no root",
-                (
-                    Code::LOCAL_ERROR,
-                    "this user's root directory cannot be opened on the server",
-                ),
-            );
-        }
-    };
-    let Some(window) = server.window().await else {
-        return refuse(
-            "no memory left",
-            (Code::UNAVAILABLE, "the server has no memory for another session"),
-        );
     };
     let exported = tls
         .get_ref()
         .1
         .export_keying_material([0; 32], EXPORTER_LABEL, Some(&id))?;
-    let (control, control_queue) = ControlSender::channel();
-    let buffers = BufferPool::for_window(window);
+    match begin(server, id, grant, (&login, &exported)).await {
+        Ok(new) => {
+            let by = if login.password.is_some() { "password" } else { "key" };
+            tracing::info!(%peer, who = %new.2.who, by, "login");
+            Ok(Ok(new))
+        }
+        Err((why, refusal)) => {
+            log_refusal(peer, &login, why);
+            Ok(Err(refusal))
+        }
+    }
+}
+
+/// Checks key or password. A refusal comes with the reason for the log.
+async fn authenticate(
+    server: &Server,
+    peer: SocketAddr,
+    key: Option<&PublicKey>,
+    login: &proto::Login,
+) -> Result<Result<Grant, (String, Refusal)>, NetError> {
+    let user = match server.config.users.find(&login.user) {
+        Ok(user) => user,
+        Err(e) => return Ok(Err(("no list of users".into(), no_users(&e)))),
+    };
+    let credential = match &login.password {
+        None => key.cloned().map(Credential::Key),
+        Some(given) => match server.penalties.turn(peer, &login.user) {
+            None => return Ok(Err(("too many failed logins".into(), TOO_MANY))),
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                let hash = user.as_ref().and_then(|u| u.password.clone());
+                let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
+                let right = verify(given.clone(), hash.clone(), permit).await;
+                if !right {
+                    server.penalties.failed(peer, &login.user);
+                }
+                hash.filter(|_| right).map(Credential::Password)
+            }
+        },
+    };
+    let unknown = || "unknown user, wrong password or key not listed".to_string();
+    let (Some(user), Some(credential)) = (user, credential) else {
+        return Ok(Err((unknown(), REFUSED)));
+    };
+    let address = peer.ip();
+    if let Err(revoked) = credential.check(&user, users::now(), address) {
+        return Ok(Err((revoked.to_string(), REFUSED)));
+    }
+    Ok(Ok(Grant {
+        user,
+        credential,
+        address,
+    }))
+}
+
+/// Makes a session with this id for what was granted, where there is room for one.
+async fn begin(
+    server: &Arc<Server>,
+    id: [u8; 16],
+    grant: Grant,
+    (login, exported): (&proto::Login, &[u8]),
+) -> Result<New, (&'static str, Refusal)> {
+    if *server.stopping.borrow() || !server.has_room() {
+        let text = "the server has no room for another session";
+        return Err(("the server is full", (Code::UNAVAILABLE, text)));
+    }
+    if server.session(&id).is_some() {
+        let text = "the session id is taken";
+        return Err((text, (Code::BAD_PARAMETER, text)));
+    }
+    let store = open_root(server, &grant.user).await.map_err(|e| {
+        tracing::error!(user = %grant.name(), error = %e, "the user's root cannot be opened");
+        let text = "this user's root directory cannot be opened on the server";
+        ("no root", (Code::LOCAL_ERROR, text))
+    })?;
+    let window = server.window().await.ok_or_else(|| {
+        let text = "the server has no memory for another session";
+        ("no memory left", (Code::UNAVAILABLE, text))
+    })?;
+    let (control, queue) = ControlSender::channel();
     let credit = login.window.clamp(INITIAL_WINDOW, window);
-    let link = Link::new(control, credit, window, buffers);
-    let who = format!(
-        "{}@{}",
-        user.name,
-        printable(&login.client.chars().take(64).collect::<String>())
-    );
-    tracing::info!(%peer, %who, by = if login.password.is_some() { "password" } else { "key" }, "login");
-    let most = server.config.limits.connections;
+    let link = Link::new(control, credit, window, BufferPool::for_window(window));
     let (again_in, again) = mpsc::channel(1);
-    let session = Arc::new(Session::new(user, who, store, link, &exported, most, again_in));
-    Ok(Ok((id, window, session, control_queue, again)))
+    let who = who(grant.name(), &login.client);
+    let most = server.config.limits.connections;
+    let session = Session::new(grant, who, store, link, exported, most, again_in);
+    Ok((id, window, Arc::new(session), queue, again))
+}
+
+/// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here: so
+/// what is before the last one is the user, and no two users are ever taken for each other.
+fn who(user: &UserName, client: &str) -> String {
+    let client: String = client.chars().take(64).collect();
+    format!("{user}@{}", printable(&client).replace('@', "\\u{40}"))
 }
 
 /// Checks a password on a thread of its own. The memory that a hash takes stays with the thread that took it: on the
@@ -328,38 +365,78 @@ async fn open_root(
     }
 }
 
-/// Lists the key of the handshake for the user whom the invite is for, who is made if there is none.
-fn enrol(
+/// Lists the key of the handshake for the user whom the invite is for. It makes no user: an invite
+/// is part of one, and goes with them.
+async fn enrol(
     server: &Server,
     key: Option<&PublicKey>,
-    code: &[u8],
+    enroll: proto::Enroll,
     peer: SocketAddr,
-) -> Result<Result<String, Refusal>, NetError> {
-    let Some(key) = key else {
+) -> Result<Result<UserName, Refusal>, NetError> {
+    let Some(public) = key.cloned() else {
         return Ok(Err((Code::LOGIN_REFUSED, "no key was presented that could be listed")));
     };
-    let Some(name) = invite::redeem(&server.config.invites_path, code)? else {
-        tracing::info!(%peer, "invite refused");
-        return Ok(Err((
-            Code::LOGIN_REFUSED,
-            "the invite is unknown, used or expired; ask for a new one",
-        )));
+    let now = users::now();
+    let all = match server.config.users.current() {
+        Ok(all) => all,
+        Err(e) => return Ok(Err(no_users(&e))),
     };
-    users::update(&server.config.users_path, |all| {
-        let index = match all.iter().position(|u| u.name == name) {
-            Some(index) => index,
-            None => {
-                all.push(User::new(&name));
-                all.len().saturating_sub(1)
-            }
-        };
-        if let Some(user) = all.get_mut(index)
-            && !user.keys.contains(key)
-        {
-            user.keys.push(key.clone());
+    let fingerprint = public.fingerprint();
+    // guesses are refused without a lock, or a thread
+    let redeemed = match invite::find(&all, &enroll.code, now) {
+        None => Ok(None),
+        Some(_) => {
+            let key = AuthorizedKey {
+                label: credential::label(&enroll.client),
+                added: Some(now),
+                ..AuthorizedKey::new(public)
+            };
+            redeem(server, enroll.code, key).await?
         }
-        Ok(())
-    })?;
-    tracing::info!(%peer, user = %name, key = %key.fingerprint(), "key listed by invite");
-    Ok(Ok(name))
+    };
+    match redeemed {
+        Ok(Some(name)) => {
+            tracing::info!(%peer, user = %name, key = %fingerprint, "key listed by invite");
+            Ok(Ok(name))
+        }
+        Ok(None) => {
+            tracing::info!(%peer, "invite refused");
+            let text = "the invite is unknown, used or expired; ask for a new one";
+            Ok(Err((Code::LOGIN_REFUSED, text)))
+        }
+        Err(e) => Ok(Err(no_users(&e))),
+    }
+}
+
+/// Uses an invite up. Waiting for the lock of the users may take as long as another program holds
+/// it: that takes one thread for blocking work and no more, however many invites wait.
+async fn redeem(
+    server: &Server,
+    code: Vec<u8>,
+    key: AuthorizedKey,
+) -> Result<Result<Option<UserName>, FileError>, NetError> {
+    let turn = server.enrolling.clone().acquire_owned().await.map_err(NetError::lost)?;
+    let path = server.config.users.path().to_path_buf();
+    let work = move || {
+        let _turn = turn;
+        invite::redeem(&path, &code, key, users::now())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(NetError::lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_users_are_taken_for_each_other() {
+        let who = |user: &str, client: &str| who(&UserName::parse(user).unwrap(), client);
+        assert_eq!(who("kim", "laptop"), "kim@laptop");
+        assert_ne!(who("kim", "a@b"), who("kim@a", "b"));
+        assert_ne!(who("kim", "@"), who("kim@", ""));
+        for (user, client) in [("kim", "a@b"), ("kim@a", "b"), ("kim", "\n@\u{202e}@")] {
+            let who = who(user, client);
+            assert_eq!(who.rsplit_once('@').unwrap().0, user, "{who}");
+        }
+    }
 }

@@ -73,10 +73,6 @@ pub struct Config {
     pub identity: Identity,
     /// Who may log in.
     pub users: Users,
-    /// The `users` file, which an invite adds a key to.
-    pub users_path: PathBuf,
-    /// The `invites` file.
-    pub invites_path: PathBuf,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -90,6 +86,8 @@ struct Server {
     /// A session has been added or has ended.
     changed: Notify,
     hashes: Arc<Semaphore>,
+    /// The turn to change the users.
+    enrolling: Arc<Semaphore>,
     waiting: Waiting,
     penalties: Penalties,
     memory: Mutex<u64>,
@@ -113,6 +111,7 @@ pub async fn run(
         sessions: Mutex::default(),
         changed: Notify::new(),
         hashes: Arc::new(Semaphore::new(HASHES)),
+        enrolling: Arc::new(Semaphore::new(1)),
         waiting: Waiting::default(),
         penalties: Penalties::default(),
         stopping: tokio::sync::watch::Sender::new(false),

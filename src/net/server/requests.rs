@@ -89,8 +89,8 @@ fn permit(server: &Server, session: &Session, body: Option<&request::Body>) -> R
             text: text.into(),
         })
     };
-    let user = server.config.users.find(&session.user.name)?;
-    let Some(user) = user.filter(|u| u.root == session.user.root) else {
+    let user = server.config.users.find(session.grant.name().as_str())?;
+    let Some(user) = user.filter(|u| u.root == session.grant.user.root) else {
         session.link.shut_down(NetError::lost("the user was removed or moved"));
         return refused(Code::LOGIN_REFUSED, "this user may not log in any more");
     };

@@ -1,7 +1,7 @@
 //! The state of a session: who it is, where it is, and what it has been answered.
 
 use super::login::Again;
-use crate::auth::users::User;
+use crate::auth::credential::Grant;
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
@@ -49,8 +49,8 @@ const REMEMBERED: usize = 1024;
 
 /// A logged-in session.
 pub(super) struct Session {
-    /// Who logged in, as they were then.
-    pub(super) user: User,
+    /// Who logged in, as they were then, and by what.
+    pub(super) grant: Grant,
     /// `user@host`, for logs and locks.
     pub(super) who: String,
     /// What they see: their root and what is beneath it.
@@ -67,7 +67,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(
-        user: User,
+        grant: Grant,
         who: String,
         store: LocalStore,
         link: Arc<Link>,
@@ -76,7 +76,7 @@ impl Session {
         again: mpsc::Sender<Again>,
     ) -> Session {
         Session {
-            user,
+            grant,
             who,
             store,
             link,

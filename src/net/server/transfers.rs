@@ -58,11 +58,11 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
     let base = server
         .config
         .root
-        .join(session.user.root.as_path())
+        .join(session.grant.user.root.as_path())
         .join(base.as_path());
     refuse_nested(&tree, base, &put.identities).await?;
     let release = (Arc::downgrade(server), session.clone());
-    let blind = session.user.access == Access::WriteOnly;
+    let blind = session.grant.access() == Access::WriteOnly;
     let target = Target::Tree(Tree {
         blind,
         release: Some(Arc::new(move || {

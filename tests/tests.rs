@@ -20,5 +20,6 @@ mod promises;
 mod reconnect;
 mod records;
 mod resume;
+mod revocation;
 mod transfers;
 mod unread;

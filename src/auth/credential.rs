@@ -128,11 +128,11 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether it holds at `now`, with the users as they are.
+    /// Whether it holds at `now`, with the users as they are; gives the user as they are.
     ///
     /// # Errors
     /// Why not any more.
-    pub fn check(&self, users: &[User], now: u64) -> Result<(), Revoked> {
+    pub fn check<'a>(&self, users: &'a [User], now: u64) -> Result<&'a User, Revoked> {
         self.check_from(users, now, self.address)
     }
 
@@ -140,14 +140,14 @@ impl Grant {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_from(&self, users: &[User], now: u64, address: IpAddr) -> Result<(), Revoked> {
+    pub fn check_from<'a>(&self, users: &'a [User], now: u64, address: IpAddr) -> Result<&'a User, Revoked> {
         let user = self.current(users).ok_or(Revoked::User)?;
         self.credential.check(user, now, address)?;
         if user.root != self.user.root {
             return Err(Revoked::Root);
         }
         match user.access.covers(self.user.access) {
-            true => Ok(()),
+            true => Ok(user),
             false => Err(Revoked::Access),
         }
     }
@@ -203,10 +203,10 @@ mod tests {
         let check = |grant: &Grant, change: &dyn Fn(&mut User)| {
             let mut user = user.clone();
             change(&mut user);
-            grant.check(&[user], 100)
+            grant.check(&[user], 100).map(drop)
         };
         assert_eq!(check(&grant, &|_| {}), Ok(()));
-        assert_eq!(grant.check(&[], 100), Err(Revoked::User));
+        assert_eq!(grant.check(&[], 100).map(drop), Err(Revoked::User));
         assert_eq!(check(&grant, &|u| u.keys.clear()), Err(Revoked::Key));
         let root = RemotePath::parse(b"sub").unwrap();
         assert_eq!(check(&grant, &|u| u.root = root.clone()), Err(Revoked::Root));
@@ -223,13 +223,13 @@ mod tests {
     fn a_key_is_good_until_it_expires_and_from_where_it_may_be_used() {
         let (mut user, grant) = granted();
         user.keys[0].expires = Some(100);
-        assert_eq!(grant.check(&[user.clone()], 99), Ok(()));
+        assert_eq!(grant.check(&[user.clone()], 99), Ok(&user));
         assert_eq!(grant.check(&[user.clone()], 100), Err(Revoked::Expired));
         assert_eq!(grant.expires(&[user.clone()]), Some(100));
         user.keys[0].from = vec![parse_network("10.1.0.0/16").unwrap()];
-        assert_eq!(grant.check(&[user.clone()], 0), Ok(()));
+        assert_eq!(grant.check(&[user.clone()], 0), Ok(&user));
         let mapped = Ipv4Addr::new(10, 1, 9, 9).to_ipv6_mapped();
-        assert_eq!(grant.check_from(&[user.clone()], 0, mapped.into()), Ok(()));
+        assert_eq!(grant.check_from(&[user.clone()], 0, mapped.into()), Ok(&user));
         let elsewhere = Ipv4Addr::new(10, 2, 0, 1);
         assert_eq!(grant.check_from(&[user], 0, elsewhere.into()), Err(Revoked::Address));
     }

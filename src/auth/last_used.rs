@@ -9,6 +9,9 @@ use super::users::User;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The file's name in the server's state directory.
+pub const FILE: &str = "last-used";
+
 /// A key of a user.
 type Id = (String, String);
 

@@ -7,7 +7,7 @@ use super::settings::state_dir;
 use super::table;
 use super::user_key;
 use crate::auth::credential::AuthorizedKey;
-use crate::auth::last_used::LastUsed;
+use crate::auth::last_used::{self, LastUsed};
 use crate::auth::users::{self, Access, User};
 use crate::auth::{PublicKey, UserName, password};
 use clap::Subcommand;
@@ -276,7 +276,7 @@ fn list(ls: &Ls) -> Result<(), Failure> {
     let all = users::read(&state.join("users"))?;
     let now = users::now();
     if ls.json {
-        let last = LastUsed::read(&state.join("last-used"))?;
+        let last = LastUsed::read(&state.join(last_used::FILE))?;
         let mut objects = all.iter().map(|user| as_json(user, &last, now));
         return objects.try_for_each(|user| output::line(&user.to_string()));
     }

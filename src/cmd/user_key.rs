@@ -6,7 +6,7 @@ use super::table;
 use super::transfer::parse_time;
 use super::user::{self, Named};
 use crate::auth::credential::{self, AuthorizedKey, parse_network};
-use crate::auth::last_used::LastUsed;
+use crate::auth::last_used::{self, LastUsed};
 use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, PublicKey};
 use clap::Subcommand;
@@ -151,7 +151,7 @@ fn remove(rm: &Rm) -> Result<(), Failure> {
 fn list(ls: &Ls) -> Result<(), Failure> {
     let state = ls.user.state.dir()?;
     let user = user::find(&state.join("users"), &ls.user.name)?;
-    let last = LastUsed::read(&state.join("last-used"))?;
+    let last = LastUsed::read(&state.join(last_used::FILE))?;
     if ls.json {
         let mut keys = user.keys.iter().map(|key| as_json(&user, key, &last));
         return keys.try_for_each(|key| output::line(&key.to_string()));

@@ -2,13 +2,13 @@
 
 use super::error::NetError;
 use super::replay::Replay;
-use super::wire::proto::{ControlMessage, control_message::Body};
+use super::wire::proto::{ControlMessage, SessionEnd, control_message::Body};
 use super::wire::{Code, MAX_CONTROL};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 /// After this long without another message a heartbeat is sent.
@@ -77,20 +77,42 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
 pub struct ControlSender {
     queue: mpsc::Sender<Option<Queued>>,
     room: Arc<Semaphore>,
+    last: watch::Sender<Option<Vec<u8>>>,
 }
 
 /// A message with its length, as it will be sent, and its room in the queue.
 type Queued = (Vec<u8>, OwnedSemaphorePermit);
 
-/// Where [`write_messages`] takes from; `None` stands for the end.
-pub type ControlQueue = mpsc::Receiver<Option<Queued>>;
+/// Where [`write_messages`] takes from.
+pub struct ControlQueue {
+    /// `None` stands for the end.
+    messages: mpsc::Receiver<Option<Queued>>,
+    /// The last message of all, which goes past those that wait.
+    last: watch::Receiver<Option<Vec<u8>>>,
+}
+
+impl ControlQueue {
+    fn has_last(&self) -> bool {
+        self.last.borrow().is_some()
+    }
+
+    /// Appends the last message, if there is one.
+    fn last(&self, out: &mut Vec<u8>) {
+        out.extend(self.last.borrow().iter().flatten());
+    }
+}
 
 impl ControlSender {
     /// A sender and where [`write_messages`] takes from.
     pub fn channel() -> (ControlSender, ControlQueue) {
-        let (queue, receive) = mpsc::channel(QUEUE);
+        let (queue, messages) = mpsc::channel(QUEUE);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
-        (ControlSender { queue, room }, receive)
+        let (last, last_out) = watch::channel(None);
+        let receive = ControlQueue {
+            messages,
+            last: last_out,
+        };
+        (ControlSender { queue, room, last }, receive)
     }
 
     /// Queues a message; waits where too many are queued.
@@ -114,6 +136,22 @@ impl ControlSender {
     pub fn close(&self) {
         let _ = self.queue.try_send(None);
     }
+
+    /// This goes out as soon as the writer can, past all that is queued, and then the connection is closed.
+    pub fn close_with(&self, end: SessionEnd) {
+        let mut message = Vec::new();
+        let body = Some(Body::End(end));
+        if encode(&ControlMessage { body }, &mut message).is_ok() {
+            self.last.send_replace(Some(message));
+        }
+    }
+}
+
+/// Waits until there is a last message. Cancel-safe.
+async fn ended(last: &mut watch::Receiver<Option<Vec<u8>>>) {
+    if last.wait_for(Option::is_some).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Writes `first`, then what is queued, with confirmations when they are due and heartbeats when nothing is queued, until
@@ -131,23 +169,27 @@ pub async fn write_messages(
     let mut full_since: Option<Instant> = None;
     let mut written_at = Instant::now();
     loop {
-        let (mut closing, mut idle) = (false, false);
-        if out.is_empty() {
+        let (mut closing, mut idle) = (queue.has_last(), false);
+        if out.is_empty() && !closing {
             tokio::select! {
-                next = queue.recv(), if !replay.is_full() => match next.flatten() {
+                next = queue.messages.recv(), if !replay.is_full() => match next.flatten() {
                     Some((message, _)) => replay.send(message, &mut out),
                     None => closing = true,
                 },
                 () = replay.changed() => {}
+                () = ended(&mut queue.last) => closing = true,
                 () = tokio::time::sleep_until(written_at + HEARTBEAT) => idle = true,
             }
         }
         while !closing && out.len() < BATCH && !replay.is_full() {
-            match queue.try_recv() {
+            match queue.messages.try_recv() {
                 Ok(Some((message, _))) => replay.send(message, &mut out),
                 Ok(None) => closing = true,
                 Err(_) => break,
             }
+        }
+        if closing {
+            queue.last(&mut out);
         }
         full_since = full_since
             .filter(|_| replay.is_full())

@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use super::payload::Arrived;
 use super::pool::{FrameSink, Pool};
 use super::wire::frame::FrameKind;
-use super::wire::proto::{TransferMessage, control_message, transfer_message};
+use super::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, cost};
 use std::collections::HashMap;
@@ -148,13 +148,27 @@ impl Link {
 
     /// The session is over, and why. Transfers that are under way end with that.
     pub fn shut_down(&self, why: NetError) {
-        self.down.send_if_modified(|down| {
+        self.finish(why, false);
+    }
+
+    /// This side ends the session, and tells the other one why.
+    pub fn end(&self, why: NetError) {
+        self.finish(why, true);
+    }
+
+    fn finish(&self, why: NetError, tell: bool) {
+        let end = tell.then(|| why.to_wire());
+        let first = self.down.send_if_modified(|down| {
             let first = down.is_none();
             if first {
                 *down = Some(why);
             }
             first
         });
+        if let Some((code, text)) = end.filter(|_| first) {
+            let code = u32::from(code.0);
+            self.control.close_with(SessionEnd { code, text });
+        }
         self.pool.close();
         self.control.close();
     }
@@ -181,6 +195,11 @@ impl Link {
         let ended = watch.wait_for(Option::is_some).await;
         let why = ended.ok().and_then(|why| why.as_ref().map(NetError::again));
         why.unwrap_or_else(|| NetError::lost("the session is over"))
+    }
+
+    /// True once one of the two sides has decided on the end: nothing that is queued counts any more.
+    pub fn is_refused(&self) -> bool {
+        matches!(*self.down.borrow(), Some(NetError::Refused { .. }))
     }
 
     /// Takes part as transfer `number`.

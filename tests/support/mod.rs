@@ -278,8 +278,17 @@ impl Client {
 
     /// Starts a command and leaves it running.
     pub fn spawn<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        self.spawn_from(arguments, Stdio::null())
+    }
+
+    /// The same with standard input from its child's `stdin`.
+    pub fn spawn_with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        self.spawn_from(arguments, Stdio::piped())
+    }
+
+    fn spawn_from<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: Stdio) -> Running {
         let mut command = self.command(arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (out, err) = (
             collect(Box::new(child.stdout.take().unwrap())),

@@ -18,12 +18,15 @@ use rustls::ClientConfig;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+
+/// How long to read what a server has sent that takes no more.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What it takes to dial the server again, and to prove that a connection belongs to the session.
 pub(super) struct Keys {
@@ -125,7 +128,7 @@ impl Attachment {
     }
 
     /// How long to try without progress.
-    pub(super) fn patience(&self) -> std::time::Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.manners.patience
     }
 
@@ -190,9 +193,15 @@ impl Attachment {
                 self.replay.received(length);
             }
         };
-        tokio::select! {
-            read = read => read,
+        tokio::pin!(read);
+        let written = tokio::select! {
+            read = &mut read => return read,
             written = write_messages(&mut writer, first, queue, &self.replay) => written,
+        };
+        match written {
+            // a server that takes no more may have said why
+            Err(lost) => timeout(LAST_WORDS, read).await.unwrap_or(Err(lost)),
+            Ok(()) => Ok(()),
         }
     }
 

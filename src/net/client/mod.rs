@@ -77,6 +77,7 @@ impl Client {
             Some(control_message::Body::Request(_)) => {
                 return Err(NetError::Protocol("a server sent a request".into()));
             }
+            Some(control_message::Body::End(end)) => return Err(refused(end.code, end.text)),
             Some(control_message::Body::Heartbeat(_)) | None => {}
         }
         Ok(())

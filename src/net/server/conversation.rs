@@ -5,7 +5,7 @@ use super::login::{Accepted, Again, answer, send};
 use super::requests::{self, Work};
 use super::session::{ReplyCache, Seen, Session};
 use crate::auth::users::Access;
-use crate::net::control::{ControlQueue, read_message, write_messages};
+use crate::net::control::{ControlQueue, read_message, refused, write_messages};
 use crate::net::error::NetError;
 use crate::net::replay::Replay;
 use crate::net::wire::Code;
@@ -68,6 +68,14 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
     worker.abort();
     session.link.shut_down(NetError::lost("the session is over"));
     ended
+}
+
+/// How a session ended that is over for this reason.
+fn ended(why: NetError) -> Result<(), NetError> {
+    match why {
+        NetError::Refused { code: Code::BYE, .. } => Ok(()),
+        why => Err(why),
+    }
 }
 
 impl Conversation {
@@ -139,17 +147,32 @@ impl Conversation {
         let (mut reader, mut writer) = tokio::io::split(tls);
         let write = write_messages(&mut writer, first, queue, &self.replay);
         tokio::pin!(write);
-        let down = tokio::select! {
-            ended = self.read_all(&mut reader) => return ended,
-            written = &mut write => return written,
-            why = self.session.link.down() => why,
-        };
-        // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
-        let _ = timeout(FAREWELL, write).await;
-        match down {
-            NetError::Refused { code: Code::BYE, .. } => Ok(()),
-            why => Err(why),
+        let (link, mut is_written) = (&self.session.link, false);
+        tokio::select! {
+            ended = self.read_all(&mut reader) => if !link.is_down() {
+                return ended;
+            },
+            written = &mut write => {
+                if !link.is_down() {
+                    return written;
+                }
+                is_written = true;
+            }
+            _ = link.down() => {}
         }
+        let ended = ended(link.down().await);
+        // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
+        let farewell = async {
+            if !is_written {
+                let _ = write.await;
+            }
+            // closed with something unread, the connection would be reset, and what went out perhaps lost
+            if ended.is_err() {
+                let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+            }
+        };
+        let _ = timeout(FAREWELL, farewell).await;
+        ended
     }
 
     async fn read_all(&self, reader: &mut tokio::io::ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
@@ -162,6 +185,7 @@ impl Conversation {
                 }
                 Some(Body::Request(request)) => self.request(request).await?,
                 Some(Body::Transfer(message)) => self.session.link.deliver(message, length).await,
+                Some(Body::End(end)) => return Err(refused(end.code, end.text)),
                 Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
                 None => {}
             }

@@ -105,7 +105,10 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                     proof: exactly(&reattach.proof)?,
                 };
                 match server.session(&proof.session) {
-                    Some(session) if session.prove(ROLE_CONTROL, &proof).is_ok() => {
+                    Some(session)
+                        if session.prove(ROLE_CONTROL, &proof).is_ok()
+                            && server.allows(&session, peer.ip()).is_ok() =>
+                    {
                         tracing::info!(%peer, who = %session.who, "the session goes on over another connection");
                         let received = reattach.received;
                         return Ok(Opened::Again(session, Box::new(Again { tls, received })));

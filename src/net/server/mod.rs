@@ -1,12 +1,14 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! `limits` says who may try how much; `login` turns a control connection into a `session`, `conversation` carries its
+//! `limits` says who may try how much, `revocation` ends what the users file does not allow any more; `login` turns a control connection into a `session`, `conversation` carries its
 //! messages; `requests` answers what a session asks; `transfers` finds the places that a put or a get is about.
 
 mod conversation;
+mod last_used;
 mod limits;
 mod login;
 mod requests;
+mod revocation;
 mod session;
 mod transfers;
 
@@ -18,6 +20,7 @@ use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::store::local::LocalStore;
+use last_used::Uses;
 use limits::{Penalties, Waiting};
 use login::{Accepted, Opened};
 use rustls::ServerConfig;
@@ -85,6 +88,9 @@ struct Server {
     sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
     /// A session has been added or has ended.
     changed: Notify,
+    /// A session has begun whose grant is to be watched.
+    begun: Notify,
+    uses: Uses,
     hashes: Arc<Semaphore>,
     /// The turn to change the users.
     enrolling: Arc<Semaphore>,
@@ -103,6 +109,7 @@ pub async fn run(
     listeners: Vec<TcpListener>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NetError> {
+    let (uses, used) = Uses::channel();
     let server = Arc::new(Server {
         control_tls: tls::server_config(ALPN_CONTROL, &config.identity)?,
         data_tls: tls::server_config(ALPN_DATA, &config.identity)?,
@@ -110,6 +117,8 @@ pub async fn run(
         config,
         sessions: Mutex::default(),
         changed: Notify::new(),
+        begun: Notify::new(),
+        uses,
         hashes: Arc::new(Semaphore::new(HASHES)),
         enrolling: Arc::new(Semaphore::new(1)),
         waiting: Waiting::default(),
@@ -121,6 +130,8 @@ pub async fn run(
         .map(|listener| tokio::spawn(accept_all(server.clone(), listener)))
         .collect();
     let sweeping = tokio::spawn(sweep(server.clone()));
+    let watching = tokio::spawn(revocation::watch(server.clone()));
+    let noting = tokio::spawn(last_used::note(server.clone(), used));
     stop.await;
     sweeping.abort();
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
@@ -132,6 +143,8 @@ pub async fn run(
     }
     // the goodbyes are on their way; a peer that does not take them is not waited for
     let _ = timeout(LETTING_GO, server.empty()).await;
+    watching.abort();
+    let _ = timeout(LETTING_GO, noting).await;
     Ok(())
 }
 
@@ -209,7 +222,7 @@ impl Server {
             Role::Data => {
                 let accept = DataConnection::accept(tcp, self.data_tls.clone());
                 let connection = timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(late)??;
-                self.prove(connection).await
+                self.prove(connection, peer).await
             }
         }
     }
@@ -219,6 +232,8 @@ impl Server {
         let (id, window, session) = (accepted.id, accepted.window, accepted.session.clone());
         self.sessions().insert(id, session.clone());
         self.changed.notify_waiters();
+        self.watch_over(&session);
+        self.uses.add(&session.grant);
         let ended = conversation::converse(self, accepted).await;
         // what has arrived is being made durable, and its locks are held until it is
         let _ = timeout(LETTING_GO, session.still()).await;
@@ -247,7 +262,7 @@ impl Server {
     }
 
     /// Finds the session that a data connection proves to belong to.
-    async fn prove(&self, connection: DataConnection) -> Result<Known, NetError> {
+    async fn prove(&self, connection: DataConnection, peer: SocketAddr) -> Result<Known, NetError> {
         let buffers = crate::chunk::buffer::BufferPool::new(8);
         let (mut reader, mut writer) = connection.split(buffers);
         let attach = async {
@@ -260,6 +275,7 @@ impl Server {
             Err(_) => return Err(NetError::lost("its proof was for no login")),
         };
         session.admit(&attach)?;
+        self.allows(&session, peer.ip()).map_err(revocation::refusal)?;
         reader.use_pool(session.link.pool().buffers().clone());
         writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
         writer.flush().await?;

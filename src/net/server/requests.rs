@@ -1,8 +1,8 @@
 //! The requests of a session, answered one after another.
 
 use super::session::{ReplyCache, Session};
-use super::{Server, transfers};
-use crate::auth::users::Access;
+use super::{Server, revocation, transfers};
+use crate::auth::users::{self, Access};
 use crate::chunk::hash::hash_file;
 use crate::net::control;
 use crate::net::error::NetError;
@@ -89,10 +89,13 @@ fn permit(server: &Server, session: &Session, body: Option<&request::Body>) -> R
             text: text.into(),
         })
     };
-    let user = server.config.users.find(session.grant.name().as_str())?;
-    let Some(user) = user.filter(|u| u.root == session.grant.user.root) else {
-        session.link.shut_down(NetError::lost("the user was removed or moved"));
-        return refused(Code::LOGIN_REFUSED, "this user may not log in any more");
+    let all = server.config.users.current()?;
+    let user = match session.grant.check(&all, users::now()) {
+        Ok(user) => user,
+        Err(why) => {
+            revocation::revoke(session, why);
+            return Err(revocation::refusal(why));
+        }
     };
     let changes = matches!(
         body,

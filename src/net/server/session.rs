@@ -106,6 +106,9 @@ impl Session {
     /// # Errors
     /// As [`Session::admit`].
     pub(super) fn prove(&self, role: u8, attach: &Attach) -> Result<(), NetError> {
+        if self.link.is_down() {
+            return Err(NetError::Protocol("the session of a connection is over".into()));
+        }
         let signed = Attach::signed(role, &attach.session, attach.n);
         if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
             return Err(NetError::Protocol("the proof of a connection is wrong".into()));

@@ -104,6 +104,9 @@ impl Receiver {
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut moved = Instant::now();
         loop {
+            if link.is_refused() {
+                return Err(link.down().await);
+            }
             let waited = (
                 Instant::now(),
                 if files.is_busy() {

@@ -4,9 +4,11 @@ use crate::support::script::{Scripted, ScriptedServer};
 use crate::support::tree::write;
 use crate::support::{Client, Ended};
 use haul::auth::Identity;
+use haul::auth::invite::Invite;
 use haul::chunk::digest::{chunk_digest, whole_digest};
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, request, transfer_message};
+use std::io::Write;
 
 /// Runs a command while the script plays the server.
 async fn against<F: Future<Output = ()>>(client: &Client, arguments: &[&str], script: F) -> Ended {
@@ -285,6 +287,39 @@ async fn unknown_codes_and_evil_texts_are_survived() {
             "{ended:?}"
         );
         assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
+    }
+}
+
+/// What a server calls the user goes into the settings: a line of its own there would send a later
+/// password elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_writes_nothing_into_the_settings() {
+    for user in [
+        "kim\nbank host=evil.example port=1 user=kim",
+        "kim host=evil.example",
+        "\x1b]0;kim\x07",
+        "",
+    ] {
+        let server = ScriptedServer::start().await;
+        let client = server.client();
+        let invite = Invite::new(server.fingerprint()).unwrap();
+        let mut login = client.spawn_with_input(["login", "--name", "nas", &server.address.to_string()]);
+        writeln!(login.child.stdin.take().unwrap(), "{}", invite.code()).unwrap();
+        let mut peer = server.accept().await;
+        let (number, _) = peer.request().await;
+        let reply = proto::EnrollReply { user: user.into() };
+        peer.reply(number, 200, Some(proto::reply::Body::Enroll(reply))).await;
+        let serving = tokio::spawn(async move {
+            // a client that believes it logs in now
+            while peer.message().await.is_some() {}
+            drop(peer);
+            server.logged_in().await
+        });
+        let ended = tokio::task::spawn_blocking(|| login.end()).await.unwrap();
+        serving.abort();
+        ended.failed(1, &["broke the protocol", "names no user"]);
+        assert!(!ended.err.contains('\x1b'), "{ended:?}");
+        assert!(!client.config().join("servers").exists());
     }
 }
 

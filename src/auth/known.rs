@@ -51,9 +51,18 @@ impl KnownServers {
     /// Pins a server, in place of what was pinned for it.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`], also for a server whose line would be read as something else.
     pub fn set(&mut self, server: &str, print: Fingerprint) -> Result<(), FileError> {
         let path = self.path.clone();
+        match parse(&path, &format!("{server} {print}\n")) {
+            Ok(read) if read == [(server.to_string(), print)] => {}
+            _ => {
+                return Err(FileError::content(
+                    &path,
+                    "the host cannot be saved: blanks, or '#' first",
+                ));
+            }
+        }
         self.pins = file::update(&path, |text| -> Result<_, FileError> {
             let mut pins = parse(&path, &text)?;
             pins.retain(|(name, _)| name != server);
@@ -82,6 +91,8 @@ mod tests {
         known.set("a:1", Fingerprint([1; 32])).unwrap();
         known.set("b:2", Fingerprint([2; 32])).unwrap();
         known.set("a:1", Fingerprint([3; 32])).unwrap();
+        let error = known.set("d:4\na:1", Fingerprint([4; 32])).unwrap_err();
+        assert!(error.to_string().contains("cannot be saved"), "{error}");
         let known = KnownServers::load(&path).unwrap();
         assert_eq!(known.pin("a:1"), Some(Fingerprint([3; 32])));
         assert_eq!(known.pin("b:2"), Some(Fingerprint([2; 32])));

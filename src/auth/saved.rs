@@ -1,6 +1,7 @@
 //! `servers`: names for servers, one line each: `NAME host=… port=… user=…`.
 
 use super::file::{self, FileError};
+use super::name::UserName;
 use std::path::Path;
 
 /// A server under a name of the user's choice.
@@ -13,7 +14,7 @@ pub struct SavedServer {
     /// TCP port.
     pub port: u16,
     /// User to log in as.
-    pub user: Option<String>,
+    pub user: Option<UserName>,
 }
 
 fn parse_line(line: &str) -> Result<SavedServer, String> {
@@ -24,7 +25,7 @@ fn parse_line(line: &str) -> Result<SavedServer, String> {
         match word.split_once('=') {
             Some(("host", value)) if !value.is_empty() => host = Some(value.to_string()),
             Some(("port", value)) => port = Some(value.parse().map_err(|_| format!("{value} is not a port"))?),
-            Some(("user", value)) if !value.is_empty() => user = Some(value.to_string()),
+            Some(("user", value)) if !value.is_empty() => user = Some(UserName::parse(value)?),
             _ => return Err(format!("{word} is not host=…, port=… or user=…")),
         }
     }
@@ -44,20 +45,32 @@ pub fn load(path: &Path) -> Result<Vec<SavedServer>, FileError> {
     file::parse_lines(path, &file::read(path)?, parse_line)
 }
 
+fn format_line(server: &SavedServer) -> String {
+    let user = server.user.as_ref().map(|user| format!(" user={user}"));
+    let SavedServer { name, host, port, .. } = server;
+    format!("{name} host={host} port={port}{}\n", user.unwrap_or_default())
+}
+
 /// Saves a name, in place of what had that name.
 ///
 /// # Errors
-/// [`FileError`].
+/// [`FileError`], also for a server whose line would be read as something else.
 pub fn save(path: &Path, server: &SavedServer) -> Result<(), FileError> {
+    let line = format_line(server);
+    match file::parse_lines(path, &line, parse_line) {
+        Ok(read) if read == [server.clone()] => {}
+        _ => {
+            return Err(FileError::content(
+                path,
+                "the name or the host cannot be saved: blanks, or '#' first",
+            ));
+        }
+    }
     file::update(path, |text| {
         let mut all = file::parse_lines(path, &text, parse_line)?;
         all.retain(|s| s.name != server.name);
         all.push(server.clone());
-        let line = |s: &SavedServer| {
-            let user = s.user.as_ref().map(|u| format!(" user={u}")).unwrap_or_default();
-            format!("{} host={} port={}{user}\n", s.name, s.host, s.port)
-        };
-        Ok((all.iter().map(line).collect(), ()))
+        Ok((all.iter().map(format_line).collect(), ()))
     })
 }
 
@@ -76,8 +89,14 @@ mod tests {
             user: None,
         };
         save(&path, &server).unwrap();
-        server.user = Some("kim".into());
+        server.user = UserName::parse("kim").ok();
         save(&path, &server).unwrap();
+        assert_eq!(load(&path).unwrap(), vec![server.clone()]);
+        for host in ["a b", "a\nnas host=evil", ""] {
+            let host = host.to_string();
+            let error = save(&path, &SavedServer { host, ..server.clone() }).unwrap_err();
+            assert!(error.to_string().contains("cannot be saved"), "{error}");
+        }
         assert_eq!(load(&path).unwrap(), vec![server]);
         std::fs::write(&path, "nas host=x port=99999\n").unwrap();
         assert!(

@@ -71,7 +71,7 @@ pub fn find(name: &ServerName) -> Result<Server, Failure> {
         .into_iter()
         .find(|s| s.name == name.host && name.port.is_none());
     let (host, port, user) = match saved {
-        Some(saved) => (saved.host, saved.port, saved.user),
+        Some(saved) => (saved.host, saved.port, saved.user.map(|user| user.to_string())),
         None => (name.host.clone(), name.port(), None),
     };
     Ok(Server {

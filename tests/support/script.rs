@@ -181,6 +181,11 @@ impl ScriptedServer {
         client
     }
 
+    /// Of its key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.identity.public().fingerprint()
+    }
+
     /// `haul://…` for a path on this server.
     pub fn url(&self, path: &str) -> String {
         format!("haul://kim@127.0.0.1:{}/{path}", self.address.port())

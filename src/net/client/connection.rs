@@ -2,7 +2,7 @@
 
 use super::attachment::{Attachment, Keys};
 use super::{Client, WINDOW, host_name};
-use crate::auth::{Fingerprint, Identity};
+use crate::auth::{Fingerprint, Identity, UserName};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::ControlSender;
 use crate::net::error::NetError;
@@ -145,8 +145,8 @@ impl Connection {
     /// Turns an invite into a login for the key of the handshake; gives the user's name.
     ///
     /// # Errors
-    /// [`NetError::Refused`] where the invite is not good (any more).
-    pub async fn enroll(self, secret: &[u8]) -> Result<String, NetError> {
+    /// [`NetError::Refused`] where the invite is not good (any more), [`NetError::Protocol`] for what is no name.
+    pub async fn enroll(self, secret: &[u8]) -> Result<UserName, NetError> {
         let manners = Manners {
             connections: 0,
             most_connections: 0,
@@ -161,10 +161,12 @@ impl Connection {
         let body = request::Body::Enroll(enroll);
         let reply = client.request(body).await?;
         client.quit().await;
-        match reply.body {
-            Some(reply::Body::Enroll(enrolled)) => Ok(enrolled.user),
-            _ => Err(NetError::Protocol("an enrolment's reply names no user".into())),
-        }
+        // it goes into the settings, so it must be a name and nothing else
+        let user = match reply.body {
+            Some(reply::Body::Enroll(enrolled)) => UserName::parse(&enrolled.user).ok(),
+            _ => None,
+        };
+        user.ok_or_else(|| NetError::Protocol("an enrolment's reply names no user".into()))
     }
 
     fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {

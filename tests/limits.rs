@@ -1,10 +1,13 @@
 //! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
 
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{snapshot, staged, write};
 use crate::support::{Ended, Server, run_with, under, until};
+use haul::net::wire::proto;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn limit_files(pid: Option<Pid>, files: u64) -> Rlimit {
@@ -75,6 +78,57 @@ fn guessed_passwords_get_slower_and_a_key_still_opens() {
         "{ends:?}"
     );
     by_key.ok(["ls", "srv:"]);
+}
+
+/// A password that was looked at and found wrong, not one that was refused unseen.
+fn was_checked(reply: &proto::Reply) -> bool {
+    assert_eq!(reply.code, 530, "{reply:?}");
+    !reply.text.contains("too many")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_over_many_connections_are_as_slow_as_over_one() {
+    let server = Server::start();
+    server.user(&["add", "pat"], "right");
+    let mut guesses = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut guesser = ScriptedClient::from_address([127, 0, 0, 2].into(), &server).await;
+        guesses.spawn(async move { guesser.try_password(1, "pat", "wrong").await.unwrap() });
+    }
+    let replies = guesses.join_all().await;
+    let checked = replies.iter().filter(|reply| was_checked(reply)).count();
+    // three are free, and five more fit into the longest wait
+    assert!((1..10).contains(&checked), "{checked} of 40 were looked at");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_from_many_addresses_keep_the_right_password_not_out() {
+    let server = Arc::new(Server::start());
+    server.user(&["add", "pat"], "right");
+    let (guessed, mut looked_at) = tokio::sync::mpsc::unbounded_channel();
+    let mut guessers = tokio::task::JoinSet::new();
+    for n in 0..24 {
+        let (server, guessed) = (server.clone(), guessed.clone());
+        // two connections of each of twelve addresses guess without a pause
+        let address = [127, 0, 1, 1 + n / 2].into();
+        guessers.spawn(async move {
+            loop {
+                let mut guesser = ScriptedClient::from_address(address, &server).await;
+                for number in 1..=3 {
+                    let Some(reply) = guesser.try_password(number, "pat", "wrong").await else {
+                        break;
+                    };
+                    let _ = was_checked(&reply).then(|| guessed.send(()));
+                }
+            }
+        });
+    }
+    for _ in 0..12 {
+        looked_at.recv().await.unwrap();
+    }
+    let mut pat = ScriptedClient::from_address([127, 0, 2, 1].into(), &server).await;
+    let reply = pat.try_password(1, "pat", "right").await.unwrap();
+    assert_eq!(reply.code, 230, "{reply:?}");
 }
 
 #[test]

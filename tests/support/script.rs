@@ -9,9 +9,9 @@ use haul::net::wire::frame::{Attach, FrameHeader, FrameKind, ROLE_DATA};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::net::wire::{ALPN_CONTROL, ALPN_DATA, EXPORTER_LABEL};
 use ring::hmac;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub const SESSION: [u8; 16] = *b"a session of ids";
 
@@ -33,9 +33,23 @@ impl ScriptedClient {
     }
 
     pub async fn open(address: SocketAddr, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        ScriptedClient::over(tcp, fingerprint, identity).await
+    }
+
+    /// Connects from this address of the machine, without a key.
+    pub async fn from_address(source: IpAddr, server: &Server) -> ScriptedClient {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        let tcp = socket.connect(server.address).await.unwrap();
+        let fingerprint = Fingerprint::parse(&server.fingerprint).unwrap();
+        ScriptedClient::over(tcp, fingerprint, None).await
+    }
+
+    async fn over(tcp: TcpStream, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
+        let address = tcp.peer_addr().unwrap();
         let pin = Pin::new(Some(fingerprint));
         let config = tls::client_config(ALPN_CONTROL, &pin, identity).unwrap();
-        let tcp = TcpStream::connect(address).await.unwrap();
         let tls = tokio_rustls::TlsConnector::from(config)
             .connect(tls::server_name(), tcp)
             .await
@@ -102,6 +116,17 @@ impl ScriptedClient {
         };
         let reply = self.ask(1, request::Body::Login(login)).await.unwrap();
         assert_eq!(reply.code, 230, "{reply:?}");
+    }
+
+    /// Tries to log in with a password, as request `number`; none when the server has hung up.
+    pub async fn try_password(&mut self, number: u64, user: &str, password: &str) -> Option<proto::Reply> {
+        let login = proto::Login {
+            session: SESSION.to_vec(),
+            user: user.into(),
+            password: Some(password.into()),
+            ..Default::default()
+        };
+        self.ask(number, request::Body::Login(login)).await
     }
 
     pub async fn transfer(&mut self, transfer: u32, body: transfer_message::Body) {

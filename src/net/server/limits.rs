@@ -1,32 +1,15 @@
-//! Who may try how much before a login: a bounded number of connections, and delays that grow with wrong passwords.
+//! How many connections may be before a login: a bounded number, shared by the addresses that they come from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Connections that may be between their acceptance and their login, or their proof.
 const PENDING: usize = 512;
-/// Addresses and accounts whose failures are remembered, each; when there are more, those with the fewest failures are
-/// forgotten.
-const REMEMBERED: usize = 4096;
-/// As many failures cost nothing, since people mistype; a little less than three, because they are being forgotten all
-/// the time.
-const FREE: f64 = 2.5;
-/// The first delay; it doubles with each further failure.
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// The longest delay between two tries from one address.
-const ADDRESS_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay between two tries for one account: whoever knows the password still gets in.
-const ACCOUNT_DELAY: Duration = Duration::from_secs(5);
-/// Half of the failures are forgotten after this long.
-const FORGETTING: Duration = Duration::from_secs(120);
-/// A try that would have to wait for longer is refused at once.
-const LONGEST_WAIT: Duration = Duration::from_secs(12);
 
 /// An address as far as it tells people apart: of IPv6 the network, since a host can choose the rest.
-fn place(address: IpAddr) -> IpAddr {
+pub(super) fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,
@@ -111,144 +94,12 @@ impl Waiting {
     }
 }
 
-/// What is remembered of an address or an account.
-#[derive(Clone, Copy)]
-struct Record {
-    failures: f64,
-    at: Instant,
-    /// Before this the next try is not looked at.
-    next: Instant,
-}
-
-impl Record {
-    fn new(now: Instant) -> Record {
-        Record {
-            failures: 0.0,
-            at: now,
-            next: now,
-        }
-    }
-
-    fn forget(&mut self, now: Instant) {
-        let halves = now.duration_since(self.at).as_secs_f64() / FORGETTING.as_secs_f64();
-        self.failures *= (-halves).exp2();
-        self.at = now;
-    }
-
-    fn delay(&self, most: Duration) -> Duration {
-        let over = self.failures - FREE;
-        if over < 0.0 {
-            return Duration::ZERO;
-        }
-        FIRST_DELAY.mul_f64(over.min(16.0).exp2()).min(most)
-    }
-
-    /// Takes the next turn; says how long that is away, or none where that is too long.
-    fn turn(&mut self, now: Instant, most: Duration) -> Option<Duration> {
-        self.forget(now);
-        let start = self.next.max(now);
-        let delay = self.delay(most);
-        let wait = start.saturating_duration_since(now).saturating_add(delay.min(most));
-        if wait > LONGEST_WAIT {
-            return None;
-        }
-        self.next = start + delay;
-        Some(wait)
-    }
-}
-
-/// Delays for passwords, by address and by account. A login by key needs none and gets none.
-#[derive(Default)]
-pub(super) struct Penalties {
-    addresses: Mutex<HashMap<IpAddr, Record>>,
-    accounts: Mutex<HashMap<[u8; 32], Record>>,
-}
-
-fn account(user: &str) -> [u8; 32] {
-    *blake3::hash(user.as_bytes()).as_bytes()
-}
-
-fn with<K: std::hash::Hash + Eq + Copy, T>(
-    records: &Mutex<HashMap<K, Record>>,
-    key: K,
-    work: impl FnOnce(&mut Record) -> T,
-) -> T {
-    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
-    if records.len() >= REMEMBERED
-        && !records.contains_key(&key)
-        && let Some(least) = records
-            .iter()
-            .min_by(|(_, a), (_, b)| a.failures.total_cmp(&b.failures).then(a.at.cmp(&b.at)))
-            .map(|(key, _)| *key)
-    {
-        // whoever makes up names must not make what is known of a real one forgotten
-        records.remove(&least);
-    }
-    work(records.entry(key).or_insert_with(|| Record::new(Instant::now())))
-}
-
-impl Penalties {
-    /// How long the next password of this address for this account has to wait; none: too long, refuse it. Each call
-    /// takes a turn, so that many connections at once wait for one another.
-    pub(super) fn turn(&self, peer: SocketAddr, user: &str) -> Option<Duration> {
-        let now = Instant::now();
-        // an address that is refused takes no turn of the account: it would keep others out
-        let here = with(&self.addresses, place(peer.ip()), |r| r.turn(now, ADDRESS_DELAY))?;
-        let there = with(&self.accounts, account(user), |r| r.turn(now, ACCOUNT_DELAY))?;
-        Some(here.max(there))
-    }
-
-    /// A password was refused: wrong, or of an unknown user. The same for both.
-    pub(super) fn failed(&self, peer: SocketAddr, user: &str) {
-        let now = Instant::now();
-        let more = |r: &mut Record| {
-            r.forget(now);
-            r.failures += 1.0;
-        };
-        with(&self.addresses, place(peer.ip()), more);
-        with(&self.accounts, account(user), more);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn peer(last: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, last], 1000))
-    }
-
-    #[test]
-    fn delays_grow_by_address_and_by_account_and_are_bounded() {
-        let penalties = Penalties::default();
-        for _ in 0..3 {
-            assert!(penalties.turn(peer(1), "kim").unwrap() < Duration::from_millis(50));
-            penalties.failed(peer(1), "kim");
-        }
-        let first = penalties.turn(peer(1), "other").unwrap();
-        assert!(first > Duration::from_millis(200), "by address: {first:?}");
-        assert!(
-            penalties.turn(peer(2), "kim").unwrap() > Duration::from_millis(200),
-            "by account"
-        );
-        assert!(penalties.turn(peer(3), "third").unwrap() < Duration::from_millis(50));
-        for _ in 0..40 {
-            penalties.failed(peer(1), "kim");
-        }
-        assert_eq!(penalties.turn(peer(1), "third"), None, "too long to wait for");
-        assert!(
-            penalties.turn(peer(4), "kim").unwrap() <= Duration::from_secs(6),
-            "an account is never shut"
-        );
-    }
-
-    #[test]
-    fn memory_is_bounded_whoever_tries() {
-        let penalties = Penalties::default();
-        for n in 0..2 * REMEMBERED {
-            penalties.failed(peer(1), &format!("user{n}"));
-        }
-        assert!(penalties.accounts.lock().unwrap().len() <= REMEMBERED);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::session::Session;
+use super::throttle::Try;
 use crate::auth::credential::{self, AuthorizedKey, Credential, Grant};
 use crate::auth::users::User;
 use crate::auth::{FileError, PublicKey, UserName, invite, password, users};
@@ -259,25 +260,26 @@ async fn authenticate(
     key: Option<&PublicKey>,
     login: &proto::Login,
 ) -> Result<Result<Grant, (String, Refusal)>, NetError> {
+    let attempt = match login.password {
+        None => None,
+        Some(_) => match server.throttle.turn(peer, &login.user).await {
+            None => return Ok(Err(("too many failed logins".into(), TOO_MANY))),
+            taken => taken,
+        },
+    };
     let user = match server.config.users.find(&login.user) {
         Ok(user) => user,
         Err(e) => return Ok(Err(("no list of users".into(), no_users(&e)))),
     };
     let credential = match &login.password {
         None => key.cloned().map(Credential::Key),
-        Some(given) => match server.penalties.turn(peer, &login.user) {
-            None => return Ok(Err(("too many failed logins".into(), TOO_MANY))),
-            Some(wait) => {
-                tokio::time::sleep(wait).await;
-                let hash = user.as_ref().and_then(|u| u.password.clone());
-                let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
-                let right = verify(given.clone(), hash.clone(), permit).await;
-                if !right {
-                    server.penalties.failed(peer, &login.user);
-                }
-                hash.filter(|_| right).map(Credential::Password)
-            }
-        },
+        Some(given) => {
+            let hash = user.as_ref().and_then(|u| u.password.clone());
+            let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
+            let right = verify(given.clone(), hash.clone(), permit).await;
+            attempt.filter(|_| right).into_iter().for_each(Try::succeeded);
+            hash.filter(|_| right).map(Credential::Password)
+        }
     };
     let unknown = || "unknown user, wrong password or key not listed".to_string();
     let (Some(user), Some(credential)) = (user, credential) else {

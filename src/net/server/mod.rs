@@ -1,6 +1,6 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! `limits` says who may try how much, `revocation` ends what the users file does not allow any more; `login` turns a control connection into a `session`, `conversation` carries its
+//! `limits` says who may wait for a login, `throttle` how often a password may be tried, `revocation` ends what the users file does not allow any more; `login` turns a control connection into a `session`, `conversation` carries its
 //! messages; `requests` answers what a session asks; `transfers` finds the places that a put or a get is about.
 
 mod conversation;
@@ -10,6 +10,7 @@ mod login;
 mod requests;
 mod revocation;
 mod session;
+mod throttle;
 mod transfers;
 
 use super::data::{DataConnection, FrameReader, FrameWriter};
@@ -21,7 +22,7 @@ use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::store::local::LocalStore;
 use last_used::Uses;
-use limits::{Penalties, Waiting};
+use limits::Waiting;
 use login::{Accepted, Opened};
 use rustls::ServerConfig;
 use session::Session;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use throttle::Throttle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -95,7 +97,7 @@ struct Server {
     /// The turn to change the users.
     enrolling: Arc<Semaphore>,
     waiting: Waiting,
-    penalties: Penalties,
+    throttle: Throttle,
     memory: Mutex<u64>,
     stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -122,7 +124,7 @@ pub async fn run(
         hashes: Arc::new(Semaphore::new(HASHES)),
         enrolling: Arc::new(Semaphore::new(1)),
         waiting: Waiting::default(),
-        penalties: Penalties::default(),
+        throttle: Throttle::default(),
         stopping: tokio::sync::watch::Sender::new(false),
     });
     let accepting: Vec<_> = listeners

@@ -1,8 +1,10 @@
 //! Who gets in, with what, and what they may do.
 
 use crate::support::tree::{staged, write};
-use crate::support::{Client, Ended, Server, haul, run_with};
-use std::os::unix::fs::MetadataExt;
+use crate::support::{Client, Ended, Server, haul, run_with, until};
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 fn with_password(
     client: &Client,
@@ -167,7 +169,7 @@ fn read_only_write_only_and_a_root_of_ones_own() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    crate::support::until("it is being written", || {
+    until("it is being written", || {
         staged(&server.root.join("inbox/here/f")).exists()
     });
     let locked = run("dropper", &["put", "f", "URL/"]);
@@ -263,6 +265,92 @@ fn secrets_are_not_in_argv_or_the_log() {
     let log = server.log();
     assert!(log.contains("login refused") && log.contains("pat@"), "{log}");
     assert!(!log.contains("correct-horse") && !log.contains("wrong-staple"), "{log}");
+}
+
+/// Whoever can open a lock file can hold the lock for as long as they like.
+#[test]
+fn locks_of_the_state_are_its_owners_alone() {
+    let server = Server::start();
+    let path = server.state.join("users.lock");
+    let theirs = std::fs::File::create(&path).unwrap();
+    theirs.set_permissions(Permissions::from_mode(0o644)).unwrap();
+    theirs.lock().unwrap();
+    server.user(&["add", "pat"], "pw");
+    for name in ["users.lock", "users", "key"] {
+        let mode = std::fs::metadata(server.state.join(name)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(std::fs::metadata(&server.state).unwrap().mode() & 0o777, 0o700);
+}
+
+/// The lock of the users is held, by a program that was stopped for example: newcomers wait, and
+/// nobody else does.
+#[test]
+fn invites_that_wait_for_a_lock_stall_nobody() {
+    let server = Server::start();
+    let client = server.client();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let invites: Vec<String> = (0..2 * cores).map(|_| server.invite("kim")).collect();
+    let held = std::fs::File::create(server.state.join("users.lock")).unwrap();
+    held.lock().unwrap();
+    let newcomers: Vec<_> = invites.iter().map(|_| Client::new()).collect();
+    let mut logins = Vec::new();
+    for (newcomer, invite) in newcomers.iter().zip(&invites) {
+        let address = server.address.to_string();
+        let mut login = newcomer.spawn_with_input(["login", "--name", "srv", &address]);
+        login.child.stdin.take().unwrap().write_all(invite.as_bytes()).unwrap();
+        logins.push(login);
+    }
+    let pid = format!(" {} ", server.pid().as_raw_nonzero());
+    until("an invite waits for the lock", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&pid))
+    });
+    for _ in 0..20 {
+        client.ok(["ls", "srv:"]);
+    }
+    drop(held);
+    for login in logins {
+        let ended = login.end();
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_state_that_others_can_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    let serve = || {
+        let mut command = haul();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--state"]);
+        command.arg(&state).arg(&root);
+        Ended::of(run_with(command, b""))
+    };
+    let user = |arguments: &[&str]| {
+        let mut command = haul();
+        command.arg("user").args(arguments).arg("--state").arg(&state);
+        Ended::of(run_with(command, b"pw"))
+    };
+    for mode in [0o755, 0o750, 0o701] {
+        std::fs::set_permissions(&state, Permissions::from_mode(mode)).unwrap();
+        let words = ["other users may look into", "chmod 700", state.to_str().unwrap()];
+        serve().failed(1, &words);
+        user(&["add", "pat"]).failed(1, &words);
+    }
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0, "nothing was written");
+    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    if std::os::unix::fs::chown(&state, Some(65_534), Some(65_534)).is_err() {
+        println!("skipped in part: only root gives directories away");
+        return;
+    }
+    serve().failed(1, &["belongs to user 65534", "chown"]);
+    // what root writes for a server that runs as another user is that user's
+    assert_eq!(user(&["add", "pat"]).code, 0);
+    for name in ["users", "users.lock"] {
+        assert_eq!(std::fs::metadata(state.join(name)).unwrap().uid(), 65_534, "{name}");
+    }
 }
 
 #[test]

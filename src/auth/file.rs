@@ -1,7 +1,8 @@
 //! Small text files: read with line numbers, changed under a lock, replaced atomically, mode 0600.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Most bytes of such a file.
@@ -128,6 +129,41 @@ pub fn make_private_dir(dir: &Path) -> Result<(), FileError> {
     made.map_err(|e| FileError::io(dir, e))
 }
 
+/// Refuses a directory that users other than its owner may look into, or that is not `owner`'s
+/// where one is given. One that does not exist yet is in order.
+///
+/// # Errors
+/// [`FileError`], with what to do.
+pub fn check_private(dir: &Path, owner: Option<u32>) -> Result<(), FileError> {
+    let found = match fs::metadata(dir) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(FileError::io(dir, e)),
+    };
+    let (mode, shown) = (found.mode() & 0o7777, dir.display());
+    if mode & 0o077 != 0 {
+        let reason = format!("other users may look into this directory (mode {mode:o}): run chmod 700 {shown}");
+        return Err(FileError::content(dir, reason));
+    }
+    match owner {
+        Some(owner) if owner != found.uid() => {
+            let uid = found.uid();
+            let reason = format!("this directory belongs to user {uid}: run chown -R {owner} {shown}");
+            Err(FileError::content(dir, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file that root makes in another user's directory is that user's, who could not read it else.
+fn give_to_owner(file: &File, dir: &Path) -> io::Result<()> {
+    let (made, dir) = (file.metadata()?, fs::metadata(dir)?);
+    if rustix::process::geteuid().is_root() && made.uid() != dir.uid() {
+        std::os::unix::fs::fchown(file, Some(dir.uid()), Some(dir.gid()))?;
+    }
+    Ok(())
+}
+
 /// Replaces a file: written beside it with mode 0600, synced, renamed, directory synced.
 ///
 /// # Errors
@@ -141,6 +177,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
         .tempfile_in(dir)
         .map_err(error)?;
     temporary.write_all(content).map_err(error)?;
+    give_to_owner(temporary.as_file(), dir).map_err(error)?;
     temporary.as_file().sync_all().map_err(error)?;
     temporary.persist(path).map_err(|e| error(e.error))?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(error)
@@ -155,15 +192,44 @@ pub fn update<T, E: From<FileError>>(
     change: impl FnOnce(String) -> Result<(String, T), E>,
 ) -> Result<T, E> {
     make_private_dir(parent(path))?;
-    let lock_path = path.with_extension("lock");
-    let lock = File::create(&lock_path).map_err(|e| FileError::io(&lock_path, e))?;
-    lock.lock().map_err(|e| FileError::io(&lock_path, e))?;
+    let _lock = lock(&path.with_extension("lock"))?;
     let before = read(path)?;
     let (text, value) = change(before.clone())?;
     if text != before {
         replace(path, text.as_bytes())?;
     }
     Ok(value)
+}
+
+/// The lock that this file is, once it is had. Nobody but its owner may open it: whoever can, can
+/// hold it for as long as they like. One that others may open is put aside.
+fn lock(path: &Path) -> Result<File, FileError> {
+    let error = |e| FileError::io(path, e);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    loop {
+        let lock = options.open(path).map_err(error)?;
+        let found = lock.metadata().map_err(error)?;
+        if found.mode() & 0o077 != 0 {
+            remove_if_there(path).map_err(error)?;
+            continue;
+        }
+        give_to_owner(&lock, parent(path)).map_err(error)?;
+        lock.lock().map_err(error)?;
+        // another one may have been put in its place meanwhile
+        match fs::metadata(path) {
+            Ok(now) if (now.dev(), now.ino()) == (found.dev(), found.ino()) => return Ok(lock),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
+            _ => {}
+        }
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn parent(path: &Path) -> &Path {

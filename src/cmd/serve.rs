@@ -195,6 +195,7 @@ fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure
         ));
     }
     file::make_private_dir(state)?;
+    file::check_private(state, Some(rustix::process::geteuid().as_raw()))?;
     let real_state = state.canonicalize().map_err(|e| failed(state, &e))?;
     if real_state.starts_with(&real) {
         let message = format!(

@@ -1,6 +1,7 @@
 //! Where haul keeps its files: the client's settings and the server's state.
 
 use super::failure::{Failure, exit};
+use crate::auth::file;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -18,15 +19,17 @@ pub fn config_dir() -> Result<PathBuf, Failure> {
 /// The server's directory: `$XDG_STATE_HOME/haul`, else `/var/lib/haul` for root and `~/.local/state/haul` for others.
 ///
 /// # Errors
-/// Where it cannot be told.
+/// Where it cannot be told, and for one that other users may look into.
 pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    match given {
-        Some(dir) => Ok(dir),
+    let dir = match given {
+        Some(dir) => dir,
         None if set("XDG_STATE_HOME").is_none() && rustix::process::geteuid().is_root() => {
-            Ok(PathBuf::from("/var/lib/haul"))
+            PathBuf::from("/var/lib/haul")
         }
-        None => under("XDG_STATE_HOME", ".local/state", "server's state", "--state"),
-    }
+        None => under("XDG_STATE_HOME", ".local/state", "server's state", "--state")?,
+    };
+    file::check_private(&dir, None)?;
+    Ok(dir)
 }
 
 fn set(name: &str) -> Option<OsString> {

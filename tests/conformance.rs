@@ -350,6 +350,38 @@ async fn the_local_store_conforms() {
     }
 }
 
+/// As when the session of a user ends who was removed.
+#[test]
+fn a_removal_that_nobody_waits_for_ends_early() {
+    const FILES: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    for n in 0..FILES {
+        std::fs::write(tree.join(n.to_string()), "").unwrap();
+    }
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    std::fs::File::open(&tree).unwrap().set_modified(long_ago).unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let path = path("tree");
+        let begun = async {
+            while std::fs::metadata(&tree).unwrap().modified().unwrap() == long_ago {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            removed = store.remove(&path, true) => panic!("it was not given up: {removed:?}"),
+            () = begun => {}
+        }
+    });
+    // waits for the thread
+    drop(runtime);
+    assert!(std::fs::read_dir(&tree).unwrap().count() > 0, "it went on to its end");
+}
+
 /// A writer whose staging file was taken away under it cannot commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_lost_its_lock_cannot_commit() {

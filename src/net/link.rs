@@ -6,6 +6,7 @@ use super::error::NetError;
 use super::outbox::Outbox;
 use super::payload::Arrived;
 use super::pool::{FrameSink, Pool};
+use super::wire::Code;
 use super::wire::frame::FrameKind;
 use super::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
 use crate::chunk::buffer::BufferPool;
@@ -197,9 +198,10 @@ impl Link {
         why.unwrap_or_else(|| NetError::lost("the session is over"))
     }
 
-    /// True once one of the two sides has decided on the end: nothing that is queued counts any more.
+    /// True once a side has ended the session against the other's will: nothing that is queued
+    /// counts any more.
     pub fn is_refused(&self) -> bool {
-        matches!(*self.down.borrow(), Some(NetError::Refused { .. }))
+        matches!(&*self.down.borrow(), Some(NetError::Refused { code, .. }) if *code != Code::BYE)
     }
 
     /// Takes part as transfer `number`.

@@ -1,11 +1,13 @@
 //! What a control connection says first: a login, an enrolment, or the proof that it goes on with a session.
 
 use super::Server;
+use super::enrol::enrol;
+use super::refusal::{REFUSED, Refusal, TOO_MANY, no_users};
 use super::session::Session;
 use super::throttle::Try;
-use crate::auth::credential::{self, AuthorizedKey, Credential, Grant};
+use crate::auth::credential::{Credential, Grant};
 use crate::auth::users::User;
-use crate::auth::{FileError, PublicKey, UserName, invite, password, users};
+use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::{ControlQueue, ControlSender, encode, read_message};
 use crate::net::error::NetError;
@@ -191,28 +193,8 @@ pub(super) async fn send(tls: &mut TlsStream<TcpStream>, reply: proto::Reply) ->
     tls.flush().await.map_err(NetError::lost)
 }
 
-/// Why a login was refused, in words that say no more than a stranger may know.
-type Refusal = (Code, &'static str);
-
-const REFUSED: Refusal = (
-    Code::LOGIN_REFUSED,
-    "login refused: unknown user, wrong password or key not listed",
-);
-
-const TOO_MANY: Refusal = (
-    Code::LOGIN_REFUSED,
-    "too many failed logins with a password: wait a minute, or log in with a key",
-);
-
 /// A session, with its id, its window and what its connections need.
 type New = ([u8; 16], u64, Arc<Session>, ControlQueue, mpsc::Receiver<Again>);
-
-/// The users cannot be read or changed: the log says why, and a stranger only that it does.
-fn no_users(error: &FileError) -> Refusal {
-    tracing::error!(%error, "the users cannot be read");
-    let why = "the server's list of users cannot be read; its log says why";
-    (Code::LOCAL_ERROR, why)
-}
 
 fn log_refusal(peer: SocketAddr, login: &proto::Login, why: &str) {
     tracing::info!(%peer, user = %printable(&login.user), why, "login refused");
@@ -368,65 +350,6 @@ async fn open_root(
         }
         other => other,
     }
-}
-
-/// Lists the key of the handshake for the user whom the invite is for. It makes no user: an invite
-/// is part of one, and goes with them.
-async fn enrol(
-    server: &Server,
-    key: Option<&PublicKey>,
-    enroll: proto::Enroll,
-    peer: SocketAddr,
-) -> Result<Result<UserName, Refusal>, NetError> {
-    let Some(public) = key.cloned() else {
-        return Ok(Err((Code::LOGIN_REFUSED, "no key was presented that could be listed")));
-    };
-    let now = users::now();
-    let all = match server.config.users.current() {
-        Ok(all) => all,
-        Err(e) => return Ok(Err(no_users(&e))),
-    };
-    let fingerprint = public.fingerprint();
-    // guesses are refused without a lock, or a thread
-    let redeemed = match invite::find(&all, &enroll.code, now) {
-        None => Ok(None),
-        Some(_) => {
-            let key = AuthorizedKey {
-                label: credential::label(&enroll.client),
-                added: Some(now),
-                ..AuthorizedKey::new(public)
-            };
-            redeem(server, enroll.code, key).await?
-        }
-    };
-    match redeemed {
-        Ok(Some(name)) => {
-            tracing::info!(%peer, user = %name, key = %fingerprint, "key listed by invite");
-            Ok(Ok(name))
-        }
-        Ok(None) => {
-            tracing::info!(%peer, "invite refused");
-            let text = "the invite is unknown, used or expired; ask for a new one";
-            Ok(Err((Code::LOGIN_REFUSED, text)))
-        }
-        Err(e) => Ok(Err(no_users(&e))),
-    }
-}
-
-/// Uses an invite up. Waiting for the lock of the users may take as long as another program holds
-/// it: that takes one thread for blocking work and no more, however many invites wait.
-async fn redeem(
-    server: &Server,
-    code: Vec<u8>,
-    key: AuthorizedKey,
-) -> Result<Result<Option<UserName>, FileError>, NetError> {
-    let turn = server.enrolling.clone().acquire_owned().await.map_err(NetError::lost)?;
-    let path = server.config.users.path().to_path_buf();
-    let work = move || {
-        let _turn = turn;
-        invite::redeem(&path, &code, key, users::now())
-    };
-    tokio::task::spawn_blocking(work).await.map_err(NetError::lost)
 }
 
 #[cfg(test)]

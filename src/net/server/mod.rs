@@ -1,12 +1,16 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! `limits` says who may wait for a login, `throttle` how often a password may be tried, `revocation` ends what the users file does not allow any more; `login` turns a control connection into a `session`, `conversation` carries its
-//! messages; `requests` answers what a session asks; `transfers` finds the places that a put or a get is about.
+//! `limits` says who may wait for a login, `throttle` how often a password may be tried; `login` turns a
+//! control connection into a `session`, `enrol` an invite into a key; `conversation` carries a session's
+//! messages, `requests` answers what it asks, `transfers` finds the places that a put or a get is about;
+//! `revocation` ends what the users file does not allow any more.
 
 mod conversation;
+mod enrol;
 mod last_used;
 mod limits;
 mod login;
+mod refusal;
 mod requests;
 mod revocation;
 mod session;

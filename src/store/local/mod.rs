@@ -4,6 +4,7 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod cancel;
 mod commit;
 mod direct;
 mod flush;
@@ -155,8 +156,12 @@ impl Store for LocalStore {
     }
 
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| names::remove(tree, path, recursive))
-            .await
+        let (waiting, cancelled) = cancel::pair();
+        let removed = self
+            .run_on(path, move |tree, path| names::remove(tree, path, recursive, &cancelled))
+            .await;
+        drop(waiting);
+        removed
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {

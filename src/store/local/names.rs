@@ -1,5 +1,6 @@
 //! Making, removing and renaming entries.
 
+use super::cancel::Cancelled;
 use super::leftover::remove_dead;
 use super::look::stat;
 use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
@@ -88,8 +89,13 @@ pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bo
     }
 }
 
-/// rm, rmdir, or with `recursive` rm -r.
-pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
+/// rm, rmdir, or with `recursive` rm -r, until it is cancelled.
+pub(super) fn remove(
+    tree: &Tree,
+    path: &RemotePath,
+    recursive: bool,
+    cancelled: &Cancelled,
+) -> Result<(), StoreError> {
     if path.is_root() {
         return Err(StoreError::new(ErrorKind::Denied, path));
     }
@@ -101,7 +107,7 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
     }
     if recursive {
         let inner = open_subdir(&*dir, &name, path)?;
-        remove_beneath(&inner, path)?;
+        remove_beneath(&inner, path, cancelled)?;
     }
     match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY) => {
@@ -115,17 +121,18 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
 }
 
 /// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
-fn remove_beneath(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
+fn remove_beneath(dir: &Dir, path: &RemotePath, cancelled: &Cancelled) -> Result<(), StoreError> {
     let mut first = Ok(());
     let stream = read_dir(dir, path)?;
     for next in stream {
+        cancelled.check(path)?;
         let next = next.at("read directory", path)?;
         let bytes = next.file_name().to_bytes();
         if matches!(bytes, b"." | b"..") {
             continue;
         }
         let removed = match rustix::fs::unlinkat(dir, bytes, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path),
+            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path, cancelled),
             Err(Errno::NOENT) => Ok(()),
             other => other.at("remove", path),
         };
@@ -134,12 +141,12 @@ fn remove_beneath(dir: &Dir, path: &RemotePath) -> Result<(), StoreError> {
     first
 }
 
-fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath) -> Result<(), StoreError> {
+fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, cancelled: &Cancelled) -> Result<(), StoreError> {
     let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
     let name = Name::parse(bytes).map_err(bad)?;
     let inner_path = path.join(&name).map_err(bad)?;
     let inner = open_subdir(dir, &name, &inner_path)?;
-    remove_beneath(&inner, &inner_path)?;
+    remove_beneath(&inner, &inner_path, cancelled)?;
     rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
 }
 

@@ -285,12 +285,12 @@ async fn lists_in_pages(store: &dyn Store) {
         store.make_dir(&path(few), false).await.unwrap();
     }
     let dirs = ["e", "none", "f", "d", "e"].map(path).to_vec();
-    let first = store.list_first(dirs.clone(), 100).await;
+    let first = store.list_whole(dirs.clone(), 100).await;
     let counts = first.iter().map(|page| page.as_ref().map_or(999, |p| p.entries.len()));
     assert_eq!(counts.collect::<Vec<_>>(), [0, 999, 0, 57, 0]);
-    let first = store.list_first(dirs, 20).await;
+    let first = store.list_whole(dirs, 20).await;
     assert_eq!(first.len(), 4, "the fourth has as many as there may be in all");
-    assert!(first.last().unwrap().as_ref().unwrap().next.is_some());
+    assert!(first.last().unwrap().as_ref().unwrap().rest.is_some());
     assert_eq!(
         store.list(&path("a"), &[], 10).await.unwrap_err().kind,
         ErrorKind::NotADirectory

@@ -13,6 +13,7 @@ mod hostile_client;
 mod hostile_server;
 mod layering;
 mod limits;
+mod listings;
 mod model;
 mod names;
 mod power;

@@ -11,6 +11,9 @@ use std::ffi::OsString;
 /// Entries of a directory that are sorted by name; a larger one is listed in the server's order, in bounded memory.
 const SORTED: usize = 20_000;
 
+/// How often a directory is listed from the start again because it changed meanwhile.
+const RESTARTS: usize = 8;
+
 /// List files and directories on a server
 #[derive(clap::Args)]
 #[command(
@@ -153,13 +156,22 @@ async fn list_directory(
     subdirs: &mut Vec<Vec<u8>>,
 ) -> Result<(), Listing> {
     let (mut held, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
+    let mut restarts = 0;
     loop {
-        let (page, next) = match first.take() {
-            Some(page) => page,
-            None => session
-                .ask(async |client| client.list(dir, cookie.clone()).await)
-                .await
-                .map_err(Listing::Refused)?,
+        let asked = match first.take() {
+            Some(page) => Ok(page),
+            None => session.ask(async |client| client.list(dir, cookie.clone()).await).await,
+        };
+        let (page, next) = match asked {
+            Ok(page) => page,
+            // it changed between two pages, of which nothing has been printed yet
+            Err(e) if e.exit() == exit::LOCKED && sorting && restarts < RESTARTS => {
+                restarts += 1;
+                held.clear();
+                cookie.clear();
+                continue;
+            }
+            Err(e) => return Err(Listing::Refused(e)),
         };
         held.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
         let last = next.is_none();

@@ -110,6 +110,21 @@ pub struct HeldPage {
     pub next: Option<Vec<u8>>,
 }
 
+/// Some entries of a directory, and the way to those behind them.
+pub struct DirPage {
+    /// The entries, in the store's order.
+    pub entries: Vec<Entry>,
+    /// `None` after the last page.
+    pub rest: Option<Box<dyn DirStream>>,
+}
+
+/// The entries of a directory that are still to be listed.
+#[async_trait]
+pub trait DirStream: Send {
+    /// The next page, of at most `limit` entries.
+    async fn next_page(self: Box<Self>, limit: usize) -> Result<DirPage, StoreError>;
+}
+
 /// A file as it was when it was read.
 pub struct WholeFile {
     /// What `fstat` said of it before and after reading; it did not change in between.
@@ -211,11 +226,16 @@ pub trait Store: Send + Sync {
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>>;
 
     /// A page of at most `limit` entries of a directory, from `cookie` on (empty: from the start).
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceChanged`] where the directory changed since the cookie was given, and the
+    /// store cannot tell any more which entries were behind it: list the directory again.
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError>;
 
-    /// The first pages of directories, each of at most `limit` entries. Once they have as many together the rest is left
-    /// out; one is always there.
-    async fn list_first(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<Page, StoreError>>;
+    /// Starts to list directories: their first pages, each of at most `limit` entries. Once they
+    /// have as many together the rest is left out; one is always there. Every entry that is there
+    /// from the first page to the last is in one of them, whatever changes beside it.
+    async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>>;
 
     /// Makes a directory; with `parents` also those above it, and then it is no error that it exists.
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError>;

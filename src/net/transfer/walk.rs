@@ -3,7 +3,7 @@
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
-use crate::store::{Entry, ErrorKind, Kind, Name, Page, RemotePath, Store, StoreError};
+use crate::store::{DirPage, DirStream, Entry, ErrorKind, Kind, Name, RemotePath, Store, StoreError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncRead;
@@ -124,8 +124,8 @@ struct Level {
     subdirs: VecDeque<Subdir>,
     /// The current page, until its entries are offered.
     page: Option<Listed>,
-    /// Where the next page starts, empty: from the start; none after the last.
-    next: Option<Vec<u8>>,
+    /// The entries behind the current page.
+    rest: Option<Box<dyn DirStream>>,
 }
 
 /// A directory that will be walked.
@@ -137,7 +137,7 @@ struct Subdir {
 }
 
 /// A page, or why there is none.
-type Listed = Result<Page, StoreError>;
+type Listed = Result<DirPage, StoreError>;
 
 /// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
 pub struct Walk {
@@ -270,7 +270,9 @@ impl Walk {
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
-        let mut levels = vec![Level::new(number, top.clone(), None)];
+        self.flush_if_waited_for().await?;
+        let page = store.list_whole(vec![top.clone()], PAGE).await.pop();
+        let mut levels = vec![Level::new(number, top.clone(), page)];
         while let Some(level) = levels.last_mut() {
             if level.subdirs.front().is_some_and(|subdir| subdir.page.is_none()) {
                 self.list_ahead(store, &mut level.subdirs).await?;
@@ -282,9 +284,9 @@ impl Walk {
                 }
             } else if let Some(page) = level.page.take() {
                 self.page((source, store), level, page).await?;
-            } else if let Some(cookie) = level.next.take() {
+            } else if let Some(rest) = level.rest.take() {
                 self.flush_if_waited_for().await?;
-                level.page = Some(store.list(&level.path, &cookie, PAGE).await);
+                level.page = Some(rest.next_page(PAGE).await);
             } else {
                 let number = level.number;
                 levels.pop();
@@ -299,7 +301,7 @@ impl Walk {
     async fn list_ahead(&mut self, store: &dyn Store, dirs: &mut VecDeque<Subdir>) -> Result<(), Gone> {
         self.flush_if_waited_for().await?;
         let paths = dirs.iter().take(TOGETHER).map(|dir| dir.path.clone()).collect();
-        let pages = store.list_first(paths, PAGE).await;
+        let pages = store.list_whole(paths, PAGE).await;
         for (dir, page) in dirs.iter_mut().zip(pages) {
             dir.page = Some(page);
         }
@@ -313,7 +315,7 @@ impl Walk {
             Ok(page) => page,
             Err(e) => return self.failed(source, dir, e).await,
         };
-        level.next = page.next;
+        level.rest = page.rest;
         for entry in page.entries {
             match join(dir, entry.name.as_ref()) {
                 Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back(Subdir {
@@ -347,12 +349,13 @@ fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, StoreError>
 
 impl Level {
     fn new(number: u64, path: RemotePath, page: Option<Listed>) -> Level {
+        let page = page.unwrap_or_else(|| Err(StoreError::because("it was not listed", &path)));
         Level {
             number,
             path,
             subdirs: VecDeque::new(),
-            next: page.is_none().then(Vec::new),
-            page,
+            rest: None,
+            page: Some(page),
         }
     }
 }

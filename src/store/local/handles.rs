@@ -8,10 +8,19 @@ use tokio::sync::Semaphore;
 /// What is assumed where there is no limit.
 const UNLIMITED: u64 = 65_536;
 
+/// Most directory streams that one tree keeps open.
+pub(super) const LISTINGS_OF_A_TREE: usize = 16;
+/// Bytes of names that are in memory because there were no streams for them, of all trees together.
+const NAMES: usize = 16 << 20;
+
 /// What may be open, for each purpose.
 pub(super) struct Handles {
     /// Directories that a tree keeps open.
     pub(super) dirs: usize,
+    /// Streams of directories that are being listed.
+    pub(super) listings: Semaphore,
+    /// Room for the names of directories that have no stream, in bytes.
+    pub(super) names: Semaphore,
     /// Small files of the groups that are being put: each is open until its group is committed.
     pub(super) grouped: Semaphore,
     pub(super) most_grouped: usize,
@@ -29,6 +38,8 @@ impl Handles {
         let most_grouped = (limit / 4).max(1);
         Handles {
             dirs: (limit / 16).clamp(1, 256),
+            listings: Semaphore::new((limit / 16).max(1)),
+            names: Semaphore::new(NAMES),
             grouped: Semaphore::new(most_grouped),
             most_grouped,
             // each has a record besides
@@ -47,7 +58,8 @@ mod tests {
             let handles = Handles::within(limit);
             let staged = handles.staged.available_permits();
             assert!(handles.dirs > 0 && handles.most_grouped > 0 && staged > 0);
-            let all = handles.dirs + handles.most_grouped + 2 * staged;
+            let listings = handles.listings.available_permits();
+            let all = handles.dirs + listings + handles.most_grouped + 2 * staged;
             assert!(limit == 0 || all as u64 <= limit / 3 * 2, "{all} of {limit}");
         }
     }

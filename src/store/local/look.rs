@@ -1,10 +1,10 @@
-//! stat and listings: what is there, without opening it.
+//! stat: what is there, without opening it.
 
-use super::tree::{Tree, read_dir};
+use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::reserved::is_reserved;
-use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, Page, RemotePath, Space, StoreError, Time, Version};
+use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version};
 use cap_std::fs::Dir;
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> 
         return Ok(entry(None, &stat, None));
     }
     let (dir, name) = tree.parent(path)?;
-    stat_in(&dir, name).at("stat", path)
+    entry_of(&*dir, name).at("stat", path)
 }
 
 /// [`stat`] of many; the directory of one is most often that of the next.
@@ -31,60 +31,25 @@ pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, 
             _ => tree.parent(path)?.0,
         };
         let (_, dir) = last.insert((parent, dir));
-        stat_in(dir, name).at("stat", path)
+        entry_of(&**dir, name).at("stat", path)
     };
     paths.iter().map(&mut stat_next).collect()
 }
 
 /// lstat of a name in an open directory, and where it points if it is a symlink.
-fn stat_in(dir: &Dir, name: Name) -> rustix::io::Result<Entry> {
+fn entry_of(dir: &impl AsFd, name: Name) -> rustix::io::Result<Entry> {
+    let (stat, target) = facts_of(dir, &name)?;
+    Ok(entry(Some(name), &stat, target))
+}
+
+/// What [`entry`] needs to know of a name in an open directory.
+pub(super) fn facts_of(dir: &impl AsFd, name: &Name) -> rustix::io::Result<(Stat, Option<Vec<u8>>)> {
     let stat = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
     let target = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Symlink => Some(rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?.into_bytes()),
         _ => None,
     };
-    Ok(entry(Some(name), &stat, target))
-}
-
-/// A page of a directory. The cookie is the position that the file system gave, as 8 bytes.
-pub(super) fn list(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
-    let dir = tree.dir(path)?;
-    let mut stream = seek(read_dir(&dir, path)?, cookie, path)?;
-    let mut page = Page::default();
-    while let Some(next) = stream.read() {
-        let next = next.at("read directory", path)?;
-        let bytes = next.file_name().to_bytes();
-        if matches!(bytes, b"." | b"..") || is_reserved(bytes) {
-            continue;
-        }
-        let name = Name::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?;
-        match stat_in(&dir, name) {
-            Ok(entry) => page.entries.push(entry),
-            // it went away between the two calls
-            Err(Errno::NOENT | Errno::INVAL) => continue,
-            Err(e) => return Err(e).at("stat", path),
-        }
-        if page.entries.len() >= limit {
-            page.next = Some(next.offset().to_be_bytes().to_vec());
-            break;
-        }
-    }
-    Ok(page)
-}
-
-/// The first pages of directories, until they have `limit` entries together.
-pub(super) fn list_first(tree: &Tree, paths: &[RemotePath], limit: usize) -> Vec<Result<Page, StoreError>> {
-    let mut pages = Vec::with_capacity(paths.len());
-    let mut found = 0_usize;
-    for path in paths {
-        let page = list(tree, path, &[], limit);
-        found = found.saturating_add(page.as_ref().map_or(0, |page| page.entries.len()));
-        pages.push(page);
-        if found >= limit {
-            break;
-        }
-    }
-    pages
+    Ok((stat, target))
 }
 
 /// Goes to where a cookie says.

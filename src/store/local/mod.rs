@@ -1,6 +1,6 @@
 //! The store that is a directory of this machine.
 //!
-//! `tree` opens directories beneath the root, as many as `handles` lets it, `look` stats and lists, `read` reads, `lock`, `record`, `stage` and
+//! `tree` opens directories beneath the root, as many as `handles` lets it, `look` stats, `listing` lists, `read` reads, `lock`, `record`, `stage` and
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
@@ -10,6 +10,7 @@ mod direct;
 mod flush;
 mod handles;
 mod leftover;
+mod listing;
 mod lock;
 mod look;
 mod names;
@@ -27,7 +28,7 @@ mod whole;
 
 use super::error::At;
 use super::{
-    Attributes, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store,
+    Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store,
     StoreError, Time, Version, WholeFile,
 };
 use async_trait::async_trait;
@@ -133,12 +134,12 @@ impl Store for LocalStore {
 
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
         let cookie = cookie.to_vec();
-        self.run_on(path, move |tree, path| look::list(tree, path, &cookie, limit))
+        self.run_on(path, move |tree, path| listing::page_from(tree, path, &cookie, limit))
             .await
     }
 
-    async fn list_first(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<Page, StoreError>> {
-        self.run(move |tree| look::list_first(tree, &paths, limit)).await
+    async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>> {
+        self.run(move |tree| listing::first_pages(tree, paths, limit)).await
     }
 
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {

@@ -24,3 +24,9 @@ pub(super) fn is_good_at_direct(file: &impl Node) -> bool {
 pub(super) fn honours_syncfs(node: &impl Node) -> bool {
     matches!(node.fs_type(), Ok(TMPFS | EXT4 | XFS | BTRFS | F2FS))
 }
+
+/// On a file system of this type a position in a directory means the same place for as long as the
+/// directory is there, whatever else is made and removed in it.
+pub(super) fn has_stable_positions(fs_type: u64) -> bool {
+    matches!(fs_type, EXT4 | XFS | BTRFS)
+}

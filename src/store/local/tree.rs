@@ -4,7 +4,7 @@
 //! so what another process does to the tree meanwhile cannot lead outside the root.
 
 use super::flush::Flush;
-use super::handles::HANDLES;
+use super::handles::{HANDLES, LISTINGS_OF_A_TREE};
 use super::sys::Directory;
 use super::times::Probes;
 use super::unchanged::Found;
@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 /// What happens to symlinks on the way to a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(super) struct Tree<D: Directory = Dir> {
     flush: Flush,
     unchanged: Found<D>,
     probes: Probes<D::File>,
+    /// A permit for each directory stream that is open.
+    listings: Arc<Semaphore>,
 }
 
 impl<D: Directory> Tree<D> {
@@ -61,6 +64,7 @@ impl<D: Directory> Tree<D> {
             flush: Flush::default(),
             unchanged: Found::default(),
             probes: Probes::default(),
+            listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
         }
     }
 
@@ -119,6 +123,11 @@ impl<D: Directory> Tree<D> {
     /// The directory at this path, if it is kept open.
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
         lock(&self.cache).get(path).cloned()
+    }
+
+    /// A permit for each directory stream that it may have open.
+    pub(super) fn listings(&self) -> &Arc<Semaphore> {
+        &self.listings
     }
 
     /// How small files are made durable.

@@ -22,5 +22,6 @@ mod reconnect;
 mod records;
 mod resume;
 mod revocation;
+mod sources;
 mod transfers;
 mod unread;

@@ -1,17 +1,13 @@
 //! Chunks that are read as they are sent: again, where a connection was lost, and never as something else.
 
 use crate::support::Server;
+use crate::support::frames::{Connection, acknowledge, changed};
 use crate::support::script::{ScriptedClient, get, offered, want};
 use crate::support::tree::{bytes, write};
 use haul::chunk::digest::chunk_digest;
-use haul::net::data::FrameWriter;
-use haul::net::payload::Arrived;
-use haul::net::wire::frame::{FrameHeader, FrameKind};
-use haul::net::wire::proto::{self, control_message::Body, transfer_message};
+use haul::net::wire::frame::FrameKind;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 const MIB: u64 = 1 << 20;
 
@@ -27,67 +23,6 @@ async fn wanted(server: &Server) -> (Vec<u8>, ScriptedClient, Connection) {
     client.transfer(1, want(1)).await;
     let connection = Connection::new(&client, 1).await;
     (content, client, connection)
-}
-
-/// A data connection whose frames are received as they come. It is cut where this is dropped.
-struct Connection {
-    frames: mpsc::UnboundedReceiver<Arrived>,
-    reading: JoinHandle<()>,
-    _writer: FrameWriter,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
-}
-
-impl Connection {
-    async fn new(client: &ScriptedClient, n: u32) -> Connection {
-        let (mut reader, writer) = client.data(&client.attach(n)).await.unwrap();
-        let (send, frames) = mpsc::unbounded_channel();
-        let reading = tokio::spawn(async move {
-            while let Ok(Some(frame)) = reader.next().await {
-                let _ = send.send(frame);
-            }
-        });
-        Connection {
-            frames,
-            reading,
-            _writer: writer,
-        }
-    }
-
-    /// The next frame that is about a file.
-    async fn next(&mut self) -> Arrived {
-        loop {
-            let frame = self.frames.recv().await.expect("the server hung up");
-            if !matches!(frame.header.kind, FrameKind::Ping | FrameKind::Pong) {
-                return frame;
-            }
-        }
-    }
-}
-
-async fn acknowledge(client: &mut ScriptedClient, header: &FrameHeader) {
-    let ack = proto::Ack {
-        number: header.number,
-        offset: header.offset,
-        length: u64::from(header.length),
-    };
-    let acks = proto::Acks { acks: vec![ack] };
-    client.transfer(1, transfer_message::Body::Acks(acks)).await;
-}
-
-/// What the server says of the file when it is not what was offered any more.
-async fn changed(client: &mut ScriptedClient) -> proto::Changed {
-    loop {
-        if let Body::Transfer(message) = client.receive().await.expect("the server hung up")
-            && let Some(transfer_message::Body::Changed(changed)) = message.body
-        {
-            return changed;
-        }
-    }
 }
 
 /// Receives the file until the seal of this attempt, acknowledges every chunk, and checks it against `content`. The chunk at `not`

@@ -4,17 +4,21 @@ use super::CHUNK_SIZE;
 use super::ahead::Ahead;
 use super::buffer::BufferPool;
 use super::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
-use crate::store::{ErrorKind, RemotePath, Store, StoreError};
+use crate::store::{Entry, ErrorKind, RemotePath, Store, StoreError};
 use std::sync::Arc;
 
 /// Chunks that are read at once.
 const AHEAD: usize = 4;
 
-/// Reads a file in parallel and hashes it.
+/// Reads a file in parallel and hashes it. Returns what it was before and after, too.
 ///
 /// # Errors
 /// [`StoreError`], with [`ErrorKind::SourceChanged`] where the file changed meanwhile.
-pub async fn hash_file(store: &dyn Store, path: &RemotePath, pool: &BufferPool) -> Result<Digest, StoreError> {
+pub async fn hash_file(
+    store: &dyn Store,
+    path: &RemotePath,
+    pool: &BufferPool,
+) -> Result<(Entry, Digest), StoreError> {
     let source = store.open(path).await?;
     let before = source.stat().await?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
@@ -47,12 +51,11 @@ pub async fn hash_file(store: &dyn Store, path: &RemotePath, pool: &BufferPool) 
         }
     }
     let after = source.stat().await?;
-    if (after.size, after.attributes.mtime) != (before.size, before.attributes.mtime) {
+    if after.version != before.version {
         return Err(changed());
     }
-    if single {
-        Ok(only)
-    } else {
-        root.root().ok_or_else(changed)
+    match single {
+        true => Ok((after, only)),
+        false => Ok((after, root.root().ok_or_else(changed)?)),
     }
 }

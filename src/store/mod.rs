@@ -127,8 +127,8 @@ pub trait DirStream: Send {
 
 /// A file as it was when it was read.
 pub struct WholeFile {
-    /// What `fstat` said of it before and after reading; it did not change in between.
-    pub attributes: Attributes,
+    /// Its version before and after it was read: it did not change in between.
+    pub version: Version,
     /// All its bytes.
     pub bytes: Vec<u8>,
 }

@@ -1,6 +1,7 @@
 //! Hermetic servers and clients: the built binary, real sockets on port 0, directories of their own.
 
 pub mod disk;
+pub mod frames;
 pub mod proxy;
 pub mod script;
 pub mod tree;

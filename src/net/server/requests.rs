@@ -146,9 +146,12 @@ async fn answer(
         Some(Body::Stat(request)) => {
             let path = path(&request.path)?;
             let found = store.stat(&path).await?;
-            let hash = match found.kind {
-                Kind::File if request.hash => Some(hash_file(store, &path, session.link.pool().buffers()).await?),
-                _ => None,
+            let (found, hash) = match found.kind {
+                Kind::File if request.hash => {
+                    let (hashed, hash) = hash_file(store, &path, session.link.pool().buffers()).await?;
+                    (hashed, Some(hash))
+                }
+                _ => (found, None),
             };
             Ok((
                 Code::ANSWER,

@@ -97,11 +97,42 @@ impl Inline {
         let most = MAX_INLINE.min(self.0);
         let size = usize::try_from(entry.size).ok().filter(|size| *size <= most)?;
         let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
-        let same = read.bytes.len() == size && read.attributes == entry.attributes;
+        let same = read.bytes.len() == size && read.version == entry.version;
         self.0 = self.0.saturating_sub(size.max(INLINE_COST));
         same.then(|| {
             let digest = whole_digest(&read.bytes);
             (read.bytes, digest)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::local::LocalStore;
+
+    /// A file that was changed after it was listed, and its time of change set back, is not sent
+    /// with the offer of what it was.
+    #[tokio::test]
+    async fn content_of_another_version_does_not_go_with_an_offer() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        std::fs::write(&file, b"old").unwrap();
+        let store = LocalStore::open(dir.path()).unwrap();
+        let path = RemotePath::parse(b"f").unwrap();
+        let listed = store.stat(&path).await.unwrap();
+        let content = Inline::new(false).content(&store, &path, &listed).await;
+        assert_eq!(content.unwrap().0, b"old");
+        let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+        std::fs::write(&file, b"new").unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        let now = store.stat(&path).await.unwrap();
+        assert_eq!((now.size, now.attributes), (listed.size, listed.attributes));
+        assert!(Inline::new(false).content(&store, &path, &listed).await.is_none());
     }
 }

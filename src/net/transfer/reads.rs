@@ -5,7 +5,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{Attributes, ErrorKind, RemotePath, Source, Store, StoreError};
+use crate::store::{ErrorKind, RemotePath, Source, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -22,12 +22,10 @@ pub struct Wanted {
     pub path: RemotePath,
     /// Bytes, as offered.
     pub size: u64,
-    /// Time and mode, as offered.
-    pub attributes: Attributes,
+    /// The version that was offered.
+    pub version: Version,
     /// Bytes that the receiver has already.
     pub offset: u64,
-    /// The version that was offered, where the receiver has some of it.
-    pub version: Option<String>,
     /// The hash of those.
     pub root: RootHasher,
 }
@@ -56,8 +54,13 @@ impl Wanted {
         }
     }
 
-    fn is(&self, size: u64, attributes: Attributes) -> bool {
-        self.size == size && self.attributes.mtime == attributes.mtime
+    /// What was read is the version that was offered: no digest would tell that a part of it, or
+    /// the beginning that the receiver has, is of another one.
+    fn check(&self, found: &Version) -> Result<(), StoreError> {
+        match *found == self.version {
+            true => Ok(()),
+            false => Err(StoreError::new(ErrorKind::SourceChanged, &self.path)),
+        }
     }
 }
 
@@ -113,14 +116,7 @@ pub(super) async fn chunk_of(
 
 /// The file that was read is, still, the one that was offered.
 pub(super) async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
-    let now = opened(wanted, source).await?.stat().await?;
-    // The beginning that the receiver has was of this version; no digest would tell that the rest is of another.
-    let offered = wanted.version.as_ref();
-    if offered.is_none_or(|version| now.version.to_string() == *version) && wanted.is(now.size, now.attributes) {
-        Ok(())
-    } else {
-        Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
-    }
+    wanted.check(&opened(wanted, source).await?.stat().await?.version)
 }
 
 pub(super) async fn read_small(batch: Vec<Wanted>) -> Job {
@@ -131,12 +127,9 @@ pub(super) async fn read_small(batch: Vec<Wanted>) -> Job {
     let read = first.store.read_whole(paths, CHUNK_SIZE).await;
     let results = batch.into_iter().zip(read).map(|(wanted, result)| {
         let result = result.and_then(|file| {
-            if wanted.is(file.bytes.len() as u64, file.attributes) {
-                let digest = whole_digest(&file.bytes);
-                Ok((file.bytes, digest))
-            } else {
-                Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path))
-            }
+            wanted.check(&file.version)?;
+            let digest = whole_digest(&file.bytes);
+            Ok((file.bytes, digest))
         });
         (wanted, result)
     });

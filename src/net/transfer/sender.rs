@@ -269,9 +269,8 @@ impl Sender {
                     store: store.clone(),
                     path: offered.path.clone(),
                     size: entry.size,
-                    attributes: entry.attributes,
+                    version: entry.version.clone(),
                     offset: want.offset,
-                    version: (want.offset > 0).then(|| entry.version.to_string()),
                     root: from,
                 };
                 let _ = self.wanted.send(wanted);

@@ -287,7 +287,9 @@ impl Tree {
             Kind::Symlink => old.target.as_ref() == Some(&new.target),
             _ if new.size != Some(old.size) => false,
             _ => match new.hash {
-                Some(hash) => hash_file(&*self.store, &new.path, pool).await.is_ok_and(|h| h == hash),
+                Some(hash) => hash_file(&*self.store, &new.path, pool)
+                    .await
+                    .is_ok_and(|(_, h)| h == hash),
                 None => same_time,
             },
         };

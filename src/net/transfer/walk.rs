@@ -226,7 +226,7 @@ impl Walk {
         (source, store): (usize, &dyn Store),
         parent: u64,
         path: RemotePath,
-        entry: Entry,
+        mut entry: Entry,
     ) -> Result<Option<u64>, Gone> {
         let refused = match entry.kind {
             Kind::Other => Some(ErrorKind::BadKind),
@@ -239,7 +239,11 @@ impl Walk {
         }
         let hash = match &self.hash {
             Some(pool) if entry.kind == Kind::File => match hash_file(store, &path, pool).await {
-                Ok(hash) => Some(hash),
+                // what is offered is what was hashed
+                Ok((hashed, hash)) => {
+                    entry = hashed;
+                    Some(hash)
+                }
                 Err(e) => {
                     self.failed(source, &path, e).await?;
                     return Ok(None);

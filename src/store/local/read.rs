@@ -1,6 +1,6 @@
 //! Reading: open files by offset, and small files whole.
 
-use super::look::{attributes, entry, mtime};
+use super::look::{self, entry};
 use super::system::is_in_memory;
 use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
@@ -145,9 +145,9 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         }
     }
     let after = rustix::fs::fstat(&file).at("stat", path)?;
-    if bytes.len() != size || after.st_size != before.st_size || mtime(&after) != mtime(&before) {
+    let version = look::version(&after);
+    if bytes.len() != size || version != look::version(&before) {
         return Err(changed());
     }
-    let attributes = attributes(&after);
-    Ok(WholeFile { attributes, bytes })
+    Ok(WholeFile { version, bytes })
 }

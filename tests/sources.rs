@@ -1,9 +1,10 @@
-//! Sources that are not what they were offered as: changed with their times set back.
+//! Sources that are not what they were offered as: changed with their times set back, or of another
+//! size than they say.
 
-use crate::support::Server;
 use crate::support::frames::{Connection, acknowledge, changed};
 use crate::support::script::{ScriptedClient, ScriptedServer, get, offered, want};
 use crate::support::tree::{bytes, write};
+use crate::support::{Client, Ended, Server, run_with, under};
 use haul::net::wire::frame::FrameKind;
 use haul::net::wire::proto::{self, transfer_message};
 use std::fs::{File, FileTimes};
@@ -100,4 +101,119 @@ async fn a_put_offers_a_source_anew_that_changed_unnoticed() {
         other => panic!("{other:?}"),
     }
     put.kill();
+}
+
+/// Files that have not as many bytes as their size says: the file system, and the path in there.
+const LYING: [(&str, &str); 3] = [
+    ("/proc", "devices"),
+    ("/proc", "kallsyms"),
+    ("/sys", "kernel/mm/transparent_hugepage/enabled"),
+];
+
+/// What a test reads there; `None` where there is no such file.
+fn content(path: &Path) -> Option<Vec<u8>> {
+    std::fs::read(path).ok()
+}
+
+#[test]
+fn files_that_lie_about_their_size_are_sent_to_their_end() {
+    let server = Server::start();
+    let client = server.client();
+    for options in [&["-q"][..], &["-q", "--checksum"]] {
+        for (top, path) in LYING {
+            let source = Path::new(top).join(path);
+            let Some(right) = content(&source) else {
+                continue;
+            };
+            let serving = Server::on(Path::new(top));
+            let getter = serving.client();
+            // what a haul that did not read them has left there
+            let (put, got) = (server.root.join("f"), getter.work().join("f"));
+            let time = source.metadata().unwrap().modified().unwrap();
+            for empty in [&put, &got] {
+                File::create(empty).unwrap().set_modified(time).unwrap();
+            }
+            client.ok([&["put", source.to_str().unwrap(), "srv:f"][..], options].concat());
+            getter.ok([&["get", &format!("srv:{path}"), "f"][..], options].concat());
+            assert!(content(&put).unwrap() == right, "put {options:?} {}", source.display());
+            assert!(content(&got).unwrap() == right, "get {options:?} {}", source.display());
+            let output = getter.run(["get", &format!("srv:{path}"), "-"]);
+            assert_eq!(output.code, 0, "{output:?}");
+            assert!(output.bytes == right, "{}", source.display());
+        }
+    }
+    let devices = content(Path::new("/proc/devices")).unwrap();
+    let shown = client.ok(["put", "--json", "/proc/devices", "srv:"]);
+    let event: serde_json::Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
+    assert_eq!(event["size"], devices.len());
+    assert_eq!(event["hash"], blake3::hash(&devices).to_hex().to_string());
+}
+
+/// More of them than go with their offers, into a tree where empty ones are that look the same.
+#[test]
+fn many_files_that_lie_about_their_size_are_never_taken_for_unchanged() {
+    let server = Server::start();
+    let client = server.client();
+    let source = Path::new("/proc/sys/net/ipv4/conf");
+    let files = |top: &Path| {
+        let all = walkdir::WalkDir::new(top).into_iter().map(Result::unwrap);
+        all.filter(|entry| entry.file_type().is_file())
+            .map(|entry| entry.into_path())
+            .collect::<Vec<_>>()
+    };
+    let count = files(source).len();
+    for _ in 0..2 {
+        client.ok(["put", "-r", "/proc/sys/net/ipv4/conf", "srv:"]);
+        let there = files(&server.root);
+        assert_eq!(there.len(), count);
+        for file in there {
+            let of = source.join(file.strip_prefix(server.root.join("conf")).unwrap());
+            assert_eq!(content(&file), content(&of), "{}", of.display());
+            let time = of.metadata().unwrap().modified().unwrap();
+            File::create(&file).unwrap().set_modified(time).unwrap();
+        }
+    }
+}
+
+/// Runs a line of bash, in which `haul` is `"$0"`.
+fn bash(client: &Client, line: &str, input: &[u8]) -> Ended {
+    let shell = ["bash", "-c", line].map(str::to_string);
+    Ended::of(run_with(under(client.command([""; 0]), &shell), input))
+}
+
+#[test]
+fn streams_are_given_by_path_too() {
+    let server = Server::start();
+    let client = server.client();
+    let large = bytes(1, (2 << 20) + 5);
+    write(&client.work().join("large"), &large);
+    std::fs::create_dir(server.root.join("d")).unwrap();
+    let lines: [(&str, &[u8], &[u8]); 7] = [
+        (r#""$0" put /dev/stdin srv:x"#, &large, &large),
+        (r#""$0" put /dev/fd/0 srv:x"#, b"", b""),
+        (r#""$0" put /dev/stdin srv:x < large"#, b"", &large),
+        (r#""$0" put <(cat large) srv:x"#, b"", &large),
+        (r#""$0" put -r <(printf abc) srv:x"#, b"", b"abc"),
+        (r#""$0" put /proc/self/fd/7 srv:x 7< large"#, b"", &large),
+        (r#""$0" put <(printf abc; rm large) srv:x"#, b"", b"abc"),
+    ];
+    for (line, input, right) in lines {
+        let put = bash(&client, line, input);
+        assert_eq!(put.code, 0, "{line}: {put:?}");
+        assert!(content(&server.root.join("x")).unwrap() == right, "{line}");
+        std::fs::remove_file(server.root.join("x")).unwrap();
+    }
+    bash(&client, r#""$0" put <(printf abc) srv:"#, b"").failed(2, &["a file name", "srv:NAME"]);
+    bash(&client, r#""$0" put <(printf abc) srv:d/"#, b"").failed(2, &["a file name", "srv:d/NAME"]);
+    bash(&client, r#""$0" put <(printf 1) <(printf 2) srv:x"#, b"").failed(2, &["put alone"]);
+    bash(&client, r#""$0" put /dev/fd/99 srv:x"#, b"").failed(8, &["/dev/fd/99", "No such file"]);
+    // a directory is one, whatever its path
+    client.ok(["mkdir", "srv:e"]);
+    let tree = bash(
+        &client,
+        r#"mkdir t; touch t/a; "$0" put -r /dev/fd/7/. srv:e 7< t"#,
+        b"",
+    );
+    assert_eq!(tree.code, 0, "{tree:?}");
+    assert!(server.root.join("e/a").exists());
 }

@@ -13,7 +13,8 @@ const AHEAD: usize = 4;
 /// Reads a file in parallel and hashes it. Returns what it was before and after, too.
 ///
 /// # Errors
-/// [`StoreError`], with [`ErrorKind::SourceChanged`] where the file changed meanwhile.
+/// [`StoreError`], with [`ErrorKind::SourceChanged`] where the file changed meanwhile, or has not as many
+/// bytes as its size says.
 pub async fn hash_file(
     store: &dyn Store,
     path: &RemotePath,
@@ -50,8 +51,9 @@ pub async fn hash_file(
             None => break,
         }
     }
+    let more = source.read_at(before.size, vec![0; 1], Arc::new(())).await?;
     let after = source.stat().await?;
-    if after.version != before.version {
+    if !more.is_empty() || after.version != before.version {
         return Err(changed());
     }
     match single {

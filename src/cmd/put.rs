@@ -9,10 +9,11 @@ use crate::net::transfer::walk::{Source, What};
 use crate::store::local::LocalStore;
 use crate::store::{RemotePath, Store};
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tokio::io::AsyncRead;
 
 /// Send files and directories to a server
 ///
@@ -27,6 +28,7 @@ Examples:
   haul put -r photos music nas:backup/         two trees into the directory backup
   haul put a.txt nas:b.txt                     under another name
   pg_dump db | haul put - nas:db.sql           a stream; the file appears when it is complete
+  haul put <(pg_dump db) nas:db.sql            the same
   haul put -rq --wait=10m /srv/data/. nas:srv  for cron: what is in data; waits for a writer
   haul put --if-version none x nas:x           only if there is no x yet")]
 pub struct Args {
@@ -75,12 +77,15 @@ pub(super) async fn put(
 
 /// Looks at every source before anything is sent. What is missing or a directory without `-r` fails here.
 async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
-    let streams = args.sources.iter().filter(|s| s.as_bytes() == b"-").count();
-    if streams > 0 && args.sources.len() > 1 {
-        return Err(Failure::usage("standard input can only be put alone"));
-    }
-    if streams == 1 {
-        return Ok(vec![(standard_input(), stream_name(&args.destination)?)]);
+    if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
+        if args.sources.len() > 1 {
+            let shown = given.display();
+            return Err(Failure::usage(format!(
+                "{shown} is a stream, which can only be put alone"
+            )));
+        }
+        let name = stream_name(&args.destination)?;
+        return Ok(vec![(stream(given).await?, name)]);
     }
     let mut seen = HashSet::new();
     let mut prepared = Vec::with_capacity(args.sources.len());
@@ -99,11 +104,35 @@ async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
     Ok(prepared)
 }
 
-fn standard_input() -> Source {
-    Source {
-        label: b"standard input".to_vec(),
-        what: What::Stream(Mutex::new(Some(Box::new(tokio::io::stdin())))),
+/// True for standard input, and for the path of a file that this process has open, as a shell writes
+/// it for `<(COMMAND)`. Whatever is behind it is read to its end; a FIFO that has a name of its own is
+/// not, since it may never have one.
+fn is_stream(source: &OsStr) -> bool {
+    let bytes = source.as_bytes();
+    let number = |prefix: &[u8]| bytes.strip_prefix(prefix);
+    let number = number(b"/dev/fd/").or_else(|| number(b"/proc/self/fd/"));
+    let is_open = number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
+    match bytes {
+        b"-" | b"/dev/stdin" => true,
+        _ => is_open && std::fs::metadata(source).is_ok_and(|found| !found.is_dir()),
     }
+}
+
+async fn stream(source: &OsStr) -> Result<Source, Failure> {
+    let input: Box<dyn AsyncRead + Send + Unpin> = match source.as_bytes() {
+        b"-" | b"/dev/stdin" | b"/dev/fd/0" | b"/proc/self/fd/0" => Box::new(tokio::io::stdin()),
+        _ => Box::new(
+            tokio::fs::File::open(source)
+                .await
+                .map_err(|e| local_failure(Path::new(source), &e))?,
+        ),
+    };
+    let label = match source.as_bytes() {
+        b"-" => b"standard input".to_vec(),
+        path => path.to_vec(),
+    };
+    let what = What::Stream(Mutex::new(Some(input)));
+    Ok(Source { label, what })
 }
 
 /// A stream has no name of its own: the destination must give one.
@@ -111,7 +140,12 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
     let remote = Location::remote(destination)?;
     match remote.path.split() {
         Some((_, name)) if !remote.directory => Ok(name.as_bytes().to_vec()),
-        _ => Err(Failure::usage("standard input needs a file name at the destination")),
+        _ => {
+            let shown = remote.shown.trim_end_matches('/');
+            let slash = if shown.ends_with(':') { "" } else { "/" };
+            Err(Failure::usage("a stream needs a file name at the destination")
+                .hint(format!("name it: {shown}{slash}NAME")))
+        }
     }
 }
 

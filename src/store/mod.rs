@@ -114,6 +114,8 @@ pub struct HeldPage {
 pub struct DirPage {
     /// The entries, in the store's order.
     pub entries: Vec<Entry>,
+    /// False where the file system is not known to tell the true sizes of files.
+    pub sized: bool,
     /// `None` after the last page.
     pub rest: Option<Box<dyn DirStream>>,
 }
@@ -255,8 +257,8 @@ pub trait Store: Send + Sync {
     /// Opens a file for reading.
     async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError>;
 
-    /// Reads files of at most `most` bytes each. One that is larger or changes meanwhile fails with
-    /// [`ErrorKind::SourceChanged`].
+    /// Reads files of at most `most` bytes each. One that is larger, changes meanwhile or has not as
+    /// many bytes as its size fails with [`ErrorKind::SourceChanged`].
     async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>>;
 
     /// Locks, stages and commits entries that fit into memory. With `durable` each is on disk, and so is its

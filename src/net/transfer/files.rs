@@ -300,27 +300,27 @@ impl Files {
     pub(super) fn restart(
         &mut self,
         number: u64,
-        (attempt, size, attributes): (u8, u64, Attributes),
+        (attempt, size, attributes): (u8, Option<u64>, Attributes),
         version: Option<String>,
         seat: &Seat,
     ) -> bool {
-        match self.files.get_mut(&number) {
-            Some(File::Small(small)) if size <= CHUNK_SIZE as u64 => {
+        match (self.files.get_mut(&number), size) {
+            (Some(File::Small(small)), Some(size)) if size <= CHUNK_SIZE as u64 => {
                 (small.attempt, small.size, small.attributes) = (attempt, size, attributes);
                 true
             }
-            Some(File::Small(small)) => {
+            (Some(File::Small(small)), _) => {
                 let path = small.path.clone();
-                let large = Large::new(Some(size), attributes, attempt, version, None);
+                let large = Large::new(size, attributes, attempt, version, None);
                 self.take_on_large(number, path, large);
                 false
             }
-            Some(File::Large(large)) => {
-                let anew = Large::new(Some(size), attributes, attempt, version, None);
+            (Some(File::Large(large)), _) => {
+                let anew = Large::new(size, attributes, attempt, version, None);
                 large.restart(number, anew, seat, &self.jobs);
                 false
             }
-            None => false,
+            (None, _) => false,
         }
     }
 

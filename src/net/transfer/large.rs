@@ -233,7 +233,7 @@ impl Large {
         let complete = self.complete();
         if let Ok(Some((size, hash))) = complete {
             let mut attributes = self.attributes;
-            if self.size.is_none() {
+            if attributes.mtime == Time::default() && self.size.is_none() {
                 attributes.mtime = now();
             }
             tokio::spawn(async move {

@@ -1,5 +1,6 @@
 //! What the sender offers: the message, what it remembers of it, and the content that goes with the first small files.
 
+use super::walk::is_missized;
 use super::{INLINE_BUDGET, MAX_INLINE};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, whole_digest};
@@ -15,11 +16,16 @@ pub(super) struct Offered {
     pub(super) path: RemotePath,
     /// None for a stream.
     pub(super) entry: Option<Entry>,
+    /// False where the bytes are sent as a stream: nobody knows yet how many there are.
+    pub(super) sized: bool,
     pub(super) attempt: u8,
     pub(super) wanted: bool,
-    pub(super) hash: Option<Digest>,
-    /// Bytes that acks have reported as written.
+    /// Hash and bytes of this attempt, once all of it is on its way.
+    pub(super) read: Option<(Digest, u64)>,
+    /// Bytes that acks have reported as written, and those that were there before.
     pub(super) written: u64,
+    /// Bytes of this attempt that have been counted as done.
+    pub(super) counted: u64,
     /// Why it was withdrawn; the receiver's result then only confirms that.
     pub(super) withdrawn: Option<(Code, String)>,
 }
@@ -29,12 +35,25 @@ impl Offered {
         Offered {
             source,
             path,
+            sized: entry.is_some(),
             entry,
             attempt: 0,
             wanted: false,
-            hash: None,
+            read: None,
             written: 0,
+            counted: 0,
             withdrawn: None,
+        }
+    }
+}
+
+impl Offered {
+    /// How many bytes it has; of a stream 0, until all of it has been read.
+    pub(super) fn size(&self) -> u64 {
+        match (&self.entry, self.read) {
+            (Some(entry), _) if self.sized => entry.size,
+            (_, Some((_, bytes))) => bytes,
+            (_, None) => 0,
         }
     }
 }
@@ -62,6 +81,17 @@ pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, h
     }
 }
 
+/// The offer of a file whose size is not what its file system says: of a stream.
+pub(super) fn unsized_offer(offer: proto::Offer) -> proto::Offer {
+    proto::Offer {
+        size: 0,
+        stream: true,
+        hash: Vec::new(),
+        version: String::new(),
+        ..offer
+    }
+}
+
 /// The offer of a stream.
 pub(super) fn offer_of_stream(number: u64, source: usize) -> proto::Offer {
     proto::Offer {
@@ -77,6 +107,17 @@ pub(super) fn offer_of_stream(number: u64, source: usize) -> proto::Offer {
 /// Bytes of content that may still go with offers.
 pub(super) struct Inline(usize);
 
+/// What goes with an offer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// All of the file, and its hash.
+    Here(Vec<u8>, Digest),
+    /// Nothing: it has not as many bytes as its size says.
+    Unsized,
+    /// Nothing: it is sent when it is wanted.
+    Later,
+}
+
 impl Inline {
     /// With `checksum` none does: the offer may make it superfluous.
     pub(super) fn new(checksum: bool) -> Inline {
@@ -85,24 +126,22 @@ impl Inline {
 
     /// The content of a small file that goes with its offer: of the first few. What cannot be read now is read when it is
     /// wanted, and fails then.
-    pub(super) async fn content(
-        &mut self,
-        store: &dyn Store,
-        path: &RemotePath,
-        entry: &Entry,
-    ) -> Option<(Vec<u8>, Digest)> {
-        if entry.kind != Kind::File || self.0 == 0 {
-            return None;
-        }
+    pub(super) async fn content(&mut self, store: &dyn Store, path: &RemotePath, entry: &Entry) -> Content {
         let most = MAX_INLINE.min(self.0);
-        let size = usize::try_from(entry.size).ok().filter(|size| *size <= most)?;
-        let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop()?.ok()?;
-        let same = read.bytes.len() == size && read.version == entry.version;
-        self.0 = self.0.saturating_sub(size.max(INLINE_COST));
-        same.then(|| {
-            let digest = whole_digest(&read.bytes);
-            (read.bytes, digest)
-        })
+        let fits = usize::try_from(entry.size).is_ok_and(|size| size <= most);
+        if entry.kind != Kind::File || self.0 == 0 || !fits {
+            return Content::Later;
+        }
+        let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop();
+        match read {
+            Some(Ok(read)) if read.version == entry.version => {
+                self.0 = self.0.saturating_sub(read.bytes.len().max(INLINE_COST));
+                let digest = whole_digest(&read.bytes);
+                Content::Here(read.bytes, digest)
+            }
+            Some(Err(e)) if is_missized(store, path, entry, &e).await => Content::Unsized,
+            _ => Content::Later,
+        }
     }
 }
 
@@ -122,7 +161,7 @@ mod tests {
         let path = RemotePath::parse(b"f").unwrap();
         let listed = store.stat(&path).await.unwrap();
         let content = Inline::new(false).content(&store, &path, &listed).await;
-        assert_eq!(content.unwrap().0, b"old");
+        assert_eq!(content, Content::Here(b"old".to_vec(), whole_digest(b"old")));
         let time = std::fs::metadata(&file).unwrap().modified().unwrap();
         std::fs::write(&file, b"new").unwrap();
         std::fs::File::options()
@@ -133,6 +172,7 @@ mod tests {
             .unwrap();
         let now = store.stat(&path).await.unwrap();
         assert_eq!((now.size, now.attributes), (listed.size, listed.attributes));
-        assert!(Inline::new(false).content(&store, &path, &listed).await.is_none());
+        let content = Inline::new(false).content(&store, &path, &listed).await;
+        assert_eq!(content, Content::Later);
     }
 }

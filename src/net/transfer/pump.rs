@@ -25,12 +25,29 @@ const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
 
 /// What the sender needs to know.
 pub enum Pumped {
-    /// All of a file is on its way; this is its hash.
-    Read(u64, Digest),
+    /// All of this attempt at a file is on its way.
+    Read {
+        /// Its offer's number.
+        number: u64,
+        /// Which attempt.
+        attempt: u8,
+        /// Its hash, and how many bytes it has.
+        read: (Digest, u64),
+    },
     /// This attempt at it is not any more what was offered.
     Changed(u64, u8),
     /// It cannot be read, in this attempt.
     Failed(u64, u8, StoreError),
+}
+
+impl Pumped {
+    /// Why this attempt at a file was not read to its end.
+    pub(super) fn of_error(number: u64, attempt: u8, error: StoreError) -> Pumped {
+        match error.kind {
+            ErrorKind::SourceChanged => Pumped::Changed(number, attempt),
+            _ => Pumped::Failed(number, attempt, error),
+        }
+    }
 }
 
 /// A job that has been planned and waits for room in the window.
@@ -69,6 +86,8 @@ pub struct Pump {
     hashing: HashMap<u64, Hashed>,
     /// Files of which everything has been read.
     complete: VecDeque<Hashed>,
+    /// Attempts at files of which everything has been read, and that are looked at once more.
+    sealing: HashMap<u64, u8>,
     /// Connections tell of the chunks that they have read.
     read: mpsc::UnboundedReceiver<ChunkRead>,
     read_in: mpsc::UnboundedSender<ChunkRead>,
@@ -115,6 +134,7 @@ impl Pump {
             large: None,
             hashing: HashMap::new(),
             complete: VecDeque::new(),
+            sealing: HashMap::new(),
             read,
             read_in,
         }
@@ -173,6 +193,7 @@ impl Pump {
             if let Some(hash) = file.merge.root().clone().root()
                 && !self.stopped.contains(file.wanted.number)
             {
+                self.sealing.insert(file.wanted.number, file.wanted.attempt);
                 return Some((Plan::Seal(file.wanted, file.source, hash), cost(0)));
             }
         }
@@ -265,6 +286,11 @@ impl Pump {
             }
             Job::Chunk(wanted, offset, result) => self.chunk(&wanted, offset, result),
             Job::Seal(wanted, hash, result) => {
+                if self.sealing.get(&wanted.number) != Some(&wanted.attempt) {
+                    // given up, or begun anew, after this look was started
+                    return self.link.outbox.release(self.transfer, cost(0));
+                }
+                self.sealing.remove(&wanted.number);
                 let read = result.map(|()| {
                     let header = wanted.header(FrameKind::Seal, self.transfer, wanted.size, 0, hash);
                     (header, self.share(Vec::new()))
@@ -337,7 +363,11 @@ impl Pump {
                 if self.stopped.contains(wanted.number) {
                     outbox.forget_file(self.transfer, wanted.number);
                 } else if header.kind != FrameKind::Chunk {
-                    let _ = self.out.send(Pumped::Read(wanted.number, header.digest));
+                    let _ = self.out.send(Pumped::Read {
+                        number: wanted.number,
+                        attempt: wanted.attempt,
+                        read: (header.digest, wanted.size),
+                    });
                 }
             }
             Ok(_) => outbox.release(self.transfer, cost),
@@ -354,10 +384,8 @@ impl Pump {
         self.hashing.retain(|_, file| !is_it(&file.wanted));
         self.complete.retain(|file| !is_it(&file.wanted));
         self.large.take_if(|large| is_it(&large.wanted));
-        let _ = self.out.send(match error.kind {
-            ErrorKind::SourceChanged => Pumped::Changed(number, attempt),
-            _ => Pumped::Failed(number, attempt, error),
-        });
+        self.sealing.retain(|sealing, of| (*sealing, *of) != (number, attempt));
+        let _ = self.out.send(Pumped::of_error(number, attempt, error));
     }
 }
 

@@ -114,9 +114,15 @@ pub(super) async fn chunk_of(
     Ok(Chunk::Read(pool.share(bytes), reading.digest()))
 }
 
-/// The file that was read is, still, the one that was offered.
+/// The file that was read is, still, the one that was offered, and all of it was read.
 pub(super) async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
-    wanted.check(&opened(wanted, source).await?.stat().await?.version)
+    let source = opened(wanted, source).await?;
+    wanted.check(&source.stat().await?.version)?;
+    // its size may be less than what it has
+    match source.read_at(wanted.size, vec![0; 1], Arc::new(())).await?.is_empty() {
+        true => Ok(()),
+        false => Err(source.error(ErrorKind::SourceChanged)),
+    }
 }
 
 pub(super) async fn read_small(batch: Vec<Wanted>) -> Job {

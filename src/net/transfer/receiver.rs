@@ -345,7 +345,8 @@ impl Receiver {
         Counters::add(&counters.bytes_failed, unsettled.size);
         unsettled.size = offer.size;
         let version = Some(offer.version).filter(|v| !v.is_empty());
-        if files.restart(offer.number, (attempt, offer.size, attributes), version, &self.seat) {
+        let size = (!offer.stream).then_some(offer.size);
+        if files.restart(offer.number, (attempt, size, attributes), version, &self.seat) {
             self.outgoing.wants.push(want(offer.number));
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
 
-use super::offer::{Inline, Offered, offer_of, offer_of_stream};
+use super::offer::{Content, Inline, Offered, offer_of, offer_of_stream, unsized_offer};
 use super::pump::{Pump, Pumped, Stopped};
-use super::pump_stream::pump_stream;
+use super::pump_stream::{Input, Outlet, pump_stream};
 use super::reads::Wanted;
 use super::walk::{Source, Walk, Walked, What};
 use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
@@ -18,10 +18,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How often a file is started anew because it changed while it was read.
 const MAX_ATTEMPT: u8 = 3;
+
+/// Streams that are read at once.
+const STREAMS: usize = 4;
 
 /// One transfer, from the side that has the files.
 pub struct Sender {
@@ -34,8 +37,10 @@ pub struct Sender {
     pumped: mpsc::UnboundedReceiver<Pumped>,
     pumped_in: mpsc::UnboundedSender<Pumped>,
     stopped: Stopped,
-    /// The task that reads a stream.
-    streaming: Option<Ended>,
+    /// The tasks that read streams, by the numbers of their offers.
+    streaming: HashMap<u64, Ended>,
+    /// How many of them are at it.
+    streams: Arc<Semaphore>,
     moved: Instant,
     inline: Inline,
 }
@@ -88,7 +93,8 @@ pub async fn send(
         pumped,
         pumped_in,
         stopped,
-        streaming: None,
+        streaming: HashMap::new(),
+        streams: Arc::new(Semaphore::new(STREAMS)),
         moved: Instant::now(),
         inline,
     };
@@ -138,7 +144,7 @@ impl Sender {
 
     /// True when offers are unsettled and nothing but the receiver is in the way. A stream takes as long as it takes.
     fn waits_for_answers(&self) -> bool {
-        !self.offered.is_empty() && self.streaming.is_none()
+        !self.offered.is_empty() && self.streaming.is_empty()
     }
 
     fn finished(&self, walking: bool) -> Result<(), NetError> {
@@ -168,31 +174,7 @@ impl Sender {
         let (mut offers, mut withdrawals) = (Vec::with_capacity(batch.len()), Vec::new());
         for step in batch {
             match step {
-                Walked::Entry {
-                    number,
-                    parent,
-                    source,
-                    path,
-                    entry,
-                    hash,
-                } => {
-                    let mut offer = offer_of(number, parent, source, &entry, hash);
-                    let content = match self.store_of(source) {
-                        Some(store) => self.inline.content(&*store, &path, &entry).await,
-                        None => None,
-                    };
-                    if entry.kind != Kind::Dir {
-                        Counters::add(&self.reporter.counters.files_found, 1);
-                        Counters::add(&self.reporter.counters.bytes_found, entry.size);
-                    }
-                    let mut offered = Offered::new(source, path, Some(entry));
-                    if let Some((bytes, digest)) = content {
-                        offered.hash = Some(digest);
-                        (offer.content, offer.digest) = (bytes, digest.to_vec());
-                    }
-                    self.offered.insert(number, offered);
-                    offers.push(offer);
-                }
+                Walked::Entry { .. } => offers.extend(self.offer_entry(step).await),
                 Walked::Stream { number, source } => {
                     Counters::add(&self.reporter.counters.files_found, 1);
                     self.offered
@@ -227,6 +209,47 @@ impl Sender {
         Ok(())
     }
 
+    /// The offer of an entry that was walked, with its content where there is room for that.
+    async fn offer_entry(&mut self, step: Walked) -> Option<proto::Offer> {
+        let Walked::Entry {
+            number,
+            parent,
+            source,
+            path,
+            entry,
+            hash,
+            sized,
+        } = step
+        else {
+            return None;
+        };
+        let content = match (sized, self.store_of(source)) {
+            (false, _) => Content::Unsized,
+            (true, Some(store)) => self.inline.content(&*store, &path, &entry).await,
+            (true, None) => Content::Later,
+        };
+        let mut offer = offer_of(number, parent, source, &entry, hash);
+        let is_dir = entry.kind == Kind::Dir;
+        let mut offered = Offered::new(source, path, Some(entry));
+        match content {
+            Content::Here(bytes, digest) => {
+                offered.read = Some((digest, bytes.len() as u64));
+                (offer.content, offer.digest) = (bytes, digest.to_vec());
+            }
+            Content::Unsized => {
+                offered.sized = false;
+                offer = unsized_offer(offer);
+            }
+            Content::Later => {}
+        }
+        if !is_dir {
+            Counters::add(&self.reporter.counters.files_found, 1);
+            Counters::add(&self.reporter.counters.bytes_found, offered.size());
+        }
+        self.offered.insert(number, offered);
+        Some(offer)
+    }
+
     async fn message(&mut self, message: Body) -> Result<(), NetError> {
         match message {
             Body::Wants(wants) => {
@@ -257,12 +280,24 @@ impl Sender {
             return Err(unasked());
         }
         offered.wanted = true;
+        // what is there already counts neither as sent nor as to be sent
+        offered.written = want.offset;
+        // and what was written of an earlier attempt is gone; all of its acks have come before this
+        let gone = std::mem::take(&mut offered.counted);
+        self.reporter.counters.bytes_done.fetch_sub(gone, Ordering::Relaxed);
         let source = self.sources.get(offered.source).ok_or_else(unasked)?;
         match (&source.what, &offered.entry) {
+            (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File && !offered.sized => {
+                if want.offset > 0 {
+                    return Err(unasked());
+                }
+                let (store, path) = (store.clone(), offered.path.clone());
+                let open = async move { Input::file(&*store, &path).await };
+                let attempt = offered.attempt;
+                self.start_stream(want.number, attempt, open);
+            }
             (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
                 let from = from_where(&want, entry.size)?;
-                // what is there already counts neither as sent nor as to be sent
-                offered.written = want.offset;
                 let wanted = Wanted {
                     number: want.number,
                     attempt: offered.attempt,
@@ -279,7 +314,8 @@ impl Sender {
             }
             (What::Stream(stream), None) if want.offset == 0 => {
                 let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                self.start_stream(want.number, taken.ok_or_else(unasked)?);
+                let input = Input::Reader(taken.ok_or_else(unasked)?);
+                self.start_stream(want.number, 0, async { Ok(input) });
             }
             _ => return Err(unasked()),
         }
@@ -297,17 +333,32 @@ impl Sender {
         }
     }
 
-    fn start_stream(&mut self, number: u64, stream: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
-        let (link, transfer) = (self.seat.link().clone(), self.seat.number());
+    /// Reads a stream as this attempt at an offer, once few enough others are being read.
+    fn start_stream(
+        &mut self,
+        number: u64,
+        attempt: u8,
+        open: impl Future<Output = Result<Input, StoreError>> + Send + 'static,
+    ) {
+        let to = Outlet {
+            link: self.seat.link().clone(),
+            transfer: self.seat.number(),
+            number,
+            attempt,
+        };
         let (counters, out) = (self.reporter.counters.clone(), self.pumped_in.clone());
+        let streams = self.streams.clone();
         let task = tokio::spawn(async move {
-            let pumped = match pump_stream(&link, transfer, number, stream, &counters).await {
-                Ok(hash) => Pumped::Read(number, hash),
-                Err(e) => Pumped::Failed(number, 0, StoreError::io("read the stream", &RemotePath::root(), &e)),
+            // never closed
+            let _turn = streams.acquire().await;
+            let read = async { pump_stream(&to, open.await?, &counters).await };
+            let pumped = match read.await {
+                Ok(read) => Pumped::Read { number, attempt, read },
+                Err(e) => Pumped::of_error(number, attempt, e),
             };
             let _ = out.send(pumped);
         });
-        self.streaming = Some(Ended(task));
+        self.streaming.insert(number, Ended(task));
     }
 
     fn acknowledged(&mut self, ack: &proto::Ack) {
@@ -318,6 +369,7 @@ impl Sender {
         if let Some(offered) = self.offered.get_mut(&ack.number) {
             let length = ack.length.min(CHUNK_SIZE as u64);
             offered.written = offered.written.saturating_add(length);
+            offered.counted = offered.counted.saturating_add(length);
             Counters::add(&self.reporter.counters.bytes_done, length);
         }
     }
@@ -325,26 +377,26 @@ impl Sender {
     async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
         let unasked = || NetError::Protocol("it settled what was not offered".into());
         let mut offered = self.offered.remove(&result.number).ok_or_else(unasked)?;
-        if offered.entry.is_none() {
-            // whatever the stream still has is not wanted any more
-            self.streaming = None;
-        }
+        // whatever a stream still has is not wanted any more
+        self.streaming.remove(&result.number);
         let is_dir = offered.entry.as_ref().is_some_and(|e| e.kind == Kind::Dir);
         if offered.wanted {
             // A result may overtake the pump's own word that it has read the file.
             while let Ok(pumped) = self.pumped.try_recv() {
                 match pumped {
-                    Pumped::Read(number, hash) if number == result.number => offered.hash = Some(hash),
+                    Pumped::Read { number, attempt, read } if number == result.number => {
+                        offered.read = Some(read).filter(|_| attempt == offered.attempt);
+                    }
                     other => self.pumped(other).await?,
                 }
             }
-            if offered.hash.is_none() {
+            if offered.read.is_none() {
                 self.stopped.insert(result.number);
             }
             self.seat.link().outbox.forget_file(self.seat.number(), result.number);
         }
         let path = || self.shown(offered.source, &offered.path);
-        let size = offered.entry.as_ref().map_or(0, |e| e.size);
+        let size = offered.size();
         let counters = &self.reporter.counters;
         match proto::Outcome::try_from(result.outcome) {
             Ok(proto::Outcome::Committed | proto::Outcome::Unchanged) if is_dir => {
@@ -356,7 +408,7 @@ impl Sender {
                 let event = || Event::Committed {
                     path: path(),
                     size,
-                    hash: offered.hash,
+                    hash: offered.read.map(|(hash, _)| hash),
                     version: result.version,
                 };
                 self.reporter.committed(event).await;
@@ -381,15 +433,17 @@ impl Sender {
 
     async fn pumped(&mut self, pumped: Pumped) -> Result<(), NetError> {
         match pumped {
-            Pumped::Read(number, hash) => {
-                if let Some(offered) = self.offered.get_mut(&number) {
-                    offered.hash = Some(hash);
-                }
-                Ok(())
-            }
-            Pumped::Failed(number, attempt, _) | Pumped::Changed(number, attempt)
+            Pumped::Read { number, attempt, .. }
+            | Pumped::Failed(number, attempt, _)
+            | Pumped::Changed(number, attempt)
                 if !self.is_current(number, attempt) =>
             {
+                Ok(())
+            }
+            Pumped::Read { number, read, .. } => {
+                if let Some(offered) = self.offered.get_mut(&number) {
+                    offered.read = Some(read);
+                }
                 Ok(())
             }
             Pumped::Failed(number, _, error) => self.withdraw(number, &error).await,
@@ -447,13 +501,21 @@ impl Sender {
             return Ok(());
         };
         let counters = &self.reporter.counters;
-        let before = offered.entry.as_ref().map_or(0, |e| e.size);
-        counters.bytes_found.fetch_add(entry.size, Ordering::Relaxed);
-        counters.bytes_failed.fetch_add(before, Ordering::Relaxed);
-        let offer = offer_of(number, 0, offered.source, &entry, None);
+        counters.bytes_failed.fetch_add(offered.size(), Ordering::Relaxed);
+        let mut offer = offer_of(number, 0, offered.source, &entry, None);
+        // the file is what it was, and yet was not read as what it said: its size is not what it says
+        offered.sized = offered
+            .entry
+            .as_ref()
+            .is_some_and(|before| before.version != entry.version);
+        if !offered.sized {
+            offer = unsized_offer(offer);
+        }
         offered.entry = Some(entry);
         offered.attempt = attempt;
         offered.wanted = false;
+        offered.read = None;
+        counters.bytes_found.fetch_add(offered.size(), Ordering::Relaxed);
         let changed = proto::Changed {
             offer: Some(offer),
             attempt: u32::from(attempt),

@@ -76,6 +76,8 @@ pub enum Walked {
         entry: Entry,
         /// Its hash, where contents are to be compared.
         hash: Option<Digest>,
+        /// False for a file whose size is not what its file system says.
+        sized: bool,
     },
     /// The source itself is a stream.
     Stream {
@@ -151,6 +153,15 @@ pub struct Walk {
     out: mpsc::Sender<Vec<Walked>>,
 }
 
+/// Where an entry comes from.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    source: usize,
+    store: &'a dyn Store,
+    /// False where the file system is not known to tell the true sizes of files.
+    sized: bool,
+}
+
 /// The listener is gone.
 struct Gone;
 
@@ -223,11 +234,12 @@ impl Walk {
     /// Gives the entry its number; none where it is not offered.
     async fn entry(
         &mut self,
-        (source, store): (usize, &dyn Store),
+        of: Of<'_>,
         parent: u64,
         path: RemotePath,
         mut entry: Entry,
     ) -> Result<Option<u64>, Gone> {
+        let source = of.source;
         let refused = match entry.kind {
             Kind::Other => Some(ErrorKind::BadKind),
             Kind::Dir if !self.recursive => Some(ErrorKind::IsADirectory),
@@ -237,19 +249,21 @@ impl Walk {
             self.failed(source, &path, StoreError::new(kind, &path)).await?;
             return Ok(None);
         }
-        let hash = match &self.hash {
-            Some(pool) if entry.kind == Kind::File => match hash_file(store, &path, pool).await {
+        let (hash, sized) = match (&self.hash, entry.kind) {
+            (Some(pool), Kind::File) => match hash_file(of.store, &path, pool).await {
                 // what is offered is what was hashed
                 Ok((hashed, hash)) => {
                     entry = hashed;
-                    Some(hash)
+                    (Some(hash), true)
                 }
+                Err(e) if is_missized(of.store, &path, &entry, &e).await => (None, false),
                 Err(e) => {
                     self.failed(source, &path, e).await?;
                     return Ok(None);
                 }
             },
-            _ => None,
+            (None, Kind::File) if entry.size == 0 && !of.sized => (None, !has_bytes(of.store, &path).await),
+            _ => (None, true),
         };
         let number = self.next_number();
         self.push(Walked::Entry {
@@ -259,6 +273,7 @@ impl Walk {
             path,
             entry,
             hash,
+            sized,
         })
         .await?;
         Ok(Some(number))
@@ -270,7 +285,12 @@ impl Walk {
             Err(e) => return self.failed(source, top, e).await,
         };
         let kind = entry.kind;
-        let number = self.entry((source, store), 0, top.clone(), entry).await?;
+        let of = Of {
+            source,
+            store,
+            sized: true,
+        };
+        let number = self.entry(of, 0, top.clone(), entry).await?;
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
@@ -283,11 +303,11 @@ impl Walk {
             }
             if let Some(subdir) = level.subdirs.pop_front() {
                 let (parent, path) = (level.number, subdir.path);
-                if let Some(number) = self.entry((source, store), parent, path.clone(), subdir.entry).await? {
+                if let Some(number) = self.entry(of, parent, path.clone(), subdir.entry).await? {
                     levels.push(Level::new(number, path, subdir.page));
                 }
             } else if let Some(page) = level.page.take() {
-                self.page((source, store), level, page).await?;
+                self.page(of, level, page).await?;
             } else if let Some(rest) = level.rest.take() {
                 self.flush_if_waited_for().await?;
                 level.page = Some(rest.next_page(PAGE).await);
@@ -313,13 +333,17 @@ impl Walk {
     }
 
     /// Offers the entries of a page; directories wait for their turn.
-    async fn page(&mut self, of: (usize, &dyn Store), level: &mut Level, page: Listed) -> Result<(), Gone> {
-        let (source, dir) = (of.0, &level.path);
+    async fn page(&mut self, of: Of<'_>, level: &mut Level, page: Listed) -> Result<(), Gone> {
+        let (source, dir) = (of.source, &level.path);
         let page = match page {
             Ok(page) => page,
             Err(e) => return self.failed(source, dir, e).await,
         };
         level.rest = page.rest;
+        let of = Of {
+            sized: page.sized,
+            ..of
+        };
         for entry in page.entries {
             match join(dir, entry.name.as_ref()) {
                 Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back(Subdir {
@@ -342,6 +366,22 @@ impl Walk {
             false => Ok(()),
         }
     }
+}
+
+/// True where `error` came from a file that is what it was, and yet has not as many bytes as its
+/// size says.
+pub(super) async fn is_missized(store: &dyn Store, path: &RemotePath, entry: &Entry, error: &StoreError) -> bool {
+    let same = |now: Entry| now.version == entry.version;
+    error.kind == ErrorKind::SourceChanged && store.stat(path).await.is_ok_and(same)
+}
+
+/// False also where it cannot be read: that fails when it is wanted.
+async fn has_bytes(store: &dyn Store, path: &RemotePath) -> bool {
+    let Ok(source) = store.open(path).await else {
+        return false;
+    };
+    let read = source.read_at(0, vec![0; 1], Arc::new(())).await;
+    read.is_ok_and(|bytes| !bytes.is_empty())
 }
 
 fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, StoreError> {

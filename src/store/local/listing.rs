@@ -7,7 +7,7 @@
 
 use super::handles::HANDLES;
 use super::look::{entry, facts_of, seek, version};
-use super::system::has_stable_positions;
+use super::system::{has_stable_positions, tells_sizes};
 use super::tree::{Tree, read_dir};
 use crate::store::error::At;
 use crate::store::reserved::is_reserved;
@@ -28,6 +28,7 @@ const LOOKS: usize = 16;
 struct OpenListing {
     tree: Arc<Tree>,
     path: RemotePath,
+    sized: bool,
     names: Names,
 }
 
@@ -69,15 +70,23 @@ pub(super) fn first_pages(
 fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPage, StoreError> {
     let mut stream = read_dir(&*tree.dir(&path)?, &path)?;
     let entries = stream_entries(&mut stream, &path, limit)?;
+    let sized = tells_sizes(fs_type(&stream, &path)?);
     if entries.len() < limit {
-        return Ok(DirPage { entries, rest: None });
+        let rest = None;
+        return Ok(DirPage { entries, sized, rest });
     }
     let names = Names::keep(tree, stream, &path)?;
     let tree = tree.clone();
-    let rest = Box::new(OpenListing { tree, path, names });
+    let rest = OpenListing {
+        tree,
+        path,
+        sized,
+        names,
+    };
     Ok(DirPage {
         entries,
-        rest: Some(rest),
+        sized,
+        rest: Some(Box::new(rest)),
     })
 }
 
@@ -182,9 +191,9 @@ impl OpenListing {
 impl DirStream for OpenListing {
     async fn next_page(mut self: Box<Self>, limit: usize) -> Result<DirPage, StoreError> {
         super::blocking(move || {
-            let entries = self.entries(limit)?;
+            let (entries, sized) = (self.entries(limit)?, self.sized);
             let rest = (entries.len() >= limit).then_some(self as Box<dyn DirStream>);
-            Ok(DirPage { entries, rest })
+            Ok(DirPage { entries, sized, rest })
         })
         .await
     }

@@ -128,7 +128,7 @@ fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Res
     Ok(n)
 }
 
-/// Reads a small file in one go; it must not change meanwhile.
+/// Reads a small file in one go; it must not change meanwhile, and have as many bytes as its size says.
 pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<WholeFile, StoreError> {
     let (file, before) = open_file(tree, path)?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
@@ -136,11 +136,12 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         .ok()
         .filter(|s| *s <= most)
         .ok_or_else(changed)?;
-    // not filled with zeros before
-    let mut bytes = Vec::with_capacity(size);
-    while bytes.len() < size {
-        let end = bytes.len() as u64;
-        if retry(|| rustix::io::pread(&file, spare_capacity(&mut bytes), end)).at("read", path)? == 0 {
+    // not filled with zeros before; one more than there should be tells whether there are more
+    let mut bytes = Vec::with_capacity(size.saturating_add(1));
+    while bytes.len() <= size {
+        let (end, room) = (bytes.len(), bytes.capacity().saturating_sub(bytes.len()));
+        let n = retry(|| rustix::io::pread(&file, spare_capacity(&mut bytes), end as u64)).at("read", path)?;
+        if n == 0 || (n < room && bytes.len() == size) {
             break;
         }
     }

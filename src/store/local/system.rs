@@ -9,6 +9,16 @@ const EXT4: u64 = 0xEF53;
 const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683E;
 const F2FS: u64 = 0xF2F5_2010;
+/// overlayfs, NFS, SMB 2 and 1, FAT, exFAT and ZFS, which have nothing else in common.
+const OTHERS: [u64; 7] = [
+    0x794C_7630,
+    0x6969,
+    0xFE53_4D42,
+    0xFF53_4D42,
+    0x4D44,
+    0x2011_BAB0,
+    0x2FC1_2FC1,
+];
 
 /// Reads and writes have no device to wait for (but swap). Handing them to a thread that may wait costs more than they do.
 pub(super) fn is_in_memory(file: &impl Node) -> bool {
@@ -29,4 +39,10 @@ pub(super) fn honours_syncfs(node: &impl Node) -> bool {
 /// directory is there, whatever else is made and removed in it.
 pub(super) fn has_stable_positions(fs_type: u64) -> bool {
     matches!(fs_type, EXT4 | XFS | BTRFS)
+}
+
+/// A file on a file system of this type has as many bytes as its size says. Those of /proc and /sys
+/// have not, and FUSE may be anything.
+pub(super) fn tells_sizes(fs_type: u64) -> bool {
+    matches!(fs_type, TMPFS | EXT4 | XFS | BTRFS | F2FS) || OTHERS.contains(&fs_type)
 }

@@ -14,6 +14,7 @@ mod hostile_server;
 mod layering;
 mod limits;
 mod listings;
+mod liveness;
 mod model;
 mod names;
 mod power;

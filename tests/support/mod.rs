@@ -4,6 +4,7 @@ pub mod disk;
 pub mod frames;
 pub mod proxy;
 pub mod script;
+pub mod store;
 pub mod tree;
 
 use std::ffi::OsStr;

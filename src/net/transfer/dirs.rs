@@ -158,6 +158,11 @@ impl Dirs {
         });
     }
 
+    /// True while time and mode of directories are set, and their names made durable.
+    pub(super) fn is_completing(&self) -> bool {
+        self.completing
+    }
+
     /// The job that [`Dirs::complete`] started has ended.
     pub(super) fn completed(&mut self) {
         self.completing = false;

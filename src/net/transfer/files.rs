@@ -187,7 +187,7 @@ impl Files {
 
     /// True when anything is under way that the sender has to wait for: the same, however many files there are.
     pub(super) fn is_working(&self) -> bool {
-        self.groups.is_busy() || self.files.values().any(File::is_worked_on)
+        self.groups.is_busy() || self.files.values().any(|file| file.is_worked_on() || file.is_opening())
     }
 
     /// True when content is missing that only the sender can give. Streams take as long as they take.
@@ -479,6 +479,11 @@ impl Files {
 }
 
 impl File {
+    /// True while its staging file is being opened, or emptied.
+    fn is_opening(&self) -> bool {
+        matches!(self, File::Large(large) if large.is_opening())
+    }
+
     /// True while a job writes it, or makes it durable.
     fn is_worked_on(&self) -> bool {
         matches!(self, File::Large(large) if large.is_worked_on())

@@ -121,6 +121,11 @@ impl Large {
         matches!(self.state, State::Idle(_) | State::Busy)
     }
 
+    /// True while its staging file is being opened, or emptied.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening)
+    }
+
     /// True while it is written, or committed.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.state, State::Busy)

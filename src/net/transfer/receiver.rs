@@ -16,9 +16,9 @@ use crate::net::wire::{Code, entry};
 use crate::store::{ErrorKind, Kind, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
@@ -154,7 +154,9 @@ impl Receiver {
                     if !link.is_attached() {
                         moved = Instant::now();
                     }
-                    if (files.is_working() || self.deciding > 0 || !last.is_empty()) && moved.elapsed() > STALL / 4 {
+                    let completing = self.dirs.is_completing() || !last.is_empty();
+                    let working = files.is_working() || self.deciding > 0 || completing;
+                    if working && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
                         self.seat.send(Body::Acks(proto::Acks::default())).await?;
                     }

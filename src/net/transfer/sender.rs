@@ -17,8 +17,8 @@ use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// How often a file is started anew because it changed while it was read.
 const MAX_ATTEMPT: u8 = 3;

@@ -28,8 +28,8 @@ mod whole;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging, Store,
-    StoreError, Time, Version, WholeFile,
+    Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging,
+    Store, StoreError, Time, Version, WholeFile,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;

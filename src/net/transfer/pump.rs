@@ -107,7 +107,7 @@ impl Stopped {
         self.set().insert(number);
     }
 
-    fn contains(&self, number: u64) -> bool {
+    pub(super) fn contains(&self, number: u64) -> bool {
         self.set().contains(&number)
     }
 }
@@ -391,4 +391,63 @@ impl Pump {
 
 fn small_cost(wanted: &Wanted) -> u64 {
     cost(usize::try_from(wanted.size).unwrap_or(CHUNK_SIZE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::buffer::BufferPool;
+    use crate::chunk::digest::RootHasher;
+    use crate::net::control::ControlSender;
+    use crate::store::local::LocalStore;
+    use crate::store::{RemotePath, Version};
+
+    /// A connection may find that a chunk is another one when it reads it once more, while the file
+    /// is looked at for the last time: then no seal is sent, and the file is not reported as read.
+    #[tokio::test]
+    async fn an_attempt_that_was_given_up_is_not_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, _queue) = ControlSender::channel();
+        let link = Link::new(control, 1 << 20, 1 << 20, BufferPool::new(1));
+        let seat = link.join(1).unwrap();
+        let (_wanted, wanted) = mpsc::unbounded_channel();
+        let (out, mut told) = mpsc::unbounded_channel();
+        let mut pump = Pump::new(link.clone(), 1, Arc::default(), wanted, out, Stopped::default());
+        let wanted = |attempt| Wanted {
+            number: 7,
+            attempt,
+            store: Arc::new(LocalStore::open(dir.path()).unwrap()),
+            path: RemotePath::parse(b"f").unwrap(),
+            size: 1,
+            version: Version::Text(String::new()),
+            offset: 0,
+            root: RootHasher::default(),
+        };
+        let read = |attempt| {
+            let mut merge = Merge::resume(0, RootHasher::default());
+            merge.insert(0, 1, [1; 32]);
+            merge.insert(1, 1, [2; 32]);
+            Hashed {
+                wanted: wanted(attempt),
+                source: OpenOnce::default(),
+                merge,
+            }
+        };
+        let seal = |pump: &mut Pump, attempt| match pump.plan() {
+            Some((Plan::Seal(wanted, _, hash), _)) if wanted.attempt == attempt => (wanted, hash),
+            _ => panic!("a seal was due"),
+        };
+        pump.complete.push_back(read(0));
+        let (old, hash) = seal(&mut pump, 0);
+        pump.gave_up((7, 0), StoreError::new(ErrorKind::SourceChanged, &old.path));
+        assert!(matches!(told.try_recv(), Ok(Pumped::Changed(7, 0))));
+        pump.complete.push_back(read(1));
+        let (new, new_hash) = seal(&mut pump, 1);
+        pump.finish(Job::Seal(old, hash, Ok(())));
+        assert!(told.try_recv().is_err() && !link.outbox.is_queued(), "given up");
+        pump.finish(Job::Seal(new, new_hash, Ok(())));
+        assert!(matches!(told.try_recv(), Ok(Pumped::Read { attempt: 1, .. })));
+        assert!(link.outbox.is_queued());
+        drop(seat);
+    }
 }

@@ -384,8 +384,10 @@ impl Sender {
             // A result may overtake the pump's own word that it has read the file.
             while let Ok(pumped) = self.pumped.try_recv() {
                 match pumped {
-                    Pumped::Read { number, attempt, read } if number == result.number => {
-                        offered.read = Some(read).filter(|_| attempt == offered.attempt);
+                    Pumped::Read { number, attempt, read }
+                        if (number, attempt) == (result.number, offered.attempt) =>
+                    {
+                        offered.read = Some(read);
                     }
                     other => self.pumped(other).await?,
                 }
@@ -541,4 +543,83 @@ fn from_where(want: &proto::Want, size: u64) -> Result<RootHasher, NetError> {
         return Err(bad());
     }
     RootHasher::resume(want.offset / chunk, digests).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::buffer::BufferPool;
+    use crate::net::control::ControlSender;
+    use crate::net::link::Link;
+    use crate::store::local::LocalStore;
+
+    /// What was read of an attempt before is forgotten when the file changes: else its hash would be
+    /// reported, and a file that then fails would be read on to its end.
+    #[tokio::test]
+    async fn a_change_forgets_what_was_read_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = RemotePath::parse(b"f").unwrap();
+        let file = dir.path().join("f");
+        std::fs::write(&file, b"old").unwrap();
+        let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
+        let entry = store.stat(&path).await.unwrap();
+        let (control, _queue) = ControlSender::channel();
+        let link = Link::new(control, 1 << 20, 1 << 20, BufferPool::new(1));
+        let what = What::Tree {
+            store,
+            path: path.clone(),
+        };
+        let (wanted, _wanted) = mpsc::unbounded_channel();
+        let (pumped_in, pumped) = mpsc::unbounded_channel();
+        let label = b"f".to_vec();
+        let mut sender = Sender {
+            seat: link.join(1).unwrap(),
+            sources: Arc::new(vec![Source { label, what }]),
+            options: Options::default(),
+            reporter: Reporter::silent(),
+            offered: HashMap::from([(1, Offered::new(0, path, Some(entry)))]),
+            wanted,
+            pumped,
+            pumped_in,
+            stopped: Stopped::default(),
+            streaming: HashMap::new(),
+            streams: Arc::new(Semaphore::new(1)),
+            moved: Instant::now(),
+            inline: Inline::new(false),
+        };
+        let want = || proto::Want {
+            number: 1,
+            ..Default::default()
+        };
+        let read = |attempt| Pumped::Read {
+            number: 1,
+            attempt,
+            read: ([attempt; 32], 3),
+        };
+        sender.want(want()).await.unwrap();
+        sender.acknowledged(&proto::Ack {
+            number: 1,
+            offset: 0,
+            length: 3,
+        });
+        sender.pumped(read(0)).await.unwrap();
+        assert_eq!(sender.offered[&1].read, Some(([0; 32], 3)));
+        std::fs::write(&file, b"newer").unwrap();
+        sender.pumped(Pumped::Changed(1, 0)).await.unwrap();
+        assert_eq!(sender.offered[&1].read, None);
+        // the pump's word of the attempt before may come late
+        sender.pumped(read(0)).await.unwrap();
+        assert_eq!(sender.offered[&1].read, None);
+        sender.want(want()).await.unwrap();
+        let done = &sender.reporter.counters.bytes_done;
+        assert_eq!(Counters::get(done), 0, "what was written before is gone");
+        let failed = proto::Result {
+            number: 1,
+            outcome: proto::Outcome::Failed.into(),
+            ..Default::default()
+        };
+        sender.pumped_in.send(read(0)).unwrap();
+        sender.result(failed).await.unwrap();
+        assert!(sender.stopped.contains(1), "it is not read any more");
+    }
 }

@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(300);
 
 /// Delivers what one side sends to the other one.
 async fn carry(mut queue: ControlQueue, to: Arc<Link>) {
-    while let Some(Some((bytes, _room))) = queue.recv().await {
+    while let Some(bytes) = queue.recv().await {
         let (message, length) = read_message(&mut &bytes[..]).await.unwrap();
         if let Some(Body::Transfer(message)) = message.body {
             to.deliver(message, length).await;

@@ -19,6 +19,7 @@ mod model;
 mod names;
 mod power;
 mod promises;
+mod prompts;
 mod reconnect;
 mod records;
 mod resume;

@@ -2,16 +2,15 @@
 
 use super::failure::{Failure, exit};
 use super::location::{Location, ServerName};
-use super::progress;
 use super::settings::config_dir;
 use super::transfer::parse_time;
+use super::{progress, prompt};
 use crate::auth::known::KnownServers;
 use crate::auth::{Fingerprint, Identity, saved};
 use crate::net::client::Client;
 use crate::net::client::connection::{Connection, Manners};
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
-use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a goodbye to a session that is given up may take.
 const FAREWELL: Duration = Duration::from_millis(250);
+/// How often a password is asked for.
+const PASSWORD_TRIES: u32 = 3;
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -119,19 +120,18 @@ impl Server {
             .await
             .map_err(|e| about(e, self.known.path()))?;
         if pin.is_none() {
-            self.trust(connection.server_key(), accept_new)?;
+            self.trust(connection.server_key(), accept_new).await?;
         }
         Ok(connection)
     }
 
-    fn trust(&mut self, key: Fingerprint, accept_new: bool) -> Result<(), Failure> {
+    async fn trust(&mut self, key: Fingerprint, accept_new: bool) -> Result<(), Failure> {
         let address = self.address();
-        let accepted = accept_new
-            || (std::io::stdin().is_terminal()
-                && std::io::stderr().is_terminal()
-                && yes(&format!(
-                    "The server {address} is not known yet. Its key is\n{key}\nGo on and pin it? [yes/no] "
-                )));
+        let question = format!(
+            "The server {} is not known yet. Its key is\n{key}\nGo on and pin it? [yes/no] ",
+            printable(&address)
+        );
+        let accepted = accept_new || (prompt::can_ask() && prompt::yes(&question).await.map_err(unanswered)?);
         if !accepted {
             return Err(
                 Failure::new(exit::KEY, format!("{address}: the server's key {key} is not known"))
@@ -169,8 +169,6 @@ pub struct Session {
     password: Option<String>,
     manners: Manners,
     client: Arc<Client>,
-    /// No login of this session has been refused or accepted yet.
-    first: bool,
 }
 
 impl Session {
@@ -228,15 +226,9 @@ impl Session {
     /// That the login was refused.
     pub async fn refused(&mut self, why: NetError) -> Result<(), Failure> {
         let by_key = self.password.is_none();
-        let first = std::mem::replace(&mut self.first, false);
-        if first && by_key && is_refusal(&why) && can_ask() {
-            let password = ask_password(&self.server)?;
-            let login = self
-                .server
-                .login(&self.args, Some(password.clone()), &self.manners)
-                .await;
-            self.client = login.map_err(|e| e.about(&self.server, false))?;
-            self.password = Some(password);
+        if by_key && is_refusal(&why) && prompt::can_ask() {
+            let (client, password) = login_asking(&mut self.server, &self.args, &self.manners).await?;
+            (self.client, self.password) = (client, Some(password));
             return Ok(());
         }
         if why.is_passing() && self.args.retry_for.is_some() {
@@ -327,36 +319,67 @@ async fn open_once(
             }
         }),
     };
-    let given = given_password(args)?;
-    let password = if given.is_some() || server.identity.is_some() {
-        given
-    } else {
-        // the key of the server is settled before a password is asked for
-        drop(server.connect(args.accept_new).await?);
-        if !can_ask() {
-            let message = format!("{}: no way to log in as {}", server.address(), server.user);
-            return Err(Failure::new(exit::LOGIN, message)
-                .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
-        }
-        Some(ask_password(&server)?)
-    };
-    // The answer is not waited for: what is asked next goes with the same packets.
-    let login = server.login(args, password.clone(), &manners).await;
-    let client = login.map_err(|e| e.about(&server, password.is_none()))?;
+    let password = given_password(args)?;
+    if password.is_some() || server.identity.is_some() {
+        // The answer is not waited for: what is asked next goes with the same packets.
+        let login = server.login(args, password.clone(), &manners).await;
+        let client = login.map_err(|e| e.about(&server, password.is_none()))?;
+        return Ok(Session {
+            server,
+            args: args.clone(),
+            password,
+            manners,
+            client,
+        });
+    }
+    // the key of the server is settled before a password is asked for
+    drop(server.connect(args.accept_new).await?);
+    if !prompt::can_ask() {
+        let message = format!("{}: no way to log in as {}", server.address(), server.user);
+        return Err(Failure::new(exit::LOGIN, message)
+            .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
+    }
+    let (client, password) = login_asking(&mut server, args, &manners).await?;
     Ok(Session {
         server,
         args: args.clone(),
-        password,
+        password: Some(password),
         manners,
         client,
-        first: true,
     })
 }
 
-fn ask_password(server: &Server) -> Result<String, Failure> {
-    let prompt = format!("{}@{}'s password: ", printable(&server.user), server.host);
-    rpassword::prompt_password(prompt)
-        .map_err(|e| Failure::new(exit::LOGIN, format!("cannot read the password: {e}")))
+/// Asks for the password, again where it was wrong, and logs in with it.
+async fn login_asking(
+    server: &mut Server,
+    args: &ConnectArgs,
+    manners: &Manners,
+) -> Result<(Arc<Client>, String), Failure> {
+    let mut left = PASSWORD_TRIES;
+    loop {
+        let password = ask_password(server).await?;
+        let login = server.login(args, Some(password.clone()), manners).await;
+        let client = login.map_err(|e| e.about(server, false))?;
+        left = left.saturating_sub(1);
+        match client.logged_in().await {
+            Ok(()) => return Ok((client, password)),
+            Err(e) if is_refusal(&e) && left > 0 => {
+                client.leave(FAREWELL).await;
+                progress::say(&format!("haul: {}", printable(&format!("{e}; try again"))));
+            }
+            Err(e) => return Err(refused(server, false, e)),
+        }
+    }
+}
+
+async fn ask_password(server: &Server) -> Result<String, Failure> {
+    let question = format!("{}@{}'s password: ", printable(&server.user), printable(&server.host));
+    let answer = prompt::secret(&question).await.map_err(unanswered)?;
+    answer.ok_or_else(|| Failure::new(exit::LOGIN, "no password was given"))
+}
+
+fn unanswered(error: std::io::Error) -> Failure {
+    Failure::new(exit::LOGIN, format!("cannot read the answer: {error}"))
 }
 
 /// The end of trying again.
@@ -397,10 +420,6 @@ fn refused(server: &Server, by_key: bool, error: NetError) -> Failure {
     failure.complete()
 }
 
-fn can_ask() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
-}
-
 fn given_password(args: &ConnectArgs) -> Result<Option<String>, Failure> {
     if let Some(path) = &args.password_file {
         let text = std::fs::read_to_string(path).map_err(|e| {
@@ -412,13 +431,6 @@ fn given_password(args: &ConnectArgs) -> Result<Option<String>, Failure> {
         return Ok(Some(text.lines().next().unwrap_or_default().to_string()));
     }
     Ok(std::env::var("HAUL_PASSWORD").ok().filter(|p| !p.is_empty()))
-}
-
-fn yes(question: &str) -> bool {
-    eprint!("{question}");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "yes" | "y")
 }
 
 /// Does the same to each remote path, on as few sessions as there are servers. One that fails does not keep the others

@@ -1,7 +1,10 @@
 //! Signals: what ends a command early, and how it gets to end properly.
 
 use super::failure::{Failure, exit};
+use super::prompt;
+use std::future::poll_fn;
 use std::sync::LazyLock;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -9,7 +12,7 @@ use tokio::sync::watch;
 /// How long a command that wants to end properly may take for it.
 pub const GRACE: Duration = Duration::from_millis(700);
 
-/// True once a signal has come.
+/// True once a signal that ends the command has come.
 static ASKED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
 /// Waits until a signal has asked this command to end. Whoever waits for it is given [`GRACE`].
@@ -17,75 +20,111 @@ pub async fn asked() {
     let _ = ASKED.subscribe().wait_for(|asked| *asked).await;
 }
 
-/// Runs a command to its end, or to the first SIGINT, SIGTERM or SIGHUP. A second signal ends the process at once.
+/// Runs a command to its end, or to the first signal that ends it. A second one ends the process at once.
 ///
 /// # Errors
-/// The command's own, and exit codes 130, 143 and 129.
+/// The command's own, and 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
 pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::pin!(command);
+    // before the command can have changed anything, the terminal above all
+    let signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, format!("cannot handle signals: {e}")))?;
     tokio::select! {
         result = &mut command => result,
-        failure = signalled() => {
+        code = signalled(signals) => {
             ASKED.send_replace(true);
-            // nobody waits for the sign: there is nothing to be ended properly
-            if ASKED.receiver_count() > 0 {
-                let _ = tokio::time::timeout(GRACE, command).await;
+            // nothing waits for the sign: there is nothing to be ended properly
+            if ASKED.receiver_count() == 0 {
+                return Err(Failure::new(code, "interrupted"));
             }
-            Err(failure)
+            let _ = tokio::time::timeout(GRACE, command).await;
+            Err(Failure::new(code, "interrupted").hint(
+                "what is complete is kept, and larger files go on where they ended: run the same command again",
+            ))
         }
     }
 }
 
-/// The signals that end a command.
+/// The signals that end a process by default and that others send on purpose.
+const ENDING: [SignalKind; 7] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::hangup(),
+    SignalKind::quit(),
+    SignalKind::alarm(),
+    SignalKind::user_defined1(),
+    SignalKind::user_defined2(),
+];
+
+/// The signals that this process waits for.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// None where whoever started the command has it ignored: nohup.
-    hangup: Option<Signal>,
+    /// What ends a command, each with its exit code.
+    ending: Vec<(u8, Signal)>,
+    /// Stops the process until it is continued; `None` where it is ignored.
+    stop: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: match is_ignored(SignalKind::hangup()) {
-                true => None,
-                false => Some(signal(SignalKind::hangup())?),
-            },
-        })
+        let ignored = ignored();
+        let mut ending = Vec::with_capacity(ENDING.len());
+        for kind in ENDING {
+            let always = [SignalKind::interrupt(), SignalKind::terminate()].contains(&kind);
+            // ignored by the parent's wish: nohup
+            if always || !is_in(ignored, kind.as_raw_value()) {
+                let number = u8::try_from(kind.as_raw_value()).unwrap_or(0);
+                ending.push((number.saturating_add(128), signal(kind)?));
+            }
+        }
+        let stop = rustix::process::Signal::TSTP.as_raw();
+        let stop = match is_in(ignored, stop) {
+            true => None,
+            false => Some(signal(SignalKind::from_raw(stop))?),
+        };
+        Ok(Signals { ending, stop })
     }
 
+    /// The exit code of the next signal that ends a command. Stops the process meanwhile when it is to stop.
     async fn next(&mut self) -> u8 {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
+        poll_fn(|context| {
+            for (code, signal) in &mut self.ending {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*code);
+                }
             }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => exit::INTERRUPTED,
-            _ = self.terminate.recv() => exit::TERMINATED,
-            _ = hangup => exit::HUNG_UP,
-        }
+            while let Some(stop) = &mut self.stop
+                && stop.poll_recv(context).is_ready()
+            {
+                stop_until_continued();
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
-/// Whether this process has a signal ignored, as proc(5) tells.
-fn is_ignored(kind: SignalKind) -> bool {
+/// Stops this process as Ctrl-Z does, with the terminal as it was; returns when it has been continued.
+fn stop_until_continued() {
+    use rustix::process::{Signal, getpid, kill_process};
+    prompt::suspend();
+    // Not SIGSTOP: where no shell could continue it, a process must not stop.
+    let _ = kill_process(getpid(), Signal::TTIN);
+    prompt::resume();
+}
+
+/// The set of signals that this process ignores, as proc(5) tells.
+fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    let bit = u32::try_from(kind.as_raw_value()).unwrap_or(1).saturating_sub(1);
+    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn is_in(mask: u64, signal: i32) -> bool {
+    let bit = u32::try_from(signal).unwrap_or(1).saturating_sub(1);
     mask.checked_shr(bit).unwrap_or(0) & 1 == 1
 }
 
-async fn signalled() -> Failure {
-    let Ok(mut signals) = Signals::new() else {
-        return std::future::pending().await;
-    };
+async fn signalled(mut signals: Signals) -> u8 {
     let code = signals.next().await;
     std::thread::spawn(move || {
         if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -93,6 +132,5 @@ async fn signalled() -> Failure {
             std::process::exit(i32::from(code));
         }
     });
-    Failure::new(code, "interrupted")
-        .hint("what is complete is kept, and larger files go on where they ended: run the same command again")
+    code
 }

@@ -3,13 +3,15 @@
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
 use super::location::{ServerName, parse_host};
+use super::prompt;
 use super::settings::config_dir;
 use crate::auth::invite::Invite;
 use crate::auth::known::KnownServers;
 use crate::auth::saved::{self, SavedServer};
 use crate::auth::{Identity, file};
 use crate::net::client::connection::Connection;
-use std::io::{BufRead, IsTerminal, Write};
+use crate::net::printable;
+use std::io::IsTerminal;
 
 /// Log in to a server for the first time, with an invite
 ///
@@ -46,7 +48,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // what is malformed is found out before the invite is used up
     let mut known = KnownServers::load(&dir.join("known_servers"))?;
     saved::load(&dir.join("servers"))?;
-    let invite = Invite::parse(&read_invite(&args.host)?).ok_or_else(|| {
+    let invite = Invite::parse(&read_invite(&args.host).await?).ok_or_else(|| {
         Failure::new(exit::LOGIN, "that is not an invite")
             .hint("haul invite NAME on the server prints one; it starts with haul1-")
     })?;
@@ -90,14 +92,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_invite(host: &str) -> Result<String, Failure> {
-    if std::io::stdin().is_terminal() {
-        eprint!("Invite for {host}: ");
-        let _ = std::io::stderr().flush();
-    }
-    let mut line = String::new();
-    match std::io::stdin().lock().read_line(&mut line) {
-        Ok(_) => Ok(line),
-        Err(e) => Err(Failure::new(exit::FAILED, format!("cannot read the invite: {e}"))),
-    }
+async fn read_invite(host: &str) -> Result<String, Failure> {
+    let line = match std::io::stdin().is_terminal() {
+        true => prompt::line(&format!("Invite for {}: ", printable(host))).await,
+        false => prompt::first_line_of_input().await,
+    };
+    let line = line.map_err(|e| Failure::new(exit::FAILED, format!("cannot read the invite: {e}")))?;
+    line.ok_or_else(|| {
+        Failure::new(exit::LOGIN, "no invite was given")
+            .hint("haul invite NAME on the server prints one; it starts with haul1-")
+    })
 }

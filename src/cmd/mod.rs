@@ -17,6 +17,7 @@ mod mkdir;
 mod mv;
 mod output;
 mod progress;
+mod prompt;
 mod put;
 mod rm;
 mod serve;
@@ -125,7 +126,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Unlock(args) => locks::unlock(args).await,
         Command::Login(args) => login::run(args).await,
         Command::Invite(args) => invite::run(args),
-        Command::User(args) => user::run(args),
+        Command::User(args) => user::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Generate(args) => generate::run(&args),
     }

@@ -2,10 +2,10 @@
 
 use super::failure::{Failure, exit};
 use super::location::parse_relative;
-use super::output;
 use super::settings::state_dir;
 use super::table;
 use super::user_key;
+use super::{output, prompt};
 use crate::auth::credential::AuthorizedKey;
 use crate::auth::last_used::{self, LastUsed};
 use crate::auth::users::{self, Access, User};
@@ -13,7 +13,7 @@ use crate::auth::{PublicKey, UserName, password};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Manage the users of this machine's server
@@ -172,9 +172,9 @@ impl State {
     }
 }
 
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Action::Add(add) => add_user(&add),
+        Action::Add(add) => add_user(&add).await,
         Action::Set(set) => {
             if !set.rights.any() {
                 let message = "nothing to set: give --root, --full, --read-only or --write-only";
@@ -186,7 +186,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Action::Passwd(named) => {
             let path = named.state.users()?;
             find(&path, &named.name)?;
-            let hash = new_password(&named.name)?;
+            let hash = new_password(&named.name).await?;
             change(&path, &named.name, |user| {
                 user.password = Some(hash);
                 Ok(())
@@ -228,7 +228,7 @@ pub(super) fn change(
     })
 }
 
-fn add_user(add: &Add) -> Result<(), Failure> {
+async fn add_user(add: &Add) -> Result<(), Failure> {
     let path = add.user.state.users()?;
     let name = UserName::parse(&add.user.name).map_err(Failure::usage)?;
     let exists = |all: &[User]| match all.iter().any(|user| user.name == name) {
@@ -244,7 +244,7 @@ fn add_user(add: &Add) -> Result<(), Failure> {
             ..AuthorizedKey::new(PublicKey::from_pem_file(file)?)
         }),
         None if add.invited => {}
-        None => user.password = Some(new_password(name.as_str())?),
+        None => user.password = Some(new_password(name.as_str()).await?),
     }
     users::update(&path, |all| {
         exists(all)?;
@@ -254,20 +254,21 @@ fn add_user(add: &Add) -> Result<(), Failure> {
 }
 
 /// Asks twice at a terminal; elsewhere the first line of standard input.
-fn new_password(name: &str) -> Result<String, Failure> {
+async fn new_password(name: &str) -> Result<String, Failure> {
     let failed = |e: std::io::Error| Failure::new(exit::FAILED, format!("cannot read the password: {e}"));
     let given = if std::io::stdin().is_terminal() {
-        let first = rpassword::prompt_password(format!("Password for {name}: ")).map_err(failed)?;
-        let second = rpassword::prompt_password("Again: ").map_err(failed)?;
+        let first = prompt::secret(&format!("Password for {name}: "))
+            .await
+            .map_err(failed)?;
+        let second = prompt::secret("Again: ").await.map_err(failed)?;
         if first != second {
             return Err(Failure::new(exit::FAILED, "the two passwords are not the same"));
         }
         first
     } else {
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
-        line.trim_end_matches(['\n', '\r']).to_string()
+        prompt::first_line_of_input().await.map_err(failed)?
     };
+    let given = given.ok_or_else(|| Failure::new(exit::FAILED, "no password was given"))?;
     password::hash(&given).map_err(|e| Failure::new(exit::FAILED, e.to_string()))
 }
 

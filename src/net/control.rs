@@ -92,6 +92,12 @@ pub struct ControlQueue {
 }
 
 impl ControlQueue {
+    /// The next message as it would be sent; `None` at the end.
+    pub async fn recv(&mut self) -> Option<Vec<u8>> {
+        let (message, _) = self.messages.recv().await.flatten()?;
+        Some(message)
+    }
+
     fn has_last(&self) -> bool {
         self.last.borrow().is_some()
     }

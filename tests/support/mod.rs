@@ -5,6 +5,7 @@ pub mod frames;
 pub mod proxy;
 pub mod script;
 pub mod store;
+pub mod terminal;
 pub mod tree;
 
 use std::ffi::OsStr;

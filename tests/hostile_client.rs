@@ -72,10 +72,12 @@ async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
             request::Body::Rename(proto::Rename {
                 from: path.clone(),
                 to: b"x".to_vec(),
+                directory: true,
             }),
             request::Body::Rename(proto::Rename {
                 from: b"x".to_vec(),
                 to: path.clone(),
+                directory: true,
             }),
             request::Body::Space(proto::Space { path: path.clone() }),
             request::Body::ChangeDirectory(proto::ChangeDirectory { path: path.clone() }),

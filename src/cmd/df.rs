@@ -33,11 +33,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     connect::each(&args.paths, &args.connect, async |client, path| {
         let space = client.space(path).await?;
-        let used = space.total.saturating_sub(space.free);
         let result = if args.json {
             let mut object = serde_json::Map::new();
             output::put_text(&mut object, "path", path);
-            let sizes = [("total", space.total), ("used", used), ("free", space.free)];
+            let sizes = [("total", space.total), ("used", space.used), ("free", space.free)];
             let inodes = [("files", space.files), ("files_free", space.files_free)];
             object.extend(
                 sizes
@@ -47,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             );
             output::line(&serde_json::Value::Object(object).to_string())
         } else {
-            let sizes = [space.total, used, space.free].map(output::size);
+            let sizes = [space.total, space.used, space.free].map(output::size);
             let [total, used, free] = sizes;
             output::line(&format!("{total:>12} {used:>12} {free:>12}  /{}", output::name(path)))
         };

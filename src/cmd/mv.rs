@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 /// Rename or move a file or directory on a server
 ///
-/// A file in the way is replaced; a directory that exists receives it.
+/// A file in the way is replaced; a directory that exists receives it. With a slash at its end TO must be one.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +36,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     let mut session = connect::open(&from.server, &args.connect, Some(1), false).await?;
     let renamed = session
-        .ask(async |client| client.rename(from.path.as_bytes(), to.path.as_bytes()).await)
+        .ask(async |client| {
+            let (from, into) = (from.path.as_bytes(), to.path.as_bytes());
+            client.rename(from, into, to.directory).await
+        })
         .await;
     session.quit().await;
     renamed.map_err(|e| Failure::about(format!("{} to {}", from.shown, to.shown), e))

@@ -135,11 +135,11 @@ async fn stream(source: &OsStr) -> Result<Source, Failure> {
     Ok(Source { label, what })
 }
 
-/// A stream has no name of its own: the destination must give one.
+/// A stream has no name of its own, nor one in a directory: the destination must be its name.
 fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
     let remote = Location::remote(destination)?;
     match remote.path.split() {
-        Some((_, name)) if !remote.directory => Ok(name.as_bytes().to_vec()),
+        Some(_) if !remote.directory => Ok(Vec::new()),
         _ => {
             let shown = remote.shown.trim_end_matches('/');
             let slash = if shown.ends_with(':') { "" } else { "/" };

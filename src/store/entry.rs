@@ -104,6 +104,8 @@ pub struct Space {
     pub total: u64,
     /// Bytes that a user may still write.
     pub free: u64,
+    /// Bytes in use. What is neither free nor used is reserved for the system.
+    pub used: u64,
     /// Inodes in all; 0 where the store has no such limit.
     pub files: u64,
     /// Inodes free.

@@ -228,12 +228,14 @@ impl Client {
             .map(drop)
     }
 
-    /// Renames an entry; into `to` where that is a directory.
-    pub async fn rename(&self, from: &[u8], to: &[u8]) -> Result<(), NetError> {
-        let (from, to) = (from.to_vec(), to.to_vec());
-        self.request(request::Body::Rename(proto::Rename { from, to }))
-            .await
-            .map(drop)
+    /// Renames an entry; into `to` where that is a directory. `directory`: it must be one.
+    pub async fn rename(&self, from: &[u8], to: &[u8], directory: bool) -> Result<(), NetError> {
+        let rename = proto::Rename {
+            from: from.to_vec(),
+            to: to.to_vec(),
+            directory,
+        };
+        self.request(request::Body::Rename(rename)).await.map(drop)
     }
 
     /// A page of the staging files of the entries of a directory, from `cookie` on (empty: the start).

@@ -173,7 +173,8 @@ async fn answer(
         }
         Some(Body::Rename(request)) => {
             let (from, to) = (path(&request.from)?, path(&request.to)?);
-            store.rename(&from, &into_directory(session, &from, to).await?).await?;
+            let to = into_directory(session, &from, to, request.directory).await?;
+            store.rename(&from, &to).await?;
             Ok((Code::CHANGED, "renamed", None))
         }
         Some(Body::Space(request)) => {
@@ -208,16 +209,24 @@ async fn answer(
     }
 }
 
-/// `mv a dir` moves into the directory.
-async fn into_directory(session: &Session, from: &RemotePath, to: RemotePath) -> Result<RemotePath, NetError> {
-    let Ok(resolved) = session.store.resolve(&to).await else {
-        return Ok(to);
+/// `mv a dir` moves into the directory, and `mv a dir/` fails where there is none.
+async fn into_directory(
+    session: &Session,
+    from: &RemotePath,
+    to: RemotePath,
+    must_be: bool,
+) -> Result<RemotePath, NetError> {
+    let found = match session.store.resolve(&to).await {
+        Ok(real) => session.store.stat(&real).await.map(|entry| (real, entry.kind)),
+        Err(e) => Err(e),
     };
-    let is_dir = session.store.stat(&resolved).await.is_ok_and(|e| e.kind == Kind::Dir);
-    match from.split() {
-        Some((_, name)) if is_dir => resolved
+    match (found, from.split()) {
+        (Ok((dir, Kind::Dir)), Some((_, name))) => dir
             .join(&name)
             .map_err(|e| StoreError::new(ErrorKind::BadName(e), &to).into()),
+        (Ok(_), _) if must_be => Err(StoreError::new(ErrorKind::NotADirectory, &to).into()),
+        (Err(e), _) if must_be && e.kind == ErrorKind::NotFound => Err(transfers::no_directory(&to)),
+        (Err(e), _) if must_be => Err(e.into()),
         _ => Ok(to),
     }
 }

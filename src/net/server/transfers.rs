@@ -119,6 +119,12 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => None,
         Err(e) => return Err(e.into()),
     };
+    if dir.is_some() && is_nameless_file(put) {
+        return Err(NetError::Refused {
+            code: Code::IS_DIRECTORY,
+            text: "it is a directory, and a stream has no name of its own to have in there".into(),
+        });
+    }
     if let Some(dir) = dir {
         let tops = put.names.iter().map(|name| match name.as_slice() {
             [] => Ok(RemotePath::root()),
@@ -140,17 +146,13 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
             dir,
         ));
     }
-    let missing = |path: &RemotePath| NetError::Refused {
-        code: Code::NOT_FOUND,
-        text: format!("no such directory: {}", String::from_utf8_lossy(path.as_bytes())),
-    };
     let (parent, name) = match destination.split() {
         Some(split) if !put.directory && put.names.len() == 1 => split,
-        _ => return Err(missing(&destination)),
+        _ => return Err(no_directory(&destination)),
     };
     let parent = match store.resolve(&parent).await {
         Ok(real) => real,
-        Err(e) if e.kind == ErrorKind::NotFound => return Err(missing(&parent)),
+        Err(e) if e.kind == ErrorKind::NotFound => return Err(no_directory(&parent)),
         Err(e) => return Err(e.into()),
     };
     let tree = Tree {
@@ -161,6 +163,20 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         blind: false,
     };
     Ok((tree, parent))
+}
+
+/// There is no directory where one must be.
+pub(super) fn no_directory(path: &RemotePath) -> NetError {
+    NetError::Refused {
+        code: Code::NOT_FOUND,
+        text: format!("no such directory: {}", String::from_utf8_lossy(path.as_bytes())),
+    }
+}
+
+/// True of a put of a stream: only directories have contents to go into another one, and they need `recursive`.
+fn is_nameless_file(put: &proto::Put) -> bool {
+    let recursive = put.options.as_ref().is_some_and(|options| options.recursive);
+    !recursive && put.names.iter().any(Vec::is_empty)
 }
 
 fn nested() -> NetError {

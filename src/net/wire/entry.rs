@@ -97,6 +97,7 @@ pub fn space_to_wire(space: Space) -> proto::SpaceReply {
     proto::SpaceReply {
         total: space.total,
         free: space.free,
+        used: Some(space.used),
         files: space.files,
         files_free: space.files_free,
     }
@@ -107,6 +108,8 @@ pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
     Space {
         total: space.total,
         free: space.free,
+        // an older server does not tell
+        used: space.used.unwrap_or(space.total.saturating_sub(space.free)),
         files: space.files,
         files_free: space.files_free,
     }

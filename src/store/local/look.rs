@@ -5,7 +5,7 @@ use crate::store::error::At;
 use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version};
 use cap_std::fs::Dir;
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat, StatVfs};
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -75,12 +75,19 @@ pub(super) fn space(tree: &Tree, path: &RemotePath) -> Result<Space, StoreError>
         other => other?,
     };
     let stat = rustix::fs::fstatvfs(&*dir).at("statvfs", path)?;
-    Ok(Space {
-        total: stat.f_blocks.saturating_mul(stat.f_frsize),
-        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+    Ok(sizes(&stat))
+}
+
+fn sizes(stat: &StatVfs) -> Space {
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Space {
+        total: bytes(stat.f_blocks),
+        free: bytes(stat.f_bavail),
+        // f_bfree has the blocks that are reserved, f_bavail has not
+        used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
         files: stat.f_files,
         files_free: stat.f_favail,
-    })
+    }
 }
 
 /// The entry that a stat describes.
@@ -137,4 +144,29 @@ pub(super) fn version(stat: &Stat) -> Version {
         stat.st_ctime.cast_unsigned(),
         stat.st_ctime_nsec,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_blocks_are_neither_free_nor_used() {
+        let stat = StatVfs {
+            f_bsize: 4096,
+            f_frsize: 1024,
+            f_blocks: 100,
+            f_bfree: 30,
+            f_bavail: 10,
+            f_files: 5,
+            f_ffree: 4,
+            f_favail: 3,
+            f_fsid: 0,
+            f_flag: rustix::fs::StatVfsMountFlags::empty(),
+            f_namemax: 255,
+        };
+        let space = sizes(&stat);
+        assert_eq!((space.total, space.used, space.free), (102_400, 71_680, 10_240));
+        assert_eq!((space.files, space.files_free), (5, 3));
+    }
 }

@@ -78,6 +78,56 @@ fn a_second_run_sends_nothing_and_a_third_only_what_changed() {
     );
 }
 
+/// Everything in a directory that cannot be made fails with it, each under its own path.
+#[test]
+fn what_cannot_go_into_a_directory_is_named_by_its_path() {
+    let server = Server::start();
+    let client = server.client();
+    let name_too_long = "n".repeat(255);
+    for file in ["sub/a", "sub/deep/b", "sub/deep/er/c"] {
+        write(&server.root.join("tree").join(file), b"x");
+        write(&client.work().join("tree").join(file), b"x");
+    }
+    std::fs::create_dir_all(server.root.join("tree/sub").join(&name_too_long)).unwrap();
+    let expected: std::collections::BTreeSet<String> = [
+        "sub",
+        "sub/a",
+        "sub/deep",
+        "sub/deep/b",
+        "sub/deep/er",
+        "sub/deep/er/c",
+        &format!("sub/{name_too_long}"),
+    ]
+    .iter()
+    .map(|path| format!("dest/tree/{path}"))
+    .collect();
+    write(&client.work().join("dest/tree/sub"), b"a file in the way");
+    let get = client.run(["get", "-r", "--json", "srv:tree", "dest"]);
+    let events: Vec<serde_json::Value> = get
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let failed: Vec<_> = events.iter().filter(|event| event["event"] == "failed").collect();
+    let paths: std::collections::BTreeSet<String> = failed
+        .iter()
+        .map(|event| event["path"].as_str().unwrap().to_string())
+        .collect();
+    assert_eq!(paths, expected, "{get:?}");
+    assert_eq!(failed.len(), expected.len(), "each once: {get:?}");
+    assert!(
+        failed.iter().all(|event| event["reason"] == "not a directory"),
+        "{get:?}"
+    );
+    let get = client.run(["get", "-rv", "srv:tree", "dest"]);
+    for path in &expected {
+        assert!(
+            get.err.contains(&format!("haul: {path}: not a directory\n")),
+            "{path}: {get:?}"
+        );
+    }
+}
+
 /// Programs that make backups go by change times, and each one that changes is a write to the disk.
 #[test]
 fn what_is_unchanged_keeps_its_change_time() {

@@ -1,17 +1,43 @@
 //! Directories of a receiver that are not complete: entries find their place in them, and when everything in one is settled
 //! its time and mode are set, bottom-up.
 
+use super::shown;
 use super::target::Target;
 use crate::net::error::NetError;
 use crate::store::{Attributes, BadPath, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::mpsc;
 
+/// Where an entry of the transfer goes.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// There.
+    At(RemotePath),
+    /// It cannot go there, and neither can anything in it.
+    Not {
+        /// Its path beneath the target, for the user.
+        shown: Vec<u8>,
+        error: StoreError,
+    },
+}
+
+impl Place {
+    /// Its path beneath the target, for the user.
+    pub(super) fn shown(&self) -> &[u8] {
+        match self {
+            Place::At(path) => path.as_bytes(),
+            Place::Not { shown, .. } => shown,
+        }
+    }
+}
+
+/// A path that is longer than this is shown for what is beneath it, too.
+const LONGEST_SHOWN: usize = 4096;
+
 /// A directory whose contents are not all settled.
 struct Dir {
     parent: u64,
-    /// An error: it could not be made, and everything in it fails too.
-    path: Result<RemotePath, StoreError>,
+    place: Place,
     attributes: Attributes,
     /// Entries in it that are not settled, and itself while it is being made.
     pending: usize,
@@ -25,12 +51,22 @@ pub(super) type Completed = Vec<(u64, Result<(), StoreError>)>;
 /// All of a transfer's, by the numbers of their offers.
 #[derive(Default)]
 pub(super) struct Dirs {
+    /// Paths of what fails are wanted.
+    shows: bool,
     dirs: HashMap<u64, Dir>,
     to_complete: Vec<u64>,
     completing: bool,
 }
 
 impl Dirs {
+    /// With `shows` the paths of what fails are kept, too.
+    pub(super) fn new(shows: bool) -> Dirs {
+        Dirs {
+            shows,
+            ..Dirs::default()
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.dirs.len()
     }
@@ -39,39 +75,52 @@ impl Dirs {
         self.dirs.is_empty()
     }
 
-    /// The path of one more entry of a directory, which has to be settled. The outer error breaks the protocol (no honest walk
-    /// finds such a name), the inner one only fails the entry.
-    pub(super) fn place(&mut self, parent: u64, name: &[u8]) -> Result<Result<RemotePath, StoreError>, NetError> {
+    /// The place of one more entry of a directory, which has to be settled.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] for a name that no honest walk finds.
+    pub(super) fn place(&mut self, parent: u64, name: &[u8]) -> Result<Place, NetError> {
         let dir = self.dirs.get_mut(&parent).filter(|d| !d.closed);
         let dir = dir.ok_or_else(|| NetError::Protocol("it offers an entry of no open directory".into()))?;
         dir.pending = dir.pending.saturating_add(1);
-        let parent = match &dir.path {
-            Ok(parent) => parent,
-            Err(e) => return Ok(Err(e.clone())),
+        let not = |error| {
+            let shown = match dir.place.shown() {
+                _ if !self.shows => Vec::new(),
+                long if long.len() > LONGEST_SHOWN => long.to_vec(),
+                above => shown(above, name.get(..LONGEST_SHOWN).unwrap_or(name)),
+            };
+            Place::Not { shown, error }
         };
-        let name = match Name::parse(name) {
-            Ok(name) => name,
-            Err(e @ (BadPath::TooLong | BadPath::Reserved)) => {
-                return Ok(Err(StoreError::new(ErrorKind::BadName(e), parent)));
-            }
+        let parent = match &dir.place {
+            Place::At(parent) => parent,
+            Place::Not { error, .. } => return Ok(not(error.clone())),
+        };
+        let place = match Name::parse(name).and_then(|name| parent.join(&name)) {
+            Ok(path) => Place::At(path),
+            Err(e @ (BadPath::TooLong | BadPath::Reserved)) => not(StoreError::new(ErrorKind::BadName(e), parent)),
             Err(e) => return Err(NetError::Protocol(format!("a name that it offers is not allowed: {e}"))),
         };
-        Ok(parent
-            .join(&name)
-            .map_err(|e| StoreError::new(ErrorKind::BadName(e), parent)))
+        Ok(place)
+    }
+
+    /// Why nothing can go into a directory, if that is so.
+    pub(super) fn failure(&self, number: u64) -> Option<&StoreError> {
+        match &self.dirs.get(&number)?.place {
+            Place::At(_) => None,
+            Place::Not { error, .. } => Some(error),
+        }
+    }
+
+    /// Why nothing can go into the directory that this one is in, if that is so.
+    pub(super) fn failure_above(&self, number: u64) -> Option<&StoreError> {
+        self.failure(self.dirs.get(&number)?.parent)
     }
 
     /// A directory that was offered.
-    pub(super) fn insert(
-        &mut self,
-        number: u64,
-        parent: u64,
-        path: Result<RemotePath, StoreError>,
-        attributes: Attributes,
-    ) {
+    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, attributes: Attributes) {
         let dir = Dir {
             parent,
-            path,
+            place,
             attributes,
             pending: 0,
             closed: false,
@@ -86,14 +135,15 @@ impl Dirs {
         }
     }
 
-    /// It cannot be there, and neither can anything in it. False when it is no directory.
-    pub(super) fn fail(&mut self, number: u64, error: &StoreError) -> bool {
-        let dir = self.dirs.get_mut(&number);
-        let known = dir.is_some();
-        if let Some(dir) = dir {
-            dir.path = Err(error.clone());
-        }
-        known
+    /// It cannot be there, and neither can anything in it. Returns its path, `None` where it is no directory.
+    pub(super) fn fail(&mut self, number: u64, error: &StoreError) -> Option<Vec<u8>> {
+        let dir = self.dirs.get_mut(&number)?;
+        let shown = dir.place.shown().to_vec();
+        dir.place = Place::Not {
+            shown: shown.clone(),
+            error: error.clone(),
+        };
+        Some(shown)
     }
 
     /// Everything in it has been offered.
@@ -120,9 +170,9 @@ impl Dirs {
         }
     }
 
-    /// It is complete. Gives its parent, and whether it was there at all.
-    pub(super) fn remove(&mut self, number: u64) -> Option<(u64, bool)> {
-        self.dirs.remove(&number).map(|dir| (dir.parent, dir.path.is_ok()))
+    /// It is complete. Returns its parent and its place.
+    pub(super) fn remove(&mut self, number: u64) -> Option<(u64, Place)> {
+        self.dirs.remove(&number).map(|dir| (dir.parent, dir.place))
     }
 
     /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have
@@ -135,14 +185,17 @@ impl Dirs {
         for number in std::mem::take(&mut self.to_complete) {
             match self.dirs.get(&number) {
                 Some(Dir {
-                    path: Ok(path),
+                    place: Place::At(path),
                     attributes,
                     ..
                 }) => {
                     numbers.push(number);
                     set.push((path.clone(), *attributes));
                 }
-                Some(Dir { path: Err(e), .. }) => drop(results.insert(number, Err(e.clone()))),
+                Some(Dir {
+                    place: Place::Not { error, .. },
+                    ..
+                }) => drop(results.insert(number, Err(error.clone()))),
                 None => {}
             }
         }

@@ -4,7 +4,7 @@
 //! a channel: of batches of offers (`decide_all`), of files (`Files`), and of directories (`Dirs`).
 
 use super::decide::{Batch, Decided, candidate_of, decide_all};
-use super::dirs::Dirs;
+use super::dirs::{Dirs, Place};
 use super::files::{FileEvent, Files, Settled};
 use super::target::{Decision, Target};
 use super::{Counters, Event, MAX_BATCH, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
@@ -74,9 +74,9 @@ pub async fn receive(
         label,
         target,
         options,
+        dirs: Dirs::new(!reporter.is_silent()),
         reporter,
         last_number: 0,
-        dirs: Dirs::default(),
         unsettled: HashMap::new(),
         ended: false,
         to_decide,
@@ -214,7 +214,7 @@ impl Receiver {
             if offer.closes {
                 self.dirs.close(offer.number)?;
             } else if let Err(error) = self.place(&offer, &mut batch)? {
-                self.refuse(&offer, error).await;
+                self.refuse(offer.number, error).await;
             }
         }
         if !batch.dirs.is_empty() || !batch.candidates.is_empty() {
@@ -233,30 +233,29 @@ impl Receiver {
         self.last_number = offer.number;
         let attributes = entry::attributes(offer.mtime, offer.mtime_nanos, offer.mode)?;
         let kind = entry::kind_from_wire(offer.kind);
-        let path = match offer.parent {
+        let place = match offer.parent {
             0 => {
                 let top = self.target.top(offer.source).filter(|_| offer.name.is_empty());
-                Ok(top.ok_or_else(|| NetError::Protocol("it offers what was not asked for".into()))?)
+                Place::At(top.ok_or_else(|| NetError::Protocol("it offers what was not asked for".into()))?)
             }
             parent => self.dirs.place(parent, &offer.name)?,
         };
         if kind == Kind::Dir {
-            self.dirs.insert(offer.number, offer.parent, path.clone(), attributes);
+            self.dirs.insert(offer.number, offer.parent, place.clone(), attributes);
         } else {
-            let path = path.as_ref().map_or(&offer.name[..], |p| p.as_bytes());
             let unsettled = Unsettled {
                 parent: offer.parent,
                 path: match self.reporter.is_silent() {
                     true => Vec::new(),
-                    false => self.shown(path),
+                    false => self.shown(place.shown()),
                 },
                 size: offer.size,
             };
             self.unsettled.insert(offer.number, unsettled);
         }
-        let path = match path {
-            Ok(path) => path,
-            Err(e) => return Ok(Err(e)),
+        let path = match place {
+            Place::At(path) => path,
+            Place::Not { error, .. } => return Ok(Err(error)),
         };
         match kind {
             Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
@@ -281,17 +280,10 @@ impl Receiver {
     }
 
     /// Fails an offer. A directory is only reported: it is settled when it is closed, like any other.
-    async fn refuse(&mut self, offer: &proto::Offer, error: StoreError) {
-        if self.dirs.fail(offer.number, &error) {
-            let path = self.shown(if error.path.is_root() {
-                &offer.name
-            } else {
-                error.path.as_bytes()
-            });
-            self.reporter.failed(path, &error).await;
-        } else {
-            self.settle_failed(offer.number, code_of(&error.kind), error.describe())
-                .await;
+    async fn refuse(&mut self, number: u64, error: StoreError) {
+        match self.dirs.fail(number, &error) {
+            Some(path) => self.reporter.failed(self.shown(&path), &error).await,
+            None => self.settle_failed(number, code_of(&error.kind), error.describe()).await,
         }
     }
 
@@ -299,14 +291,18 @@ impl Receiver {
         self.deciding = self.deciding.saturating_sub(decided.batches);
         for (number, made) in decided.made {
             if let Err(error) = made {
-                self.dirs.fail(number, &error);
-                let path = self.shown(error.path.as_bytes());
-                self.reporter.failed(path, &error).await;
+                // where the one above could not be made, that is the reason
+                let error = self.dirs.failure_above(number).cloned().unwrap_or(error);
+                self.refuse(number, error).await;
             }
             self.dirs.settled(number);
         }
         for (candidate, decision) in decided.decided {
             let number = candidate.number;
+            let decision = match self.dirs.failure(candidate.parent) {
+                Some(error) => Decision::Failed(error.clone()),
+                None => decision,
+            };
             match decision {
                 Decision::Unchanged => self.settle_unchanged(number).await,
                 Decision::Failed(e) => self.settle_failed(number, code_of(&e.kind), e.describe()).await,
@@ -444,7 +440,7 @@ impl Receiver {
     }
 
     async fn settle_dir(&mut self, number: u64, result: Result<(), StoreError>) {
-        let Some((parent, was_there)) = self.dirs.remove(number) else {
+        let Some((parent, place)) = self.dirs.remove(number) else {
             return;
         };
         let mut message = proto::Result {
@@ -459,9 +455,8 @@ impl Receiver {
                 message.code = u32::from(code_of(&error.kind).0);
                 message.text = error.describe();
                 // one that could not be made has been reported when that was known
-                if was_there {
-                    let path = self.shown(error.path.as_bytes());
-                    self.reporter.failed(path, &error).await;
+                if let Place::At(path) = place {
+                    self.reporter.failed(self.shown(path.as_bytes()), &error).await;
                 }
             }
         }

@@ -99,6 +99,13 @@ fn a_stream_does_not_go_into_a_directory() {
     assert_eq!(client.ok(["ls", "srv:sub"]), "");
     assert_eq!(put(&["put", "-", "srv:sub/name"]).code, 0);
     assert_eq!(put(&["put", "-", "srv:sub/name"]).code, 0, "a file there is replaced");
+    let json = put(&["put", "--json", "-", "srv:sub/name"]);
+    let objects: Vec<serde_json::Value> = json.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(
+        (&objects[0]["size"], &objects[1]["bytes"]),
+        (&7.into(), &7.into()),
+        "{json:?}"
+    );
 }
 
 #[test]
@@ -123,8 +130,9 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     write(&client.work().join("d/g"), b"x");
     write(&server.root.join("dir/x"), b"x");
     client.run(["put", "missing", "srv:"]).failed(8, &["missing"]);
-    client.run(["put", "f", "missing", "srv:"]).failed(8, &["missing"]);
-    client.run(["put", "d", "srv:"]).failed(2, &["d is a directory", "-r"]);
+    client
+        .run(["put", "d", "srv:"])
+        .failed(2, &["d: it is a directory", "-r"]);
     client
         .run(["get", "srv:missing", "x"])
         .failed(8, &["missing", "no such file"]);
@@ -166,6 +174,135 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
         .run(["ls", &format!("haul://{unused}/")])
         .failed(4, &["cannot connect", "refused"]);
     assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 1);
+}
+
+/// A source that cannot be had is named, and the others go on.
+#[test]
+fn one_missing_source_stops_neither_a_put_nor_a_get() {
+    let server = Server::start();
+    let client = server.client();
+    for at in [&server.root, &client.work()] {
+        write(&at.join("f"), b"f");
+        write(&at.join("g"), b"g");
+        write(&at.join("dir/x"), b"x");
+        std::fs::create_dir(at.join("into")).unwrap();
+    }
+    let put = client.run(["put", "f", "missing", "dir", "g", "srv:into"]);
+    let get = client.run(["get", "srv:f", "srv:missing", "srv:dir", "srv:g", "into"]);
+    for (ended, at) in [(put, &server.root), (get, &client.work())] {
+        assert_eq!(ended.code, 3, "{ended:?}");
+        assert!(ended.err.contains("haul: missing: "), "{ended:?}");
+        assert!(ended.err.contains("no such file or directory\n"), "{ended:?}");
+        assert!(
+            ended.err.contains("haul: dir: ") && ended.err.contains("(-r takes directories)\n"),
+            "{ended:?}"
+        );
+        let arrived: Vec<_> = std::fs::read_dir(at.join("into"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(arrived.len(), 2, "{arrived:?}");
+    }
+}
+
+/// Exit 3 says that something was done.
+#[test]
+fn where_nothing_was_done_the_exit_code_says_so() {
+    let server = Server::start();
+    let client = server.client();
+    for at in [&server.root, &client.work()] {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, at.join("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        write(&at.join("from/tree/sub/x"), b"x");
+        write(&at.join("to/tree/sub"), b"a file in the way");
+    }
+    assert_eq!(client.run(["put", "missing", "gone", "srv:to/"]).code, 8);
+    assert_eq!(client.run(["put", "missing", "pipe", "srv:to/"]).code, 1);
+    assert_eq!(client.run(["get", "srv:missing", "srv:gone", "to"]).code, 8);
+    assert_eq!(client.run(["get", "srv:missing", "srv:pipe", "to"]).code, 1);
+    assert_eq!(client.run(["rm", "srv:missing", "srv:from"]).code, 1);
+    // the directory is there as it was before
+    assert_eq!(client.run(["put", "-r", "from/tree", "srv:to"]).code, 1);
+    assert_eq!(client.run(["get", "-r", "srv:from/tree", "to"]).code, 1);
+    write(&client.work().join("from/tree/y"), b"y");
+    assert_eq!(client.run(["put", "-r", "from/tree", "srv:to"]).code, 3);
+}
+
+/// Programs that read JSON need not read standard error, however early a command fails.
+#[test]
+fn with_json_every_failure_is_an_object() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("f"), b"f");
+    let unused = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nowhere = format!("haul://{unused}/");
+    let objects = |arguments: &[&str], code: i32| -> Vec<serde_json::Value> {
+        let ended = client.run(arguments);
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert!(ended.err.starts_with("haul: "), "{ended:?}");
+        ended
+            .out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    for arguments in [
+        &["put", "--json", "f", &nowhere][..],
+        &["get", "--json", &nowhere, "x"],
+        &["ls", "--json", &nowhere],
+        &["stat", "--json", &nowhere],
+        &["df", "--json", &nowhere],
+        &["locks", "--json", &nowhere],
+    ] {
+        let objects = objects(arguments, 4);
+        let [error] = objects.as_slice() else {
+            panic!("{arguments:?}: {objects:?}")
+        };
+        assert_eq!(
+            (&error["event"], &error["exit"]),
+            (&"error".into(), &4.into()),
+            "{error}"
+        );
+        assert!(error["reason"].as_str().unwrap().contains("cannot connect"), "{error}");
+        assert!(error["hint"].is_string(), "{error}");
+    }
+    assert_eq!(objects(&["put", "--json", "f", "g"], 2)[0]["exit"], 2);
+    assert_eq!(
+        objects(&["get", "--json", "srv:f", "haul://other/f", "x/"], 8)[0]["event"],
+        "error"
+    );
+    // each of several
+    let both = objects(&["stat", "--json", "srv:gone", "srv:missing"], 8);
+    assert!(
+        both.len() == 2 && both.iter().all(|error| error["exit"] == 8),
+        "{both:?}"
+    );
+    // of a transfer the summary comes last
+    let missing = objects(&["put", "--json", "missing", "srv:"], 8);
+    assert_eq!(
+        (&missing[0]["event"], &missing[0]["path"]),
+        (&"failed".into(), &"missing".into()),
+        "{missing:?}"
+    );
+    assert_eq!(
+        (&missing[1]["event"], &missing[1]["failed"]),
+        (&"summary".into(), &1.into()),
+        "{missing:?}"
+    );
+    let refused = objects(&["put", "--json", "f", "srv:no/where/"], 8);
+    assert_eq!(
+        (&refused[0]["event"], &refused[0]["exit"]),
+        (&"error".into(), &8.into()),
+        "{refused:?}"
+    );
+    assert_eq!(
+        (&refused[1]["event"], &refused[1]["complete"]),
+        (&"summary".into(), &false.into()),
+        "{refused:?}"
+    );
 }
 
 impl crate::support::Ended {

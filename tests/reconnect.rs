@@ -148,6 +148,56 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     );
 }
 
+/// What is sent a second time because the server was restarted does not count a second time, and what an earlier run left
+/// does not count at all.
+#[test]
+fn the_summary_counts_no_byte_twice() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(server.address, slow());
+    let client = server.client_at(proxy.address);
+    let size = 20 * MIB as u64;
+    write(&client.work().join("big"), &bytes(7, 20 * MIB));
+    let arrived = |dir: std::path::PathBuf| std::fs::metadata(dir.join(".big.haul")).map_or(0, |m| m.len());
+    let summary = |ended: &crate::support::Ended| -> serde_json::Value {
+        serde_json::from_str(ended.out.lines().last().unwrap()).unwrap()
+    };
+    let put = client.spawn(["put", "--json", "big", "srv:"]);
+    until("some of it is there", || arrived(server.root.clone()) > 6 * MIB as u64);
+    server.kill();
+    server.restart();
+    let ended = put.end();
+    assert!(ended.out.contains(r#"{"event":"again"}"#), "{ended:?}");
+    assert_eq!(summary(&ended)["bytes"], size, "{ended:?}");
+
+    std::fs::remove_file(client.work().join("big")).unwrap();
+    let get = client.spawn(["get", "--json", "srv:big", "."]);
+    until("some of it is here", || arrived(client.work()) > 4 * MIB as u64);
+    get.signal(rustix::process::Signal::TERM);
+    assert_eq!(get.end().code, 143);
+    let here = arrived(client.work());
+    let get = client.spawn(["get", "--json", "srv:big", "."]);
+    until("some more of it is here", || {
+        arrived(client.work()) > here + 4 * MIB as u64
+    });
+    server.kill();
+    server.restart();
+    let ended = get.end();
+    let resumed: Vec<u64> = (ended.out.lines())
+        .filter(|line| line.contains(r#""event":"resumed""#))
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["offset"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        resumed.len(),
+        2,
+        "once what the earlier run left, once what this one did: {ended:?}"
+    );
+    assert_eq!(summary(&ended)["bytes"], size - resumed[0], "{ended:?}");
+}
+
 #[test]
 fn a_server_that_is_stopped_and_started_again_is_gone_on_with() {
     let mut server = Server::start();

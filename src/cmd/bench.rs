@@ -150,7 +150,9 @@ impl Bench {
             .append(&RemotePath::parse(unique.as_bytes()).unwrap_or_default());
         let top = top.map_err(|e| Failure::usage(format!("{}: {e}", self.base.shown)))?;
         let about = |e: NetError| Failure::about(&self.base.shown, e);
-        let (source, _) = local_source(tree, true).await?;
+        let (source, _) = local_source(tree, true)
+            .await
+            .map_err(|e| Failure::about(tree.display(), e))?;
         let place = (top.as_bytes(), false, vec![unique.clone().into_bytes()]);
         let sent = measure(Side::Sends, |reporter| {
             self.client

@@ -1,6 +1,6 @@
 //! From a server's name to a session: saved names, pins, and how to log in.
 
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, exit_of_parts};
 use super::location::{Location, ServerName};
 use super::settings::config_dir;
 use super::transfer::parse_time;
@@ -484,11 +484,12 @@ pub fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
         (0, _) | (_, None) => Ok(()),
         (1, Some(only)) if done == 0 => Err(only),
         (_, Some(last)) => {
+            failures.push(last);
             for failure in &failures {
                 failure.report();
             }
-            last.report();
-            Err(Failure::told(if done > 0 { exit::PARTIAL } else { last.exit() }))
+            let codes = failures.iter().map(Failure::exit).collect();
+            Err(Failure::told(exit_of_parts(done > 0, &codes)))
         }
     }
 }

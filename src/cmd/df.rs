@@ -20,7 +20,7 @@ pub struct Args {
 
     /// Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,

@@ -1,9 +1,12 @@
 //! What the user reads when a command fails: one line, and an exit code.
 
+use super::output;
 use crate::auth::FileError;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
 use crate::store::{ErrorKind, StoreError};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::process::ExitCode;
 
@@ -108,12 +111,24 @@ impl Failure {
         self.exit
     }
 
-    /// Prints the line, made safe for a terminal.
+    /// Prints the line, made safe for a terminal; with `--json` also an object on standard output.
     pub fn report(&self) -> ExitCode {
         if !self.silent {
             eprintln!("haul: {}", self.line());
+            if output::is_json() {
+                // there is no better place to tell that standard output cannot be written
+                let _ = output::line(&self.json().to_string());
+            }
         }
         ExitCode::from(self.exit)
+    }
+
+    fn json(&self) -> Value {
+        let mut object = json!({"event": "error", "exit": self.exit, "reason": self.message});
+        if let (Some(hint), Some(object)) = (&self.hint, object.as_object_mut()) {
+            object.insert("hint".into(), json!(hint));
+        }
+        object
     }
 
     fn line(&self) -> String {
@@ -131,7 +146,17 @@ pub fn exit_of(code: Code) -> u8 {
         Code::UNAVAILABLE => exit::CONNECT,
         Code::LOCKED | Code::VERSION_CHANGED => exit::LOCKED,
         Code::NOT_FOUND | Code::DENIED => exit::NOT_FOUND,
-        Code::BAD_KIND => exit::PARTIAL,
+        _ => exit::FAILED,
+    }
+}
+
+/// The exit code of a command of which parts failed with these codes; `done`: something else was done.
+pub fn exit_of_parts(done: bool, failed: &BTreeSet<u8>) -> u8 {
+    match (failed.len(), failed.first()) {
+        (0, _) => 0,
+        _ if done => exit::PARTIAL,
+        // nothing went right, and all for one reason
+        (1, Some(only)) => *only,
         _ => exit::FAILED,
     }
 }

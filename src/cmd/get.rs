@@ -39,7 +39,7 @@ pub struct Args {
     destination: OsString,
 
     #[command(flatten)]
-    transfer: TransferArgs,
+    pub(super) transfer: TransferArgs,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -139,7 +139,10 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             let message = format!("{}: no such directory", destination.display());
             return Err(Failure::new(exit::NOT_FOUND, message).hint("mkdir it first"));
         }
-        let (parent, top) = split_local(destination)?;
+        let (parent, top) = split_local(destination).map_err(|e| {
+            let message = format!("{}: the name is not allowed: {e}", destination.display());
+            Failure::new(exit::FAILED, message)
+        })?;
         (parent, vec![top])
     };
     let store = LocalStore::open(&base).map_err(|e| local_failure(destination, &e))?;

@@ -199,17 +199,14 @@ pub fn local_failure(path: &Path, error: &std::io::Error) -> Failure {
 /// The directory that holds a local path, and its name there as a path beneath that directory.
 ///
 /// # Errors
-/// A failure where the name is not allowed.
-pub fn split_local(path: &Path) -> Result<(PathBuf, RemotePath), Failure> {
+/// Why the name is not allowed.
+pub fn split_local(path: &Path) -> Result<(PathBuf, RemotePath), BadPath> {
     let parent = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let last = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-    let name = Name::parse(last).map_err(|e| {
-        let message = format!("{}: the name is not allowed: {e}", path.display());
-        Failure::new(exit::FAILED, message)
-    })?;
+    let name = Name::parse(last)?;
     Ok((parent.to_path_buf(), RemotePath::root().join(&name).unwrap_or_default()))
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
 
     /// Print one JSON object a line: path, state, held_ms, bytes, holder
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,

@@ -50,7 +50,7 @@ pub struct Args {
 
     /// Print one JSON object a line: name, path, kind, size, mtime, mode, target, version
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,

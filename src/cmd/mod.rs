@@ -77,12 +77,39 @@ enum Command {
     Generate(generate::Args),
 }
 
+impl Command {
+    /// Standard output is to be JSON.
+    fn is_json(&self) -> bool {
+        match self {
+            Command::Serve(args) => args.json,
+            Command::Put(args) => args.transfer.json,
+            Command::Get(args) => args.transfer.json,
+            Command::Ls(args) => args.json,
+            Command::Stat(args) => args.json,
+            Command::Df(args) => args.json,
+            Command::Locks(args) => args.json,
+            Command::Mkdir(_)
+            | Command::Rm(_)
+            | Command::Mv(_)
+            | Command::Unlock(_)
+            | Command::Login(_)
+            | Command::Invite(_)
+            | Command::User(_)
+            | Command::Bench(_)
+            | Command::Generate(_) => false,
+        }
+    }
+}
+
 /// Threads for blocking work, file system calls above all: more of them only cost memory.
 const BLOCKING: usize = 32;
 
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     raise_open_files();
+    if cli.command.is_json() {
+        output::set_json();
+    }
     let result = match cli.command {
         // it ends itself, in its own way
         Command::Serve(args) => serve::run(&args),

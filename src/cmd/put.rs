@@ -7,7 +7,7 @@ use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
 use crate::net::transfer::walk::{Source, What};
 use crate::store::local::LocalStore;
-use crate::store::{RemotePath, Store};
+use crate::store::{ErrorKind, RemotePath, Store, StoreError};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +41,7 @@ pub struct Args {
     destination: OsString,
 
     #[command(flatten)]
-    transfer: TransferArgs,
+    pub(super) transfer: TransferArgs,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -51,6 +51,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
     args.transfer.check(args.sources.len())?;
     let prepared = prepare(&args).await?;
+    if prepared
+        .iter()
+        .all(|(source, _)| matches!(source.what, What::Missing(_)))
+    {
+        return transfer::refuse_all("put", &args.transfer, prepared.into_iter().map(|(source, _)| source)).await;
+    }
     let names = prepared.iter().map(|(_, name)| name.clone()).collect();
     let sources = prepared.into_iter().map(|(source, _)| source).collect();
     put(&destination, sources, names, &args.transfer, &args.connect).await
@@ -75,7 +81,7 @@ pub(super) async fn put(
     transfer::carry(session, ("put", args, &destination.shown), put, repeatable).await
 }
 
-/// Looks at every source before anything is sent. What is missing or a directory without `-r` fails here.
+/// Looks at every source before anything is sent. One that cannot be sent is [`What::Missing`]; the others go on.
 async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
     if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
         if args.sources.len() > 1 {
@@ -94,7 +100,9 @@ async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
             return Err(Failure::usage(format!("{} is not on this machine", remote.shown))
                 .hint("put sends from here; ./NAME is a local file whose name has a colon"));
         }
-        let (source, name) = local_source(Path::new(source), args.transfer.recursive).await?;
+        let path = Path::new(source);
+        let found = local_source(path, args.transfer.recursive).await;
+        let (source, name) = found.unwrap_or_else(|error| missing(path, error));
         if !name.is_empty() && !seen.insert(name.clone()) {
             let name = String::from_utf8_lossy(&name).into_owned();
             return Err(Failure::usage(format!("two sources are called {name}")).hint("put them one by one"));
@@ -149,10 +157,19 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// What stands for a source that cannot be sent, under the name that it would have had.
+fn missing(path: &Path, error: StoreError) -> (Source, Vec<u8>) {
+    let label = path.as_os_str().as_bytes().to_vec();
+    let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
+    let what = What::Missing(error);
+    (Source { label, what }, name)
+}
+
 /// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
 /// at the destination, empty for `.` and such, whose contents are meant.
-pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source, Vec<u8>), Failure> {
-    let failed = |e: std::io::Error| local_failure(path, &e);
+pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source, Vec<u8>), StoreError> {
+    let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
+    let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
     // With -r a symlink is itself an entry, as with cp -r; without, what it points to is meant.
     let follow = slash || !recursive;
@@ -163,7 +180,7 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     };
     let found = found.map_err(failed)?;
     if found.is_dir() && !recursive {
-        return Err(Failure::usage(format!("{} is a directory", path.display())).hint("-r takes directories"));
+        return Err(StoreError::new(ErrorKind::IsADirectory, &RemotePath::root()));
     }
     let name = path
         .file_name()
@@ -172,15 +189,12 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     let (base, inside) = if found.is_dir() {
         (path.to_path_buf(), RemotePath::root())
     } else if follow {
-        split_local(&std::fs::canonicalize(path).map_err(failed)?)?
+        split_local(&std::fs::canonicalize(path).map_err(failed)?).map_err(not_allowed)?
     } else {
-        split_local(path)?
+        split_local(path).map_err(not_allowed)?
     };
     let store = LocalStore::open(&base).map_err(failed)?;
-    let store = store
-        .subtree(&RemotePath::root())
-        .await
-        .map_err(|e| Failure::about(path.display(), e))?;
+    let store = store.subtree(&RemotePath::root()).await?;
     let label = path.as_os_str().as_bytes();
     let source = Source {
         label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),

@@ -69,7 +69,7 @@ pub struct Args {
 
     /// Say on which addresses it listens as JSON, one object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     /// Log more
     #[arg(short, long)]

@@ -25,7 +25,7 @@ pub struct Args {
 
     /// Print one JSON object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,

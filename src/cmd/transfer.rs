@@ -1,12 +1,13 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
 use super::connect::{self, Session};
-use super::failure::{Failure, exit, exit_of, hint_of};
+use super::failure::{Failure, exit, exit_of, exit_of_parts, hint_of};
 use super::interrupt;
 use super::output::{self, put_text, size};
 use super::progress::{self, Progress};
 use crate::net::NetError;
 use crate::net::client::Client;
+use crate::net::transfer::walk::{Source, What};
 use crate::net::transfer::{Counters, Event, Options, Reporter};
 use crate::net::wire::Code;
 use serde_json::{Map, Value, json};
@@ -17,6 +18,8 @@ use tokio::sync::mpsc;
 
 /// Seconds of the longest time that can be given.
 const LONGEST: u64 = 10 * 366 * 86_400;
+/// Seconds from which on a rate is told.
+const RATE_FROM: f64 = 0.5;
 /// How long the server may take to answer a goodbye when the user wants to go.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -192,6 +195,24 @@ pub async fn carry(
     ended
 }
 
+/// The transfer of sources none of which can be sent: each is named, and no server is asked.
+///
+/// # Errors
+/// As [`Show::end`].
+pub async fn refuse_all(
+    verb: &'static str,
+    args: &TransferArgs,
+    sources: impl Iterator<Item = Source>,
+) -> Result<(), Failure> {
+    let show = Show::start(verb, args);
+    for Source { label, what } in sources {
+        if let What::Missing(error) = what {
+            show.reporter.failed(label, &error).await;
+        }
+    }
+    show.end(Ok(()), "").await
+}
+
 /// Shows a transfer while it runs, and sums it up.
 pub struct Show {
     verb: &'static str,
@@ -246,57 +267,95 @@ impl Show {
         let counters = reporter.counters.clone();
         drop(reporter);
         let printed = printer.await.unwrap_or_default();
-        let get = Counters::get;
-        let [files_before, bytes_before] = &counters.before;
-        let files = get(&counters.files_done) + get(files_before);
-        let bytes = get(&counters.bytes_done) + get(bytes_before);
-        // what was committed before the transfer began again has been found there since
-        let unchanged = get(&counters.unchanged).saturating_sub(get(files_before));
-        let (failed, dirs) = (get(&counters.failed), get(&counters.dirs_done));
-        let seconds = started.elapsed().as_secs_f64().max(1e-3);
-        let rate = bytes as f64 / seconds;
-        if args.json {
-            output::line(
-                &json!({
-                    "event": "summary", "verb": verb, "files": files, "bytes": bytes, "dirs": dirs,
-                    "unchanged": unchanged, "failed": failed, "seconds": seconds, "complete": result.is_ok(),
-                })
-                .to_string(),
-            )?;
-        } else if !args.quiet && (result.is_ok() || files + unchanged + failed > 0) {
-            let skipped = if unchanged > 0 {
-                format!(", {unchanged} unchanged")
-            } else {
-                String::new()
-            };
-            let failed = if failed > 0 {
-                format!(", {failed} failed")
-            } else {
-                String::new()
-            };
-            let s = if files == 1 { "" } else { "s" };
-            eprintln!(
-                "{verb}: {files} file{s}, {} in {seconds:.1} s ({}/s){skipped}{failed}",
-                size(bytes),
-                size(rate as u64)
-            );
-        }
-        result.map_err(|e| {
-            let safe = match files {
+        let summary = Summary::of(verb, &counters, started.elapsed());
+        let complete = result.is_ok();
+        let mut result = result.map_err(|e| {
+            let safe = match summary.files {
                 0 => String::new(),
                 n => format!(", {n} files arrived and are safe"),
             };
             Failure::about(what, e).and(&safe)
-        })?;
+        });
+        if args.json {
+            // the summary is the last object
+            result = result.map_err(|e| {
+                e.report();
+                Failure::told(e.exit())
+            });
+            output::line(&summary.json(complete).to_string())?;
+        } else if !args.quiet && (complete || summary.has_any()) {
+            eprintln!("{}", summary.line());
+        }
+        result?;
         if let Some(broken) = printed.broken {
             return Err(broken);
         }
-        match (printed.failures.len(), printed.failures.first()) {
-            (0, _) => Ok(()),
-            // nothing went right, and all for one reason
-            (1, Some(only)) if files + unchanged + dirs == 0 => Err(Failure::told(*only)),
-            _ => Err(Failure::told(exit::PARTIAL)),
+        match exit_of_parts(summary.has_done(), &printed.failures) {
+            0 => Ok(()),
+            code => Err(Failure::told(code)),
         }
+    }
+}
+
+/// What a transfer has done, all in all.
+struct Summary {
+    verb: &'static str,
+    files: u64,
+    bytes: u64,
+    dirs: u64,
+    dirs_made: u64,
+    unchanged: u64,
+    failed: u64,
+    seconds: f64,
+}
+
+impl Summary {
+    fn of(verb: &'static str, counters: &Counters, took: Duration) -> Summary {
+        let get = Counters::get;
+        let before = get(&counters.files_before);
+        Summary {
+            verb,
+            files: get(&counters.files_done).saturating_add(before),
+            bytes: get(&counters.bytes_committed),
+            dirs: get(&counters.dirs_done),
+            dirs_made: get(&counters.dirs_made),
+            // what was committed before the transfer began again has been found there since
+            unchanged: get(&counters.unchanged).saturating_sub(before),
+            failed: get(&counters.failed),
+            seconds: took.as_secs_f64(),
+        }
+    }
+
+    /// Something is there that was asked for.
+    fn has_done(&self) -> bool {
+        self.files > 0 || self.unchanged > 0 || self.dirs_made > 0
+    }
+
+    fn has_any(&self) -> bool {
+        self.files > 0 || self.unchanged > 0 || self.failed > 0
+    }
+
+    fn json(&self, complete: bool) -> Value {
+        json!({
+            "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes, "dirs": self.dirs,
+            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds, "complete": complete,
+        })
+    }
+
+    fn line(&self) -> String {
+        let s = if self.files == 1 { "" } else { "s" };
+        let mut line = format!("{}: {} file{s}, {}", self.verb, self.files, size(self.bytes));
+        line += &format!(" in {:.1} s", self.seconds);
+        // over a moment a rate says nothing
+        if self.seconds >= RATE_FROM && self.bytes > 0 {
+            line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
+        }
+        for (count, what) in [(self.unchanged, "unchanged"), (self.failed, "failed")] {
+            if count > 0 {
+                line += &format!(", {count} {what}");
+            }
+        }
+        line
     }
 }
 
@@ -404,6 +463,25 @@ fn event_json(event: &Event) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_takes_half_a_second() {
+        let summary = |seconds| Summary {
+            verb: "put",
+            files: 1,
+            bytes: 2 << 20,
+            dirs: 0,
+            dirs_made: 0,
+            unchanged: 3,
+            failed: 0,
+            seconds,
+        };
+        assert_eq!(summary(0.49).line(), "put: 1 file, 2 MiB in 0.5 s, 3 unchanged");
+        assert_eq!(
+            summary(0.5).line(),
+            "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged"
+        );
+    }
 
     #[test]
     fn times_have_units() {

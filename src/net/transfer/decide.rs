@@ -25,7 +25,8 @@ pub(super) struct Batch {
 /// What became of some batches: directories by their numbers, and what was decided of the rest.
 pub(super) struct Decided {
     pub(super) batches: usize,
-    pub(super) made: Vec<(u64, Result<(), StoreError>)>,
+    /// True for those that were not there before.
+    pub(super) made: Vec<(u64, Result<bool, StoreError>)>,
     pub(super) decided: Vec<(Candidate, Decision)>,
 }
 
@@ -65,7 +66,7 @@ pub(super) async fn decide_all(
             .filter(|(_, made)| matches!(made, Ok(true)));
         empty.extend(new.map(|((number, ..), _)| *number));
         let numbers = batch.dirs.iter().map(|(number, ..)| *number);
-        let made = numbers.zip(made.into_iter().map(|made| made.map(drop))).collect();
+        let made = numbers.zip(made).collect();
         let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
         let decided = batch.candidates.into_iter().zip(decisions).collect();
         let decided = Decided {

@@ -39,6 +39,8 @@ struct Dir {
     parent: u64,
     place: Place,
     attributes: Attributes,
+    /// This transfer made it.
+    made: bool,
     /// Entries in it that are not settled, and itself while it is being made.
     pending: usize,
     /// The sender has offered everything in it.
@@ -122,6 +124,7 @@ impl Dirs {
             parent,
             place,
             attributes,
+            made: false,
             pending: 0,
             closed: false,
         };
@@ -132,6 +135,13 @@ impl Dirs {
     pub(super) fn making(&mut self, number: u64) {
         if let Some(dir) = self.dirs.get_mut(&number) {
             dir.pending = dir.pending.saturating_add(1);
+        }
+    }
+
+    /// It was not there before.
+    pub(super) fn made(&mut self, number: u64) {
+        if let Some(dir) = self.dirs.get_mut(&number) {
+            dir.made = true;
         }
     }
 
@@ -170,9 +180,10 @@ impl Dirs {
         }
     }
 
-    /// It is complete. Returns its parent and its place.
-    pub(super) fn remove(&mut self, number: u64) -> Option<(u64, Place)> {
-        self.dirs.remove(&number).map(|dir| (dir.parent, dir.place))
+    /// It is complete. Returns its parent, its place, and whether this transfer made it.
+    pub(super) fn remove(&mut self, number: u64) -> Option<(u64, Place, bool)> {
+        let dir = self.dirs.remove(&number)?;
+        Some((dir.parent, dir.place, dir.made))
     }
 
     /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have

@@ -22,6 +22,7 @@ pub mod walk;
 
 use super::wire::{Code, proto};
 use crate::store::StoreError;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -96,8 +97,12 @@ pub struct Counters {
     pub walked: AtomicBool,
     /// Files and symlinks that were committed.
     pub files_done: AtomicU64,
-    /// Bytes written at the receiver.
+    /// Bytes written at the receiver, of files that are there or on their way.
     pub bytes_done: AtomicU64,
+    /// All bytes written at the receiver, those of files that failed or began again too: it only grows.
+    pub bytes_moved: AtomicU64,
+    /// Bytes of the files that were committed, without what an earlier run had left there.
+    pub bytes_committed: AtomicU64,
     /// Files that were there already.
     pub unchanged: AtomicU64,
     /// Their bytes.
@@ -106,15 +111,21 @@ pub struct Counters {
     pub bytes_resumed: AtomicU64,
     /// Directories that were made or completed.
     pub dirs_done: AtomicU64,
+    /// Those of them that were not there before.
+    pub dirs_made: AtomicU64,
     /// Entries that failed.
     pub failed: AtomicU64,
     /// Bytes of those that will not come any more.
     pub bytes_failed: AtomicU64,
-    /// Files and bytes that were committed and sent before the transfer was begun again.
-    pub before: [AtomicU64; 2],
+    /// Files that were committed before the transfer was begun again.
+    pub files_before: AtomicU64,
+    /// The sources have no known end: one is a stream.
+    pub endless: AtomicBool,
     /// Nanoseconds that this side waited, by [`Waiting`].
     pub waited: [AtomicU64; 3],
     current: Mutex<Vec<String>>,
+    /// Larger files that are not complete: where this run, which may take several transfers, began with each.
+    begun: Mutex<HashMap<Vec<u8>, u64>>,
 }
 
 /// What one side of a transfer waits for; the index into [`Counters::waited`].
@@ -139,6 +150,12 @@ impl Counters {
         counter.load(Ordering::Relaxed)
     }
 
+    /// A directory is there, with everything in it; `made`: it was not there before.
+    fn directory_done(&self, made: bool) {
+        Counters::add(&self.dirs_done, 1);
+        Counters::add(&self.dirs_made, u64::from(made));
+    }
+
     /// Time spent waiting for something.
     pub fn waited(&self, what: Waiting, time: Duration) {
         if let Some(counter) = self.waited.get(what as usize) {
@@ -149,17 +166,17 @@ impl Counters {
     /// The transfer begins again: what is there already will be found there.
     fn begin_again(&self) {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        let [files, bytes] = &self.before;
-        Counters::add(files, take(&self.files_done));
-        Counters::add(bytes, take(&self.bytes_done));
+        Counters::add(&self.files_before, take(&self.files_done));
         self.walked.store(false, Ordering::Relaxed);
         let others = [
             &self.files_found,
             &self.bytes_found,
+            &self.bytes_done,
             &self.unchanged,
             &self.bytes_unchanged,
             &self.bytes_resumed,
             &self.dirs_done,
+            &self.dirs_made,
             &self.failed,
             &self.bytes_failed,
         ];
@@ -170,9 +187,37 @@ impl Counters {
 
     /// What has gone forward so far: changes whenever anything does.
     pub fn progress(&self) -> u64 {
-        let [files, bytes] = &self.before;
-        let counters = [files, bytes, &self.files_done, &self.bytes_done];
+        let counters = [&self.files_before, &self.files_done, &self.bytes_moved];
         counters.into_iter().map(Counters::get).fold(0, u64::wrapping_add)
+    }
+
+    /// Bytes were written at the receiver.
+    pub(super) fn written(&self, bytes: u64) {
+        Counters::add(&self.bytes_done, bytes);
+        Counters::add(&self.bytes_moved, bytes);
+    }
+
+    /// What was written of a file, and what of it was there before, does not count any more, nor does the rest of its
+    /// `size`.
+    pub(super) fn gave_up(&self, size: u64, resumed: u64, written: u64) {
+        self.bytes_done.fetch_sub(written, Ordering::Relaxed);
+        Counters::add(&self.bytes_failed, size.saturating_sub(resumed));
+    }
+
+    /// A larger file begins, or goes on, at this offset.
+    fn begins(&self, path: &[u8], offset: u64) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match begun.get_mut(path) {
+            // what this run has sent is no less its own when it is found there by the next transfer
+            Some(first) => *first = offset.min(*first),
+            None => drop(begun.insert(path.to_vec(), offset)),
+        }
+    }
+
+    /// A file has ended. Returns where this run began with it.
+    fn ends(&self, path: &[u8]) -> u64 {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.remove(path).unwrap_or(0)
     }
 
     /// A file has been started: shown while it is among the last few.
@@ -277,8 +322,18 @@ impl Reporter {
         self.tell_each(event).await;
     }
 
-    /// A file or symlink is there now, as `event` tells whoever wants to know of each.
-    pub async fn committed(&self, event: impl FnOnce() -> Event) {
+    /// A larger file begins, or goes on, at this offset.
+    pub fn begins(&self, path: &[u8], offset: u64) {
+        if !self.is_silent() {
+            self.counters.begins(path, offset);
+        }
+    }
+
+    /// A file or symlink of `size` bytes is there now, as `event` tells whoever wants to know of each; `path` is that of
+    /// a larger file, which [`Reporter::begins`] was told of.
+    pub async fn committed(&self, size: u64, path: Option<&[u8]>, event: impl FnOnce() -> Event) {
+        let from = path.map_or(0, |path| self.counters.ends(path));
+        Counters::add(&self.counters.bytes_committed, size.saturating_sub(from));
         Counters::add(&self.counters.files_done, 1);
         self.tell_each(event).await;
     }
@@ -294,7 +349,10 @@ impl Reporter {
     pub async fn report(&self, event: Event) {
         let c = &self.counters;
         match &event {
-            Event::Failed { .. } => Counters::add(&c.failed, 1),
+            Event::Failed { path, .. } => {
+                c.ends(path);
+                Counters::add(&c.failed, 1);
+            }
             Event::Resumed { offset, .. } => {
                 Counters::add(&c.bytes_unchanged, *offset);
                 Counters::add(&c.bytes_resumed, *offset);

@@ -22,10 +22,10 @@ pub(super) struct Offered {
     pub(super) wanted: bool,
     /// Hash and bytes of this attempt, once all of it is on its way.
     pub(super) read: Option<(Digest, u64)>,
-    /// Bytes that acks have reported as written, and those that were there before.
+    /// Bytes that the receiver had of it before.
+    pub(super) resumed: u64,
+    /// Bytes that acks have reported as written.
     pub(super) written: u64,
-    /// Bytes of this attempt that have been counted as done.
-    pub(super) counted: u64,
     /// Why it was withdrawn; the receiver's result then only confirms that.
     pub(super) withdrawn: Option<(Code, String)>,
 }
@@ -40,20 +40,20 @@ impl Offered {
             attempt: 0,
             wanted: false,
             read: None,
+            resumed: 0,
             written: 0,
-            counted: 0,
             withdrawn: None,
         }
     }
 }
 
 impl Offered {
-    /// How many bytes it has; of a stream 0, until all of it has been read.
+    /// How many bytes it has; of a stream those that were written, until all of it has been read.
     pub(super) fn size(&self) -> u64 {
         match (&self.entry, self.read) {
             (Some(entry), _) if self.sized => entry.size,
             (_, Some((_, bytes))) => bytes,
-            (_, None) => 0,
+            (_, None) => self.written,
         }
     }
 }

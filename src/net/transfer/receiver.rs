@@ -42,6 +42,10 @@ struct Unsettled {
     parent: u64,
     path: Vec<u8>,
     size: u64,
+    /// Bytes that were there before.
+    resumed: u64,
+    /// Bytes that were reported as written.
+    written: u64,
 }
 
 /// Answers on their way to the sender, gathered while there is more to do.
@@ -250,6 +254,8 @@ impl Receiver {
                     false => self.shown(place.shown()),
                 },
                 size: offer.size,
+                resumed: 0,
+                written: 0,
             };
             self.unsettled.insert(offer.number, unsettled);
         }
@@ -290,10 +296,14 @@ impl Receiver {
     async fn decided(&mut self, decided: Decided, files: &mut Files) {
         self.deciding = self.deciding.saturating_sub(decided.batches);
         for (number, made) in decided.made {
-            if let Err(error) = made {
-                // where the one above could not be made, that is the reason
-                let error = self.dirs.failure_above(number).cloned().unwrap_or(error);
-                self.refuse(number, error).await;
+            match made {
+                Ok(true) => self.dirs.made(number),
+                Ok(false) => {}
+                Err(error) => {
+                    // where the one above could not be made, that is the reason
+                    let error = self.dirs.failure_above(number).cloned().unwrap_or(error);
+                    self.refuse(number, error).await;
+                }
             }
             self.dirs.settled(number);
         }
@@ -340,8 +350,8 @@ impl Receiver {
         let attributes = entry::attributes(offer.mtime, offer.mtime_nanos, offer.mode)?;
         let counters = &self.reporter.counters;
         Counters::add(&counters.bytes_found, offer.size);
-        Counters::add(&counters.bytes_failed, unsettled.size);
-        unsettled.size = offer.size;
+        counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
+        (unsettled.size, unsettled.resumed, unsettled.written) = (offer.size, 0, 0);
         let version = Some(offer.version).filter(|v| !v.is_empty());
         let size = (!offer.stream).then_some(offer.size);
         if files.restart(offer.number, (attempt, size, attributes), version, &self.seat) {
@@ -357,8 +367,15 @@ impl Receiver {
                 from,
                 discarded,
             } => {
-                let path = self.unsettled.get(&number).map(|u| u.path.clone()).unwrap_or_default();
                 let offset = from.offset;
+                let path = match self.unsettled.get_mut(&number) {
+                    Some(unsettled) => {
+                        unsettled.resumed = offset;
+                        unsettled.path.clone()
+                    }
+                    None => Vec::new(),
+                };
+                self.reporter.begins(&path, offset);
                 if offset > 0 {
                     self.reporter.report(Event::Resumed { path, offset }).await;
                 } else if discarded > 0 {
@@ -372,7 +389,10 @@ impl Receiver {
                 });
             }
             FileEvent::Written { number, offset, length } => {
-                Counters::add(&self.reporter.counters.bytes_done, length);
+                self.reporter.counters.written(length);
+                if let Some(unsettled) = self.unsettled.get_mut(&number) {
+                    unsettled.written = unsettled.written.saturating_add(length);
+                }
                 self.outgoing.acks.push(proto::Ack { number, offset, length });
             }
             FileEvent::Committed {
@@ -386,7 +406,7 @@ impl Receiver {
                     return;
                 };
                 if grouped {
-                    Counters::add(&self.reporter.counters.bytes_done, size);
+                    self.reporter.counters.written(size);
                 }
                 self.outgoing.results.push(proto::Result {
                     number,
@@ -394,13 +414,14 @@ impl Receiver {
                     version: version.clone(),
                     ..Default::default()
                 });
+                let large = (!grouped).then(|| unsettled.path.clone());
                 let event = || Event::Committed {
                     path: unsettled.path,
                     size,
                     hash,
                     version,
                 };
-                self.reporter.committed(event).await;
+                self.reporter.committed(size, large.as_deref(), event).await;
                 self.dirs.settled(unsettled.parent);
             }
             FileEvent::Failed { number, code, text } => self.settle_failed(number, code, text).await,
@@ -433,23 +454,27 @@ impl Receiver {
             text: text.clone(),
             ..Default::default()
         });
-        Counters::add(&self.reporter.counters.bytes_failed, unsettled.size);
+        let counters = &self.reporter.counters;
+        counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
         let path = unsettled.path;
         self.reporter.report(Event::Failed { path, code, text }).await;
         self.dirs.settled(unsettled.parent);
     }
 
     async fn settle_dir(&mut self, number: u64, result: Result<(), StoreError>) {
-        let Some((parent, place)) = self.dirs.remove(number) else {
+        let Some((parent, place, made)) = self.dirs.remove(number) else {
             return;
         };
         let mut message = proto::Result {
             number,
-            outcome: proto::Outcome::Committed.into(),
+            outcome: match made {
+                true => proto::Outcome::Committed.into(),
+                false => proto::Outcome::Unchanged.into(),
+            },
             ..Default::default()
         };
         match result {
-            Ok(()) => Counters::add(&self.reporter.counters.dirs_done, 1),
+            Ok(()) => self.reporter.counters.directory_done(made),
             Err(error) => {
                 message.outcome = proto::Outcome::Failed.into();
                 message.code = u32::from(code_of(&error.kind).0);

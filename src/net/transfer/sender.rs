@@ -177,6 +177,7 @@ impl Sender {
                 Walked::Entry { .. } => offers.extend(self.offer_entry(step).await),
                 Walked::Stream { number, source } => {
                     Counters::add(&self.reporter.counters.files_found, 1);
+                    self.reporter.counters.endless.store(true, Ordering::Relaxed);
                     self.offered
                         .insert(number, Offered::new(source, RemotePath::root(), None));
                     offers.push(offer_of_stream(number, source));
@@ -281,9 +282,9 @@ impl Sender {
         }
         offered.wanted = true;
         // what is there already counts neither as sent nor as to be sent
-        offered.written = want.offset;
+        offered.resumed = want.offset;
         // and what was written of an earlier attempt is gone; all of its acks have come before this
-        let gone = std::mem::take(&mut offered.counted);
+        let gone = std::mem::take(&mut offered.written);
         self.reporter.counters.bytes_done.fetch_sub(gone, Ordering::Relaxed);
         let source = self.sources.get(offered.source).ok_or_else(unasked)?;
         match (&source.what, &offered.entry) {
@@ -309,8 +310,12 @@ impl Sender {
                     root: from,
                 };
                 let _ = self.wanted.send(wanted);
-                let (source, path) = (offered.source, offered.path.clone());
-                self.tell_left(&want, source, &path).await;
+                let (source, path, size) = (offered.source, offered.path.clone(), entry.size);
+                let path = self.shown(source, &path);
+                if is_large(size) {
+                    self.reporter.begins(&path, want.offset);
+                }
+                self.tell_left(&want, path).await;
             }
             (What::Stream(stream), None) if want.offset == 0 => {
                 let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
@@ -323,8 +328,7 @@ impl Sender {
     }
 
     /// Tells the user what the receiver had of a file.
-    async fn tell_left(&self, want: &proto::Want, source: usize, path: &RemotePath) {
-        let path = self.shown(source, path);
+    async fn tell_left(&self, want: &proto::Want, path: Vec<u8>) {
         let (offset, discarded) = (want.offset, want.discarded);
         if offset > 0 {
             self.reporter.report(Event::Resumed { path, offset }).await;
@@ -369,8 +373,11 @@ impl Sender {
         if let Some(offered) = self.offered.get_mut(&ack.number) {
             let length = ack.length.min(CHUNK_SIZE as u64);
             offered.written = offered.written.saturating_add(length);
-            offered.counted = offered.counted.saturating_add(length);
-            Counters::add(&self.reporter.counters.bytes_done, length);
+            self.reporter.counters.written(length);
+            if !offered.sized {
+                // how long a stream is is not known before it has come
+                Counters::add(&self.reporter.counters.bytes_found, length);
+            }
         }
     }
 
@@ -401,26 +408,27 @@ impl Sender {
         let size = offered.size();
         let counters = &self.reporter.counters;
         match proto::Outcome::try_from(result.outcome) {
-            Ok(proto::Outcome::Committed | proto::Outcome::Unchanged) if is_dir => {
-                Counters::add(&counters.dirs_done, 1)
-            }
+            Ok(proto::Outcome::Committed) if is_dir => counters.directory_done(true),
+            Ok(proto::Outcome::Unchanged) if is_dir => counters.directory_done(false),
             Ok(proto::Outcome::Committed) => {
                 // what came in one piece has not been acknowledged before
-                Counters::add(&counters.bytes_done, size.saturating_sub(offered.written));
+                let acknowledged = offered.resumed.saturating_add(offered.written);
+                counters.written(size.saturating_sub(acknowledged));
+                let large = is_large(size).then(&path);
                 let event = || Event::Committed {
                     path: path(),
                     size,
                     hash: offered.read.map(|(hash, _)| hash),
                     version: result.version,
                 };
-                self.reporter.committed(event).await;
+                self.reporter.committed(size, large.as_deref(), event).await;
             }
             Ok(proto::Outcome::Unchanged) => {
                 let event = || Event::Unchanged { path: path(), size };
                 self.reporter.unchanged(size, event).await;
             }
             Ok(proto::Outcome::Failed) => {
-                Counters::add(&counters.bytes_failed, size);
+                counters.gave_up(size, offered.resumed, offered.written);
                 let path = path();
                 let (code, text) = offered.withdrawn.unwrap_or_else(|| {
                     let text = format!("at the destination: {}", result.text);
@@ -503,7 +511,8 @@ impl Sender {
             return Ok(());
         };
         let counters = &self.reporter.counters;
-        counters.bytes_failed.fetch_add(offered.size(), Ordering::Relaxed);
+        Counters::add(&counters.bytes_failed, offered.size().saturating_sub(offered.resumed));
+        offered.resumed = 0;
         let mut offer = offer_of(number, 0, offered.source, &entry, None);
         // the file is what it was, and yet was not read as what it said: its size is not what it says
         offered.sized = offered
@@ -517,7 +526,9 @@ impl Sender {
         offered.attempt = attempt;
         offered.wanted = false;
         offered.read = None;
-        counters.bytes_found.fetch_add(offered.size(), Ordering::Relaxed);
+        if let Some(entry) = offered.entry.as_ref().filter(|_| offered.sized) {
+            Counters::add(&counters.bytes_found, entry.size);
+        }
         let changed = proto::Changed {
             offer: Some(offer),
             attempt: u32::from(attempt),
@@ -531,6 +542,11 @@ impl Sender {
             What::Stream(_) | What::Missing(_) => None,
         }
     }
+}
+
+/// True of a file that comes in more than one piece, so that the beginning of it may be there.
+fn is_large(size: u64) -> bool {
+    size > CHUNK_SIZE as u64
 }
 
 /// The hash of a file so far, as the receiver has it, to go on with.

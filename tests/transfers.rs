@@ -128,6 +128,42 @@ fn what_cannot_go_into_a_directory_is_named_by_its_path() {
     }
 }
 
+/// One cause is one line, however much fails for it; each failure has its own with `-v` and in JSON.
+#[test]
+fn many_failures_with_one_cause_are_a_few_lines() {
+    const FILES: usize = 700;
+    let server = Server::start();
+    let client = server.client();
+    for at in [&server.root, &client.work()] {
+        for i in 0..FILES {
+            write(&at.join(format!("from/tree/sub/{i}")), b"");
+        }
+        write(&at.join("to/tree/sub"), b"a file in the way");
+        let pipe = at.join("from/tree/pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+    for (verb, from, to) in [("put", "from/tree", "srv:to"), ("get", "srv:from/tree", "to")] {
+        for quiet in [&[][..], &["-q"]] {
+            let few = client.run([&[verb, "-r"], quiet, &[from, to]].concat());
+            let lines: Vec<&str> = few.err.lines().filter(|line| line.starts_with("haul: ")).collect();
+            assert_eq!(lines.len(), 5 + 1 + 1, "{few:?}");
+            // the directory itself and what is in it
+            let rest = format!("haul: and {} more: ", FILES + 1 - 5);
+            assert!(
+                lines[6].starts_with(&rest) && lines[6].contains("not a directory"),
+                "{few:?}"
+            );
+            assert!(few.err.contains("pipe: "), "{few:?}");
+        }
+        let all = client.run([verb, "-rv", from, to]);
+        assert_eq!(all.err.matches("not a directory\n").count(), FILES + 1, "{}", all.err);
+        let json = client.run([verb, "-r", "--json", from, to]);
+        assert_eq!(json.out.matches(r#""event":"failed""#).count(), FILES + 2);
+        assert!(json.err.lines().count() < 10, "{}", json.err);
+    }
+}
+
 /// Programs that make backups go by change times, and each one that changes is a write to the disk.
 #[test]
 fn what_is_unchanged_keeps_its_change_time() {

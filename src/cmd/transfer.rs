@@ -1,25 +1,22 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
 use super::connect::{self, Session};
-use super::failure::{Failure, exit, exit_of, exit_of_parts, hint_of};
+use super::failure::{Failure, exit, exit_of_parts};
 use super::interrupt;
-use super::output::{self, put_text, size};
-use super::progress::{self, Progress};
+use super::output;
+use super::progress::Progress;
+use super::report::{self, Printed, ReportOptions};
+use super::summary::Summary;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::transfer::walk::{Source, What};
-use crate::net::transfer::{Counters, Event, Options, Reporter};
-use crate::net::wire::Code;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use crate::net::transfer::{Event, Options, Reporter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Seconds of the longest time that can be given.
 const LONGEST: u64 = 10 * 366 * 86_400;
-/// Seconds from which on a rate is told.
-const RATE_FROM: f64 = 0.5;
 /// How long the server may take to answer a goodbye when the user wants to go.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -116,6 +113,15 @@ impl TransferArgs {
             return Err(Failure::usage("--if-version is for a single file"));
         }
         Ok(())
+    }
+
+    fn report(&self) -> ReportOptions {
+        ReportOptions {
+            quiet: self.quiet,
+            verbose: self.verbose,
+            json: self.json,
+            recursive: self.recursive,
+        }
     }
 
     fn bar(&self) -> Option<bool> {
@@ -223,14 +229,6 @@ pub struct Show {
     started: Instant,
 }
 
-/// What the printer has seen.
-#[derive(Default)]
-struct Printed {
-    failures: BTreeSet<u8>,
-    /// Standard output cannot be written any more.
-    broken: Option<Failure>,
-}
-
 impl Show {
     /// Starts to show.
     pub fn start(verb: &'static str, args: &TransferArgs) -> Show {
@@ -239,7 +237,7 @@ impl Show {
         let progress = Progress::start(reporter.counters.clone(), args.bar());
         Show {
             verb,
-            printer: tokio::spawn(print_all(incoming, progress, args.clone())),
+            printer: tokio::spawn(report::print_all(incoming, progress, args.report())),
             args: args.clone(),
             reporter,
             started: Instant::now(),
@@ -297,191 +295,9 @@ impl Show {
     }
 }
 
-/// What a transfer has done, all in all.
-struct Summary {
-    verb: &'static str,
-    files: u64,
-    bytes: u64,
-    dirs: u64,
-    dirs_made: u64,
-    unchanged: u64,
-    failed: u64,
-    seconds: f64,
-}
-
-impl Summary {
-    fn of(verb: &'static str, counters: &Counters, took: Duration) -> Summary {
-        let get = Counters::get;
-        let before = get(&counters.files_before);
-        Summary {
-            verb,
-            files: get(&counters.files_done).saturating_add(before),
-            bytes: get(&counters.bytes_committed),
-            dirs: get(&counters.dirs_done),
-            dirs_made: get(&counters.dirs_made),
-            // what was committed before the transfer began again has been found there since
-            unchanged: get(&counters.unchanged).saturating_sub(before),
-            failed: get(&counters.failed),
-            seconds: took.as_secs_f64(),
-        }
-    }
-
-    /// Something is there that was asked for.
-    fn has_done(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.dirs_made > 0
-    }
-
-    fn has_any(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.failed > 0
-    }
-
-    fn json(&self, complete: bool) -> Value {
-        json!({
-            "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes, "dirs": self.dirs,
-            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds, "complete": complete,
-        })
-    }
-
-    fn line(&self) -> String {
-        let s = if self.files == 1 { "" } else { "s" };
-        let mut line = format!("{}: {} file{s}, {}", self.verb, self.files, size(self.bytes));
-        line += &format!(" in {:.1} s", self.seconds);
-        // over a moment a rate says nothing
-        if self.seconds >= RATE_FROM && self.bytes > 0 {
-            line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
-        }
-        for (count, what) in [(self.unchanged, "unchanged"), (self.failed, "failed")] {
-            if count > 0 {
-                line += &format!(", {count} {what}");
-            }
-        }
-        line
-    }
-}
-
-async fn print_all(mut events: mpsc::Receiver<Event>, progress: Option<Progress>, args: TransferArgs) -> Printed {
-    let mut printed = Printed::default();
-    let _bar = progress;
-    let say = |text: String| progress::say(&text);
-    while let Some(event) = events.recv().await {
-        if matches!(event, Event::Again) {
-            printed.failures.clear();
-        }
-        if let Event::Failed { path, code, text } = &event {
-            printed.failures.insert(exit_for(*code, &args));
-            let hint = hint_for(*code, &args).map(|h| format!(" ({h})")).unwrap_or_default();
-            say(format!(
-                "haul: {}: {}{hint}",
-                output::name(path),
-                crate::net::printable(text)
-            ));
-        }
-        if !args.quiet && !args.json {
-            match &event {
-                Event::Resumed { path, offset } => {
-                    say(format!("{}: goes on after {}", output::name(path), size(*offset)));
-                }
-                Event::Restarted { path, discarded } => say(format!(
-                    "{}: the source has changed since the last try: starts anew, {} are sent again",
-                    output::name(path),
-                    size(*discarded)
-                )),
-                _ => {}
-            }
-        }
-        if args.json && printed.broken.is_none() {
-            printed.broken = output::line(&event_json(&event).to_string()).err();
-        } else if args.verbose {
-            match &event {
-                Event::Committed { path, .. } => say(output::name(path)),
-                Event::Unchanged { path, .. } => say(format!("{} (unchanged)", output::name(path))),
-                Event::Failed { .. } | Event::Resumed { .. } | Event::Restarted { .. } | Event::Again => {}
-            }
-        }
-    }
-    printed
-}
-
-/// A directory without `-r` is wrong usage, and that is how it counts.
-fn exit_for(code: Code, args: &TransferArgs) -> u8 {
-    match code {
-        Code::IS_DIRECTORY if !args.recursive => exit::USAGE,
-        code => exit_of(code),
-    }
-}
-
-fn hint_for(code: Code, args: &TransferArgs) -> Option<&'static str> {
-    match code {
-        Code::IS_DIRECTORY if !args.recursive => Some("-r takes directories"),
-        code => hint_of(code),
-    }
-}
-
-fn event_json(event: &Event) -> Value {
-    let mut object = Map::new();
-    match event {
-        Event::Committed {
-            path,
-            size,
-            hash,
-            version,
-        } => {
-            object.insert("event".into(), json!("file"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-            if let Some(hash) = hash {
-                object.insert("hash".into(), json!(output::hex(hash)));
-            }
-            object.insert("version".into(), json!(version));
-        }
-        Event::Unchanged { path, size } => {
-            object.insert("event".into(), json!("unchanged"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-        }
-        Event::Again => drop(object.insert("event".into(), json!("again"))),
-        Event::Resumed { path, offset } => {
-            object.insert("event".into(), json!("resumed"));
-            put_text(&mut object, "path", path);
-            object.insert("offset".into(), json!(offset));
-        }
-        Event::Restarted { path, discarded } => {
-            object.insert("event".into(), json!("restarted"));
-            put_text(&mut object, "path", path);
-            object.insert("discarded".into(), json!(discarded));
-        }
-        Event::Failed { path, code, text } => {
-            object.insert("event".into(), json!("failed"));
-            put_text(&mut object, "path", path);
-            object.insert("code".into(), json!(code.0));
-            object.insert("reason".into(), json!(text));
-        }
-    }
-    Value::Object(object)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_takes_half_a_second() {
-        let summary = |seconds| Summary {
-            verb: "put",
-            files: 1,
-            bytes: 2 << 20,
-            dirs: 0,
-            dirs_made: 0,
-            unchanged: 3,
-            failed: 0,
-            seconds,
-        };
-        assert_eq!(summary(0.49).line(), "put: 1 file, 2 MiB in 0.5 s, 3 unchanged");
-        assert_eq!(
-            summary(0.5).line(),
-            "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged"
-        );
-    }
 
     #[test]
     fn times_have_units() {

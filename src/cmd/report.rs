@@ -1,0 +1,250 @@
+//! The events of a transfer as they come: lines for people, objects for programs. Of many failures with one cause only
+//! the first are named, unless all are asked for.
+
+use super::failure::{Failure, exit, exit_of, hint_of};
+use super::output::{self, put_text, size};
+use super::progress::{self, Progress};
+use crate::net::printable;
+use crate::net::transfer::Event;
+use crate::net::wire::Code;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashMap};
+use tokio::sync::mpsc;
+
+/// How many failures with the same cause are named.
+const NAMED: u64 = 5;
+/// How many causes are told apart; those of a code that come later count as one.
+const CAUSES: usize = 64;
+
+/// What the user wants to read of a transfer.
+#[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct ReportOptions {
+    /// Failures only.
+    pub quiet: bool,
+    /// Every file.
+    pub verbose: bool,
+    /// Objects on standard output.
+    pub json: bool,
+    /// Directories were asked for.
+    pub recursive: bool,
+}
+
+/// What has been printed.
+#[derive(Default)]
+pub struct Printed {
+    /// The exit codes of what failed.
+    pub failures: BTreeSet<u8>,
+    /// Standard output cannot be written any more.
+    pub broken: Option<Failure>,
+}
+
+/// Prints events until there are no more, above the bar if there is one.
+pub async fn print_all(mut events: mpsc::Receiver<Event>, bar: Option<Progress>, options: ReportOptions) -> Printed {
+    let mut printer = Printer {
+        options,
+        causes: Causes::default(),
+        printed: Printed::default(),
+    };
+    while let Some(event) = events.recv().await {
+        printer.print(&event);
+    }
+    for line in printer.causes.rest() {
+        progress::say(&line);
+    }
+    drop(bar);
+    printer.printed
+}
+
+struct Printer {
+    options: ReportOptions,
+    causes: Causes,
+    printed: Printed,
+}
+
+impl Printer {
+    fn print(&mut self, event: &Event) {
+        match event {
+            Event::Failed { path, code, text } => self.failed(path, *code, text),
+            Event::Again => {
+                // what failed is tried again
+                self.printed.failures.clear();
+                self.causes = Causes::default();
+            }
+            _ => {}
+        }
+        if self.options.json {
+            if self.printed.broken.is_none() {
+                self.printed.broken = output::line(&event_json(event).to_string()).err();
+            }
+        } else if let Some(line) = self.line(event) {
+            progress::say(&line);
+        }
+    }
+
+    fn failed(&mut self, path: &[u8], code: Code, text: &str) {
+        self.printed.failures.insert(self.exit_for(code));
+        if self.options.verbose || self.causes.count(code, text) {
+            let hint = self.hint_for(code).map(|h| format!(" ({h})")).unwrap_or_default();
+            progress::say(&format!("haul: {}: {}{hint}", output::name(path), printable(text)));
+        }
+    }
+
+    /// What people read of an event that is no failure.
+    fn line(&self, event: &Event) -> Option<String> {
+        let ReportOptions { quiet, verbose, .. } = self.options;
+        match event {
+            Event::Committed { path, .. } if verbose => Some(output::name(path)),
+            Event::Unchanged { path, .. } if verbose => Some(format!("{} (unchanged)", output::name(path))),
+            Event::Resumed { path, offset } if !quiet => {
+                Some(format!("{}: goes on after {}", output::name(path), size(*offset)))
+            }
+            Event::Restarted { path, discarded } if !quiet => Some(format!(
+                "{}: the source has changed since the last try: starts anew, {} are sent again",
+                output::name(path),
+                size(*discarded)
+            )),
+            _ => None,
+        }
+    }
+
+    /// A directory without `-r` is wrong usage, and that is how it counts.
+    fn exit_for(&self, code: Code) -> u8 {
+        match code {
+            Code::IS_DIRECTORY if !self.options.recursive => exit::USAGE,
+            code => exit_of(code),
+        }
+    }
+
+    fn hint_for(&self, code: Code) -> Option<&'static str> {
+        match code {
+            Code::IS_DIRECTORY if !self.options.recursive => Some("-r takes directories"),
+            code => hint_of(code),
+        }
+    }
+}
+
+/// Failures by their causes.
+#[derive(Default)]
+struct Causes(HashMap<(u16, String), Cause>);
+
+struct Cause {
+    /// What the first of them said.
+    text: String,
+    named: u64,
+    left_out: u64,
+}
+
+impl Causes {
+    fn cause(&mut self, code: Code, text: &str) -> &mut Cause {
+        // sizes and times differ where the cause is the same
+        let mut key = (code.0, text.split(|c: char| c.is_ascii_digit()).collect());
+        if self.0.len() >= CAUSES && !self.0.contains_key(&key) {
+            key.1 = String::new();
+        }
+        let text = match key.1.as_str() {
+            "" => "other reasons",
+            _ => text,
+        };
+        self.0.entry(key).or_insert_with(|| Cause {
+            text: text.into(),
+            named: 0,
+            left_out: 0,
+        })
+    }
+
+    /// Counts a failure. Returns whether it is one of those that are named.
+    fn count(&mut self, code: Code, text: &str) -> bool {
+        let cause = self.cause(code, text);
+        if cause.named < NAMED {
+            cause.named = cause.named.saturating_add(1);
+            return true;
+        }
+        cause.left_out = cause.left_out.saturating_add(1);
+        false
+    }
+
+    /// A line for each cause with failures that were not named.
+    fn rest(&self) -> Vec<String> {
+        let mut causes: Vec<&Cause> = self.0.values().filter(|cause| cause.left_out > 0).collect();
+        causes.sort_by(|a, b| b.left_out.cmp(&a.left_out).then_with(|| a.text.cmp(&b.text)));
+        let line = |cause: &Cause| {
+            let (count, text) = (cause.left_out, printable(&cause.text));
+            format!("haul: and {count} more: {text} (-v names each)")
+        };
+        causes.into_iter().map(line).collect()
+    }
+}
+
+fn event_json(event: &Event) -> Value {
+    let mut object = Map::new();
+    match event {
+        Event::Committed {
+            path,
+            size,
+            hash,
+            version,
+        } => {
+            object.insert("event".into(), json!("file"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+            if let Some(hash) = hash {
+                object.insert("hash".into(), json!(output::hex(hash)));
+            }
+            object.insert("version".into(), json!(version));
+        }
+        Event::Unchanged { path, size } => {
+            object.insert("event".into(), json!("unchanged"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+        }
+        Event::Again => drop(object.insert("event".into(), json!("again"))),
+        Event::Resumed { path, offset } => {
+            object.insert("event".into(), json!("resumed"));
+            put_text(&mut object, "path", path);
+            object.insert("offset".into(), json!(offset));
+        }
+        Event::Restarted { path, discarded } => {
+            object.insert("event".into(), json!("restarted"));
+            put_text(&mut object, "path", path);
+            object.insert("discarded".into(), json!(discarded));
+        }
+        Event::Failed { path, code, text } => {
+            object.insert("event".into(), json!("failed"));
+            put_text(&mut object, "path", path);
+            object.insert("code".into(), json!(code.0));
+            object.insert("reason".into(), json!(text));
+        }
+    }
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_apart_and_bounded() {
+        let mut causes = Causes::default();
+        let mut named = 0;
+        let mut fail = |code, text: &str| named += u64::from(causes.count(code, text));
+        for n in 0..1000 {
+            fail(Code::DENIED, "permission denied");
+            fail(Code::LOCKED, &format!("being written by kim, {n} bytes so far"));
+        }
+        for letter in 'a'..='z' {
+            for other in 'a'..='z' {
+                fail(Code::LOCAL_ERROR, &format!("{letter}{other}"));
+            }
+        }
+        assert_eq!(named, 5 + 5 + 62 + 5);
+        assert_eq!(
+            causes.rest(),
+            [
+                "haul: and 995 more: being written by kim, 0 bytes so far (-v names each)",
+                "haul: and 995 more: permission denied (-v names each)",
+                "haul: and 609 more: other reasons (-v names each)",
+            ]
+        );
+    }
+}

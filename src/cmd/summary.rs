@@ -1,0 +1,98 @@
+//! What a transfer has done, all in all: the last line, or the last object.
+
+use super::output::size;
+use crate::net::transfer::Counters;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Seconds from which on a rate is told.
+const RATE_FROM: f64 = 0.5;
+/// What a transfer has done, all in all.
+pub struct Summary {
+    verb: &'static str,
+    pub files: u64,
+    bytes: u64,
+    dirs: u64,
+    dirs_made: u64,
+    unchanged: u64,
+    failed: u64,
+    seconds: f64,
+}
+
+impl Summary {
+    /// Sums up the counters of a transfer that took so long.
+    pub fn of(verb: &'static str, counters: &Counters, took: Duration) -> Summary {
+        let get = Counters::get;
+        let before = get(&counters.files_before);
+        Summary {
+            verb,
+            files: get(&counters.files_done).saturating_add(before),
+            bytes: get(&counters.bytes_committed),
+            dirs: get(&counters.dirs_done),
+            dirs_made: get(&counters.dirs_made),
+            // what was committed before the transfer began again has been found there since
+            unchanged: get(&counters.unchanged).saturating_sub(before),
+            failed: get(&counters.failed),
+            seconds: took.as_secs_f64(),
+        }
+    }
+
+    /// Something is there that was asked for.
+    pub fn has_done(&self) -> bool {
+        self.files > 0 || self.unchanged > 0 || self.dirs_made > 0
+    }
+
+    /// There is anything to tell.
+    pub fn has_any(&self) -> bool {
+        self.files > 0 || self.unchanged > 0 || self.failed > 0
+    }
+
+    /// As an object.
+    pub fn json(&self, complete: bool) -> Value {
+        json!({
+            "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes, "dirs": self.dirs,
+            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds, "complete": complete,
+        })
+    }
+
+    /// As a line.
+    pub fn line(&self) -> String {
+        let s = if self.files == 1 { "" } else { "s" };
+        let mut line = format!("{}: {} file{s}, {}", self.verb, self.files, size(self.bytes));
+        line += &format!(" in {:.1} s", self.seconds);
+        // over a moment a rate says nothing
+        if self.seconds >= RATE_FROM && self.bytes > 0 {
+            line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
+        }
+        for (count, what) in [(self.unchanged, "unchanged"), (self.failed, "failed")] {
+            if count > 0 {
+                line += &format!(", {count} {what}");
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_takes_half_a_second() {
+        let summary = |seconds| Summary {
+            verb: "put",
+            files: 1,
+            bytes: 2 << 20,
+            dirs: 0,
+            dirs_made: 0,
+            unchanged: 3,
+            failed: 0,
+            seconds,
+        };
+        assert_eq!(summary(0.49).line(), "put: 1 file, 2 MiB in 0.5 s, 3 unchanged");
+        assert_eq!(
+            summary(0.5).line(),
+            "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged"
+        );
+    }
+}

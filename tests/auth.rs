@@ -1,10 +1,11 @@
 //! Who gets in, with what, and what they may do.
 
-use crate::support::tree::{staged, write};
+use crate::support::tree::{set_mode, staged, write};
 use crate::support::{Client, Ended, Server, haul, run_with, until};
 use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 fn with_password(
     client: &Client,
@@ -123,6 +124,55 @@ fn a_key_can_be_listed_by_file() {
     let ann = list.lines().find(|line| line.starts_with("ann ")).unwrap();
     let cells: Vec<&str> = ann.split_whitespace().collect();
     assert_eq!(cells, ["ann", "full", "/", "no", "1", "0"], "{list}");
+}
+
+/// A user who may only write learns no names, and changes nothing that was there before.
+#[test]
+fn a_write_only_user_gets_the_same_answer_whatever_is_there() {
+    let server = Server::start();
+    for taken in ["taken/f", "file"] {
+        write(&server.root.join("inbox").join(taken), b"x");
+    }
+    server.user(&["add", "dropper", "--write-only", "--root", "inbox"], "p");
+    let client = Client::new();
+    let run = |arguments: &[&str]| with_password(&client, &server, "dropper", "p", arguments);
+    for path in ["taken", "file", "new"] {
+        let url = format!("URL/{path}");
+        let made = run(&["mkdir", &url]);
+        assert_eq!((made.code, made.out.as_str()), (0, ""), "{made:?}");
+    }
+    write(&client.work().join("f"), b"new");
+    let answers = ["none", "0123456789abcdef"].map(|version| {
+        let put = ["put", "--if-version", version, "f"];
+        ["URL/file", "URL/nothing"].map(|target| {
+            let refused = run(&[&put[..], &[target]].concat());
+            refused.failed(8, &["may only write"]);
+            refused.err.replace("nothing", "file")
+        })
+    });
+    assert!(
+        answers.iter().flatten().all(|answer| *answer == answers[0][0]),
+        "{answers:?}"
+    );
+    // directories that were there keep their mode and time; one that comes has its own
+    let old = server.root.join("inbox/taken");
+    let facts = |path: &Path| {
+        let found = path.metadata().unwrap();
+        (found.permissions().mode() & 0o7777, found.modified().unwrap())
+    };
+    let before = facts(&old);
+    for dir in ["taken", "fresh"] {
+        let here = client.work().join("tree").join(dir);
+        std::fs::create_dir_all(&here).unwrap();
+        set_mode(&here, 0o711);
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(86_400);
+        std::fs::File::open(&here).unwrap().set_modified(long_ago).unwrap();
+    }
+    let put = run(&["put", "-r", "--json", "tree/.", "URL/"]);
+    assert_eq!(put.code, 0, "{put:?}");
+    assert!(!put.out.contains("unchanged\":1"), "{put:?}");
+    assert_eq!(facts(&old), before);
+    assert_eq!(facts(&server.root.join("inbox/fresh")).0, 0o711);
 }
 
 #[test]

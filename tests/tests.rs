@@ -17,6 +17,7 @@ mod listings;
 mod liveness;
 mod model;
 mod names;
+mod plain_user;
 mod power;
 mod promises;
 mod prompts;

@@ -242,8 +242,9 @@ pub trait Store: Send + Sync {
     /// Makes a directory; with `parents` also those above it, and then it is no error that it exists.
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError>;
 
-    /// Makes directories for a transfer, outer ones first: one that exists is used. True for those that were made.
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>>;
+    /// Makes directories for a transfer, outer ones first: one that exists is used. True for those that were made. With
+    /// `open_up` those whose mode keeps their owner out get one that does not: for a transfer that sets their mode in the end.
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>>;
 
     /// Removes a file, a symlink or an empty directory, or with `recursive` everything beneath.
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError>;

@@ -58,9 +58,9 @@ impl Store for Slow {
         self.inner.make_dir(path, parents).await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
         pause(self.delays.make_dirs).await;
-        self.inner.make_dirs(dirs).await
+        self.inner.make_dirs(dirs, open_up).await
     }
 
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {

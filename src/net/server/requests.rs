@@ -135,6 +135,10 @@ async fn answer(
         Some(Body::Login(_) | Body::Enroll(_) | Body::Reattach(_)) => {
             Ok((Code::BAD_SEQUENCE, "already logged in", None))
         }
+        Some(Body::ChangeDirectory(request)) if session.is_write_only() => {
+            *session.working.lock().unwrap_or_else(PoisonError::into_inner) = path(&request.path)?;
+            Ok((Code::CHANGED, "working directory changed", None))
+        }
         Some(Body::ChangeDirectory(request)) => {
             let resolved = store.resolve(&path(&request.path)?).await?;
             if store.stat(&resolved).await?.kind != Kind::Dir {
@@ -162,6 +166,12 @@ async fn answer(
         Some(Body::List(request)) => {
             let page = list(session, &path(&request.path)?, &request).await?;
             Ok((Code::ANSWER, "listing", Some(reply::Body::List(page))))
+        }
+        Some(Body::MakeDirectory(request)) if session.is_write_only() => {
+            match store.make_dir(&path(&request.path)?, true).await {
+                Err(e) if !tells_what_is_there(&e.kind) => Err(e.into()),
+                _ => Ok((Code::CHANGED, "accepted", None)),
+            }
         }
         Some(Body::MakeDirectory(request)) => {
             store.make_dir(&path(&request.path)?, request.parents).await?;
@@ -207,6 +217,14 @@ async fn answer(
         Some(Body::Get(request)) => transfers::get(server, session, request, seat).await,
         None => Ok((Code::NOT_IMPLEMENTED, "unknown request", None)),
     }
+}
+
+/// True of an error by which a user who may only write would learn what is there: they get the same answer without it.
+fn tells_what_is_there(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Exists | ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::Symlink
+    )
 }
 
 /// `mv a dir` moves into the directory, and `mv a dir/` fails where there is none.

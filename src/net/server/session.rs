@@ -2,6 +2,7 @@
 
 use super::login::Again;
 use crate::auth::credential::Grant;
+use crate::auth::users::Access;
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
@@ -66,6 +67,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// True of a user who may not learn what is there.
+    pub(super) fn is_write_only(&self) -> bool {
+        self.grant.access() == Access::WriteOnly
+    }
+
     pub(super) fn new(
         grant: Grant,
         who: String,

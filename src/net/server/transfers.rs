@@ -2,7 +2,6 @@
 
 use super::Server;
 use super::session::Session;
-use crate::auth::users::Access;
 use crate::net::error::NetError;
 use crate::net::link::Seat;
 use crate::net::printable;
@@ -54,6 +53,13 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
     let seat = seat.ok_or_else(|| bad("no transfer"))?;
     check(server, put.names.len())?;
     let options = Options::from_wire(put.options.clone().unwrap_or_default());
+    if options.if_version.is_some() && session.is_write_only() {
+        // whatever the answer, it would tell what is there
+        return Err(NetError::Refused {
+            code: Code::DENIED,
+            text: "this user may only write: --if-version would tell what is there".into(),
+        });
+    }
     let (tree, base) = place(session, &put).await?;
     let base = server
         .config
@@ -62,7 +68,7 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
         .join(base.as_path());
     refuse_nested(&tree, base, &put.identities).await?;
     let release = (Arc::downgrade(server), session.clone());
-    let blind = session.grant.access() == Access::WriteOnly;
+    let blind = session.is_write_only();
     let target = Target::Tree(Tree {
         blind,
         release: Some(Arc::new(move || {

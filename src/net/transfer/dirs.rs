@@ -198,10 +198,12 @@ impl Dirs {
                 Some(Dir {
                     place: Place::At(path),
                     attributes,
+                    made,
                     ..
                 }) => {
                     numbers.push(number);
-                    set.push((path.clone(), *attributes));
+                    // a sender that may not know what is there may not change it either
+                    set.push((path.clone(), (*made || !target.is_write_only()).then_some(*attributes)));
                 }
                 Some(Dir {
                     place: Place::Not { error, .. },
@@ -213,7 +215,7 @@ impl Dirs {
         self.completing = true;
         let (target, done) = (target.clone(), done.clone());
         tokio::spawn(async move {
-            let ends = target.set_attributes(set).await;
+            let ends = target.complete_dirs(set).await;
             let synced = if durable { target.sync().await } else { Ok(()) };
             let ends = numbers
                 .into_iter()

@@ -118,7 +118,7 @@ impl Target {
     /// Makes directories, outer ones first; true for those that were not there.
     pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         match self {
-            Target::Tree(tree) => tree.store.make_dirs(dirs).await,
+            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.blind).await,
             Target::Stream(_) => dirs
                 .iter()
                 .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
@@ -234,12 +234,22 @@ impl Target {
         }
     }
 
-    /// Time and mode of complete directories.
-    pub async fn set_attributes(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
-        match self {
-            Target::Tree(tree) => tree.store.set_attributes(dirs).await,
-            Target::Stream(_) => dirs.iter().map(|_| Ok(())).collect(),
-        }
+    /// True where the sender may not know what is there.
+    pub fn is_write_only(&self) -> bool {
+        matches!(self, Target::Tree(tree) if tree.blind)
+    }
+
+    /// Time and mode of complete directories; those without any stay as they are.
+    pub async fn complete_dirs(&self, dirs: Vec<(RemotePath, Option<Attributes>)>) -> Vec<Result<(), StoreError>> {
+        let Target::Tree(tree) = self else {
+            return dirs.iter().map(|_| Ok(())).collect();
+        };
+        let set = dirs
+            .iter()
+            .filter_map(|(path, attributes)| Some((path.clone(), (*attributes)?)));
+        let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
+        let end = |attributes: &Option<Attributes>| attributes.and_then(|_| ends.next()).unwrap_or(Ok(()));
+        dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
     }
 
     /// Makes durable what [`Target::decide`] found unchanged.

@@ -147,10 +147,10 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
         self.run(move |tree| {
             dirs.iter()
-                .map(|(path, a)| names::ensure_dir(tree, path, a.mode))
+                .map(|(path, a)| names::ensure_dir(tree, path, a.mode, open_up))
                 .collect()
         })
         .await

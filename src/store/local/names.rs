@@ -3,11 +3,12 @@
 use super::cancel::Cancelled;
 use super::leftover::remove_dead;
 use super::look::stat;
+use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
 use crate::store::error::At;
 use crate::store::{ErrorKind, Kind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 
@@ -60,9 +61,13 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<
     }
 }
 
-/// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync.
-pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bool, StoreError> {
+/// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync. One that is there
+/// and keeps its owner out is opened up, where the transfer sets its mode when it is complete.
+pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32, open_up: bool) -> Result<bool, StoreError> {
     let Some((parent, _)) = path.split() else {
+        if open_up {
+            open_up_dir(tree.root());
+        }
         return Ok(false);
     };
     let (dir, name) = tree.parent(path)?;
@@ -79,6 +84,9 @@ pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bo
                 // whoever made it may not have synced its name: a transfer that was killed, or another one
                 FileType::Directory => {
                     tree.mark_unsynced(parent);
+                    if open_up && keeps_owner_out(&found) {
+                        dir.open_dir_at(name.as_bytes()).iter().for_each(open_up_dir);
+                    }
                     Ok(false)
                 }
                 FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
@@ -86,6 +94,21 @@ pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32) -> Result<bo
             }
         }
         Err(e) => Err(e).at("make directory", path),
+    }
+}
+
+/// True where this process owns a directory, and its mode does not let it make anything there.
+fn keeps_owner_out(found: &Stat) -> bool {
+    let owner = rustix::process::geteuid();
+    !owner.is_root() && found.st_uid == owner.as_raw() && found.st_mode & 0o300 != 0o300
+}
+
+/// Gives a directory that keeps its owner out a mode that does not. Where that fails, what is put into it says why.
+fn open_up_dir(dir: &Dir) {
+    if let Ok(found) = dir.fstat()
+        && keeps_owner_out(&found)
+    {
+        let _ = dir.fchmod(found.st_mode & 0o7777 | 0o700);
     }
 }
 

@@ -1,0 +1,99 @@
+//! What only a user who is not root comes across: modes that keep the owner out.
+
+use crate::support::tree::{set_mode, staged, write};
+use crate::support::{Client, Ended, Server, run_with, under};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+/// nobody
+const PLAIN: u32 = 65_534;
+
+/// Runs a client as a plain user, to whom all of its files belong.
+fn run(client: &Client, arguments: &[&str]) -> Ended {
+    for entry in walkdir::WalkDir::new(client.dir.path()) {
+        chown(entry.unwrap().path(), Some(PLAIN), Some(PLAIN)).unwrap();
+    }
+    let user = PLAIN.to_string();
+    let prefix = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"].map(str::to_string);
+    Ended::of(run_with(under(client.command(arguments), &prefix), b""))
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: only root can become another user");
+    }
+    root
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_tree_with_read_only_directories_can_be_fetched_again() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::start();
+    let client = server.client();
+    let there = server.root.join("tree/closed");
+    write(&there.join("f"), b"first");
+    set_mode(&there, 0o555);
+    set_mode(&server.root.join("tree"), 0o555);
+    assert_eq!(run(&client, &["get", "-r", "srv:tree", "."]).code, 0);
+    write(&there.join("f"), b"second time");
+    write(&there.join("new"), b"new");
+    let again = run(&client, &["get", "-r", "srv:tree", "."]);
+    assert_eq!(again.code, 0, "{again:?}");
+    let here = client.work().join("tree/closed");
+    assert_eq!(std::fs::read(here.join("f")).unwrap(), b"second time");
+    assert_eq!(std::fs::read(here.join("new")).unwrap(), b"new");
+    assert_eq!((mode(&here), mode(&client.work().join("tree"))), (0o555, 0o555));
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_takes_files() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("small"), b"small");
+    write(&server.root.join("large"), &[7; 3 << 20]);
+    let drop = client.work().join("drop");
+    std::fs::create_dir(&drop).unwrap();
+    set_mode(&drop, 0o300);
+    let get = run(&client, &["get", "srv:small", "srv:large", "drop/"]);
+    assert_eq!(get.code, 0, "{get:?}");
+    assert_eq!(std::fs::read(drop.join("small")).unwrap(), b"small");
+    assert_eq!(std::fs::read(drop.join("large")).unwrap(), [7; 3 << 20]);
+}
+
+/// A writer died when it had set the mode of a file that its owner may not read.
+#[test]
+fn a_dead_staging_file_of_any_mode_is_replaced() {
+    if !is_root() {
+        return;
+    }
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("small"), b"small");
+    write(&server.root.join("large"), &[7; 3 << 20]);
+    for name in ["small", "large"] {
+        for left in [0o200, 0o400, 0o444] {
+            let dead = staged(&client.work().join(name));
+            write(&dead, b"left");
+            set_mode(&dead, left);
+            let source = format!("srv:{name}");
+            let get = run(&client, &["get", &source, "."]);
+            assert_eq!(get.code, 0, "{left:o} {get:?}");
+            assert!(!dead.exists());
+            std::fs::remove_file(client.work().join(name)).unwrap();
+        }
+    }
+    // and none is left that its owner could not open
+    set_mode(&server.root.join("small"), 0o044);
+    assert_eq!(run(&client, &["get", "srv:small", "."]).code, 0);
+    assert_eq!(mode(&client.work().join("small")), 0o044);
+}

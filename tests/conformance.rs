@@ -1,6 +1,7 @@
 //! What every store must do: plain async functions over `&dyn Store`, run here against the local directory.
 
 use crate::support::tree::staged;
+use crate::support::until;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
@@ -350,9 +351,10 @@ async fn the_local_store_conforms() {
     }
 }
 
-/// As when the session of a user ends who was removed.
-#[test]
-fn a_removal_that_nobody_waits_for_ends_early() {
+/// As when the session of a user ends who was removed: a removal that is under way stops, and what
+/// was complete but for its name does not get it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_publishes_and_removes_nothing() {
     const FILES: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -363,23 +365,29 @@ fn a_removal_that_nobody_waits_for_ends_early() {
     let long_ago = std::time::SystemTime::UNIX_EPOCH;
     std::fs::File::open(&tree).unwrap().set_modified(long_ago).unwrap();
     let store = LocalStore::open(dir.path()).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let path = path("tree");
-        let begun = async {
-            while std::fs::metadata(&tree).unwrap().modified().unwrap() == long_ago {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            removed = store.remove(&path, true) => panic!("it was not given up: {removed:?}"),
-            () = begun => {}
-        }
+    let sub = store.subtree(&RemotePath::root()).await.unwrap();
+    let mut large = stage(&*sub, "large", &request("me")).await;
+    large.write(0, vec![shared(b"content")]).await.unwrap();
+
+    let removing = store.clone();
+    let removal = tokio::spawn(async move { removing.remove(&path("tree"), true).await });
+    until("the removal has begun", || {
+        std::fs::metadata(&tree).unwrap().modified().unwrap() != long_ago
     });
-    // waits for the thread
-    drop(runtime);
-    assert!(std::fs::read_dir(&tree).unwrap().count() > 0, "it went on to its end");
+    store.close();
+    let removed = removal.await.unwrap();
+    assert!(
+        removed.is_err_and(|e| e.to_string().contains("access")),
+        "it went on to its end"
+    );
+    assert!(std::fs::read_dir(&tree).unwrap().count() > 0);
+
+    assert!(large.commit(7, ATTRIBUTES).await.is_err());
+    let small = vec![entry("small", Content::File(shared(b"content")))];
+    assert!(sub.put_whole(small, "me", true).await[0].is_err());
+    for name in ["large", "small"] {
+        assert!(!dir.path().join(name).exists(), "{name}");
+    }
 }
 
 /// A writer whose staging file was taken away under it cannot commit.

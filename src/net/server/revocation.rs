@@ -38,6 +38,7 @@ pub(super) fn refusal(why: Revoked) -> NetError {
 pub(super) fn revoke(session: &Session, why: Revoked) {
     if !session.link.is_down() {
         tracing::info!(who = %session.who, %why, "a session is ended");
+        session.store.close();
         session.link.end(refusal(why));
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct Staged<'a, D: Directory> {
     pub(super) path: &'a RemotePath,
 }
 
-/// Gives a staged entry its target's name, unless the lock was taken away, or the target is not `if_version`. From the fence on
+/// Gives a staged entry its target's name, unless the store was closed, the lock was taken away, or the target is not `if_version`. From the fence on
 /// nobody takes the lock away, so that what is renamed is what was written.
 ///
 /// # Errors
@@ -102,6 +102,7 @@ pub(super) fn publish<D: Directory>(
         name,
         path,
     } = staged;
+    tree.closed().check(path)?;
     check_version(tree, path, if_version)?;
     if !lock.fence(*dir) {
         return Err(lost_lock(path));

@@ -4,7 +4,7 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
-mod cancel;
+mod closed;
 mod commit;
 mod direct;
 mod flush;
@@ -79,6 +79,12 @@ impl LocalStore {
         })
     }
 
+    /// From now on this store and those of its subtrees publish nothing and remove nothing, also of
+    /// what has begun: whoever it was made for may not write any more.
+    pub fn close(&self) {
+        self.tree.closed().set();
+    }
+
     /// Removes the staging files that dead writers left more than `age` ago; gives how many.
     pub async fn sweep(&self, age: std::time::Duration) -> usize {
         self.run(move |tree| leftover::sweep(tree, age)).await
@@ -120,7 +126,7 @@ impl Store for LocalStore {
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
         Ok(Arc::new(LocalStore {
-            tree: Arc::new(Tree::strict(dir)),
+            tree: Arc::new(Tree::strict(dir).closed_with(&self.tree)),
         }))
     }
 
@@ -157,12 +163,8 @@ impl Store for LocalStore {
     }
 
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        let (waiting, cancelled) = cancel::pair();
-        let removed = self
-            .run_on(path, move |tree, path| names::remove(tree, path, recursive, &cancelled))
-            .await;
-        drop(waiting);
-        removed
+        self.run_on(path, move |tree, path| names::remove(tree, path, recursive))
+            .await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Making, removing and renaming entries.
 
-use super::cancel::Cancelled;
+use super::closed::Closed;
 use super::leftover::remove_dead;
 use super::look::stat;
 use super::sys::{Directory, Node};
@@ -112,13 +112,8 @@ fn open_up_dir(dir: &Dir) {
     }
 }
 
-/// rm, rmdir, or with `recursive` rm -r, until it is cancelled.
-pub(super) fn remove(
-    tree: &Tree,
-    path: &RemotePath,
-    recursive: bool,
-    cancelled: &Cancelled,
-) -> Result<(), StoreError> {
+/// rm, rmdir, or with `recursive` rm -r, until the store is closed.
+pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
     if path.is_root() {
         return Err(StoreError::new(ErrorKind::Denied, path));
     }
@@ -130,7 +125,7 @@ pub(super) fn remove(
     }
     if recursive {
         let inner = open_subdir(&*dir, &name, path)?;
-        remove_beneath(&inner, path, cancelled)?;
+        remove_beneath(&inner, path, tree.closed())?;
     }
     match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY) => {
@@ -144,18 +139,18 @@ pub(super) fn remove(
 }
 
 /// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
-fn remove_beneath(dir: &Dir, path: &RemotePath, cancelled: &Cancelled) -> Result<(), StoreError> {
+fn remove_beneath(dir: &Dir, path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
     let mut first = Ok(());
     let stream = read_dir(dir, path)?;
     for next in stream {
-        cancelled.check(path)?;
+        closed.check(path)?;
         let next = next.at("read directory", path)?;
         let bytes = next.file_name().to_bytes();
         if matches!(bytes, b"." | b"..") {
             continue;
         }
         let removed = match rustix::fs::unlinkat(dir, bytes, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path, cancelled),
+            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path, closed),
             Err(Errno::NOENT) => Ok(()),
             other => other.at("remove", path),
         };
@@ -164,12 +159,12 @@ fn remove_beneath(dir: &Dir, path: &RemotePath, cancelled: &Cancelled) -> Result
     first
 }
 
-fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, cancelled: &Cancelled) -> Result<(), StoreError> {
+fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
     let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
     let name = Name::parse(bytes).map_err(bad)?;
     let inner_path = path.join(&name).map_err(bad)?;
     let inner = open_subdir(dir, &name, &inner_path)?;
-    remove_beneath(&inner, &inner_path, cancelled)?;
+    remove_beneath(&inner, &inner_path, closed)?;
     rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
 }
 

@@ -3,6 +3,7 @@
 //! Every later system call names a single component relative to one of these handles and does not follow it,
 //! so what another process does to the tree meanwhile cannot lead outside the root.
 
+use super::closed::Closed;
 use super::flush::Flush;
 use super::handles::{HANDLES, LISTINGS_OF_A_TREE};
 use super::sys::Directory;
@@ -41,6 +42,7 @@ pub(super) struct Tree<D: Directory = Dir> {
     probes: Probes<D::File>,
     /// A permit for each directory stream that is open.
     listings: Arc<Semaphore>,
+    closed: Closed,
 }
 
 impl<D: Directory> Tree<D> {
@@ -65,7 +67,19 @@ impl<D: Directory> Tree<D> {
             unchanged: Found::default(),
             probes: Probes::default(),
             listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
+            closed: Closed::default(),
         }
+    }
+
+    /// Is closed when `other` is.
+    pub(super) fn closed_with(mut self, other: &Tree<D>) -> Tree<D> {
+        self.closed = other.closed.clone();
+        self
+    }
+
+    /// Whether it may still be written.
+    pub(super) fn closed(&self) -> &Closed {
+        &self.closed
     }
 
     /// The root's handle.

@@ -415,7 +415,8 @@ fn users_are_managed_with_clear_errors() {
     assert_eq!(user(&["add", "pat"], "pw").0, 0);
     let cases = [
         (&["add", "pat"][..], "pw", 1, "already"),
-        (&["add", "sam"], "", 1, "empty"),
+        (&["add", "sam"], "\n", 1, "empty"),
+        (&["add", "sam"], "", 1, "no password was given"),
         (&["add", "-- -x"], "pw", 2, ""),
         (&["add", "a b"], "pw", 2, "user name"),
         (&["add", "sam", "--root", "../x"], "pw", 2, "beneath the root"),

@@ -157,7 +157,7 @@ fn the_summary_counts_no_byte_twice() {
     let client = server.client_at(proxy.address);
     let size = 20 * MIB as u64;
     write(&client.work().join("big"), &bytes(7, 20 * MIB));
-    let arrived = |dir: std::path::PathBuf| std::fs::metadata(dir.join(".big.haul")).map_or(0, |m| m.len());
+    let arrived = |dir: std::path::PathBuf| std::fs::metadata(staged(&dir.join("big"))).map_or(0, |m| m.len());
     let summary = |ended: &crate::support::Ended| -> serde_json::Value {
         serde_json::from_str(ended.out.lines().last().unwrap()).unwrap()
     };

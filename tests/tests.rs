@@ -18,6 +18,7 @@ mod liveness;
 mod model;
 mod names;
 mod plain_user;
+mod outputs;
 mod power;
 mod promises;
 mod prompts;

@@ -74,6 +74,8 @@ pub(super) struct Large {
     permit: Option<OwnedSemaphorePermit>,
     /// What is written, and as far as which it has been made durable, or is being.
     written: Checkpoint,
+    /// What was written the last time that a transfer could still go on from there: before the end.
+    resumable: Checkpoint,
     kept: u64,
     kept_at: Instant,
     keeping: bool,
@@ -99,6 +101,7 @@ impl Large {
             state: State::Opening,
             permit: None,
             written: Checkpoint::default(),
+            resumable: Checkpoint::default(),
             kept: 0,
             kept_at: Instant::now(),
             keeping: false,
@@ -290,6 +293,9 @@ impl Large {
     pub(super) fn take_back(&mut self, staging: Box<dyn Staging>) {
         let (offset, digests) = self.reassembly.taken();
         self.written = Checkpoint { offset, digests };
+        if self.size.is_some_and(|size| offset < size) {
+            self.resumable = self.written.clone();
+        }
         self.state = State::Idle(staging);
     }
 
@@ -334,7 +340,7 @@ impl Large {
         let Large {
             reassembly,
             state,
-            written,
+            resumable,
             kept,
             ..
         } = self;
@@ -345,7 +351,7 @@ impl Large {
             // a staging file of which nothing is durable goes with its writer
             Keep::Durable => drop(staging),
             Keep::Written => {
-                if let Some(keeping) = keep_written(staging, written, kept) {
+                if let Some(keeping) = keep_written(staging, resumable, kept) {
                     tokio::spawn(keeping);
                 }
             }
@@ -355,19 +361,19 @@ impl Large {
     /// What makes durable what has been written, where it is not yet.
     pub(super) fn suspend(self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let State::Idle(staging) = self.state else { return None };
-        keep_written(staging, self.written, self.kept)
+        keep_written(staging, self.resumable, self.kept)
     }
 }
 
 /// Makes durable what has been written, where more has been than is durable, and lets the file go.
 fn keep_written(
     staging: Box<dyn Staging>,
-    written: Checkpoint,
+    resumable: Checkpoint,
     kept: u64,
 ) -> Option<impl Future<Output = ()> + Send + 'static> {
-    let keeper = staging.keeper().filter(|_| written.offset > kept)?;
+    let keeper = staging.keeper().filter(|_| resumable.offset > kept)?;
     Some(async move {
-        let _ = keeper.keep(written).await;
+        let _ = keeper.keep(resumable).await;
         drop(staging);
     })
 }

@@ -74,7 +74,7 @@ pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, h
         target: entry.target.clone().unwrap_or_default(),
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         version: match entry.kind {
-            Kind::File if entry.size > CHUNK_SIZE as u64 => entry.version.to_string(),
+            Kind::File if entry.size > CHUNK_SIZE as u64 || parent == 0 => entry.version.to_string(),
             _ => String::new(),
         },
         ..Default::default()

@@ -20,9 +20,29 @@ pub struct Stream {
 struct State {
     /// The version of the source that the first bytes were of.
     source: Option<String>,
+    /// How many bytes have gone out: they do not go out again.
     written: u64,
-    /// Bytes that have been written, with the values to go on from there.
+    /// Some of these, with the values to go on from there.
     kept: Checkpoint,
+    /// A write that failed. What it put out is not known.
+    broken: Option<StoreError>,
+}
+
+impl State {
+    /// Where a transfer of this version of the source goes on.
+    fn begin(&mut self, source: Option<String>) -> Result<Left, StoreError> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        if self.written > 0 && (source.is_none() || source != self.source) {
+            return Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()));
+        }
+        self.source = source;
+        match self.kept.offset {
+            0 => Ok(Left::Nothing),
+            _ => Ok(Left::Part(self.kept.clone())),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -38,19 +58,13 @@ impl Stream {
         }
     }
 
-    /// Starts to write, or goes on where an earlier transfer of the same source was cut off.
+    /// Starts to write, or goes on where an earlier transfer of the same source was cut off: what has
+    /// gone out since the last point to go on from is received again, and left out.
     pub(super) async fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
         // what an earlier transfer was still writing is out then
         self.with(|_| Ok(())).await?;
         let mut state = lock(&self.state);
-        let left = match state.written {
-            0 => Left::Nothing,
-            written if written == state.kept.offset && source.is_some() && source == state.source => {
-                Left::Part(state.kept.clone())
-            }
-            _ => return Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root())),
-        };
-        state.source = source;
+        let left = state.begin(source)?;
         Ok(Box::new(StreamStaging {
             stream: self.clone(),
             left,
@@ -97,14 +111,21 @@ impl Staging for StreamStaging {
             let mut at = offset;
             for part in &parts {
                 let bytes = (**part).as_ref();
-                // counted before: what a failing write has put out is not known
+                let gone = lock(&state).written.saturating_sub(at);
+                let new = usize::try_from(gone).ok().and_then(|gone| bytes.get(gone..));
                 at = at.saturating_add(bytes.len() as u64);
-                lock(&state).written = at;
-                out.write_all(bytes)?;
+                if let Some(new) = new.filter(|new| !new.is_empty()) {
+                    out.write_all(new)?;
+                    lock(&state).written = at;
+                }
             }
             Ok(())
         };
-        self.stream.with(write).await
+        let written = self.stream.with(write).await;
+        if let Err(e) = &written {
+            lock(&self.stream.state).broken = Some(e.clone());
+        }
+        written
     }
 
     fn left(&self) -> Left {
@@ -117,10 +138,8 @@ impl Staging for StreamStaging {
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
         let mut state = lock(&self.stream.state);
-        if state.written > 0 {
-            return Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()));
-        }
-        (state.source, self.left) = (source, Left::Nothing);
+        state.kept = Checkpoint::default();
+        self.left = state.begin(source)?;
         Ok(())
     }
 

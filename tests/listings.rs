@@ -100,6 +100,7 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
     let sources = Arc::new(vec![Source {
         label: b"t".to_vec(),
         what,
+        place: None,
     }]);
     let (out, mut walked) = tokio::sync::mpsc::channel(1);
     let walk = tokio::spawn(Walk::new(sources, true, None, out).run());

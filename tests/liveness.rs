@@ -58,6 +58,7 @@ async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetErro
     let sources = Arc::new(vec![Source {
         label: b"t".to_vec(),
         what,
+        place: None,
     }]);
     let target = Target::Tree(Tree {
         store: Arc::new(Slow {

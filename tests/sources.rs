@@ -206,7 +206,7 @@ fn streams_are_given_by_path_too() {
     bash(&client, r#""$0" put <(printf abc) srv:"#, b"").failed(2, &["a file name", "srv:NAME"]);
     bash(&client, r#""$0" put <(printf abc) srv:d/"#, b"").failed(2, &["a file name", "srv:d/NAME"]);
     bash(&client, r#""$0" put <(printf 1) <(printf 2) srv:x"#, b"").failed(2, &["put alone"]);
-    bash(&client, r#""$0" put /dev/fd/99 srv:x"#, b"").failed(8, &["/dev/fd/99", "No such file"]);
+    bash(&client, r#""$0" put /dev/fd/99 srv:x"#, b"").failed(8, &["/dev/fd/99", "o such file"]);
     // a directory is one, whatever its path
     client.ok(["mkdir", "srv:e"]);
     let tree = bash(
@@ -216,4 +216,83 @@ fn streams_are_given_by_path_too() {
     );
     assert_eq!(tree.code, 0, "{tree:?}");
     assert!(server.root.join("e/a").exists());
+}
+
+/// The first source of a name is sent, and what goes to the same name besides is refused, whichever
+/// side has the sources.
+#[test]
+fn of_sources_that_go_to_one_name_the_first_is_sent_and_the_others_are_named() {
+    let server = Server::start();
+    let client = server.client();
+    for (path, content) in [
+        ("a/same", "a"),
+        ("a/only-a", "a"),
+        ("a/dir/same", "a"),
+        ("a/dir/only-a", "a"),
+        ("a/file-here", "a"),
+        ("a/c", "a"),
+        ("b/same", "longer"),
+        ("b/only-b", "b"),
+        ("b/dir/same", "longer"),
+        ("b/dir/only-b", "b"),
+        ("b/file-here/x", "b"),
+        ("c", "c"),
+    ] {
+        write(&client.work().join(path), content.as_bytes());
+        write(&server.root.join(path), content.as_bytes());
+    }
+    std::fs::create_dir(server.root.join("put")).unwrap();
+    std::fs::create_dir(client.work().join("got")).unwrap();
+    let text = |path: &Path| String::from_utf8(content(path).unwrap()).unwrap();
+    let check = |ended: Ended, top: &Path, refused: &[(&str, &str)]| {
+        assert_eq!(ended.code, 3, "{ended:?}");
+        for (name, first) in refused {
+            let line = ended.err.lines().find(|line| line.contains(&format!("{name}:")));
+            let line = line.unwrap_or_else(|| panic!("{name}: {ended:?}"));
+            assert!(
+                line.contains(&format!("{first} goes to the same name and came first")),
+                "{line}"
+            );
+        }
+        for path in ["same", "only-a", "dir/same", "dir/only-a", "file-here"] {
+            assert_eq!(text(&top.join(path)), "a", "{path}");
+        }
+    };
+    let both = client.run(["put", "-r", "a/.", "b/.", "srv:put"]);
+    check(
+        both,
+        &server.root.join("put"),
+        &[
+            ("b/same", "a/same"),
+            ("b/dir/same", "a/dir/same"),
+            ("b/file-here", "a/file-here"),
+        ],
+    );
+    for path in ["only-b", "dir/only-b"] {
+        assert_eq!(text(&server.root.join("put").join(path)), "b");
+    }
+    // a name of its own, and one beneath a source whose contents are meant
+    std::fs::remove_dir_all(server.root.join("put")).unwrap();
+    std::fs::create_dir(server.root.join("put")).unwrap();
+    check(
+        client.run(["put", "-r", "a/.", "c", "srv:put"]),
+        &server.root.join("put"),
+        &[("c", "a/c")],
+    );
+    assert_eq!(text(&server.root.join("put/c")), "a");
+    let got = client.work().join("got");
+    check(
+        client.run(["get", "-r", "srv:a/.", "srv:c", "got"]),
+        &got,
+        &[("c", "a/c")],
+    );
+    assert_eq!(text(&got.join("c")), "a");
+    std::fs::remove_dir_all(&got).unwrap();
+    std::fs::create_dir(&got).unwrap();
+    check(
+        client.run(["get", "-r", "srv:c", "srv:a/.", "got"]),
+        &got,
+        &[("a/c", "c")],
+    );
+    assert_eq!(text(&got.join("c")), "c");
 }

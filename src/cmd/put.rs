@@ -113,8 +113,8 @@ async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
 }
 
 /// True for standard input, and for the path of a file that this process has open, as a shell writes
-/// it for `<(COMMAND)`. Whatever is behind it is read to its end; a FIFO that has a name of its own is
-/// not, since it may never have one.
+/// it for `<(COMMAND)`. What is behind it is read to its end. A FIFO with a name of its own is skipped:
+/// it may never have a writer.
 fn is_stream(source: &OsStr) -> bool {
     let bytes = source.as_bytes();
     let number = |prefix: &[u8]| bytes.strip_prefix(prefix);
@@ -140,7 +140,8 @@ async fn stream(source: &OsStr) -> Result<Source, Failure> {
         path => path.to_vec(),
     };
     let what = What::Stream(Mutex::new(Some(input)));
-    Ok(Source { label, what })
+    let place = None;
+    Ok(Source { label, what, place })
 }
 
 /// A stream has no name of its own, nor one in a directory: the destination must be its name.
@@ -162,7 +163,8 @@ fn missing(path: &Path, error: StoreError) -> (Source, Vec<u8>) {
     let label = path.as_os_str().as_bytes().to_vec();
     let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
     let what = What::Missing(error);
-    (Source { label, what }, name)
+    let place = None;
+    (Source { label, what, place }, name)
 }
 
 /// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
@@ -199,6 +201,7 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     let source = Source {
         label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),
         what: What::Tree { store, path: inside },
+        place: RemotePath::parse(&name).ok(),
     };
     Ok((source, name))
 }

@@ -211,7 +211,7 @@ pub async fn refuse_all(
     sources: impl Iterator<Item = Source>,
 ) -> Result<(), Failure> {
     let show = Show::start(verb, args);
-    for Source { label, what } in sources {
+    for Source { label, what, .. } in sources {
         if let What::Missing(error) = what {
             show.reporter.failed(label, &error).await;
         }

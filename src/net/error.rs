@@ -131,6 +131,7 @@ pub fn code_of(kind: &ErrorKind) -> Code {
         | ErrorKind::NotADirectory
         | ErrorKind::NotEmpty
         | ErrorKind::Obstacle(_)
+        | ErrorKind::SameName(_)
         | ErrorKind::Symlink => Code::CONFLICT,
         ErrorKind::Locked(_) => Code::LOCKED,
         ErrorKind::VersionChanged | ErrorKind::SourceChanged => Code::VERSION_CHANGED,

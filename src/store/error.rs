@@ -49,6 +49,8 @@ pub enum ErrorKind {
     BadKind,
     /// Something under a name of haul's own, which haul did not make.
     Obstacle(Vec<u8>),
+    /// Another source of the same transfer, this one, goes to the same name, and came first.
+    SameName(Vec<u8>),
     /// A symlink stands where a directory was needed, or leads outside the root.
     Symlink,
     /// Any other error.
@@ -138,6 +140,10 @@ impl StoreError {
             ErrorKind::Obstacle(name) => format!(
                 "{} is in the way, and no file of haul's: remove it",
                 String::from_utf8_lossy(name)
+            ),
+            ErrorKind::SameName(first) => format!(
+                "{} goes to the same name and came first: copy them one by one",
+                String::from_utf8_lossy(first)
             ),
             ErrorKind::Symlink => "a symlink on the way is not followed".into(),
             ErrorKind::Other => self.detail.clone(),

@@ -161,6 +161,15 @@ impl RemotePath {
         }
     }
 
+    /// What is left of this path behind `other`; `None` where it is not within that.
+    pub fn beneath(&self, other: &RemotePath) -> Option<RemotePath> {
+        let rest = self
+            .0
+            .strip_prefix(other.0.as_slice())
+            .filter(|_| self.is_within(other))?;
+        Some(RemotePath(rest.strip_prefix(b"/").unwrap_or(rest).to_vec()))
+    }
+
     /// The components, outermost first.
     pub fn components(&self) -> impl Iterator<Item = Name> + '_ {
         self.0

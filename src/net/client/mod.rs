@@ -319,6 +319,7 @@ impl Client {
             sources,
             options: Some(options.to_wire()),
             lineage,
+            names: target.names(),
         };
         self.dial();
         let received = receiver::receive(seat, target, label, options, reporter);

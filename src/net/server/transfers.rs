@@ -215,12 +215,15 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
     check(server, get.sources.len())?;
     let options = Options::from_wire(get.options.unwrap_or_default());
     let mut sources = Vec::with_capacity(get.sources.len());
+    let mut names = get.names.iter();
     for label in &get.sources {
+        let place = names.next().and_then(|name| RemotePath::parse(name).ok());
         let what = source(session, label, options.recursive).await;
         let what = what.unwrap_or_else(What::Missing);
         let source = Source {
             label: label.clone(),
             what,
+            place,
         };
         if source
             .identity()

@@ -11,6 +11,7 @@ mod files;
 mod groups;
 mod large;
 mod offer;
+mod overlap;
 mod pump;
 mod pump_stream;
 mod reads;

@@ -161,6 +161,7 @@ impl Sender {
             Some(Source {
                 label,
                 what: What::Tree { path: top, .. },
+                ..
             }) => {
                 let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
                 shown(label, rest.strip_prefix(b"/").unwrap_or(rest))
@@ -590,7 +591,11 @@ mod tests {
         let label = b"f".to_vec();
         let mut sender = Sender {
             seat: link.join(1).unwrap(),
-            sources: Arc::new(vec![Source { label, what }]),
+            sources: Arc::new(vec![Source {
+                label,
+                what,
+                place: None,
+            }]),
             options: Options::default(),
             reporter: Reporter::silent(),
             offered: HashMap::from([(1, Offered::new(0, path, Some(entry)))]),

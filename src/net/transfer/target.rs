@@ -106,6 +106,14 @@ pub enum Decision {
 }
 
 impl Target {
+    /// Where each source goes, as the sender may know it.
+    pub fn names(&self) -> Vec<Vec<u8>> {
+        match self {
+            Target::Tree(tree) => tree.tops.iter().map(|top| top.as_bytes().to_vec()).collect(),
+            Target::Stream(_) => Vec::new(),
+        }
+    }
+
     /// Where the source with this index goes.
     pub fn top(&self, source: u32) -> Option<RemotePath> {
         match self {

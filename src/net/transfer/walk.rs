@@ -1,5 +1,6 @@
 //! The walk: what there is to send, depth first, in bounded memory however large a tree or a directory is.
 
+use super::overlap::{may_overlap, refusals};
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
@@ -22,6 +23,9 @@ pub struct Source {
     pub label: Vec<u8>,
     /// What it is.
     pub what: What,
+    /// Where it goes at the destination: the root where its contents go into the destination itself.
+    /// `None` where that is not known.
+    pub place: Option<RemotePath>,
 }
 
 /// Where the bytes of a source come from.
@@ -40,6 +44,14 @@ pub enum What {
 }
 
 impl Source {
+    /// The store, the entry in there, and its place, of a tree whose place is known.
+    pub(super) fn tree(&self) -> Option<(&Arc<dyn Store>, &RemotePath, &RemotePath)> {
+        match (&self.what, &self.place) {
+            (What::Tree { store, path }, Some(place)) => Some((store, path, place)),
+            _ => None,
+        }
+    }
+
     /// The version of a source that is a directory.
     pub async fn identity(&self) -> Option<String> {
         match &self.what {
@@ -158,6 +170,8 @@ pub struct Walk {
 struct Of<'a> {
     source: usize,
     store: &'a dyn Store,
+    /// An earlier source may have what goes to the same place.
+    overlaps: bool,
     /// False where the file system is not known to tell the true sizes of files.
     sized: bool,
 }
@@ -285,9 +299,14 @@ impl Walk {
             Err(e) => return self.failed(source, top, e).await,
         };
         let kind = entry.kind;
+        let overlaps = may_overlap(&self.sources, source);
+        if overlaps && let Some(Some(e)) = refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop() {
+            return self.failed(source, top, e).await;
+        }
         let of = Of {
             source,
             store,
+            overlaps,
             sized: true,
         };
         let number = self.entry(of, 0, top.clone(), entry).await?;
@@ -344,18 +363,41 @@ impl Walk {
             sized: page.sized,
             ..of
         };
+        let mut entries = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
             match join(dir, entry.name.as_ref()) {
-                Ok(path) if entry.kind == Kind::Dir => level.subdirs.push_back(Subdir {
-                    path,
-                    entry,
-                    page: None,
-                }),
-                Ok(path) => drop(self.entry(of, level.number, path, entry).await?),
+                Ok(path) => entries.push((path, entry)),
                 Err(e) => self.failed(source, dir, e).await?,
             }
         }
+        for (path, entry) in self.without_taken(of, entries).await? {
+            if entry.kind == Kind::Dir {
+                let page = None;
+                level.subdirs.push_back(Subdir { path, entry, page });
+            } else {
+                self.entry(of, level.number, path, entry).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// The entries of a page that no earlier source has in their places.
+    async fn without_taken(
+        &mut self,
+        of: Of<'_>,
+        mut entries: Vec<(RemotePath, Entry)>,
+    ) -> Result<Vec<(RemotePath, Entry)>, Gone> {
+        if !of.overlaps {
+            return Ok(entries);
+        }
+        let asked: Vec<_> = entries.iter().map(|(path, entry)| (path.clone(), entry.kind)).collect();
+        let refused = refusals(&self.sources, of.source, &asked).await;
+        let mut is_taken = refused.iter().map(Option::is_some);
+        entries.retain(|_| !is_taken.next().unwrap_or_default());
+        for e in refused.into_iter().flatten() {
+            self.failed(of.source, &e.path.clone(), e).await?;
+        }
+        Ok(entries)
     }
 
     /// What has been found goes out before more is read, however little it is; unless what went out before has not been taken

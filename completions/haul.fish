@@ -63,8 +63,8 @@ complete -c haul -n "__fish_haul_using_subcommand put" -l no-fsync -d 'Do not wa
 complete -c haul -n "__fish_haul_using_subcommand put" -s q -l quiet -d 'Print failures only'
 complete -c haul -n "__fish_haul_using_subcommand put" -s v -l verbose -d 'Name every file'
 complete -c haul -n "__fish_haul_using_subcommand put" -l json -d 'Print one JSON object a line'
-complete -c haul -n "__fish_haul_using_subcommand put" -l progress -d 'Show the progress bar also where standard error is no terminal'
-complete -c haul -n "__fish_haul_using_subcommand put" -l no-progress -d 'Show no progress bar'
+complete -c haul -n "__fish_haul_using_subcommand put" -l progress -d 'Show progress also where standard error is no terminal: a line every five seconds and at the end'
+complete -c haul -n "__fish_haul_using_subcommand put" -l no-progress -d 'Show no progress'
 complete -c haul -n "__fish_haul_using_subcommand put" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand get" -l if-version -d 'Replace the file only if it has version V (see stat --json); \'none\': only if there is no such file' -r
@@ -78,8 +78,8 @@ complete -c haul -n "__fish_haul_using_subcommand get" -l no-fsync -d 'Do not wa
 complete -c haul -n "__fish_haul_using_subcommand get" -s q -l quiet -d 'Print failures only'
 complete -c haul -n "__fish_haul_using_subcommand get" -s v -l verbose -d 'Name every file'
 complete -c haul -n "__fish_haul_using_subcommand get" -l json -d 'Print one JSON object a line'
-complete -c haul -n "__fish_haul_using_subcommand get" -l progress -d 'Show the progress bar also where standard error is no terminal'
-complete -c haul -n "__fish_haul_using_subcommand get" -l no-progress -d 'Show no progress bar'
+complete -c haul -n "__fish_haul_using_subcommand get" -l progress -d 'Show progress also where standard error is no terminal: a line every five seconds and at the end'
+complete -c haul -n "__fish_haul_using_subcommand get" -l no-progress -d 'Show no progress'
 complete -c haul -n "__fish_haul_using_subcommand get" -l accept-new -d 'Pin the key of a server that is not known yet without asking'
 complete -c haul -n "__fish_haul_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c haul -n "__fish_haul_using_subcommand ls" -l password-file -d 'Read the password from the first line of FILE' -r -F

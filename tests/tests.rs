@@ -3,6 +3,7 @@
 mod support;
 
 mod auth;
+mod bar;
 mod cli;
 mod conformance;
 mod connections;

@@ -340,6 +340,7 @@ async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, L
         most_connections: connections,
         patience: Duration::from_secs(10),
         tell: Arc::new(|_| {}),
+        outage: Arc::default(),
     };
     let client = connection.login("bench", None, &manners).await?;
     client.logged_in().await?;

@@ -9,6 +9,7 @@ use crate::auth::known::KnownServers;
 use crate::auth::{Fingerprint, Identity, saved};
 use crate::net::client::Client;
 use crate::net::client::connection::{Connection, Manners};
+use crate::net::client::outage::Outage;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
 use std::path::{Path, PathBuf};
@@ -182,13 +183,20 @@ impl Session {
         self.manners.patience
     }
 
+    /// Whether the server cannot be reached now.
+    pub fn outage(&self) -> Arc<Outage> {
+        self.manners.outage.clone()
+    }
+
     /// Logs in again after the session was lost, for as long as the user wants to wait without progress.
     ///
     /// # Errors
     /// `why` when that time is over, and whatever waiting does not mend.
     pub async fn again(&mut self, why: NetError) -> Result<(), Failure> {
         let since = Instant::now();
-        let budget = self.manners.patience.saturating_sub(self.client.stalled());
+        let stalled = self.client.stalled();
+        let _outage = self.manners.outage.begin(since.checked_sub(stalled).unwrap_or(since));
+        let budget = self.manners.patience.saturating_sub(stalled);
         if !self.client.has_told() {
             (self.manners.tell)(&format!("{}: {why}; trying again", self.server.address()));
         }
@@ -318,6 +326,7 @@ async fn open_once(
                 progress::say(&format!("haul: {}", printable(text)));
             }
         }),
+        outage: Arc::default(),
     };
     let password = given_password(args)?;
     if password.is_some() || server.identity.is_some() {

@@ -1,6 +1,5 @@
 //! What the user reads when a command fails: one line, and an exit code.
 
-use super::output;
 use crate::auth::FileError;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
@@ -8,7 +7,9 @@ use crate::store::{ErrorKind, StoreError};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The exit codes, as the manual lists them.
 pub mod exit {
@@ -34,6 +35,14 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 130;
     /// SIGTERM.
     pub const TERMINATED: u8 = 143;
+}
+
+/// Standard output is for JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard output is for JSON: failures are told there, too.
+pub fn set_json() {
+    JSON.store(true, Ordering::Relaxed);
 }
 
 /// Why a command failed.
@@ -115,9 +124,9 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         if !self.silent {
             eprintln!("haul: {}", self.line());
-            if output::is_json() {
+            if JSON.load(Ordering::Relaxed) {
                 // there is no better place to tell that standard output cannot be written
-                let _ = output::line(&self.json().to_string());
+                let _ = writeln!(std::io::stdout(), "{}", self.json());
             }
         }
         ExitCode::from(self.exit)

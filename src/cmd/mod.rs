@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, with its arguments and what it does. The only code that prints.
 
+mod bar;
 mod bench;
 mod confine;
 mod connect;
@@ -110,7 +111,7 @@ const BLOCKING: usize = 32;
 pub fn main(cli: Cli) -> ExitCode {
     raise_open_files();
     if cli.command.is_json() {
-        output::set_json();
+        failure::set_json();
     }
     let result = match cli.command {
         // it ends itself, in its own way
@@ -122,6 +123,7 @@ pub fn main(cli: Cli) -> ExitCode {
             result
         }),
     };
+    progress::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

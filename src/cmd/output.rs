@@ -6,22 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::{Failure, exit};
-
-/// Standard output is for JSON.
-static JSON: AtomicBool = AtomicBool::new(false);
-
-/// From now on standard output is for JSON: a failure is told there, too.
-pub fn set_json() {
-    JSON.store(true, Ordering::Relaxed);
-}
-
-/// True where standard output is for JSON.
-pub fn is_json() -> bool {
-    JSON.load(Ordering::Relaxed)
-}
 
 /// A name or path for a terminal.
 pub fn name(bytes: &[u8]) -> String {

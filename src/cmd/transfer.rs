@@ -9,6 +9,7 @@ use super::report::{self, Printed, ReportOptions};
 use super::summary::Summary;
 use crate::net::NetError;
 use crate::net::client::Client;
+use crate::net::client::outage::Outage;
 use crate::net::transfer::walk::{Source, What};
 use crate::net::transfer::{Event, Options, Reporter};
 use std::sync::Arc;
@@ -60,11 +61,11 @@ pub struct TransferArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Show the progress bar also where standard error is no terminal
+    /// Show progress also where standard error is no terminal: a line every five seconds and at the end
     #[arg(long, overrides_with = "no_progress")]
     pub progress: bool,
 
-    /// Show no progress bar
+    /// Show no progress
     #[arg(long)]
     pub no_progress: bool,
 }
@@ -144,7 +145,7 @@ pub async fn carry(
     once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
     repeatable: impl Fn() -> bool,
 ) -> Result<(), Failure> {
-    let show = Show::start(verb, args);
+    let show = Show::start(verb, args, session.outage());
     let reporter = show.reporter();
     let mut options = args.options();
     let mut stuck: Option<(u64, Instant)> = None;
@@ -210,7 +211,7 @@ pub async fn refuse_all(
     args: &TransferArgs,
     sources: impl Iterator<Item = Source>,
 ) -> Result<(), Failure> {
-    let show = Show::start(verb, args);
+    let show = Show::start(verb, args, Arc::default());
     for Source { label, what, .. } in sources {
         if let What::Missing(error) = what {
             show.reporter.failed(label, &error).await;
@@ -231,10 +232,10 @@ pub struct Show {
 
 impl Show {
     /// Starts to show.
-    pub fn start(verb: &'static str, args: &TransferArgs) -> Show {
+    pub fn start(verb: &'static str, args: &TransferArgs, outage: Arc<Outage>) -> Show {
         let (events, incoming) = mpsc::channel(1024);
         let reporter = Reporter::new(events, args.verbose || args.json);
-        let progress = Progress::start(reporter.counters.clone(), args.bar());
+        let progress = Progress::start(reporter.counters.clone(), outage, args.bar());
         Show {
             verb,
             printer: tokio::spawn(report::print_all(incoming, progress, args.report())),

@@ -209,6 +209,7 @@ impl Attachment {
     async fn reattach(&self, why: NetError) -> Result<(TlsStream<TcpStream>, Vec<u8>), NetError> {
         let Some(keys) = &self.keys else { return Err(why) };
         let lost_at = Instant::now();
+        let _outage = self.manners.outage.begin(lost_at);
         self.told.store(true, Ordering::Relaxed);
         (self.manners.tell)(&format!("{}:{}: {why}; trying again", keys.host, keys.port));
         let mut failures = 0;

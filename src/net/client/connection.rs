@@ -1,6 +1,7 @@
 //! A control connection up to its login: whose key the server has, before anything secret is sent.
 
 use super::attachment::{Attachment, Keys};
+use super::outage::Outage;
 use super::{Client, WINDOW, host_name};
 use crate::auth::{Fingerprint, Identity, UserName};
 use crate::chunk::buffer::BufferPool;
@@ -39,6 +40,8 @@ pub struct Manners {
     pub patience: Duration,
     /// Told in one sentence when the control connection is lost.
     pub tell: Tell,
+    /// Whether the server cannot be reached now.
+    pub outage: Arc<Outage>,
 }
 
 /// Where sentences for the user go.
@@ -152,6 +155,7 @@ impl Connection {
             most_connections: 0,
             patience: Duration::ZERO,
             tell: Arc::new(|_| {}),
+            outage: Arc::default(),
         };
         let client = self.start(None, &manners);
         let enroll = proto::Enroll {

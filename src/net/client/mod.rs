@@ -5,6 +5,7 @@ mod attachment;
 pub mod connection;
 mod dial;
 mod grow;
+pub mod outage;
 
 use crate::net::control::refused;
 use crate::net::error::NetError;

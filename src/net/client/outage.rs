@@ -1,0 +1,31 @@
+//! Whether a client is without its server, and since when: for the user, who waits.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Shared by all sessions of one login.
+#[derive(Default)]
+pub struct Outage(Mutex<Option<Instant>>);
+
+/// There is an outage until this is dropped.
+pub struct Ongoing(Arc<Outage>);
+
+impl Outage {
+    /// The server cannot be reached since then.
+    pub fn begin(self: &Arc<Outage>, since: Instant) -> Ongoing {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
+        Ongoing(self.clone())
+    }
+
+    /// How long it has lasted at this moment; `None` while the server is there.
+    pub fn lasted(&self, now: Instant) -> Option<Duration> {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| now.saturating_duration_since(since))
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -145,8 +145,10 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     client
         .run(["put", "srv:dir/x", "srv:y"])
         .failed(2, &["not on this machine"]);
-    client.run(["put", "f", "-", "srv:x"]).failed(2, &["standard input"]);
-    client.run(["put", "-", "srv:"]).failed(2, &["standard input"]);
+    client.run(["put", "f", "-", "srv:x"]).failed(2, &["put alone"]);
+    client
+        .run(["put", "-", "srv:"])
+        .failed(2, &["a stream needs a file name"]);
     client
         .run(["put", "f", "d/../f", "srv:dir"])
         .failed(2, &["two sources"]);

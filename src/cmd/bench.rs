@@ -3,6 +3,7 @@
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
 use super::get::local_target;
+use super::hint;
 use super::location::{Location, Remote, ServerName};
 use super::output;
 use super::put::local_source;
@@ -44,7 +45,7 @@ Examples:
   haul bench nas:tmp              generated data, to the directory tmp of a server and back")]
 pub struct Args {
     /// A file or tree to send, or HOST:PATH of a directory on a server
-    #[arg(value_name = "TREE")]
+    #[arg(value_name = "TREE", value_hint = hint::LOCAL_OR_REMOTE)]
     what: Option<OsString>,
 
     /// Use N data connections

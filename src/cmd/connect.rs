@@ -1,6 +1,7 @@
 //! From a server's name to a session: saved names, pins, and how to log in.
 
 use super::failure::{Failure, exit, exit_of_parts};
+use super::hint;
 use super::location::{Location, ServerName};
 use super::settings::config_dir;
 use super::transfer::parse_time;
@@ -29,7 +30,7 @@ pub struct ConnectArgs {
     accept_new: bool,
 
     /// Read the password from the first line of FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     password_file: Option<PathBuf>,
 
     /// When the connection is lost, go on trying for TIME without progress [default: 5m]; when it is given, also where no

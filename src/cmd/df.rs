@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use super::output;
 use serde_json::json;
 use std::cell::Cell;
@@ -15,7 +16,7 @@ Examples:
   haul df --json nas:backup | jq .free")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)

@@ -1,8 +1,8 @@
 //! `haul generate`: the manual pages and shell completions, from the same description as `--help`.
 
 use super::failure::{Failure, exit};
+use super::hint;
 use clap::ValueEnum;
-use clap_complete::Shell;
 use std::path::{Path, PathBuf};
 
 /// Write the manual pages or the shell completions into a directory
@@ -16,6 +16,7 @@ pub struct Args {
     what: What,
 
     /// Where; made if it does not exist
+    #[arg(value_hint = hint::LOCAL_DIR)]
     dir: PathBuf,
 }
 
@@ -33,9 +34,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     written.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to {}: {e}", args.dir.display())))
 }
 
+/// The scripts ask `haul complete`, so that they know as much as the binary.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("haul.bash", include_str!("../../completions/haul.bash")),
+    ("_haul", include_str!("../../completions/_haul")),
+    ("haul.fish", include_str!("../../completions/haul.fish")),
+];
+
 fn completions(dir: &Path) -> std::io::Result<()> {
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut super::description(), "haul", dir)?;
-    }
-    Ok(())
+    COMPLETIONS
+        .iter()
+        .try_for_each(|(name, script)| std::fs::write(dir.join(name), script))
 }

@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
+use super::hint;
 use super::location::{Location, Remote, local_failure, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
@@ -31,11 +32,11 @@ Examples:
   haul get -r nas: /srv/mirror                 everything")]
 pub struct Args {
     /// What: [USER@]HOST:PATH, all on the same server
-    #[arg(required = true, value_name = "SRC")]
+    #[arg(required = true, value_name = "SRC", value_hint = hint::REMOTE)]
     sources: Vec<OsString>,
 
     /// Where to: a local path, or - for standard output. A directory that exists receives the sources under their names
-    #[arg(value_name = "DEST")]
+    #[arg(value_name = "DEST", value_hint = hint::LOCAL)]
     destination: OsString,
 
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! `haul invite`: a code with which a machine logs in without a password.
 
 use super::failure::{Failure, exit};
+use super::hint;
 use super::output;
 use super::settings::state_dir;
 use super::table;
@@ -37,7 +38,7 @@ pub struct Args {
     action: Option<Action>,
 
     /// The user
-    #[arg(required = true)]
+    #[arg(required = true, value_hint = hint::USER)]
     name: Option<String>,
 
     /// How long the code is good
@@ -48,7 +49,7 @@ pub struct Args {
     rights: Rights,
 
     /// The server's state directory, as in haul serve
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs, Session};
 use super::failure::{Failure, exit};
+use super::hint;
 use super::location::{Location, Remote};
 use super::output::{self, put_text};
 use crate::net::printable;
@@ -23,7 +24,7 @@ Examples:
   haul locks --json nas: | jq -r .path")]
 pub struct Args {
     /// Directories: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Also in the directories beneath
@@ -49,7 +50,7 @@ Examples:
   haul unlock --force nas:disk.img     although somebody is writing it: they will fail")]
 pub struct UnlockArgs {
     /// The files that were to be written: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Also when the writer is at work

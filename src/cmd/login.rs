@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::{Failure, exit};
+use super::hint;
 use super::location::{ServerName, parse_host};
 use super::prompt;
 use super::settings::config_dir;
@@ -26,6 +27,7 @@ Examples:
   echo haul1-… | haul login nas")]
 pub struct Args {
     /// HOST or HOST:PORT
+    #[arg(value_hint = hint::HOST)]
     host: String,
 
     /// Save the server under this name instead of HOST

@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs, Session};
 use super::failure::{Failure, exit};
+use super::hint;
 use super::location::{Location, Remote};
 use super::output;
 use crate::net::transfer::shown;
@@ -29,7 +30,7 @@ A directory with more than 20,000 entries is listed in the server's order, not b
 #[allow(clippy::struct_excessive_bools)]
 pub struct Args {
     /// What: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// One entry a line with mode, size and time

@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use std::ffi::OsString;
 
 /// Make directories on a server
@@ -12,7 +13,7 @@ Examples:
   haul mkdir -p nas:backup/2026/11     also what is above it; no error if it exists")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Also make what is above it, and do not mind if it exists

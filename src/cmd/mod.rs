@@ -2,12 +2,14 @@
 
 mod bar;
 mod bench;
+mod complete;
 mod confine;
 mod connect;
 mod df;
 pub mod failure;
 mod generate;
 mod get;
+mod hint;
 mod interrupt;
 mod invite;
 pub mod location;
@@ -42,7 +44,6 @@ use std::time::Duration;
     name = "haul",
     version,
     max_term_width = 100,
-    disable_help_subcommand = true,
     after_help = "\
 A remote path is [USER@]HOST:PATH, as with scp, or haul://[USER@]HOST[:PORT]/PATH. HOST may be a name that
 `haul login` has saved. PATH starts at your root on the server, with or without a leading slash.
@@ -78,6 +79,8 @@ enum Command {
     User(user::Args),
     Bench(bench::Args),
     Generate(generate::Args),
+    #[command(hide = true)]
+    Complete(complete::Args),
 }
 
 impl Command {
@@ -99,7 +102,8 @@ impl Command {
             | Command::Invite(_)
             | Command::User(_)
             | Command::Bench(_)
-            | Command::Generate(_) => false,
+            | Command::Generate(_)
+            | Command::Complete(_) => false,
         }
     }
 }
@@ -160,6 +164,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::User(args) => user::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Generate(args) => generate::run(&args),
+        Command::Complete(args) => complete::run(args).await,
     }
 }
 

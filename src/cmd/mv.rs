@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use super::location::Location;
 use std::ffi::OsString;
 
@@ -15,11 +16,11 @@ Examples:
   haul mv nas:a.txt nas:archive/")]
 pub struct Args {
     /// What: [USER@]HOST:PATH
-    #[arg(value_name = "FROM")]
+    #[arg(value_name = "FROM", value_hint = hint::REMOTE)]
     from: OsString,
 
     /// Its new place: [USER@]HOST:PATH, on the same server
-    #[arg(value_name = "TO")]
+    #[arg(value_name = "TO", value_hint = hint::REMOTE)]
     to: OsString,
 
     #[command(flatten)]

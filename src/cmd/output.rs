@@ -14,6 +14,11 @@ pub fn name(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes))
 }
 
+/// True of a name that a terminal shows as it is.
+pub fn is_plain(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| printable(text) == text)
+}
+
 /// Bytes with a unit of 1024.
 pub fn size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)

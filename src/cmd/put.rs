@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use super::location::{Location, Remote, local_failure, means_contents, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
@@ -33,11 +34,11 @@ Examples:
   haul put --if-version none x nas:x           only if there is no x yet")]
 pub struct Args {
     /// Files, directories (with -r), or - for standard input
-    #[arg(required = true, value_name = "SRC")]
+    #[arg(required = true, value_name = "SRC", value_hint = hint::LOCAL)]
     sources: Vec<OsString>,
 
     /// Where to: [USER@]HOST:PATH. A directory that exists receives the sources under their names
-    #[arg(value_name = "DEST")]
+    #[arg(value_name = "DEST", value_hint = hint::REMOTE)]
     destination: OsString,
 
     #[command(flatten)]

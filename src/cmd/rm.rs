@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use crate::net::NetError;
 use crate::net::wire::Code;
 use std::ffi::OsString;
@@ -17,7 +18,7 @@ Examples:
   haul rm -f nas:maybe.txt             no error if it is not there")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Remove directories with everything in them

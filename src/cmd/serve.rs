@@ -2,6 +2,7 @@
 
 use super::confine::confine;
 use super::failure::{Failure, exit};
+use super::hint;
 use super::invite;
 use super::location::parse_host;
 use super::settings::state_dir;
@@ -37,6 +38,7 @@ Examples:
   haul invite kim                                      a code with which a machine logs in without a password")]
 pub struct Args {
     /// The directory
+    #[arg(value_hint = hint::LOCAL_DIR)]
     root: PathBuf,
 
     /// Listen on this address; may be given several times [default: [::]:4285 and 0.0.0.0:4285]
@@ -44,7 +46,7 @@ pub struct Args {
     listen: Vec<String>,
 
     /// Where the key and the users are kept [default: $XDG_STATE_HOME/haul, /var/lib/haul for root]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
 
     /// Sessions at once

@@ -2,6 +2,7 @@
 
 use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
+use super::hint;
 use super::output;
 use crate::store::Entry;
 use std::cell::Cell;
@@ -16,7 +17,7 @@ Examples:
   haul stat --json nas:x | jq -r .version")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
     /// Also the BLAKE3 hash of its content

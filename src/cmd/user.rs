@@ -1,6 +1,7 @@
 //! `haul user`: who may log in to this machine's server, and what they may do.
 
 use super::failure::{Failure, exit};
+use super::hint;
 use super::location::parse_relative;
 use super::settings::state_dir;
 use super::table;
@@ -68,13 +69,14 @@ Examples:
 #[derive(clap::Args)]
 pub(super) struct State {
     /// The server's state directory, as in haul serve
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
 pub(super) struct Named {
     /// The user
+    #[arg(value_hint = hint::USER)]
     pub(super) name: String,
 
     #[command(flatten)]
@@ -87,7 +89,7 @@ struct Add {
     user: Named,
 
     /// Log in by this public key (the key.pub of a client) instead of a password
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     key: Option<PathBuf>,
 
     /// Neither password nor key: haul invite lists a key

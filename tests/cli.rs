@@ -436,13 +436,56 @@ fn quiet_is_quiet_and_output_goes_where_it_belongs() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in [
-        "serve", "put", "get", "ls", "mkdir", "rm", "mv", "stat", "df", "login", "invite", "user", "bench",
-        "generate",
-    ] {
-        let ended = Client::new().run([command, "--help"]);
-        assert!(ended.code == 0 && ended.out.contains("Example"), "{command}: {ended:?}");
+    let help = |words: &[&str], columns: &str| {
+        let ended = Client::new().with_env("COLUMNS", columns).run(words);
+        assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
+        ended.out
+    };
+    let listed = help(&["--help"], "80");
+    let (_, commands) = listed.split_once("Commands:\n").unwrap();
+    let commands: Vec<&str> = commands
+        .lines()
+        .map_while(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"generate"));
+    let examples = |text: &str| {
+        let (_, rest) = text.split_once("\nExample")?;
+        rest.split("\n\n").next().map(str::to_string)
+    };
+    for command in commands {
+        let text = help(&["help", command], "80");
+        assert!(examples(&text).is_some(), "{command}: {text}");
+        assert_eq!(text, help(&[command, "--help"], "80"));
+        // they fit: wider terminals show the same
+        assert_eq!(
+            examples(&text),
+            examples(&help(&[command, "--help"], "100")),
+            "{command}"
+        );
     }
+    assert_eq!(examples(&listed), examples(&help(&["--help"], "100")));
+    assert!(help(&["put", "--help"], "100").contains("alone: a week"));
+}
+
+/// `-h` is what it is elsewhere: sizes with units.
+#[test]
+fn df_h_shows_units() {
+    let server = Server::start();
+    let client = server.client();
+    let (plain, units) = (client.ok(["df", "srv:"]), client.ok(["df", "-h", "srv:"]));
+    let size = |text: &str| {
+        text.lines()
+            .nth(1)
+            .unwrap()
+            .trim_start()
+            .split("  ")
+            .next()
+            .unwrap()
+            .to_string()
+    };
+    assert!(size(&plain).parse::<u64>().is_ok(), "{plain}");
+    assert!(size(&units).ends_with("iB"), "{units}");
 }
 
 #[test]

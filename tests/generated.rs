@@ -32,3 +32,63 @@ fn man_pages_and_completions_are_up_to_date() {
         assert!(files(dir.path()) == committed, "stale: run haul generate {what} {what}");
     }
 }
+
+/// The sections that a reader looks for are in every page, under their own names.
+#[test]
+fn every_manual_page_has_its_sections_and_refers_to_pages_that_are_there() {
+    let pages = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("man"));
+    assert!(pages.contains_key("haul.1") && pages.contains_key("haul-user-add.1"));
+    for (name, page) in &pages {
+        for section in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "EXAMPLES",
+            "EXIT STATUS",
+            "FILES",
+            "ENVIRONMENT",
+            "SEE ALSO",
+        ] {
+            let found = page
+                .lines()
+                .filter(|l| [format!(".SH {section}"), format!(".SH \"{section}\"")].contains(&l.to_string()));
+            assert_eq!(found.count(), 1, "{name}: {section}");
+        }
+        assert!(!page.contains(".SH EXTRA"), "{name}");
+        let references = page.replace("\\-", "-");
+        let (_, references) = references.split_once(".SH \"SEE ALSO\"\n").unwrap();
+        for reference in references.trim().split(", ") {
+            let file = reference.replace("(1)", ".1");
+            assert!(pages.contains_key(&file) && file != *name, "{name}: {reference}");
+        }
+    }
+}
+
+#[test]
+fn manual_help_and_readme_say_the_same_of_exit_codes_and_files() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/haul.1")).unwrap();
+    let page = page.replace("\\-", "-").replace("\\*(Aq", "'");
+    let help = String::from_utf8(haul().arg("--help").output().unwrap().stdout).unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| exit | meaning |\n| --- | --- |\n").unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 10);
+    for row in rows {
+        let cells: Vec<String> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        assert!(page.contains(&format!("\\fB{}\\fR\n{}\n", cells[1], cells[2])), "{row}");
+        let said = help
+            .lines()
+            .any(|line| line.trim().starts_with(&cells[1]) && line.ends_with(&cells[2]));
+        assert!(said, "{row}: {help}");
+    }
+    assert!(page.contains("NAME host=HOST port=PORT") && readme.contains("NAME host=HOST port=PORT"));
+}
+
+/// `strip` takes what only a debugger reads: without it the binary is seven times as large.
+#[test]
+fn the_release_binary_is_stripped() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let (_, release) = manifest.split_once("[profile.release]\n").unwrap();
+    assert!(release.split("\n\n").next().unwrap().contains("strip = true"));
+}

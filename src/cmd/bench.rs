@@ -42,7 +42,7 @@ const BUSY: f64 = 0.85;
 Examples:
   haul bench                      generated data, on this machine
   haul bench ~/photos             a tree of yours, on this machine
-  haul bench nas:tmp              generated data, to the directory tmp of a server and back")]
+  haul bench nas:tmp              generated data, to a server and back")]
 pub struct Args {
     /// A file or tree to send, or HOST:PATH of a directory on a server
     #[arg(value_name = "TREE", value_hint = hint::LOCAL_OR_REMOTE)]

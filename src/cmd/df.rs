@@ -10,14 +10,21 @@ use std::ffi::OsString;
 
 /// Show how much space a server has
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
 Examples:
-  haul df nas:
-  haul df --json nas:backup | jq .free")]
+  haul df -h nas:                      with units
+  haul df --json nas:backup | jq .free",
+    disable_help_flag = true
+)]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
+
+    /// Sizes with units instead of bytes
+    #[arg(short = 'h', long)]
+    human_readable: bool,
 
     /// Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)
     #[arg(long)]
@@ -25,12 +32,16 @@ pub struct Args {
 
     #[command(flatten)]
     connect: ConnectArgs,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let printed = Cell::new(Ok(()));
     if !args.json {
-        output::line(&format!("{:>12} {:>12} {:>12}  path", "size", "used", "free"))?;
+        output::line(&format!("{:>16} {:>16} {:>16}  path", "size", "used", "free"))?;
     }
     connect::each(&args.paths, &args.connect, async |client, path| {
         let space = client.space(path).await?;
@@ -47,9 +58,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             );
             output::line(&serde_json::Value::Object(object).to_string())
         } else {
-            let sizes = [space.total, space.used, space.free].map(output::size);
+            let shown = |bytes: u64| match args.human_readable {
+                true => output::size(bytes),
+                false => bytes.to_string(),
+            };
+            let sizes = [space.total, space.used, space.free].map(shown);
             let [total, used, free] = sizes;
-            output::line(&format!("{total:>12} {used:>12} {free:>12}  /{}", output::name(path)))
+            output::line(&format!("{total:>16} {used:>16} {free:>16}  /{}", output::name(path)))
         };
         printed.set(printed.replace(Ok(())).and(result));
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, exit};
 use super::hint;
+use super::manual;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ enum What {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(&args.dir).and_then(|()| match args.what {
-        What::Man => clap_mangen::generate_to(super::description(), &args.dir),
+        What::Man => manual::write(super::description(), &args.dir),
         What::Completions => completions(&args.dir),
     });
     written.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to {}: {e}", args.dir.display())))

@@ -24,12 +24,12 @@ use std::sync::Arc;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  haul get nas:report.pdf .                    into this directory
-  haul get -r nas:photos nas:music /backup/    two trees into a directory that exists
-  haul get nas:b.txt a.txt                     under another name
-  haul get nas:db.sql - | psql db              to standard output, in order
-  haul get -rq nas:photos/. /srv/photos        for cron: what is in photos, quietly
-  haul get -r nas: /srv/mirror                 everything")]
+  haul get nas:report.pdf .                  into this directory
+  haul get -r nas:photos nas:music /backup/  two trees into a directory
+  haul get nas:b.txt a.txt                   under another name
+  haul get nas:db.sql - | psql db            to standard output, in order
+  haul get -rq nas:photos/. /srv/photos      for cron: the contents of photos
+  haul get -r nas: /srv/mirror               everything")]
 pub struct Args {
     /// What: [USER@]HOST:PATH, all on the same server
     #[arg(required = true, value_name = "SRC", value_hint = hint::REMOTE)]

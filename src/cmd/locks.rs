@@ -47,7 +47,7 @@ pub struct Args {
 #[command(after_help = "\
 Examples:
   haul unlock nas:disk.img
-  haul unlock --force nas:disk.img     although somebody is writing it: they will fail")]
+  haul unlock --force nas:disk.img     although it is being written")]
 pub struct UnlockArgs {
     /// The files that were to be written: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]

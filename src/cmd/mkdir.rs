@@ -10,7 +10,7 @@ use std::ffi::OsString;
 #[command(after_help = "\
 Examples:
   haul mkdir nas:backup
-  haul mkdir -p nas:backup/2026/11     also what is above it; no error if it exists")]
+  haul mkdir -p nas:backup/2026/11  with what is above it; no error if it exists")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]

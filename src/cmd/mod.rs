@@ -16,6 +16,7 @@ pub mod location;
 mod locks;
 mod login;
 mod ls;
+mod manual;
 mod mkdir;
 mod mv;
 mod output;
@@ -44,22 +45,36 @@ use std::time::Duration;
     name = "haul",
     version,
     max_term_width = 100,
-    after_help = "\
-A remote path is [USER@]HOST:PATH, as with scp, or haul://[USER@]HOST[:PORT]/PATH. HOST may be a name that
-`haul login` has saved. PATH starts at your root on the server, with or without a leading slash.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 no connection, 5 login refused, 6 wrong or
-unknown server key, 7 locked or changed meanwhile, 8 no such file or not allowed, 130/143 interrupted.
-
-First steps:
-  server$ haul serve /srv/files          prints an invite and the command to type on the other machine
-  laptop$ haul login server              asks for the invite; from then on no password is needed
-  laptop$ haul put -r photos server:     and haul get, ls, mkdir, mv, rm, stat, df, locks"
+    after_help = after_help(),
 )]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What stands behind the list of commands.
+fn after_help() -> String {
+    let exits = manual::reference::EXITS.iter();
+    let exits: String = exits
+        .map(|(code, meaning)| format!("\n  {code:<14}{meaning}"))
+        .collect();
+    format!("{AFTER_HELP}{exits}")
+}
+
+const AFTER_HELP: &str = "\
+Remote paths:
+  [USER@]HOST:PATH, as with scp, or haul://[USER@]HOST[:PORT]/PATH. HOST may be
+  a name that `haul login` has saved. PATH starts at your root on the server,
+  with or without a leading slash.
+
+Examples:
+  server$ haul serve /srv/files       prints an invite, and what to type there
+  laptop$ haul login server           asks for that invite, and never again
+  laptop$ haul put -r photos server:  and haul get, ls, mkdir, mv, rm, stat, df
+
+`haul help COMMAND` has the options of a command, and examples.
+
+Exit status:";
 
 #[derive(Subcommand)]
 enum Command {

@@ -25,13 +25,13 @@ use tokio::io::AsyncRead;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  haul put report.pdf nas:                     to your root on the server
-  haul put -r photos music nas:backup/         two trees into the directory backup
-  haul put a.txt nas:b.txt                     under another name
-  pg_dump db | haul put - nas:db.sql           a stream; the file appears when it is complete
-  haul put <(pg_dump db) nas:db.sql            the same
-  haul put -rq --wait=10m /srv/data/. nas:srv  for cron: what is in data; waits for a writer
-  haul put --if-version none x nas:x           only if there is no x yet")]
+  haul put report.pdf nas:                 to your root on the server
+  haul put -r photos music nas:backup/     two trees into a directory
+  haul put a.txt nas:b.txt                 under another name
+  pg_dump db | haul put - nas:db.sql       a stream; appears when it is complete
+  haul put <(pg_dump db) nas:db.sql        the same
+  haul put -rq --wait=10m /srv/. nas:srv   for cron: the contents of /srv
+  haul put --if-version none x nas:x       only if there is no x yet")]
 pub struct Args {
     /// Files, directories (with -r), or - for standard input
     #[arg(required = true, value_name = "SRC", value_hint = hint::LOCAL)]

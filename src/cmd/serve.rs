@@ -32,10 +32,10 @@ const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  haul serve /srv/files                                all addresses, port 4285
-  haul serve --listen 127.0.0.1:0 --json /srv/files    the first line of output tells the port
-  haul user add kim --root kim --read-only             who may log in, and what they may do
-  haul invite kim                                      a code with which a machine logs in without a password")]
+  haul serve /srv/files                              all addresses, port 4285
+  haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
+  haul user add kim --root kim --read-only           who may log in, to do what
+  haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
     /// The directory
     #[arg(value_hint = hint::LOCAL_DIR)]

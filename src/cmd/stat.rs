@@ -13,7 +13,7 @@ use std::ffi::OsString;
 #[command(after_help = "\
 Examples:
   haul stat nas:report.pdf
-  haul stat --hash nas:report.pdf      also its BLAKE3 hash, the one that b3sum prints
+  haul stat --hash nas:report.pdf      also its BLAKE3 hash, as b3sum has it
   haul stat --json nas:x | jq -r .version")]
 pub struct Args {
     /// Which: [USER@]HOST:PATH

@@ -41,7 +41,7 @@ pub struct TransferArgs {
     #[arg(long)]
     pub no_fsync: bool,
 
-    /// Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: without end)
+    /// Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: a week)
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
     pub wait: Option<Duration>,
 

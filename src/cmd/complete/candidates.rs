@@ -1,5 +1,6 @@
 //! What may stand in place of the word at the cursor.
 
+use super::candidate::Candidate;
 use super::line::{Line, find_long};
 use super::remote;
 use crate::auth::{file, users};
@@ -9,14 +10,6 @@ use crate::cmd::settings::state_dir;
 use clap::{Arg, Command, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-
-/// A word that fits, and what it is.
-pub struct Candidate {
-    /// The whole word.
-    pub value: OsString,
-    /// A few words about it, or none.
-    pub help: String,
-}
 
 /// Which names of this machine fit beside the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +23,6 @@ pub enum Local {
 }
 
 type Answer = (Local, Vec<Candidate>);
-
-impl Candidate {
-    pub(super) fn new(value: impl Into<OsString>, help: impl Into<String>) -> Candidate {
-        Candidate {
-            value: value.into(),
-            help: help.into(),
-        }
-    }
-}
 
 /// What fits behind `line`, beginning with `word`.
 pub async fn of(line: &Line<'_>, word: &OsStr) -> Answer {

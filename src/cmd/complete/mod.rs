@@ -4,13 +4,15 @@
 //! `none`. Each further line is one candidate for the whole last word, unquoted, with its description behind a tab.
 //! A candidate that ends with `/`, `:` or `=` is the beginning of more.
 
+mod candidate;
 mod candidates;
 mod line;
 mod remote;
 
 use super::failure::Failure;
 use super::output;
-use candidates::{Candidate, Local};
+use candidate::Candidate;
+use candidates::Local;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;

@@ -1,6 +1,6 @@
 //! Saved hosts, and names on a server: with the key of this machine, within a short time, and without a question.
 
-use super::candidates::Candidate;
+use super::candidate::Candidate;
 use crate::auth::saved;
 use crate::cmd::connect;
 use crate::cmd::location::{Location, Remote};

@@ -1,0 +1,20 @@
+//! A word that a completion offers.
+
+use std::ffi::OsString;
+
+/// A word that fits, and what it is.
+pub struct Candidate {
+    /// The whole word.
+    pub value: OsString,
+    /// A few words about it, or none.
+    pub help: String,
+}
+
+impl Candidate {
+    pub(super) fn new(value: impl Into<OsString>, help: impl Into<String>) -> Candidate {
+        Candidate {
+            value: value.into(),
+            help: help.into(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What help texts and manual pages say alike: exit codes, files, variables, and which pages belong together.
+
+use clap::Command;
+
+/// A term and what it means.
+pub type Entry = (&'static str, &'static str);
+
+/// The exit codes.
+pub const EXITS: [Entry; 10] = [
+    ("0", "done"),
+    ("1", "failed"),
+    ("2", "wrong usage"),
+    ("3", "done in part: some files failed, each named on standard error"),
+    ("4", "could not connect, or gave up trying again"),
+    ("5", "login refused"),
+    ("6", "the server's key is not the pinned one, or is not accepted"),
+    ("7", "locked by another writer, or changed meanwhile (--if-version)"),
+    ("8", "no such file or directory, or not allowed"),
+    (
+        "129, 130, 143",
+        "hung up, interrupted, terminated; what arrived is kept",
+    ),
+];
+
+/// Those of commands that talk to no server.
+const LOCAL_EXITS: [&str; 4] = ["0", "1", "2", "129, 130, 143"];
+
+const CLIENT_FILES: [Entry; 5] = [
+    (
+        "~/.config/haul/",
+        "The settings of this user: $HAUL_CONFIG_DIR, else $XDG_CONFIG_HOME/haul, else this directory.",
+    ),
+    (
+        "~/.config/haul/servers",
+        "The saved names, one line each: NAME host=HOST port=PORT, and user=USER where another user than the local \
+         one logs in. haul login adds lines; they may be written by hand. Empty lines and those that begin with # \
+         mean nothing.",
+    ),
+    (
+        "~/.config/haul/known_servers",
+        "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Whoever removes a line accepts a new key of \
+         that server at the next login.",
+    ),
+    (
+        "~/.config/haul/key",
+        "This user's private key. haul login makes it; only its owner may read it.",
+    ),
+    ("key.pub", "Its public half, for haul user add --key on a server."),
+];
+
+const SERVER_FILES: [Entry; 4] = [
+    (
+        "/var/lib/haul/",
+        "The server's state, where --state names no other directory: $XDG_STATE_HOME/haul if that is set, else this \
+         directory for root and ~/.local/state/haul for others. Only its owner may look into it.",
+    ),
+    (
+        "/var/lib/haul/key",
+        "The server's private key. With another one, clients that pinned the old one refuse to log in.",
+    ),
+    (
+        "/var/lib/haul/users",
+        "Who may log in, with which password or keys, and what they may do. haul user changes it.",
+    ),
+    (
+        "/var/lib/haul/invites",
+        "The invites that have not been used, as hashes. haul invite adds to it.",
+    ),
+];
+
+/// What a transfer keeps beside its target.
+const PARTIAL_FILES: [Entry; 1] = [(
+    ".NAME.haul, .NAME.haul-info",
+    "Beside a target NAME that is being written: the partial file, which is also the lock, and how much of it is \
+     durable. They go when NAME is complete; haul locks lists them, haul unlock removes them.",
+)];
+
+const CLIENT_VARIABLES: [Entry; 5] = [
+    ("HAUL_CONFIG_DIR", "The directory of the settings."),
+    (
+        "HAUL_PASSWORD",
+        "The password, where --password-file gives none. Without either, the key logs in.",
+    ),
+    (
+        "HAUL_RETRY_FOR",
+        "How long to go on trying without progress, as --retry-for says it.",
+    ),
+    (
+        "USER, LOGNAME",
+        "The user to log in as, where neither the command nor the saved name has one.",
+    ),
+    (
+        "XDG_CONFIG_HOME, HOME",
+        "Where the settings are without HAUL_CONFIG_DIR.",
+    ),
+];
+
+const SERVER_VARIABLES: [Entry; 1] = [("XDG_STATE_HOME, HOME", "Where the state is without --state.")];
+
+/// Pages beside those of a page's parent, its subcommands and its siblings there.
+const RELATED: [(&str, &[&str]); 17] = [
+    ("serve", &["invite", "user", "login", "locks"]),
+    ("put", &["get", "ls", "stat", "locks", "login"]),
+    ("get", &["put", "ls", "stat", "login"]),
+    ("ls", &["stat", "get", "df"]),
+    ("mkdir", &["put", "rm"]),
+    ("rm", &["mkdir", "mv", "ls"]),
+    ("mv", &["rm", "ls"]),
+    ("stat", &["ls", "df"]),
+    ("df", &["stat", "ls"]),
+    ("locks", &["unlock", "put"]),
+    ("unlock", &["locks"]),
+    ("login", &["invite", "serve", "ls", "put"]),
+    ("invite", &["login", "user", "serve"]),
+    ("user", &["invite", "serve"]),
+    ("bench", &["put", "get", "serve"]),
+    ("generate", &["put", "serve"]),
+    ("haul", &[]),
+];
+
+/// What a command does, as far as its page is concerned.
+struct Role {
+    /// It talks to a server.
+    client: bool,
+    /// It uses the state of this machine's server.
+    server: bool,
+    /// It writes files, or shows what is being written.
+    writes: bool,
+}
+
+impl Role {
+    fn of(command: &Command) -> Role {
+        let has = |id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+        let within = || command.get_subcommands().any(|inner| Role::of(inner).server);
+        let name = command.get_name();
+        let top = name == "haul";
+        Role {
+            client: top || name == "login" || has("accept_new"),
+            server: has("state") || within(),
+            writes: top || ["put", "get", "serve", "locks", "unlock"].contains(&name),
+        }
+    }
+}
+
+/// The exit codes of a command.
+pub fn exits(command: &Command) -> Vec<Entry> {
+    let role = Role::of(command);
+    let every = EXITS.iter().copied();
+    match command.get_name() {
+        "serve" => [
+            ("0", "stopped by SIGINT or SIGTERM"),
+            ("1", "failed"),
+            ("2", "wrong usage"),
+            ("8", "the directory does not exist, or is none"),
+            ("130, 143", "a second signal ended it at once"),
+        ]
+        .to_vec(),
+        _ if role.client => every.collect(),
+        _ => every.filter(|(code, _)| LOCAL_EXITS.contains(code)).collect(),
+    }
+}
+
+/// The files that a command uses.
+pub fn files(command: &Command) -> Vec<Entry> {
+    let role = Role::of(command);
+    let mut files = Vec::new();
+    if role.client {
+        files.extend(CLIENT_FILES);
+    }
+    if role.server {
+        files.extend(SERVER_FILES);
+    }
+    if role.writes {
+        files.extend(PARTIAL_FILES);
+    }
+    if files.is_empty() {
+        files.push((
+            "DIR",
+            "What is written: haul.1 and a page for each command, or a script for each shell.",
+        ));
+    }
+    files
+}
+
+/// The variables that a command looks at.
+pub fn variables(command: &Command) -> Vec<Entry> {
+    let role = Role::of(command);
+    let mut variables = Vec::new();
+    if role.client {
+        variables.extend(CLIENT_VARIABLES);
+    }
+    if role.server {
+        variables.extend(SERVER_VARIABLES);
+    }
+    if command.get_name() == "bench" {
+        variables.push(("TMPDIR", "Where the temporary directory is made; /tmp without it."));
+    }
+    variables
+}
+
+/// The names of the commands at the top that belong to one of them.
+pub fn related(name: &str) -> &'static [&'static str] {
+    let found = RELATED.iter().find(|(page, _)| *page == name);
+    found.map_or(&[], |(_, related)| related)
+}

@@ -175,6 +175,47 @@ fn a_write_only_user_gets_the_same_answer_whatever_is_there() {
     assert_eq!(facts(&server.root.join("inbox/fresh")).0, 0o711);
 }
 
+/// A next step that the user may not take is no help.
+#[test]
+fn a_login_tells_what_this_user_may_do_next() {
+    let server = Server::start();
+    server.user(&["add", "dropper", "--write-only", "--invited"], "");
+    for (user, next, not) in [("kim", "haul ls srv:", "put"), ("dropper", "haul put FILE srv:", "ls")] {
+        let address = server.address.to_string();
+        let login = Client::new().run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
+        assert!(login.code == 0 && login.err.contains(next), "{login:?}");
+        assert!(!login.err.contains(&format!("haul {not}")), "{login:?}");
+    }
+}
+
+/// Where a stream is lost, a user who may look is told how to, and another one is not.
+#[test]
+fn a_lost_stream_tells_what_this_user_may_do_next() {
+    use std::process::Stdio;
+    let mut server = Server::start();
+    server.user(&["add", "dropper", "--write-only", "--invited"], "");
+    for (user, next) in [("kim", "haul stat tells which"), ("dropper", "send it again")] {
+        let client = Client::new();
+        let address = server.address.to_string();
+        let login = client.run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
+        assert_eq!(login.code, 0, "{login:?}");
+        let mut put = client.command(["put", "-", &format!("srv:{user}")]);
+        let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
+        let mut put = put.stdin(stdin).stderr(stderr).spawn().unwrap();
+        // a stream that has not been begun would begin again
+        let mut open = put.stdin.take().unwrap();
+        std::io::Write::write_all(&mut open, &vec![1; 2 << 20]).unwrap();
+        let staged = server.root.join(format!(".{user}.haul"));
+        crate::support::until("some of the stream is there", || {
+            std::fs::metadata(&staged).is_ok_and(|m| m.len() > 0)
+        });
+        server.kill();
+        server.restart();
+        let ended = crate::support::Ended::of(put.wait_with_output().unwrap());
+        assert!(ended.code == 4 && ended.err.contains(next), "{ended:?}");
+    }
+}
+
 #[test]
 fn read_only_write_only_and_a_root_of_ones_own() {
     let server = Server::start();

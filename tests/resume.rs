@@ -242,7 +242,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     );
     other
         .run(["unlock", "srv:dir/big"])
-        .failed(7, &["dir/big", "being written by"]);
+        .failed(7, &["dir/big", "being written by", "--force"]);
     put.signal(Signal::TERM);
     put.end();
     until("the server has let go", || {

@@ -173,7 +173,6 @@ pub fn exit_of_parts(done: bool, failed: &BTreeSet<u8>) -> u8 {
 /// What to do next about a status code.
 pub fn hint_of(code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::LOCKED => "--wait waits for the other writer",
         Code::UNAVAILABLE => "try again later",
         Code::NO_SPACE => "free some space there; what was there before is unchanged",
         Code::QUOTA => "free some space there; what was there before is unchanged",
@@ -189,10 +188,10 @@ impl From<NetError> for Failure {
             NetError::Connect { .. } => {
                 Failure::new(exit::CONNECT, message).hint("is the server running, and is the name right?")
             }
-            NetError::Lost(_) => Failure::new(exit::CONNECT, message)
-                .hint("what is complete is kept, and larger files go on where they ended: run the same command again"),
-            NetError::OutcomeUnknown(_) => Failure::new(exit::CONNECT, message)
-                .hint("it is not known whether it was done: look, and do it again if not"),
+            NetError::Lost(_) => Failure::new(exit::CONNECT, message).hint("run the same command again"),
+            NetError::OutcomeUnknown(_) => {
+                Failure::new(exit::CONNECT, message).hint("outcome unknown: check, then repeat if needed")
+            }
             NetError::Tls(_) => Failure::new(exit::CONNECT, message).hint("is that a haul server?"),
             NetError::WrongKey { .. } => Failure::new(exit::KEY, message).hint(
                 "somebody may be in between; if the server was really set up anew, remove its line from known_servers",

@@ -5,8 +5,10 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
 use super::output::{self, put_text};
-use crate::net::printable;
+use crate::net::control::refused;
 use crate::net::transfer::shown;
+use crate::net::wire::Code;
+use crate::net::{NetError, printable};
 use crate::store::{Held, Kind};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -63,12 +65,17 @@ pub struct UnlockArgs {
 
 pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
     connect::each(&args.paths, &args.connect, async |client, path| {
-        match client.unlock(path, args.force).await? {
-            true => Ok(()),
-            false => Err(crate::net::control::refused(
-                550,
+        match client.unlock(path, args.force).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refused(
+                u32::from(Code::NOT_FOUND.0),
                 "nothing is left there, and nobody is writing it".into(),
             )),
+            Err(NetError::Refused { code, text }) if code == Code::LOCKED => Err(refused(
+                u32::from(code.0),
+                format!("{text}; --force removes it all the same"),
+            )),
+            Err(e) => Err(e),
         }
     })
     .await

@@ -88,9 +88,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         .logged_in()
         .await
         .map_err(|e| Failure::about(&address, e))?;
+    let write_only = session.client().is_write_only();
     session.quit().await;
     let shown = if name.contains(':') { format!("[{name}]") } else { name };
-    eprintln!("Logged in as {user}. From now on: haul ls {shown}:");
+    // what this user may not do is no next step
+    let next = if write_only { "put FILE" } else { "ls" };
+    eprintln!("Logged in as {user}. From now on: haul {next} {shown}:");
     Ok(())
 }
 

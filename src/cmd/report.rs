@@ -28,6 +28,10 @@ pub struct ReportOptions {
     pub json: bool,
     /// Directories were asked for.
     pub recursive: bool,
+    /// A locked target was waited for.
+    pub waits: bool,
+    /// The target's version was named.
+    pub conditional: bool,
 }
 
 /// What has been printed.
@@ -119,6 +123,11 @@ impl Printer {
     fn hint_for(&self, code: Code) -> Option<&'static str> {
         match code {
             Code::IS_DIRECTORY if !self.options.recursive => Some("-r takes directories"),
+            Code::LOCKED if !self.options.waits => Some("--wait waits for the other writer"),
+            Code::LOCKED => Some("--wait=TIME waits longer"),
+            Code::VERSION_CHANGED if !self.options.conditional => {
+                Some("run it again when nothing changes the source")
+            }
             code => hint_of(code),
         }
     }

@@ -122,6 +122,8 @@ impl TransferArgs {
             verbose: self.verbose,
             json: self.json,
             recursive: self.recursive,
+            waits: self.wait.is_some(),
+            conditional: self.if_version.is_some(),
         }
     }
 
@@ -175,9 +177,13 @@ pub async fn carry(
             other => break other.map_err(Failure::from),
         };
         if !repeatable() {
-            break Err(Failure::from(lost).hint(
-                "a stream cannot be read again; the file is there whole or not at all: haul stat tells which",
-            ));
+            let tells = match client.is_write_only() {
+                true => "send it again",
+                false => "haul stat tells which",
+            };
+            break Err(Failure::from(lost).hint(format!(
+                "a stream cannot be read again; the file is there whole or not at all: {tells}"
+            )));
         }
         let progress = reporter.counters.progress();
         let since = match stuck {
@@ -186,7 +192,9 @@ pub async fn carry(
         };
         stuck = Some((progress, since));
         if since.elapsed() >= session.patience() {
-            break Err(connect::gave_up(lost, session.patience()));
+            break Err(connect::gave_up(lost, session.patience()).hint(
+                "what is complete is kept, and larger files go on where they ended: run the same command again",
+            ));
         }
         if let Err(failure) = session.again(lost).await {
             break Err(failure);

@@ -34,6 +34,12 @@ pub fn host_name() -> String {
 /// The number of a session's login among its requests.
 const LOGIN: u64 = 1;
 
+/// What a login may do, as far as a hint depends on it; the server decides.
+#[derive(Clone, Copy)]
+struct Granted {
+    write_only: bool,
+}
+
 /// A session on a server.
 pub struct Client {
     server: String,
@@ -47,7 +53,7 @@ pub struct Client {
     /// The shortest time that it took to connect, in microseconds.
     round_trip: AtomicU64,
     /// How the login ended, once that is known.
-    login: watch::Sender<Option<Result<(), NetError>>>,
+    login: watch::Sender<Option<Result<Granted, NetError>>>,
     keys: Option<Arc<attachment::Keys>>,
     attachment: Arc<attachment::Attachment>,
     /// The search for the right number of connections is under way.
@@ -92,7 +98,9 @@ impl Client {
                 self.connections.send_modify(|wanted| *wanted = most.min(*wanted));
                 self.most_connections.fetch_min(most, Ordering::Relaxed);
                 self.attachment.logged_in();
-                Ok(())
+                Ok(Granted {
+                    write_only: granted.write_only,
+                })
             }
             (_, code) if code.is_success() => {
                 return Err(NetError::Protocol("a login's reply says nothing of the session".into()));
@@ -113,11 +121,16 @@ impl Client {
             biased;
             answered = answer.wait_for(Option::is_some) => match answered.ok().as_deref() {
                 Some(Some(Err(e))) => Err(e.again()),
-                Some(Some(Ok(()))) => Ok(()),
+                Some(Some(Ok(_))) => Ok(()),
                 _ => Err(NetError::lost("the session is over")),
             },
             why = self.link.down() => Err(why),
         }
+    }
+
+    /// True once the server has said that this user may put files, and not look.
+    pub fn is_write_only(&self) -> bool {
+        matches!(&*self.login.borrow(), Some(Ok(granted)) if granted.write_only)
     }
 
     /// Why the login was refused, if it was: then that is also why anything else failed.

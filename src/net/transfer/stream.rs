@@ -49,6 +49,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn failed(error: &std::io::Error) -> StoreError {
+    StoreError::io("write to standard output", &RemotePath::root(), error)
+}
+
 impl Stream {
     /// A stream of which nothing has been written.
     pub fn new(out: Box<dyn Write + Send>) -> Stream {
@@ -78,7 +82,7 @@ impl Stream {
         let out = self.out.clone();
         let done = tokio::task::spawn_blocking(move || work(&mut **lock(&out)));
         let result = done.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        result.map_err(|e| StoreError::io("write to standard output", &RemotePath::root(), &e))
+        result.map_err(|e| failed(&e))
     }
 }
 
@@ -115,17 +119,18 @@ impl Staging for StreamStaging {
                 let new = usize::try_from(gone).ok().and_then(|gone| bytes.get(gone..));
                 at = at.saturating_add(bytes.len() as u64);
                 if let Some(new) = new.filter(|new| !new.is_empty()) {
-                    out.write_all(new)?;
-                    lock(&state).written = at;
+                    let written = out.write_all(new);
+                    let mut state = lock(&state);
+                    if let Err(e) = written {
+                        state.broken = Some(failed(&e));
+                        return Err(e);
+                    }
+                    state.written = at;
                 }
             }
             Ok(())
         };
-        let written = self.stream.with(write).await;
-        if let Err(e) = &written {
-            lock(&self.stream.state).broken = Some(e.clone());
-        }
-        written
+        self.stream.with(write).await
     }
 
     fn left(&self) -> Left {
@@ -149,4 +154,78 @@ impl Staging for StreamStaging {
     }
 
     async fn discard(self: Box<Self>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Time;
+
+    /// Takes so many bytes, and then none.
+    #[derive(Clone, Default)]
+    struct Pipe(Arc<Mutex<Vec<u8>>>, usize);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut taken = lock(&self.0);
+            let n = bytes.len().min(self.1.saturating_sub(taken.len()));
+            taken.extend_from_slice(&bytes[..n]);
+            match n {
+                0 => Err(std::io::ErrorKind::BrokenPipe.into()),
+                n => Ok(n),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn stream(room: usize) -> (Stream, Pipe) {
+        let pipe = Pipe(Arc::default(), room);
+        (Stream::new(Box::new(pipe.clone())), pipe)
+    }
+
+    fn parts(bytes: &[&[u8]]) -> Vec<Bytes> {
+        bytes.iter().map(|part| Arc::new(part.to_vec()) as Bytes).collect()
+    }
+
+    fn source(version: &str) -> Option<String> {
+        Some(version.into())
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_out_is_left_out_wherever_parts_begin_and_end() {
+        for gone in 0..=9 {
+            let (stream, pipe) = stream(100);
+            let mut first = stream.stage(source("v")).await.unwrap();
+            first.write(0, parts(&[&b"123456789"[..gone]])).await.unwrap();
+            drop(first);
+            let mut second = stream.stage(source("v")).await.unwrap();
+            assert_eq!(second.left(), Left::Nothing);
+            second.write(0, parts(&[b"123", b"45"])).await.unwrap();
+            second.write(5, parts(&[b"6789"])).await.unwrap();
+            let attributes = Attributes {
+                mtime: Time::default(),
+                mode: 0,
+            };
+            second.commit(9, attributes).await.unwrap();
+            assert_eq!(*lock(&pipe.0), b"123456789", "{gone}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_failed_and_another_version_are_no_place_to_go_on() {
+        let (stream, pipe) = stream(5);
+        let mut first = stream.stage(source("v")).await.unwrap();
+        first.write(0, parts(&[b"123"])).await.unwrap();
+        for other in [None, source("w")] {
+            let refused = stream.stage(other.clone()).await.err().unwrap();
+            assert_eq!(refused.kind, ErrorKind::SourceChanged, "{other:?}");
+        }
+        assert!(first.write(3, parts(&[b"456"])).await.is_err());
+        let refused = stream.stage(source("v")).await.err().unwrap();
+        assert!(refused.describe().contains("write to standard output"), "{refused}");
+        assert_eq!(*lock(&pipe.0), b"12345");
+    }
 }

@@ -85,13 +85,11 @@ pub(super) async fn put(
 /// Looks at every source before anything is sent. One that cannot be sent is [`What::Missing`]; the others go on.
 async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
     if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
+        let shown = stream_label(given).display();
         if args.sources.len() > 1 {
-            let shown = given.display();
-            return Err(Failure::usage(format!(
-                "{shown} is a stream, which can only be put alone"
-            )));
+            return Err(Failure::usage(format!("{shown} can only be put alone")).hint("it is a stream"));
         }
-        let name = stream_name(&args.destination)?;
+        let name = stream_name(&args.destination).map_err(|e| Failure::about(&shown, e))?;
         return Ok(vec![(stream(given).await?, name)]);
     }
     let mut seen = HashSet::new();
@@ -127,6 +125,14 @@ fn is_stream(source: &OsStr) -> bool {
     }
 }
 
+/// What a stream is called in messages.
+fn stream_label(source: &OsStr) -> &OsStr {
+    match source.as_bytes() {
+        b"-" => OsStr::new("standard input"),
+        _ => source,
+    }
+}
+
 async fn stream(source: &OsStr) -> Result<Source, Failure> {
     let input: Box<dyn AsyncRead + Send + Unpin> = match source.as_bytes() {
         b"-" | b"/dev/stdin" | b"/dev/fd/0" | b"/proc/self/fd/0" => Box::new(tokio::io::stdin()),
@@ -136,10 +142,7 @@ async fn stream(source: &OsStr) -> Result<Source, Failure> {
                 .map_err(|e| local_failure(Path::new(source), &e))?,
         ),
     };
-    let label = match source.as_bytes() {
-        b"-" => b"standard input".to_vec(),
-        path => path.to_vec(),
-    };
+    let label = stream_label(source).as_bytes().to_vec();
     let what = What::Stream(Mutex::new(Some(input)));
     let place = None;
     Ok(Source { label, what, place })

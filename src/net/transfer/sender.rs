@@ -239,6 +239,7 @@ impl Sender {
                 (offer.content, offer.digest) = (bytes, digest.to_vec());
             }
             Content::Unsized => {
+                self.reporter.counters.endless.store(true, Ordering::Relaxed);
                 offered.sized = false;
                 offer = unsized_offer(offer);
             }
@@ -521,6 +522,7 @@ impl Sender {
             .as_ref()
             .is_some_and(|before| before.version != entry.version);
         if !offered.sized {
+            counters.endless.store(true, Ordering::Relaxed);
             offer = unsized_offer(offer);
         }
         offered.entry = Some(entry);

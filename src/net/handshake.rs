@@ -1,7 +1,7 @@
 //! The TLS handshake of a data connection, through rustls' unbuffered API, and the keys that come out of it.
 
 use super::error::NetError;
-use super::records::{Opener, Sealer, directions};
+use super::records::{HEAD, Opener, Sealer, directions};
 use rustls::client::UnbufferedClientConnection;
 use rustls::kernel::KernelConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -20,6 +20,8 @@ trait Unbuffered: Send + Sized {
     type Data: Send + 'static;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+    /// What the peer sends still belongs to the handshake.
+    fn is_reading_handshake(&self) -> bool;
 }
 
 impl Unbuffered for UnbufferedClientConnection {
@@ -30,6 +32,9 @@ impl Unbuffered for UnbufferedClientConnection {
     fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
         self.dangerous_into_kernel_connection()
     }
+    fn is_reading_handshake(&self) -> bool {
+        self.is_handshaking()
+    }
 }
 
 impl Unbuffered for UnbufferedServerConnection {
@@ -39,6 +44,9 @@ impl Unbuffered for UnbufferedServerConnection {
     }
     fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
         self.dangerous_into_kernel_connection()
+    }
+    fn is_reading_handshake(&self) -> bool {
+        self.is_handshaking()
     }
 }
 
@@ -106,9 +114,17 @@ fn work_off<T: Unbuffered>(
     early: &mut Vec<u8>,
 ) -> Result<(usize, bool), NetError> {
     let mut total = 0_usize;
+    // Record by record, and none behind the handshake: rustls would take care of a key update there, and its answer be lost
+    // with the rest of what it knows.
+    let mut shown = 0_usize;
     loop {
         let rest = received.get_mut(total..).unwrap_or_default();
-        let UnbufferedStatus { discard, state, .. } = connection.process(rest);
+        let length = rest.len();
+        if shown == 0 && connection.is_reading_handshake() {
+            shown = end_of_record(rest, 0);
+        }
+        let next = end_of_record(rest, shown);
+        let UnbufferedStatus { discard, state, .. } = connection.process(rest.get_mut(..shown).unwrap_or_default());
         let mut used = discard;
         let state = match state {
             Ok(state) => state,
@@ -138,6 +154,13 @@ fn work_off<T: Unbuffered>(
                 None
             }
             ConnectionState::WriteTraffic(_) => Some(true),
+            ConnectionState::BlockedHandshake if shown < length => {
+                // a message may go on in the next record
+                if used == 0 {
+                    shown = next;
+                }
+                None
+            }
             ConnectionState::BlockedHandshake => Some(false),
             ConnectionState::PeerClosed | ConnectionState::Closed => {
                 return Err(NetError::lost("closed during the handshake"));
@@ -146,10 +169,21 @@ fn work_off<T: Unbuffered>(
             _ => return Err(NetError::Protocol("a state of TLS that has no place here".into())),
         };
         total = total.saturating_add(used);
+        shown = shown.saturating_sub(used);
         if let Some(is_complete) = ended {
             return Ok((total, is_complete));
         }
     }
+}
+
+/// Where the record of TLS ends that begins at `from`; the end of what is there where that is in the middle of it.
+fn end_of_record(bytes: &[u8], from: usize) -> usize {
+    let record = bytes.get(from..).unwrap_or_default();
+    let [_, _, _, high, low, ..] = record else {
+        return bytes.len();
+    };
+    let length = HEAD.saturating_add(usize::from(u16::from_be_bytes([*high, *low])));
+    from.saturating_add(length).min(bytes.len())
 }
 
 /// Appends what `write` writes.

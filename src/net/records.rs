@@ -326,6 +326,62 @@ pub(super) mod tests {
         assert_eq!(opened.last().unwrap().1, b"answer");
     }
 
+    /// A client that asks for new keys at once: the server has that together with the end of the handshake.
+    #[tokio::test]
+    async fn a_key_update_that_comes_with_the_end_of_the_handshake_is_answered() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_create(&dir.path().join("key")).unwrap();
+        let accept = tls::server_config(ALPN_DATA, &identity).unwrap();
+        let connect = tls::client_config(ALPN_DATA, &Pin::new(None), None).unwrap();
+        // the client's second flight waits between these two until something is sent behind it
+        let (outer, inner) = (
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        );
+        let client = TcpStream::connect(outer.local_addr().unwrap()).await.unwrap();
+        let (from_client, _) = outer.accept().await.unwrap();
+        let to_server = TcpStream::connect(inner.local_addr().unwrap()).await.unwrap();
+        let (server, _) = inner.accept().await.unwrap();
+        let server = tokio::spawn(handshake::accept(server, accept));
+        let (mut client_reads, mut client_writes) = from_client.into_split();
+        let (mut server_reads, mut server_writes) = to_server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut server_reads, &mut client_writes).await });
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let relay = tokio::spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            let n = client_reads.read(&mut bytes).await.unwrap();
+            server_writes.write_all(&bytes[..n]).await.unwrap();
+            released.await.unwrap();
+            let mut n = 0;
+            while !bytes[..n].ends_with(b"end") {
+                n += client_reads.read(&mut bytes[n..]).await.unwrap();
+            }
+            server_writes.write_all(&bytes[..n - 3]).await.unwrap();
+            server_writes
+        });
+        let mut client = handshake::connect(client, connect).await.unwrap();
+        let (mut sealer, mut wire) = (client.sealer, Vec::new());
+        sealer
+            .record(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, REQUESTED], &mut wire)
+            .unwrap();
+        sealer.keys = sealer.shared.next(true).unwrap();
+        sealer.seal(b"question", &mut wire).unwrap();
+        wire.extend_from_slice(b"end");
+        client.tcp.write_all(&wire).await.unwrap();
+        release.send(()).unwrap();
+        let _open = relay.await.unwrap();
+        let mut server = server.await.unwrap().unwrap();
+        assert_eq!(server.early, b"", "nothing was taken for the handshake's");
+        let opened = open(&mut server.opener, &server.received).unwrap();
+        assert_eq!(opened.last().unwrap().1, b"question");
+        let mut wire = Vec::new();
+        server.sealer.seal(b"answer", &mut wire).unwrap();
+        let opened = open(&mut client.opener, &wire).unwrap();
+        assert_eq!(opened.first().unwrap().0, Opened::Nothing, "a key update");
+        assert_eq!(opened.last().unwrap().1, b"answer");
+    }
+
     #[tokio::test]
     async fn padding_is_removed_and_what_is_not_authentic_refused() {
         let (client, server) = pair().await;

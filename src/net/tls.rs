@@ -3,6 +3,7 @@
 use super::error::NetError;
 use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::{Fingerprint, Identity, PublicKey};
+use rustix::net::RecvFlags;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, ResolvesClientCert};
 use rustls::crypto::{
@@ -15,8 +16,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// How long a connection may take from its acceptance, or its dialling, to the end of its handshake.
@@ -262,20 +265,28 @@ const LONGEST_HELLO: usize = 16 << 10;
 /// # Errors
 /// As [`role_of`]. The caller sets the deadline.
 pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
-    let mut buffer = vec![0; LONGEST_HELLO];
     let mut before = 0;
     loop {
-        let n = tcp.peek(&mut buffer).await.map_err(NetError::lost)?;
-        if n == 0 {
-            return Err(NetError::lost("closed before its handshake"));
+        let ready = tcp.ready(Interest::READABLE).await.map_err(NetError::lost)?;
+        let mut buffer = vec![0; LONGEST_HELLO];
+        let peeked = tcp.try_io(Interest::READABLE, || {
+            let (_, n) = rustix::net::recv(tcp, &mut buffer[..], RecvFlags::PEEK)?;
+            match n == before && n > 0 {
+                // what is there has been looked at: the socket is ready again when more comes
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(n),
+            }
+        });
+        match peeked {
+            Ok(0) => return Err(NetError::lost("closed before its handshake")),
+            Ok(n) => before = n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(NetError::lost("closed within its first message"));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(NetError::lost(e)),
         }
-        if n == before {
-            // peek cannot wait for more than it has seen already
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            continue;
-        }
-        before = n;
-        if let Some(role) = role_of(buffer.get(..n).unwrap_or_default())? {
+        if let Some(role) = role_of(buffer.get(..before).unwrap_or_default())? {
             return Ok(role);
         }
     }
@@ -326,4 +337,67 @@ pub fn tune(tcp: &TcpStream, role: Role) {
 /// The name that TLS wants; it is neither sent nor checked, the pin is.
 pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(rustls::pki_types::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// The first message of a client.
+    async fn hello() -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let config = client_config(ALPN_DATA, &Pin::new(None), None).unwrap();
+        let client = tokio_rustls::TlsConnector::from(config).connect(server_name(), dialled);
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let mut hello = vec![0; LONGEST_HELLO];
+        tokio::select! {
+            _ = client => panic!("nobody answers"),
+            n = accepted.read(&mut hello) => hello.truncate(n.unwrap()),
+        }
+        hello
+    }
+
+    #[tokio::test]
+    async fn a_hello_in_pieces_is_looked_at_when_more_of_it_comes_and_not_in_between() {
+        let hello = hello().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let mut polls = 0;
+        let role = {
+            let mut role = pin!(peek_role(&server));
+            let counted = poll_fn(|context| {
+                polls += 1;
+                role.as_mut().poll(context)
+            });
+            let sending = async {
+                for piece in hello.chunks(hello.len().div_ceil(3)) {
+                    client.write_all(piece).await.unwrap();
+                    // long enough for hundreds of looks
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            };
+            let (role, ()) = tokio::join!(counted, sending);
+            role.unwrap()
+        };
+        assert_eq!(role, Role::Data);
+        assert!(polls < 20, "{polls} looks for three pieces");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_within_its_hello_is_let_go() {
+        let hello = hello().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(&hello[..10]).await.unwrap();
+        let look = tokio::spawn(async move { peek_role(&server).await });
+        client.shutdown().await.unwrap();
+        assert!(matches!(look.await.unwrap(), Err(NetError::Lost(_))));
+    }
 }

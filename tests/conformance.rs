@@ -338,7 +338,7 @@ async fn the_local_store_conforms() {
         store.make_dir(&path(name), false).await.unwrap();
         let sub: Arc<dyn Store> = match strict {
             true => store.subtree(&path(name)).await.unwrap(),
-            false => Arc::new(store.rooted_at(&path(name)).unwrap()),
+            false => Arc::new(store.rooted_at(&path(name), "").unwrap()),
         };
         puts_whole_entries(&*sub).await;
         reads_what_is_at_hand(&*sub).await;

@@ -1,9 +1,9 @@
 //! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
 
-use crate::support::script::ScriptedClient;
+use crate::support::script::{ScriptedClient, offered, offers};
 use crate::support::tree::{snapshot, staged, write};
 use crate::support::{Ended, Server, run_with, under, until};
-use haul::net::wire::proto;
+use haul::net::wire::proto::{self, request};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
 use std::net::TcpStream;
@@ -281,7 +281,7 @@ fn the_memory_of_all_sessions_is_shared_out() {
 
 #[test]
 fn clients_that_were_killed_do_not_keep_others_out() {
-    let server = Server::with(&["--max-memory", "128M", "--max-sessions", "6"]);
+    let server = Server::with(&["--max-memory", "512M", "--max-sessions", "12"]);
     let client = server.client();
     let mut held: Vec<_> = (0..5)
         .map(|n| {
@@ -300,7 +300,7 @@ fn clients_that_were_killed_do_not_keep_others_out() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    // their sessions wait for a minute, but for nobody who is there
+    // of twelve sessions one user has six; those that wait for their clients make room
     for _ in 0..8 {
         let child = client
             .command(["ls", "srv:"])
@@ -310,4 +310,108 @@ fn clients_that_were_killed_do_not_keep_others_out() {
     }
     write(&client.work().join("f"), &[7; 3 << 20]);
     client.ok(["put", "f", "srv:"]);
+}
+
+/// One user opens sessions until the server refuses: of places, and of memory, something is left for the next user.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_cannot_take_every_session_or_all_memory() {
+    for arguments in [["--max-sessions", "8"], ["--max-memory", "128M"]] {
+        let server = Server::with(&arguments);
+        let (greedy, other) = (server.client(), server.client_of("pat"));
+        let mut sessions = Vec::new();
+        let refused = loop {
+            let mut session = ScriptedClient::connect_as(&server, &greedy, [sessions.len() as u8; 16]).await;
+            if let Some(refused) = session.try_login_as("kim").await {
+                break refused;
+            }
+            sessions.push(session);
+        };
+        assert_eq!(refused.code, 421, "{arguments:?}");
+        assert!((2..8).contains(&sessions.len()), "{arguments:?}: {}", sessions.len());
+        write(&other.work().join("f"), &[7; 3 << 20]);
+        let put = tokio::task::spawn_blocking(move || other.ok(["put", "f", "srv:"]));
+        put.await.unwrap();
+        assert!(server.root.join("f").exists());
+    }
+}
+
+/// A user who asks for very many sources does not have all files open, and others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sources_of_a_get_share_their_directories() {
+    let server = Server::start();
+    for n in 0..500 {
+        write(&server.root.join(format!("d{n}/f")), b"x");
+    }
+    let open = || {
+        let path = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
+        std::fs::read_dir(path).unwrap().count()
+    };
+    let mut session = ScriptedClient::connect(&server).await;
+    session.login().await;
+    let before = open();
+    let get = proto::Get {
+        transfer: 1,
+        sources: (0..500).map(|n| format!("d{n}").into_bytes()).collect(),
+        options: Some(proto::Options {
+            recursive: true,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let reply = session.ask(2, request::Body::Get(get)).await.unwrap();
+    assert_eq!(reply.code, 150, "{reply:?}");
+    offered(&mut session).await;
+    // what a transfer keeps open, and what is open for a moment
+    assert!(open() < before + 256 + 64, "{} before, {} now", before, open());
+}
+
+/// What strangers can make the server write and keep is bounded, however much they send.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_fill_neither_the_log_nor_the_memory() {
+    let mut server = Server::start();
+    let login = |user: String| {
+        request::Body::Login(proto::Login {
+            session: vec![7; 16],
+            user,
+            ..Default::default()
+        })
+    };
+    let known = server.client();
+    let connect = || ScriptedClient::connect_as(&server, &known, [7; 16]);
+    // a name that is longer than any, in a message that is longer than any before a login
+    let mut client = connect().await;
+    assert!(client.ask(1, login("x".repeat(1_000_000))).await.is_none());
+    // one in a message that is not
+    let mut client = connect().await;
+    let reply = client.ask(1, login("long".repeat(1000))).await.unwrap();
+    assert_eq!(reply.code, 530, "{reply:?}");
+    // behind it, what was sent without waiting for the answer is skipped, however long
+    let content = vec![proto::Offer {
+        content: vec![7; 500_000],
+        ..Default::default()
+    }];
+    client.transfer(1, offers(content)).await;
+    assert_eq!(client.ask(2, login("nobody".into())).await.unwrap().code, 530);
+    for _ in 0..100 {
+        let mut client = connect().await;
+        for number in 1..=3 {
+            let reply = client.ask(number, login("nobody".into())).await;
+            assert_eq!(reply.unwrap().code, 530);
+        }
+    }
+    // very many that begin a message and do not end it
+    let before = memory(&server, "VmRSS");
+    let mut waiting = Vec::new();
+    for _ in 0..60 {
+        let mut client = connect().await;
+        client.raw(&(1_u32 << 20).to_be_bytes()).await;
+        client.raw(&vec![7; 1_000_000]).await;
+        waiting.push(client);
+    }
+    let after = memory(&server, "VmRSS");
+    assert!(after < before + 20_000, "{before} kB, then {after} kB");
+    let log = server.log();
+    let refused = log.matches("login refused").count();
+    assert!((10..30).contains(&refused), "{refused} lines");
+    assert!(log.len() < 20_000, "{} bytes", log.len());
 }

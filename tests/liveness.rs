@@ -5,11 +5,12 @@ use crate::support::store::{Delays, Slow};
 use crate::support::tree::{staged, write};
 use haul::chunk::buffer::BufferPool;
 use haul::net::NetError;
-use haul::net::control::{ControlQueue, ControlSender, read_message};
-use haul::net::link::Link;
+use haul::net::control::{ControlQueue, ControlSender, read_encoded};
+use haul::net::link::{Link, LinkBounds};
 use haul::net::transfer::target::{Target, Tree};
 use haul::net::transfer::walk::{Source, What};
 use haul::net::transfer::{Counters, Options, Reporter, receiver, sender};
+use haul::net::wire::MAX_CONTROL;
 use haul::net::wire::proto::control_message::Body;
 use haul::store::local::LocalStore;
 use haul::store::{RemotePath, Store};
@@ -23,16 +24,20 @@ const LONG: Duration = Duration::from_secs(300);
 /// Delivers what one side sends to the other one.
 async fn carry(mut queue: ControlQueue, to: Arc<Link>) {
     while let Some(bytes) = queue.recv().await {
-        let (message, length) = read_message(&mut &bytes[..]).await.unwrap();
-        if let Some(Body::Transfer(message)) = message.body {
-            to.deliver(message, length).await;
+        let encoded = read_encoded(&mut &bytes[..], MAX_CONTROL).await.unwrap();
+        let room = to.room_for(&encoded).await;
+        if let Some(Body::Transfer(message)) = encoded.decode().unwrap().body {
+            to.deliver(message, room);
         }
     }
 }
 
 fn link() -> (Arc<Link>, ControlQueue) {
-    let (control, queue) = ControlSender::channel();
-    (Link::new(control, 1 << 20, 1 << 20, BufferPool::new(1)), queue)
+    let (control, queue) = ControlSender::channel(1 << 20);
+    (
+        Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1)),
+        queue,
+    )
 }
 
 async fn store_of(path: &Path) -> Arc<dyn Store> {

@@ -17,6 +17,7 @@ mod layering;
 mod limits;
 mod listings;
 mod liveness;
+mod memory;
 mod model;
 mod names;
 mod outputs;

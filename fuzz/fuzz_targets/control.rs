@@ -1,7 +1,7 @@
 //! A control message from a peer: decoded as the connection does it, and what it says of entries turned into values.
 #![no_main]
 
-use haul::net::wire::entry;
+use haul::net::wire::{entry, measure};
 use haul::net::wire::proto::{ControlMessage, control_message::Body, reply, transfer_message};
 use haul::net::{control, transfer::Options};
 use haul::store::{Name, RemotePath};
@@ -9,7 +9,14 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
 fuzz_target!(|data: &[u8]| {
+    let measured = measure::decoded_size(data);
     let Ok(message) = ControlMessage::decode(data) else { return };
+    // what is counted before it is decoded is at least what there is then
+    if let (Ok(size), Some(Body::Transfer(transfer))) = (measured, &message.body)
+        && let Some(transfer_message::Body::Offers(offers)) = &transfer.body
+    {
+        assert!(size >= std::mem::size_of_val(&offers.offers[..]));
+    }
     // what was decoded can be sent, and is the same afterwards
     let mut out = Vec::new();
     if control::encode(&message, &mut out).is_ok() {

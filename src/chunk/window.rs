@@ -140,9 +140,159 @@ impl Account {
     }
 }
 
+/// A bound on what is kept besides frames: each part of it is a guard that gives itself back.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Allowance {
+    inner: Arc<AllowanceInner>,
+}
+
+struct AllowanceInner {
+    most: AtomicU64,
+    held: AtomicU64,
+    changed: Notify,
+}
+
+/// Bytes of an [`Allowance`]; they go back when the last clone is dropped.
+#[derive(Clone)]
+pub struct Kept {
+    _held: Arc<Held>,
+}
+
+struct Held {
+    inner: Arc<AllowanceInner>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.inner.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+impl Allowance {
+    /// At most `most` bytes.
+    pub fn new(most: u64) -> Allowance {
+        Allowance {
+            inner: Arc::new(AllowanceInner {
+                most: AtomicU64::new(most),
+                held: AtomicU64::new(0),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Another bound from now on.
+    pub fn set_most(&self, most: u64) {
+        self.inner.most.store(most, Ordering::Relaxed);
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Takes `bytes`, whether or not they fit: the sender stops before the next batch.
+    pub fn take(&self, bytes: u64) -> Kept {
+        self.inner.held.fetch_add(bytes, Ordering::Relaxed);
+        self.kept(bytes)
+    }
+
+    /// Takes `bytes` where they fit.
+    ///
+    /// # Errors
+    /// [`Overrun`] where they do not.
+    pub fn try_take(&self, bytes: u64) -> Result<Kept, Overrun> {
+        let fits = |held: u64| {
+            let after = held.saturating_add(bytes);
+            (after <= self.inner.most.load(Ordering::Relaxed)).then_some(after)
+        };
+        let held = &self.inner.held;
+        let taken = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(|_| self.kept(bytes)).map_err(|_| Overrun)
+    }
+
+    fn kept(&self, bytes: u64) -> Kept {
+        let inner = self.inner.clone();
+        let held = Held { inner, bytes };
+        Kept { _held: Arc::new(held) }
+    }
+
+    /// True while less than the bound is taken.
+    pub fn has_room(&self) -> bool {
+        self.held() < self.inner.most.load(Ordering::Relaxed)
+    }
+
+    /// Waits until less than the bound is taken. Cancel-safe.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Bytes that are taken.
+    pub fn held(&self) -> u64 {
+        self.inner.held.load(Ordering::Relaxed)
+    }
+}
+
+/// A frame that has begun to come, charged to an [`Account`]: it is given back where the frame never
+/// becomes complete.
+pub struct Arriving {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+impl Arriving {
+    /// A frame of `bytes` (its [`cost`]) begins to come.
+    ///
+    /// # Errors
+    /// As [`Account::arrived`].
+    pub fn begin(account: &Arc<Account>, bytes: u64) -> Result<Arriving, Overrun> {
+        account.arrived(bytes)?;
+        let account = account.clone();
+        Ok(Arriving { account, bytes })
+    }
+
+    /// It is complete: from now on [`Account::done`] is to be told.
+    pub fn complete(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.account.done(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_allowance_comes_back_with_its_last_guard_and_wakes() {
+        let allowance = Allowance::new(100);
+        let kept = allowance.try_take(60).unwrap();
+        assert!(allowance.try_take(41).is_err());
+        let also = kept.clone();
+        drop(kept);
+        let over = allowance.take(80);
+        assert_eq!((allowance.held(), allowance.has_room()), (140, false));
+        let waiting = tokio::spawn({
+            let allowance = allowance.clone();
+            async move { allowance.room().await }
+        });
+        tokio::task::yield_now().await;
+        drop((also, over));
+        waiting.await.unwrap();
+        assert_eq!(allowance.held(), 0);
+        allowance.set_most(0);
+        assert!(!allowance.has_room());
+    }
 
     /// Takes in a task of its own, which has come as far as it can.
     async fn take_meanwhile(credit: &Credit, bytes: u64) -> tokio::task::JoinHandle<()> {
@@ -182,6 +332,21 @@ mod tests {
         credit.limit(80);
         waiting.await.unwrap();
         assert_eq!(credit.outstanding(), 80);
+    }
+
+    #[test]
+    fn a_frame_that_never_becomes_complete_gives_back_what_it_took() {
+        let account = Arc::new(Account::new(100));
+        let complete = Arriving::begin(&account, 150).unwrap();
+        assert!(Arriving::begin(&account, 60).is_err());
+        drop(Arriving::begin(&account, 50).unwrap());
+        complete.complete();
+        assert!(
+            account.arrived(51).is_err(),
+            "the complete one counts until it is done with"
+        );
+        account.done(150);
+        assert_eq!(account.arrived(200), Ok(()));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod transfer;
 mod user;
 mod user_key;
 
+use crate::store::BLOCKING_THREADS;
 use clap::{Parser, Subcommand};
 use failure::{Failure, exit};
 use std::process::ExitCode;
@@ -123,9 +124,6 @@ impl Command {
     }
 }
 
-/// Threads for blocking work, file system calls above all: more of them only cost memory.
-const BLOCKING: usize = 32;
-
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     raise_open_files();
@@ -154,7 +152,7 @@ const SHUTDOWN: Duration = Duration::from_millis(200);
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING)
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))

@@ -57,8 +57,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_count)]
     max_connections: usize,
 
-    /// Memory for data on its way, of all sessions together
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    /// Memory for all sessions together: data on its way, messages, buffers
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     max_memory: u64,
 
     /// How long a session waits for its client after its connection was lost

@@ -2,6 +2,7 @@
 
 use super::error::NetError;
 use super::replay::Replay;
+use super::wire::measure::decoded_size;
 use super::wire::proto::{ControlMessage, SessionEnd, control_message::Body};
 use super::wire::{Code, MAX_CONTROL};
 use prost::Message;
@@ -17,32 +18,118 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// Messages that may wait for the writer; whoever has more waits.
 const QUEUE: usize = 256;
-/// Their bytes.
-const QUEUE_BYTES: usize = 4 << 20;
+/// Bytes of messages that wait for the writer, or for the other side's confirmation, of a client.
+pub const MOST_OUTGOING: usize = 4 << 20;
 /// Bytes that are written with one call at the most, as far as whole messages go.
 const BATCH: usize = 256 << 10;
 
-/// Reads one message; gives its length too. Not cancel-safe: what was begun is lost with the connection.
+/// A message that came, not decoded yet: what it takes decoded is known, and can be charged first.
+pub struct Encoded {
+    bytes: Vec<u8>,
+    decoded_size: usize,
+}
+
+impl Encoded {
+    /// Its bytes on the wire.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn decoded_size(&self) -> usize {
+        self.decoded_size
+    }
+
+    /// True where it begins as a request does, which is all that is decoded before a login.
+    pub fn is_request(&self) -> bool {
+        const REQUEST: u8 = 0x0a;
+        self.bytes.first() == Some(&REQUEST)
+    }
+
+    /// What it confirms, if it is a heartbeat and nothing else: that never has to wait for room.
+    pub fn heartbeat(&self) -> Option<u64> {
+        /// The tag of the field, and bytes that no heartbeat needs.
+        const HEARTBEAT: (u8, usize) = (0x22, 16);
+        let (tag, most) = HEARTBEAT;
+        if self.bytes.first() != Some(&tag) || self.bytes.len() > most {
+            return None;
+        }
+        match ControlMessage::decode(&self.bytes[..]).ok()?.body {
+            Some(Body::Heartbeat(heartbeat)) => Some(heartbeat.received),
+            _ => None,
+        }
+    }
+
+    /// The message.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where it is none.
+    pub fn decode(self) -> Result<ControlMessage, NetError> {
+        let message = ControlMessage::decode(&self.bytes[..]);
+        message.map_err(|_| NetError::Protocol("not a control message".into()))
+    }
+}
+
+/// Reads one message. Not cancel-safe: a message that was begun is lost with the connection.
 ///
 /// # Errors
-/// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for a length over
-/// [`MAX_CONTROL`] or bytes that are no message.
-pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<(ControlMessage, usize), NetError> {
+/// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for more than
+/// `most` bytes, bytes that are no message, or more than [`super::wire::measure`] allows.
+pub async fn read_encoded(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Encoded, NetError> {
+    let long = || NetError::Protocol(format!("a control message is longer than {most} bytes"));
+    read_within(reader, most, most).await?.ok_or_else(long)
+}
+
+/// Reads one message, or skips it where it has more than `most` bytes: they are not kept.
+///
+/// # Errors
+/// As [`read_encoded`].
+pub async fn read_or_skip(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Option<Encoded>, NetError> {
+    read_within(reader, most, MAX_CONTROL).await
+}
+
+/// Reads one message of at most `kept` bytes; one of at most `borne` is skipped.
+async fn read_within(
+    reader: &mut (impl AsyncRead + Unpin),
+    kept: usize,
+    borne: usize,
+) -> Result<Option<Encoded>, NetError> {
     let read = async {
         let length = reader.read_u32().await.map_err(closed)? as usize;
-        if length > MAX_CONTROL {
-            return Err(NetError::Protocol("a control message is longer than 1 MiB".into()));
+        if length > borne {
+            return Err(NetError::Protocol(format!(
+                "expected a control message of at most {borne} bytes, got {length}"
+            )));
+        }
+        if length > kept {
+            let mut rest = (&mut *reader).take(length as u64);
+            let skipped = tokio::io::copy(&mut rest, &mut tokio::io::sink())
+                .await
+                .map_err(closed)?;
+            let is_whole = skipped == length as u64;
+            return is_whole
+                .then_some(None)
+                .ok_or_else(|| NetError::lost("closed by the other side"));
         }
         let mut bytes = vec![0; length];
         reader.read_exact(&mut bytes).await.map_err(closed)?;
-        let message = ControlMessage::decode(&bytes[..]);
-        let message = message.map_err(|_| NetError::Protocol("not a control message".into()))?;
-        Ok((message, length))
+        let decoded_size = decoded_size(&bytes)?;
+        Ok(Some(Encoded { bytes, decoded_size }))
     };
     match timeout(SILENCE, read).await {
         Ok(result) => result,
         Err(_) => Err(NetError::lost("nothing came for 20 s")),
     }
+}
+
+/// Reads one message and decodes it; gives its length too.
+///
+/// # Errors
+/// As [`read_encoded`].
+pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<(ControlMessage, usize), NetError> {
+    let encoded = read_encoded(reader, MAX_CONTROL).await?;
+    let length = encoded.length();
+    Ok((encoded.decode()?, length))
 }
 
 fn closed(e: std::io::Error) -> NetError {
@@ -77,6 +164,7 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
 pub struct ControlSender {
     queue: mpsc::Sender<Option<Queued>>,
     room: Arc<Semaphore>,
+    most: usize,
     last: watch::Sender<Option<Vec<u8>>>,
 }
 
@@ -109,16 +197,22 @@ impl ControlQueue {
 }
 
 impl ControlSender {
-    /// A sender and where [`write_messages`] takes from.
-    pub fn channel() -> (ControlSender, ControlQueue) {
+    /// A sender and where [`write_messages`] takes from; `most` bytes may wait in between.
+    pub fn channel(most: usize) -> (ControlSender, ControlQueue) {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        let room = Arc::new(Semaphore::new(most));
         let (last, last_out) = watch::channel(None);
         let receive = ControlQueue {
             messages,
             last: last_out,
         };
-        (ControlSender { queue, room, last }, receive)
+        let sender = ControlSender {
+            queue,
+            room,
+            most,
+            last,
+        };
+        (sender, receive)
     }
 
     /// Queues a message; waits where too many are queued.
@@ -129,7 +223,7 @@ impl ControlSender {
         let mut message = Vec::new();
         encode(&ControlMessage { body: Some(body) }, &mut message)?;
         let lost = || NetError::lost("the control connection is closed");
-        let bytes = u32::try_from(message.len().min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(message.len().min(self.most)).unwrap_or(u32::MAX);
         let room = tokio::select! {
             room = self.room.clone().acquire_many_owned(bytes) => room.map_err(|_| lost())?,
             () = self.queue.closed() => return Err(lost()),

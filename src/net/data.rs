@@ -11,6 +11,7 @@ use super::records::Sealer;
 use super::wire::frame::FrameHeader;
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::Account;
 use rustls::{ClientConfig, ServerConfig};
 use std::io;
 use std::sync::Arc;
@@ -127,6 +128,11 @@ impl FrameReader {
     /// From now on payloads come out of this pool: that of the session.
     pub fn use_pool(&mut self, pool: BufferPool) {
         self.incoming.use_pool(pool);
+    }
+
+    /// From now on frames count against this account.
+    pub fn charge_to(&mut self, account: Arc<Account>) {
+        self.incoming.charge_to(account);
     }
 
     /// Exactly `n` bytes before the first frame.

@@ -6,10 +6,12 @@
 use super::error::NetError;
 use super::payload::{Arrived, Outcome, Payload, Placed, WORTH, fill};
 use super::records::{HEAD, Opened, Opener};
-use super::wire::frame::{FrameHeader, HEADER_LEN};
+use super::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::{Account, Arriving, cost};
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 
 /// Size of the buffer of a connection that has not carried many small frames yet, and of one that has.
 const SMALL: usize = 32 << 10;
@@ -23,6 +25,8 @@ const MISSES: u8 = 16;
 pub(super) struct Incoming {
     opener: Opener,
     pool: BufferPool,
+    /// What frames count against, once they may come.
+    account: Option<Arc<Account>>,
     /// Plaintext that came before there was an opener.
     early: Vec<u8>,
     /// Nothing has been worked off so far.
@@ -60,6 +64,7 @@ impl Incoming {
         Incoming {
             opener,
             pool,
+            account: None,
             early,
             fresh: true,
             wire,
@@ -78,6 +83,11 @@ impl Incoming {
     /// From now on payloads come out of this pool.
     pub(super) fn use_pool(&mut self, pool: BufferPool) {
         self.pool = pool;
+    }
+
+    /// From now on frames count against this account, from their headers on.
+    pub(super) fn charge_to(&mut self, account: Arc<Account>) {
+        self.account = Some(account);
     }
 
     /// Something may have come behind the handshake that has not been worked off.
@@ -238,12 +248,23 @@ impl Incoming {
                 if self.header.len() == HEADER_LEN {
                     let header = FrameHeader::decode(&self.header)?;
                     self.header.clear();
-                    self.payload = Some(Payload::new(header, &self.pool));
+                    let charge = self.charge(&header)?;
+                    self.payload = Some(Payload::new(header, &self.pool, charge));
                 }
             }
             self.finish();
         }
         Ok(())
+    }
+
+    /// Takes a frame's cost from the window before there is memory for it. Pings and such cost nothing.
+    fn charge(&self, header: &FrameHeader) -> Result<Option<Arriving>, NetError> {
+        let counts = matches!(header.kind, FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal);
+        let Some(account) = self.account.as_ref().filter(|_| counts) else {
+            return Ok(None);
+        };
+        let charge = Arriving::begin(account, cost(header.length as usize));
+        charge.map(Some).map_err(|e| NetError::Protocol(e.to_string()))
     }
 
     /// A payload that is complete is a frame.
@@ -261,7 +282,6 @@ mod tests {
     use crate::chunk::digest::{chunk_digest, whole_digest};
     use crate::net::records::CONTENT;
     use crate::net::records::tests::pair;
-    use crate::net::wire::frame::FrameKind;
 
     /// Numbers that look random.
     struct Dice(u64);

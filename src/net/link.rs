@@ -1,7 +1,7 @@
 //! What client and server hold of a session alike: the way out for control messages and frames, and the way in to
 //! the transfer that each is for.
 
-use super::control::ControlSender;
+use super::control::{ControlSender, Encoded};
 use super::error::NetError;
 use super::outbox::Outbox;
 use super::payload::Arrived;
@@ -10,7 +10,7 @@ use super::wire::Code;
 use super::wire::frame::FrameKind;
 use super::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::{Account, cost};
+use crate::chunk::window::{Account, Allowance, cost};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,15 +18,46 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-/// Bytes of messages for a transfer that may wait; whoever reads the control connection waits when there are more. An
-/// honest peer has far less under way, so that the two sides never wait for each other.
-const MAILBOX: usize = 16 << 20;
-
 /// How long the reason of a session's end may take to be known after the end itself.
 const REASON: Duration = Duration::from_secs(5);
 
-/// Transfers of a session at once.
-const TRANSFERS: usize = 64;
+/// Of the window that a sender was granted, its unsettled offers take at most one part in this many.
+const OFFERED_PART: u64 = 8;
+/// Of the window that a receiver grants, the unsettled offers that it takes have at most this part: far
+/// more than an honest sender uses, who counts a little differently and stops after a batch.
+const ACCEPTED_PART: u64 = 2;
+
+/// How much a session may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkBounds {
+    /// Bytes of frames that the other side allows this one to have outstanding.
+    pub credit: u64,
+    /// Bytes of frames that this side allows the other one.
+    pub window: u64,
+    /// Bytes of decoded messages that wait; the reader of the control connection waits when there are
+    /// more. An honest peer has less under way, so that the two sides never wait for each other.
+    pub messages: usize,
+    /// Transfers at once.
+    pub transfers: usize,
+}
+
+impl LinkBounds {
+    /// What a client keeps: enough for everything that an honest server has under way, so that a client never stops
+    /// reading.
+    pub const fn of_client(credit: u64, window: u64) -> LinkBounds {
+        LinkBounds {
+            credit,
+            window,
+            messages: 16 << 20,
+            transfers: 64,
+        }
+    }
+}
+
+/// What a message takes of a session's memory, until it has been processed.
+pub struct MessageRoom {
+    _permit: Option<OwnedSemaphorePermit>,
+}
 
 /// The shared half of a session.
 pub struct Link {
@@ -37,6 +68,13 @@ pub struct Link {
     inbox: Arc<Inbox>,
     pool: Arc<Pool>,
     mailboxes: Mutex<HashMap<u32, Mailbox>>,
+    /// Room for messages that wait, of all transfers and requests.
+    room: Arc<Semaphore>,
+    most_messages: usize,
+    most_transfers: usize,
+    /// What unsettled offers take, of those that this side made, and of those that came.
+    offered: Allowance,
+    accepted: Allowance,
     down: watch::Sender<Option<NetError>>,
     /// When anything last went forward: a frame or a message of a transfer.
     moved: Mutex<Instant>,
@@ -44,12 +82,8 @@ pub struct Link {
     attached: AtomicBool,
 }
 
-/// Where the messages for a transfer go, and the room that is left for them.
-#[derive(Clone)]
-struct Mailbox {
-    messages: mpsc::UnboundedSender<(transfer_message::Body, OwnedSemaphorePermit)>,
-    room: Arc<Semaphore>,
-}
+/// Where the messages for a transfer go, each with its room.
+type Mailbox = mpsc::UnboundedSender<(transfer_message::Body, MessageRoom)>;
 
 /// Where the frames for a transfer go, and what it holds of the window.
 type WayIn = (mpsc::UnboundedSender<Arrived>, Arc<AtomicU64>);
@@ -57,18 +91,27 @@ type WayIn = (mpsc::UnboundedSender<Arrived>, Arc<AtomicU64>);
 /// Frames from the other side, sorted by transfer.
 struct Inbox {
     transfers: Mutex<HashMap<u32, WayIn>>,
-    account: Account,
+    account: Arc<Account>,
 }
 
 impl FrameSink for Inbox {
-    fn accept(&self, frame: Arrived) -> Result<(), NetError> {
+    fn account(&self) -> Arc<Account> {
+        self.account.clone()
+    }
+
+    fn accept(&self, mut frame: Arrived) -> Result<(), NetError> {
         if frame.header.kind == FrameKind::Attached {
             return Ok(());
         }
         let cost = cost(frame.payload.len());
-        self.account
-            .arrived(cost)
-            .map_err(|e| NetError::Protocol(e.to_string()))?;
+        match frame.charge.take() {
+            Some(charge) => charge.complete(),
+            // its header came right behind the proof
+            None => self
+                .account
+                .arrived(cost)
+                .map_err(|e| NetError::Protocol(e.to_string()))?,
+        }
         let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
         match transfers.get(&frame.header.transfer) {
             // The channel has no bound of its own: the account has.
@@ -87,7 +130,7 @@ impl FrameSink for Inbox {
 pub struct Seat {
     link: Arc<Link>,
     transfer: u32,
-    messages: mpsc::UnboundedReceiver<(transfer_message::Body, OwnedSemaphorePermit)>,
+    messages: mpsc::UnboundedReceiver<(transfer_message::Body, MessageRoom)>,
     /// Each counts against the window until [`Seat::done`].
     frames: mpsc::UnboundedReceiver<Arrived>,
     /// What this transfer holds of the window; all of it goes back when it ends.
@@ -103,12 +146,12 @@ pub enum Incoming {
 }
 
 impl Link {
-    /// A link that sends through `control`, may have `credit` bytes outstanding and grants `window`.
-    pub fn new(control: ControlSender, credit: u64, window: u64, buffers: BufferPool) -> Arc<Link> {
-        let outbox = Arc::new(Outbox::new(credit));
+    /// A link that sends through `control`.
+    pub fn new(control: ControlSender, bounds: LinkBounds, buffers: BufferPool) -> Arc<Link> {
+        let outbox = Arc::new(Outbox::new(bounds.credit));
         let inbox = Arc::new(Inbox {
             transfers: Mutex::default(),
-            account: Account::new(window),
+            account: Arc::new(Account::new(bounds.window)),
         });
         Arc::new(Link {
             control,
@@ -116,10 +159,31 @@ impl Link {
             outbox,
             inbox,
             mailboxes: Mutex::default(),
+            room: Arc::new(Semaphore::new(bounds.messages)),
+            most_messages: bounds.messages,
+            most_transfers: bounds.transfers,
+            offered: Allowance::new(bounds.credit / OFFERED_PART),
+            accepted: Allowance::new(bounds.window / ACCEPTED_PART),
             down: watch::Sender::new(None),
             moved: Mutex::new(Instant::now()),
             attached: AtomicBool::new(true),
         })
+    }
+
+    /// The other side allows this one to have so many bytes outstanding.
+    pub fn grant(&self, credit: u64) {
+        self.outbox.credit().grant(credit);
+        self.offered.set_most(credit / OFFERED_PART);
+    }
+
+    /// What the unsettled offers of this side take.
+    pub fn offered(&self) -> &Allowance {
+        &self.offered
+    }
+
+    /// What the unsettled offers of the other side take.
+    pub fn accepted(&self) -> &Allowance {
+        &self.accepted
     }
 
     /// Something went forward.
@@ -207,7 +271,7 @@ impl Link {
     /// Takes part as transfer `number`.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] where the number is taken.
+    /// [`NetError::Protocol`] where the number is taken, [`NetError::Refused`] where there are too many.
     pub fn join(self: &Arc<Link>, number: u32) -> Result<Seat, NetError> {
         let (send, messages) = mpsc::unbounded_channel();
         let (send_frames, frames) = mpsc::unbounded_channel();
@@ -215,11 +279,12 @@ impl Link {
         if mailboxes.contains_key(&number) {
             return Err(NetError::Protocol("the number of a transfer is used twice".into()));
         }
-        if mailboxes.len() >= TRANSFERS {
-            return Err(NetError::Protocol("it starts too many transfers at once".into()));
+        if mailboxes.len() >= self.most_transfers {
+            let text = format!("a session has at most {} transfers at once", self.most_transfers);
+            let code = Code::UNAVAILABLE;
+            return Err(NetError::Refused { code, text });
         }
-        let room = Arc::new(Semaphore::new(MAILBOX));
-        mailboxes.insert(number, Mailbox { messages: send, room });
+        mailboxes.insert(number, send);
         let held = Arc::new(AtomicU64::new(0));
         let way_in = (send_frames, held.clone());
         self.inbox
@@ -237,19 +302,22 @@ impl Link {
         })
     }
 
-    /// Passes a message of `length` bytes on to its transfer; waits where that one is behind. One for no transfer is dropped:
-    /// it may have ended while the message was on its way.
-    pub async fn deliver(&self, message: TransferMessage, length: usize) {
-        let mailbox = {
-            let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
-            mailboxes.get(&message.transfer).cloned()
-        };
-        let (Some(mailbox), Some(body)) = (mailbox, message.body) else {
-            return;
-        };
-        let permits = u32::try_from(length.min(MAILBOX)).unwrap_or(u32::MAX);
-        if let Ok(permit) = mailbox.room.acquire_many_owned(permits).await {
-            let _ = mailbox.messages.send((body, permit));
+    /// Waits until a message that came fits into the session's memory, and takes its room. One that is larger than
+    /// all of it takes all of it.
+    pub async fn room_for(&self, encoded: &Encoded) -> MessageRoom {
+        let permits = encoded.decoded_size().min(self.most_messages);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        // the semaphore is never closed
+        let permit = self.room.clone().acquire_many_owned(permits).await.ok();
+        MessageRoom { _permit: permit }
+    }
+
+    /// Passes a message on to its transfer. One for no transfer is dropped: that may have ended while the message was
+    /// on its way.
+    pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(mailbox), Some(body)) = (mailboxes.get(&message.transfer), message.body) {
+            let _ = mailbox.send((body, room));
         }
     }
 }

@@ -25,7 +25,7 @@
 //! **Who may do what.** [`client`] and [`server`] never import each other. What they hold alike is the [`link`]: the
 //! [`control`] sender, the [`outbox`] of frames, the [`pool`] of [`data`] connections, and the way in to each transfer.
 //!
-//! **Bounds.** A control message has at most 1 MiB, a frame one chunk. Unacknowledged frames of a sender and held frames
+//! **Bounds.** A control message has at most 1 MiB, and what it takes decoded is counted before that is done ([`wire::measure`]). A frame has at most one chunk. Unacknowledged frames of a sender and held frames
 //! of a receiver fit into the window that the receiver granted; unsettled offers into
 //! [`transfer::MAX_UNSETTLED`]. Every byte before the login is under a deadline, and silence after it is too.
 

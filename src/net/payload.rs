@@ -10,6 +10,7 @@ use super::records::{CONTENT, HEAD, Opened, Opener, TAIL};
 use super::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
+use crate::chunk::window::Arriving;
 
 /// A payload of which less is missing is not received in its place.
 pub(super) const WORTH: usize = 2 * CONTENT;
@@ -24,6 +25,8 @@ pub struct Arrived {
     pub payload: Buffer,
     /// Whether the payload has the digest that came with it. Seals and such have nothing to verify: true.
     pub intact: bool,
+    /// What it takes of the window, charged from its header on.
+    pub charge: Option<Arriving>,
 }
 
 /// A payload that is not complete: `done` bytes of it are there.
@@ -38,10 +41,11 @@ pub(super) struct Payload {
     hashed: usize,
     /// What has come of that which is behind it.
     trailer: Vec<u8>,
+    charge: Option<Arriving>,
 }
 
 impl Payload {
-    pub(super) fn new(header: FrameHeader, pool: &BufferPool) -> Payload {
+    pub(super) fn new(header: FrameHeader, pool: &BufferPool, charge: Option<Arriving>) -> Payload {
         let hashing = match header.kind {
             FrameKind::Chunk => Hashing::of_chunk(header.offset),
             _ => Hashing::of_whole(),
@@ -60,6 +64,7 @@ impl Payload {
             hashing,
             hashed: 0,
             trailer: Vec::new(),
+            charge,
         }
     }
 
@@ -103,6 +108,7 @@ impl Payload {
             header,
             payload: pool.share_from(self.bytes, self.start),
             intact,
+            charge: self.charge,
         })
     }
 

@@ -9,6 +9,7 @@ use super::pulse::Pulse;
 use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::Account;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,9 @@ pub trait FrameSink: Send + Sync {
     /// # Errors
     /// Any ends the session: the peer broke the protocol.
     fn accept(&self, frame: Arrived) -> Result<(), NetError>;
+
+    /// What frames count against from their headers on.
+    fn account(&self) -> Arc<Account>;
 }
 
 /// A connection that is part of a pool.
@@ -112,8 +116,9 @@ impl Pool {
     }
 
     /// Makes a connection part of the pool.
-    pub fn add(self: &Arc<Pool>, reader: FrameReader, writer: FrameWriter) -> Added {
+    pub fn add(self: &Arc<Pool>, mut reader: FrameReader, writer: FrameWriter) -> Added {
         let pool = self.clone();
+        reader.charge_to(self.sink.account());
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::default());
         pool.pulses().insert(id, pulse.clone());

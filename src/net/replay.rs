@@ -16,15 +16,15 @@ use tokio::sync::Notify;
 const CONFIRM_MESSAGES: u64 = 32;
 /// Bytes of them.
 const CONFIRM_BYTES: usize = 256 << 10;
-/// Bytes of unconfirmed messages from which on no more are sent. One message more may be under way.
-const MOST_BYTES: usize = 4 << 20;
-/// The same, in messages.
+/// Unconfirmed messages from which on no more are sent.
 const MOST_MESSAGES: usize = 4096;
 
 /// The counts and the unconfirmed messages of one session, on one side.
 pub struct Replay {
     state: Mutex<State>,
     changed: Notify,
+    /// Stops sending once this many bytes are unconfirmed. One message more may be under way.
+    most: usize,
 }
 
 #[derive(Default)]
@@ -49,8 +49,9 @@ impl State {
 }
 
 impl Replay {
-    /// Counts go on from here: what went both ways before anybody had logged in.
-    pub fn new(sent: u64, received: u64) -> Replay {
+    /// Counts go on from here: what went both ways before anybody had logged in. At most about `most` bytes are
+    /// unconfirmed: more than [`CONFIRM_BYTES`] and a message, or a confirmation would never come.
+    pub fn new(sent: u64, received: u64, most: usize) -> Replay {
         let state = State {
             sent,
             received,
@@ -60,6 +61,7 @@ impl Replay {
         Replay {
             state: Mutex::new(state),
             changed: Notify::new(),
+            most: most.max(4 * CONFIRM_BYTES),
         }
     }
 
@@ -79,7 +81,7 @@ impl Replay {
     /// True while so much is unconfirmed that no more may be sent.
     pub fn is_full(&self) -> bool {
         let state = self.state();
-        state.kept_bytes >= MOST_BYTES || state.kept.len() >= MOST_MESSAGES
+        state.kept_bytes >= self.most || state.kept.len() >= MOST_MESSAGES
     }
 
     /// A message of `bytes` was received and worked off.
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_was_not_confirmed_is_sent_again_and_nothing_else() {
-        let replay = Replay::new(1, 0);
+        let replay = Replay::new(1, 0, 4 << 20);
         let mut out = Vec::new();
         for number in 2..=4 {
             replay.send(message(number), &mut out);
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_confirms_in_time() {
-        let replay = Replay::new(0, 0);
+        let replay = Replay::new(0, 0, 4 << 20);
         let mut out = Vec::new();
         for number in 0..MOST_MESSAGES as u64 {
             assert!(!replay.is_full());

@@ -9,6 +9,7 @@ pub mod error;
 pub mod local;
 pub mod path;
 pub mod reserved;
+pub mod shares;
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 pub use entry::{Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use path::{BadPath, Name, RemotePath};
+
+/// Threads of a process that wait for its disks and the like.
+pub const BLOCKING_THREADS: usize = 64;
 
 /// Bytes that are shared without being copied: a buffer that goes back to its pool when the last user drops it.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;

@@ -186,12 +186,21 @@ impl Server {
         self.client_at(self.address)
     }
 
+    /// A client that is logged in as another user.
+    pub fn client_of(&self, user: &str) -> Client {
+        self.logged_in(self.address, user)
+    }
+
     /// A client that reaches the server at another address: through a proxy.
     pub fn client_at(&self, address: std::net::SocketAddr) -> Client {
+        self.logged_in(address, "kim")
+    }
+
+    fn logged_in(&self, address: std::net::SocketAddr, user: &str) -> Client {
         let client = Client::new();
         let mut command = client.command(["login", "--name", "srv"]);
         command.arg(address.to_string());
-        let output = run_with(command, self.invite("kim").as_bytes());
+        let output = run_with(command, self.invite(user).as_bytes());
         assert!(output.status.success(), "{output:?}");
         client
     }

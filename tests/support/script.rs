@@ -21,6 +21,7 @@ pub struct ScriptedClient {
     pub address: SocketAddr,
     pub key: hmac::Key,
     pub fingerprint: Fingerprint,
+    pub session: [u8; 16],
 }
 
 impl ScriptedClient {
@@ -32,9 +33,17 @@ impl ScriptedClient {
         ScriptedClient::open(server.address, fingerprint, identity.as_ref()).await
     }
 
+    /// Connects with another client's key, for another session than the usual one.
+    pub async fn connect_as(server: &Server, client: &super::Client, session: [u8; 16]) -> ScriptedClient {
+        let identity = Identity::load(&client.config().join("key")).unwrap();
+        let fingerprint = Fingerprint::parse(&server.fingerprint).unwrap();
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        ScriptedClient::over(tcp, fingerprint, identity.as_ref(), session).await
+    }
+
     pub async fn open(address: SocketAddr, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
         let tcp = TcpStream::connect(address).await.unwrap();
-        ScriptedClient::over(tcp, fingerprint, identity).await
+        ScriptedClient::over(tcp, fingerprint, identity, SESSION).await
     }
 
     /// Connects from this address of the machine, without a key.
@@ -43,10 +52,15 @@ impl ScriptedClient {
         socket.bind(SocketAddr::new(source, 0)).unwrap();
         let tcp = socket.connect(server.address).await.unwrap();
         let fingerprint = Fingerprint::parse(&server.fingerprint).unwrap();
-        ScriptedClient::over(tcp, fingerprint, None).await
+        ScriptedClient::over(tcp, fingerprint, None, SESSION).await
     }
 
-    async fn over(tcp: TcpStream, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
+    async fn over(
+        tcp: TcpStream,
+        fingerprint: Fingerprint,
+        identity: Option<&Identity>,
+        session: [u8; 16],
+    ) -> ScriptedClient {
         let address = tcp.peer_addr().unwrap();
         let pin = Pin::new(Some(fingerprint));
         let config = tls::client_config(ALPN_CONTROL, &pin, identity).unwrap();
@@ -57,13 +71,14 @@ impl ScriptedClient {
         let exported = tls
             .get_ref()
             .1
-            .export_keying_material([0; 32], EXPORTER_LABEL, Some(&SESSION))
+            .export_keying_material([0; 32], EXPORTER_LABEL, Some(&session))
             .unwrap();
         ScriptedClient {
             tls,
             address,
             key: hmac::Key::new(hmac::HMAC_SHA256, &exported),
             fingerprint,
+            session,
         }
     }
 
@@ -106,16 +121,22 @@ impl ScriptedClient {
 
     /// Logs in with the key, as request 1.
     pub async fn login(&mut self) {
+        let refused = self.try_login_as("kim").await;
+        assert_eq!(refused, None);
+    }
+
+    /// Logs in; gives the server's reply where it is refused.
+    pub async fn try_login_as(&mut self, user: &str) -> Option<proto::Reply> {
         let login = proto::Login {
-            session: SESSION.to_vec(),
-            user: "kim".into(),
+            session: self.session.to_vec(),
+            user: user.into(),
             password: None,
             window: 4 << 20,
             features: 0,
             client: "script".into(),
         };
         let reply = self.ask(1, request::Body::Login(login)).await.unwrap();
-        assert_eq!(reply.code, 230, "{reply:?}");
+        (reply.code != 230).then_some(reply)
     }
 
     /// Tries to log in with a password, as request `number`; none when the server has hung up.
@@ -156,9 +177,9 @@ impl ScriptedClient {
     /// A right proof.
     pub fn attach(&self, n: u32) -> Attach {
         let mut proof = [0; 32];
-        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(ROLE_DATA, &SESSION, n)).as_ref());
+        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(ROLE_DATA, &self.session, n)).as_ref());
         Attach {
-            session: SESSION,
+            session: self.session,
             n,
             proof,
         }

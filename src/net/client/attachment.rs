@@ -5,14 +5,14 @@ use super::Client;
 use super::connection::{Manners, shake_hands};
 use super::dial::pause;
 use crate::auth::Fingerprint;
-use crate::net::control::{ControlQueue, encode, read_message, refused, write_messages};
+use crate::net::control::{ControlQueue, MOST_OUTGOING, encode, read_encoded, read_message, refused, write_messages};
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::replay::Replay;
 use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin};
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, ControlMessage, control_message::Body, reply, request};
-use crate::net::wire::{ALPN_DATA, Code};
+use crate::net::wire::{ALPN_DATA, Code, MAX_CONTROL};
 use ring::hmac;
 use rustls::ClientConfig;
 use std::net::SocketAddr;
@@ -102,7 +102,7 @@ impl Attachment {
     pub(super) fn new(link: Arc<Link>, keys: Option<Arc<Keys>>, manners: Manners) -> Attachment {
         Attachment {
             link,
-            replay: Replay::new(0, 0),
+            replay: Replay::new(0, 0, MOST_OUTGOING),
             keys,
             manners,
             established: AtomicBool::new(false),
@@ -182,13 +182,20 @@ impl Attachment {
         let (mut reader, mut writer) = tokio::io::split(tls);
         let read = async {
             loop {
-                let (message, length) = read_message(&mut reader).await?;
+                let encoded = read_encoded(&mut reader, MAX_CONTROL).await?;
+                if let Some(received) = encoded.heartbeat() {
+                    self.replay.confirmed(received)?;
+                    continue;
+                }
+                let length = encoded.length();
+                let room = self.link.room_for(&encoded).await;
+                let message = encoded.decode()?;
                 if let Some(Body::Heartbeat(heartbeat)) = message.body {
                     self.replay.confirmed(heartbeat.received)?;
                     continue;
                 }
                 let Some(client) = client.upgrade() else { return Ok(()) };
-                client.received(message, length).await?;
+                client.received(message, room)?;
                 self.link.progress();
                 self.replay.received(length);
             }

@@ -3,14 +3,16 @@
 use super::attachment::{Attachment, Keys};
 use super::outage::Outage;
 use super::{Client, WINDOW, host_name};
+use crate::auth::name::MAX_USER;
+use crate::auth::password::MAX_PASSWORD;
 use crate::auth::{Fingerprint, Identity, UserName};
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::ControlSender;
+use crate::net::control::{ControlSender, MOST_OUTGOING};
 use crate::net::error::NetError;
-use crate::net::link::Link;
+use crate::net::link::{Link, LinkBounds};
 use crate::net::tls::{self, HANDSHAKE_TIMEOUT, Pin, Role};
 use crate::net::wire::proto::{self, reply, request};
-use crate::net::wire::{ALPN_CONTROL, EXPORTER_LABEL, INITIAL_WINDOW};
+use crate::net::wire::{ALPN_CONTROL, Code, EXPORTER_LABEL, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -115,13 +117,19 @@ impl Connection {
     /// requests may follow at once, and [`Client::logged_in`] tells. A transfer dials the data connections.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Those of the connection, and [`NetError::Refused`] for a name or a password that is longer than any.
     pub async fn login(
         self,
         user: &str,
         password: Option<String>,
         manners: &Manners,
     ) -> Result<Arc<Client>, NetError> {
+        // a server takes no message from strangers that these would make longer than any login is
+        if user.len() > MAX_USER || password.as_ref().is_some_and(|p| p.len() > MAX_PASSWORD) {
+            let text = "login refused: a user's name has at most 64 bytes, a password 1024".into();
+            let code = Code::LOGIN_REFUSED;
+            return Err(NetError::Refused { code, text });
+        }
         let mut session = [0; 16];
         let filled = SystemRandom::new().fill(&mut session);
         filled.map_err(|_| NetError::lost("no random numbers for a session id"))?;
@@ -174,9 +182,9 @@ impl Connection {
     }
 
     fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {
-        let (control, queue) = ControlSender::channel();
+        let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(WINDOW);
-        let link = Link::new(control, INITIAL_WINDOW, WINDOW, buffers);
+        let link = Link::new(control, LinkBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
         let attachment = Arc::new(Attachment::new(link.clone(), keys.clone(), manners.clone()));
         let client = Arc::new(Client {
             server: format!("{}:{}", self.host, self.port),

@@ -9,7 +9,7 @@ pub mod outage;
 
 use crate::net::control::refused;
 use crate::net::error::NetError;
-use crate::net::link::Link;
+use crate::net::link::{Link, MessageRoom};
 use crate::net::transfer::target::Target;
 use crate::net::transfer::walk::Source;
 use crate::net::transfer::{Options, Reporter, receiver, sender};
@@ -65,7 +65,7 @@ pub struct Client {
 }
 
 impl Client {
-    async fn received(&self, message: proto::ControlMessage, length: usize) -> Result<(), NetError> {
+    fn received(&self, message: proto::ControlMessage, room: MessageRoom) -> Result<(), NetError> {
         match message.body {
             Some(control_message::Body::Reply(reply)) => {
                 if reply.number == LOGIN && self.keys.is_some() {
@@ -80,7 +80,7 @@ impl Client {
                     let _ = waiting.send(reply);
                 }
             }
-            Some(control_message::Body::Transfer(message)) => self.link.deliver(message, length).await,
+            Some(control_message::Body::Transfer(message)) => self.link.deliver(message, room),
             Some(control_message::Body::Request(_)) => {
                 return Err(NetError::Protocol("a server sent a request".into()));
             }
@@ -93,7 +93,7 @@ impl Client {
     fn login_answered(&self, reply: &proto::Reply) -> Result<(), NetError> {
         let result = match (&reply.body, Code::from_wire(reply.code)) {
             (Some(reply::Body::Login(granted)), code) if code.is_success() => {
-                self.link.outbox.credit().grant(granted.window.min(4 * WINDOW));
+                self.link.grant(granted.window.min(4 * WINDOW));
                 let most = u64::from(granted.connections).max(1);
                 self.connections.send_modify(|wanted| *wanted = most.min(*wanted));
                 self.most_connections.fetch_min(most, Ordering::Relaxed);

@@ -5,11 +5,12 @@ use super::login::{Accepted, Again, answer, send};
 use super::requests::{self, Work};
 use super::session::{ReplyCache, Seen, Session};
 use crate::auth::users::Access;
-use crate::net::control::{ControlQueue, read_message, refused, write_messages};
+use crate::net::control::{ControlQueue, read_encoded, refused, write_messages};
 use crate::net::error::NetError;
+use crate::net::link::MessageRoom;
 use crate::net::replay::Replay;
-use crate::net::wire::Code;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
+use crate::net::wire::{Code, MAX_CONTROL};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -34,21 +35,21 @@ struct Conversation {
 /// long as the server's grace allows.
 pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<(), NetError> {
     let Accepted {
-        window,
         session,
         mut queue,
         tls,
         number,
         mut again,
         counts: (sent, received),
+        reserved,
         ..
     } = login;
     let cache = Arc::new(Mutex::new(ReplyCache::default()));
     let _ = cache.lock().unwrap_or_else(PoisonError::into_inner).look_up(number);
     let mut reply = answer(number, Code::LOGGED_IN, "logged in");
     reply.body = Some(reply::Body::Login(proto::LoginReply {
-        window,
-        connections: u32::try_from(server.config.limits.connections).unwrap_or(1),
+        window: reserved.window(),
+        connections: u32::try_from(session.most_connections).unwrap_or(1),
         features: 0,
         read_only: session.grant.access() == Access::ReadOnly,
         write_only: session.grant.access() == Access::WriteOnly,
@@ -58,7 +59,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
     let worker = tokio::spawn(requests::work_off(server.clone(), session.clone(), cache.clone(), todo));
     let conversation = Conversation {
         session: session.clone(),
-        replay: Replay::new(sent, received),
+        replay: Replay::new(sent, received, reserved.most_outgoing()),
         cache,
         work,
     };
@@ -177,14 +178,21 @@ impl Conversation {
 
     async fn read_all(&self, reader: &mut tokio::io::ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
         loop {
-            let (message, length) = read_message(reader).await?;
+            let encoded = read_encoded(reader, MAX_CONTROL).await?;
+            if let Some(received) = encoded.heartbeat() {
+                self.replay.confirmed(received)?;
+                continue;
+            }
+            let length = encoded.length();
+            let room = self.session.link.room_for(&encoded).await;
+            let message = encoded.decode()?;
             match message.body {
                 Some(Body::Heartbeat(heartbeat)) => {
                     self.replay.confirmed(heartbeat.received)?;
                     continue;
                 }
-                Some(Body::Request(request)) => self.request(request).await?,
-                Some(Body::Transfer(message)) => self.session.link.deliver(message, length).await,
+                Some(Body::Request(request)) => self.request(request, room).await?,
+                Some(Body::Transfer(message)) => self.session.link.deliver(message, room),
                 Some(Body::End(end)) => return Err(refused(end.code, end.text)),
                 Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
                 None => {}
@@ -194,7 +202,7 @@ impl Conversation {
     }
 
     /// Passes a request on. When this is cancelled the request has not been seen.
-    async fn request(&self, request: proto::Request) -> Result<(), NetError> {
+    async fn request(&self, request: proto::Request, message: MessageRoom) -> Result<(), NetError> {
         let over = |_| NetError::lost("the session is over");
         let room = self.work.reserve().await.map_err(over)?;
         let seen = self
@@ -211,12 +219,20 @@ impl Conversation {
             Seen::Unanswered => Ok(()),
             Seen::No => {
                 // A transfer takes part from here on, so that its first messages find it.
-                let seat = match &request.body {
-                    Some(request::Body::Put(put)) => Some(link.join(put.transfer)?),
-                    Some(request::Body::Get(get)) => Some(link.join(get.transfer)?),
+                let transfer = match &request.body {
+                    Some(request::Body::Put(put)) => Some(put.transfer),
+                    Some(request::Body::Get(get)) => Some(get.transfer),
                     _ => None,
                 };
-                room.send(Work { request, seat });
+                let seat = match transfer.map(|number| link.join(number)) {
+                    Some(Err(e @ NetError::Protocol(_))) => return Err(e),
+                    seat => seat,
+                };
+                room.send(Work {
+                    request,
+                    seat,
+                    _room: message,
+                });
                 Ok(())
             }
         }

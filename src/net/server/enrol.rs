@@ -22,7 +22,7 @@ pub(super) async fn enrol(
     let now = users::now();
     let all = match server.config.users.current() {
         Ok(all) => all,
-        Err(e) => return Ok(Err(no_users(&e))),
+        Err(e) => return Ok(Err(no_users(server, &e))),
     };
     let fingerprint = public.fingerprint();
     // guesses are refused without a lock, or a thread
@@ -43,11 +43,13 @@ pub(super) async fn enrol(
             Ok(Ok(name))
         }
         Ok(None) => {
-            tracing::info!(%peer, "invite refused");
+            if let Some(left_out) = server.strangers.line() {
+                tracing::info!(%peer, left_out, "invite refused");
+            }
             let text = "the invite is unknown, used or expired; ask for a new one";
             Ok(Err((Code::LOGIN_REFUSED, text)))
         }
-        Err(e) => Ok(Err(no_users(&e))),
+        Err(e) => Ok(Err(no_users(server, &e))),
     }
 }
 

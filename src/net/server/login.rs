@@ -3,19 +3,21 @@
 use super::Server;
 use super::enrol::enrol;
 use super::refusal::{REFUSED, Refusal, TOO_MANY, no_users};
+use super::reservation::{NoRoom, Reservation};
 use super::session::Session;
 use super::throttle::Try;
 use crate::auth::credential::{Credential, Grant};
+use crate::auth::name::MAX_USER;
 use crate::auth::users::User;
 use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::{ControlQueue, ControlSender, encode, read_message};
+use crate::net::control::{ControlQueue, ControlSender, encode, read_encoded, read_or_skip};
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::printable;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
-use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW};
+use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW, MAX_CONTROL_BEFORE_LOGIN};
 use crate::store::{ErrorKind, Store};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ pub(super) enum Opened {
 /// A login that has been accepted.
 pub(super) struct Accepted {
     pub(super) id: [u8; 16],
-    pub(super) window: u64,
+    pub(super) reserved: Arc<Reservation>,
     pub(super) session: Arc<Session>,
     pub(super) queue: ControlQueue,
     pub(super) tls: TlsStream<TcpStream>,
@@ -83,19 +85,13 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
         .map(|k| PublicKey::from_der(k));
     let (mut tries, mut received, mut replied) = (0, 0_u64, 0_u64);
     loop {
-        let request = match read_message(&mut tls).await?.0.body {
-            Some(Body::Request(request)) => request,
+        let request = match early(&mut tls, tries > 0).await? {
+            Early::Request(request) => request,
             // a login may have to wait for its turn
-            Some(Body::Heartbeat(_)) => continue,
-            // sent right behind a login that was refused
-            Some(Body::Transfer(_)) if tries > 0 => {
+            Early::Heartbeat => continue,
+            Early::Skipped => {
                 received = received.saturating_add(1);
                 continue;
-            }
-            _ => {
-                return Err(NetError::Protocol(
-                    "something else than a request before the login".into(),
-                ));
             }
         };
         let number = request.number;
@@ -120,10 +116,10 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                 }
             }
             Some(request::Body::Login(login)) => match accept(server, &tls, peer, key.as_ref(), login).await? {
-                Ok((id, window, session, queue, again)) => {
+                Ok((id, reserved, session, queue, again)) => {
                     return Ok(Opened::Session(Box::new(Accepted {
                         id,
-                        window,
+                        reserved,
                         session,
                         queue,
                         tls,
@@ -168,6 +164,33 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
     }
 }
 
+/// What a connection says before its login.
+enum Early {
+    Request(proto::Request),
+    Heartbeat,
+    /// Sent right behind a login that was refused.
+    Skipped,
+}
+
+/// Reads the next message of somebody who has not logged in: short ones only, and only requests are decoded. Behind a
+/// login that was refused, what was sent without waiting for the answer is skipped.
+async fn early(tls: &mut TlsStream<TcpStream>, is_refused: bool) -> Result<Early, NetError> {
+    let encoded = match is_refused {
+        true => read_or_skip(tls, MAX_CONTROL_BEFORE_LOGIN).await?,
+        false => Some(read_encoded(tls, MAX_CONTROL_BEFORE_LOGIN).await?),
+    };
+    let unexpected = || NetError::Protocol("expected a request before the login".into());
+    match encoded {
+        Some(encoded) if encoded.heartbeat().is_some() => Ok(Early::Heartbeat),
+        Some(encoded) if encoded.is_request() => match encoded.decode()?.body {
+            Some(Body::Request(request)) => Ok(Early::Request(request)),
+            _ => Err(unexpected()),
+        },
+        _ if is_refused => Ok(Early::Skipped),
+        _ => Err(unexpected()),
+    }
+}
+
 fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], NetError> {
     bytes
         .try_into()
@@ -193,11 +216,21 @@ pub(super) async fn send(tls: &mut TlsStream<TcpStream>, reply: proto::Reply) ->
     tls.flush().await.map_err(NetError::lost)
 }
 
-/// A session, with its id, its window and what its connections need.
-type New = ([u8; 16], u64, Arc<Session>, ControlQueue, mpsc::Receiver<Again>);
+/// A session, with its id, what it has reserved, and what its connections need.
+type New = (
+    [u8; 16],
+    Arc<Reservation>,
+    Arc<Session>,
+    ControlQueue,
+    mpsc::Receiver<Again>,
+);
 
-fn log_refusal(peer: SocketAddr, login: &proto::Login, why: &str) {
-    tracing::info!(%peer, user = %printable(&login.user), why, "login refused");
+/// Tells of a refused login: strangers cause these lines, so there are only so many.
+fn log_refusal(server: &Server, peer: SocketAddr, user: Option<&str>, why: &str) {
+    if let Some(left_out) = server.strangers.line() {
+        let user = user.map(printable);
+        tracing::info!(%peer, user, why, left_out, "login refused");
+    }
 }
 
 /// Checks who wants to log in, and makes their session.
@@ -211,10 +244,14 @@ async fn accept(
     let Ok(id) = <[u8; 16]>::try_from(login.session.as_slice()) else {
         return Err(NetError::Protocol("a session id is not 16 bytes".into()));
     };
+    if login.user.len() > MAX_USER {
+        log_refusal(server, peer, None, "the user's name is too long");
+        return Ok(Err(REFUSED));
+    }
     let grant = match authenticate(server, peer, key, &login).await? {
         Ok(grant) => grant,
         Err((why, refusal)) => {
-            log_refusal(peer, &login, &why);
+            log_refusal(server, peer, Some(&login.user), &why);
             return Ok(Err(refusal));
         }
     };
@@ -229,7 +266,7 @@ async fn accept(
             Ok(Ok(new))
         }
         Err((why, refusal)) => {
-            log_refusal(peer, &login, why);
+            log_refusal(server, peer, Some(&login.user), why);
             Ok(Err(refusal))
         }
     }
@@ -251,7 +288,7 @@ async fn authenticate(
     };
     let user = match server.config.users.find(&login.user) {
         Ok(user) => user,
-        Err(e) => return Ok(Err(("no list of users".into(), no_users(&e)))),
+        Err(e) => return Ok(Err(("no list of users".into(), no_users(server, &e)))),
     };
     let credential = match &login.password {
         None => key.cloned().map(Credential::Key),
@@ -285,9 +322,9 @@ async fn begin(
     grant: Grant,
     (login, exported): (&proto::Login, &[u8]),
 ) -> Result<New, (&'static str, Refusal)> {
-    if *server.stopping.borrow() || !server.has_room() {
-        let text = "the server has no room for another session";
-        return Err(("the server is full", (Code::UNAVAILABLE, text)));
+    let full = (Code::UNAVAILABLE, "the server has no room for another session");
+    if *server.stopping.borrow() {
+        return Err(("the server is stopping", full));
     }
     if server.session(&id).is_some() {
         let text = "the session id is taken";
@@ -298,18 +335,23 @@ async fn begin(
         let text = "this user's root directory cannot be opened on the server";
         ("no root", (Code::LOCAL_ERROR, text))
     })?;
-    let window = server.window().await.ok_or_else(|| {
-        let text = "the server has no memory for another session";
-        ("no memory left", (Code::UNAVAILABLE, text))
+    let owner: Arc<str> = grant.name().as_str().into();
+    let reserved = server.reserve(&owner).await.map_err(|short| match short {
+        NoRoom::Sessions => ("the user has all sessions they may have", full),
+        NoRoom::Memory => {
+            let text = "the server has no memory for another session";
+            ("the user has all memory they may have", (Code::UNAVAILABLE, text))
+        }
     })?;
-    let (control, queue) = ControlSender::channel();
-    let credit = login.window.clamp(INITIAL_WINDOW, window);
-    let link = Link::new(control, credit, window, BufferPool::for_window(window));
+    let (control, queue) = ControlSender::channel(reserved.most_outgoing());
+    let credit = login.window.clamp(INITIAL_WINDOW, reserved.window());
+    let buffers = BufferPool::for_window(reserved.window());
+    let link = Link::new(control, reserved.bounds(credit), buffers);
     let (again_in, again) = mpsc::channel(1);
     let who = who(grant.name(), &login.client);
-    let most = server.config.limits.connections;
+    let most = server.pools.most_connections(&owner, &server.config.limits);
     let session = Session::new(grant, who, store, link, exported, most, again_in);
-    Ok((id, window, Arc::new(session), queue, again))
+    Ok((id, Arc::new(reserved), Arc::new(session), queue, again))
 }
 
 /// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here: so
@@ -343,10 +385,10 @@ async fn open_root(
     user: &User,
 ) -> Result<crate::store::local::LocalStore, crate::store::StoreError> {
     let store = &server.config.store;
-    match store.rooted_at(&user.root) {
+    match store.rooted_at(&user.root, user.name.as_str()) {
         Err(e) if e.kind == ErrorKind::NotFound => {
             store.make_dir(&user.root, true).await?;
-            store.rooted_at(&user.root)
+            store.rooted_at(&user.root, user.name.as_str())
         }
         other => other,
     }

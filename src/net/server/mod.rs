@@ -1,9 +1,10 @@
 //! The server: listens, tells control and data connections apart, and bounds all of them.
 //!
-//! `limits` says who may wait for a login, `throttle` how often a password may be tried; `login` turns a
-//! control connection into a `session`, `enrol` an invite into a key; `conversation` carries a session's
-//! messages, `requests` answers what it asks, `transfers` finds the places that a put or a get is about;
-//! `revocation` ends what the users file does not allow any more.
+//! `limits` says who may wait for a login, `throttle` how often a password may be tried, `strangers` what of
+//! that is logged, `reservation` what a session may have; `login` turns a control connection into a
+//! `session`, `enrol` an invite into a key; `conversation` carries a session's messages, `requests` answers
+//! what it asks, `transfers` finds the places that a put or a get is about; `revocation` ends what the
+//! users file does not allow any more.
 
 mod conversation;
 mod enrol;
@@ -12,8 +13,10 @@ mod limits;
 mod login;
 mod refusal;
 mod requests;
+mod reservation;
 mod revocation;
 mod session;
+mod strangers;
 mod throttle;
 mod transfers;
 
@@ -25,9 +28,11 @@ use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::store::local::LocalStore;
+use crate::store::shares::Share;
 use last_used::Uses;
 use limits::Waiting;
 use login::{Accepted, Opened};
+use reservation::Pools;
 use rustls::ServerConfig;
 use session::Session;
 use std::collections::HashMap;
@@ -35,6 +40,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use strangers::StrangerLines;
 use throttle::Throttle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
@@ -46,10 +52,6 @@ const HOLD_PROOF: Duration = Duration::from_secs(10);
 const HASHES: usize = 2;
 /// How long transfers may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// A session's window, in each direction, when there is memory enough.
-const LARGEST_WINDOW: u64 = 32 << 20;
-/// The least with which a session is worth having.
-const SMALLEST_WINDOW: u64 = 1 << 20;
 /// Time between two sweeps for what abandoned transfers left.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// How long a new transfer waits for those of a dead client to let go.
@@ -64,7 +66,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Data connections of each.
     pub connections: usize,
-    /// Bytes for the windows of all sessions.
+    /// Bytes for everything that sessions keep.
     pub memory: u64,
     /// How long a session waits for its client after its control connection was lost.
     pub grace: Duration,
@@ -102,7 +104,8 @@ struct Server {
     enrolling: Arc<Semaphore>,
     waiting: Waiting,
     throttle: Throttle,
-    memory: Mutex<u64>,
+    strangers: StrangerLines,
+    pools: Pools,
     stopping: tokio::sync::watch::Sender<bool>,
 }
 
@@ -119,7 +122,7 @@ pub async fn run(
     let server = Arc::new(Server {
         control_tls: tls::server_config(ALPN_CONTROL, &config.identity)?,
         data_tls: tls::server_config(ALPN_DATA, &config.identity)?,
-        memory: Mutex::new(config.limits.memory),
+        pools: Pools::new(&config.limits),
         config,
         sessions: Mutex::default(),
         changed: Notify::new(),
@@ -129,6 +132,7 @@ pub async fn run(
         enrolling: Arc::new(Semaphore::new(1)),
         waiting: Waiting::default(),
         throttle: Throttle::default(),
+        strangers: StrangerLines::new(),
         stopping: tokio::sync::watch::Sender::new(false),
     });
     let accepting: Vec<_> = listeners
@@ -178,7 +182,9 @@ async fn accept_all(server: Arc<Server>, listener: TcpListener) {
                 });
             }
             Err(e) => {
-                tracing::warn!(error = %e, "cannot accept a connection");
+                if let Some(left_out) = server.strangers.line() {
+                    tracing::warn!(error = %e, left_out, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -188,7 +194,14 @@ async fn accept_all(server: Arc<Server>, listener: TcpListener) {
 /// A connection that has said who it is.
 enum Known {
     Control(Opened),
-    Data(Arc<Session>, Box<(FrameReader, FrameWriter)>),
+    Data(Arc<Session>, Box<Admitted>),
+}
+
+/// A data connection that belongs to a session, with its user's share of connections. The first of a session needs none.
+struct Admitted {
+    reader: FrameReader,
+    writer: FrameWriter,
+    share: Option<Share>,
 }
 
 impl Server {
@@ -207,7 +220,7 @@ impl Server {
                 Ok(())
             }
             Known::Control(Opened::Closed) => Ok(()),
-            Known::Data(session, halves) => Server::carry(session, *halves).await,
+            Known::Data(session, admitted) => Server::carry(session, *admitted).await,
         }
     }
 
@@ -235,7 +248,7 @@ impl Server {
 
     /// Lists a session while it lasts.
     async fn session_of(self: &Arc<Server>, accepted: Accepted) -> Result<(), NetError> {
-        let (id, window, session) = (accepted.id, accepted.window, accepted.session.clone());
+        let (id, session, reserved) = (accepted.id, accepted.session.clone(), accepted.reserved.clone());
         self.sessions().insert(id, session.clone());
         self.changed.notify_waiters();
         self.watch_over(&session);
@@ -244,7 +257,7 @@ impl Server {
         // what has arrived is being made durable, and its locks are held until it is
         let _ = timeout(LETTING_GO, session.still()).await;
         self.sessions().remove(&id);
-        self.release_window(window);
+        drop(reserved);
         self.changed.notify_waiters();
         let why = ended
             .as_ref()
@@ -282,14 +295,24 @@ impl Server {
         };
         session.admit(&attach)?;
         self.allows(&session, peer.ip()).map_err(revocation::refusal)?;
+        let share = match session.link.pool().alive() {
+            0 => None,
+            _ => {
+                let share = self.pools.connection(&session.grant.name().as_str().into());
+                Some(share.ok_or_else(|| NetError::lost("its user has all data connections they may have"))?)
+            }
+        };
         reader.use_pool(session.link.pool().buffers().clone());
         writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
         writer.flush().await?;
-        Ok(Known::Data(session, Box::new((reader, writer))))
+        let admitted = Admitted { reader, writer, share };
+        Ok(Known::Data(session, Box::new(admitted)))
     }
 
     /// A data connection is part of its session until it ends.
-    async fn carry(session: Arc<Session>, (reader, writer): (FrameReader, FrameWriter)) -> Result<(), NetError> {
+    async fn carry(session: Arc<Session>, admitted: Admitted) -> Result<(), NetError> {
+        let Admitted { reader, writer, share } = admitted;
+        let _until_it_ends = share;
         let link = session.link.clone();
         drop(session);
         match link.pool().add(reader, writer).owner.await {
@@ -323,40 +346,6 @@ impl Server {
         self.sessions().get(id).cloned()
     }
 
-    /// Whether there may be another session. One whose client is gone makes room for it.
-    fn has_room(&self) -> bool {
-        let sessions = self.all_sessions();
-        let over = sessions.iter().filter(|s| s.link.is_down()).count();
-        sessions.len().saturating_sub(over) < self.config.limits.sessions || self.end_one_detached()
-    }
-
-    /// Ends a session whose client is gone, for one whose client is there; one that moves nothing first.
-    fn end_one_detached(&self) -> bool {
-        let sessions = self.all_sessions();
-        let gone = sessions.iter().filter(|s| !s.link.is_attached() && !s.link.is_down());
-        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), std::cmp::Reverse(s.link.stalled()))) else {
-            return false;
-        };
-        gone.link.shut_down(NetError::lost("another session took its place"));
-        true
-    }
-
-    /// Takes a session's window out of the server's memory. When that gets short, sessions whose clients are gone give
-    /// theirs back; none when there is too little even so.
-    async fn window(&self) -> Option<u64> {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let window = self.reserve_window();
-            if window == Some(LARGEST_WINDOW) || !self.end_one_detached() {
-                return window;
-            }
-            window.into_iter().for_each(|window| self.release_window(window));
-            let _ = timeout(LETTING_GO, changed).await;
-        }
-    }
-
     fn all_sessions(&self) -> Vec<Arc<Session>> {
         self.sessions().values().cloned().collect()
     }
@@ -373,22 +362,5 @@ impl Server {
         while !self.all_sessions().is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// Takes a session's window out of the server's memory; none when there is too little left.
-    fn reserve_window(&self) -> Option<u64> {
-        let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        // one window in each direction, and half of what is left stays for those who come later
-        let window = LARGEST_WINDOW.min(*left / 4);
-        if window < SMALLEST_WINDOW {
-            return None;
-        }
-        *left = left.saturating_sub(2 * window);
-        Some(window)
-    }
-
-    fn release_window(&self, window: u64) {
-        let mut left = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.saturating_add(2 * window);
     }
 }

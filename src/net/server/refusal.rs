@@ -1,5 +1,6 @@
 //! Why a login or an invite is refused, as its client may know it.
 
+use super::Server;
 use crate::auth::FileError;
 use crate::net::wire::Code;
 
@@ -17,8 +18,10 @@ pub(super) const TOO_MANY: Refusal = (
 );
 
 /// The users cannot be read or changed: the log says why, and a stranger only that it does.
-pub(super) fn no_users(error: &FileError) -> Refusal {
-    tracing::error!(%error, "the users cannot be read");
+pub(super) fn no_users(server: &Server, error: &FileError) -> Refusal {
+    if let Some(left_out) = server.strangers.line() {
+        tracing::error!(%error, left_out, "the users cannot be read");
+    }
     let why = "the server's list of users cannot be read; its log says why";
     (Code::LOCAL_ERROR, why)
 }

@@ -6,7 +6,7 @@ use crate::auth::users::{self, Access};
 use crate::chunk::hash::hash_file;
 use crate::net::control;
 use crate::net::error::NetError;
-use crate::net::link::Seat;
+use crate::net::link::{MessageRoom, Seat};
 use crate::net::printable;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
@@ -20,10 +20,12 @@ const PAGE: usize = 512;
 /// Entries of a page of locks, each of which may have a long name and a long holder.
 const LOCKS_PAGE: usize = 256;
 
-/// A request, with the transfer's seat if it starts one.
+/// A request, with the transfer's seat if it starts one, or why it has none.
 pub(super) struct Work {
     pub(super) request: proto::Request,
-    pub(super) seat: Option<Seat>,
+    pub(super) seat: Option<Result<Seat, NetError>>,
+    /// Held until it is answered.
+    pub(super) _room: MessageRoom,
 }
 
 /// What a request is answered with.
@@ -36,7 +38,7 @@ pub(super) async fn work_off(
     cache: Arc<Mutex<ReplyCache>>,
     mut todo: mpsc::Receiver<Work>,
 ) {
-    while let Some(Work { request, seat }) = todo.recv().await {
+    while let Some(Work { request, seat, _room }) = todo.recv().await {
         let quits = matches!(request.body, Some(request::Body::Quit(_)));
         let answer = match permit(&server, &session, request.body.as_ref()) {
             Ok(()) => answer(&server, &session, request.body, seat).await,
@@ -123,9 +125,10 @@ async fn answer(
     server: &Arc<Server>,
     session: &Arc<Session>,
     body: Option<request::Body>,
-    seat: Option<Seat>,
+    seat: Option<Result<Seat, NetError>>,
 ) -> Answer {
     use request::Body;
+    let seat = seat.transpose()?;
     let store = &session.store;
     let working = session.working();
     let path = |bytes: &[u8]| path_of(bytes, &working);

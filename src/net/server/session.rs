@@ -62,7 +62,8 @@ pub(super) struct Session {
     proofs: Mutex<Proofs>,
     /// Where connections that go on with this session are passed to.
     pub(super) again: mpsc::Sender<Again>,
-    most_connections: usize,
+    /// Data connections that it may have.
+    pub(super) most_connections: usize,
     transfers: AtomicUsize,
 }
 

@@ -48,11 +48,15 @@ fn check(server: &Server, count: usize) -> Result<(), NetError> {
     Ok(())
 }
 
+fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
+    Options::from_wire(options.unwrap_or_default()).map_err(|e| bad(&e.to_string()))
+}
+
 /// Starts to receive.
 pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
     let seat = seat.ok_or_else(|| bad("no transfer"))?;
     check(server, put.names.len())?;
-    let options = Options::from_wire(put.options.clone().unwrap_or_default());
+    let options = options_of(put.options.clone())?;
     if options.if_version.is_some() && session.is_write_only() {
         // whatever the answer, it would tell what is there
         return Err(NetError::Refused {
@@ -213,13 +217,20 @@ async fn refuse_nested(tree: &Tree, base: PathBuf, identities: &[String]) -> Res
 pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get, seat: Option<Seat>) -> Answer {
     let seat = seat.ok_or_else(|| bad("no transfer"))?;
     check(server, get.sources.len())?;
-    let options = Options::from_wire(get.options.unwrap_or_default());
+    let options = options_of(get.options)?;
     let mut sources = Vec::with_capacity(get.sources.len());
+    // one store for all of them: each would keep directories open for as long as the transfer lasts
+    let store = session.store.subtree(&RemotePath::root()).await?;
     let mut names = get.names.iter();
     for label in &get.sources {
         let place = names.next().and_then(|name| RemotePath::parse(name).ok());
-        let what = source(session, label, options.recursive).await;
-        let what = what.unwrap_or_else(What::Missing);
+        let what = match source(session, label, options.recursive).await {
+            Ok(path) => What::Tree {
+                store: store.clone(),
+                path,
+            },
+            Err(e) => What::Missing(e),
+        };
         let source = Source {
             label: label.clone(),
             what,
@@ -247,8 +258,8 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
     Ok(STARTED)
 }
 
-/// Finds a source. A symlink is followed, as cp does, unless a tree is asked for: then it is itself an entry.
-async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<What, StoreError> {
+/// Finds a source: where it is, through no symlink. A symlink is followed, as cp does, unless a tree is asked for: then it is itself an entry.
+async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<RemotePath, StoreError> {
     let store = &session.store;
     let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
     let wanted = entry::path(trimmed.unwrap_or(path), &session.working())
@@ -264,19 +275,11 @@ async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<What,
         _ => store.resolve(&wanted).await?,
     };
     let follows = !(is_link && recursive && trimmed.is_none());
-    let kind = store.stat(&real).await?.kind;
-    if follows && kind == Kind::Symlink {
+    if follows && store.stat(&real).await?.kind == Kind::Symlink {
         // what was resolved a moment ago is a symlink now
         return Err(StoreError::new(ErrorKind::Symlink, &wanted));
     }
-    let (base, path) = match (kind, real.split()) {
-        (kind, Some((parent, name))) if kind != Kind::Dir => (parent, RemotePath::root().join(&name)),
-        _ => (real.clone(), Ok(RemotePath::root())),
-    };
-    Ok(What::Tree {
-        store: store.subtree(&base).await?,
-        path: path.unwrap_or_default(),
-    })
+    Ok(real)
 }
 
 /// One line of the log for a transfer.

@@ -4,8 +4,9 @@ use super::target::{Candidate, Decision, Target};
 use super::{MAX_INLINE, Options};
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::{Digest, whole_digest};
+use crate::chunk::window::Kept;
 use crate::net::error::NetError;
-use crate::net::wire::proto;
+use crate::net::wire::{MAX_VERSION, proto};
 use crate::store::{Attributes, Kind, RemotePath, StoreError};
 use std::collections::HashSet;
 use tokio::sync::mpsc;
@@ -89,6 +90,7 @@ pub(super) fn candidate_of(
     kind: Kind,
     path: RemotePath,
     attributes: Attributes,
+    cost: Kept,
 ) -> Result<Candidate, NetError> {
     let hash = match offer.hash.as_slice() {
         [] => None,
@@ -107,9 +109,21 @@ pub(super) fn candidate_of(
         attributes,
         target: offer.target.clone(),
         hash,
-        version: Some(offer.version.clone()).filter(|v| !v.is_empty()),
+        version: version_of(offer)?,
         content: content_of(offer, kind)?,
+        cost,
     })
+}
+
+/// The version of an offer's source, if it has one.
+///
+/// # Errors
+/// [`NetError::Protocol`] where it is longer than any version is.
+pub(super) fn version_of(offer: &proto::Offer) -> Result<Option<String>, NetError> {
+    if offer.version.len() > MAX_VERSION {
+        return Err(NetError::Protocol("a version is longer than 256 bytes".into()));
+    }
+    Ok(Some(offer.version.clone()).filter(|v| !v.is_empty()))
 }
 
 /// The content that came with an offer, verified.

@@ -3,6 +3,7 @@
 
 use super::shown;
 use super::target::Target;
+use crate::chunk::window::Kept;
 use crate::net::error::NetError;
 use crate::store::{Attributes, BadPath, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +46,8 @@ struct Dir {
     pending: usize,
     /// The sender has offered everything in it.
     closed: bool,
+    /// What it takes of the window's part for offers.
+    _cost: Kept,
 }
 
 /// How directories ended, by their numbers.
@@ -119,7 +122,8 @@ impl Dirs {
     }
 
     /// A directory that was offered.
-    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, attributes: Attributes) {
+    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, Kept)) {
+        let (attributes, cost) = with;
         let dir = Dir {
             parent,
             place,
@@ -127,6 +131,7 @@ impl Dirs {
             made: false,
             pending: 0,
             closed: false,
+            _cost: cost,
         };
         self.dirs.insert(number, dir);
     }

@@ -7,6 +7,7 @@ use super::target::{Candidate, Target};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::Digest;
 use crate::chunk::reassembly::{Inserted, Mismatch};
+use crate::chunk::window::Kept;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
 use crate::net::payload::Arrived;
@@ -72,6 +73,8 @@ struct Small {
     attributes: Attributes,
     attempt: u8,
     size: u64,
+    /// What the offer takes.
+    cost: Kept,
 }
 
 enum File {
@@ -121,17 +124,18 @@ impl Files {
             hash,
             version,
             content,
+            cost,
             parent: _,
         } = candidate;
         if kind == Kind::Symlink {
             self.groups
-                .gather(number, path, Content::Link(target), attributes, None);
+                .gather((number, cost), path, Content::Link(target), attributes, None);
             return false;
         }
         if let (Some((bytes, digest)), Target::Tree(_)) = (content, &self.target) {
             let file = Some((digest, bytes.len(), false));
             self.groups
-                .gather(number, path, Content::File(Arc::new(bytes)), attributes, file);
+                .gather((number, cost), path, Content::File(Arc::new(bytes)), attributes, file);
             return false;
         }
         match (size, &self.target) {
@@ -141,25 +145,27 @@ impl Files {
                     attributes,
                     attempt: 0,
                     size,
+                    cost,
                 };
                 self.files.insert(number, File::Small(small));
                 true
             }
             _ => {
                 let large = Large::new(size, attributes, 0, version, hash);
-                self.take_on_large(number, path, large);
+                self.take_on_large((number, cost), path, large);
                 false
             }
         }
     }
 
-    fn take_on_large(&mut self, number: u64, path: RemotePath, large: Large) {
+    fn take_on_large(&mut self, (number, cost): (u64, Kept), path: RemotePath, large: Large) {
         let (target, options, jobs) = (self.target.clone(), self.options.clone(), self.jobs.clone());
         let (opening, source) = (self.opening.clone(), large.source());
         let deadline = self.options.wait.map(|wait| Instant::now() + wait);
         self.files.insert(number, File::Large(Box::new(large)));
         while self.openers.try_join_next().is_some() {}
         self.openers.spawn(async move {
+            let _cost = cost;
             // fair: files are opened in the order in which they were offered, and that is how they will come
             let Ok(permit) = opening.acquire_owned().await else {
                 return;
@@ -215,7 +221,8 @@ impl Files {
                 };
                 let content = Content::File(Arc::new(frame.payload));
                 let file = Some((header.digest, length, true));
-                self.groups.gather(number, small.path, content, small.attributes, file);
+                self.groups
+                    .gather((number, small.cost), small.path, content, small.attributes, file);
                 Ok(Vec::new())
             }
             Some(File::Large(large)) if large.attempt() == header.attempt => {
@@ -310,9 +317,9 @@ impl Files {
                 true
             }
             (Some(File::Small(small)), _) => {
-                let path = small.path.clone();
+                let (path, cost) = (small.path.clone(), small.cost.clone());
                 let large = Large::new(size, attributes, attempt, version, None);
-                self.take_on_large(number, path, large);
+                self.take_on_large((number, cost), path, large);
                 false
             }
             (Some(File::Large(large)), _) => {

@@ -5,6 +5,7 @@ use super::files::{FileEvent, Settled};
 use super::large::Jobs;
 use super::target::{Target, is_locked};
 use crate::chunk::digest::Digest;
+use crate::chunk::window::Kept;
 use crate::net::error::code_of;
 use crate::net::link::Seat;
 use crate::store::{Attributes, Content, NewEntry, RemotePath, StoreError};
@@ -27,6 +28,8 @@ pub(super) struct Grouped {
     size: usize,
     /// It came in a frame, which counts against the window.
     framed: bool,
+    /// What the offer takes.
+    _cost: Kept,
     deadline: Option<Instant>,
 }
 
@@ -53,7 +56,7 @@ impl Groups {
     /// Takes an entry on. A file has its hash, how many bytes it has, and whether they came in a frame.
     pub(super) fn gather(
         &mut self,
-        number: u64,
+        (number, cost): (u64, Kept),
         path: RemotePath,
         content: Content,
         attributes: Attributes,
@@ -71,6 +74,7 @@ impl Groups {
             hash: file.map(|(hash, ..)| hash),
             size: file.map_or(0, |(_, size, _)| size),
             framed: file.is_some_and(|(.., framed)| framed),
+            _cost: cost,
             deadline: self.options.wait.map(|wait| Instant::now() + wait),
         });
         if self.gathered.len() >= GROUP {

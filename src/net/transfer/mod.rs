@@ -21,7 +21,7 @@ pub mod stream;
 pub mod target;
 pub mod walk;
 
-use super::wire::{Code, proto};
+use super::wire::{Code, MAX_VERSION, Malformed, proto};
 use crate::store::StoreError;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,16 +74,22 @@ impl Options {
     }
 
     /// As a peer sent them; a wait is at most a week.
-    pub fn from_wire(options: proto::Options) -> Options {
+    ///
+    /// # Errors
+    /// [`Malformed`] for a version that is longer than any is: each entry of the transfer keeps one.
+    pub fn from_wire(options: proto::Options) -> Result<Options, Malformed> {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-        Options {
+        if options.if_version.as_ref().is_some_and(|v| v.len() > MAX_VERSION) {
+            return Err(Malformed("a version is longer than 256 bytes"));
+        }
+        Ok(Options {
             checksum: options.checksum,
             no_fsync: options.no_fsync,
             wait: options.wait_ms.map(|ms| Duration::from_millis(ms).min(WEEK)),
             if_version: options.if_version,
             recursive: options.recursive,
             again: options.again,
-        }
+        })
     }
 }
 

@@ -4,8 +4,24 @@ use super::walk::is_missized;
 use super::{INLINE_BUDGET, MAX_INLINE};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, whole_digest};
+use crate::chunk::window::Kept;
 use crate::net::wire::{Code, entry::kind_to_wire, proto};
 use crate::store::{Entry, Kind, RemotePath, Store};
+
+/// What an unsettled offer takes of the window's part for offers, besides its path and the like.
+const OFFER_COST: usize = 512;
+/// What one of a file that is staged takes more: of more than a chunk, or a stream.
+const STAGED_COST: usize = 2048;
+
+/// What an offer takes of the window's part for offers until it is settled: about as much as either side keeps of it. Its
+/// path is counted twice, like its target, as the one that writes has copies of both.
+pub(super) fn offer_cost(path: usize, offer: &proto::Offer) -> u64 {
+    let is_staged = offer.stream || offer.size > CHUNK_SIZE as u64;
+    let twice = path.saturating_add(offer.target.len()).saturating_mul(2);
+    let once = offer.content.len().saturating_add(offer.version.len());
+    let fixed = OFFER_COST.saturating_add(if is_staged { STAGED_COST } else { 0 });
+    fixed.saturating_add(twice).saturating_add(once) as u64
+}
 
 /// What a file takes of the budget at least: each is read by itself.
 const INLINE_COST: usize = 512;
@@ -28,10 +44,12 @@ pub(super) struct Offered {
     pub(super) written: u64,
     /// Why it was withdrawn; the receiver's result then only confirms that.
     pub(super) withdrawn: Option<(Code, String)>,
+    /// What it takes of the window's part for offers.
+    _cost: Kept,
 }
 
 impl Offered {
-    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>) -> Offered {
+    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: Kept) -> Offered {
         Offered {
             source,
             path,
@@ -43,6 +61,7 @@ impl Offered {
             resumed: 0,
             written: 0,
             withdrawn: None,
+            _cost: cost,
         }
     }
 }

@@ -399,6 +399,7 @@ mod tests {
     use crate::chunk::buffer::BufferPool;
     use crate::chunk::digest::RootHasher;
     use crate::net::control::ControlSender;
+    use crate::net::link::LinkBounds;
     use crate::store::local::LocalStore;
     use crate::store::{RemotePath, Version};
 
@@ -407,8 +408,8 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_was_given_up_is_not_sealed() {
         let dir = tempfile::tempdir().unwrap();
-        let (control, _queue) = ControlSender::channel();
-        let link = Link::new(control, 1 << 20, 1 << 20, BufferPool::new(1));
+        let (control, _queue) = ControlSender::channel(1 << 20);
+        let link = Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
         let seat = link.join(1).unwrap();
         let (_wanted, wanted) = mpsc::unbounded_channel();
         let (out, mut told) = mpsc::unbounded_channel();

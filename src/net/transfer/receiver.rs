@@ -3,11 +3,13 @@
 //! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back through
 //! a channel: of batches of offers (`decide_all`), of files (`Files`), and of directories (`Dirs`).
 
-use super::decide::{Batch, Decided, candidate_of, decide_all};
+use super::decide::{Batch, Decided, candidate_of, decide_all, version_of};
 use super::dirs::{Dirs, Place};
 use super::files::{FileEvent, Files, Settled};
+use super::offer::offer_cost;
 use super::target::{Decision, Target};
 use super::{Counters, Event, MAX_BATCH, MAX_UNSETTLED, Options, Reporter, STALL, Waiting, shown};
+use crate::chunk::window::Kept;
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::{Incoming, Seat};
@@ -19,6 +21,10 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+
+/// Bytes of a message with answers, and those of an answer besides its text.
+const BATCH_BYTES: usize = 128 << 10;
+const ENTRY: usize = 128;
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
@@ -42,6 +48,8 @@ struct Unsettled {
     parent: u64,
     path: Vec<u8>,
     size: u64,
+    /// What it takes of the window's part for offers.
+    _cost: Kept,
     /// Bytes that were there before.
     resumed: u64,
     /// Bytes that were reported as written.
@@ -210,7 +218,7 @@ impl Receiver {
     }
 
     async fn offers(&mut self, offers: Vec<proto::Offer>) -> Result<(), NetError> {
-        if offers.len() > 4 * MAX_BATCH || self.unsettled.len().saturating_add(self.dirs.len()) > MAX_UNSETTLED {
+        if self.unsettled.len().saturating_add(self.dirs.len()) > MAX_UNSETTLED {
             return Err(NetError::Protocol("it offers more at once than is allowed".into()));
         }
         let mut batch = Batch::default();
@@ -244,8 +252,12 @@ impl Receiver {
             }
             parent => self.dirs.place(parent, &offer.name)?,
         };
+        let length = place.shown().len();
+        let cost = self.seat.link().accepted().try_take(offer_cost(length, offer));
+        let cost = cost.map_err(|_| NetError::Protocol("it offers more at once than the window allows".into()))?;
         if kind == Kind::Dir {
-            self.dirs.insert(offer.number, offer.parent, place.clone(), attributes);
+            let with = (attributes, cost.clone());
+            self.dirs.insert(offer.number, offer.parent, place.clone(), with);
         } else {
             let unsettled = Unsettled {
                 parent: offer.parent,
@@ -254,6 +266,7 @@ impl Receiver {
                     false => self.shown(place.shown()),
                 },
                 size: offer.size,
+                _cost: cost.clone(),
                 resumed: 0,
                 written: 0,
             };
@@ -274,7 +287,9 @@ impl Receiver {
                 let counters = &self.reporter.counters;
                 Counters::add(&counters.files_found, 1);
                 Counters::add(&counters.bytes_found, offer.size);
-                batch.candidates.push(candidate_of(offer, kind, path, attributes)?);
+                batch
+                    .candidates
+                    .push(candidate_of(offer, kind, path, attributes, cost)?);
             }
         }
         Ok(Ok(()))
@@ -352,7 +367,7 @@ impl Receiver {
         Counters::add(&counters.bytes_found, offer.size);
         counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
         (unsettled.size, unsettled.resumed, unsettled.written) = (offer.size, 0, 0);
-        let version = Some(offer.version).filter(|v| !v.is_empty());
+        let version = version_of(&offer)?;
         let size = (!offer.stream).then_some(offer.size);
         if files.restart(offer.number, (attempt, size, attributes), version, &self.seat) {
             self.outgoing.wants.push(want(offer.number));
@@ -493,13 +508,13 @@ impl Receiver {
     async fn flush(&mut self) -> Result<(), NetError> {
         let Outgoing { wants, acks, results } = std::mem::take(&mut self.outgoing);
         // acks first: one for an attempt that is over must not come after the next attempt was asked for
-        if !acks.is_empty() {
+        for acks in batches(acks, |_| 0) {
             self.seat.send(Body::Acks(proto::Acks { acks })).await?;
         }
-        if !results.is_empty() {
+        for results in batches(results, |result| result.text.len()) {
             self.seat.send(Body::Results(proto::Results { results })).await?;
         }
-        if !wants.is_empty() {
+        for wants in batches(wants, |want| want.digests.len().saturating_mul(ENTRY)) {
             self.seat.send(Body::Wants(proto::Wants { wants })).await?;
         }
         Ok(())
@@ -513,6 +528,23 @@ fn flatten(ended: Result<Result<(), StoreError>, JoinError>) -> Result<(), NetEr
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_)) => Err(NetError::lost("the transfer was ended")),
     }
+}
+
+/// Cuts a list into messages that may be sent, by the entries' texts.
+fn batches<T>(list: Vec<T>, text: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let (mut all, mut bytes) = (Vec::new(), 0_usize);
+    for entry in list {
+        let size = text(&entry).saturating_add(ENTRY);
+        bytes = bytes.saturating_add(size);
+        match all.last_mut() {
+            Some(batch) if bytes <= BATCH_BYTES => Vec::push(batch, entry),
+            _ => {
+                bytes = size;
+                all.push(vec![entry]);
+            }
+        }
+    }
+    all
 }
 
 impl Outgoing {

@@ -1,6 +1,6 @@
 //! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
 
-use super::offer::{Content, Inline, Offered, offer_of, offer_of_stream, unsized_offer};
+use super::offer::{Content, Inline, Offered, offer_cost, offer_of, offer_of_stream, unsized_offer};
 use super::pump::{Pump, Pumped, Stopped};
 use super::pump_stream::{Input, Outlet, pump_stream};
 use super::reads::Wanted;
@@ -8,9 +8,10 @@ use super::walk::{Source, Walk, Walked, What};
 use super::{Counters, Event, MAX_UNSETTLED, Options, Reporter, STALL, shown};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
+use crate::chunk::window::Kept;
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
-use crate::net::link::Seat;
+use crate::net::link::{Link, Seat};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
@@ -117,7 +118,7 @@ impl Sender {
                     None => return Err(link.down().await),
                 },
                 Some(pumped) = self.pumped.recv() => self.pumped(pumped).await?,
-                batch = walked.recv(), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
+                batch = next_batch(&link, &mut walked), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
                     Some(batch) => self.offer(batch).await?,
                     None => {
                         walking = false;
@@ -179,9 +180,10 @@ impl Sender {
                 Walked::Stream { number, source } => {
                     Counters::add(&self.reporter.counters.files_found, 1);
                     self.reporter.counters.endless.store(true, Ordering::Relaxed);
-                    self.offered
-                        .insert(number, Offered::new(source, RemotePath::root(), None));
-                    offers.push(offer_of_stream(number, source));
+                    let (path, offer) = (RemotePath::root(), offer_of_stream(number, source));
+                    let cost = self.take_cost(&path, &offer);
+                    self.offered.insert(number, Offered::new(source, path, None, cost));
+                    offers.push(offer);
                 }
                 Walked::Close { number } => offers.push(proto::Offer {
                     number,
@@ -211,6 +213,14 @@ impl Sender {
         Ok(())
     }
 
+    /// What an offer takes until it is settled.
+    fn take_cost(&self, path: &RemotePath, offer: &proto::Offer) -> Kept {
+        self.seat
+            .link()
+            .offered()
+            .take(offer_cost(path.as_bytes().len(), offer))
+    }
+
     /// The offer of an entry that was walked, with its content where there is room for that.
     async fn offer_entry(&mut self, step: Walked) -> Option<proto::Offer> {
         let Walked::Entry {
@@ -232,19 +242,22 @@ impl Sender {
         };
         let mut offer = offer_of(number, parent, source, &entry, hash);
         let is_dir = entry.kind == Kind::Dir;
-        let mut offered = Offered::new(source, path, Some(entry));
+        let (mut read, mut is_sized) = (None, true);
         match content {
             Content::Here(bytes, digest) => {
-                offered.read = Some((digest, bytes.len() as u64));
+                read = Some((digest, bytes.len() as u64));
                 (offer.content, offer.digest) = (bytes, digest.to_vec());
             }
             Content::Unsized => {
                 self.reporter.counters.endless.store(true, Ordering::Relaxed);
-                offered.sized = false;
+                is_sized = false;
                 offer = unsized_offer(offer);
             }
             Content::Later => {}
         }
+        let cost = self.take_cost(&path, &offer);
+        let mut offered = Offered::new(source, path, Some(entry), cost);
+        (offered.read, offered.sized) = (read, is_sized);
         if !is_dir {
             Counters::add(&self.reporter.counters.files_found, 1);
             Counters::add(&self.reporter.counters.bytes_found, offered.size());
@@ -547,6 +560,12 @@ impl Sender {
     }
 }
 
+/// The next batch of the walk, once the receiver has room for more offers. Cancel-safe.
+async fn next_batch(link: &Link, walked: &mut mpsc::Receiver<Vec<Walked>>) -> Option<Vec<Walked>> {
+    link.offered().room().await;
+    walked.recv().await
+}
+
 /// True of a file that comes in more than one piece, so that the beginning of it may be there.
 fn is_large(size: u64) -> bool {
     size > CHUNK_SIZE as u64
@@ -570,6 +589,7 @@ mod tests {
     use crate::chunk::buffer::BufferPool;
     use crate::net::control::ControlSender;
     use crate::net::link::Link;
+    use crate::net::link::LinkBounds;
     use crate::store::local::LocalStore;
 
     /// What was read of an attempt before is forgotten when the file changes: else its hash would be
@@ -582,8 +602,8 @@ mod tests {
         std::fs::write(&file, b"old").unwrap();
         let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
         let entry = store.stat(&path).await.unwrap();
-        let (control, _queue) = ControlSender::channel();
-        let link = Link::new(control, 1 << 20, 1 << 20, BufferPool::new(1));
+        let (control, _queue) = ControlSender::channel(1 << 20);
+        let link = Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
         let what = What::Tree {
             store,
             path: path.clone(),
@@ -600,7 +620,7 @@ mod tests {
             }]),
             options: Options::default(),
             reporter: Reporter::silent(),
-            offered: HashMap::from([(1, Offered::new(0, path, Some(entry)))]),
+            offered: HashMap::from([(1, Offered::new(0, path, Some(entry), link.offered().take(0)))]),
             wanted,
             pumped,
             pumped_in,

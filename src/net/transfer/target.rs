@@ -5,6 +5,7 @@ use super::stream::Stream;
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
+use crate::chunk::window::Kept;
 use crate::store::{
     Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, RemotePath, StageRequest, Staging, Store, StoreError,
 };
@@ -70,7 +71,7 @@ impl Tree {
 }
 
 /// An offered file or symlink, with its place.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Candidate {
     /// The offer's number.
     pub number: u64,
@@ -92,6 +93,8 @@ pub struct Candidate {
     pub version: Option<String>,
     /// Of a small file whose content came with the offer: that, and its hash.
     pub content: Option<(Vec<u8>, Digest)>,
+    /// What it takes of the window's part for offers, until nobody keeps anything of it.
+    pub cost: Kept,
 }
 
 /// What is to become of a candidate.

@@ -1,11 +1,12 @@
 //! What travels, as values: pure encoding and decoding, no I/O.
 //!
 //! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the status
-//! codes. [`entry`] turns wire entries into the store's types and back, checking everything on the way.
+//! codes. [`measure`] bounds what a control message takes decoded. [`entry`] turns wire entries into the store's types and back, checking everything on the way.
 
 pub mod code;
 pub mod entry;
 pub mod frame;
+pub mod measure;
 pub mod reader;
 
 /// The messages of `control.proto`, as prost generates them.
@@ -25,6 +26,10 @@ pub const ALPN_DATA: &[u8] = b"haul-data/1";
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-haul-data";
 /// Longest control message, in bytes.
 pub const MAX_CONTROL: usize = 1 << 20;
+/// The same before the login.
+pub const MAX_CONTROL_BEFORE_LOGIN: usize = 8 << 10;
+/// Longest version of a file or directory, in bytes.
+pub const MAX_VERSION: usize = 256;
 /// Bytes a sender may have outstanding before the login's reply has granted a window.
 pub const INITIAL_WINDOW: u64 = 1 << 20;
 /// The port that a server listens on when it is not told another.

@@ -11,16 +11,17 @@ use super::system::{has_stable_positions, tells_sizes};
 use super::tree::{Tree, read_dir};
 use crate::store::error::At;
 use crate::store::reserved::is_reserved;
+use crate::store::shares::{Share, Shares};
 use crate::store::{DirPage, DirStream, Entry, ErrorKind, Name, Page, RemotePath, StoreError};
 use async_trait::async_trait;
 use rustix::fd::AsFd;
 use rustix::fs::Dir;
 use rustix::io::Errno;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes of names for which room is taken at once.
-const BLOCK: u32 = 16 << 10;
+const BLOCK: usize = 16 << 10;
 /// How often an entry is looked at again that was replaced between two calls.
 const LOOKS: usize = 16;
 
@@ -37,14 +38,14 @@ enum Names {
     /// They come through the stream that was opened for the first one.
     Streamed {
         stream: Box<Dir>,
-        _of_all: SemaphorePermit<'static>,
+        _of_all: Share,
         _of_tree: OwnedSemaphorePermit,
     },
     /// They are in memory, each with a zero behind it, from `at` on.
     Read {
         packed: Vec<u8>,
         at: usize,
-        _room: SemaphorePermit<'static>,
+        _room: Vec<Share>,
     },
 }
 
@@ -136,34 +137,40 @@ impl Names {
     /// Keeps the stream open, or reads the names that are left where too many streams are open.
     fn keep(tree: &Tree, stream: Dir, path: &RemotePath) -> Result<Names, StoreError> {
         let of_tree = tree.listings().clone().try_acquire_owned();
-        match (of_tree, HANDLES.listings.try_acquire()) {
-            (Ok(_of_tree), Ok(_of_all)) => Ok(Names::Streamed {
+        match (of_tree, HANDLES.listings.try_take(tree.owner(), 1)) {
+            (Ok(_of_tree), Some(_of_all)) => Ok(Names::Streamed {
                 stream: Box::new(stream),
                 _of_all,
                 _of_tree,
             }),
-            _ => Names::read_all(stream, path, &HANDLES.names),
+            _ => Names::read_all(stream, path, (&HANDLES.names, tree.owner())),
         }
     }
 
-    fn read_all(mut stream: Dir, path: &RemotePath, names: &'static Semaphore) -> Result<Names, StoreError> {
+    fn read_all(
+        mut stream: Dir,
+        path: &RemotePath,
+        (names, owner): (&Arc<Shares>, &Arc<str>),
+    ) -> Result<Names, StoreError> {
         let no_room = || {
             let why = "too many large directories are being listed to hold the names of another \
                 one: try again later, or copy fewer trees at once";
             StoreError::because(why, path)
         };
-        let (mut packed, mut room) = (Vec::new(), names.try_acquire_many(BLOCK).ok());
+        let (mut packed, mut room) = (Vec::new(), Vec::new());
         while let Some((name, _)) = next_name(&mut stream, path)? {
             let length = packed.len().saturating_add(name.as_bytes().len()).saturating_add(1);
-            let held = room.as_mut().ok_or_else(no_room)?;
-            while held.num_permits() < length {
-                held.merge(names.try_acquire_many(BLOCK).map_err(|_| no_room())?);
+            while length > room.len().saturating_mul(BLOCK) {
+                room.push(names.try_take(owner, BLOCK as u64).ok_or_else(no_room)?);
             }
             packed.extend_from_slice(name.as_bytes());
             packed.push(0);
         }
-        let _room = room.ok_or_else(no_room)?;
-        Ok(Names::Read { packed, at: 0, _room })
+        Ok(Names::Read {
+            packed,
+            at: 0,
+            _room: room,
+        })
     }
 }
 
@@ -289,16 +296,17 @@ mod tests {
         let tree = tree(dir.path());
         let path = RemotePath::root();
         let read = |room: usize| {
-            let room: &'static Semaphore = Box::leak(Box::new(Semaphore::new(room)));
+            let names = Shares::new(room as u64, 1);
             let stream = read_dir(tree.root(), &path).unwrap();
-            (Names::read_all(stream, &path, room).map(drop), room.available_permits())
+            let before = names.room("");
+            let read = Names::read_all(stream, &path, (&names, tree.owner())).map(drop);
+            assert_eq!(names.room(""), before, "given back");
+            read
         };
-        let block = BLOCK as usize;
-        assert!(matches!(read(3 * block), (Ok(()), given_back) if given_back == 3 * block));
-        for short in [0, block / 2] {
-            let (refused, given_back) = read(short);
+        assert!(read(6 * BLOCK).is_ok());
+        for short in [0, BLOCK / 2] {
+            let refused = read(short);
             assert!(refused.unwrap_err().describe().contains("too many large directories"));
-            assert_eq!(given_back, short);
         }
     }
 }

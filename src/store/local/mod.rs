@@ -68,14 +68,15 @@ impl LocalStore {
         stats.map(|stat| look::version(&stat).to_string()).collect()
     }
 
-    /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own.
+    /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own. What
+    /// is open for it, and the calls that are under way, are shares of theirs.
     ///
     /// # Errors
     /// That of opening it; symlinks that lead outside are not followed.
-    pub fn rooted_at(&self, path: &RemotePath) -> Result<LocalStore, StoreError> {
+    pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
         let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
         Ok(LocalStore {
-            tree: Arc::new(Tree::new(dir)),
+            tree: Arc::new(Tree::new(dir).of(&Arc::from(user))),
         })
     }
 
@@ -92,7 +93,7 @@ impl LocalStore {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static) -> T {
         let tree = self.tree.clone();
-        blocking(move || work(&tree)).await
+        blocking_for(self.tree.owner(), move || work(&tree)).await
     }
 
     async fn run_on<T: Send + 'static>(
@@ -103,6 +104,19 @@ impl LocalStore {
         let path = path.clone();
         self.run(move |tree| work(tree, &path)).await
     }
+}
+
+/// Runs blocking work of one user of several: all of them together leave threads for the others.
+async fn blocking_for<T: Send + 'static>(owner: &Arc<str>, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if owner.is_empty() {
+        return blocking(work).await;
+    }
+    let call = HANDLES.calls.take(owner, 1).await;
+    blocking(move || {
+        let _until_it_returns = call;
+        work()
+    })
+    .await
 }
 
 /// Runs blocking work on tokio's threads for it. A panic in there is passed on.
@@ -126,7 +140,7 @@ impl Store for LocalStore {
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
         Ok(Arc::new(LocalStore {
-            tree: Arc::new(Tree::strict(dir).closed_with(&self.tree)),
+            tree: Arc::new(Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree)),
         }))
     }
 
@@ -191,9 +205,7 @@ impl Store for LocalStore {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let group: Vec<NewEntry> = entries.by_ref().take(HANDLES.most_grouped).collect();
-            let permits = u32::try_from(group.len()).unwrap_or(u32::MAX);
-            // never closed
-            let _open = HANDLES.grouped.acquire_many(permits).await;
+            let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
                 self.run(move |tree| whole::put_whole(tree, &group, &who, durable))
@@ -205,8 +217,10 @@ impl Store for LocalStore {
 
     async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
         let (path, request) = (path.clone(), request.clone());
-        let open = HANDLES.staged.acquire().await.ok();
-        let staged = self.run(move |tree| stage::stage(tree, &path, &request, open)).await;
+        let open = HANDLES.staged.take(self.tree.owner(), 1).await;
+        let staged = self
+            .run(move |tree| stage::stage(tree, &path, &request, Some(open)))
+            .await;
         Ok(Box::new(staged?))
     }
 

@@ -23,6 +23,7 @@ pub(super) struct LocalSource {
     path: RemotePath,
     /// Its file system has no device to wait for.
     in_memory: bool,
+    owner: Arc<str>,
 }
 
 /// Opens a regular file, and says what it is.
@@ -32,6 +33,7 @@ pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreE
         in_memory: is_in_memory(&file),
         file: Arc::new(file),
         path: path.clone(),
+        owner: tree.owner().clone(),
     })
 }
 
@@ -96,7 +98,7 @@ impl Source for LocalSource {
 
     async fn read_at(&self, offset: u64, mut buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
         let (file, path) = (self.file.clone(), self.path.clone());
-        super::blocking(move || {
+        super::blocking_for(&self.owner, move || {
             let mut total = 0_usize;
             for piece in buffer.chunks_mut(PIECE) {
                 let offset = offset.saturating_add(total as u64);

@@ -9,6 +9,7 @@ use super::sys::{Directory, Node, OpenFile};
 use super::system::is_in_memory;
 use super::tree::{Tree, lock, sync_dir};
 use crate::store::error::At;
+use crate::store::shares::Share;
 use crate::store::{
     Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest, Staging,
     StoreError,
@@ -19,7 +20,6 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::SemaphorePermit;
 
 /// Chunks that wait for a missing one before they are written without it: file systems on disks like to be written in order, and
 /// where the connections are alike the missing one comes soon. In memory each is written at once, while it is in a processor's cache.
@@ -31,7 +31,7 @@ pub(super) fn stage<D: Directory>(
     tree: &Arc<Tree<D>>,
     path: &RemotePath,
     request: &StageRequest,
-    open: Option<SemaphorePermit<'static>>,
+    open: Option<Share>,
 ) -> Result<LocalStaging<D>, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&*dir, &name, path)?;
@@ -94,7 +94,7 @@ struct StagedFile<D: Directory> {
     generation: AtomicU64,
     /// The names of staging file and record are durable.
     named: AtomicBool,
-    _open: Option<SemaphorePermit<'static>>,
+    _open: Option<Share>,
 }
 
 impl<D: Directory> Drop for StagedFile<D> {
@@ -270,7 +270,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
             return self.staged.write(offset, &parts);
         }
         let staged = self.staged.clone();
-        super::blocking(move || staged.write(offset, &parts)).await
+        super::blocking_for(self.tree.owner(), move || staged.write(offset, &parts)).await
     }
 
     fn left(&self) -> Left {

@@ -10,6 +10,7 @@ use super::sys::Directory;
 use super::times::Probes;
 use super::unchanged::Found;
 use crate::store::error::At;
+use crate::store::shares::Share;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::{Mode, OFlags};
@@ -31,8 +32,10 @@ enum Links {
 pub(super) struct Tree<D: Directory = Dir> {
     root: Arc<D>,
     links: Links,
+    /// The user that all this is for, who has a share of what is open: empty where there is only one.
+    owner: Arc<str>,
     /// Handles that are kept open; when there are too many it forgets them all and starts anew.
-    cache: Mutex<HashMap<RemotePath, Arc<D>>>,
+    cache: Mutex<HashMap<RemotePath, (Arc<D>, Share)>>,
     unsynced: Mutex<HashSet<RemotePath>>,
     /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
     /// asked again, so its error is everybody's from then on.
@@ -60,6 +63,7 @@ impl<D: Directory> Tree<D> {
         Tree {
             root,
             links,
+            owner: Arc::from(""),
             cache: Mutex::default(),
             unsynced: Mutex::default(),
             syncing: Mutex::new(Ok(())),
@@ -69,6 +73,18 @@ impl<D: Directory> Tree<D> {
             listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
             closed: Closed::default(),
         }
+    }
+
+    /// The same for one user of several.
+    #[must_use]
+    pub(super) fn of(self, owner: &Arc<str>) -> Tree<D> {
+        let owner = owner.clone();
+        Tree { owner, ..self }
+    }
+
+    /// Whose share of what is open this tree takes from.
+    pub(super) fn owner(&self) -> &Arc<str> {
+        &self.owner
     }
 
     /// Is closed when `other` is.
@@ -109,16 +125,26 @@ impl<D: Directory> Tree<D> {
                 Some(known) => known,
                 None => {
                     let opened = Arc::new(open_subdir(&*dir, &name, &walked)?);
-                    let mut cache = lock(&self.cache);
-                    if cache.len() >= HANDLES.dirs {
-                        cache.clear();
-                    }
-                    cache.insert(walked.clone(), opened.clone());
+                    self.keep(walked.clone(), &opened);
                     opened
                 }
             };
         }
         Ok(dir)
+    }
+
+    /// Keeps a directory open, if its owner's share allows it.
+    fn keep(&self, path: RemotePath, dir: &Arc<D>) {
+        let mut cache = lock(&self.cache);
+        if cache.len() >= HANDLES.dirs {
+            cache.clear();
+        }
+        let mut share = HANDLES.kept.try_take(&self.owner, 1);
+        if share.is_none() && !cache.is_empty() {
+            cache.clear();
+            share = HANDLES.kept.try_take(&self.owner, 1);
+        }
+        cache.extend(share.map(|share| (path, (dir.clone(), share))));
     }
 
     /// Opens the directory that holds `path`, and gives the name there. The root has none: an error.
@@ -136,7 +162,7 @@ impl<D: Directory> Tree<D> {
 
     /// The directory at this path, if it is kept open.
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
-        lock(&self.cache).get(path).cloned()
+        lock(&self.cache).get(path).map(|(dir, _)| dir.clone())
     }
 
     /// A permit for each directory stream that it may have open.

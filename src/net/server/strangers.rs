@@ -1,0 +1,78 @@
+//! Lines of the log that anybody can cause who reaches the port: a few at once, then one now and then.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines that may come at once.
+const BURST: u32 = 20;
+/// Time until there may be another one.
+const REFILL: Duration = Duration::from_secs(10);
+
+/// Says which of these lines are logged.
+pub(super) struct StrangerLines(Mutex<Bucket>);
+
+struct Bucket {
+    lines: u32,
+    /// When the last line was added.
+    at: Instant,
+    left_out: u64,
+}
+
+impl StrangerLines {
+    pub(super) fn new() -> StrangerLines {
+        StrangerLines(Mutex::new(Bucket {
+            lines: BURST,
+            at: Instant::now(),
+            left_out: 0,
+        }))
+    }
+
+    /// Whether a line may be logged now; with it goes how many were not since the last one that was.
+    pub(super) fn line(&self) -> Option<u64> {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.line(Instant::now())
+    }
+}
+
+impl Bucket {
+    fn line(&mut self, now: Instant) -> Option<u64> {
+        let intervals = now.saturating_duration_since(self.at).as_secs() / REFILL.as_secs();
+        if intervals > 0 {
+            let more = u32::try_from(intervals).unwrap_or(u32::MAX);
+            self.lines = self.lines.saturating_add(more).min(BURST);
+            self.at = now;
+        }
+        match self.lines.checked_sub(1) {
+            Some(lines) => {
+                self.lines = lines;
+                Some(std::mem::take(&mut self.left_out))
+            }
+            None => {
+                self.left_out = self.left_out.saturating_add(1);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cause_a_few_lines_and_then_one_now_and_then() {
+        let at = Instant::now();
+        let mut bucket = Bucket {
+            lines: BURST,
+            at,
+            left_out: 0,
+        };
+        let logged = (0..1000).filter_map(|_| bucket.line(at)).count();
+        assert_eq!(logged, BURST as usize);
+        assert_eq!(bucket.line(at + REFILL), Some(1000 - u64::from(BURST)));
+        assert_eq!(bucket.line(at + REFILL), None);
+        let later = at + REFILL * 1000;
+        let logged = (0..1000).filter_map(|_| bucket.line(later)).count();
+        assert_eq!(logged, BURST as usize);
+    }
+}

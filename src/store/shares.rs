@@ -1,0 +1,167 @@
+//! Fair shares: what each owner may take of something that all of them use.
+//!
+//! An owner may hold at most half of what all others leave. So one alone may take half, the next a
+//! quarter, and each newcomer still finds something, however much the others want.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Something that is shared out among owners, by name.
+pub struct Shares {
+    total: u64,
+    /// An owner who has nothing yet may take this much of what is left, although it is more than half.
+    least: u64,
+    taken: Mutex<Taken>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: u64,
+    by_owner: HashMap<Arc<str>, u64>,
+}
+
+/// What an owner has taken; it goes back when this is dropped.
+pub struct Share {
+    shares: Arc<Shares>,
+    owner: Arc<str>,
+    amount: u64,
+}
+
+impl Share {
+    /// How much it is.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.taken();
+        taken.all = taken.all.saturating_sub(self.amount);
+        if let Some(own) = taken.by_owner.get_mut(&self.owner) {
+            *own = own.saturating_sub(self.amount);
+            if *own == 0 {
+                taken.by_owner.remove(&self.owner);
+            }
+        }
+        drop(taken);
+        self.shares.changed.notify_waiters();
+    }
+}
+
+impl Shares {
+    /// `total` of it, of which a newcomer gets at least `least` while there is that much.
+    pub fn new(total: u64, least: u64) -> Arc<Shares> {
+        Arc::new(Shares {
+            total,
+            least,
+            taken: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much more `owner` may take now.
+    pub fn room(&self, owner: &str) -> u64 {
+        self.room_in(&self.taken(), owner)
+    }
+
+    fn room_in(&self, taken: &Taken, owner: &str) -> u64 {
+        let own = taken.by_owner.get(owner).copied().unwrap_or(0);
+        let others = taken.all.saturating_sub(own);
+        let share = self.total.saturating_sub(others).div_ceil(2).saturating_sub(own);
+        let least = if own == 0 { self.least } else { 0 };
+        share.max(least).min(self.total.saturating_sub(taken.all))
+    }
+
+    /// Takes `amount` for `owner`; `None` where that is more than their share.
+    pub fn try_take(self: &Arc<Shares>, owner: &Arc<str>, amount: u64) -> Option<Share> {
+        let mut taken = self.taken();
+        if amount > self.room_in(&taken, owner) {
+            return None;
+        }
+        taken.all = taken.all.saturating_add(amount);
+        let own = taken.by_owner.entry(owner.clone()).or_default();
+        *own = own.saturating_add(amount);
+        drop(taken);
+        Some(Share {
+            shares: self.clone(),
+            owner: owner.clone(),
+            amount,
+        })
+    }
+
+    /// Takes `amount` for `owner`, less where all of it together is less; waits until their share allows it.
+    pub async fn take(self: &Arc<Shares>, owner: &Arc<str>, amount: u64) -> Share {
+        let amount = amount.min(self.total.div_ceil(2).max(self.least));
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // registered before the look, so that nothing given back in between is missed
+            changed.as_mut().enable();
+            if let Some(share) = self.try_take(owner, amount) {
+                return share;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> Arc<str> {
+        Arc::from(name)
+    }
+
+    /// As many single shares as an owner gets.
+    fn all(shares: &Arc<Shares>, name: &str) -> Vec<Share> {
+        std::iter::from_fn(|| shares.try_take(&owner(name), 1)).collect()
+    }
+
+    #[test]
+    fn whoever_takes_all_it_can_leaves_something_for_the_next() {
+        let shares = Shares::new(64, 1);
+        let taken: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"]
+            .map(|name| all(&shares, name))
+            .into();
+        let counts: Vec<usize> = taken.iter().map(Vec::len).collect();
+        assert_eq!(counts, [32, 16, 8, 4, 2, 1, 1]);
+        assert!(all(&shares, "h").is_empty(), "there is none left");
+        drop(taken);
+        assert_eq!(shares.room("h"), 32);
+        assert!(shares.taken().by_owner.is_empty());
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_least_that_is_of_use() {
+        let shares = Shares::new(20, 14);
+        let first = shares.try_take(&owner("a"), 14).unwrap();
+        assert_eq!((shares.room("a"), shares.room("b")), (0, 6));
+        drop(first);
+        assert_eq!(shares.room("b"), 14);
+    }
+
+    #[tokio::test]
+    async fn one_that_has_its_share_waits_and_others_do_not() {
+        let shares = Shares::new(4, 1);
+        let held = [shares.take(&owner("a"), 1).await, shares.take(&owner("a"), 1).await];
+        let more = tokio::spawn({
+            let shares = shares.clone();
+            async move { shares.take(&owner("a"), 1).await.amount() }
+        });
+        tokio::task::yield_now().await;
+        drop(shares.take(&owner("b"), 1).await);
+        assert!(!more.is_finished());
+        drop(held);
+        assert_eq!(more.await.unwrap(), 1);
+        // more than there will ever be is as much as there can be
+        assert_eq!(shares.take(&owner("a"), 100).await.amount(), 2);
+    }
+}

@@ -126,6 +126,8 @@ pub struct Counters {
     pub bytes_failed: AtomicU64,
     /// Files that were committed before the transfer was begun again.
     pub files_before: AtomicU64,
+    /// The most that [`Counters::progress`] has returned.
+    farthest: AtomicU64,
     /// The sources have no known end: one is a stream.
     pub endless: AtomicBool,
     /// Nanoseconds that this side waited, by [`Waiting`].
@@ -192,10 +194,17 @@ impl Counters {
             .for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
-    /// What has gone forward so far: changes whenever anything does.
+    /// How far the best of all tries has come, in files and bytes that are there: what is sent once more is no progress.
     pub fn progress(&self) -> u64 {
-        let counters = [&self.files_before, &self.files_done, &self.bytes_moved];
-        counters.into_iter().map(Counters::get).fold(0, u64::wrapping_add)
+        let there = [
+            &self.files_done,
+            &self.unchanged,
+            &self.bytes_done,
+            &self.bytes_unchanged,
+            &self.dirs_done,
+        ];
+        let now = there.into_iter().map(Counters::get).fold(0, u64::saturating_add);
+        self.farthest.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
     /// Bytes were written at the receiver.
@@ -388,5 +397,35 @@ pub fn shown(label: &[u8], path: &[u8]) -> Vec<u8> {
         ([], _) => path.to_vec(),
         _ if label.ends_with(b"/") => [label, path].concat(),
         _ => [label, b"/", path].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that dies again and again, and each time takes with it what came: the run must end.
+    #[test]
+    fn what_is_sent_again_is_no_progress() {
+        let counters = Counters::default();
+        let send = |files, bytes| {
+            Counters::add(&counters.files_done, files);
+            counters.written(bytes);
+        };
+        send(3, 3000);
+        let first = counters.progress();
+        for _ in 0..5 {
+            counters.begin_again();
+            assert_eq!(counters.progress(), first);
+            send(3, 2500);
+            assert_eq!(counters.progress(), first, "not even as far as before");
+            send(0, 500);
+            assert_eq!(counters.progress(), first);
+        }
+        counters.begin_again();
+        Counters::add(&counters.unchanged, 3);
+        Counters::add(&counters.bytes_unchanged, 3000);
+        send(1, 1);
+        assert!(counters.progress() > first);
     }
 }

@@ -53,6 +53,40 @@ fn imports_run_one_way() {
     }
 }
 
+/// A task that is started anywhere else can panic without a word: those of sessions and of the server start in `net::task`,
+/// those of commands are watched by `cmd::panics`, and the other two pass panics on to whoever waits.
+#[test]
+fn tasks_start_where_no_panic_is_lost() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let starts = [
+        "src/net/task.rs",
+        "src/store/blocking.rs",
+        "src/chunk/ahead.rs",
+        "src/cmd/",
+    ];
+    for (path, text) in sources(&src) {
+        let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for word in [
+            "tokio::spawn(",
+            "task::spawn",
+            "spawn_blocking(",
+            "thread::spawn(",
+            "JoinHandle",
+        ] {
+            let is_start = starts.iter().any(|start| path.contains(start));
+            assert!(is_start || !product.contains(word), "{path} has {word}");
+        }
+        // a thread of its own hands its panic over
+        assert!(
+            !product.contains("thread::Builder") || product.contains("catch_unwind("),
+            "{path}"
+        );
+        // and what goes into a set is guarded
+        let sets = product.matches("JoinSet::new()").count();
+        assert!(product.matches(".guard(").count() >= sets, "{path}");
+    }
+}
+
 #[test]
 fn lower_layers_neither_print_nor_exit() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

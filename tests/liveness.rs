@@ -1,7 +1,7 @@
 //! A receiver that works for long without a result gives signs of life. Time is virtual here: sender
 //! and receiver are wired together in one process, and the clock jumps whenever both wait.
 
-use crate::support::store::{Delays, Slow};
+use crate::support::store::{Delays, Slow, Trap};
 use crate::support::tree::{staged, write};
 use haul::chunk::buffer::BufferPool;
 use haul::net::NetError;
@@ -69,6 +69,7 @@ async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetErro
         store: Arc::new(Slow {
             inner: store_of(to).await,
             delays,
+            trap: Trap::default(),
         }),
         tops: vec![RemotePath::parse(b"d").unwrap()],
         who: "test".into(),

@@ -21,6 +21,7 @@ mod memory;
 mod model;
 mod names;
 mod outputs;
+mod panics;
 mod plain_user;
 mod power;
 mod promises;

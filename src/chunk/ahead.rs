@@ -2,59 +2,81 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 
-/// A queue of running jobs. Each has a single-use channel to its result (its task's handle), and the queue of those
-/// channels keeps the order.
+/// A queue of jobs, in the order in which they were started.
 pub struct Ahead<T> {
-    running: VecDeque<JoinHandle<T>>,
+    jobs: VecDeque<Job<T>>,
     most: usize,
 }
 
-impl<T: Send + 'static> Ahead<T> {
+enum Job<T> {
+    Running(JoinHandle<T>),
+    Done(T),
+}
+
+impl<T: Send + Unpin + 'static> Ahead<T> {
     /// At most `most` jobs at once.
     pub fn new(most: usize) -> Ahead<T> {
         Ahead {
-            running: VecDeque::with_capacity(most),
+            jobs: VecDeque::with_capacity(most),
             most,
         }
     }
 
     /// True when [`Ahead::next`] must be called before another job may start.
     pub fn is_full(&self) -> bool {
-        self.running.len() >= self.most
+        self.jobs.len() >= self.most
     }
 
     /// True when no job is under way.
     pub fn is_empty(&self) -> bool {
-        self.running.is_empty()
+        self.jobs.is_empty()
     }
 
     /// Starts a job.
     pub fn start(&mut self, job: impl Future<Output = T> + Send + 'static) {
-        self.running.push_back(tokio::spawn(job));
+        self.jobs.push_back(Job::Running(tokio::spawn(job)));
     }
 
     /// The oldest job's result; waits for it. None when no job is under way. Dropping the future before it is ready
-    /// loses nothing.
+    /// loses nothing. A panic in any of the jobs is passed on at once, however long those before it take.
     pub async fn next(&mut self) -> Option<T> {
-        let oldest = self.running.front_mut()?;
-        let result = oldest.await;
-        self.running.pop_front();
-        match result {
-            Ok(value) => Some(value),
-            Err(e) => match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => None,
-            },
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        for job in &mut self.jobs {
+            let Job::Running(handle) = job else { continue };
+            match Pin::new(handle).poll(cx) {
+                Poll::Ready(Ok(value)) => *job = Job::Done(value),
+                Poll::Ready(Err(e)) => match e.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // the runtime is shutting down
+                    Err(_) => return Poll::Pending,
+                },
+                Poll::Pending => {}
+            }
+        }
+        match self.jobs.pop_front() {
+            Some(Job::Done(value)) => Poll::Ready(Some(value)),
+            Some(running) => {
+                self.jobs.push_front(running);
+                Poll::Pending
+            }
+            None => Poll::Ready(None),
         }
     }
 }
 
 impl<T> Drop for Ahead<T> {
     fn drop(&mut self) {
-        for job in &self.running {
-            job.abort();
+        for job in &self.jobs {
+            if let Job::Running(handle) = job {
+                handle.abort();
+            }
         }
     }
 }
@@ -81,5 +103,15 @@ mod tests {
             assert_eq!(ahead.next().await, Some(i));
         }
         assert_eq!(ahead.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_not_held_up_by_a_job_before_it() {
+        let mut ahead = Ahead::new(3);
+        ahead.start(std::future::pending());
+        ahead.start(async { 1 });
+        ahead.start(async { panic!("on purpose") });
+        let waiting = tokio::spawn(async move { ahead.next().await });
+        assert!(waiting.await.unwrap_err().is_panic());
     }
 }

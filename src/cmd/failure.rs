@@ -69,6 +69,11 @@ impl Failure {
         }
     }
 
+    /// haul itself is at fault.
+    pub fn internal(message: &str) -> Failure {
+        Failure::new(exit::FAILED, message).hint("this is a fault in haul: please report it with this line")
+    }
+
     /// A wrong use of the command line.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(exit::USAGE, message)
@@ -202,6 +207,7 @@ impl From<NetError> for Failure {
             },
             NetError::Store(e) => e.into(),
             NetError::File(e) => e.into(),
+            NetError::Internal(_) => Failure::internal(&message),
             NetError::Protocol(_) | NetError::Io { .. } => Failure::new(exit::FAILED, message),
         }
     }

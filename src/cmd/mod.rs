@@ -20,6 +20,7 @@ mod manual;
 mod mkdir;
 mod mv;
 mod output;
+mod panics;
 mod progress;
 mod prompt;
 mod put;
@@ -126,20 +127,16 @@ impl Command {
 
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
+    panics::catch();
     raise_open_files();
     if cli.command.is_json() {
         failure::set_json();
     }
-    let result = match cli.command {
+    let result = panics::contain(|| match cli.command {
         // it ends itself, in its own way
         Command::Serve(args) => serve::run(&args),
-        other => runtime().and_then(|runtime| {
-            let result = runtime.block_on(interrupt::run(run_client(other)));
-            // blocking work that an interrupt left behind is not waited for
-            runtime.shutdown_timeout(SHUTDOWN);
-            result
-        }),
-    };
+        other => block_on(interrupt::run(panics::run(run_client(other)))),
+    });
     progress::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -150,12 +147,17 @@ pub fn main(cli: Cli) -> ExitCode {
 /// How long blocking work may go on after a command has ended.
 const SHUTDOWN: Duration = Duration::from_millis(200);
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs `work` to its end, on threads that are started for it.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))
+        .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))?;
+    let result = panics::contain(|| runtime.block_on(work));
+    // blocking work that an interrupt left behind is not waited for
+    runtime.shutdown_timeout(SHUTDOWN);
+    result
 }
 
 async fn run_client(command: Command) -> Result<(), Failure> {

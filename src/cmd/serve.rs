@@ -146,10 +146,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             keep_partial: args.keep_partial,
         },
     };
-    let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(config, listeners, args.json, &state));
-    runtime.shutdown_timeout(super::SHUTDOWN);
-    served
+    super::block_on(serve(config, listeners, args.json, &state))
 }
 
 async fn serve(

@@ -33,6 +33,9 @@ pub enum NetError {
     /// The connection was lost while a request was under way that changes something.
     #[error("the connection was lost before the answer came: {0}")]
     OutcomeUnknown(String),
+    /// haul itself is at fault: a task panicked. What it said, and which task it was.
+    #[error("internal error: {0}")]
+    Internal(String),
     /// The peer broke the protocol.
     #[error("the other side broke the protocol: {0}")]
     Protocol(String),
@@ -84,6 +87,7 @@ impl NetError {
                 text: text.clone(),
             },
             NetError::Protocol(why) => NetError::Protocol(why.clone()),
+            NetError::Internal(why) => NetError::Internal(why.clone()),
             NetError::Lost(why) => NetError::Lost(why.clone()),
             NetError::OutcomeUnknown(why) => NetError::OutcomeUnknown(why.clone()),
             other => NetError::Lost(other.to_string()),
@@ -109,6 +113,11 @@ impl NetError {
             NetError::File(_) => (
                 Code::LOCAL_ERROR,
                 "a file of the server's state is not in order; see its log".into(),
+            ),
+            // a peer has no use for the rest
+            NetError::Internal(_) => (
+                Code::LOCAL_ERROR,
+                "an internal error on the other side; its output says where".into(),
             ),
             other => (Code::LOCAL_ERROR, other.to_string()),
         }

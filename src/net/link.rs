@@ -6,6 +6,7 @@ use super::error::NetError;
 use super::outbox::Outbox;
 use super::payload::Arrived;
 use super::pool::{FrameSink, Pool};
+use super::task::Tasks;
 use super::wire::Code;
 use super::wire::frame::FrameKind;
 use super::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
@@ -13,7 +14,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, Allowance, cost};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -67,6 +68,7 @@ pub struct Link {
     pub outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
     pool: Arc<Pool>,
+    tasks: Tasks,
     mailboxes: Mutex<HashMap<u32, Mailbox>>,
     /// Room for messages that wait, of all transfers and requests.
     room: Arc<Semaphore>,
@@ -153,20 +155,26 @@ impl Link {
             transfers: Mutex::default(),
             account: Arc::new(Account::new(bounds.window)),
         });
-        Arc::new(Link {
-            control,
-            pool: Pool::new(outbox.clone(), inbox.clone(), buffers),
-            outbox,
-            inbox,
-            mailboxes: Mutex::default(),
-            room: Arc::new(Semaphore::new(bounds.messages)),
-            most_messages: bounds.messages,
-            most_transfers: bounds.transfers,
-            offered: Allowance::new(bounds.credit / OFFERED_PART),
-            accepted: Allowance::new(bounds.window / ACCEPTED_PART),
-            down: watch::Sender::new(None),
-            moved: Mutex::new(Instant::now()),
-            attached: AtomicBool::new(true),
+        Arc::new_cyclic(|link: &Weak<Link>| {
+            let link = link.clone();
+            // one that is gone has ended already
+            let tasks = Tasks::new(move |panic| link.upgrade().into_iter().for_each(|l| l.shut_down(panic.again())));
+            Link {
+                control,
+                pool: Pool::new(outbox.clone(), inbox.clone(), buffers, tasks.clone()),
+                outbox,
+                inbox,
+                tasks,
+                mailboxes: Mutex::default(),
+                room: Arc::new(Semaphore::new(bounds.messages)),
+                most_messages: bounds.messages,
+                most_transfers: bounds.transfers,
+                offered: Allowance::new(bounds.credit / OFFERED_PART),
+                accepted: Allowance::new(bounds.window / ACCEPTED_PART),
+                down: watch::Sender::new(None),
+                moved: Mutex::new(Instant::now()),
+                attached: AtomicBool::new(true),
+            }
         })
     }
 
@@ -211,9 +219,16 @@ impl Link {
         &self.pool
     }
 
-    /// The session is over, and why. Transfers that are under way end with that.
+    /// The session's tasks. A panic in one ends the session.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// The session is over, and why. Transfers that are under way end with that. The other side is told of an error that
+    /// it would meet again in another session.
     pub fn shut_down(&self, why: NetError) {
-        self.finish(why, false);
+        let tell = matches!(why, NetError::Internal(_));
+        self.finish(why, tell);
     }
 
     /// This side ends the session, and tells the other one why.
@@ -252,6 +267,11 @@ impl Link {
     /// True once the session is over.
     pub fn is_down(&self) -> bool {
         self.down.borrow().is_some()
+    }
+
+    /// Why the session is over, once it is.
+    pub fn ended(&self) -> Option<NetError> {
+        self.down.borrow().as_ref().map(NetError::again)
     }
 
     /// Waits for the end of the session; gives the reason.

@@ -45,6 +45,7 @@ pub mod pulse;
 mod records;
 pub mod replay;
 pub mod server;
+pub mod task;
 pub mod tls;
 pub mod transfer;
 pub mod wire;

@@ -6,6 +6,7 @@ use super::error::NetError;
 use super::outbox::{ConnectionId, Outbox};
 use super::payload::Arrived;
 use super::pulse::Pulse;
+use super::task::{Task, Tasks};
 use super::wire::frame::{FrameHeader, FrameKind};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
@@ -15,7 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Small frames are gathered up to this many bytes for one write.
@@ -52,7 +52,7 @@ pub trait FrameSink: Send + Sync {
 pub struct Added {
     /// Ends when the connection does, with its error if that was the reason. What was not acknowledged has then been given
     /// to the others.
-    pub owner: JoinHandle<Result<(), NetError>>,
+    pub owner: Task<Result<(), NetError>>,
     /// Tells it to end when it carries nothing any more ([`Pulse::retire`]).
     pub pulse: Arc<Pulse>,
 }
@@ -62,6 +62,7 @@ pub struct Pool {
     outbox: Arc<Outbox>,
     sink: Arc<dyn FrameSink>,
     buffers: BufferPool,
+    tasks: Tasks,
     next: AtomicU64,
     pulses: Mutex<HashMap<ConnectionId, Arc<Pulse>>>,
     /// Bytes that came and went, over all connections.
@@ -72,12 +73,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool without connections.
-    pub fn new(outbox: Arc<Outbox>, sink: Arc<dyn FrameSink>, buffers: BufferPool) -> Arc<Pool> {
+    /// A pool without connections. Those that come have their tasks among `tasks`.
+    pub fn new(outbox: Arc<Outbox>, sink: Arc<dyn FrameSink>, buffers: BufferPool, tasks: Tasks) -> Arc<Pool> {
         Arc::new(Pool {
             outbox,
             sink,
             buffers,
+            tasks,
             next: AtomicU64::new(1),
             pulses: Mutex::default(),
             moved: AtomicU64::new(0),
@@ -124,13 +126,17 @@ impl Pool {
         pool.pulses().insert(id, pulse.clone());
         pool.outbox.connected(id);
         let of = pulse.clone();
-        let owner = tokio::spawn(async move {
+        let owner = self.tasks.spawn("connection", async move {
             let mut closing = pool.closing.subscribe();
             let counted = [reader.received(), writer.sent()];
-            let mut reading = tokio::spawn(read_frames(reader, pool.sink.clone(), pulse.clone()));
-            let mut writing = tokio::spawn(write_frames(writer, pool.clone(), id, pulse.clone()));
+            let (read, write) = (
+                read_frames(reader, pool.sink.clone(), pulse.clone()),
+                write_frames(writer, pool.clone(), id, pulse.clone()),
+            );
+            let mut reading = pool.tasks.spawn("receive", read);
+            let mut writing = pool.tasks.spawn("transmit", write);
             let ended = tokio::select! {
-                read = &mut reading => match flatten(read) {
+                read = &mut reading => match read.flatten() {
                     // the other side needs this connection no more: what it has carried is still waited for
                     Ok(()) => {
                         pulse.retire();
@@ -140,7 +146,7 @@ impl Pool {
                     lost => lost,
                 },
                 written = &mut writing => {
-                    let said_goodbye = flatten(written);
+                    let said_goodbye = written.flatten();
                     if said_goodbye.is_ok() && !*closing.borrow() {
                         let _ = timeout(PARTING, &mut reading).await;
                     }
@@ -153,8 +159,7 @@ impl Pool {
                     Ok(())
                 }
             };
-            reading.abort();
-            writing.abort();
+            drop((reading, writing));
             pool.pulses().remove(&id);
             let requeued = pool.outbox.disconnected(id);
             if !*pool.closing.borrow() {
@@ -165,10 +170,6 @@ impl Pool {
         });
         Added { owner, pulse: of }
     }
-}
-
-fn flatten(joined: Result<Result<(), NetError>, tokio::task::JoinError>) -> Result<(), NetError> {
-    joined.unwrap_or_else(|e| Err(NetError::lost(e)))
 }
 
 /// Waits until the pool is closed.

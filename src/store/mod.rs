@@ -4,6 +4,7 @@
 //! enough for an object store: listing pages have opaque cookies, part sizes are asked of the store, and lock,
 //! staging and commit are the store's own business.
 
+mod blocking;
 pub mod entry;
 pub mod error;
 pub mod local;
@@ -14,6 +15,7 @@ pub mod shares;
 use async_trait::async_trait;
 use std::sync::Arc;
 
+pub use blocking::blocking;
 pub use entry::{Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use path::{BadPath, Name, RemotePath};

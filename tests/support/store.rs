@@ -1,4 +1,4 @@
-//! A store that takes its time: what it does is done by another one, later.
+//! A store that takes its time, or panics: what it does is done by another one, later.
 
 use async_trait::async_trait;
 use haul::store::{
@@ -6,6 +6,7 @@ use haul::store::{
     Store, StoreError, Time, Version, WholeFile,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long calls wait before they are made.
@@ -17,10 +18,42 @@ pub struct Delays {
     pub stage: Duration,
 }
 
-/// The inner store, with delays.
+/// Where calls panic: when they list a directory whose path ends so, read from such a file, or ask a second time what it
+/// is, which a walk does and a command has done before. The default is nowhere.
+#[derive(Default)]
+pub struct Trap {
+    pub at: Option<&'static str>,
+    looks: AtomicUsize,
+}
+
+impl Trap {
+    pub fn at(at: &'static str) -> Trap {
+        Trap {
+            at: Some(at),
+            looks: AtomicUsize::new(0),
+        }
+    }
+
+    fn look(&self, path: &RemotePath) {
+        if self.is_at(path) && self.looks.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.step(path);
+        }
+    }
+
+    fn step(&self, path: &RemotePath) {
+        assert!(!self.is_at(path), "{path:?} is reached");
+    }
+
+    fn is_at(&self, path: &RemotePath) -> bool {
+        self.at.is_some_and(|at| path.as_bytes().ends_with(at.as_bytes()))
+    }
+}
+
+/// The inner store, with delays and a trap.
 pub struct Slow {
     pub inner: Arc<dyn Store>,
     pub delays: Delays,
+    pub trap: Trap,
 }
 
 async fn pause(delay: Duration) {
@@ -35,10 +68,12 @@ impl Store for Slow {
 
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let (inner, delays) = (self.inner.subtree(path).await?, self.delays);
-        Ok(Arc::new(Slow { inner, delays }))
+        let trap = Trap::default();
+        Ok(Arc::new(Slow { inner, delays, trap }))
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
+        self.trap.look(path);
         self.inner.stat(path).await
     }
 
@@ -51,6 +86,7 @@ impl Store for Slow {
     }
 
     async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>> {
+        paths.iter().for_each(|path| self.trap.step(path));
         self.inner.list_whole(paths, limit).await
     }
 
@@ -76,10 +112,12 @@ impl Store for Slow {
     }
 
     async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError> {
+        self.trap.step(path);
         self.inner.open(path).await
     }
 
     async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>> {
+        paths.iter().for_each(|path| self.trap.step(path));
         self.inner.read_whole(paths, most).await
     }
 

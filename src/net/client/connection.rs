@@ -202,7 +202,8 @@ impl Connection {
             dialled: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
         });
-        tokio::spawn(attachment.run(Arc::downgrade(&client), queue, self.tls));
+        let run = attachment.run(Arc::downgrade(&client), queue, self.tls);
+        client.link.tasks().detach("attachment", run);
         client
     }
 }

@@ -27,7 +27,7 @@ impl Client {
                 break;
             }
             let client = Arc::downgrade(self);
-            tokio::spawn(async move {
+            self.link.tasks().detach("dial", async move {
                 let (mut failures, mut failing) = (0, Instant::now());
                 while let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) {
                     // the server allows fewer than were wanted before it could say so, or so many do not help
@@ -47,7 +47,7 @@ impl Client {
                                     added.owner.await
                                 }
                             };
-                            if let Ok(Err(e @ NetError::Protocol(_))) = ended {
+                            if let Err(e @ NetError::Protocol(_)) = ended.flatten() {
                                 return link.shut_down(e);
                             }
                             // one that did not last is no success: a pause comes before the next
@@ -79,7 +79,9 @@ impl Client {
         self.dialled.fetch_sub(1, Ordering::Relaxed);
         let may_grow = self.most_connections.load(Ordering::Relaxed) > wanted;
         if may_grow && !self.growing.swap(true, Ordering::Relaxed) {
-            tokio::spawn(super::grow::grow(Arc::downgrade(self)));
+            self.link
+                .tasks()
+                .detach("grow", super::grow::grow(Arc::downgrade(self)));
         }
     }
 

@@ -349,11 +349,13 @@ impl Client {
         transfer: impl Future<Output = Result<(), NetError>> + Send + 'static,
     ) -> Result<(), NetError> {
         let started = self.start_request(body).await?;
-        let mut transfer = Transfer(tokio::spawn(transfer));
+        // As part of the thread that waits for it, each of its steps would be a switch from and to the threads that receive
+        // and write.
+        let mut transfer = self.link.tasks().spawn("transfer", transfer);
         let result = tokio::select! {
-            result = transfer.ended() => result,
+            result = &mut transfer => result.flatten(),
             started = self.reply(started) => match started {
-                Ok(_) => transfer.ended().await,
+                Ok(_) => transfer.await.flatten(),
                 Err(e) => return Err(e),
             }
         };
@@ -399,28 +401,6 @@ impl Client {
         };
         let _ = timeout(most, bye).await;
         self.link.shut_down(NetError::lost("logged out"));
-    }
-}
-
-/// A transfer as a task of its own. As part of the thread that waits for it, each of its steps would be a switch from and to the
-/// threads that receive and write. It ends with whoever waits for it.
-struct Transfer(tokio::task::JoinHandle<Result<(), NetError>>);
-
-impl Transfer {
-    async fn ended(&mut self) -> Result<(), NetError> {
-        match (&mut self.0).await {
-            Ok(result) => result,
-            Err(e) => match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(NetError::lost("the transfer was ended")),
-            },
-        }
-    }
-}
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

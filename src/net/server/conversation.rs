@@ -56,7 +56,8 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
     }));
     session.link.control.send(Body::Reply(reply)).await?;
     let (work, todo) = mpsc::channel(QUEUE);
-    let worker = tokio::spawn(requests::work_off(server.clone(), session.clone(), cache.clone(), todo));
+    let answering = requests::work_off(server.clone(), session.clone(), cache.clone(), todo);
+    let worker = session.link.tasks().spawn("requests", answering);
     let conversation = Conversation {
         session: session.clone(),
         replay: Replay::new(sent, received, reserved.most_outgoing()),
@@ -66,7 +67,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
     let ended = conversation
         .run(tls, &mut queue, &mut again, server.config.limits.grace)
         .await;
-    worker.abort();
+    drop(worker);
     session.link.shut_down(NetError::lost("the session is over"));
     ended
 }
@@ -150,8 +151,8 @@ impl Conversation {
         tokio::pin!(write);
         let (link, mut is_written) = (&self.session.link, false);
         tokio::select! {
-            ended = self.read_all(&mut reader) => if !link.is_down() {
-                return ended;
+            ended = link.tasks().guard("read", Box::pin(self.read_all(&mut reader))) => if !link.is_down() {
+                return ended.flatten();
             },
             written = &mut write => {
                 if !link.is_down() {

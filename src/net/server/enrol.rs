@@ -6,6 +6,7 @@ use crate::auth::credential::{self, AuthorizedKey};
 use crate::auth::{FileError, PublicKey, UserName, invite, users};
 use crate::net::error::NetError;
 use crate::net::wire::{Code, proto};
+use crate::store::blocking;
 use std::net::SocketAddr;
 
 /// Lists the key of the handshake for the user whom the invite is for. It makes no user: an invite
@@ -66,5 +67,5 @@ async fn redeem(
         let _turn = turn;
         invite::redeem(&path, &code, key, users::now())
     };
-    tokio::task::spawn_blocking(work).await.map_err(NetError::lost)
+    Ok(blocking(work).await)
 }

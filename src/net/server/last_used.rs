@@ -5,6 +5,8 @@ use crate::auth::FileError;
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::last_used::{self, Use};
 use crate::auth::users;
+use crate::net::task::Tasks;
+use crate::store::blocking;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -63,7 +65,10 @@ pub(super) async fn note(server: Arc<Server>, mut uses: mpsc::Receiver<Use>) {
 async fn write(server: &Server, uses: Vec<Use>) -> Result<(), FileError> {
     let all = server.config.users.current()?;
     let path = server.config.users.path().with_file_name(last_used::FILE);
-    let written = tokio::task::spawn_blocking(move || last_used::record(&path, &uses, &all));
-    // a panic has been reported where it happened
-    written.await.unwrap_or(Ok(()))
+    let write = blocking(move || last_used::record(&path, &uses, &all));
+    // a panic has been reported where it happened, and the next uses are noted
+    Tasks::new(|_| {})
+        .guard("note", Box::pin(write))
+        .await
+        .unwrap_or(Ok(()))
 }

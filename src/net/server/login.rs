@@ -15,11 +15,13 @@ use crate::net::control::{ControlQueue, ControlSender, encode, read_encoded, rea
 use crate::net::error::NetError;
 use crate::net::link::Link;
 use crate::net::printable;
+use crate::net::task::Tasks;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW, MAX_CONTROL_BEFORE_LOGIN};
 use crate::store::{ErrorKind, Store};
 use std::net::SocketAddr;
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -30,6 +32,8 @@ use tokio_rustls::server::TlsStream;
 
 /// How long a control connection may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client is told of a session that there is not, or not any more.
+const NO_SESSION: &str = "no such session: log in again";
 /// Logins that may be tried on one connection.
 const TRIES: usize = 3;
 
@@ -75,6 +79,20 @@ pub(super) async fn open(
     timeout(LOGIN_TIMEOUT, log_in(server, tls, peer)).await.map_err(late)?
 }
 
+/// Decides on a login, an enrolment or a re-attachment: the refusal is told to the client, and so is a panic.
+async fn decided<T>(
+    name: &'static str,
+    decide: impl Future<Output = Result<Result<T, Refusal>, NetError>>,
+) -> Result<Result<T, Refusal>, NetError> {
+    match Tasks::new(|_| {}).guard(name, Box::pin(decide)).await {
+        Ok(decision) => decision,
+        Err(_) => Ok(Err((
+            Code::LOCAL_ERROR,
+            "the server had an internal error; its log says where",
+        ))),
+    }
+}
+
 /// Answers until somebody has logged in, or leaves.
 async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: SocketAddr) -> Result<Opened, NetError> {
     let key = tls
@@ -108,45 +126,59 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                         if session.prove(ROLE_CONTROL, &proof).is_ok()
                             && server.allows(&session, peer.ip()).is_ok() =>
                     {
-                        tracing::info!(%peer, who = %session.who, "the session goes on over another connection");
-                        let received = reattach.received;
-                        return Ok(Opened::Again(session, Box::new(Again { tls, received })));
+                        match session.link.ended() {
+                            None => {
+                                tracing::info!(%peer, who = %session.who, "the session goes on over another connection");
+                                let received = reattach.received;
+                                return Ok(Opened::Again(session, Box::new(Again { tls, received })));
+                            }
+                            Some(why @ NetError::Internal(_)) => {
+                                let (code, text) = why.to_wire();
+                                send(&mut tls, answer(number, code, &text)).await?;
+                                return Ok(Opened::Closed);
+                            }
+                            Some(_) => (Code::NO_SESSION, NO_SESSION),
+                        }
                     }
-                    _ => (Code::NO_SESSION, "no such session: log in again"),
+                    _ => (Code::NO_SESSION, NO_SESSION),
                 }
             }
-            Some(request::Body::Login(login)) => match accept(server, &tls, peer, key.as_ref(), login).await? {
-                Ok((id, reserved, session, queue, again)) => {
-                    return Ok(Opened::Session(Box::new(Accepted {
-                        id,
-                        reserved,
-                        session,
-                        queue,
-                        tls,
-                        number,
-                        again,
-                        counts: (replied, received),
-                    })));
+            Some(request::Body::Login(login)) => {
+                match decided("login", accept(server, &tls, peer, key.as_ref(), login)).await? {
+                    Ok((id, reserved, session, queue, again)) => {
+                        return Ok(Opened::Session(Box::new(Accepted {
+                            id,
+                            reserved,
+                            session,
+                            queue,
+                            tls,
+                            number,
+                            again,
+                            counts: (replied, received),
+                        })));
+                    }
+                    Err(refused) => {
+                        tries += 1;
+                        refused
+                    }
                 }
-                Err(refused) => {
-                    tries += 1;
-                    refused
+            }
+            Some(request::Body::Enroll(enroll)) => {
+                match decided("enrol", enrol(server, key.as_ref(), enroll, peer)).await? {
+                    Ok(user) => {
+                        let user = user.to_string();
+                        let mut reply = answer(number, Code::OK, "the key is listed");
+                        reply.body = Some(reply::Body::Enroll(proto::EnrollReply { user }));
+                        send(&mut tls, reply).await?;
+                        replied = replied.saturating_add(1);
+                        continue;
+                    }
+                    Err(refused) => {
+                        tries += 1;
+                        refused
+                    }
                 }
-            },
-            Some(request::Body::Enroll(enroll)) => match enrol(server, key.as_ref(), enroll, peer).await? {
-                Ok(user) => {
-                    let user = user.to_string();
-                    let mut reply = answer(number, Code::OK, "the key is listed");
-                    reply.body = Some(reply::Body::Enroll(proto::EnrollReply { user }));
-                    send(&mut tls, reply).await?;
-                    replied = replied.saturating_add(1);
-                    continue;
-                }
-                Err(refused) => {
-                    tries += 1;
-                    refused
-                }
-            },
+            }
             Some(request::Body::Quit(_)) => {
                 send(&mut tls, answer(number, Code::BYE, "goodbye")).await?;
                 let _ = timeout(Duration::from_secs(1), tls.shutdown()).await;
@@ -364,14 +396,21 @@ fn who(user: &UserName, client: &str) -> String {
 /// Checks a password on a thread of its own. The memory that a hash takes stays with the thread that took it: on the
 /// threads for blocking work, each of them would come to hold as much.
 /// The permit is the thread's, since nobody may be waiting for it any more.
+///
+/// # Panics
+/// Where the check does.
 async fn verify(given: String, hash: Option<String>, permit: OwnedSemaphorePermit) -> bool {
     let (done, right) = tokio::sync::oneshot::channel();
     let work = move || {
         let _permit = permit;
-        let _ = done.send(password::verify(&given, hash.as_deref()));
+        let _ = done.send(catch_unwind(|| password::verify(&given, hash.as_deref())));
     };
     match std::thread::Builder::new().name("password".into()).spawn(work) {
-        Ok(_) => right.await.unwrap_or(false),
+        // a check that panicked has not found out that the password is wrong
+        Ok(_) => match right.await {
+            Ok(right) => right.unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => false,
+        },
         Err(e) => {
             tracing::error!(error = %e, "no thread for a password");
             false

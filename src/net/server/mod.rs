@@ -22,6 +22,7 @@ mod transfers;
 
 use super::data::{DataConnection, FrameReader, FrameWriter};
 use super::error::NetError;
+use super::task::{Tasks, keep_running};
 use super::tls::{self, HANDSHAKE_TIMEOUT, Role};
 use super::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
 use super::wire::{ALPN_CONTROL, ALPN_DATA};
@@ -56,6 +57,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// How long a new transfer waits for those of a dead client to let go.
 const LETTING_GO: Duration = Duration::from_secs(12);
+/// How long a session that a panic ended is remembered for a client that was not told.
+const TELLING: Duration = Duration::from_secs(10);
 /// Pause after the system could not accept a connection, out of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -135,16 +138,26 @@ pub async fn run(
         strangers: StrangerLines::new(),
         stopping: tokio::sync::watch::Sender::new(false),
     });
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept_all(server.clone(), listener)))
-        .collect();
-    let sweeping = tokio::spawn(sweep(server.clone()));
-    let watching = tokio::spawn(revocation::watch(server.clone()));
-    let noting = tokio::spawn(last_used::note(server.clone(), used));
+    // A panic outside of any session ends no more than what it happened in.
+    let tasks = Tasks::new(|_| {});
+    let mut running = Vec::new();
+    for listener in listeners {
+        let (server, tasks_of) = (server.clone(), tasks.clone());
+        running.push(tasks.spawn("listener", async move {
+            keep_running("accept", ACCEPT_PAUSE, || accept_all(&server, &listener, &tasks_of)).await;
+        }));
+    }
+    let swept = server.clone();
+    running.push(tasks.spawn("sweeper", async move {
+        keep_running("sweep", SWEEP_PAUSE, || sweep(&swept)).await;
+    }));
+    let watched = server.clone();
+    let watching = tasks.spawn("watcher", async move {
+        keep_running("watch", ACCEPT_PAUSE, || revocation::watch(&watched)).await;
+    });
+    let noting = tasks.spawn("uses", last_used::note(server.clone(), used));
     stop.await;
-    sweeping.abort();
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(running);
     server.stopping.send_replace(true);
     tracing::info!("stopping");
     let _ = timeout(GRACE, server.idle()).await;
@@ -153,13 +166,13 @@ pub async fn run(
     }
     // the goodbyes are on their way; a peer that does not take them is not waited for
     let _ = timeout(LETTING_GO, server.empty()).await;
-    watching.abort();
+    drop(watching);
     let _ = timeout(LETTING_GO, noting).await;
     Ok(())
 }
 
 /// Removes what abandoned transfers left, now and then.
-async fn sweep(server: Arc<Server>) {
+async fn sweep(server: &Server) {
     let keep = server.config.limits.keep_partial;
     loop {
         let swept = server.config.store.sweep(keep).await;
@@ -170,12 +183,12 @@ async fn sweep(server: Arc<Server>) {
     }
 }
 
-async fn accept_all(server: Arc<Server>, listener: TcpListener) {
+async fn accept_all(server: &Arc<Server>, listener: &TcpListener, tasks: &Tasks) {
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let server = server.clone();
-                tokio::spawn(async move {
+                tasks.detach("peer", async move {
                     if let Err(e) = server.serve(tcp, peer).await {
                         tracing::debug!(%peer, error = %super::printable(&e.to_string()), "connection ended");
                     }
@@ -253,9 +266,18 @@ impl Server {
         self.changed.notify_waiters();
         self.watch_over(&session);
         self.uses.add(&session.grant);
-        let ended = conversation::converse(self, accepted).await;
+        let conversation = Box::pin(conversation::converse(self, accepted));
+        let ended = session.link.tasks().guard("session", conversation).await.flatten();
+        if let Err(e @ NetError::Internal(_)) = &ended {
+            tracing::error!(who = %session.who, error = %e, "a session is ended");
+        }
         // what has arrived is being made durable, and its locks are held until it is
         let _ = timeout(LETTING_GO, session.still()).await;
+        if let Err(NetError::Internal(_)) = ended {
+            // a client whose connection ended with the panic comes back, and is told why
+            let mut stopping = self.stopping.subscribe();
+            let _ = timeout(TELLING, stopping.wait_for(|stopping| *stopping)).await;
+        }
         self.sessions().remove(&id);
         drop(reserved);
         self.changed.notify_waiters();
@@ -320,8 +342,7 @@ impl Server {
                 link.shut_down(e.again());
                 Err(e)
             }
-            Ok(ended) => ended,
-            Err(e) => Err(NetError::lost(e)),
+            ended => ended.flatten(),
         }
     }
 

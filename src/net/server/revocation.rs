@@ -14,7 +14,6 @@ use crate::net::wire::Code;
 use rustix::fs::inotify;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 
@@ -75,7 +74,7 @@ impl Server {
 }
 
 /// Watches over all sessions until it is aborted.
-pub(super) async fn watch(server: Arc<Server>) {
+pub(super) async fn watch(server: &Server) {
     let path = server.config.users.path();
     let changes = Changes::of(path.parent().unwrap_or(Path::new(".")));
     let mut legible = true;

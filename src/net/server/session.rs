@@ -102,6 +102,9 @@ impl Session {
     /// [`NetError::Protocol`]; whoever gets it learns nothing more, and the session goes on.
     pub(super) fn admit(&self, attach: &Attach) -> Result<(), NetError> {
         self.prove(ROLE_DATA, attach)?;
+        if self.link.is_down() {
+            return Err(NetError::Protocol("the session of a connection is over".into()));
+        }
         if self.link.pool().alive() >= self.most_connections {
             return Err(NetError::Protocol("it has too many data connections".into()));
         }
@@ -113,9 +116,6 @@ impl Session {
     /// # Errors
     /// As [`Session::admit`].
     pub(super) fn prove(&self, role: u8, attach: &Attach) -> Result<(), NetError> {
-        if self.link.is_down() {
-            return Err(NetError::Protocol("the session of a connection is over".into()));
-        }
         let signed = Attach::signed(role, &attach.session, attach.n);
         if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
             return Err(NetError::Protocol("the proof of a connection is wrong".into()));

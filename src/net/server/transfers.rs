@@ -11,7 +11,7 @@ use crate::net::transfer::{Counters, Options, Reporter, receiver, sender};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, blocking};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,7 +86,8 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
         ..tree
     });
     let (session, label) = (session.clone(), put.destination);
-    tokio::spawn(async move {
+    let tasks = session.link.tasks().clone();
+    tasks.detach("put", async move {
         let _counted = session.transferring();
         let log = Log::new(&session, "put", &label);
         let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
@@ -205,8 +206,7 @@ async fn refuse_nested(tree: &Tree, base: PathBuf, identities: &[String]) -> Res
     for top in &tree.tops {
         versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version.to_string()));
     }
-    let lineage = tokio::task::spawn_blocking(move || LocalStore::lineage(&base)).await;
-    versions.extend(lineage.unwrap_or_default());
+    versions.extend(blocking(move || LocalStore::lineage(&base)).await);
     match versions.iter().any(|version| identities.contains(version)) {
         true => Err(nested()),
         false => Ok(()),
@@ -246,7 +246,8 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
         sources.push(source);
     }
     let session = session.clone();
-    tokio::spawn(async move {
+    let tasks = session.link.tasks().clone();
+    tasks.detach("get", async move {
         let _counted = session.transferring();
         let first = get.sources.first().cloned().unwrap_or_default();
         let log = Log::new(&session, "get", &first);

@@ -5,9 +5,9 @@ use super::shown;
 use super::target::Target;
 use crate::chunk::window::Kept;
 use crate::net::error::NetError;
+use crate::net::task::Jobs;
 use crate::store::{Attributes, BadPath, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
-use tokio::sync::mpsc;
 
 /// Where an entry of the transfer goes.
 #[derive(Clone)]
@@ -192,8 +192,8 @@ impl Dirs {
     }
 
     /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have
-    /// become ready meanwhile. `done` is told, and [`Dirs::completed`] has to be.
-    pub(super) fn complete(&mut self, target: &Target, durable: bool, done: &mpsc::UnboundedSender<Completed>) {
+    /// become ready meanwhile. When its result is there, [`Dirs::completed`] has to be told.
+    pub(super) fn complete(&mut self, target: &Target, durable: bool, jobs: &Jobs<Completed>) {
         if self.completing || self.to_complete.is_empty() {
             return;
         }
@@ -218,14 +218,14 @@ impl Dirs {
             }
         }
         self.completing = true;
-        let (target, done) = (target.clone(), done.clone());
-        tokio::spawn(async move {
+        let target = target.clone();
+        jobs.start("directories", async move {
             let ends = target.complete_dirs(set).await;
             let synced = if durable { target.sync().await } else { Ok(()) };
             let ends = numbers
                 .into_iter()
                 .zip(ends.into_iter().map(|end| end.and(synced.clone())));
-            let _ = done.send(results.into_iter().chain(ends).collect());
+            results.into_iter().chain(ends).collect()
         });
     }
 

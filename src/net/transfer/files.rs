@@ -11,6 +11,7 @@ use crate::chunk::window::Kept;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::Seat;
 use crate::net::payload::Arrived;
+use crate::net::task::Tasks;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::store::{Attributes, Checkpoint, Content, ErrorKind, Kind, RemotePath, Staging, StoreError};
@@ -92,13 +93,13 @@ pub(super) struct Files {
     groups: Groups,
     opening: Arc<Semaphore>,
     /// What waits for a lock, or for its turn: ends with the transfer.
-    openers: JoinSet<()>,
+    openers: JoinSet<Result<(), NetError>>,
     jobs: Jobs,
 }
 
 impl Files {
-    pub(super) fn new(target: Target, options: Options) -> (Files, mpsc::UnboundedReceiver<Settled>) {
-        let (jobs, settled) = mpsc::unbounded_channel();
+    pub(super) fn new(target: Target, options: Options, tasks: Tasks) -> (Files, mpsc::UnboundedReceiver<Settled>) {
+        let (jobs, settled) = Jobs::new(tasks);
         let files = Files {
             groups: Groups::new(target.clone(), options.clone(), jobs.clone()),
             target,
@@ -159,20 +160,22 @@ impl Files {
     }
 
     fn take_on_large(&mut self, (number, cost): (u64, Kept), path: RemotePath, large: Large) {
-        let (target, options, jobs) = (self.target.clone(), self.options.clone(), self.jobs.clone());
+        let (target, options) = (self.target.clone(), self.options.clone());
         let (opening, source) = (self.opening.clone(), large.source());
         let deadline = self.options.wait.map(|wait| Instant::now() + wait);
         self.files.insert(number, File::Large(Box::new(large)));
         while self.openers.try_join_next().is_some() {}
-        self.openers.spawn(async move {
+        let staging = Box::pin(self.jobs.run(async move {
             let _cost = cost;
             // fair: files are opened in the order in which they were offered, and that is how they will come
             let Ok(permit) = opening.acquire_owned().await else {
-                return;
+                return std::future::pending().await;
             };
             let staged = target.stage(&path, &options, source.clone(), deadline).await;
-            let _ = jobs.send(Settled::Staged(number, source, staged, permit));
-        });
+            Settled::Staged(number, source, staged, permit)
+        }));
+        let tasks = self.jobs.tasks().clone();
+        self.openers.spawn(async move { tasks.guard("open", staging).await });
     }
 
     /// True when [`Files::start_gathered`] would start something.
@@ -291,7 +294,7 @@ impl Files {
             if large.is_worked_on() {
                 self.given_up.insert(number, keep);
             }
-            large.give_up(keep, seat);
+            large.give_up(keep, seat, &self.jobs);
         }
     }
 
@@ -299,7 +302,7 @@ impl Files {
     fn let_go(&mut self, number: u64, staging: Box<dyn Staging>) {
         match self.given_up.remove(&number) {
             Some(Keep::Durable | Keep::Written) => drop(staging),
-            Some(Keep::Nothing) | None => drop(tokio::spawn(staging.discard())),
+            Some(Keep::Nothing) | None => self.jobs.tasks().detach("discard", staging.discard()),
         }
     }
 
@@ -400,7 +403,7 @@ impl Files {
                 wanted.map(want).into_iter().collect()
             }
             (Ok(staging), _) => {
-                tokio::spawn(staging.discard());
+                self.jobs.tasks().detach("discard", staging.discard());
                 Vec::new()
             }
             (Err(e), Some(_)) => self.fail_store(number, &e, seat),
@@ -472,11 +475,12 @@ impl Files {
             Target::Stream(_) => SUSPEND_STREAM,
         };
         let _ = tokio::time::timeout(most, written).await;
-        let mut keeping = JoinSet::new();
+        let (mut keeping, tasks) = (JoinSet::new(), self.jobs.tasks());
         for (_, file) in self.files {
             let File::Large(large) = file else { continue };
             if let Some(suspended) = large.suspend() {
-                keeping.spawn(suspended);
+                let tasks = tasks.clone();
+                keeping.spawn(async move { tasks.guard("suspend", Box::pin(suspended)).await });
             }
         }
         let all = async { while keeping.join_next().await.is_some() {} };

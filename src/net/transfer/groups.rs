@@ -103,11 +103,11 @@ impl Groups {
             let count = self.gathered.len().min(GROUP);
             let group: Vec<Grouped> = self.gathered.drain(..count).collect();
             let entries = group.iter().map(|g| g.entry.clone()).collect();
-            let (target, jobs, durable) = (self.target.clone(), self.jobs.clone(), !self.options.no_fsync);
+            let (target, durable) = (self.target.clone(), !self.options.no_fsync);
             self.running = self.running.saturating_add(1);
-            tokio::spawn(async move {
+            self.jobs.start("group", async move {
                 let results = target.put_whole(entries, durable).await;
-                let _ = jobs.send(Settled::Group(group, results));
+                Settled::Group(group, results)
             });
         }
     }
@@ -139,10 +139,9 @@ impl Groups {
         }
         match result {
             Err(_) if again => {
-                let jobs = self.jobs.clone();
-                tokio::spawn(async move {
+                self.jobs.start("retry", async move {
                     tokio::time::sleep(LOCKED_PAUSE).await;
-                    let _ = jobs.send(Settled::Retry(member));
+                    Settled::Retry(member)
                 });
                 None
             }

@@ -19,7 +19,7 @@ use crate::net::wire::frame::FrameKind;
 use crate::store::{Attributes, Bytes, Checkpoint, Left, Staging, StoreError, Time};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// Bytes after which what is written is made durable, when some time has gone by, too.
@@ -33,8 +33,8 @@ const AHEAD: u64 = 64 << 20;
 /// How far behind a missing chunk one may come at all: with this much not told of and the largest window there is.
 const FARTHEST: u64 = AHEAD + (128 << 20);
 
-/// Where jobs say that they have ended.
-pub(super) type Jobs = mpsc::UnboundedSender<Settled>;
+/// The jobs of a receiver's files.
+pub(super) type Jobs = crate::net::task::Jobs<Settled>;
 
 /// Offset and length of a chunk.
 pub(super) type Extent = (u64, usize);
@@ -183,11 +183,11 @@ impl Large {
 
     fn empty(&mut self, number: u64, mut staging: Box<dyn Staging>, jobs: &Jobs) {
         self.state = State::Opening;
-        let (permit, source, jobs) = (self.permit.take(), self.source.clone(), jobs.clone());
+        let (permit, source) = (self.permit.take(), self.source.clone());
         let Some(permit) = permit else { return };
-        tokio::spawn(async move {
+        jobs.start("empty", async move {
             let emptied = staging.restart(source.clone()).await;
-            let _ = jobs.send(Settled::Staged(number, source, emptied.map(|()| staging), permit));
+            Settled::Staged(number, source, emptied.map(|()| staging), permit)
         });
     }
 
@@ -227,14 +227,13 @@ impl Large {
                 return Ok(());
             }
         };
-        let jobs = jobs.clone();
         if let Some(part) = self.reassembly.take_part(&staging.part_rules()) {
-            tokio::spawn(async move {
+            jobs.start("write", async move {
                 let extent = |(offset, bytes): &(u64, Bytes)| (*offset, (**bytes).as_ref().len());
                 let extents = part.chunks.iter().map(extent).collect();
                 let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
                 let written = staging.write(part.offset, bytes).await;
-                let _ = jobs.send(Settled::Written(number, staging, extents, written));
+                Settled::Written(number, staging, extents, written)
             });
             return Ok(());
         }
@@ -244,9 +243,9 @@ impl Large {
             if attributes.mtime == Time::default() && self.size.is_none() {
                 attributes.mtime = now();
             }
-            tokio::spawn(async move {
+            jobs.start("commit", async move {
                 let committed = staging.commit(size, attributes).await;
-                let _ = jobs.send(Settled::Committed(number, size, hash, committed));
+                Settled::Committed(number, size, hash, committed)
             });
         } else {
             self.state = State::Idle(staging);
@@ -310,12 +309,9 @@ impl Large {
             return;
         }
         let Some(keeper) = staging.keeper() else { return };
-        let (point, jobs) = (self.written.clone(), jobs.clone());
+        let point = self.written.clone();
         (self.kept, self.kept_at, self.keeping) = (point.offset, Instant::now(), true);
-        tokio::spawn(async move {
-            let kept = keeper.keep(point).await;
-            let _ = jobs.send(Settled::Kept(number, kept));
-        });
+        jobs.start("keep", async move { Settled::Kept(number, keeper.keep(point).await) });
     }
 
     /// That has ended.
@@ -336,7 +332,7 @@ impl Large {
     }
 
     /// It fails: what came is dropped, and what was written is kept or removed.
-    pub(super) fn give_up(self, keep: Keep, seat: &Seat) {
+    pub(super) fn give_up(self, keep: Keep, seat: &Seat, jobs: &Jobs) {
         let Large {
             reassembly,
             state,
@@ -347,12 +343,12 @@ impl Large {
         drop_waiting(reassembly, seat);
         let State::Idle(staging) = state else { return };
         match keep {
-            Keep::Nothing => drop(tokio::spawn(staging.discard())),
+            Keep::Nothing => jobs.tasks().detach("discard", staging.discard()),
             // a staging file of which nothing is durable goes with its writer
             Keep::Durable => drop(staging),
             Keep::Written => {
                 if let Some(keeping) = keep_written(staging, resumable, kept) {
-                    tokio::spawn(keeping);
+                    jobs.tasks().detach("suspend", keeping);
                 }
             }
         }
@@ -395,12 +391,13 @@ fn now() -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::task::Tasks;
 
     /// What was made durable tells so while a part of the attempt before is still being written: its staging file has to be
     /// emptied when that ends, and is not to be taken for one that is being written anew.
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
-        let (jobs, _ended) = mpsc::unbounded_channel();
+        let (jobs, _ended) = Jobs::new(Tasks::new(|_| {}));
         let mut large = Large::new(Some(2 << 20), Attributes::default(), 1, None, None);
         for state in [State::Opening, State::Busy, State::Stale] {
             let before = std::mem::discriminant(&state);

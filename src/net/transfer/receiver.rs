@@ -13,13 +13,13 @@ use crate::chunk::window::Kept;
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::{Incoming, Seat};
+use crate::net::task::Jobs;
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::{ErrorKind, Kind, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 /// Bytes of a message with answers, and those of an answer besides its text.
@@ -79,8 +79,10 @@ pub async fn receive(
     let (to_decide, batches) = mpsc::unbounded_channel();
     let (decided_in, decided) = mpsc::unbounded_channel();
     let pool = seat.link().pool().buffers().clone();
-    let decider = tokio::spawn(decide_all(target.clone(), options.clone(), pool, batches, decided_in));
-    let (mut files, mut settled) = Files::new(target.clone(), options.clone());
+    let tasks = seat.link().tasks().clone();
+    let deciding = decide_all(target.clone(), options.clone(), pool, batches, decided_in);
+    let decider = tasks.spawn("decide", deciding);
+    let (mut files, mut settled) = Files::new(target.clone(), options.clone(), tasks);
     let receiver = Receiver {
         seat,
         label,
@@ -96,9 +98,11 @@ pub async fn receive(
         outgoing: Outgoing::default(),
     };
     let result = receiver.run(&mut files, &mut settled, decided).await;
-    decider.abort();
-    if result.is_err() {
-        files.suspend(settled).await;
+    drop(decider);
+    match result {
+        // what a fault has left is not trusted with a record
+        Ok(()) | Err(NetError::Internal(_)) => {}
+        Err(_) => files.suspend(settled).await,
     }
     result
 }
@@ -111,8 +115,9 @@ impl Receiver {
         mut decided: mpsc::UnboundedReceiver<Decided>,
     ) -> Result<(), NetError> {
         let link = self.seat.link().clone();
-        let (completed_in, mut completed) = mpsc::unbounded_channel();
-        let mut last = JoinSet::new();
+        let (completing, mut completed) = Jobs::new(link.tasks().clone());
+        let (last, mut ended) = Jobs::new(link.tasks().clone());
+        let mut is_last = false;
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut moved = Instant::now();
         loop {
@@ -142,8 +147,8 @@ impl Receiver {
                         self.settle_dir(number, result).await;
                     }
                 }
-                Some(synced) = last.join_next() => {
-                    flatten(synced)?;
+                Some(synced) = ended.recv() => {
+                    let () = synced?;
                     self.seat.send(Body::Finished(proto::Finished {})).await?;
                     return Ok(());
                 }
@@ -166,7 +171,7 @@ impl Receiver {
                     if !link.is_attached() {
                         moved = Instant::now();
                     }
-                    let completing = self.dirs.is_completing() || !last.is_empty();
+                    let completing = self.dirs.is_completing() || is_last;
                     let working = files.is_working() || self.deciding > 0 || completing;
                     if working && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
@@ -184,12 +189,14 @@ impl Receiver {
             if self.outgoing.is_large() {
                 self.flush().await?;
             }
-            self.dirs.complete(&self.target, !self.options.no_fsync, &completed_in);
+            self.dirs.complete(&self.target, !self.options.no_fsync, &completing);
             if self.ended && self.unsettled.is_empty() && self.dirs.is_empty() {
                 self.flush().await?;
                 let (target, durable) = (self.target.clone(), !self.options.no_fsync);
-                if last.is_empty() {
-                    last.spawn(async move { if durable { target.sync_unchanged().await } else { Ok(()) } });
+                if !std::mem::replace(&mut is_last, true) {
+                    last.start("unchanged", async move {
+                        if durable { target.sync_unchanged().await } else { Ok(()) }
+                    });
                 }
             }
         }
@@ -518,15 +525,6 @@ impl Receiver {
             self.seat.send(Body::Wants(proto::Wants { wants })).await?;
         }
         Ok(())
-    }
-}
-
-/// How a task ended; its panic is ours.
-fn flatten(ended: Result<Result<(), StoreError>, JoinError>) -> Result<(), NetError> {
-    match ended.map_err(JoinError::try_into_panic) {
-        Ok(result) => Ok(result?),
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_)) => Err(NetError::lost("the transfer was ended")),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::chunk::window::Kept;
 use crate::net::control::refused;
 use crate::net::error::{NetError, code_of};
 use crate::net::link::{Link, Seat};
+use crate::net::task::Task;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
@@ -39,20 +40,11 @@ pub struct Sender {
     pumped_in: mpsc::UnboundedSender<Pumped>,
     stopped: Stopped,
     /// The tasks that read streams, by the numbers of their offers.
-    streaming: HashMap<u64, Ended>,
+    streaming: HashMap<u64, Task<()>>,
     /// How many of them are at it.
     streams: Arc<Semaphore>,
     moved: Instant,
     inline: Inline,
-}
-
-/// Ends a task when the transfer ends, however it ends.
-struct Ended(tokio::task::JoinHandle<()>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Sends the sources as the transfer of `seat`; files that fail are reported and do not end it.
@@ -78,11 +70,11 @@ pub async fn send(
         pumped_in.clone(),
         stopped.clone(),
     );
-    let _pump = Ended(tokio::spawn(pump.run()));
+    let _pump = link.tasks().spawn("pump", pump.run());
     let (walked_in, walked) = mpsc::channel(8);
     let hash = options.checksum.then(|| link.pool().buffers().clone());
     let walk = Walk::new(sources.clone(), options.recursive, hash, walked_in);
-    let _walk = Ended(tokio::spawn(walk.run()));
+    let _walk = link.tasks().spawn("walk", walk.run());
     let inline = Inline::new(options.checksum);
     let sender = Sender {
         seat,
@@ -119,12 +111,9 @@ impl Sender {
                 },
                 Some(pumped) = self.pumped.recv() => self.pumped(pumped).await?,
                 batch = next_batch(&link, &mut walked), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
-                    Some(batch) => self.offer(batch).await?,
-                    None => {
-                        walking = false;
-                        self.reporter.counters.walked.store(true, Ordering::Relaxed);
-                        self.seat.send(Body::End(proto::EndOfOffers {})).await?;
-                    }
+                    Some(batch) => walking = self.offer(batch).await?,
+                    // it has panicked, which its task is about to tell
+                    None => return Err(link.down().await),
                 },
                 why = link.down() => return Err(why),
                 _ = clock.tick() => {
@@ -172,8 +161,10 @@ impl Sender {
         }
     }
 
-    async fn offer(&mut self, batch: Vec<Walked>) -> Result<(), NetError> {
+    /// Offers what the walk has found; false when that was all.
+    async fn offer(&mut self, batch: Vec<Walked>) -> Result<bool, NetError> {
         let (mut offers, mut withdrawals) = (Vec::with_capacity(batch.len()), Vec::new());
+        let mut more = true;
         for step in batch {
             match step {
                 Walked::Entry { .. } => offers.extend(self.offer_entry(step).await),
@@ -190,6 +181,7 @@ impl Sender {
                     closes: true,
                     ..Default::default()
                 }),
+                Walked::End => more = false,
                 Walked::Failed { source, path, error } => {
                     let path = self.shown(source, &path);
                     withdrawals.push(proto::Withdrawal {
@@ -210,7 +202,11 @@ impl Sender {
         if !offers.is_empty() {
             self.seat.send(Body::Offers(proto::Offers { offers })).await?;
         }
-        Ok(())
+        if !more {
+            self.reporter.counters.walked.store(true, Ordering::Relaxed);
+            self.seat.send(Body::End(proto::EndOfOffers {})).await?;
+        }
+        Ok(more)
     }
 
     /// What an offer takes until it is settled.
@@ -367,7 +363,8 @@ impl Sender {
         };
         let (counters, out) = (self.reporter.counters.clone(), self.pumped_in.clone());
         let streams = self.streams.clone();
-        let task = tokio::spawn(async move {
+        let tasks = self.seat.link().tasks();
+        let task = tasks.spawn("stream", async move {
             // never closed
             let _turn = streams.acquire().await;
             let read = async { pump_stream(&to, open.await?, &counters).await };
@@ -377,7 +374,7 @@ impl Sender {
             };
             let _ = out.send(pumped);
         });
-        self.streaming.insert(number, Ended(task));
+        self.streaming.insert(number, task);
     }
 
     fn acknowledged(&mut self, ack: &proto::Ack) {

@@ -1,7 +1,7 @@
 //! A transfer's target that is a stream: bytes go out in order, and cannot be taken back.
 
 use crate::store::{
-    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError,
+    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError, blocking,
 };
 use async_trait::async_trait;
 use std::io::Write;
@@ -80,8 +80,7 @@ impl Stream {
         work: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let out = self.out.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mut **lock(&out)));
-        let result = done.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        let result = blocking(move || work(&mut **lock(&out))).await;
         result.map_err(|e| failed(&e))
     }
 }

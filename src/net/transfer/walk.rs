@@ -112,6 +112,8 @@ pub enum Walked {
         /// Why.
         error: StoreError,
     },
+    /// That was all. A walk that ends without it has not seen everything.
+    End,
 }
 
 impl Walked {
@@ -124,7 +126,7 @@ impl Walked {
                 .len()
                 .saturating_add(entry.target.as_ref().map_or(0, Vec::len)),
             Walked::Failed { path, .. } => path.as_bytes().len(),
-            Walked::Stream { .. } | Walked::Close { .. } => 0,
+            Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
         };
         text.saturating_add(REST)
     }
@@ -215,6 +217,7 @@ impl Walk {
                 }
             }
         }
+        self.push(Walked::End).await?;
         self.flush().await
     }
 

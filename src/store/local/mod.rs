@@ -29,7 +29,7 @@ mod whole;
 use super::error::At;
 use super::{
     Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging,
-    Store, StoreError, Time, Version, WholeFile,
+    Store, StoreError, Time, Version, WholeFile, blocking,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;
@@ -117,18 +117,6 @@ async fn blocking_for<T: Send + 'static>(owner: &Arc<str>, work: impl FnOnce() -
         work()
     })
     .await
-}
-
-/// Runs blocking work on tokio's threads for it. A panic in there is passed on.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(e) => match e.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // the runtime is shutting down: nobody waits for the answer any more
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 #[async_trait]

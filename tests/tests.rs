@@ -6,6 +6,7 @@ mod auth;
 mod bar;
 mod cli;
 mod completion;
+mod confinement;
 mod conformance;
 mod connections;
 mod crashes;

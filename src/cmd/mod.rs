@@ -2,10 +2,12 @@
 
 mod bar;
 mod bench;
+mod calls;
 mod complete;
 mod confine;
 mod connect;
 mod df;
+mod drop_root;
 pub mod failure;
 mod generate;
 mod get;
@@ -128,6 +130,7 @@ impl Command {
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     panics::catch();
+    keep_memory_private();
     raise_open_files();
     if cli.command.is_json() {
         failure::set_json();
@@ -181,6 +184,12 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Generate(args) => generate::run(&args),
         Command::Complete(args) => complete::run(args).await,
     }
+}
+
+/// Other programs of the same user can read neither keys nor passwords out of this process, nor out of a core dump.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// As many open files as the system allows: 1024, the usual start, is little for a pool and its groups.

@@ -1,6 +1,8 @@
 //! `haul serve`: makes a directory of this machine available.
 
+use super::calls;
 use super::confine::confine;
+use super::drop_root::become_user;
 use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
@@ -48,6 +50,10 @@ pub struct Args {
     /// Where the key and the users are kept [default: $XDG_STATE_HOME/haul, /var/lib/haul for root]
     #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
+
+    /// Drop the rights of root: once the port is bound, go on as this user, with their groups
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 
     /// Sessions at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
@@ -124,14 +130,27 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .init();
 
     let state = state_dir(args.state.clone())?;
+    let listeners = listen(&args.listen)?;
+    match &args.user {
+        Some(name) => become_user(name, &state)?,
+        None if rustix::process::geteuid().is_root() => {
+            tracing::warn!("this server has all rights of root: --user NAME drops them once the port is bound");
+        }
+        None => {}
+    }
+    super::keep_memory_private();
     let (root, store) = open_root(&args.root, &state)?;
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
-    let listeners = listen(&args.listen)?;
     match confine(&root, &state) {
         Ok(true) => tracing::debug!("confined by Landlock"),
         Ok(false) => tracing::debug!("this kernel has no Landlock"),
         Err(e) => tracing::warn!(error = %e, "Landlock refuses; going on without"),
+    }
+    match calls::restrict() {
+        Ok(true) => tracing::debug!("confined by seccomp"),
+        Ok(false) => tracing::debug!("no seccomp filter for this architecture"),
+        Err(e) => tracing::warn!(error = %e, "seccomp refuses; going on without"),
     }
     let config = Config {
         store,

@@ -89,7 +89,11 @@ impl Server {
 
     /// Run by another program, which gets the server's command line after its own arguments.
     pub fn under(prefix: &[&str], arguments: &[&str]) -> Server {
-        let dir = tempfile::tempdir().unwrap();
+        Server::within(tempfile::tempdir().unwrap(), prefix, arguments)
+    }
+
+    /// With its root and its state in this directory.
+    pub fn within(dir: TempDir, prefix: &[&str], arguments: &[&str]) -> Server {
         let (root, state) = (dir.path().join("root"), dir.path().join("state"));
         std::fs::create_dir(&root).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();

@@ -1,8 +1,10 @@
 //! What confines haul beside its own checks: seccomp, the loss of root, memory that nobody else reads.
 
 use crate::support::{Client, Ended, Server, haul, run_with, under};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -130,6 +132,45 @@ fn can_be_read(pid: u32) -> bool {
     let mut cat = Command::new("cat");
     cat.arg(format!("/proc/{pid}/environ"));
     as_nobody(cat).stderr(Stdio::null()).output().unwrap().status.success()
+}
+
+/// Whether any of these is in the memory that a process can write.
+fn has_in_memory(pid: i32, needles: &[Vec<u8>]) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    maps.lines().filter(|map| map.contains(" rw")).any(|map| {
+        let (from, to) = map.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        let read = memory.read_exact_at(&mut bytes, from).is_ok();
+        read && needles.iter().any(|n| bytes.windows(n.len()).any(|window| window == n))
+    })
+}
+
+#[test]
+fn a_server_that_runs_has_its_key_file_nowhere_in_its_memory() {
+    if !is_root() {
+        return;
+    }
+    // it has made the key, and then loads it
+    let mut server = Server::start();
+    server.kill();
+    server.restart();
+    server.client().ok(["ls", "srv:"]);
+    let pem = std::fs::read_to_string(server.state.join("key")).unwrap();
+    let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(&text).unwrap();
+    // PKCS #8 of Ed25519: 16 bytes, and then the seed
+    let needles = [text.as_bytes()[24..60].to_vec(), der[16..48].to_vec()];
+    let pid = server.pid().as_raw_nonzero().get();
+    // its public key is there: the search finds what there is
+    let public = std::fs::read_to_string(server.state.join("key.pub")).unwrap();
+    let public = STANDARD
+        .decode(public.lines().filter(|l| !l.starts_with('-')).collect::<String>())
+        .unwrap();
+    assert!(has_in_memory(pid, &[public]));
+    assert!(!has_in_memory(pid, &needles[..1]), "the file's text");
+    assert!(!has_in_memory(pid, &needles[1..]), "the seed");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A public key as it travels in TLS: DER of SubjectPublicKeyInfo (RFC 7250, RFC 8410).
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -106,7 +107,7 @@ impl Identity {
             &path.with_extension("pub"),
             pem("PUBLIC KEY", &identity.public.0).as_bytes(),
         )?;
-        file::replace(path, pem("PRIVATE KEY", document.as_ref()).as_bytes())?;
+        file::replace(path, pem(PRIVATE, document.as_ref()).as_bytes())?;
         Ok(identity)
     }
 
@@ -117,7 +118,7 @@ impl Identity {
     pub fn load(path: &Path) -> Result<Option<Identity>, FileError> {
         use std::os::unix::fs::PermissionsExt;
         let text = match std::fs::read(path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(FileError::io(path, e)),
         };
@@ -132,10 +133,10 @@ impl Identity {
             );
             return Err(FileError::content(path, reason));
         }
-        let der = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(|_| {
+        let der = private_der(&text).ok_or_else(|| {
             FileError::content(path, "is not a private key in PEM form (-----BEGIN PRIVATE KEY-----)")
         })?;
-        let identity = Identity::from_pkcs8(der.secret_pkcs8_der());
+        let identity = Identity::from_pkcs8(&der);
         identity.map(Some).map_err(|r| FileError::content(path, r))
     }
 
@@ -162,13 +163,31 @@ impl Identity {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
+/// The label of a private key in PEM form.
+const PRIVATE: &str = "PRIVATE KEY";
+
+/// The DER of a private key in PEM form. No copy of it stays behind in memory.
+fn private_der(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = std::str::from_utf8(pem).ok()?;
+    let (_, text) = text.split_once(&format!("-----BEGIN {PRIVATE}-----"))?;
+    let (body, _) = text.split_once(&format!("-----END {PRIVATE}-----"))?;
+    // as large as it can become: a buffer that grows leaves the smaller one behind
+    let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
+    base64.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; body.len()]);
+    let length = STANDARD.decode_slice(base64.as_bytes(), &mut der).ok()?;
+    der.truncate(length);
+    Some(der)
+}
+
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
     let lines: Vec<&str> = (0..body.len())
         .step_by(64)
         .filter_map(|i| body.get(i..body.len().min(i.saturating_add(64))))
         .collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    let lines = Zeroizing::new(lines.join("\n"));
+    Zeroizing::new(format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", *lines))
 }
 
 #[cfg(test)]

@@ -4,9 +4,13 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use std::sync::LazyLock;
+use zeroize::Zeroizing;
 
 /// Longest password, in bytes: hashing must not take as long as a peer likes.
 pub const MAX_PASSWORD: usize = 1024;
+
+/// A password in memory, which is wiped when it is dropped.
+pub type Secret = Zeroizing<String>;
 
 /// What is verified against where there is nothing to verify against, so that it takes the same time.
 static DECOY: LazyLock<Option<String>> = LazyLock::new(|| hash("no such user").ok());

@@ -7,6 +7,7 @@ use super::settings::config_dir;
 use super::transfer::parse_time;
 use super::{progress, prompt};
 use crate::auth::known::KnownServers;
+use crate::auth::password::Secret;
 use crate::auth::{Fingerprint, Identity, saved};
 use crate::net::client::Client;
 use crate::net::client::connection::{Connection, Manners};
@@ -147,7 +148,7 @@ impl Server {
     async fn login(
         &mut self,
         args: &ConnectArgs,
-        password: Option<String>,
+        password: Option<Secret>,
         manners: &Manners,
     ) -> Result<Arc<Client>, NetOrFailure> {
         let connection = self.connect(args.accept_new).await.map_err(NetOrFailure::Failure)?;
@@ -168,7 +169,7 @@ enum NetOrFailure {
 pub struct Session {
     server: Server,
     args: ConnectArgs,
-    password: Option<String>,
+    password: Option<Secret>,
     manners: Manners,
     client: Arc<Client>,
 }
@@ -364,7 +365,7 @@ async fn login_asking(
     server: &mut Server,
     args: &ConnectArgs,
     manners: &Manners,
-) -> Result<(Arc<Client>, String), Failure> {
+) -> Result<(Arc<Client>, Secret), Failure> {
     let mut left = PASSWORD_TRIES;
     loop {
         let password = ask_password(server).await?;
@@ -382,9 +383,10 @@ async fn login_asking(
     }
 }
 
-async fn ask_password(server: &Server) -> Result<String, Failure> {
+async fn ask_password(server: &Server) -> Result<Secret, Failure> {
     let question = format!("{}@{}'s password: ", printable(&server.user), printable(&server.host));
     let answer = prompt::secret(&question).await.map_err(unanswered)?;
+    let answer = answer.map(Secret::new);
     answer.ok_or_else(|| Failure::new(exit::LOGIN, "no password was given"))
 }
 
@@ -430,7 +432,7 @@ fn refused(server: &Server, by_key: bool, error: NetError) -> Failure {
     failure.complete()
 }
 
-fn given_password(args: &ConnectArgs) -> Result<Option<String>, Failure> {
+fn given_password(args: &ConnectArgs) -> Result<Option<Secret>, Failure> {
     if let Some(path) = &args.password_file {
         let text = std::fs::read_to_string(path).map_err(|e| {
             Failure::new(
@@ -438,9 +440,13 @@ fn given_password(args: &ConnectArgs) -> Result<Option<String>, Failure> {
                 format!("cannot read the password from {}: {e}", path.display()),
             )
         })?;
-        return Ok(Some(text.lines().next().unwrap_or_default().to_string()));
+        let text = Secret::new(text);
+        return Ok(Some(Secret::new(text.lines().next().unwrap_or_default().into())));
     }
-    Ok(std::env::var("HAUL_PASSWORD").ok().filter(|p| !p.is_empty()))
+    Ok(std::env::var("HAUL_PASSWORD")
+        .ok()
+        .filter(|p| !p.is_empty())
+        .map(Secret::new))
 }
 
 /// Does the same to each remote path, on as few sessions as there are servers. One that fails does not keep the others

@@ -3,7 +3,7 @@
 use super::error::NetError;
 use super::replay::Replay;
 use super::wire::measure::decoded_size;
-use super::wire::proto::{ControlMessage, SessionEnd, control_message::Body};
+use super::wire::proto::{ControlMessage, SessionEnd, control_message::Body, request};
 use super::wire::{Code, MAX_CONTROL};
 use prost::Message;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroize;
 
 /// After this long without another message a heartbeat is sent.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -139,6 +140,15 @@ fn closed(e: std::io::Error) -> NetError {
     }
 }
 
+/// Wipes the password of a login.
+pub fn wipe(message: &mut ControlMessage) {
+    if let Some(Body::Request(request)) = &mut message.body
+        && let Some(request::Body::Login(login)) = &mut request.body
+    {
+        login.password.zeroize();
+    }
+}
+
 /// Appends a message with its length.
 ///
 /// # Errors
@@ -221,7 +231,9 @@ impl ControlSender {
     /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
         let mut message = Vec::new();
-        encode(&ControlMessage { body: Some(body) }, &mut message)?;
+        let mut body = ControlMessage { body: Some(body) };
+        encode(&body, &mut message)?;
+        wipe(&mut body);
         let lost = || NetError::lost("the control connection is closed");
         let bytes = u32::try_from(message.len().min(self.most)).unwrap_or(u32::MAX);
         let room = tokio::select! {

@@ -4,7 +4,7 @@ use super::attachment::{Attachment, Keys};
 use super::outage::Outage;
 use super::{Client, WINDOW, host_name};
 use crate::auth::name::MAX_USER;
-use crate::auth::password::MAX_PASSWORD;
+use crate::auth::password::{MAX_PASSWORD, Secret};
 use crate::auth::{Fingerprint, Identity, UserName};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::{ControlSender, MOST_OUTGOING};
@@ -121,7 +121,7 @@ impl Connection {
     pub async fn login(
         self,
         user: &str,
-        password: Option<String>,
+        password: Option<Secret>,
         manners: &Manners,
     ) -> Result<Arc<Client>, NetError> {
         // a server takes no message from strangers that these would make longer than any login is
@@ -141,7 +141,7 @@ impl Connection {
         let login = proto::Login {
             session: session.to_vec(),
             user: user.into(),
-            password,
+            password: password.map(|password| password.to_string()),
             window: WINDOW,
             features: 0,
             client: host_name(),

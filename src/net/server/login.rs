@@ -8,6 +8,7 @@ use super::session::Session;
 use super::throttle::Try;
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::name::MAX_USER;
+use crate::auth::password::Secret;
 use crate::auth::users::User;
 use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
@@ -29,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroize;
 
 /// How long a control connection may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -271,7 +273,7 @@ async fn accept(
     tls: &TlsStream<TcpStream>,
     peer: SocketAddr,
     key: Option<&PublicKey>,
-    login: proto::Login,
+    mut login: proto::Login,
 ) -> Result<Result<New, Refusal>, NetError> {
     let Ok(id) = <[u8; 16]>::try_from(login.session.as_slice()) else {
         return Err(NetError::Protocol("a session id is not 16 bytes".into()));
@@ -280,7 +282,11 @@ async fn accept(
         log_refusal(server, peer, None, "the user's name is too long");
         return Ok(Err(REFUSED));
     }
-    let grant = match authenticate(server, peer, key, &login).await? {
+    let granted = authenticate(server, peer, key, &login).await;
+    if let Some(password) = &mut login.password {
+        password.zeroize();
+    }
+    let grant = match granted? {
         Ok(grant) => grant,
         Err((why, refusal)) => {
             log_refusal(server, peer, Some(&login.user), &why);
@@ -327,7 +333,7 @@ async fn authenticate(
         Some(given) => {
             let hash = user.as_ref().and_then(|u| u.password.clone());
             let permit = server.hashes.clone().acquire_owned().await.map_err(NetError::lost)?;
-            let right = verify(given.clone(), hash.clone(), permit).await;
+            let right = verify(Secret::new(given.clone()), hash.clone(), permit).await;
             attempt.filter(|_| right).into_iter().for_each(Try::succeeded);
             hash.filter(|_| right).map(Credential::Password)
         }
@@ -399,7 +405,7 @@ fn who(user: &UserName, client: &str) -> String {
 ///
 /// # Panics
 /// Where the check does.
-async fn verify(given: String, hash: Option<String>, permit: OwnedSemaphorePermit) -> bool {
+async fn verify(given: Secret, hash: Option<String>, permit: OwnedSemaphorePermit) -> bool {
     let (done, right) = tokio::sync::oneshot::channel();
     let work = move || {
         let _permit = permit;

@@ -5,8 +5,8 @@ use crate::support::until;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
-    Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, Left, NewEntry, RemotePath, StageRequest, Staging,
-    Store, StoreError, Time,
+    Allocation, Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, Left, NewEntry, RemotePath, StageRequest,
+    Staging, Store, StoreError, Time,
 };
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ const ATTRIBUTES: Attributes = Attributes {
         nanos: 123_456_789,
     },
     mode: 0o640,
+    allocation: Allocation::Dense,
 };
 
 fn entry(name: &str, content: Content) -> NewEntry {

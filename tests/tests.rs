@@ -12,6 +12,7 @@ mod connections;
 mod crashes;
 mod faults;
 mod generated;
+mod holes;
 mod hostile_client;
 mod hostile_server;
 mod layering;

@@ -45,6 +45,11 @@ impl Merge {
         self.apart.get(&offset).copied()
     }
 
+    /// True when the digest of a chunk between these offsets has come, which is not covered yet.
+    pub fn has_apart(&self, from: u64, to: u64) -> bool {
+        self.apart.range(from..to).next().is_some()
+    }
+
     /// Where the last chunk ends whose digest has come, in bytes from the start.
     pub fn end(&self) -> u64 {
         let last = self.apart.last_key_value();

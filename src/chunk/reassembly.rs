@@ -2,6 +2,7 @@
 
 use super::CHUNK_SIZE;
 use super::digest::{Digest, RootHasher};
+use super::hole::ZeroChunk;
 use super::merge::Merge;
 use crate::store::PartRules;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub enum Inserted {
 #[derive(Debug)]
 pub struct Reassembly<T> {
     waiting: BTreeMap<u64, (Digest, u64, T)>,
+    /// Holes that are not taken yet, by offset: how many bytes.
+    holes: BTreeMap<u64, u64>,
     /// The digests of what has been taken. Everything that it covers has been.
     taken: Merge,
     /// The end of the file, once a short chunk or the seal has told it.
@@ -57,6 +60,7 @@ impl<T> Default for Reassembly<T> {
     fn default() -> Reassembly<T> {
         Reassembly {
             waiting: BTreeMap::new(),
+            holes: BTreeMap::new(),
             taken: Merge::default(),
             end: None,
             sealed: None,
@@ -103,6 +107,9 @@ impl<T> Reassembly<T> {
             };
         }
         let chunk_end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
+        if self.has_hole(offset, chunk_end) {
+            return Err(Mismatch::Conflict);
+        }
         if length < CHUNK_SIZE as u64 {
             self.set_end(chunk_end)?;
         } else if self.end.is_some_and(|end| chunk_end > end) {
@@ -110,6 +117,54 @@ impl<T> Reassembly<T> {
         }
         self.waiting.insert(offset, (digest, length, payload));
         Ok(Inserted::New)
+    }
+
+    /// The sender has a hole of `length` bytes at `offset`, the start of a chunk. It ends where a chunk or the file does.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where it contradicts what came before.
+    pub fn insert_hole(&mut self, offset: u64, length: u64) -> Result<Inserted, Mismatch> {
+        if offset < self.taken.covered() || self.holes.get(&offset) == Some(&length) {
+            return Ok(Inserted::Duplicate);
+        }
+        let end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
+        let filled = self.waiting.range(offset..end).next().is_some() || self.taken.has_apart(offset, end);
+        if filled || self.has_hole(offset, end) {
+            return Err(Mismatch::Conflict);
+        }
+        if !length.is_multiple_of(CHUNK_SIZE as u64) {
+            self.set_end(end)?;
+        } else if self.end.is_some_and(|known| end > known) {
+            return Err(Mismatch::Shape);
+        }
+        self.holes.insert(offset, length);
+        Ok(Inserted::New)
+    }
+
+    /// True when there is a hole between these offsets.
+    fn has_hole(&self, from: u64, to: u64) -> bool {
+        let last = self.holes.range(..to).next_back();
+        last.is_some_and(|(offset, length)| offset.saturating_add(*length) > from)
+    }
+
+    /// The hole whose turn it is, offset and length: everything before it has been taken.
+    pub fn next_hole(&self) -> Option<(u64, u64)> {
+        let hole = self.holes.get_key_value(&self.next_offset());
+        hole.map(|(offset, length)| (*offset, *length))
+    }
+
+    /// Takes the hole whose turn it is, which consists of `chunks`.
+    pub fn take_hole(&mut self, chunks: &[ZeroChunk]) {
+        if self.holes.remove(&self.next_offset()).is_some() {
+            for chunk in chunks {
+                self.taken.insert(chunk.offset, chunk.length, chunk.digest);
+            }
+        }
+    }
+
+    /// Holes that are not taken yet.
+    pub fn waiting_holes(&self) -> usize {
+        self.holes.len()
     }
 
     /// The whole file arrived as a single chunk, whose digest is the file's hash. An empty one has no part to take.
@@ -129,7 +184,9 @@ impl<T> Reassembly<T> {
     fn set_end(&mut self, end: u64) -> Result<(), Mismatch> {
         let waiting = self.waiting.last_key_value();
         let waiting = waiting.map_or(0, |(at, (_, length, _))| at.saturating_add(*length));
-        let last = waiting.max(self.taken.end());
+        let hole = self.holes.last_key_value();
+        let hole = hole.map_or(0, |(at, length)| at.saturating_add(*length));
+        let last = waiting.max(hole).max(self.taken.end());
         if self.end.is_some_and(|known| known != end) || last > end {
             return Err(Mismatch::Shape);
         }
@@ -148,7 +205,7 @@ impl<T> Reassembly<T> {
     }
 
     /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
-    /// the file ends there. They are those from where the last part ended; with `rules.held` chunks waiting for a
+    /// the file ends there, or a hole begins. They are those from where the last part ended; with `rules.held` chunks waiting for a
     /// missing one, the first there are.
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
         let first = match rules.held.is_some_and(|held| self.waiting.len() >= held) {
@@ -164,7 +221,8 @@ impl<T> Reassembly<T> {
             (count, length) = (count.saturating_add(1), grown);
         }
         let end = first.saturating_add(length);
-        if count == 0 || (length < rules.least as u64 && self.end != Some(end)) {
+        let is_last = self.end == Some(end) || self.holes.contains_key(&end);
+        if count == 0 || (length < rules.least as u64 && !is_last) {
             return None;
         }
         let mut part = Part {
@@ -268,6 +326,43 @@ mod tests {
         r.insert(0, MIB, [0; 32], ()).unwrap();
         assert_eq!(r.take_part(&any).unwrap().length, 2 * MIB);
         assert_eq!(r.taken().0, (held + 1) * MIB + 7);
+    }
+
+    #[tokio::test]
+    async fn holes_are_taken_in_their_turn_and_count_as_zeros() {
+        let mut r = Reassembly::default();
+        let last = vec![1_u8; 7];
+        let any = rules(4 << 20, 4 << 20, Some(2));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::New));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::Duplicate));
+        assert_eq!(r.insert_hole(MIB, MIB), Err(Mismatch::Conflict));
+        assert_eq!(r.insert_hole(0, 2 * MIB), Err(Mismatch::Conflict));
+        assert_eq!(r.insert(3 * MIB, MIB, [1; 32], ()), Err(Mismatch::Conflict));
+        assert_eq!(
+            r.insert(0, 5, [1; 32], ()),
+            Err(Mismatch::Shape),
+            "a hole is behind that end"
+        );
+        assert_eq!(r.insert_hole(u64::MAX - 1, MIB), Err(Mismatch::Shape));
+        assert_eq!(r.next_hole(), None, "the chunk before it is missing");
+        let digest = chunk_digest(4 * MIB, &last);
+        r.insert(4 * MIB, 7, digest, ()).unwrap();
+        assert_eq!(r.insert_hole(4 * MIB, MIB), Err(Mismatch::Conflict));
+        assert_eq!(r.insert_hole(5 * MIB, MIB), Err(Mismatch::Shape), "the end is known");
+        let first = vec![2_u8; CHUNK_SIZE];
+        r.insert(0, MIB, chunk_digest(0, &first), ()).unwrap();
+        let part = r.take_part(&any).unwrap();
+        assert_eq!((part.offset, part.length), (0, MIB), "a hole ends it");
+        assert_eq!(r.next_hole(), Some((MIB, 3 * MIB)));
+        assert!(r.take_part(&rules(1, 4 << 20, None)).is_none());
+        let chunks = crate::chunk::hole::chunks(MIB, 3 * MIB).await;
+        r.take_hole(&chunks);
+        assert_eq!((r.next_hole(), r.next_offset()), (None, 4 * MIB));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::Duplicate));
+        assert_eq!(r.take_part(&any).unwrap().length, 7);
+        let file = [first, vec![0; 3 * CHUNK_SIZE], last].concat();
+        r.seal(4 * MIB + 7, whole_digest(&file)).unwrap();
+        assert_eq!(r.complete(), Ok(Some((4 * MIB + 7, whole_digest(&file)))));
     }
 
     #[test]

@@ -149,7 +149,7 @@ mod tests {
     fn modes_and_times_read_as_usual() {
         let attributes = |mode| Attributes {
             mode,
-            mtime: Time::default(),
+            ..Attributes::default()
         };
         assert_eq!(mode(Kind::Dir, attributes(0o1777)), "drwxrwxrwt");
         assert_eq!(mode(Kind::File, attributes(0o4755)), "-rwsr-xr-x");

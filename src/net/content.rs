@@ -178,7 +178,7 @@ impl Reading<'_> {
 mod tests {
     use super::*;
     use crate::chunk::digest::chunk_digest;
-    use crate::store::{Entry, RemotePath, Watch};
+    use crate::store::{Entry, Extent, RemotePath, Watch};
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -205,6 +205,10 @@ mod tests {
             let n = buffer.len().min(self.0.len() - from);
             buffer[..n].copy_from_slice(&self.0[from..from + n]);
             Some(Ok(n))
+        }
+
+        async fn extent(&self, _: u64) -> Result<Extent, StoreError> {
+            Ok(Extent::Data { end: u64::MAX })
         }
 
         fn error(&self, kind: ErrorKind) -> StoreError {

@@ -184,7 +184,7 @@ async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>, pulse: A
             FrameKind::Goodbye => return Ok(()),
             FrameKind::Ping => pulse.pinged(frame.header.number),
             FrameKind::Pong => pulse.answered(frame.header.number),
-            FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal | FrameKind::Attached => {
+            FrameKind::Whole | FrameKind::Chunk | FrameKind::Hole | FrameKind::Seal | FrameKind::Attached => {
                 let is_chunk = frame.header.kind == FrameKind::Chunk;
                 sink.accept(frame)?;
                 if is_chunk {

@@ -25,6 +25,16 @@ pub struct Time {
     pub nanos: u32,
 }
 
+/// How a file's blocks of zeros are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Allocation {
+    /// As data.
+    #[default]
+    Dense,
+    /// As holes, which take no room.
+    Sparse,
+}
+
 /// What is kept of an entry besides its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Attributes {
@@ -32,6 +42,8 @@ pub struct Attributes {
     pub mtime: Time,
     /// Permission bits, 0o7777.
     pub mode: u32,
+    /// Sparse where a file takes less room than its size.
+    pub allocation: Allocation,
 }
 
 /// One entry as `stat` and listings show it.

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 pub use blocking::blocking;
-pub use entry::{Attributes, Entry, Kind, Page, Space, Time, Version};
+pub use entry::{Allocation, Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use path::{BadPath, Name, RemotePath};
 
@@ -31,7 +31,7 @@ pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// Every part but the last has at least `least` bytes; none has more than `most`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
-    /// Least bytes of a part that is not the last.
+    /// Least bytes of a part that is neither the last nor in front of a hole.
     pub least: usize,
     /// Most bytes of a part.
     pub most: usize,
@@ -153,6 +153,21 @@ impl Watch for () {
     fn see(&self, _: &[u8]) {}
 }
 
+/// What a file has from an offset on, up to `end`. An end beyond the file's means: up to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Bytes that have to be read.
+    Data {
+        /// Where a hole may begin.
+        end: u64,
+    },
+    /// Nothing: it reads as zeros.
+    Hole {
+        /// Where data may begin.
+        end: u64,
+    },
+}
+
 /// A file that is open for reading.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -165,6 +180,9 @@ pub trait Source: Send + Sync {
     /// Reads from `offset` on until `buffer` is full or the file ends, without waiting for any device: for threads that must not
     /// wait. Gives how many bytes there were; none where it would have to wait, and then what is in `buffer` means nothing.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>>;
+
+    /// Whether there is data or a hole at `offset`, and where that ends. A store that cannot tell says data.
+    async fn extent(&self, offset: u64) -> Result<Extent, StoreError>;
 
     /// An error about this file.
     fn error(&self, kind: ErrorKind) -> StoreError;
@@ -183,6 +201,13 @@ pub trait Staging: Send {
 
     /// Writes one part. Parts obey the [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
+
+    /// Leaves a hole of `length` bytes at `offset`: it takes no room where the store can do that, and reads as zeros. The
+    /// file reaches at least to its end then.
+    async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError>;
+
+    /// How blocks of zeros within parts are stored from now on: densely, unless told otherwise.
+    fn allocate(&mut self, allocation: Allocation);
 
     /// What an earlier writer left. With [`Left::Part`] the next part has its offset, or [`Staging::restart`] comes
     /// first.

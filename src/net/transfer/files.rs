@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::groups::{Grouped, Groups};
-use super::large::{Extent, Jobs, Keep, Large};
+use super::large::{Jobs, Keep, Large, Wrote};
 use super::target::{Candidate, Target};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::Digest;
@@ -62,7 +62,7 @@ pub(super) enum Settled {
         Result<Box<dyn Staging>, StoreError>,
         OwnedSemaphorePermit,
     ),
-    Written(u64, Box<dyn Staging>, Vec<Extent>, Result<(), StoreError>),
+    Written(u64, Box<dyn Staging>, Wrote, Result<(), StoreError>),
     Kept(u64, Result<(), StoreError>),
     Committed(u64, u64, Digest, Result<String, StoreError>),
     Group(Vec<Grouped>, Vec<Result<String, StoreError>>),
@@ -236,7 +236,8 @@ impl Files {
                 match large.frame(frame, seat)? {
                     Ok(inserted) => {
                         // acknowledged now: the commit may take longer than the sender waits for an ack
-                        let written = (length == 0 && inserted == Inserted::New).then_some(FileEvent::Written {
+                        let is_taken = length == 0 && header.kind != FrameKind::Hole;
+                        let written = (is_taken && inserted == Inserted::New).then_some(FileEvent::Written {
                             number,
                             offset: header.offset,
                             length: 0,
@@ -349,9 +350,7 @@ impl Files {
     pub(super) fn ended(&mut self, job: Settled, seat: &Seat) -> Vec<FileEvent> {
         match job {
             Settled::Staged(number, source, staged, permit) => self.staged(number, source, staged, permit, seat),
-            Settled::Written(number, staging, extents, result) => {
-                self.written(number, staging, extents, result, seat)
-            }
+            Settled::Written(number, staging, wrote, result) => self.written(number, staging, wrote, result, seat),
             Settled::Committed(number, size, hash, result) => match result {
                 Ok(version) if self.files.remove(&number).is_some() => {
                     let hash = Some(hash);
@@ -415,18 +414,16 @@ impl Files {
         &mut self,
         number: u64,
         staging: Box<dyn Staging>,
-        extents: Vec<Extent>,
+        wrote: Wrote,
         result: Result<(), StoreError>,
         seat: &Seat,
     ) -> Vec<FileEvent> {
-        for (_, length) in &extents {
-            seat.done(*length);
-        }
+        wrote.is_done(seat);
         let Some(File::Large(large)) = self.files.get_mut(&number) else {
             self.let_go(number, staging);
             return Vec::new();
         };
-        match large.written(number, staging, extents, result, &self.jobs) {
+        match large.written(number, staging, wrote, result, &self.jobs) {
             Ok(told) => {
                 let written = |(offset, length)| FileEvent::Written {
                     number,
@@ -450,9 +447,9 @@ impl Files {
         let written = async {
             while self.files.values().any(File::is_worked_on) || groups > 0 {
                 match settled.recv().await {
-                    Some(Settled::Written(number, staging, _, Ok(()))) => {
+                    Some(Settled::Written(number, staging, wrote, Ok(()))) => {
                         if let Some(File::Large(large)) = self.files.get_mut(&number) {
-                            large.take_back(staging);
+                            large.take_back(staging, &wrote);
                         }
                     }
                     Some(Settled::Kept(number, Ok(()))) => {

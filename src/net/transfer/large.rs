@@ -11,11 +11,12 @@
 
 use super::files::Settled;
 use crate::chunk::digest::Digest;
+use crate::chunk::hole::{self, ZeroChunk};
 use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
 use crate::net::error::NetError;
 use crate::net::link::Seat;
 use crate::net::payload::Arrived;
-use crate::net::wire::frame::FrameKind;
+use crate::net::wire::frame::{FrameHeader, FrameKind};
 use crate::store::{Attributes, Bytes, Checkpoint, Left, Staging, StoreError, Time};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,14 +31,46 @@ const KEEP_PAUSE: Duration = Duration::from_secs(1);
 const KEEP_TIME: Duration = Duration::from_secs(5);
 /// Bytes that may be written, and told of as written, behind a chunk that is missing: what is lost when it never comes.
 const AHEAD: u64 = 64 << 20;
-/// How far behind a missing chunk one may come at all: with this much not told of and the largest window there is.
+/// How far behind a missing chunk one of a stream may come at all: with this much not told of and the largest window there
+/// is. Holes take nothing of a window, so a file of known size is bounded by that.
 const FARTHEST: u64 = AHEAD + (128 << 20);
+/// Chunks that may be written and not told of: more than the largest window has.
+const MOST_AHEAD: usize = 192;
 
 /// The jobs of a receiver's files.
 pub(super) type Jobs = crate::net::task::Jobs<Settled>;
 
-/// Offset and length of a chunk.
+/// Offset and length of a chunk, or of a hole.
 pub(super) type Extent = (u64, usize);
+
+/// What a job has written.
+pub(super) enum Wrote {
+    Chunks(Vec<Extent>),
+    /// The chunks of a hole.
+    Hole(Vec<ZeroChunk>),
+}
+
+impl Wrote {
+    /// Its frames are done with.
+    pub(super) fn is_done(&self, seat: &Seat) {
+        match self {
+            Wrote::Chunks(extents) => extents.iter().for_each(|(_, length)| seat.done(*length)),
+            Wrote::Hole(_) => seat.done(0),
+        }
+    }
+
+    /// What the sender is told of.
+    fn extents(self) -> Vec<Extent> {
+        match self {
+            Wrote::Chunks(extents) => extents,
+            Wrote::Hole(chunks) => {
+                let length = chunks.iter().map(|chunk| chunk.length).fold(0, u64::saturating_add);
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                chunks.first().map(|first| (first.offset, length)).into_iter().collect()
+            }
+        }
+    }
+}
 
 /// What becomes of the staging file of a file that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +182,7 @@ impl Large {
     pub(super) fn staged(
         &mut self,
         number: u64,
-        (staging, permit): (Box<dyn Staging>, OwnedSemaphorePermit),
+        (mut staging, permit): (Box<dyn Staging>, OwnedSemaphorePermit),
         source: Option<String>,
         jobs: &Jobs,
     ) -> Option<(Checkpoint, u64)> {
@@ -157,6 +190,7 @@ impl Large {
         if source == self.source
             && let Some(found) = self.take_over(staging.left())
         {
+            staging.allocate(self.attributes.allocation);
             self.state = State::Idle(staging);
             return Some(found);
         }
@@ -197,22 +231,46 @@ impl Large {
     /// The outer one breaks the protocol, the inner one only fails the file.
     pub(super) fn frame(&mut self, frame: Arrived, seat: &Seat) -> Result<Result<Inserted, Mismatch>, NetError> {
         let (header, length) = (frame.header, frame.payload.len());
-        let farthest = self.reassembly.next_offset().saturating_add(FARTHEST);
-        if header.kind == FrameKind::Chunk && header.offset > farthest {
+        if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
             return Err(NetError::Protocol("it sends more than its window allows".into()));
+        }
+        if !self.is_within_size(&header) {
+            seat.done(length);
+            return Ok(Err(Mismatch::Shape));
         }
         let bytes: Bytes = Arc::new(frame.payload);
         let reassembly = &mut self.reassembly;
         let inserted = match header.kind {
             FrameKind::Whole => reassembly.insert_whole(length as u64, header.digest, bytes),
             FrameKind::Seal => reassembly.seal(header.offset, header.digest).map(|()| Inserted::New),
+            FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole()),
             _ => reassembly.insert(header.offset, length as u64, header.digest, bytes),
         };
         // a seal and an empty file carry nothing that is written later
-        if length == 0 || inserted != Ok(Inserted::New) {
+        let is_taken = length == 0 && header.kind != FrameKind::Hole;
+        if is_taken || inserted != Ok(Inserted::New) {
             seat.done(length);
         }
         Ok(inserted)
+    }
+
+    /// True where a chunk at `offset` is more than a sender that obeys its window could have sent.
+    fn is_too_far(&self, offset: u64) -> bool {
+        let farthest = self.reassembly.next_offset().saturating_add(FARTHEST);
+        (self.size.is_none() && offset > farthest) || self.ahead.len() > MOST_AHEAD
+    }
+
+    /// True unless a chunk or a hole reaches beyond the size that was offered. A stream has no holes.
+    fn is_within_size(&self, header: &FrameHeader) -> bool {
+        let length = match header.kind {
+            FrameKind::Chunk => u64::from(header.length),
+            FrameKind::Hole => header.hole(),
+            _ => return true,
+        };
+        match self.size {
+            Some(size) => header.offset.saturating_add(length) <= size,
+            None => header.kind == FrameKind::Chunk,
+        }
     }
 
     /// Starts the next job, if one is due.
@@ -227,10 +285,18 @@ impl Large {
                 return Ok(());
             }
         };
+        if let Some((offset, length)) = self.reassembly.next_hole() {
+            jobs.start("hole", async move {
+                let chunks = hole::chunks(offset, length).await;
+                let left = staging.hole(offset, length).await;
+                Settled::Written(number, staging, Wrote::Hole(chunks), left)
+            });
+            return Ok(());
+        }
         if let Some(part) = self.reassembly.take_part(&staging.part_rules()) {
             jobs.start("write", async move {
                 let extent = |(offset, bytes): &(u64, Bytes)| (*offset, (**bytes).as_ref().len());
-                let extents = part.chunks.iter().map(extent).collect();
+                let extents = Wrote::Chunks(part.chunks.iter().map(extent).collect());
                 let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
                 let written = staging.write(part.offset, bytes).await;
                 Settled::Written(number, staging, extents, written)
@@ -272,7 +338,7 @@ impl Large {
         &mut self,
         number: u64,
         staging: Box<dyn Staging>,
-        extents: Vec<Extent>,
+        wrote: Wrote,
         result: Result<(), StoreError>,
         jobs: &Jobs,
     ) -> Result<Vec<Extent>, StoreError> {
@@ -280,16 +346,22 @@ impl Large {
             self.empty(number, staging, jobs);
             return Ok(Vec::new());
         }
-        self.take_back(staging);
-        result?;
+        if let Err(e) = result {
+            self.state = State::Idle(staging);
+            return Err(e);
+        }
+        self.take_back(staging, &wrote);
         self.keep_if_due(number, jobs);
-        self.ahead.extend(extents);
+        self.ahead.extend(wrote.extents());
         let most = self.written.offset.saturating_add(AHEAD);
         Ok(self.ahead.extract_if(.., |(offset, _)| *offset <= most).collect())
     }
 
     /// A part was written: nothing is being written any more.
-    pub(super) fn take_back(&mut self, staging: Box<dyn Staging>) {
+    pub(super) fn take_back(&mut self, staging: Box<dyn Staging>, wrote: &Wrote) {
+        if let Wrote::Hole(chunks) = wrote {
+            self.reassembly.take_hole(chunks);
+        }
         let (offset, digests) = self.reassembly.taken();
         self.written = Checkpoint { offset, digests };
         if self.size.is_some_and(|size| offset < size) {
@@ -375,6 +447,9 @@ fn keep_written(
 }
 
 fn drop_waiting(reassembly: Reassembly<Bytes>, seat: &Seat) {
+    for _ in 0..reassembly.waiting_holes() {
+        seat.done(0);
+    }
     for (_, bytes) in reassembly.into_waiting() {
         seat.done((*bytes).as_ref().len());
     }

@@ -10,6 +10,7 @@ mod dirs;
 mod files;
 mod groups;
 mod large;
+mod layout;
 mod offer;
 mod overlap;
 mod pump;

@@ -6,7 +6,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, whole_digest};
 use crate::chunk::window::Kept;
 use crate::net::wire::{Code, entry::kind_to_wire, proto};
-use crate::store::{Entry, Kind, RemotePath, Store};
+use crate::store::{Allocation, Entry, Kind, RemotePath, Store};
 
 /// What an unsettled offer takes of the window's part for offers, besides its path and the like.
 const OFFER_COST: usize = 512;
@@ -90,6 +90,7 @@ pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, h
         mtime: entry.attributes.mtime.secs,
         mtime_nanos: entry.attributes.mtime.nanos,
         mode: entry.attributes.mode,
+        sparse: entry.attributes.allocation == Allocation::Sparse,
         target: entry.target.clone().unwrap_or_default(),
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         version: match entry.kind {

@@ -1,10 +1,12 @@
 //! The pump: wanted files become frames. Reads run in parallel, in the window's bounds, and leave in file order.
 
+use super::layout::{Layout, Next};
 use super::reads::{Chunk, Job, OpenOnce, Wanted, check_unchanged, chunk_length, chunk_of, read_small};
 use super::{Counters, Waiting};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
 use crate::chunk::digest::Digest;
+use crate::chunk::hole;
 use crate::chunk::merge::Merge;
 use crate::chunk::window::cost;
 use crate::net::content::{ChunkRead, Content, Unread};
@@ -54,6 +56,8 @@ impl Pumped {
 enum Plan {
     Small(Vec<Wanted>),
     Chunk(Wanted, OpenOnce, u64),
+    /// Offset and length.
+    Hole(Wanted, u64, u64),
     Seal(Wanted, OpenOnce, Digest),
 }
 
@@ -61,7 +65,35 @@ enum Plan {
 struct Large {
     wanted: Wanted,
     source: OpenOnce,
+    layout: Layout,
     offset: u64,
+}
+
+impl Large {
+    /// Its next job and the cost; `None` while nothing is known of what comes next.
+    fn plan(&mut self) -> Result<Option<(Plan, u64)>, StoreError> {
+        let (wanted, offset) = (self.wanted.clone(), self.offset);
+        let (plan, length, cost) = match self.layout.next(offset) {
+            Next::Chunk => {
+                let length = chunk_length(&wanted, offset);
+                let plan = Plan::Chunk(wanted, self.source.clone(), offset);
+                (plan, length as u64, cost(length))
+            }
+            Next::Hole(length) => (Plan::Hole(wanted, offset, length), length, cost(0)),
+            Next::Unknown => return Ok(None),
+            Next::Failed(e) => return Err(e),
+        };
+        self.offset = offset.saturating_add(length);
+        Ok(Some((plan, cost)))
+    }
+}
+
+/// Waits until more is known of the layout of the file that is being read.
+async fn layout_found(large: &mut Option<Large>) {
+    match large {
+        Some(large) => large.layout.found().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A larger file whose hash is not known yet, of the attempt that is being read.
@@ -175,6 +207,7 @@ impl Pump {
                         self.start(plan, &mut ahead);
                     }
                 }
+                () = layout_found(&mut self.large), if planned.is_none() && !ahead.is_full() => {}
                 wanted = self.wanted.recv(), if open => match wanted {
                     Some(wanted) => self.queue.push_back(wanted),
                     None => open = false,
@@ -199,11 +232,14 @@ impl Pump {
         }
         loop {
             if let Some(large) = &mut self.large {
-                let (wanted, source, offset) = (large.wanted.clone(), large.source.clone(), large.offset);
-                if offset < wanted.size && !self.stopped.contains(wanted.number) {
-                    let length = chunk_length(&wanted, offset);
-                    large.offset = offset.saturating_add(length as u64);
-                    return Some((Plan::Chunk(wanted, source, offset), cost(length)));
+                if large.offset < large.wanted.size && !self.stopped.contains(large.wanted.number) {
+                    match large.plan() {
+                        Ok(plan) => return plan,
+                        Err(e) => {
+                            let of = (large.wanted.number, large.wanted.attempt);
+                            self.gave_up(of, e);
+                        }
+                    }
                 }
                 self.large = None;
             }
@@ -223,6 +259,7 @@ impl Pump {
             };
             self.hashing.insert(next.number, hashed);
             self.large = Some(Large {
+                layout: Layout::of(&next, &source),
                 source,
                 offset: next.offset,
                 wanted: next,
@@ -255,7 +292,7 @@ impl Pump {
         (Plan::Small(batch), cost)
     }
 
-    fn start(&self, plan: Plan, ahead: &mut Ahead<Job>) {
+    fn start(&mut self, plan: Plan, ahead: &mut Ahead<Job>) {
         match plan {
             Plan::Small(batch) => ahead.start(read_small(batch)),
             Plan::Chunk(wanted, source, offset) => {
@@ -264,6 +301,10 @@ impl Pump {
                     let result = chunk_of(&wanted, &source, offset, &pool).await;
                     Job::Chunk(wanted, offset, result)
                 });
+            }
+            Plan::Hole(wanted, offset, length) => {
+                self.hole(&wanted, offset, length);
+                ahead.start(async move { Job::Hole(wanted, hole::chunks(offset, length).await) });
             }
             Plan::Seal(wanted, source, hash) => ahead.start(async move {
                 let result = check_unchanged(&wanted, &source).await;
@@ -285,6 +326,12 @@ impl Pump {
                 }
             }
             Job::Chunk(wanted, offset, result) => self.chunk(&wanted, offset, result),
+            Job::Hole(wanted, chunks) => {
+                for chunk in chunks {
+                    let of = (wanted.number, wanted.attempt);
+                    self.hashed(of, (chunk.offset, chunk.length), chunk.digest);
+                }
+            }
             Job::Seal(wanted, hash, result) => {
                 if self.sealing.get(&wanted.number) != Some(&wanted.attempt) {
                     // given up, or begun anew, after this look was started
@@ -314,7 +361,7 @@ impl Pump {
         let read = match result {
             Ok(Chunk::Read(buffer, digest)) => {
                 let frame = (header(digest), Content::Bytes(buffer));
-                self.hashed((wanted.number, wanted.attempt), (offset, length), digest);
+                self.hashed((wanted.number, wanted.attempt), (offset, length as u64), digest);
                 Ok(frame)
             }
             Ok(Chunk::AtHand(source)) => {
@@ -327,6 +374,16 @@ impl Pump {
         self.push(wanted, read, cost(length));
     }
 
+    /// Queues a hole: the receiver hashes it meanwhile.
+    fn hole(&mut self, wanted: &Wanted, offset: u64, length: u64) {
+        if !self.is_current(wanted.number, wanted.attempt) {
+            return self.link.outbox.release(self.transfer, cost(0));
+        }
+        let header = wanted.header(FrameKind::Hole, self.transfer, offset, 0, VOID);
+        let frame = (FrameHeader::of_hole(header, length), self.share(Vec::new()));
+        self.push(wanted, Ok(frame), cost(0));
+    }
+
     /// This attempt at a larger file is the one that is being read.
     fn is_current(&self, number: u64, attempt: u8) -> bool {
         let current = self.hashing.get(&number);
@@ -337,17 +394,17 @@ impl Pump {
     fn chunk_read(&mut self, read: ChunkRead) {
         let of = (read.number, read.attempt);
         match read.digest {
-            Ok(digest) => self.hashed(of, (read.offset, read.length), digest),
+            Ok(digest) => self.hashed(of, (read.offset, read.length as u64), digest),
             Err(e) => self.gave_up(of, e),
         }
     }
 
-    fn hashed(&mut self, (number, attempt): (u64, u8), (offset, length): (u64, usize), digest: Digest) {
+    fn hashed(&mut self, (number, attempt): (u64, u8), (offset, length): (u64, u64), digest: Digest) {
         let current = self.hashing.get_mut(&number);
         let Some(file) = current.filter(|file| file.wanted.attempt == attempt) else {
             return;
         };
-        file.merge.insert(offset, length as u64, digest);
+        file.merge.insert(offset, length, digest);
         if file.merge.covered() >= file.wanted.size {
             self.complete.extend(self.hashing.remove(&number));
         }
@@ -362,7 +419,7 @@ impl Pump {
                 // The receiver may have settled the file between the look and the push.
                 if self.stopped.contains(wanted.number) {
                     outbox.forget_file(self.transfer, wanted.number);
-                } else if header.kind != FrameKind::Chunk {
+                } else if matches!(header.kind, FrameKind::Whole | FrameKind::Seal) {
                     let _ = self.out.send(Pumped::Read {
                         number: wanted.number,
                         attempt: wanted.attempt,
@@ -401,7 +458,7 @@ mod tests {
     use crate::net::control::ControlSender;
     use crate::net::link::LinkBounds;
     use crate::store::local::LocalStore;
-    use crate::store::{RemotePath, Version};
+    use crate::store::{Allocation, RemotePath, Version};
 
     /// A connection may find that a chunk is another one when it reads it once more, while the file
     /// is looked at for the last time: then no seal is sent, and the file is not reported as read.
@@ -420,6 +477,7 @@ mod tests {
             store: Arc::new(LocalStore::open(dir.path()).unwrap()),
             path: RemotePath::parse(b"f").unwrap(),
             size: 1,
+            allocation: Allocation::Dense,
             version: Version::Text(String::new()),
             offset: 0,
             root: RootHasher::default(),

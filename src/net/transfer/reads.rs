@@ -4,8 +4,9 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
+use crate::chunk::hole::ZeroChunk;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{ErrorKind, RemotePath, Source, Store, StoreError, Version};
+use crate::store::{Allocation, ErrorKind, RemotePath, Source, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -24,6 +25,8 @@ pub struct Wanted {
     pub size: u64,
     /// The version that was offered.
     pub version: Version,
+    /// Whether it has holes.
+    pub allocation: Allocation,
     /// Bytes that the receiver has already.
     pub offset: u64,
     /// The hash of those.
@@ -74,6 +77,7 @@ pub(super) type ReadResult = Result<(Vec<u8>, Digest), StoreError>;
 pub(super) enum Job {
     Small(Vec<(Wanted, ReadResult)>),
     Chunk(Wanted, u64, Result<Chunk, StoreError>),
+    Hole(Wanted, Vec<ZeroChunk>),
     Seal(Wanted, Digest, Result<(), StoreError>),
 }
 
@@ -90,7 +94,7 @@ pub(super) fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
     usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
 }
 
-async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
+pub(super) async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
     cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
 }
 

@@ -250,7 +250,7 @@ impl Receiver {
             return Err(NetError::Protocol("its offers are out of order".into()));
         }
         self.last_number = offer.number;
-        let attributes = entry::attributes(offer.mtime, offer.mtime_nanos, offer.mode)?;
+        let attributes = entry::offered_attributes(offer)?;
         let kind = entry::kind_from_wire(offer.kind);
         let place = match offer.parent {
             0 => {
@@ -369,7 +369,7 @@ impl Receiver {
         let Some(unsettled) = self.unsettled.get_mut(&offer.number) else {
             return Ok(());
         };
-        let attributes = entry::attributes(offer.mtime, offer.mtime_nanos, offer.mode)?;
+        let attributes = entry::offered_attributes(&offer)?;
         let counters = &self.reporter.counters;
         Counters::add(&counters.bytes_found, offer.size);
         counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);

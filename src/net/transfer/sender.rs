@@ -311,6 +311,7 @@ impl Sender {
             (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
                 let from = from_where(&want, entry.size)?;
                 let wanted = Wanted {
+                    allocation: entry.attributes.allocation,
                     number: want.number,
                     attempt: offered.attempt,
                     store: store.clone(),
@@ -383,7 +384,14 @@ impl Sender {
             .outbox
             .acknowledge(self.seat.number(), ack.number, ack.offset);
         if let Some(offered) = self.offered.get_mut(&ack.number) {
-            let length = ack.length.min(CHUNK_SIZE as u64);
+            let most = match offered.sized {
+                true => offered
+                    .size()
+                    .saturating_sub(offered.resumed)
+                    .saturating_sub(offered.written),
+                false => CHUNK_SIZE as u64,
+            };
+            let length = ack.length.min(most);
             offered.written = offered.written.saturating_add(length);
             self.reporter.counters.written(length);
             if !offered.sized {

@@ -1,7 +1,9 @@
 //! A transfer's target that is a stream: bytes go out in order, and cannot be taken back.
 
+use crate::chunk::CHUNK_SIZE;
 use crate::store::{
-    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError, blocking,
+    Allocation, Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError,
+    blocking,
 };
 use async_trait::async_trait;
 use std::io::Write;
@@ -132,6 +134,24 @@ impl Staging for StreamStaging {
         self.stream.with(write).await
     }
 
+    /// A stream has no holes: zeros go out.
+    async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError> {
+        let zeros: Bytes = Arc::new(vec![0; CHUNK_SIZE]);
+        let (mut at, end) = (offset, offset.saturating_add(length));
+        while at < end {
+            let part = match usize::try_from(end.saturating_sub(at)) {
+                Ok(left) if left < CHUNK_SIZE => Arc::new(vec![0; left]),
+                _ => zeros.clone(),
+            };
+            let bytes = (*part).as_ref().len() as u64;
+            self.write(at, vec![part]).await?;
+            at = at.saturating_add(bytes);
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, _: Allocation) {}
+
     fn left(&self) -> Left {
         self.left.clone()
     }
@@ -207,6 +227,7 @@ mod tests {
             let attributes = Attributes {
                 mtime: Time::default(),
                 mode: 0,
+                ..Attributes::default()
             };
             second.commit(9, attributes).await.unwrap();
             assert_eq!(*lock(&pipe.0), b"123456789", "{gone}");

@@ -2,7 +2,9 @@
 
 use super::proto;
 use super::reader::Malformed;
-use crate::store::{Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time, Version};
+use crate::store::{
+    Allocation, Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time, Version,
+};
 use std::time::Duration;
 
 /// The kind, as it travels.
@@ -37,6 +39,23 @@ pub fn attributes(secs: i64, nanos: u32, mode: u32) -> Result<Attributes, Malfor
     Ok(Attributes {
         mtime: Time { secs, nanos },
         mode: mode & 0o7777,
+        ..Attributes::default()
+    })
+}
+
+/// Time, mode and allocation of what is offered.
+///
+/// # Errors
+/// As [`attributes`].
+pub fn offered_attributes(offer: &proto::Offer) -> Result<Attributes, Malformed> {
+    let allocation = match offer.sparse {
+        true => Allocation::Sparse,
+        false => Allocation::Dense,
+    };
+    let attributes = attributes(offer.mtime, offer.mtime_nanos, offer.mode)?;
+    Ok(Attributes {
+        allocation,
+        ..attributes
     })
 }
 

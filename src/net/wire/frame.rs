@@ -2,6 +2,7 @@
 
 use super::reader::{Malformed, Reader};
 use crate::chunk::CHUNK_SIZE;
+use crate::chunk::hole::MAX_HOLE;
 
 /// Length of an encoded [`FrameHeader`], in bytes.
 pub const HEADER_LEN: usize = 64;
@@ -26,6 +27,8 @@ pub enum FrameKind {
     Ping,
     /// The answer to a [`FrameKind::Ping`]. No payload.
     Pong,
+    /// Chunks of a larger file that are zeros, which its source does not store. No payload; see [`FrameHeader::hole`].
+    Hole,
 }
 
 impl FrameKind {
@@ -38,6 +41,7 @@ impl FrameKind {
             FrameKind::Goodbye => 5,
             FrameKind::Ping => 6,
             FrameKind::Pong => 7,
+            FrameKind::Hole => 8,
         }
     }
 
@@ -58,6 +62,7 @@ impl FrameKind {
             5 => FrameKind::Goodbye,
             6 => FrameKind::Ping,
             7 => FrameKind::Pong,
+            8 => FrameKind::Hole,
             _ => return Err(Malformed("unknown kind of frame")),
         })
     }
@@ -74,7 +79,7 @@ pub const VOID: [u8; 32] = [0; 32];
 /// 16 offset (8): of the payload in the file, in bytes
 /// 24 length (4): of the payload, in bytes, at most one chunk
 /// 28 zero (4)
-/// 32 digest (32), zero in a chunk's: there it follows the payload
+/// 32 digest (32), zero in a chunk's: there it follows the payload; in a hole's its length (8), zero (24)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -106,6 +111,29 @@ impl FrameHeader {
             length: 0,
             digest: [0; 32],
         }
+    }
+
+    /// The header of a hole of `length` bytes; the rest of it is that of `header`.
+    pub fn of_hole(header: FrameHeader, length: u64) -> FrameHeader {
+        let mut digest = [0; 32];
+        if let Some(first) = digest.first_chunk_mut() {
+            *first = length.to_be_bytes();
+        }
+        FrameHeader {
+            kind: FrameKind::Hole,
+            digest,
+            ..header
+        }
+    }
+
+    /// Bytes of a [`FrameKind::Hole`]: whole chunks, but for the file's last; at most [`MAX_HOLE`].
+    pub fn hole(&self) -> u64 {
+        self.digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+
+    fn is_hole(&self) -> bool {
+        let rest = self.digest.get(8..).unwrap_or_default();
+        (1..=MAX_HOLE).contains(&self.hole()) && rest.iter().all(|byte| *byte == 0)
     }
 
     /// The 64 bytes that travel before the payload.
@@ -167,6 +195,7 @@ impl FrameHeader {
             FrameKind::Whole => self.offset == 0 && self.number > 0,
             FrameKind::Chunk => aligned && self.length > 0 && self.number > 0 && self.digest == [0; 32],
             FrameKind::Seal => self.length == 0 && self.number > 0,
+            FrameKind::Hole => aligned && self.length == 0 && self.number > 0 && self.is_hole(),
             FrameKind::Ping | FrameKind::Pong => self.length == 0 && self.number > 0 && self.offset == 0,
             FrameKind::Attached | FrameKind::Goodbye => self.length == 0 && self.number == 0 && self.offset == 0,
         };
@@ -275,6 +304,29 @@ mod tests {
         assert_eq!(seal.encode().as_slice(), expected);
         assert!(seal.trailer().is_empty());
         assert_eq!(FrameHeader::decode(&expected), Ok(seal));
+    }
+
+    #[test]
+    fn hole_bytes_are_frozen_and_bounded() {
+        let header = FrameHeader { length: 0, ..header() };
+        let hole = FrameHeader::of_hole(header, 3 << 20 | 5);
+        let mut expected = vec![8, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4];
+        expected.extend([0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend([0, 0, 0, 0, 0, 0x30, 0, 5]);
+        expected.extend([0; 24]);
+        assert_eq!(hole.encode().as_slice(), expected);
+        assert_eq!(FrameHeader::decode(&expected), Ok(hole));
+        let refused = |header: FrameHeader| FrameHeader::decode(&header.encode()).is_err();
+        assert!(!refused(FrameHeader::of_hole(header, MAX_HOLE)));
+        for length in [0, MAX_HOLE + 1, u64::MAX] {
+            assert!(refused(FrameHeader::of_hole(header, length)), "{length}");
+        }
+        assert!(refused(FrameHeader { offset: 7, ..hole }));
+        assert!(refused(FrameHeader { length: 1, ..hole }));
+        assert!(refused(FrameHeader { number: 0, ..hole }));
+        let mut digest = hole.digest;
+        digest[8] = 1;
+        assert!(refused(FrameHeader { digest, ..hole }));
     }
 
     #[test]

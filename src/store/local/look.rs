@@ -2,7 +2,9 @@
 
 use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::{Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version};
+use crate::store::{
+    Allocation, Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version,
+};
 use cap_std::fs::Dir;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Stat, StatVfs};
@@ -112,9 +114,16 @@ pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) ->
 }
 
 pub(super) fn attributes(stat: &Stat) -> Attributes {
+    // st_blocks counts units of 512 bytes, whatever the file system's are
+    let stored = stat.st_blocks.saturating_mul(512);
+    let sparse = FileType::from_raw_mode(stat.st_mode).is_file() && stored < stat.st_size;
     Attributes {
         mtime: mtime(stat),
         mode: stat.st_mode & 0o7777,
+        allocation: match sparse {
+            true => Allocation::Sparse,
+            false => Allocation::Dense,
+        },
     }
 }
 

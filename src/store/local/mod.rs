@@ -18,6 +18,7 @@ mod names;
 mod power;
 mod read;
 pub mod record;
+mod sparse;
 mod stage;
 mod sys;
 mod system;

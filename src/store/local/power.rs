@@ -44,7 +44,12 @@ const CALLS: usize = 260;
 fn content(target: &str, version: usize) -> Vec<u8> {
     let size = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
     let hash = blake3::hash(format!("{target} {version}").as_bytes());
-    hash.as_bytes().iter().copied().cycle().take(size).collect()
+    let mut content: Vec<u8> = hash.as_bytes().iter().copied().cycle().take(size).collect();
+    // a larger one has holes
+    if let Some(hole) = content.get_mut(3 * PART..5 * PART) {
+        hole.fill(0);
+    }
+    content
 }
 
 fn attributes(version: usize) -> Attributes {
@@ -52,7 +57,11 @@ fn attributes(version: usize) -> Attributes {
         secs: 1_000_000_001 + 3 * version as i64,
         nanos: 987_654_321,
     };
-    Attributes { mtime, mode: 0o644 }
+    Attributes {
+        mtime,
+        mode: 0o644,
+        ..Attributes::default()
+    }
 }
 
 fn path(text: &str) -> RemotePath {
@@ -420,7 +429,10 @@ fn begin(
 
 fn write(staged: &Staged, at: usize, whole: &[u8]) -> bool {
     let part = whole[at..(at + PART).min(whole.len())].to_vec();
-    staged.write_now(at as u64, &[Arc::new(part)]).is_ok()
+    match part.iter().all(|byte| *byte == 0) {
+        true => staged.hole_now(at as u64, part.len() as u64).is_ok(),
+        false => staged.write_now(at as u64, &[Arc::new(part)]).is_ok(),
+    }
 }
 
 fn point(bytes: &[u8], at: usize) -> Checkpoint {

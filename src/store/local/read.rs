@@ -4,10 +4,10 @@ use super::look::{self, entry};
 use super::system::is_in_memory;
 use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
-use crate::store::{Entry, ErrorKind, RemotePath, Source, StoreError, Watch, WholeFile};
+use crate::store::{Entry, ErrorKind, Extent, RemotePath, Source, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FileType, OFlags, Stat};
+use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -92,6 +92,11 @@ impl Source for LocalSource {
         }
     }
 
+    async fn extent(&self, offset: u64) -> Result<Extent, StoreError> {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        super::blocking(move || extent(&file, offset).at("seek", &path)).await
+    }
+
     fn error(&self, kind: ErrorKind) -> StoreError {
         StoreError::new(kind, &self.path)
     }
@@ -128,6 +133,24 @@ fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Res
         }
     }
     Ok(n)
+}
+
+/// What is at `offset`, by lseek(2). Nothing else looks at the position that this moves.
+fn extent(file: &File, offset: u64) -> rustix::io::Result<Extent> {
+    let end = u64::MAX;
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) if data > offset => Ok(Extent::Hole { end: data }),
+        Ok(_) => match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
+            Ok(end) => Ok(Extent::Data { end }),
+            // it has become shorter meanwhile
+            Err(Errno::NXIO) => Ok(Extent::Data { end }),
+            Err(e) => Err(e),
+        },
+        // no data up to its end
+        Err(Errno::NXIO) => Ok(Extent::Hole { end }),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Extent::Data { end }),
+        Err(e) => Err(e),
+    }
 }
 
 /// Reads a small file in one go; it must not change meanwhile, and have as many bytes as its size says.

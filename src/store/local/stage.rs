@@ -5,14 +5,15 @@ use super::direct::Direct;
 use super::lock::Lock;
 use super::look::mtime;
 use super::record::{self, RecordFile};
+use super::sparse;
 use super::sys::{Directory, Node, OpenFile};
 use super::system::is_in_memory;
 use super::tree::{Tree, lock, sync_dir};
 use crate::store::error::At;
 use crate::store::shares::Share;
 use crate::store::{
-    Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest, Staging,
-    StoreError,
+    Allocation, Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest,
+    Staging, StoreError,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
@@ -66,6 +67,7 @@ pub(super) fn stage<D: Directory>(
         request: request.clone(),
         staged: Arc::new(staged),
         left,
+        allocation: Allocation::default(),
     })
 }
 
@@ -136,8 +138,37 @@ impl<D: Directory> StagedFile<D> {
         Ok(())
     }
 
+    fn write(&self, offset: u64, parts: &[Bytes], allocation: Allocation) -> Result<(), StoreError> {
+        match allocation {
+            Allocation::Dense => self.write_dense(offset, parts),
+            Allocation::Sparse => self.write_sparse(offset, parts),
+        }
+    }
+
+    /// Writes parts, but for the blocks of zeros in them.
+    fn write_sparse(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
+        let mut at = offset;
+        for part in parts {
+            let bytes = (**part).as_ref();
+            match sparse::has_zero_block(bytes) {
+                false => self.write_dense(at, std::slice::from_ref(part))?,
+                true => sparse::write(&self.lock.file, bytes, at).at("write", &self.path)?,
+            }
+            at = at.saturating_add(bytes.len() as u64);
+        }
+        self.lock.progress.written.fetch_max(at, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The file reaches to `end`, with a hole where nothing was written.
+    fn extend(&self, end: u64) -> Result<(), StoreError> {
+        sparse::extend(&self.lock.file, end).at("extend", &self.path)?;
+        self.lock.progress.written.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Writes parts, past the page cache where that serves.
-    fn write(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
+    fn write_dense(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
         let written = match &self.direct {
             Some(direct) if !self.in_memory => direct.write(&self.lock, &*self.dir, offset, parts),
             _ => Ok(0),
@@ -182,6 +213,7 @@ pub(super) struct LocalStaging<D: Directory = Dir> {
     request: StageRequest,
     staged: Arc<StagedFile<D>>,
     left: Left,
+    allocation: Allocation,
 }
 
 /// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
@@ -209,7 +241,11 @@ impl<D: Directory> LocalStaging<D> {
     }
 
     pub(super) fn write_now(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
-        self.staged.write(offset, parts)
+        self.staged.write(offset, parts, self.allocation)
+    }
+
+    pub(super) fn hole_now(&self, offset: u64, length: u64) -> Result<(), StoreError> {
+        self.staged.extend(offset + length)
     }
 
     pub(super) fn keep_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
@@ -266,11 +302,21 @@ impl<D: Directory> Staging for LocalStaging<D> {
     }
 
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let allocation = self.allocation;
         if self.staged.in_memory {
-            return self.staged.write(offset, &parts);
+            return self.staged.write(offset, &parts, allocation);
         }
         let staged = self.staged.clone();
-        super::blocking_for(self.tree.owner(), move || staged.write(offset, &parts)).await
+        super::blocking_for(self.tree.owner(), move || staged.write(offset, &parts, allocation)).await
+    }
+
+    async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError> {
+        let staged = self.staged.clone();
+        super::blocking_for(self.tree.owner(), move || staged.extend(offset.saturating_add(length))).await
+    }
+
+    fn allocate(&mut self, allocation: Allocation) {
+        self.allocation = allocation;
     }
 
     fn left(&self) -> Left {

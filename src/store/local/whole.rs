@@ -3,10 +3,11 @@
 use super::commit::{Staged, committed_version, mode_before, publish, set_open, settle, sync_names, timestamps};
 use super::lock::{Lock, STAGED_MODE};
 use super::look::version;
+use super::sparse;
 use super::sys::{Directory, OpenFile};
 use super::tree::{Tree, remove_file};
 use crate::store::error::At;
-use crate::store::{Content, Name, NewEntry, RemotePath, StoreError};
+use crate::store::{Allocation, Content, Name, NewEntry, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -136,8 +137,10 @@ fn link(dir: &impl Directory, staged: &[u8], target: &[u8], entry: &NewEntry) ->
 }
 
 fn fill(lock: &Lock<impl OpenFile>, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
-    if !bytes.is_empty() {
-        lock.file.pwrite_all(bytes, 0).at("write", &entry.path)?;
+    match entry.attributes.allocation {
+        Allocation::Sparse => sparse::write(&lock.file, bytes, 0).at("write", &entry.path)?,
+        Allocation::Dense if bytes.is_empty() => {}
+        Allocation::Dense => lock.file.pwrite_all(bytes, 0).at("write", &entry.path)?,
     }
     set_open(
         &lock.file,

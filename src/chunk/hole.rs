@@ -1,0 +1,121 @@
+//! Holes: chunks of zeros that are neither read, sent nor written. In a file's hash they count as the zeros that they read as.
+//!
+//! A chunk's digest depends on where it is, so a hole costs the processor what its bytes do, and is hashed by several threads.
+
+use super::CHUNK_SIZE;
+use super::ahead::Ahead;
+use super::digest::{Digest, Hashing};
+use std::sync::LazyLock;
+use tokio::sync::Semaphore;
+
+/// Most bytes of a hole that travels as one: a longer one is several. It is hashed in a moment.
+pub const MAX_HOLE: u64 = 256 << 20;
+/// Bytes that a thread hashes before others have their turn.
+const TURN: u64 = 16 << 20;
+/// Most threads of the process that hash holes at once.
+const MAX_THREADS: usize = 8;
+/// Bytes that are hashed at once: few enough to stay in a processor's cache.
+const PIECE: usize = 64 << 10;
+
+static ZEROS: [u8; PIECE] = [0; PIECE];
+/// As many permits as threads may hash holes. All files of all sessions take turns.
+static THREADS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(threads()));
+
+/// A chunk within a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZeroChunk {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes: [`CHUNK_SIZE`], but for the last of a file.
+    pub length: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS))
+}
+
+/// The chunks of a hole of `length` bytes at `offset`, which is a multiple of [`CHUNK_SIZE`].
+pub async fn chunks(offset: u64, length: u64) -> Vec<ZeroChunk> {
+    let end = offset.saturating_add(length);
+    let (mut at, mut found) = (offset, Vec::new());
+    let mut turns = Ahead::new(threads());
+    loop {
+        while at < end && !turns.is_full() {
+            let until = at.saturating_add(TURN).min(end);
+            turns.start(turn(at, until));
+            at = until;
+        }
+        match turns.next().await {
+            Some(chunks) => found.extend(chunks),
+            None => return found,
+        }
+    }
+}
+
+/// The chunks from `offset` to `end`.
+async fn turn(offset: u64, end: u64) -> Vec<ZeroChunk> {
+    // never closed
+    let _permit = THREADS.acquire().await;
+    match tokio::task::spawn_blocking(move || hash(offset, end)).await {
+        Ok(chunks) => chunks,
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // the runtime is shutting down: nobody waits for the answer any more
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn hash(offset: u64, end: u64) -> Vec<ZeroChunk> {
+    let mut chunks = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let length = end.saturating_sub(at).min(CHUNK_SIZE as u64);
+        let digest = zeros(at, usize::try_from(length).unwrap_or(CHUNK_SIZE));
+        chunks.push(ZeroChunk {
+            offset: at,
+            length,
+            digest,
+        });
+        at = at.saturating_add(length);
+    }
+    chunks
+}
+
+/// The digest of a chunk of zeros.
+fn zeros(offset: u64, length: usize) -> Digest {
+    let (mut hashing, mut left) = (Hashing::of_chunk(offset), length);
+    while left > 0 {
+        let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
+        hashing.update(piece);
+        left = left.saturating_sub(piece.len());
+    }
+    hashing.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::digest::RootHasher;
+
+    #[tokio::test]
+    async fn the_chunks_of_a_hole_are_those_of_zeros() {
+        let chunk = CHUNK_SIZE as u64;
+        for (before, length) in [(0, 40 * chunk), (3, 17 * chunk + 5), (1, 16 * chunk), (1, 1)] {
+            let mut root = RootHasher::default();
+            for at in hash(0, before * chunk) {
+                root.push(at.digest);
+            }
+            let mut at = before * chunk;
+            for found in chunks(at, length).await {
+                assert_eq!(found.offset, at);
+                at += found.length;
+                root.push(found.digest);
+            }
+            assert_eq!(at, before * chunk + length);
+            assert_eq!(root.root(), Some(*blake3::hash(&vec![0; at as usize]).as_bytes()));
+        }
+    }
+}

@@ -182,11 +182,16 @@ fn completes(shell: &mut Shell) {
     shell.offers("haul rm srv:", &["my", "pictures"]);
     shell.offers("haul ls --h", &["--help", "--human-readable"]);
     shell.runs("haul rm srv:\tpi\t", "<rm><srv:pictures/>");
-    // users of this machine's server
+    // users of this machine's server, beside subcommands where both may come
+    shell.runs("haul invite l\t", "<invite><ls>");
     let state = shell.server.state.display().to_string();
     shell.runs(
         &format!("haul user rm --state {state} k\t"),
         &format!("<user><rm><--state><{state}><kim>"),
+    );
+    shell.runs(
+        &format!("haul invite --state {state} k\t--ttl 5m"),
+        &format!("<invite><--state><{state}><kim><--ttl><5m>"),
     );
 }
 

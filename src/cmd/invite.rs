@@ -63,20 +63,21 @@ enum Action {
         json: bool,
 
         /// The server's state directory, as in haul serve
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
         state: Option<PathBuf>,
     },
     /// Remove invites that have not been used
     #[command(after_help = "Examples:\n  haul invite rm kim\n  haul invite rm kim 1f0c2a9b")]
     Rm {
         /// The user
+        #[arg(value_hint = hint::USER)]
         name: String,
 
         /// The one invite with this id, as haul invite ls shows it; without it all of the user's
         id: Option<String>,
 
         /// The server's state directory, as in haul serve
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
         state: Option<PathBuf>,
     },
 }

@@ -1,6 +1,7 @@
 //! `haul user key`: the keys with which a user logs in.
 
 use super::failure::{Failure, exit};
+use super::hint;
 use super::output;
 use super::table;
 use super::transfer::parse_time;
@@ -32,7 +33,7 @@ enum Action {
     #[command(after_help = "\
 Examples:
   haul user key add kim laptop.pub --label laptop
-  haul user key add backup key.pub --expires 2030-01-31 --from 192.0.2.0/24 --from 2001:db8::7")]
+  haul user key add backup key.pub --expires 90d --from 192.0.2.0/24")]
     Add(Add),
     /// Remove a key: its sessions and running transfers end at once
     #[command(after_help = "Example:\n  haul user key rm kim laptop")]
@@ -48,7 +49,7 @@ struct Add {
     user: Named,
 
     /// The public key: the key.pub of a client
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = hint::LOCAL)]
     key: PathBuf,
 
     /// What to call the key

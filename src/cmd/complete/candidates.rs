@@ -3,7 +3,7 @@
 use super::candidate::Candidate;
 use super::line::{Line, find_long};
 use super::remote;
-use crate::auth::{file, users};
+use crate::auth::users;
 use crate::cmd::hint;
 use crate::cmd::location::Location;
 use crate::cmd::settings::state_dir;
@@ -32,8 +32,13 @@ pub async fn of(line: &Line<'_>, word: &OsStr) -> Answer {
     let (local, mut found) = match line.value_of {
         Some(arg) => values(line, arg, word).await,
         None if line.is_option(word) || (!line.escaped && word == "-") => options(line, command, word).await,
-        None if command.has_subcommands() => (Local::None, subcommands(command)),
-        None => positionals(line, command, word).await,
+        None => {
+            let (local, mut fits) = positionals(line, command, word).await;
+            if line.takes_subcommand() {
+                fits.splice(0..0, subcommands(command));
+            }
+            (local, fits)
+        }
     };
     found.retain(|c| c.value.as_bytes().starts_with(word.as_bytes()));
     (local, found)
@@ -152,11 +157,11 @@ fn defaults(arg: &Arg) -> Vec<Candidate> {
 fn local_users(line: &Line<'_>) -> Vec<Candidate> {
     let users = || {
         let path = state_dir(line.state.clone()).ok()?.join("users");
-        users::parse(&path, &file::read(&path).ok()?).ok()
+        users::read(&path).ok()
     };
     let users = users().unwrap_or_default();
     users
         .into_iter()
-        .map(|user| Candidate::new(user.name.as_str(), ""))
+        .map(|user| Candidate::new(user.name.to_string(), ""))
         .collect()
 }

@@ -49,12 +49,19 @@ impl<'a> Line<'a> {
                 Some(long) => self.take_long(command, long),
                 None => self.take_short(command, text.trim_start_matches('-')),
             }
-        } else if command.has_subcommands() {
-            self.command = command.find_subcommand(word);
-            self.given.clear();
         } else {
-            self.positionals = self.positionals.saturating_add(1);
+            let inner = command.find_subcommand(word).filter(|_| self.takes_subcommand());
+            match inner {
+                Some(inner) => (self.command, self.given) = (Some(inner), Vec::new()),
+                None if command.get_positionals().next().is_none() => self.command = None,
+                None => self.positionals = self.positionals.saturating_add(1),
+            }
         }
+    }
+
+    /// True where the next word may be a subcommand.
+    pub fn takes_subcommand(&self) -> bool {
+        !self.escaped && self.positionals == 0 && self.command.is_some_and(Command::has_subcommands)
     }
 
     /// True of a word that is an option, or `--`; `-` alone stands for standard input or output.

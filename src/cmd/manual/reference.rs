@@ -45,10 +45,13 @@ const CLIENT_FILES: [Entry; 5] = [
         "~/.config/haul/key",
         "This user's private key. haul login makes it; only its owner may read it.",
     ),
-    ("key.pub", "Its public half, for haul user add --key on a server."),
+    (
+        "~/.config/haul/key.pub",
+        "Its public half, for haul user add --key on a server.",
+    ),
 ];
 
-const SERVER_FILES: [Entry; 4] = [
+const SERVER_FILES: [Entry; 5] = [
     (
         "/var/lib/haul/",
         "The server's state, where --state names no other directory: $XDG_STATE_HOME/haul if that is set, else this \
@@ -66,13 +69,15 @@ const SERVER_FILES: [Entry; 4] = [
         "/var/lib/haul/invites",
         "The invites that have not been used, as hashes. haul invite adds to it.",
     ),
+    ("/var/lib/haul/last-used", "When each key logged in last."),
 ];
 
 /// What a transfer keeps beside its target.
 const PARTIAL_FILES: [Entry; 1] = [(
-    ".NAME.haul, .NAME.haul-info",
+    ".NAME~HASH.haul, .NAME~HASH.haul-info",
     "Beside a target NAME that is being written: the partial file, which is also the lock, and how much of it is \
-     durable. They go when NAME is complete; haul locks lists them, haul unlock removes them.",
+     durable. HASH belongs to NAME; files of other names that end with .haul are files like others. They go when NAME \
+     is complete; haul locks lists them, haul unlock removes them.",
 )];
 
 const CLIENT_VARIABLES: [Entry; 5] = [

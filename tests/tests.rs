@@ -19,6 +19,7 @@ mod layering;
 mod limits;
 mod listings;
 mod liveness;
+mod log;
 mod memory;
 mod model;
 mod names;

@@ -152,6 +152,11 @@ impl Grant {
         }
     }
 
+    /// Where the login came from.
+    pub fn address(&self) -> IpAddr {
+        self.address.to_canonical()
+    }
+
     /// When it ends by itself.
     pub fn expires(&self, users: &[User]) -> Option<u64> {
         let Credential::Key(public) = &self.credential else {

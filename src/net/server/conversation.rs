@@ -11,6 +11,7 @@ use crate::net::link::MessageRoom;
 use crate::net::replay::Replay;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -29,6 +30,8 @@ struct Conversation {
     replay: Replay,
     cache: Arc<Mutex<ReplyCache>>,
     work: mpsc::Sender<Work>,
+    /// The client has said goodbye: it does not wait for an answer.
+    leaves: AtomicBool,
 }
 
 /// Replies to the login, then reads until the session is over. When the connection is lost, it waits for the next one as
@@ -63,6 +66,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         replay: Replay::new(sent, received, reserved.most_outgoing()),
         cache,
         work,
+        leaves: AtomicBool::new(false),
     };
     let ended = conversation
         .run(tls, &mut queue, &mut again, server.config.limits.grace)
@@ -93,7 +97,10 @@ impl Conversation {
             let mut next = tokio::select! {
                 ended = self.carry(tls, first, queue) => match ended {
                     Err(e @ NetError::Lost(_)) if !self.session.link.is_down() => {
-                        tracing::info!(who = %self.session.who, error = %e, "control connection lost");
+                        if !self.leaves.load(Ordering::Relaxed) {
+                            let (who, from) = (&self.session.who, self.session.grant.address());
+                            tracing::info!(%who, %from, error = %e, "control connection lost");
+                        }
                         None
                     }
                     ended => return ended,
@@ -109,7 +116,10 @@ impl Conversation {
                     received,
                 }) = (match next.take() {
                     Some(next) => Some(next),
-                    None => self.next(again, grace).await?,
+                    None => match self.next(again, grace).await {
+                        Ok(next) => next,
+                        Err(why) => return ended(why),
+                    },
                 })
                 else {
                     return Err(NetError::lost("the client did not come back"));
@@ -205,6 +215,9 @@ impl Conversation {
     /// Passes a request on. When this is cancelled the request has not been seen.
     async fn request(&self, request: proto::Request, message: MessageRoom) -> Result<(), NetError> {
         let over = |_| NetError::lost("the session is over");
+        if matches!(request.body, Some(request::Body::Quit(_))) {
+            self.leaves.store(true, Ordering::Relaxed);
+        }
         let room = self.work.reserve().await.map_err(over)?;
         let seen = self
             .cache

@@ -268,8 +268,11 @@ impl Server {
         self.uses.add(&session.grant);
         let conversation = Box::pin(conversation::converse(self, accepted));
         let ended = session.link.tasks().guard("session", conversation).await.flatten();
-        if let Err(e @ NetError::Internal(_)) = &ended {
-            tracing::error!(who = %session.who, error = %e, "a session is ended");
+        let (who, from) = (&session.who, session.grant.address());
+        match &ended {
+            Ok(()) => tracing::info!(%who, %from, "logout"),
+            Err(e @ NetError::Internal(_)) => tracing::error!(%who, %from, error = %e, "a session is ended"),
+            Err(e) => tracing::info!(%who, %from, error = %super::printable(&e.to_string()), "session over"),
         }
         // what has arrived is being made durable, and its locks are held until it is
         let _ = timeout(LETTING_GO, session.still()).await;

@@ -40,6 +40,7 @@ pub(super) async fn work_off(
 ) {
     while let Some(Work { request, seat, _room }) = todo.recv().await {
         let quits = matches!(request.body, Some(request::Body::Quit(_)));
+        let change = Change::of(&request);
         let answer = match permit(&server, &session, request.body.as_ref()) {
             Ok(()) => answer(&server, &session, request.body, seat).await,
             Err(e) => Err(e),
@@ -51,7 +52,9 @@ pub(super) async fn work_off(
                 (code, text, None)
             }
         };
-        if !code.is_success() {
+        if let Some(change) = change {
+            change.log(&session, code, &text);
+        } else if !code.is_success() {
             tracing::debug!(who = %session.who, %code, text = %printable(&text), "request refused");
         }
         let reply = proto::Reply {
@@ -78,6 +81,40 @@ pub(super) async fn work_off(
                 .link
                 .shut_down(control::refused(u32::from(Code::BYE.0), "goodbye".into()));
             return;
+        }
+    }
+}
+
+/// A request that changes something, as the log tells it.
+struct Change {
+    verb: &'static str,
+    path: String,
+    to: Option<String>,
+}
+
+impl Change {
+    fn of(request: &proto::Request) -> Option<Change> {
+        let (verb, path, to) = match request.body.as_ref()? {
+            request::Body::MakeDirectory(r) => ("mkdir", &r.path, None),
+            request::Body::Remove(r) => ("rm", &r.path, None),
+            request::Body::Unlock(r) => ("unlock", &r.path, None),
+            request::Body::Rename(r) => ("mv", &r.from, Some(&r.to)),
+            _ => return None,
+        };
+        Some(Change {
+            verb,
+            path: transfers::logged_path(path),
+            to: to.map(|to| transfers::logged_path(to)),
+        })
+    }
+
+    fn log(self, session: &Session, code: Code, text: &str) {
+        let Change { verb, path, to } = self;
+        let (who, from, to) = (&session.who, session.grant.address(), to.map(tracing::field::display));
+        if code.is_success() {
+            tracing::info!(%who, %from, path, to, "{verb} done");
+        } else {
+            tracing::info!(%who, %from, path, to, %code, error = printable(text), "{verb} failed");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, blocking};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -286,20 +287,27 @@ async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<Remot
 /// One line of the log for a transfer.
 struct Log {
     who: String,
+    from: IpAddr,
     verb: &'static str,
     path: String,
     started: Instant,
+}
+
+/// A path as the log shows it.
+pub(super) fn logged_path(path: &[u8]) -> String {
+    match path {
+        [] => "/".into(),
+        path => printable(&String::from_utf8_lossy(path)),
+    }
 }
 
 impl Log {
     fn new(session: &Session, verb: &'static str, path: &[u8]) -> Log {
         Log {
             who: session.who.clone(),
+            from: session.grant.address(),
             verb,
-            path: match path {
-                [] => "/".into(),
-                path => printable(&String::from_utf8_lossy(path)),
-            },
+            path: logged_path(path),
             started: Instant::now(),
         }
     }
@@ -308,6 +316,7 @@ impl Log {
         let c = &reporter.counters;
         let Log {
             who,
+            from,
             verb,
             path,
             started,
@@ -316,10 +325,10 @@ impl Log {
         let (unchanged, failed) = (Counters::get(&c.unchanged), Counters::get(&c.failed));
         let seconds = format_args!("{:.1}", started.elapsed().as_secs_f32()).to_string();
         match ended {
-            Ok(()) => tracing::info!(%who, path, files, bytes, unchanged, failed, %seconds, "{verb} finished"),
+            Ok(()) => tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, "{verb} finished"),
             Err(e) => {
                 let error = printable(&e.to_string());
-                tracing::info!(%who, path, files, bytes, unchanged, failed, %seconds, %error, "{verb} ended");
+                tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, %error, "{verb} ended");
             }
         }
     }

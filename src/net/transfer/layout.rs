@@ -3,6 +3,7 @@
 use super::reads::{OpenOnce, Wanted, opened};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::hole::MAX_HOLE;
+use crate::net::task::Tasks;
 use crate::store::{Allocation, Extent, StoreError};
 use tokio::sync::mpsc;
 
@@ -41,12 +42,12 @@ pub(super) enum Layout {
 
 impl Layout {
     /// That of a wanted file, from where it is wanted. Only one with holes is looked at.
-    pub(super) fn of(wanted: &Wanted, source: &OpenOnce) -> Layout {
+    pub(super) fn of(wanted: &Wanted, source: &OpenOnce, tasks: &Tasks) -> Layout {
         if wanted.allocation == Allocation::Dense {
             return Layout::Dense;
         }
         let (out, pieces) = mpsc::channel(AHEAD);
-        tokio::spawn(find(wanted.clone(), source.clone(), out));
+        tasks.detach("layout", find(wanted.clone(), source.clone(), out));
         Layout::Sparse { found: None, pieces }
     }
 

@@ -259,7 +259,7 @@ impl Pump {
             };
             self.hashing.insert(next.number, hashed);
             self.large = Some(Large {
-                layout: Layout::of(&next, &source),
+                layout: Layout::of(&next, &source, self.link.tasks()),
                 source,
                 offset: next.offset,
                 wanted: next,

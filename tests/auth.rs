@@ -205,7 +205,7 @@ fn a_lost_stream_tells_what_this_user_may_do_next() {
         // a stream that has not been begun would begin again
         let mut open = put.stdin.take().unwrap();
         std::io::Write::write_all(&mut open, &vec![1; 2 << 20]).unwrap();
-        let staged = server.root.join(format!(".{user}.haul"));
+        let staged = staged(&server.root.join(user));
         crate::support::until("some of the stream is there", || {
             std::fs::metadata(&staged).is_ok_and(|m| m.len() > 0)
         });

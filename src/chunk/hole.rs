@@ -1,10 +1,12 @@
-//! Holes: chunks of zeros that are neither read, sent nor written. In a file's hash they count as the zeros that they read as.
+//! Holes: chunks of zeros that are neither read, sent nor written. In a file's hash they count as zeros.
 //!
-//! A chunk's digest depends on where it is, so a hole costs the processor what its bytes do, and is hashed by several threads.
+//! A chunk's digest depends on where it is, so a hole costs the processor what its bytes do, and is
+//! hashed by several threads.
 
 use super::CHUNK_SIZE;
 use super::ahead::Ahead;
 use super::digest::{Digest, Hashing};
+use crate::store::blocking;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
 
@@ -58,14 +60,7 @@ pub async fn chunks(offset: u64, length: u64) -> Vec<ZeroChunk> {
 async fn turn(offset: u64, end: u64) -> Vec<ZeroChunk> {
     // never closed
     let _permit = THREADS.acquire().await;
-    match tokio::task::spawn_blocking(move || hash(offset, end)).await {
-        Ok(chunks) => chunks,
-        Err(e) => match e.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // the runtime is shutting down: nobody waits for the answer any more
-            Err(_) => std::future::pending().await,
-        },
-    }
+    blocking(move || hash(offset, end)).await
 }
 
 fn hash(offset: u64, end: u64) -> Vec<ZeroChunk> {

@@ -5,7 +5,8 @@
 //! the file's ordinary BLAKE3 hash ([`digest`]).
 //!
 //! Sending: [`ahead`] keeps several reads going and delivers them in order, into [`buffer`]s from a pool, as many as
-//! the receiver's [`window`] allows; a [`hole`] is not read; [`hash`] only hashes. Receiving: [`reassembly`] puts chunks back in order, however they arrive.
+//! the receiver's [`window`] allows; a [`hole`] is not read; [`hash`] only hashes. Receiving:
+//! [`reassembly`] puts chunks back in order, however they arrive.
 //! On both sides [`merge`] makes the file's hash of theirs.
 
 pub mod ahead;

@@ -292,7 +292,7 @@ impl Files {
     /// Nothing more of this file: what came is dropped.
     fn give_up(&mut self, number: u64, keep: Keep, seat: &Seat) {
         if let Some(File::Large(large)) = self.files.remove(&number) {
-            if large.is_worked_on() {
+            if large.is_worked_on() || large.is_opening() {
                 self.given_up.insert(number, keep);
             }
             large.give_up(keep, seat, &self.jobs);
@@ -402,11 +402,14 @@ impl Files {
                 wanted.map(want).into_iter().collect()
             }
             (Ok(staging), _) => {
-                self.jobs.tasks().detach("discard", staging.discard());
+                self.let_go(number, staging);
                 Vec::new()
             }
             (Err(e), Some(_)) => self.fail_store(number, &e, seat),
-            (Err(_), None) => Vec::new(),
+            (Err(_), None) => {
+                self.given_up.remove(&number);
+                Vec::new()
+            }
         }
     }
 

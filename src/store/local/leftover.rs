@@ -76,11 +76,13 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: boo
     let (dir, name) = tree.parent(path)?;
     let names = StagingNames::of(&name);
     let locked = match open_if_dead(&*dir, &names.file) {
-        // its writer lives; it is not taken away in the middle of its commit
-        Err(Errno::WOULDBLOCK) if force => open_to_break(&*dir, &names.file),
+        // its writer lives, or cannot be seen to; it is not taken away in the middle of its commit
+        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if force => {
+            open_to_break(&*dir, &names.file)
+        }
         other => other,
     };
-    let _held = match locked {
+    let held = match locked {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::WOULDBLOCK) => {
@@ -90,8 +92,10 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: boo
         }
         Err(e) => return Err(e).at("open the staging file", path),
     };
-    remove_staged(&*dir, &names).at("remove the staging file", path)?;
-    Ok(true)
+    match remove_staged(&*dir, &names, &held) {
+        Err(Errno::AGAIN) => Err(StoreError::new(ErrorKind::Locked(Holder::default()), path)),
+        removed => removed.at("remove the staging file", path).map(|()| true),
+    }
 }
 
 /// Removes what dead writers left in a directory in which there is nothing else, so that it can be removed.
@@ -101,24 +105,26 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: boo
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut held, mut names) = (Vec::new(), Vec::new());
+    let (mut held, mut records) = (Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        let of_file = StagingNames::of_file(name).map(|(_, names)| names);
-        if of_file.is_some() {
-            held.push(open_if_dead(&*dir, name).map_err(|_| not_empty())?);
-        }
-        match of_file.or_else(|| StagingNames::of_record(name)) {
-            Some(found) if names.len() < MAX_DEAD => names.push(found),
-            _ => return Err(not_empty()),
+        if held.len().saturating_add(records.len()) >= MAX_DEAD {
+            return Err(not_empty());
+        } else if let Some((_, names)) = StagingNames::of_file(name) {
+            held.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
+        } else {
+            records.push(StagingNames::of_record(name).ok_or_else(not_empty)?.record);
         }
     }
-    for names in names {
-        remove_staged(&*dir, &names).at("remove a dead staging file", path)?;
+    for (file, names) in held {
+        remove_staged(&*dir, &names, &file).at("remove a dead staging file", path)?;
+    }
+    for name in records {
+        record::remove(&*dir, &name).at("remove a dead writer's record", path)?;
     }
     Ok(())
 }
@@ -155,7 +161,7 @@ fn sweep_file(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
         return false;
     };
     let old = fd.fstat().ok().and_then(|stat| age_of(&stat)).is_some_and(|a| a >= age);
-    old && remove_staged(dir, names).is_ok()
+    old && remove_staged(dir, names, &fd).is_ok()
 }
 
 /// A record without its staging file: its writer died between the commit and the removal.

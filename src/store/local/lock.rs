@@ -23,7 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How often a lock is tried again when others make and remove staging files at the same time.
 const TRIES: usize = 64;
 
-/// How long a lock may be held by somebody who only looks at it.
+/// How often a lock is looked at again that a process may have which only looks, or removes what is dead.
+const GLANCES: u32 = 4;
+/// The pause before that.
 const GLANCE: Duration = Duration::from_millis(2);
 
 /// The mode of a staging file: nobody else's to read or to open before it is complete.
@@ -68,7 +70,7 @@ impl<F: OpenFile> Lock<F> {
     ) -> Result<Lock<F>, StoreError> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut glanced = false;
+        let mut glances = 0;
         let mut discarded = Left::Nothing;
         for _ in 0..TRIES {
             let (file, access) = match dir.create_at(&names.file, flags, STAGED_MODE) {
@@ -76,7 +78,7 @@ impl<F: OpenFile> Lock<F> {
                 Err(Errno::EXIST) => match open_found(dir, &names.file) {
                     Ok((file, access)) => (file, Some(access)),
                     Err(Errno::NOENT) => continue,
-                    Err(Errno::LOOP) => return Err(obstacle(&names.file, path)),
+                    Err(Errno::LOOP | Errno::NXIO) => return Err(obstacle(&names.file, path)),
                     Err(e) => return Err(e).at("open the staging file", path),
                 },
                 Err(e) => return Err(e).at("create the staging file", path),
@@ -86,8 +88,8 @@ impl<F: OpenFile> Lock<F> {
                 // no flock on this file system: only the one who made the file has it
                 Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if access.is_none() => {}
                 // a process that only looks whether its writer lives holds it for a moment
-                Err(Errno::WOULDBLOCK) if !glanced => {
-                    glanced = true;
+                Err(Errno::WOULDBLOCK) if glances < GLANCES => {
+                    glances += 1;
                     std::thread::sleep(GLANCE);
                     continue;
                 }
@@ -110,7 +112,11 @@ impl<F: OpenFile> Lock<F> {
                 left = left_of(dir, &names, (&file, &found), source);
                 if !matches!(left, Left::Part(_)) || access != OFlags::RDWR {
                     discarded = left;
-                    remove_staged(dir, &names).at("remove a dead staging file", path)?;
+                    match remove_staged(dir, &names, &file) {
+                        // `unlock --force` is at it
+                        Err(Errno::AGAIN) => {}
+                        removed => removed.at("remove a dead staging file", path)?,
+                    }
                     continue;
                 }
             }
@@ -169,9 +175,7 @@ impl<F: OpenFile> Lock<F> {
 
     /// The fence before a rename: from here on the lock cannot be taken away, and it has not been.
     pub(super) fn fence(&self, dir: &impl Directory) -> bool {
-        let locked = self.file.lock_commit();
-        // where the file system has no such locks, none can be in the way
-        !matches!(locked, Err(Errno::AGAIN | Errno::ACCESS)) && self.still_held(dir)
+        exclude_commit(&self.file).is_ok() && self.still_held(dir)
     }
 
     /// The staging name still leads to the file that is held.
@@ -185,18 +189,34 @@ impl<F: OpenFile> Lock<F> {
     }
 
     /// Removes the staging file and its record; the lock itself goes when this is dropped.
-    pub(super) fn discard(&self, dir: &impl Directory) {
-        if self.still_held(dir) {
-            let _ = remove_staged(dir, &self.names);
-        }
+    pub(super) fn discard(&self, dir: &impl Directory<File = F>) {
+        let _ = remove_staged(dir, &self.names, &self.file);
     }
 }
 
-/// Removes a staging file that the caller has locked, its record first: while that says that something is durable, the
-/// file that it speaks of stays.
-pub(super) fn remove_staged(dir: &impl Directory, names: &StagingNames) -> rustix::io::Result<()> {
+/// Removes a staging file that the caller has locked, if it still has its name; its record first: while that says that
+/// something is durable, the file that it speaks of stays. Nobody else removes or commits it meanwhile.
+///
+/// # Errors
+/// AGAIN: another process is at it.
+pub(super) fn remove_staged<D: Directory>(dir: &D, names: &StagingNames, file: &D::File) -> rustix::io::Result<()> {
+    exclude_commit(file)?;
+    if !leads_to(dir, &names.file, &file.fstat()?)? {
+        return Ok(());
+    }
     record::remove(dir, &names.record)?;
     remove(dir, &names.file)
+}
+
+/// Takes what commits and removals exclude each other by. Where the file system has no such locks, none is in the way.
+///
+/// # Errors
+/// AGAIN: another process has it.
+fn exclude_commit(file: &impl OpenFile) -> rustix::io::Result<()> {
+    match file.lock_commit() {
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(Errno::AGAIN),
+        _ => Ok(()),
+    }
 }
 
 /// True while `name` leads to the inode that was found; false if it leads elsewhere or nowhere.
@@ -233,7 +253,7 @@ fn left_of<D: Directory>(
 }
 
 /// What is in the way under a name of haul's, and not of haul's making.
-fn obstacle(name: &[u8], path: &RemotePath) -> StoreError {
+pub(super) fn obstacle(name: &[u8], path: &RemotePath) -> StoreError {
     StoreError::new(ErrorKind::Obstacle(name.to_vec()), path)
 }
 
@@ -295,10 +315,7 @@ pub(super) fn open_if_dead<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Re
 /// AGAIN: it is being committed. NOENT: it is gone, or is no staging file.
 pub(super) fn open_to_break<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
     let (file, _) = open_found(dir, name)?;
-    // where the file system has no such locks, none can be in the way
-    if let Err(e @ (Errno::AGAIN | Errno::ACCESS)) = file.lock_commit() {
-        return Err(e);
-    }
+    exclude_commit(&file)?;
     still_staged(dir, name, file)
 }
 

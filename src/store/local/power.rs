@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 
 /// Targets, with the sizes of their files: what is larger than this arrives in parts.
 const SMALL: usize = 24;
-const TARGETS: [(&str, usize); 14] = [
+const TARGETS: [(&str, usize); 19] = [
     ("a", 5),
     ("b", 8),
     ("sub/a", 16),
@@ -31,6 +31,11 @@ const TARGETS: [(&str, usize); 14] = [
     ("c", 1),
     ("d", 23),
     ("e", 4),
+    ("f", 2),
+    ("g", 7),
+    ("h", 12),
+    ("sub/c", 6),
+    ("sub/d", 21),
     ("large", 64),
     ("sub/large", 57),
     ("mount/large", 72),
@@ -195,9 +200,9 @@ impl Scenario {
             }
         }
         let mut well = true;
-        // a first group that is synced together, and the rest
+        // on the first device enough for one syncfs, most often
         while !entries.is_empty() {
-            let group: Vec<_> = entries.drain(..entries.len().min(9)).collect();
+            let group: Vec<_> = entries.drain(..entries.len().min(16)).collect();
             well &= self.put_group(&tree, &group, durable);
         }
         for (target, version) in larger {
@@ -215,6 +220,12 @@ impl Scenario {
     fn report(&mut self, target: &'static str, version: usize, durable: bool) {
         self.log.push(format!("{target} {version} done, durable {durable}"));
         self.expected.get_mut(target).unwrap().reported(version, durable);
+    }
+
+    /// The whole target is new: it is known again.
+    fn put(&mut self, target: &'static str, version: usize, durable: bool) {
+        self.expected.get_mut(target).unwrap().lost &= !durable;
+        self.report(target, version, durable);
     }
 
     fn attempt(&mut self, target: &'static str, version: usize, durable: bool) {
@@ -236,7 +247,7 @@ impl Scenario {
         let results = put_whole(tree, &entries, "writer", durable);
         for ((target, version), result) in group.iter().zip(&results) {
             match result {
-                Ok(_) => self.report(target, *version, durable),
+                Ok(_) => self.put(target, *version, durable),
                 Err(e) => self.log.push(format!("{target}: {e}")),
             }
         }
@@ -292,7 +303,7 @@ impl Scenario {
         }
         match staged.commit_now(bytes.len() as u64, attributes(version)) {
             Ok(_) => {
-                self.report(target, version, durable);
+                self.put(target, version, durable);
                 true
             }
             Err(e) => {
@@ -363,7 +374,8 @@ impl Scenario {
             let fault = self.chance.below(8);
             let mut other = Other::default();
             match fault {
-                0..5 => self.world.stop_after(self.chance.below(calls) as u64),
+                4 => self.world.fail_after(self.chance.below(calls) as u64),
+                0..4 => self.world.stop_after(self.chance.below(calls) as u64),
                 5 => other = self.intrude(calls),
                 _ => {}
             }

@@ -2,7 +2,7 @@
 
 use super::commit::{Staged, check_version, committed_version, mode_before, publish, set_open, settle, sync_names};
 use super::direct::Direct;
-use super::lock::Lock;
+use super::lock::{Lock, obstacle};
 use super::look::mtime;
 use super::record::{self, RecordFile};
 use super::sparse;
@@ -48,7 +48,10 @@ pub(super) fn stage<D: Directory>(
     }
     lock.progress.set(kept, kept);
     // where it cannot be written, on a full disk above all, the file can do without
-    let record = lock.record(&*dir, source).ok();
+    let record = match lock.record(&*dir, source) {
+        Err(Errno::ISDIR | Errno::EXIST) => return Err(obstacle(&lock.names.record, path)),
+        other => other.ok(),
+    };
     let staged = StagedFile {
         path: path.clone(),
         in_memory: is_in_memory(&lock.file),
@@ -59,6 +62,7 @@ pub(super) fn stage<D: Directory>(
         record: Mutex::new(record),
         generation: AtomicU64::new(0),
         named: AtomicBool::new(false),
+        sync_failed: Mutex::new(false),
         _open: open,
     };
     check_version(tree, path, request.if_version.as_deref())?;
@@ -96,6 +100,8 @@ struct StagedFile<D: Directory> {
     generation: AtomicU64,
     /// The names of staging file and record are durable.
     named: AtomicBool,
+    /// An fsync has failed. Held during each: the system tells one caller of an error, and must not tell the other of success.
+    sync_failed: Mutex<bool>,
     _open: Option<Share>,
 }
 
@@ -116,10 +122,21 @@ impl<D: Directory> StagedFile<D> {
         self.lock.discard(&*self.dir);
     }
 
+    /// fsync or fdatasync, unless one has failed before: what that was about is lost, whatever a later one says.
+    fn sync(&self, call: impl FnOnce(&D::File) -> rustix::io::Result<()>) -> Result<(), StoreError> {
+        let mut failed = lock(&self.sync_failed);
+        if *failed {
+            return Err(StoreError::because("an fsync of it has failed before", &self.path));
+        }
+        let synced = call(&self.lock.file);
+        *failed = synced.is_err();
+        synced.at("fsync", &self.path)
+    }
+
     /// Makes leading bytes durable, and then the record that says so; unless the file was begun anew since `generation`.
     fn keep(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
         let path = &self.path;
-        self.lock.file.fdatasync().at("fsync", path)?;
+        self.sync(OpenFile::fdatasync)?;
         let mut record = lock(&self.record);
         if self.generation.load(Ordering::Relaxed) != generation {
             return Ok(());
@@ -270,7 +287,7 @@ impl<D: Directory> LocalStaging<D> {
         let modes = (found.st_mode & 0o7777, mode_before(attributes));
         set_open(file, attributes, modes, path)?;
         if durable {
-            file.fsync().at("fsync", path)?;
+            self.staged.sync(Node::fsync)?;
         }
         let from = &lock.names.file;
         let staged = Staged {
@@ -281,7 +298,12 @@ impl<D: Directory> LocalStaging<D> {
             path,
         };
         // the record goes before the rename: after it the name is free, and the record could be another writer's
-        let remove_record = || record::remove(&**dir, &lock.names.record);
+        let remove_record = || {
+            record::remove(&**dir, &lock.names.record)?;
+            // without it nothing can be resumed
+            lock.progress.kept.store(0, Ordering::Relaxed);
+            Ok(())
+        };
         publish(&self.tree, &staged, self.request.if_version.as_deref(), remove_record)?;
         settle(file, (attributes, durable), path)?;
         if durable {

@@ -1,6 +1,8 @@
 //! Entries that fit into memory: staged, committed and synced in groups.
 
-use super::commit::{Staged, committed_version, mode_before, publish, set_open, settle, sync_names, timestamps};
+use super::commit::{
+    Staged, committed_version, lost_lock, mode_before, publish, set_open, settle, sync_names, timestamps,
+};
 use super::lock::{Lock, STAGED_MODE};
 use super::look::version;
 use super::sparse;
@@ -117,6 +119,8 @@ fn stage_whole<D: Directory>(
     let lock = Lock::acquire(&*dir, &name, path, who, None)?;
     let filled = match &entry.content {
         Content::File(bytes) => fill(&lock, (**bytes).as_ref(), entry),
+        // the record's name is another writer's from when the lock is taken away
+        Content::Link(_) if !lock.fence(&*dir) => Err(lost_lock(path)),
         Content::Link(target) => link(&*dir, &lock.names.record, target, entry),
     };
     match filled {

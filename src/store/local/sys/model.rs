@@ -139,6 +139,8 @@ struct State {
     stops_at: u64,
     intruder: Option<(u64, Intruder)>,
     no_dir_sync: bool,
+    /// This call fails, without any effect, and only this one.
+    fails_at: u64,
 }
 
 /// A machine with its disks.
@@ -187,6 +189,7 @@ impl World {
             stops_at: u64::MAX,
             intruder: None,
             no_dir_sync: false,
+            fails_at: 0,
         })));
         let mut state = lock(&world.0);
         let root = state.make(0, Body::Dir(BTreeMap::new()), 0o755);
@@ -209,6 +212,12 @@ impl World {
         state.stops_at = state.calls + calls;
     }
 
+    /// The call that comes after so many more fails.
+    pub(in crate::store::local) fn fail_after(&self, calls: u64) {
+        let mut state = lock(&self.0);
+        state.fails_at = state.calls + calls + 1;
+    }
+
     /// Runs something of another process before the call that comes after so many more.
     pub(in crate::store::local) fn intrude_after(&self, calls: u64, intruder: Intruder) {
         let mut state = lock(&self.0);
@@ -220,7 +229,7 @@ impl World {
     pub(in crate::store::local) fn calm(&self) -> bool {
         let mut state = lock(&self.0);
         let stopped = state.calls >= state.stops_at;
-        state.stops_at = u64::MAX;
+        (state.stops_at, state.fails_at) = (u64::MAX, 0);
         state.intruder = None;
         stopped
     }
@@ -442,7 +451,8 @@ impl Handle {
         }
         state.calls += 1;
         state.clock += TICK;
-        if state.life != self.life || state.calls > state.stops_at {
+        let fails = state.calls == state.fails_at;
+        if state.life != self.life || state.calls > state.stops_at || fails {
             return Err(Errno::IO);
         }
         call(&mut state)

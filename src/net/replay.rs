@@ -50,7 +50,7 @@ impl State {
 
 impl Replay {
     /// Counts go on from here: what went both ways before anybody had logged in. At most about `most` bytes are
-    /// unconfirmed: more than [`CONFIRM_BYTES`] and a message, or a confirmation would never come.
+    /// unconfirmed: more than what is confirmed at once and a message, or a confirmation would never come.
     pub fn new(sent: u64, received: u64, most: usize) -> Replay {
         let state = State {
             sent,

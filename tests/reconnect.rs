@@ -404,7 +404,7 @@ async fn an_outcome_that_cannot_be_known_is_reported_as_unknown() {
     next.reply(number, 430, None).await;
     let ended = run.await.unwrap();
     assert_eq!(ended.code, 4, "{ended:?}");
-    assert!(ended.err.contains("not known whether"), "{ended:?}");
+    assert!(ended.err.contains("outcome unknown"), "{ended:?}");
 }
 
 #[test]

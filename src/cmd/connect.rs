@@ -5,7 +5,7 @@ use super::hint;
 use super::location::{Location, ServerName};
 use super::settings::config_dir;
 use super::transfer::parse_time;
-use super::{progress, prompt};
+use super::{prompt, screen};
 use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;
 use crate::auth::{Fingerprint, Identity, saved};
@@ -325,7 +325,7 @@ async fn open_once(
         patience: args.retry_for.unwrap_or(PATIENCE),
         tell: Arc::new(move |text: &str| {
             if !quiet {
-                progress::say(&format!("haul: {}", printable(text)));
+                screen::say(&format!("haul: {}", printable(text)));
             }
         }),
         outage: Arc::default(),
@@ -376,7 +376,7 @@ async fn login_asking(
             Ok(()) => return Ok((client, password)),
             Err(e) if is_refusal(&e) && left > 0 => {
                 client.leave(FAREWELL).await;
-                progress::say(&format!("haul: {}", printable(&format!("{e}; try again"))));
+                screen::say(&format!("haul: {}", printable(&format!("{e}; try again"))));
             }
             Err(e) => return Err(refused(server, false, e)),
         }

@@ -1,7 +1,7 @@
 //! Signals: what ends a command early, and how it gets to end properly.
 
 use super::failure::{Failure, exit};
-use super::{progress, prompt};
+use super::{prompt, screen};
 use std::future::poll_fn;
 use std::sync::LazyLock;
 use std::task::Poll;
@@ -105,7 +105,7 @@ impl Signals {
 /// Stops this process as Ctrl-Z does, with the terminal as it was; returns when it has been continued.
 fn stop_until_continued() {
     use rustix::process::{Signal, getpid, kill_process};
-    let bar = progress::hide();
+    let bar = screen::hide();
     prompt::suspend();
     // Not SIGSTOP: where no shell could continue it, a process must not stop.
     let _ = kill_process(getpid(), Signal::TTIN);
@@ -131,7 +131,7 @@ async fn signalled(mut signals: Signals) -> u8 {
     std::thread::spawn(move || {
         if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
             runtime.block_on(signals.next());
-            progress::finish();
+            screen::finish();
             std::process::exit(i32::from(code));
         }
     });

@@ -28,6 +28,7 @@ mod prompt;
 mod put;
 mod report;
 mod rm;
+mod screen;
 mod serve;
 mod settings;
 mod stat;
@@ -140,7 +141,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         other => block_on(interrupt::run(panics::run(run_client(other)))),
     });
-    progress::finish();
+    screen::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

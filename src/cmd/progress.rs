@@ -3,13 +3,14 @@
 
 use super::bar::Snapshot;
 use super::output::name;
+use super::screen::{self, Terminal, say, screen};
 use crate::net::client::outage::Outage;
 use crate::net::transfer::Counters;
-use rustix::termios::tcgetwinsize;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the bar is drawn anew.
@@ -18,81 +19,10 @@ const TICK: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(5);
 /// The rate is that of the last this much time.
 const RATE_OVER: Duration = Duration::from_secs(5);
+/// What the bar is made of: done, and not.
+const BAR: &str = "━━";
 /// A rate takes this long to be told.
 const RATE_FROM: Duration = Duration::from_millis(500);
-/// Columns of a terminal that does not tell how many it has.
-const COLUMNS: usize = 80;
-
-/// The part of the terminal that is drawn again and again.
-static SCREEN: Mutex<Screen> = Mutex::new(Screen { drawn: None, hidden: 0 });
-
-/// The cursor stays where the bar begins. However a terminal has wrapped it after a change of its width, everything
-/// from there on is the bar's, and can be cleared.
-struct Screen {
-    /// The bar as it was drawn last; `None` where there is none.
-    drawn: Option<String>,
-    /// How many want it hidden.
-    hidden: usize,
-}
-
-/// Moves to the beginning of the bar's line, and clears the rest of the screen.
-const CLEAR: &str = "\r\x1b[J";
-
-fn screen() -> MutexGuard<'static, Screen> {
-    SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Screen {
-    /// Prints this where the bar is, and the bar behind it.
-    fn print(&self, above: &str) {
-        let bar = self.drawn.as_deref().filter(|_| self.hidden == 0);
-        let (clear, bar) = match bar {
-            Some(bar) => (CLEAR, bar),
-            None => ("", ""),
-        };
-        let _ = io::stderr().write_all(format!("{clear}{above}{bar}").as_bytes());
-    }
-}
-
-/// Prints a line on standard error, above the bar if there is one.
-pub fn say(text: &str) {
-    screen().print(&format!("{text}\n"));
-}
-
-/// Removes the bar for good: the command is over.
-pub fn finish() {
-    let mut screen = screen();
-    if screen.drawn.is_some() {
-        hide_bar(&mut screen);
-    }
-    screen.drawn = None;
-}
-
-/// Hides the bar until what this returns is dropped.
-pub fn hide() -> Hidden {
-    hide_bar(&mut screen());
-    Hidden
-}
-
-fn hide_bar(screen: &mut Screen) {
-    if screen.drawn.is_some() && screen.hidden == 0 {
-        let _ = io::stderr().write_all(CLEAR.as_bytes());
-    }
-    screen.hidden = screen.hidden.saturating_add(1);
-}
-
-/// The bar is hidden.
-pub struct Hidden;
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        let mut screen = screen();
-        screen.hidden = screen.hidden.saturating_sub(1);
-        if screen.drawn.is_some() {
-            screen.print("");
-        }
-    }
-}
 
 /// Shows progress until it is dropped.
 pub struct Progress {
@@ -105,8 +35,8 @@ struct Shown {
     counters: Arc<Counters>,
     outage: Arc<Outage>,
     rate: Mutex<Rate>,
-    /// A bar; without, lines.
-    is_bar: bool,
+    /// `None`: lines instead of a bar.
+    bar: Option<ProgressBar>,
 }
 
 impl Progress {
@@ -120,10 +50,10 @@ impl Progress {
             counters,
             outage,
             rate: Mutex::new(Rate::default()),
-            is_bar,
+            bar: is_bar.then(|| ProgressBar::with_draw_target(None, Terminal::target())),
         });
         if is_bar {
-            screen().drawn = Some(String::new());
+            screen().show(String::new());
         }
         let pause = if is_bar { TICK } else { LINE };
         let ticking = shown.clone();
@@ -140,13 +70,9 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.task.abort();
-        if self.shown.is_bar {
-            let mut screen = screen();
-            if screen.drawn.take().is_some() && screen.hidden == 0 {
-                let _ = io::stderr().write_all(CLEAR.as_bytes());
-            }
-        } else {
-            self.shown.show(Instant::now());
+        match &self.shown.bar {
+            Some(_) => screen().remove(),
+            None => self.shown.show(Instant::now()),
         }
     }
 }
@@ -159,30 +85,29 @@ impl Shown {
             .unwrap_or_else(PoisonError::into_inner)
             .update(now, Counters::get(&self.counters.bytes_moved));
         let snapshot = snapshot(&self.counters, rate, self.outage.lasted(now));
-        if !self.is_bar {
-            return say(&snapshot.line());
-        }
-        let columns = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
-        let columns = if columns == 0 { COLUMNS } else { columns };
-        let mut screen = screen();
-        if let Some(drawn) = &mut screen.drawn {
-            // the last column stays free: there a terminal may wrap the line already
-            *drawn = drawing(&snapshot, columns.saturating_sub(1));
-            screen.print("");
+        match &self.bar {
+            Some(bar) => draw(bar, &snapshot, screen::columns()),
+            None => say(&snapshot.line()),
         }
     }
 }
 
-/// The bar, and back to its beginning. It must be two lines even where the terminal has become narrower a moment ago, so
-/// nothing is wrapped meanwhile.
-fn drawing(snapshot: &Snapshot, columns: usize) -> String {
+/// Two lines: the bar with what is said of it, and the names of the files under way.
+fn draw(bar: &ProgressBar, snapshot: &Snapshot, columns: usize) {
     let lines = snapshot.lines(columns);
-    let bar = match lines.filled.len().saturating_add(lines.empty.len()) {
-        0 => String::new(),
-        _ => format!("\x1b[36m{}\x1b[0;2m{}\x1b[0m ", lines.filled, lines.empty),
+    let width = lines.filled.chars().chain(lines.empty.chars()).count();
+    let template = match width {
+        0 => "{prefix}".to_string(),
+        width => format!("{{bar:{width}.cyan/dim}} {{prefix}}"),
     };
-    let (text, names) = (lines.text, lines.names);
-    format!("\x1b[?7l{bar}{text}\r\n\x1b[2m{names}\x1b[0m\x1b[1A\r\x1b[?7h")
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style.progress_chars(BAR));
+    }
+    screen().set_below(lines.names);
+    bar.set_length(snapshot.total.max(1));
+    bar.set_position(snapshot.done.min(snapshot.total));
+    bar.set_prefix(lines.text);
+    bar.tick();
 }
 
 fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> Snapshot {

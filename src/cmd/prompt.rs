@@ -1,7 +1,7 @@
 //! Questions at the terminal. A question is a future: whatever ends the command ends it at once, and
 //! then the terminal is as it was before.
 
-use super::progress;
+use super::screen;
 use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -162,7 +162,7 @@ fn open_terminal() -> io::Result<File> {
 
 async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Option<String>> {
     let terminal = open_terminal()?;
-    let _bar = progress::hide();
+    let _bar = screen::hide();
     let question = Arc::new(Question::new(text, terminal.try_clone()?, echo)?);
     if typed_ahead == TypedAhead::Dropped {
         tcflush(&terminal, QueueSelector::IFlush)?;

@@ -3,7 +3,8 @@
 
 use super::failure::{Failure, exit, exit_of, hint_of};
 use super::output::{self, put_text, size};
-use super::progress::{self, Progress};
+use super::progress::Progress;
+use super::screen;
 use crate::net::printable;
 use crate::net::transfer::Event;
 use crate::net::wire::Code;
@@ -54,7 +55,7 @@ pub async fn print_all(mut events: mpsc::Receiver<Event>, bar: Option<Progress>,
         printer.print(&event);
     }
     for line in printer.causes.rest() {
-        progress::say(&line);
+        screen::say(&line);
     }
     drop(bar);
     printer.printed
@@ -82,7 +83,7 @@ impl Printer {
                 self.printed.broken = output::line(&event_json(event).to_string()).err();
             }
         } else if let Some(line) = self.line(event) {
-            progress::say(&line);
+            screen::say(&line);
         }
     }
 
@@ -90,7 +91,7 @@ impl Printer {
         self.printed.failures.insert(self.exit_for(code));
         if self.options.verbose || self.causes.count(code, text) {
             let hint = self.hint_for(code).map(|h| format!(" ({h})")).unwrap_or_default();
-            progress::say(&format!("haul: {}: {}{hint}", output::name(path), printable(text)));
+            screen::say(&format!("haul: {}: {}{hint}", output::name(path), printable(text)));
         }
     }
 

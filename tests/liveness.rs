@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// Delivers what one side sends to the other one.
 async fn carry(mut queue: ControlQueue, to: Arc<Link>) {
     while let Some(bytes) = queue.recv().await {
-        let encoded = read_encoded(&mut &bytes[..], MAX_CONTROL).await.unwrap();
+        let encoded = read_encoded(&mut bytes.bytes(), MAX_CONTROL).await.unwrap();
         let room = to.room_for(&encoded).await;
         if let Some(Body::Transfer(message)) = encoded.decode().unwrap().body {
             to.deliver(message, room);

@@ -13,14 +13,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::path::Path;
+use zeroize::Zeroizing;
 
 const PREFIX: &str = "haul1-";
 
 /// What an invite's code carries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invite {
     /// What the server knows it by; shown to nobody else.
-    pub secret: [u8; 16],
+    pub secret: Zeroizing<[u8; 16]>,
     /// The server's key.
     pub server: Fingerprint,
 }
@@ -31,25 +32,25 @@ impl Invite {
     /// # Errors
     /// A sentence where the system has no random numbers.
     pub fn new(server: Fingerprint) -> Result<Invite, &'static str> {
-        let mut secret = [0; 16];
-        let filled = SystemRandom::new().fill(&mut secret);
+        let mut secret = Zeroizing::new([0; 16]);
+        let filled = SystemRandom::new().fill(&mut secret[..]);
         filled.map_err(|_| "no random numbers to make an invite from")?;
         Ok(Invite { secret, server })
     }
 
     /// Reads a code as a person pasted it.
     pub fn parse(code: &str) -> Option<Invite> {
-        let bytes = URL_SAFE_NO_PAD.decode(code.trim().strip_prefix(PREFIX)?).ok()?;
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(code.trim().strip_prefix(PREFIX)?).ok()?);
         let (secret, server) = bytes.split_first_chunk::<16>()?;
         Some(Invite {
-            secret: *secret,
+            secret: Zeroizing::new(*secret),
             server: Fingerprint(server.try_into().ok()?),
         })
     }
 
     /// The code to type on the other machine.
     pub fn code(&self) -> String {
-        let bytes = [&self.secret[..], &self.server.0].concat();
+        let bytes = Zeroizing::new([&self.secret[..], &self.server.0].concat());
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 }
@@ -87,7 +88,7 @@ fn hash_of(secret: &[u8]) -> String {
 pub fn add(user: &mut User, invite: &Invite, now: u64, expires: u64) {
     user.invites.retain(|open| open.expires > now);
     user.invites.push(OpenInvite {
-        hash: hash_of(&invite.secret),
+        hash: hash_of(&invite.secret[..]),
         expires,
     });
 }
@@ -130,7 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");
         let invite = Invite::new(Fingerprint([7; 32])).unwrap();
-        assert_eq!(Invite::parse(&format!(" {}\n", invite.code())), Some(invite));
+        assert_eq!(Invite::parse(&format!(" {}\n", invite.code())), Some(invite.clone()));
         assert_eq!(Invite::parse("haul1-short"), None);
 
         let name = UserName::parse("kim").unwrap();
@@ -150,9 +151,9 @@ mod tests {
         };
         invited(100);
         assert_eq!(redeem(&[0; 16], 99), None);
-        assert_eq!(redeem(&invite.secret, 100), None, "expired");
-        assert_eq!(redeem(&invite.secret, 99), Some(name.clone()));
-        assert_eq!(redeem(&invite.secret, 99), None, "used");
+        assert_eq!(redeem(&invite.secret[..], 100), None, "expired");
+        assert_eq!(redeem(&invite.secret[..], 99), Some(name.clone()));
+        assert_eq!(redeem(&invite.secret[..], 99), None, "used");
         let kim = users::read(&path).unwrap().remove(0);
         assert_eq!((kim.keys.len(), kim.invites.len()), (1, 0));
 
@@ -162,7 +163,7 @@ mod tests {
             Ok::<_, FileError>(())
         });
         removed.unwrap();
-        assert_eq!(redeem(&invite.secret, 99), None, "its user is gone");
+        assert_eq!(redeem(&invite.secret[..], 99), None, "its user is gone");
         assert!(users::read(&path).unwrap().is_empty(), "and is not made again");
     }
 }

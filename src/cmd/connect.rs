@@ -386,7 +386,6 @@ async fn login_asking(
 async fn ask_password(server: &Server) -> Result<Secret, Failure> {
     let question = format!("{}@{}'s password: ", printable(&server.user), printable(&server.host));
     let answer = prompt::secret(&question).await.map_err(unanswered)?;
-    let answer = answer.map(Secret::new);
     answer.ok_or_else(|| Failure::new(exit::LOGIN, "no password was given"))
 }
 

@@ -8,6 +8,7 @@ use super::prompt;
 use super::settings::config_dir;
 use crate::auth::invite::Invite;
 use crate::auth::known::KnownServers;
+use crate::auth::password::Secret;
 use crate::auth::saved::{self, SavedServer};
 use crate::auth::{Identity, file};
 use crate::net::client::connection::Connection;
@@ -66,7 +67,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         e => e.into(),
     })?;
     let user = connection
-        .enroll(&invite.secret)
+        .enroll(&invite.secret[..])
         .await
         .map_err(|e| Failure::about(&address, e))?;
     known.set(&address, invite.server)?;
@@ -97,7 +98,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn read_invite(host: &str) -> Result<String, Failure> {
+async fn read_invite(host: &str) -> Result<Secret, Failure> {
     let line = match std::io::stdin().is_terminal() {
         true => prompt::line(&format!("Invite for {}: ", printable(host))).await,
         false => prompt::first_line_of_input().await,

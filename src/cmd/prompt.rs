@@ -2,6 +2,7 @@
 //! then the terminal is as it was before.
 
 use super::screen;
+use crate::auth::password::Secret;
 use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -9,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use zeroize::Zeroizing;
 
 /// Most bytes of an answer; a terminal gives no more as one line.
 const LONGEST: usize = 4096;
@@ -25,7 +27,7 @@ pub fn can_ask() -> bool {
 ///
 /// # Errors
 /// The terminal's.
-pub async fn line(question: &str) -> io::Result<Option<String>> {
+pub async fn line(question: &str) -> io::Result<Option<Secret>> {
     ask(question, Echo::Shown, TypedAhead::Taken).await
 }
 
@@ -33,7 +35,7 @@ pub async fn line(question: &str) -> io::Result<Option<String>> {
 ///
 /// # Errors
 /// The terminal's.
-pub async fn secret(question: &str) -> io::Result<Option<String>> {
+pub async fn secret(question: &str) -> io::Result<Option<Secret>> {
     ask(question, Echo::Hidden, TypedAhead::Dropped).await
 }
 
@@ -51,10 +53,10 @@ pub async fn yes(question: &str) -> io::Result<bool> {
 ///
 /// # Errors
 /// Standard input's, and a line that is too long.
-pub async fn first_line_of_input() -> io::Result<Option<String>> {
+pub async fn first_line_of_input() -> io::Result<Option<Secret>> {
     let most = u64::try_from(LONGEST).unwrap_or(u64::MAX);
     let mut input = BufReader::new(tokio::io::stdin().take(most));
-    let mut line = Vec::new();
+    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST));
     input.read_until(b'\n', &mut line).await?;
     match line.last() {
         None => Ok(None),
@@ -160,7 +162,7 @@ fn open_terminal() -> io::Result<File> {
     open("/dev/tty").or_else(|_| open("/dev/stdin"))
 }
 
-async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Option<String>> {
+async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Option<Secret>> {
     let terminal = open_terminal()?;
     let _bar = screen::hide();
     let question = Arc::new(Question::new(text, terminal.try_clone()?, echo)?);
@@ -183,12 +185,13 @@ async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Opti
     Ok(answer)
 }
 
-async fn read_line(terminal: &AsyncFd<File>) -> io::Result<Option<String>> {
-    let mut line = Vec::new();
-    let mut buffer = [0; LONGEST];
+async fn read_line(terminal: &AsyncFd<File>) -> io::Result<Option<Secret>> {
+    // never grows: a copy of an answer would stay where it was
+    let mut line = Zeroizing::new(Vec::with_capacity(2 * LONGEST));
+    let mut buffer = Zeroizing::new([0; LONGEST]);
     loop {
         let mut ready = terminal.readable().await?;
-        let read = match ready.try_io(|terminal| terminal.get_ref().read(&mut buffer)) {
+        let read = match ready.try_io(|terminal| terminal.get_ref().read(&mut buffer[..])) {
             Ok(read) => read?,
             Err(_would_block) => continue,
         };
@@ -204,9 +207,10 @@ async fn read_line(terminal: &AsyncFd<File>) -> io::Result<Option<String>> {
     }
 }
 
-fn text(mut line: Vec<u8>) -> io::Result<String> {
+fn text(mut line: Zeroizing<Vec<u8>>) -> io::Result<Secret> {
     while line.pop_if(|last| matches!(last, b'\n' | b'\r')).is_some() {}
-    String::from_utf8(line).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    let text = std::str::from_utf8(&line).map(|text| Secret::new(text.into()));
+    text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 fn too_long() -> io::Error {

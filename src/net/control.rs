@@ -69,6 +69,16 @@ impl Encoded {
         let message = ControlMessage::decode(&self.bytes[..]);
         message.map_err(|_| NetError::Protocol("not a control message".into()))
     }
+
+    /// The message, whose bytes may be a secret and are wiped.
+    ///
+    /// # Errors
+    /// As [`Encoded::decode`].
+    pub fn decode_secret(mut self) -> Result<ControlMessage, NetError> {
+        let message = ControlMessage::decode(&self.bytes[..]);
+        self.bytes.zeroize();
+        message.map_err(|_| NetError::Protocol("not a control message".into()))
+    }
 }
 
 /// Reads one message. Not cancel-safe: a message that was begun is lost with the connection.
@@ -140,12 +150,55 @@ fn closed(e: std::io::Error) -> NetError {
     }
 }
 
-/// Wipes the password of a login.
-pub fn wipe(message: &mut ControlMessage) {
-    if let Some(Body::Request(request)) = &mut message.body
-        && let Some(request::Body::Login(login)) = &mut request.body
-    {
-        login.password.zeroize();
+/// Wipes the secret of a message; true where it may have one.
+pub fn wipe(message: &mut ControlMessage) -> bool {
+    let Some(Body::Request(request)) = &mut message.body else {
+        return false;
+    };
+    match &mut request.body {
+        Some(request::Body::Login(login)) => login.password.zeroize(),
+        Some(request::Body::Enroll(enroll)) => enroll.code.zeroize(),
+        _ => return false,
+    }
+    true
+}
+
+/// A message as it will be sent, with its length. One that may have a secret is wiped when it is dropped.
+#[derive(Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    is_secret: bool,
+}
+
+impl Outgoing {
+    /// Encodes a message, and wipes it where it has a secret.
+    ///
+    /// # Errors
+    /// Those of [`encode`].
+    pub fn of(body: Body) -> Result<Outgoing, NetError> {
+        let mut message = ControlMessage { body: Some(body) };
+        let mut bytes = Vec::new();
+        encode(&message, &mut bytes)?;
+        let is_secret = wipe(&mut message);
+        Ok(Outgoing { bytes, is_secret })
+    }
+
+    /// Its bytes, with its length in front.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// True where it may have a secret.
+    pub fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.is_secret {
+            self.bytes.zeroize();
+        }
     }
 }
 
@@ -179,7 +232,7 @@ pub struct ControlSender {
 }
 
 /// A message with its length, as it will be sent, and its room in the queue.
-type Queued = (Vec<u8>, OwnedSemaphorePermit);
+type Queued = (Outgoing, OwnedSemaphorePermit);
 
 /// Where [`write_messages`] takes from.
 pub struct ControlQueue {
@@ -191,7 +244,7 @@ pub struct ControlQueue {
 
 impl ControlQueue {
     /// The next message as it would be sent; `None` at the end.
-    pub async fn recv(&mut self) -> Option<Vec<u8>> {
+    pub async fn recv(&mut self) -> Option<Outgoing> {
         let (message, _) = self.messages.recv().await.flatten()?;
         Some(message)
     }
@@ -230,12 +283,9 @@ impl ControlSender {
     /// # Errors
     /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
-        let mut message = Vec::new();
-        let mut body = ControlMessage { body: Some(body) };
-        encode(&body, &mut message)?;
-        wipe(&mut body);
+        let message = Outgoing::of(body)?;
         let lost = || NetError::lost("the control connection is closed");
-        let bytes = u32::try_from(message.len().min(self.most)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(message.bytes.len().min(self.most)).unwrap_or(u32::MAX);
         let room = tokio::select! {
             room = self.room.clone().acquire_many_owned(bytes) => room.map_err(|_| lost())?,
             () = self.queue.closed() => return Err(lost()),
@@ -281,11 +331,11 @@ pub async fn write_messages(
     let mut full_since: Option<Instant> = None;
     let mut written_at = Instant::now();
     loop {
-        let (mut closing, mut idle) = (queue.has_last(), false);
+        let (mut closing, mut idle, mut is_secret) = (queue.has_last(), false, false);
         if out.is_empty() && !closing {
             tokio::select! {
                 next = queue.messages.recv(), if !replay.is_full() => match next.flatten() {
-                    Some((message, _)) => replay.send(message, &mut out),
+                    Some((message, _)) => is_secret = replay.send(message, &mut out),
                     None => closing = true,
                 },
                 () = replay.changed() => {}
@@ -293,9 +343,10 @@ pub async fn write_messages(
                 () = tokio::time::sleep_until(written_at + HEARTBEAT) => idle = true,
             }
         }
-        while !closing && out.len() < BATCH && !replay.is_full() {
+        // nothing behind a secret: a buffer that grows leaves a copy
+        while !closing && !is_secret && out.len() < BATCH && !replay.is_full() {
             match queue.messages.try_recv() {
-                Ok(Some((message, _))) => replay.send(message, &mut out),
+                Ok(Some((message, _))) => is_secret = replay.send(message, &mut out),
                 Ok(None) => closing = true,
                 Err(_) => break,
             }
@@ -321,6 +372,9 @@ pub async fn write_messages(
         match written.await {
             Ok(result) => result.map_err(NetError::lost)?,
             Err(_) => return Err(NetError::lost("the other side took nothing for 20 s")),
+        }
+        if is_secret {
+            out.zeroize();
         }
         out.clear();
         if closing {

@@ -5,7 +5,7 @@
 //! heartbeats do not count, they carry the confirmation. After a re-attachment each side sends again what the other one
 //! has not received, and so every message arrives once and in order.
 
-use super::control::encode;
+use super::control::{Outgoing, encode};
 use super::error::NetError;
 use super::wire::proto::{ControlMessage, Heartbeat, control_message::Body};
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ struct State {
     /// Messages sent so far.
     sent: u64,
     /// The last of them, encoded.
-    kept: VecDeque<Vec<u8>>,
+    kept: VecDeque<Outgoing>,
     kept_bytes: usize,
     /// Messages received so far.
     received: u64,
@@ -69,13 +69,15 @@ impl Replay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends an encoded message to `out`, and keeps it.
-    pub fn send(&self, encoded: Vec<u8>, out: &mut Vec<u8>) {
-        out.extend_from_slice(&encoded);
+    /// Appends a message to `out`, and keeps it; true where it may have a secret.
+    pub fn send(&self, message: Outgoing, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(message.bytes());
+        let is_secret = message.is_secret();
         let mut state = self.state();
         state.sent = state.sent.saturating_add(1);
-        state.kept_bytes = state.kept_bytes.saturating_add(encoded.len());
-        state.kept.push_back(encoded);
+        state.kept_bytes = state.kept_bytes.saturating_add(message.bytes().len());
+        state.kept.push_back(message);
+        is_secret
     }
 
     /// True while so much is unconfirmed that no more may be sent.
@@ -106,7 +108,7 @@ impl Replay {
             return Err(NetError::Protocol("it confirms what it cannot have received".into()));
         };
         while state.kept.len() > unconfirmed {
-            let length = state.kept.pop_front().map_or(0, |message| message.len());
+            let length = state.kept.pop_front().map_or(0, |message| message.bytes().len());
             state.kept_bytes = state.kept_bytes.saturating_sub(length);
         }
         drop(state);
@@ -148,7 +150,10 @@ impl Replay {
     pub fn again(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
         self.confirmed(received)?;
         let state = self.state();
-        state.kept.iter().for_each(|message| out.extend_from_slice(message));
+        state
+            .kept
+            .iter()
+            .for_each(|message| out.extend_from_slice(message.bytes()));
         Ok(())
     }
 }
@@ -158,11 +163,8 @@ mod tests {
     use super::*;
     use crate::net::wire::proto::Request;
 
-    fn message(number: u64) -> Vec<u8> {
-        let body = Some(Body::Request(Request { number, body: None }));
-        let mut message = Vec::new();
-        encode(&ControlMessage { body }, &mut message).unwrap();
-        message
+    fn message(number: u64) -> Outgoing {
+        Outgoing::of(Body::Request(Request { number, body: None })).unwrap()
     }
 
     #[test]
@@ -175,7 +177,7 @@ mod tests {
         replay.confirmed(2).unwrap();
         let mut again = Vec::new();
         replay.again(3, &mut again).unwrap();
-        assert_eq!(again, message(4));
+        assert_eq!(again, message(4).bytes());
         assert!(replay.confirmed(2).is_err(), "it said 3 before");
         assert!(replay.confirmed(5).is_err(), "only 4 were sent");
         replay.confirmed(4).unwrap();

@@ -8,15 +8,17 @@ use crate::net::error::NetError;
 use crate::net::wire::{Code, proto};
 use crate::store::blocking;
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// Lists the key of the handshake for the user whom the invite is for. It makes no user: an invite
 /// is part of one, and goes with them.
 pub(super) async fn enrol(
     server: &Server,
     key: Option<&PublicKey>,
-    enroll: proto::Enroll,
+    mut enroll: proto::Enroll,
     peer: SocketAddr,
 ) -> Result<Result<UserName, Refusal>, NetError> {
+    let code = Zeroizing::new(std::mem::take(&mut enroll.code));
     let Some(public) = key.cloned() else {
         return Ok(Err((Code::LOGIN_REFUSED, "no key was presented that could be listed")));
     };
@@ -27,7 +29,7 @@ pub(super) async fn enrol(
     };
     let fingerprint = public.fingerprint();
     // guesses are refused without a lock, or a thread
-    let redeemed = match invite::find(&all, &enroll.code, now) {
+    let redeemed = match invite::find(&all, &code, now) {
         None => Ok(None),
         Some(_) => {
             let key = AuthorizedKey {
@@ -35,7 +37,7 @@ pub(super) async fn enrol(
                 added: Some(now),
                 ..AuthorizedKey::new(public)
             };
-            redeem(server, enroll.code, key).await?
+            redeem(server, code, key).await?
         }
     };
     match redeemed {
@@ -58,7 +60,7 @@ pub(super) async fn enrol(
 /// it: that takes one thread for blocking work and no more, however many invites wait.
 async fn redeem(
     server: &Server,
-    code: Vec<u8>,
+    code: Zeroizing<Vec<u8>>,
     key: AuthorizedKey,
 ) -> Result<Result<Option<UserName>, FileError>, NetError> {
     let turn = server.enrolling.clone().acquire_owned().await.map_err(NetError::lost)?;

@@ -216,7 +216,7 @@ async fn early(tls: &mut TlsStream<TcpStream>, is_refused: bool) -> Result<Early
     let unexpected = || NetError::Protocol("expected a request before the login".into());
     match encoded {
         Some(encoded) if encoded.heartbeat().is_some() => Ok(Early::Heartbeat),
-        Some(encoded) if encoded.is_request() => match encoded.decode()?.body {
+        Some(encoded) if encoded.is_request() => match encoded.decode_secret()?.body {
             Some(Body::Request(request)) => Ok(Early::Request(request)),
             _ => Err(unexpected()),
         },

@@ -11,6 +11,7 @@ mod files;
 mod groups;
 mod large;
 mod layout;
+mod levels;
 mod offer;
 mod overlap;
 mod pump;

@@ -1,19 +1,15 @@
 //! The walk: what there is to send, depth first, in bounded memory however large a tree or a directory is.
 
+use super::levels::{Levels, Listed, Step, join};
 use super::overlap::{may_overlap, refusals};
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
-use crate::store::{DirPage, DirStream, Entry, ErrorKind, Kind, Name, RemotePath, Store, StoreError};
-use std::collections::VecDeque;
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
-/// Entries of a directory that are held at once.
-const PAGE: usize = 512;
-/// Directories that are listed together, as long as all of them have no more entries than a page.
-const TOGETHER: usize = 32;
 /// Bytes of messages that go out in one batch.
 const BATCH_BYTES: usize = 128 << 10;
 
@@ -131,29 +127,6 @@ impl Walked {
         text.saturating_add(REST)
     }
 }
-
-/// A directory on the way down.
-struct Level {
-    number: u64,
-    path: RemotePath,
-    /// Directories of the current page that are still to be walked.
-    subdirs: VecDeque<Subdir>,
-    /// The current page, until its entries are offered.
-    page: Option<Listed>,
-    /// The entries behind the current page.
-    rest: Option<Box<dyn DirStream>>,
-}
-
-/// A directory that will be walked.
-struct Subdir {
-    path: RemotePath,
-    entry: Entry,
-    /// Its first page, once it has been listed.
-    page: Option<Listed>,
-}
-
-/// A page, or why there is none.
-type Listed = Result<DirPage, StoreError>;
 
 /// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
 pub struct Walk {
@@ -316,69 +289,71 @@ impl Walk {
         let (Kind::Dir, Some(number)) = (kind, number) else {
             return Ok(());
         };
-        self.flush_if_waited_for().await?;
-        let page = store.list_whole(vec![top.clone()], PAGE).await.pop();
-        let mut levels = vec![Level::new(number, top.clone(), page)];
-        while let Some(level) = levels.last_mut() {
-            if level.subdirs.front().is_some_and(|subdir| subdir.page.is_none()) {
-                self.list_ahead(store, &mut level.subdirs).await?;
-            }
-            if let Some(subdir) = level.subdirs.pop_front() {
-                let (parent, path) = (level.number, subdir.path);
-                if let Some(number) = self.entry(of, parent, path.clone(), subdir.entry).await? {
-                    levels.push(Level::new(number, path, subdir.page));
+        let mut levels = Levels::default();
+        let page = self.list(store, vec![top.clone()], levels.limit()).await?.pop();
+        let unlisted = || Err(StoreError::because("it was not listed", top));
+        levels.enter(number, top.clone(), page.unwrap_or_else(unlisted));
+        while let Some(step) = levels.next() {
+            match step {
+                Step::List(paths) => levels.listed(self.list(store, paths, levels.limit()).await?),
+                Step::Enter {
+                    parent,
+                    path,
+                    entry,
+                    page,
+                } => match path {
+                    Ok(path) => {
+                        if let Some(number) = self.entry(of, parent, path.clone(), entry).await? {
+                            levels.enter(number, path, page);
+                        }
+                    }
+                    Err(e) => self.failed(source, &e.path.clone(), e).await?,
+                },
+                Step::Offer(number, dir, page) => self.page(of, &mut levels, (number, dir), page).await?,
+                Step::Read(rest) => {
+                    self.flush_if_waited_for().await?;
+                    levels.next_page(rest.next_page(levels.limit()).await);
                 }
-            } else if let Some(page) = level.page.take() {
-                self.page(of, level, page).await?;
-            } else if let Some(rest) = level.rest.take() {
-                self.flush_if_waited_for().await?;
-                level.page = Some(rest.next_page(PAGE).await);
-            } else {
-                let number = level.number;
-                levels.pop();
-                self.push(Walked::Close { number }).await?;
+                Step::Close(number) => self.push(Walked::Close { number }).await?,
             }
         }
         Ok(())
     }
 
-    /// Lists the first of these directories, and some that come after it: in a tree of small directories, asking for each by
-    /// itself costs more than reading it.
-    async fn list_ahead(&mut self, store: &dyn Store, dirs: &mut VecDeque<Subdir>) -> Result<(), Gone> {
+    /// The first pages of directories: in a tree of small ones, asking for each by itself costs more than reading it.
+    async fn list(&mut self, store: &dyn Store, paths: Vec<RemotePath>, limit: usize) -> Result<Vec<Listed>, Gone> {
         self.flush_if_waited_for().await?;
-        let paths = dirs.iter().take(TOGETHER).map(|dir| dir.path.clone()).collect();
-        let pages = store.list_whole(paths, PAGE).await;
-        for (dir, page) in dirs.iter_mut().zip(pages) {
-            dir.page = Some(page);
-        }
-        Ok(())
+        Ok(store.list_whole(paths, limit).await)
     }
 
     /// Offers the entries of a page; directories wait for their turn.
-    async fn page(&mut self, of: Of<'_>, level: &mut Level, page: Listed) -> Result<(), Gone> {
-        let (source, dir) = (of.source, &level.path);
+    async fn page(
+        &mut self,
+        of: Of<'_>,
+        levels: &mut Levels,
+        (number, dir): (u64, RemotePath),
+        page: Listed,
+    ) -> Result<(), Gone> {
+        let source = of.source;
         let page = match page {
             Ok(page) => page,
-            Err(e) => return self.failed(source, dir, e).await,
+            Err(e) => return self.failed(source, &dir, e).await,
         };
-        level.rest = page.rest;
         let of = Of {
             sized: page.sized,
             ..of
         };
         let mut entries = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
-            match join(dir, entry.name.as_ref()) {
+            match join(&dir, entry.name.as_ref()) {
                 Ok(path) => entries.push((path, entry)),
-                Err(e) => self.failed(source, dir, e).await?,
+                Err(e) => self.failed(source, &dir, e).await?,
             }
         }
         for (path, entry) in self.without_taken(of, entries).await? {
-            if entry.kind == Kind::Dir {
-                let page = None;
-                level.subdirs.push_back(Subdir { path, entry, page });
-            } else {
-                self.entry(of, level.number, path, entry).await?;
+            match entry.kind {
+                Kind::Dir => levels.keep(entry),
+                _ => drop(self.entry(of, number, path, entry).await?),
             }
         }
         Ok(())
@@ -427,24 +402,4 @@ async fn has_bytes(store: &dyn Store, path: &RemotePath) -> bool {
     };
     let read = source.read_at(0, vec![0; 1], Arc::new(())).await;
     read.is_ok_and(|bytes| !bytes.is_empty())
-}
-
-fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, StoreError> {
-    let Some(name) = name else {
-        return Ok(dir.clone());
-    };
-    dir.join(name).map_err(|e| StoreError::new(ErrorKind::BadName(e), dir))
-}
-
-impl Level {
-    fn new(number: u64, path: RemotePath, page: Option<Listed>) -> Level {
-        let page = page.unwrap_or_else(|| Err(StoreError::because("it was not listed", &path)));
-        Level {
-            number,
-            path,
-            subdirs: VecDeque::new(),
-            rest: None,
-            page: Some(page),
-        }
-    }
 }

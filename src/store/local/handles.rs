@@ -29,6 +29,8 @@ pub(super) struct Handles {
     /// Small files of the groups that are being put: each is open until its group is committed.
     pub(super) grouped: Arc<Shares>,
     pub(super) most_grouped: usize,
+    /// Files that are being read. One that has no share left is opened for each call.
+    pub(super) sources: Arc<Shares>,
     /// Staging files of larger files. They wait for their content, so that nothing else may have to wait for them.
     pub(super) staged: Arc<Shares>,
     /// Blocking calls of users.
@@ -51,6 +53,7 @@ impl Handles {
             // as many as one user alone may have
             most_grouped: usize::try_from(grouped.div_ceil(2)).unwrap_or(1),
             grouped: Shares::new(grouped, 1),
+            sources: Shares::new((limit / 32).max(1), 1),
             // each has a record besides
             staged: Shares::new((limit / 8).max(1), 1),
             calls: Shares::new(CALLS, 1),
@@ -78,8 +81,8 @@ mod tests {
             let grouped = all(&handles.grouped);
             assert!(handles.dirs > 0 && handles.most_grouped > 0);
             assert!(kept > 0 && staged > 0 && grouped > 0);
-            let listings = all(&handles.listings);
-            let open = kept + listings + grouped + 2 * staged;
+            let (listings, sources) = (all(&handles.listings), all(&handles.sources));
+            let open = kept + listings + sources + grouped + 2 * staged;
             assert!(limit == 0 || open <= limit / 3 * 2, "{open} of {limit}");
         }
     }

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Bytes of names for which room is taken at once.
-const BLOCK: usize = 16 << 10;
+/// Bytes of names for which room is taken at once: few, since a deep tree has the rest of a small page on each level.
+const BLOCK: usize = 1 << 10;
 /// How often an entry is looked at again that was replaced between two calls.
 const LOOKS: usize = 16;
 
@@ -197,7 +197,8 @@ impl OpenListing {
 #[async_trait]
 impl DirStream for OpenListing {
     async fn next_page(mut self: Box<Self>, limit: usize) -> Result<DirPage, StoreError> {
-        super::blocking(move || {
+        let owner = self.tree.owner().clone();
+        super::blocking_for(&owner, move || {
             let (entries, sized) = (self.entries(limit)?, self.sized);
             let rest = (entries.len() >= limit).then_some(self as Box<dyn DirStream>);
             Ok(DirPage { entries, sized, rest })
@@ -303,7 +304,7 @@ mod tests {
             assert_eq!(names.room(""), before, "given back");
             read
         };
-        assert!(read(6 * BLOCK).is_ok());
+        assert!(read(32 * BLOCK).is_ok());
         for short in [0, BLOCK / 2] {
             let refused = read(short);
             assert!(refused.unwrap_err().describe().contains("too many large directories"));

@@ -1,9 +1,11 @@
 //! Reading: open files by offset, and small files whole.
 
+use super::handles::HANDLES;
 use super::look::{self, entry};
 use super::system::is_in_memory;
 use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
+use crate::store::shares::Share;
 use crate::store::{Entry, ErrorKind, Extent, RemotePath, Source, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
 use rustix::buffer::spare_capacity;
@@ -17,23 +19,37 @@ use std::sync::Arc;
 /// Bytes that are read, and then looked at, at once: few enough to stay in a cache near the processor.
 const PIECE: usize = 128 << 10;
 
-/// A file of a [`super::LocalStore`] that is open for reading.
+/// A file of a [`super::LocalStore`] that is read. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct LocalSource {
-    file: Arc<File>,
+    tree: Arc<Tree>,
     path: RemotePath,
+    /// `None` where its owner has no share of open files left: then it is opened for each call. Whether it is still the
+    /// same file tells its version, which is looked at when all of it has been read.
+    kept: Option<Arc<Kept>>,
+}
+
+/// A file that stays open between two calls.
+struct Kept {
+    file: File,
     /// Its file system has no device to wait for.
     in_memory: bool,
-    owner: Arc<str>,
+    _open: Share,
 }
 
 /// Opens a regular file, and says what it is.
-pub(super) fn open(tree: &Tree, path: &RemotePath) -> Result<LocalSource, StoreError> {
+pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalSource, StoreError> {
     let (file, _) = open_file(tree, path)?;
-    Ok(LocalSource {
+    let open = HANDLES.sources.try_take(tree.owner(), 1);
+    let kept = open.map(|open| Kept {
         in_memory: is_in_memory(&file),
-        file: Arc::new(file),
+        file,
+        _open: open,
+    });
+    Ok(LocalSource {
+        tree: tree.clone(),
         path: path.clone(),
-        owner: tree.owner().clone(),
+        kept: kept.map(Arc::new),
     })
 }
 
@@ -51,32 +67,57 @@ fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError>
 }
 
 impl LocalSource {
-    fn stat_now(&self) -> Result<Entry, StoreError> {
-        let stat = rustix::fs::fstat(&*self.file).at("stat", &self.path)?;
-        let name = self.path.split().map(|(_, name)| name);
-        Ok(entry(name, &stat, None))
+    /// Does something with the file, which is opened where it is not.
+    fn with<T>(&self, work: impl FnOnce(&File) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &self.kept {
+            Some(kept) => work(&kept.file),
+            None => work(&open_file(&self.tree, &self.path)?.0),
+        }
     }
+
+    /// The same, on a thread that may wait.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&File) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let source = self.clone();
+        super::blocking_for(self.tree.owner(), move || source.with(work)).await
+    }
+}
+
+/// What an open file is.
+fn stat(file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
+    let stat = rustix::fs::fstat(file).at("stat", path)?;
+    Ok(entry(path.split().map(|(_, name)| name), &stat, None))
 }
 
 #[async_trait]
 impl Source for LocalSource {
     async fn stat(&self) -> Result<Entry, StoreError> {
-        self.stat_now()
+        match &self.kept {
+            // does not wait
+            Some(kept) => stat(&kept.file, &self.path),
+            None => {
+                let path = self.path.clone();
+                self.run(move |file| stat(file, &path)).await
+            }
+        }
     }
 
     fn is_at_hand(&self, offset: u64, length: usize) -> bool {
         let last = offset.saturating_add(length.saturating_sub(1) as u64);
         let has = |at| matches!(self.read_now(at, &mut [0]), Some(Ok(_)));
-        self.in_memory || (has(offset) && has(last))
+        self.kept.as_ref().is_some_and(|kept| kept.in_memory) || (has(offset) && has(last))
     }
 
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
-        let read = match self.in_memory {
-            true => fill(buffer, offset, |rest, at| self.file.read_at(rest, at)),
+        let kept = self.kept.as_ref()?;
+        let read = match kept.in_memory {
+            true => fill(buffer, offset, |rest, at| kept.file.read_at(rest, at)),
             // in the page cache, where the file system can tell
             false => fill(buffer, offset, |rest, at| {
                 let mut rest = [IoSliceMut::new(rest)];
-                Ok(rustix::io::preadv2(&self.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
+                Ok(rustix::io::preadv2(&kept.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
             }),
         };
         match read {
@@ -93,8 +134,8 @@ impl Source for LocalSource {
     }
 
     async fn extent(&self, offset: u64) -> Result<Extent, StoreError> {
-        let (file, path) = (self.file.clone(), self.path.clone());
-        super::blocking(move || extent(&file, offset).at("seek", &path)).await
+        let path = self.path.clone();
+        self.run(move |file| extent(file, offset).at("seek", &path)).await
     }
 
     fn error(&self, kind: ErrorKind) -> StoreError {
@@ -102,8 +143,8 @@ impl Source for LocalSource {
     }
 
     async fn read_at(&self, offset: u64, mut buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
-        let (file, path) = (self.file.clone(), self.path.clone());
-        super::blocking_for(&self.owner, move || {
+        let path = self.path.clone();
+        self.run(move |file| {
             let mut total = 0_usize;
             for piece in buffer.chunks_mut(PIECE) {
                 let offset = offset.saturating_add(total as u64);

@@ -235,6 +235,7 @@ pub(super) struct LocalStaging<D: Directory = Dir> {
 
 /// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
 struct LocalKeeper<D: Directory> {
+    tree: Arc<Tree<D>>,
     staged: Arc<StagedFile<D>>,
     generation: u64,
 }
@@ -243,7 +244,7 @@ struct LocalKeeper<D: Directory> {
 impl<D: Directory> Keeper for LocalKeeper<D> {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
         let (staged, generation) = (self.staged.clone(), self.generation);
-        super::blocking(move || staged.keep(&point, generation)).await
+        super::blocking_for(self.tree.owner(), move || staged.keep(&point, generation)).await
     }
 }
 
@@ -350,6 +351,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
             return None;
         }
         Some(Arc::new(LocalKeeper {
+            tree: self.tree.clone(),
             staged: self.staged.clone(),
             generation: self.staged.generation.load(Ordering::Relaxed),
         }))
@@ -359,11 +361,12 @@ impl<D: Directory> Staging for LocalStaging<D> {
         self.request.source.clone_from(&source);
         self.left = Left::Nothing;
         let staged = self.staged.clone();
-        super::blocking(move || staged.restart(source)).await
+        super::blocking_for(self.tree.owner(), move || staged.restart(source)).await
     }
 
     async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
-        super::blocking(move || {
+        let owner = self.tree.owner().clone();
+        super::blocking_for(&owner, move || {
             let committed = self.commit_now(size, attributes);
             committed.inspect_err(|e| {
                 // what is durable of it is as good as before when there is room again
@@ -376,7 +379,8 @@ impl<D: Directory> Staging for LocalStaging<D> {
     }
 
     async fn discard(self: Box<Self>) {
-        super::blocking(move || self.staged.remove()).await;
+        let owner = self.tree.owner().clone();
+        super::blocking_for(&owner, move || self.staged.remove()).await;
     }
 }
 

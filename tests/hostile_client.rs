@@ -506,7 +506,8 @@ async fn nothing_is_done_before_the_login() {
 /// TLS with something wrong about it is closed before a request is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tls_13_with_our_alpn() {
-    use haul::net::tls::{Pin, client_config, server_name};
+    use haul::net::tls::config::{client_config, server_name};
+    use haul::net::tls::pin::Pin;
     let server = Server::start();
     for alpn in [&b"h2"[..], b"haul/2", b""] {
         let config = client_config(alpn, &Pin::new(None), None).unwrap();

@@ -120,7 +120,7 @@ fn the_systems_clock_decides_nothing() {
     let allowed = [
         "store/local/lock.rs",
         "store/local/leftover.rs",
-        "net/transfer/large.rs",
+        "net/transfer/receive/staged.rs",
         "auth/invite.rs",
         "auth/users.rs",
     ];

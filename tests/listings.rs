@@ -2,7 +2,7 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
-use haul::net::transfer::walk::{Source, Walk, Walked, What};
+use haul::net::transfer::send::walk::{Source, Walk, Walked, What};
 use haul::net::wire::proto::{self, reply, request};
 use haul::store::local::LocalStore;
 use haul::store::{Entry, ErrorKind, RemotePath, Store};

@@ -4,7 +4,8 @@ use crate::support::Server;
 use crate::support::script::{ScriptedClient, get, offer, offered, offers, put, result, want, wanted};
 use crate::support::tree::bytes;
 use haul::chunk::digest::chunk_digest;
-use haul::net::tls::{self, Pin};
+use haul::net::tls::config;
+use haul::net::tls::pin::Pin;
 use haul::net::wire::ALPN_DATA;
 use haul::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use haul::net::wire::proto;
@@ -14,12 +15,12 @@ use tokio_rustls::client::TlsStream;
 
 /// A data connection of the session, made by rustls alone; its records carry at most 3,000 bytes.
 async fn attached(client: &ScriptedClient) -> TlsStream<TcpStream> {
-    let config = tls::client_config(ALPN_DATA, &Pin::new(Some(client.fingerprint)), None).unwrap();
+    let config = config::client_config(ALPN_DATA, &Pin::new(Some(client.fingerprint)), None).unwrap();
     let mut config = (*config).clone();
     config.max_fragment_size = Some(3000);
     let tcp = TcpStream::connect(client.address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let mut tls = connector.connect(tls::server_name(), tcp).await.unwrap();
+    let mut tls = connector.connect(config::server_name(), tcp).await.unwrap();
     tls.write_all(&client.attach(1).encode()).await.unwrap();
     tls.flush().await.unwrap();
     assert_eq!(header(&mut tls).await.kind, FrameKind::Attached);

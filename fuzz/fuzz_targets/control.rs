@@ -3,7 +3,8 @@
 
 use haul::net::wire::{entry, measure};
 use haul::net::wire::proto::{ControlMessage, control_message::Body, reply, transfer_message};
-use haul::net::{control, transfer::Options};
+use haul::net::control::codec;
+use haul::net::transfer::options::Options;
 use haul::store::{Name, RemotePath};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
@@ -19,13 +20,13 @@ fuzz_target!(|data: &[u8]| {
     }
     // what was decoded can be sent, and is the same afterwards
     let mut out = Vec::new();
-    if control::encode(&message, &mut out).is_ok() {
+    if codec::encode(&message, &mut out).is_ok() {
         let again = ControlMessage::decode(&out[4..]).expect("what was encoded decodes");
         assert_eq!(again, message);
     }
     match message.body {
         Some(Body::Reply(reply)) => {
-            let _ = control::refused(reply.code, reply.text).to_string();
+            let _ = codec::refused(reply.code, reply.text).to_string();
             if let Some(reply::Body::Entry(found)) = reply.body {
                 let _ = entry::from_wire(found);
             }

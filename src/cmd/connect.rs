@@ -10,7 +10,7 @@ use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;
 use crate::auth::{Fingerprint, Identity, saved};
 use crate::net::client::Client;
-use crate::net::client::connection::{Connection, Manners};
+use crate::net::client::connect::{Connection, Manners};
 use crate::net::client::outage::Outage;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};

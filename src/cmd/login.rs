@@ -11,7 +11,7 @@ use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;
 use crate::auth::saved::{self, SavedServer};
 use crate::auth::{Identity, file};
-use crate::net::client::connection::Connection;
+use crate::net::client::connect::Connection;
 use crate::net::printable;
 use std::io::IsTerminal;
 

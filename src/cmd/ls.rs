@@ -5,7 +5,7 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
 use super::output;
-use crate::net::transfer::shown;
+use crate::net::transfer::report::shown;
 use crate::store::{Entry, Kind};
 use std::ffi::OsString;
 

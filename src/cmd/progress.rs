@@ -5,7 +5,7 @@ use super::bar::Snapshot;
 use super::output::name;
 use super::screen::{self, Terminal, say, screen};
 use crate::net::client::outage::Outage;
-use crate::net::transfer::Counters;
+use crate::net::transfer::report::Counters;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};

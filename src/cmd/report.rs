@@ -6,7 +6,7 @@ use super::output::{self, put_text, size};
 use super::progress::Progress;
 use super::screen;
 use crate::net::printable;
-use crate::net::transfer::Event;
+use crate::net::transfer::report::Event;
 use crate::net::wire::Code;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};

@@ -1,7 +1,7 @@
 //! What a transfer has done, all in all: the last line, or the last object.
 
 use super::output::size;
-use crate::net::transfer::Counters;
+use crate::net::transfer::report::Counters;
 use serde_json::{Value, json};
 use std::time::Duration;
 

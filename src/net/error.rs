@@ -1,7 +1,7 @@
 //! What can go wrong between two machines.
 
-use super::wire::{Code, Malformed};
 use crate::auth::{FileError, Fingerprint};
+use crate::net::wire::{Code, Malformed};
 use crate::store::{ErrorKind, StoreError};
 use std::io;
 

@@ -30,21 +30,11 @@
 //! [`transfer::MAX_UNSETTLED`]. Every byte before the login is under a deadline, and silence after it is too.
 
 pub mod client;
-pub mod content;
 pub mod control;
 pub mod data;
 pub mod error;
-mod handshake;
-mod incoming;
-pub mod link;
-pub mod outbox;
-pub mod pace;
-pub mod payload;
-pub mod pool;
-pub mod pulse;
-mod records;
-pub mod replay;
 pub mod server;
+pub mod session;
 pub mod task;
 pub mod tls;
 pub mod transfer;
@@ -70,7 +60,7 @@ pub fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use crate::net::printable;
 
     #[test]
     fn what_a_terminal_would_act_on_is_made_visible() {

@@ -3,7 +3,7 @@
 //! Most tasks have no one who waits for them, and a channel that closes because its task panicked looks like one that
 //! closes because all is done. So every task of haul starts here, through the [`Tasks`] of its session or of the server.
 
-use super::error::NetError;
+use crate::net::error::NetError;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};

@@ -1,8 +1,8 @@
 //! What a scripted client receives of a file: its frames, and what the sender says of it.
 
 use super::script::ScriptedClient;
-use haul::net::data::FrameWriter;
-use haul::net::payload::Arrived;
+use haul::net::data::connection::FrameWriter;
+use haul::net::data::payload::Arrived;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, transfer_message};
 use tokio::sync::mpsc;

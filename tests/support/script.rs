@@ -2,9 +2,10 @@
 
 use super::Server;
 use haul::auth::{Fingerprint, Identity};
-use haul::net::control::{encode, read_message};
-use haul::net::data::{DataConnection, FrameReader, FrameWriter};
-use haul::net::tls::{self, Pin};
+use haul::net::control::codec::{encode, read_message};
+use haul::net::data::connection::{DataConnection, FrameReader, FrameWriter};
+use haul::net::tls::config;
+use haul::net::tls::pin::Pin;
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind, ROLE_DATA};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::net::wire::{ALPN_CONTROL, ALPN_DATA, EXPORTER_LABEL};
@@ -63,9 +64,9 @@ impl ScriptedClient {
     ) -> ScriptedClient {
         let address = tcp.peer_addr().unwrap();
         let pin = Pin::new(Some(fingerprint));
-        let config = tls::client_config(ALPN_CONTROL, &pin, identity).unwrap();
+        let config = config::client_config(ALPN_CONTROL, &pin, identity).unwrap();
         let tls = tokio_rustls::TlsConnector::from(config)
-            .connect(tls::server_name(), tcp)
+            .connect(config::server_name(), tcp)
             .await
             .unwrap();
         let exported = tls
@@ -168,7 +169,7 @@ impl ScriptedClient {
     }
 
     pub async fn data_unattached(&self) -> (FrameReader, FrameWriter) {
-        let config = tls::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
+        let config = config::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let connection = DataConnection::connect(tcp, config).await.unwrap();
         connection.split(haul::chunk::buffer::BufferPool::new(1))
@@ -239,7 +240,7 @@ impl ScriptedServer {
 
     pub async fn accept(&self) -> Scripted {
         let (tcp, _) = self.listener.accept().await.unwrap();
-        let config = tls::server_config(ALPN_CONTROL, &self.identity).unwrap();
+        let config = config::server_config(ALPN_CONTROL, &self.identity).unwrap();
         Scripted {
             tls: tokio_rustls::TlsAcceptor::from(config).accept(tcp).await.unwrap(),
         }
@@ -248,7 +249,7 @@ impl ScriptedServer {
     /// True when a client completes the handshake.
     pub async fn try_accept(&self) -> bool {
         let (tcp, _) = self.listener.accept().await.unwrap();
-        let config = tls::server_config(ALPN_CONTROL, &self.identity).unwrap();
+        let config = config::server_config(ALPN_CONTROL, &self.identity).unwrap();
         match tokio_rustls::TlsAcceptor::from(config).accept(tcp).await {
             Ok(mut tls) => read_message(&mut tls).await.is_ok(),
             Err(_) => false,
@@ -272,7 +273,7 @@ impl ScriptedServer {
     /// Accepts a data connection, whatever it proves, with this server's key or another's.
     pub async fn accept_data(&self, identity: Option<&Identity>) -> Option<(FrameReader, FrameWriter)> {
         let (tcp, _) = self.listener.accept().await.unwrap();
-        let config = tls::server_config(ALPN_DATA, identity.unwrap_or(&self.identity)).unwrap();
+        let config = config::server_config(ALPN_DATA, identity.unwrap_or(&self.identity)).unwrap();
         let connection = DataConnection::accept(tcp, config).await.ok()?;
         let (mut reader, mut writer) = connection.split(haul::chunk::buffer::BufferPool::new(1));
         reader.preamble(60).await.ok()?;

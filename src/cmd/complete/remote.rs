@@ -7,7 +7,7 @@ use crate::cmd::location::{Location, Remote};
 use crate::cmd::settings::config_dir;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::connection::{Connection, Manners};
+use crate::net::client::connect::{Connection, Manners};
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

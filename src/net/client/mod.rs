@@ -1,18 +1,21 @@
 //! The client: one method for each request. [`connection`] connects and logs in; `attachment` keeps the session attached
 //! when its control connection is lost; `dial` keeps data connections up, and `grow` says how many.
 
-mod attachment;
-pub mod connection;
-mod dial;
-mod grow;
+pub mod connect;
+mod dialer;
 pub mod outage;
+mod reattach;
+mod tuner;
 
-use crate::net::control::refused;
+use crate::net::control::codec::refused;
 use crate::net::error::NetError;
-use crate::net::link::{Link, MessageRoom};
-use crate::net::transfer::target::Target;
-use crate::net::transfer::walk::Source;
-use crate::net::transfer::{Options, Reporter, receiver, sender};
+use crate::net::session::{Link, MessageRoom};
+use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::destination::Target;
+use crate::net::transfer::receive::receiver;
+use crate::net::transfer::report::Reporter;
+use crate::net::transfer::send::sender;
+use crate::net::transfer::send::walk::Source;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, Held, Space};
@@ -54,8 +57,8 @@ pub struct Client {
     round_trip: AtomicU64,
     /// How the login ended, once that is known.
     login: watch::Sender<Option<Result<Granted, NetError>>>,
-    keys: Option<Arc<attachment::Keys>>,
-    attachment: Arc<attachment::Attachment>,
+    keys: Option<Arc<reattach::Keys>>,
+    attachment: Arc<reattach::Attachment>,
     /// The search for the right number of connections is under way.
     growing: AtomicBool,
     /// Data connections that are being kept up.

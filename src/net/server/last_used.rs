@@ -1,10 +1,10 @@
 //! Notes which key logged in last when, apart from the logins: none of them waits for a disk.
 
-use super::Server;
 use crate::auth::FileError;
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::last_used::{self, Use};
 use crate::auth::users;
+use crate::net::server::Server;
 use crate::net::task::Tasks;
 use crate::store::blocking;
 use std::sync::Arc;

@@ -1,21 +1,22 @@
 //! What a control connection says first: a login, an enrolment, or the proof that it goes on with a session.
 
-use super::Server;
-use super::enrol::enrol;
-use super::refusal::{REFUSED, Refusal, TOO_MANY, no_users};
-use super::reservation::{NoRoom, Reservation};
-use super::session::Session;
-use super::throttle::Try;
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::name::MAX_USER;
 use crate::auth::password::Secret;
 use crate::auth::users::User;
 use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::{ControlQueue, ControlSender, encode, read_encoded, read_or_skip};
+use crate::net::control::codec::{encode, read_encoded, read_or_skip};
+use crate::net::control::queue::{ControlQueue, ControlSender};
 use crate::net::error::NetError;
-use crate::net::link::Link;
 use crate::net::printable;
+use crate::net::server::Server;
+use crate::net::server::enroll::enrol;
+use crate::net::server::refusal::{REFUSED, Refusal, TOO_MANY, no_users};
+use crate::net::server::reservation::{NoRoom, Reservation};
+use crate::net::server::session::Session;
+use crate::net::server::throttle::Try;
+use crate::net::session::Link;
 use crate::net::task::Tasks;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};

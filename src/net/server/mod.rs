@@ -6,10 +6,10 @@
 //! what it asks, `transfers` finds the places that a put or a get is about; `revocation` ends what the
 //! users file does not allow any more.
 
-mod conversation;
-mod enrol;
+mod admission;
+mod control_loop;
+mod enroll;
 mod last_used;
-mod limits;
 mod login;
 mod refusal;
 mod requests;
@@ -20,18 +20,20 @@ mod strangers;
 mod throttle;
 mod transfers;
 
-use super::data::{DataConnection, FrameReader, FrameWriter};
-use super::error::NetError;
-use super::task::{Tasks, keep_running};
-use super::tls::{self, HANDSHAKE_TIMEOUT, Role};
-use super::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
-use super::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::auth::Identity;
 use crate::auth::users::Users;
+use crate::net::data::connection::{DataConnection, FrameReader, FrameWriter};
+use crate::net::error::NetError;
+use crate::net::task::{Tasks, keep_running};
+use crate::net::tls::config;
+use crate::net::tls::socket;
+use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
+use crate::net::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
+use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
 use crate::store::local::LocalStore;
 use crate::store::shares::Share;
+use admission::Waiting;
 use last_used::Uses;
-use limits::Waiting;
 use login::{Accepted, Opened};
 use reservation::Pools;
 use rustls::ServerConfig;
@@ -123,8 +125,8 @@ pub async fn run(
 ) -> Result<(), NetError> {
     let (uses, used) = Uses::channel();
     let server = Arc::new(Server {
-        control_tls: tls::server_config(ALPN_CONTROL, &config.identity)?,
-        data_tls: tls::server_config(ALPN_DATA, &config.identity)?,
+        control_tls: config::server_config(ALPN_CONTROL, &config.identity)?,
+        data_tls: config::server_config(ALPN_DATA, &config.identity)?,
         pools: Pools::new(&config.limits),
         config,
         sessions: Mutex::default(),
@@ -240,8 +242,10 @@ impl Server {
     /// Handshake, and then login or proof.
     async fn know(self: &Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> Result<Known, NetError> {
         let late = |_| NetError::lost("it did not complete the handshake in time");
-        let role = timeout(HANDSHAKE_TIMEOUT, tls::peek_role(&tcp)).await.map_err(late)??;
-        tls::tune(&tcp, role);
+        let role = timeout(HANDSHAKE_TIMEOUT, socket::peek_role(&tcp))
+            .await
+            .map_err(late)??;
+        socket::tune(&tcp, role);
         match role {
             Role::Control => {
                 let accept = tokio_rustls::TlsAcceptor::from(self.control_tls.clone()).accept(tcp);
@@ -266,7 +270,7 @@ impl Server {
         self.changed.notify_waiters();
         self.watch_over(&session);
         self.uses.add(&session.grant);
-        let conversation = Box::pin(conversation::converse(self, accepted));
+        let conversation = Box::pin(control_loop::converse(self, accepted));
         let ended = session.link.tasks().guard("session", conversation).await.flatten();
         let (who, from) = (&session.who, session.grant.address());
         match &ended {

@@ -1,7 +1,7 @@
 //! Why a login or an invite is refused, as its client may know it.
 
-use super::Server;
 use crate::auth::FileError;
+use crate::net::server::Server;
 use crate::net::wire::Code;
 
 /// Why a login was refused, in words that say no more than a stranger may know.

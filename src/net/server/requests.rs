@@ -1,13 +1,13 @@
 //! The requests of a session, answered one after another.
 
-use super::session::{ReplyCache, Session};
-use super::{Server, revocation, transfers};
 use crate::auth::users::{self, Access};
 use crate::chunk::hash::hash_file;
-use crate::net::control;
+use crate::net::control::codec;
 use crate::net::error::NetError;
-use crate::net::link::{MessageRoom, Seat};
 use crate::net::printable;
+use crate::net::server::session::{ReplyCache, Session};
+use crate::net::server::{Server, revocation, transfers};
+use crate::net::session::{MessageRoom, Seat};
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
@@ -79,7 +79,7 @@ pub(super) async fn work_off(
         if quits {
             session
                 .link
-                .shut_down(control::refused(u32::from(Code::BYE.0), "goodbye".into()));
+                .shut_down(codec::refused(u32::from(Code::BYE.0), "goodbye".into()));
             return;
         }
     }

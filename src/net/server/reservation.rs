@@ -5,10 +5,10 @@
 //! and a fixed part. Two windows are frames that came (those that are sent again after a connection was
 //! lost are there twice), one is frames that go out, and one has offers, messages and lists.
 
-use super::session::Session;
-use super::{LETTING_GO, Limits, Server};
 use crate::net::error::NetError;
-use crate::net::link::LinkBounds;
+use crate::net::server::session::Session;
+use crate::net::server::{LETTING_GO, Limits, Server};
+use crate::net::session::LinkBounds;
 use crate::store::shares::{Share, Shares};
 use std::sync::Arc;
 use tokio::time::timeout;

@@ -5,11 +5,11 @@
 //! directory that another machine writes, the file is looked at every now and then; a request and
 //! a new connection are checked against the file in any case.
 
-use super::Server;
-use super::session::Session;
 use crate::auth::credential::Revoked;
 use crate::auth::users::{self, User};
 use crate::net::error::NetError;
+use crate::net::server::Server;
+use crate::net::server::session::Session;
 use crate::net::wire::Code;
 use rustix::fs::inotify;
 use std::net::IpAddr;

@@ -1,10 +1,10 @@
 //! The state of a session: who it is, where it is, and what it has been answered.
 
-use super::login::Again;
 use crate::auth::credential::Grant;
 use crate::auth::users::Access;
 use crate::net::error::NetError;
-use crate::net::link::Link;
+use crate::net::server::login::Again;
+use crate::net::session::Link;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
 use crate::net::wire::proto;
 use crate::store::RemotePath;

@@ -6,7 +6,7 @@
 //! failures in one of their own: whoever guesses, from however many addresses, is not in the way of
 //! somebody who comes from elsewhere with the right password.
 
-use super::limits::place;
+use crate::net::server::admission::place;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};

@@ -1,13 +1,16 @@
 //! Put and get at the server: finds the places, then sender or receiver do the rest.
 
-use super::Server;
-use super::session::Session;
 use crate::net::error::NetError;
-use crate::net::link::Seat;
 use crate::net::printable;
-use crate::net::transfer::target::{Target, Tree};
-use crate::net::transfer::walk::{Source, What};
-use crate::net::transfer::{Counters, Options, Reporter, receiver, sender};
+use crate::net::server::Server;
+use crate::net::server::session::Session;
+use crate::net::session::Seat;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::destination::{Target, Tree};
+use crate::net::transfer::receive::receiver;
+use crate::net::transfer::report::{Counters, Reporter};
+use crate::net::transfer::send::sender;
+use crate::net::transfer::send::walk::{Source, What};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
@@ -100,7 +103,7 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
 }
 
 /// Tells the other side of a transfer's end that it does not know of.
-async fn cancel(link: &crate::net::link::Link, transfer: u32, ended: Result<(), NetError>) {
+async fn cancel(link: &crate::net::session::Link, transfer: u32, ended: Result<(), NetError>) {
     let Err(e) = ended else { return };
     let (code, text) = e.to_wire();
     let message = proto::TransferMessage {

@@ -1,7 +1,7 @@
 //! Wire entries and paths to the store's types and back; what a peer sent is checked on the way in.
 
-use super::proto;
-use super::reader::Malformed;
+use crate::net::wire::proto;
+use crate::net::wire::reader::Malformed;
 use crate::store::{
     Allocation, Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time, Version,
 };

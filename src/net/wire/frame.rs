@@ -1,8 +1,8 @@
 //! The data connections' bytes: the attach message that opens one, and the header of every frame.
 
-use super::reader::{Malformed, Reader};
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::hole::MAX_HOLE;
+use crate::net::wire::reader::{Malformed, Reader};
 
 /// Length of an encoded [`FrameHeader`], in bytes.
 pub const HEADER_LEN: usize = 64;

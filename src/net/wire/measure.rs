@@ -3,8 +3,8 @@
 //! An empty list entry is two bytes on the wire and some hundred decoded. So [`decoded_size`] counts
 //! the entries of every list before prost makes anything of them, and refuses too many.
 
-use super::proto;
-use super::reader::{Malformed, Reader};
+use crate::net::wire::proto;
+use crate::net::wire::reader::{Malformed, Reader};
 use std::mem::size_of;
 
 /// Most bytes that a message takes decoded.

@@ -1,10 +1,10 @@
 //! The commit: what is staged gets its time and mode, and then its target's name.
 
 use super::lock::{Lock, STAGED_MODE};
-use super::look::version;
 use super::sys::{Directory, Node, OpenFile};
 use super::tree::{Tree, remove_file, sync_dir};
 use crate::store::error::At;
+use crate::store::local::stat::version;
 use crate::store::{Attributes, ErrorKind, Name, RemotePath, StoreError, Time};
 use rustix::fs::{RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -185,8 +185,8 @@ pub(super) fn committed_version(file: &impl Node, path: &RemotePath) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::super::sys::model::{Device, Handle, World};
-    use super::super::whole::put_whole;
     use super::*;
+    use crate::store::local::small::put_whole;
     use crate::store::{Content, NewEntry};
     use rustix::fs::OFlags;
     use std::sync::{Arc, Mutex};

@@ -6,9 +6,9 @@
 
 use super::lock::Lock;
 use super::sys::{Directory, Node, OpenFile};
-use super::system::is_good_at_direct;
 use super::tree::lock;
 use crate::store::Bytes;
+use crate::store::local::fs_type::is_good_at_direct;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::IoSlice;

@@ -6,8 +6,8 @@
 //! file system as well. Which is cheaper depends on the file system, the disk and the neighbours, so it is measured.
 
 use super::sys::Node;
-use super::system::honours_syncfs;
 use super::tree::lock;
+use crate::store::local::fs_type::honours_syncfs;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};

@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 256;
 /// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
 pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
     let dir = tree.dir(path)?;
-    let mut stream = super::look::seek(read_dir(&dir, path)?, cookie, path)?;
+    let mut stream = super::stat::seek(read_dir(&dir, path)?, cookie, path)?;
     let mut page = HeldPage::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;

@@ -5,11 +5,11 @@
 //! in the directory meanwhile. Streams are few ([`HANDLES`]); without one the names are all read at
 //! once. A request has only its cookie ([`page_from`]).
 
-use super::handles::HANDLES;
-use super::look::{entry, facts_of, seek, version};
-use super::system::{has_stable_positions, tells_sizes};
 use super::tree::{Tree, read_dir};
 use crate::store::error::At;
+use crate::store::local::fd_budget::HANDLES;
+use crate::store::local::fs_type::{has_stable_positions, tells_sizes};
+use crate::store::local::stat::{entry, facts_of, seek, version};
 use crate::store::reserved::is_reserved;
 use crate::store::shares::{Share, Shares};
 use crate::store::{DirPage, DirStream, Entry, ErrorKind, Name, Page, RemotePath, StoreError};

@@ -6,26 +6,26 @@
 
 mod closed;
 mod commit;
+mod dir_ops;
 mod direct;
+mod fd_budget;
 mod flush;
-mod handles;
+mod fs_type;
 mod leftover;
 mod listing;
 mod lock;
-mod look;
-mod names;
 #[cfg(test)]
 mod power;
 mod read;
 pub mod record;
+mod small;
 mod sparse;
 mod stage;
+mod stat;
 mod sys;
-mod system;
 mod times;
 mod tree;
 mod unchanged;
-mod whole;
 
 use super::error::At;
 use super::{
@@ -35,7 +35,7 @@ use super::{
 use async_trait::async_trait;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use handles::HANDLES;
+use fd_budget::HANDLES;
 use std::path::Path;
 use std::sync::Arc;
 use tree::Tree;
@@ -66,7 +66,7 @@ impl LocalStore {
     pub fn lineage(path: &Path) -> Vec<String> {
         let real = path.canonicalize().unwrap_or_default();
         let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| look::version(&stat).to_string()).collect()
+        stats.map(|stat| stat::version(&stat).to_string()).collect()
     }
 
     /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own. What
@@ -123,7 +123,7 @@ async fn blocking_for<T: Send + 'static>(owner: &Arc<str>, work: impl FnOnce() -
 #[async_trait]
 impl Store for LocalStore {
     async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError> {
-        self.run_on(path, names::resolve).await
+        self.run_on(path, dir_ops::resolve).await
     }
 
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
@@ -134,11 +134,11 @@ impl Store for LocalStore {
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
-        self.run_on(path, look::stat).await
+        self.run_on(path, stat::stat).await
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
-        self.run(move |tree| look::stat_many(tree, &paths)).await
+        self.run(move |tree| stat::stat_many(tree, &paths)).await
     }
 
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
@@ -152,32 +152,32 @@ impl Store for LocalStore {
     }
 
     async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| names::make_dir(tree, path, parents))
+        self.run_on(path, move |tree, path| dir_ops::make_dir(tree, path, parents))
             .await
     }
 
     async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
         self.run(move |tree| {
             dirs.iter()
-                .map(|(path, a)| names::ensure_dir(tree, path, a.mode, open_up))
+                .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, open_up))
                 .collect()
         })
         .await
     }
 
     async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| names::remove(tree, path, recursive))
+        self.run_on(path, move |tree, path| dir_ops::remove(tree, path, recursive))
             .await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         let to = to.clone();
-        self.run_on(from, move |tree, from| names::rename(tree, from, &to))
+        self.run_on(from, move |tree, from| dir_ops::rename(tree, from, &to))
             .await
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
-        self.run_on(path, look::space).await
+        self.run_on(path, stat::space).await
     }
 
     async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError> {
@@ -198,7 +198,7 @@ impl Store for LocalStore {
             let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
-                self.run(move |tree| whole::put_whole(tree, &group, &who, durable))
+                self.run(move |tree| small::put_whole(tree, &group, &who, durable))
                     .await,
             );
         }
@@ -267,6 +267,8 @@ mod tests {
     use crate::store::{Content, ErrorKind};
     use std::time::Duration;
 
+    type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
+
     const USED_UP: Duration = Duration::from_millis(200);
 
     fn of_user(dir: &Path, user: &str) -> LocalStore {
@@ -328,7 +330,7 @@ mod tests {
         let keeper = kept.keeper().unwrap();
         let owner = store.tree.owner().clone();
         let all = HANDLES.calls.take(&owner, u64::MAX).await;
-        let calls: [(&str, std::pin::Pin<Box<dyn Future<Output = ()>>>); 4] = [
+        let calls: [(&str, Waits); 4] = [
             (
                 "commit",
                 Box::pin(async { drop(committed.commit(5, Attributes::default()).await.unwrap()) }),

@@ -5,14 +5,14 @@
 //! and what was reported as done, or as unchanged, is there after a power loss.
 
 use super::leftover::unlock;
-use super::look::{mtime, version};
 use super::stage::{LocalStaging, stage};
 use super::sys::Directory;
 use super::sys::model::{Chance, Device, Handle, World};
 use super::tree::Tree;
-use super::whole::put_whole;
 use super::{times, unchanged};
 use crate::store::error::At;
+use crate::store::local::small::put_whole;
+use crate::store::local::stat::{mtime, version};
 use crate::store::{Attributes, Checkpoint, Content, Kind, Left, NewEntry, RemotePath, StageRequest, Time};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,10 +1,10 @@
 //! Reading: open files by offset, and small files whole.
 
-use super::handles::HANDLES;
-use super::look::{self, entry};
-use super::system::is_in_memory;
 use super::tree::{Tree, open_in, retry};
 use crate::store::error::At;
+use crate::store::local::fd_budget::HANDLES;
+use crate::store::local::fs_type::is_in_memory;
+use crate::store::local::stat::{self, entry};
 use crate::store::shares::Share;
 use crate::store::{Entry, ErrorKind, Extent, RemotePath, Source, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
@@ -212,8 +212,8 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         }
     }
     let after = rustix::fs::fstat(&file).at("stat", path)?;
-    let version = look::version(&after);
-    if bytes.len() != size || version != look::version(&before) {
+    let version = stat::version(&after);
+    if bytes.len() != size || version != stat::version(&before) {
         return Err(changed());
     }
     Ok(WholeFile { version, bytes })

@@ -3,13 +3,13 @@
 use super::commit::{Staged, check_version, committed_version, mode_before, publish, set_open, settle, sync_names};
 use super::direct::Direct;
 use super::lock::{Lock, obstacle};
-use super::look::mtime;
 use super::record::{self, RecordFile};
 use super::sparse;
 use super::sys::{Directory, Node, OpenFile};
-use super::system::is_in_memory;
 use super::tree::{Tree, lock, sync_dir};
 use crate::store::error::At;
+use crate::store::local::fs_type::is_in_memory;
+use crate::store::local::stat::mtime;
 use crate::store::shares::Share;
 use crate::store::{
     Allocation, Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest,

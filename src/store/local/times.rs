@@ -3,9 +3,9 @@
 //! It is not guessed: a file that nobody sees gets the time, and is looked at.
 
 use super::commit::timestamps;
-use super::look::mtime;
 use super::sys::{Directory, Node};
 use super::tree::{Tree, lock};
+use crate::store::local::stat::mtime;
 use crate::store::reserved::StagingNames;
 use crate::store::{Name, RemotePath, Time};
 use rustix::fs::OFlags;

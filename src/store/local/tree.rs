@@ -5,11 +5,11 @@
 
 use super::closed::Closed;
 use super::flush::Flush;
-use super::handles::{HANDLES, LISTINGS_OF_A_TREE};
 use super::sys::Directory;
 use super::times::Probes;
 use super::unchanged::Found;
 use crate::store::error::At;
+use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::shares::Share;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;

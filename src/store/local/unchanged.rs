@@ -5,10 +5,10 @@
 //! for an fsync when it is found.
 
 use super::flush::syncs_whole;
-use super::look::device_of;
 use super::sys::{Directory, Node};
 use super::tree::{Tree, lock, sync_dir};
 use crate::store::error::At;
+use crate::store::local::stat::device_of;
 use crate::store::{Kind, RemotePath, StoreError, Version};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -90,10 +90,10 @@ pub(super) fn sync<D: Directory>(tree: &Tree<D>) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::look::version;
     use super::super::sys::model::{Device, World};
-    use super::super::whole::put_whole;
     use super::*;
+    use crate::store::local::small::put_whole;
+    use crate::store::local::stat::version;
     use crate::store::{Attributes, Content, NewEntry};
 
     /// A run with --no-fsync, and one that finds all of it there: the power may go after that.

@@ -1,0 +1,206 @@
+//! What makes a session outlive its control connection: messages are counted both ways, and kept until the other side
+//! has confirmed them.
+//!
+//! A message's number is how many were sent before it, from the first of the session's first control connection on;
+//! heartbeats do not count, they carry the confirmation. After a re-attachment each side sends again what the other one
+//! has not received, and so every message arrives once and in order.
+
+use crate::net::control::codec::{Outgoing, encode};
+use crate::net::error::NetError;
+use crate::net::wire::proto::control_message::Body;
+use crate::net::wire::proto::{ControlMessage, Heartbeat};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Messages that are received before they are confirmed, at the latest.
+const CONFIRM_MESSAGES: u64 = 32;
+/// Bytes of them.
+const CONFIRM_BYTES: usize = 256 << 10;
+/// Unconfirmed messages from which on no more are sent.
+const MOST_MESSAGES: usize = 4096;
+
+/// The counts and the unconfirmed messages of one session, on one side.
+pub struct Replay {
+    state: Mutex<State>,
+    changed: Notify,
+    /// Stops sending once this many bytes are unconfirmed. One message more may be under way.
+    most: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// Messages sent so far.
+    sent: u64,
+    /// The last of them, encoded.
+    kept: VecDeque<Outgoing>,
+    kept_bytes: usize,
+    /// Messages received so far.
+    received: u64,
+    /// As many were confirmed.
+    confirmed: u64,
+    /// Bytes received since.
+    unconfirmed_bytes: usize,
+}
+
+impl State {
+    fn is_due(&self) -> bool {
+        self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES || self.unconfirmed_bytes >= CONFIRM_BYTES
+    }
+}
+
+impl Replay {
+    /// Counts go on from here: what went both ways before anybody had logged in. At most about `most` bytes are
+    /// unconfirmed: more than what is confirmed at once and a message, or a confirmation would never come.
+    pub fn new(sent: u64, received: u64, most: usize) -> Replay {
+        let state = State {
+            sent,
+            received,
+            confirmed: received,
+            ..State::default()
+        };
+        Replay {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            most: most.max(4 * CONFIRM_BYTES),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a message to `out`, and keeps it; true where it may have a secret.
+    pub fn send(&self, message: Outgoing, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(message.bytes());
+        let is_secret = message.is_secret();
+        let mut state = self.state();
+        state.sent = state.sent.saturating_add(1);
+        state.kept_bytes = state.kept_bytes.saturating_add(message.bytes().len());
+        state.kept.push_back(message);
+        is_secret
+    }
+
+    /// True while so much is unconfirmed that no more may be sent.
+    pub fn is_full(&self) -> bool {
+        let state = self.state();
+        state.kept_bytes >= self.most || state.kept.len() >= MOST_MESSAGES
+    }
+
+    /// A message of `bytes` was received and worked off.
+    pub fn received(&self, bytes: usize) {
+        let mut state = self.state();
+        state.received = state.received.saturating_add(1);
+        state.unconfirmed_bytes = state.unconfirmed_bytes.saturating_add(bytes);
+        if state.is_due() {
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// The other side has received this many.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where that is more than were sent, or fewer than it said before.
+    pub fn confirmed(&self, received: u64) -> Result<(), NetError> {
+        let mut state = self.state();
+        let unconfirmed = state.sent.checked_sub(received).and_then(|n| usize::try_from(n).ok());
+        let Some(unconfirmed) = unconfirmed.filter(|n| *n <= state.kept.len()) else {
+            return Err(NetError::Protocol("it confirms what it cannot have received".into()));
+        };
+        while state.kept.len() > unconfirmed {
+            let length = state.kept.pop_front().map_or(0, |message| message.bytes().len());
+            state.kept_bytes = state.kept_bytes.saturating_sub(length);
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits until a confirmation is due, or came in. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Appends a confirmation to `out`, where one is due or with `always`.
+    ///
+    /// # Errors
+    /// None in practice: the message is short.
+    pub fn confirm(&self, always: bool, out: &mut Vec<u8>) -> Result<(), NetError> {
+        let mut state = self.state();
+        if !always && !state.is_due() {
+            return Ok(());
+        }
+        state.confirmed = state.received;
+        state.unconfirmed_bytes = 0;
+        let received = state.received;
+        drop(state);
+        let body = Some(Body::Heartbeat(Heartbeat { received }));
+        encode(&ControlMessage { body }, out)
+    }
+
+    /// Messages received so far.
+    pub fn count(&self) -> u64 {
+        self.state().received
+    }
+
+    /// A new control connection: appends to `out` what the other side, which has received so many, has missed.
+    ///
+    /// # Errors
+    /// As [`Replay::confirmed`].
+    pub fn again(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
+        self.confirmed(received)?;
+        let state = self.state();
+        state
+            .kept
+            .iter()
+            .for_each(|message| out.extend_from_slice(message.bytes()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::net::control::replay::*;
+    use crate::net::wire::proto::Request;
+
+    fn message(number: u64) -> Outgoing {
+        Outgoing::of(Body::Request(Request { number, body: None })).unwrap()
+    }
+
+    #[test]
+    fn what_was_not_confirmed_is_sent_again_and_nothing_else() {
+        let replay = Replay::new(1, 0, 4 << 20);
+        let mut out = Vec::new();
+        for number in 2..=4 {
+            replay.send(message(number), &mut out);
+        }
+        replay.confirmed(2).unwrap();
+        let mut again = Vec::new();
+        replay.again(3, &mut again).unwrap();
+        assert_eq!(again, message(4).bytes());
+        assert!(replay.confirmed(2).is_err(), "it said 3 before");
+        assert!(replay.confirmed(5).is_err(), "only 4 were sent");
+        replay.confirmed(4).unwrap();
+    }
+
+    #[test]
+    fn it_is_bounded_and_confirms_in_time() {
+        let replay = Replay::new(0, 0, 4 << 20);
+        let mut out = Vec::new();
+        for number in 0..MOST_MESSAGES as u64 {
+            assert!(!replay.is_full());
+            replay.send(message(number), &mut out);
+        }
+        assert!(replay.is_full());
+        out.clear();
+        for _ in 1..CONFIRM_MESSAGES {
+            replay.received(10);
+            replay.confirm(false, &mut out).unwrap();
+        }
+        assert!(out.is_empty());
+        replay.received(10);
+        replay.confirm(false, &mut out).unwrap();
+        assert!(!out.is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! What a frame carries: bytes in memory, or a chunk of a file that is read when a connection takes it.
+
+use crate::chunk::buffer::Buffer;
+use crate::chunk::digest::{Digest, Hashing};
+use crate::net::wire::frame::VOID;
+use crate::store::{ErrorKind, Source, StoreError};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+
+/// Bytes that are read, hashed, encrypted and sent, one after another: few enough to stay in a processor's cache.
+const PIECE: usize = 128 << 10;
+
+/// The payload of a frame that is to be sent, perhaps more than once.
+pub enum Content {
+    /// It is in memory until it is acknowledged.
+    Bytes(Buffer),
+    /// It is not.
+    Unread(Unread),
+}
+
+impl Content {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Unread(unread) => unread.length,
+        }
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A chunk that was read, or could not be.
+pub struct ChunkRead {
+    /// The offer that it belongs to, and which attempt at it.
+    pub number: u64,
+    /// See [`crate::net::wire::frame::FrameHeader::attempt`].
+    pub attempt: u8,
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: usize,
+    /// Its digest.
+    pub digest: Result<Digest, StoreError>,
+}
+
+/// A chunk whose bytes are at hand ([`Source::is_at_hand`]). The connection that takes it reads it piece by piece, and another
+/// one reads it again where that is lost: so nothing of it has to be kept, and each piece goes through one processor's cache.
+pub struct Unread {
+    source: Arc<dyn Source>,
+    number: u64,
+    attempt: u8,
+    offset: u64,
+    length: usize,
+    /// Once all of it has been read.
+    digest: OnceLock<Digest>,
+    read: mpsc::UnboundedSender<ChunkRead>,
+}
+
+impl Unread {
+    /// `length` bytes of `source` from `offset` on, as a chunk of this attempt at this offer. `read` is told when it has been read
+    /// for the first time, and whenever it cannot be.
+    pub fn new(
+        source: Arc<dyn Source>,
+        (number, attempt): (u64, u8),
+        (offset, length): (u64, usize),
+        read: mpsc::UnboundedSender<ChunkRead>,
+    ) -> Unread {
+        Unread {
+            source,
+            number,
+            attempt,
+            offset,
+            length,
+            digest: OnceLock::new(),
+            read,
+        }
+    }
+
+    /// Reads it once.
+    pub(super) fn read(&self) -> Reading<'_> {
+        Reading {
+            chunk: self,
+            done: 0,
+            hashing: Hashing::of_chunk(self.offset),
+            failed: false,
+        }
+    }
+
+    fn tell(&self, digest: Result<Digest, StoreError>) {
+        let _ = self.read.send(ChunkRead {
+            number: self.number,
+            attempt: self.attempt,
+            offset: self.offset,
+            length: self.length,
+            digest,
+        });
+    }
+}
+
+/// A chunk while it is read. Dropped before its end, nobody is told of it.
+pub(super) struct Reading<'a> {
+    chunk: &'a Unread,
+    done: usize,
+    hashing: Hashing,
+    failed: bool,
+}
+
+impl Reading<'_> {
+    /// Puts the next piece into `piece`; false when there is none. What cannot be read is zeros: a frame that has begun must be
+    /// ended, and its digest says that it is void.
+    pub(super) async fn next(&mut self, piece: &mut Vec<u8>) -> bool {
+        let length = PIECE.min(self.chunk.length.saturating_sub(self.done));
+        piece.resize(length, 0);
+        if length == 0 {
+            return false;
+        }
+        if !self.failed {
+            match self.fill(piece).await {
+                Ok(()) => self.hashing.update(piece),
+                Err(e) => {
+                    self.failed = true;
+                    self.chunk.tell(Err(e));
+                    piece.clear();
+                    piece.resize(length, 0);
+                }
+            }
+        }
+        self.done = self.done.saturating_add(length);
+        true
+    }
+
+    /// Fills `piece` with what comes next.
+    async fn fill(&self, piece: &mut Vec<u8>) -> Result<(), StoreError> {
+        let (source, length) = (&self.chunk.source, piece.len());
+        let offset = self.chunk.offset.saturating_add(self.done as u64);
+        let read = match source.read_now(offset, piece) {
+            Some(read) => read?,
+            // it is not at hand any more
+            None => {
+                *piece = source.read_at(offset, std::mem::take(piece), Arc::new(())).await?;
+                piece.len()
+            }
+        };
+        match read == length {
+            true => Ok(()),
+            false => Err(source.error(ErrorKind::SourceChanged)),
+        }
+    }
+
+    /// There is no further piece.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.done >= self.chunk.length
+    }
+
+    /// What goes behind it, at its end.
+    pub(super) fn digest(&self) -> Digest {
+        if self.failed {
+            return VOID;
+        }
+        let digest = self.hashing.digest();
+        match self.chunk.digest.set(digest) {
+            Ok(()) => self.chunk.tell(Ok(digest)),
+            Err(_) if self.chunk.digest.get() == Some(&digest) => {}
+            Err(_) => {
+                self.chunk.tell(Err(self.chunk.source.error(ErrorKind::SourceChanged)));
+                return VOID;
+            }
+        }
+        digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::chunk::digest::chunk_digest;
+    use crate::net::data::body::*;
+    use crate::store::{Entry, Extent, RemotePath, Watch};
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Bytes, of which so many reads are at hand, and those after them are not.
+    struct Fake(Vec<u8>, AtomicUsize);
+
+    #[async_trait]
+    impl Source for Fake {
+        async fn stat(&self) -> Result<Entry, StoreError> {
+            Err(self.error(ErrorKind::NotFound))
+        }
+
+        fn is_at_hand(&self, _: u64, _: usize) -> bool {
+            true
+        }
+
+        fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
+            let left = |n: usize| n.checked_sub(1);
+            if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err() {
+                buffer.fill(99);
+                return None;
+            }
+            let from = usize::try_from(offset).unwrap().min(self.0.len());
+            let n = buffer.len().min(self.0.len() - from);
+            buffer[..n].copy_from_slice(&self.0[from..from + n]);
+            Some(Ok(n))
+        }
+
+        async fn extent(&self, _: u64) -> Result<Extent, StoreError> {
+            Ok(Extent::Data { end: u64::MAX })
+        }
+
+        fn error(&self, kind: ErrorKind) -> StoreError {
+            StoreError::new(kind, &RemotePath::root())
+        }
+
+        async fn read_at(&self, offset: u64, buffer: Vec<u8>, _: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
+            let from = usize::try_from(offset).unwrap().min(self.0.len());
+            let to = self.0.len().min(from + buffer.len());
+            Ok(self.0[from..to].to_vec())
+        }
+    }
+
+    async fn all(chunk: &Unread) -> (Vec<u8>, Digest) {
+        let (mut reading, mut piece, mut bytes) = (chunk.read(), Vec::new(), Vec::new());
+        while reading.next(&mut piece).await {
+            bytes.extend_from_slice(&piece);
+        }
+        assert!(reading.is_at_end());
+        (bytes, reading.digest())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_at_hand_any_more_is_waited_for_and_what_is_gone_is_void() {
+        let length = 5 * PIECE + 17;
+        let bytes: Vec<u8> = (0..length).map(|i| (i / 100) as u8).collect();
+        for at_hand in [0, 1, 3, 100] {
+            for there in [length, length - 1, 2 * PIECE, 1, 0] {
+                let source = Arc::new(Fake(bytes[..there].to_vec(), AtomicUsize::new(at_hand)));
+                let (read, mut told) = mpsc::unbounded_channel();
+                let chunk = Unread::new(source, (1, 0), (0, length), read);
+                let (sent, digest) = all(&chunk).await;
+                assert_eq!(sent.len(), length, "a frame that has begun has its length");
+                let told_of = told.try_recv().unwrap();
+                assert_eq!((told_of.number, told_of.offset, told_of.length), (1, 0, length));
+                if there == length {
+                    assert!(sent == bytes && digest == chunk_digest(0, &bytes));
+                    assert_eq!(told_of.digest.unwrap(), digest);
+                    assert_eq!(all(&chunk).await.1, digest, "again");
+                } else {
+                    assert_eq!(digest, VOID);
+                    assert_eq!(told_of.digest.unwrap_err().kind, ErrorKind::SourceChanged);
+                }
+                assert!(told.try_recv().is_err(), "told once");
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One data connection: a direction that gives frames, and one that takes them.
+//!
+//! Both work in large pieces, many records a system call, and share nothing but the socket.
+
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::Account;
+use crate::net::data::body::{Content, Unread};
+use crate::net::data::decoder::Incoming;
+use crate::net::data::payload::Arrived;
+use crate::net::error::NetError;
+use crate::net::tls::handshake::{self, Shaken};
+use crate::net::tls::record::Sealer;
+use crate::net::wire::frame::FrameHeader;
+use rustls::{ClientConfig, ServerConfig};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Plaintext bytes encrypted at once: sixteen records.
+const ENCRYPT: usize = 256 << 10;
+/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as long for what its buffer
+/// holds: a chunk, at 20 KB/s.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// A data connection after its handshake.
+pub struct DataConnection(Shaken);
+
+impl DataConnection {
+    /// The client's handshake. The caller sets the deadline.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`], [`NetError::Lost`].
+    pub async fn connect(tcp: TcpStream, config: Arc<ClientConfig>) -> Result<DataConnection, NetError> {
+        handshake::connect(tcp, config).await.map(DataConnection)
+    }
+
+    /// The server's handshake. The caller sets the deadline.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`], [`NetError::Lost`].
+    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<DataConnection, NetError> {
+        handshake::accept(tcp, config).await.map(DataConnection)
+    }
+
+    /// The two directions, each for a task of its own.
+    pub fn split(self, pool: BufferPool) -> (FrameReader, FrameWriter) {
+        let Shaken {
+            tcp,
+            opener,
+            sealer,
+            early,
+            received,
+        } = self.0;
+        let tcp = Arc::new(tcp);
+        let reader = FrameReader {
+            tcp: tcp.clone(),
+            incoming: Incoming::new(opener, early, received, pool),
+            received: Arc::default(),
+        };
+        let writer = FrameWriter {
+            tcp,
+            sealer,
+            plain: Vec::new(),
+            piece: Vec::new(),
+            out: Vec::new(),
+            sent: Arc::default(),
+        };
+        (reader, writer)
+    }
+}
+
+/// Writes all of it; `sent` counts what the socket has taken.
+async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Result<(), NetError> {
+    while !bytes.is_empty() {
+        // a socket that always takes more would keep others from running
+        tokio::task::consume_budget().await;
+        match tcp.try_write(bytes) {
+            Ok(n) => {
+                sent.fetch_add(n as u64, Ordering::Relaxed);
+                bytes = bytes.get(n..).unwrap_or_default();
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match timeout(WRITE_STALL, tcp.writable()).await {
+                Ok(ready) => ready.map_err(NetError::lost)?,
+                Err(_) => return Err(NetError::lost("a data connection took nothing for 60 s")),
+            },
+            Err(e) => return Err(NetError::lost(e)),
+        }
+    }
+    Ok(())
+}
+
+/// The receiving direction.
+pub struct FrameReader {
+    tcp: Arc<TcpStream>,
+    incoming: Incoming,
+    received: Arc<AtomicU64>,
+}
+
+impl FrameReader {
+    /// The next frame; none when the peer has closed properly between two frames. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`] where the connection was cut, [`NetError::Protocol`] where it carries no frames.
+    pub async fn next(&mut self) -> Result<Option<Arrived>, NetError> {
+        loop {
+            if let Some(frame) = self.incoming.next() {
+                return Ok(Some(frame));
+            }
+            if self.incoming.is_closed() {
+                return match self.incoming.is_between_frames() {
+                    true => Ok(None),
+                    false => Err(NetError::lost("cut within a frame")),
+                };
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Counts the bytes that came, for whoever wants to know whether any do.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    /// From now on payloads come out of this pool: that of the session.
+    pub fn use_pool(&mut self, pool: BufferPool) {
+        self.incoming.use_pool(pool);
+    }
+
+    /// From now on frames count against this account.
+    pub fn charge_to(&mut self, account: Arc<Account>) {
+        self.incoming.charge_to(account);
+    }
+
+    /// Exactly `n` bytes before the first frame.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next`].
+    pub async fn preamble(&mut self, n: usize) -> Result<Vec<u8>, NetError> {
+        self.incoming.expect_preamble(n);
+        loop {
+            if let Some(bytes) = self.incoming.take_preamble() {
+                return Ok(bytes);
+            }
+            if self.incoming.is_closed() {
+                return Err(NetError::lost("closed before it said what it is"));
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// What came behind the handshake, and then the socket's next bytes.
+    async fn receive(&mut self) -> Result<(), NetError> {
+        if self.incoming.is_fresh() {
+            return self.incoming.work_off();
+        }
+        // a socket that always has more would keep others from running, and deadlines from being looked at
+        tokio::task::consume_budget().await;
+        loop {
+            match self.tcp.try_read_vectored(&mut self.incoming.room()) {
+                Ok(0) => return Err(NetError::lost("cut by the other side")),
+                Ok(n) => {
+                    self.received.fetch_add(n as u64, Ordering::Relaxed);
+                    return self.incoming.received(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.tcp.readable().await.map_err(NetError::lost)?;
+                }
+                Err(e) => return Err(NetError::lost(e)),
+            }
+        }
+    }
+}
+
+/// The sending direction.
+pub struct FrameWriter {
+    tcp: Arc<TcpStream>,
+    sealer: Sealer,
+    plain: Vec<u8>,
+    /// Of a chunk that is read as it is sent.
+    piece: Vec<u8>,
+    out: Vec<u8>,
+    sent: Arc<AtomicU64>,
+}
+
+impl FrameWriter {
+    /// Counts the bytes that the socket has taken.
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
+    }
+
+    /// Waits until the socket would take more.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`].
+    pub async fn writable(&self) -> Result<(), NetError> {
+        self.tcp.writable().await.map_err(NetError::lost)
+    }
+
+    /// Sends bytes that are no frame: the attach message.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`].
+    pub async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), NetError> {
+        self.plain.extend_from_slice(bytes);
+        self.flush().await
+    }
+
+    /// Takes a frame that may have to be sent again.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`].
+    pub async fn write_content(&mut self, header: &FrameHeader, content: &Content) -> Result<(), NetError> {
+        match content {
+            Content::Bytes(bytes) => self.write(header, bytes).await,
+            Content::Unread(chunk) => self.write_unread(header, chunk).await,
+        }
+    }
+
+    /// Takes a frame; small ones are gathered until [`FrameWriter::flush`].
+    ///
+    /// # Errors
+    /// [`NetError::Lost`], also where the peer takes nothing for too long.
+    pub async fn write(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), NetError> {
+        self.plain.extend_from_slice(&header.encode());
+        if payload.len() <= CHUNK_SIZE / 8 {
+            self.plain.extend_from_slice(payload);
+            self.plain.extend_from_slice(header.trailer());
+            if self.plain.len() >= ENCRYPT {
+                self.flush().await?;
+            }
+            return Ok(());
+        }
+        // What was gathered, and the header, in one system call with the beginning of the payload, which has records of its
+        // own: the receiver then finds it in one piece.
+        self.encrypt_gathered()?;
+        let mut pieces = payload.chunks(ENCRYPT).peekable();
+        while let Some(piece) = pieces.next() {
+            self.sealer.seal(piece, &mut self.out)?;
+            if pieces.peek().is_none() {
+                self.sealer.seal(header.trailer(), &mut self.out)?;
+            }
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`]. That it cannot be read is none: the frame is void then.
+    async fn write_unread(&mut self, header: &FrameHeader, chunk: &Unread) -> Result<(), NetError> {
+        self.plain.extend_from_slice(&header.encode());
+        self.encrypt_gathered()?;
+        let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
+        while reading.next(&mut piece).await {
+            self.sealer.seal(&piece, &mut self.out)?;
+            if reading.is_at_end() {
+                self.sealer.seal(&reading.digest(), &mut self.out)?;
+            }
+            self.send().await?;
+        }
+        self.piece = piece;
+        Ok(())
+    }
+
+    /// Sends what was gathered.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`].
+    pub async fn flush(&mut self) -> Result<(), NetError> {
+        self.encrypt_gathered()?;
+        self.send().await
+    }
+
+    fn encrypt_gathered(&mut self) -> Result<(), NetError> {
+        if !self.plain.is_empty() {
+            self.sealer.seal(&self.plain, &mut self.out)?;
+            self.plain.clear();
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), NetError> {
+        write_all(&self.tcp, &self.out, &self.sent).await?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Says properly that nothing follows.
+    pub async fn close(mut self) {
+        self.out.clear();
+        let closed = self.sealer.close(&mut self.out);
+        if closed.is_ok() {
+            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Data connections: frames in and out, the queue of what is to be sent, and the pool of a session's connections.
+
+pub mod body;
+pub mod connection;
+mod decoder;
+pub mod payload;
+pub mod pool;
+pub mod rtt;
+pub mod send_queue;
+pub mod throughput;

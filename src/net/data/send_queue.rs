@@ -1,0 +1,401 @@
+//! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
+
+use crate::chunk::CHUNK_SIZE;
+use crate::chunk::window::{Credit, cost};
+use crate::net::data::body::Content;
+use crate::net::data::throughput::Pace;
+use crate::net::wire::frame::FrameHeader;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Number of a data connection in its session.
+pub type ConnectionId = u64;
+
+/// One part in this many of all bytes may be sent a second time because a connection is slow.
+const REPEATED_SHARE: u64 = 20;
+
+/// What a frame is known by: transfer, offer, offset. A file's seal has the file's size as its offset, which no
+/// chunk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    transfer: u32,
+    number: u64,
+    offset: u64,
+}
+
+impl Key {
+    /// Every frame of the offers from `first` to `last`.
+    fn range(transfer: u32, first: u64, last: u64) -> std::ops::RangeInclusive<Key> {
+        let from = Key {
+            transfer,
+            number: first,
+            offset: 0,
+        };
+        let to = Key {
+            transfer,
+            number: last,
+            offset: u64::MAX,
+        };
+        from..=to
+    }
+}
+
+struct Frame {
+    header: FrameHeader,
+    content: Arc<Content>,
+    /// The connection that it was given to, and when.
+    on: Option<(ConnectionId, Instant)>,
+    /// The one that it was given to as well, because the first is slow.
+    also: Option<ConnectionId>,
+}
+
+/// Frames from the moment that they were read until the receiver has them.
+///
+/// It is bounded by the window: whoever puts a frame in has taken its cost from [`Outbox::credit`] before, and gets
+/// it back when the frame is acknowledged or forgotten.
+pub struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+    credit: Credit,
+    pace: Pace,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Key>,
+    live: BTreeMap<Key, Frame>,
+    /// Connections that may be given frames. The writer of one that is lost may still ask for a moment.
+    connected: HashSet<ConnectionId>,
+    /// What each transfer under way has taken from the window and not given back.
+    reserved: HashMap<u32, u64>,
+    /// Bytes given to connections, and those of them that were given a second time.
+    given: u64,
+    repeated: u64,
+}
+
+impl Outbox {
+    /// An empty one, with the window that the receiver has granted.
+    pub fn new(window: u64) -> Outbox {
+        Outbox {
+            state: Mutex::default(),
+            filled: Notify::new(),
+            credit: Credit::new(window),
+            pace: Pace::default(),
+        }
+    }
+
+    /// The window.
+    pub fn credit(&self) -> &Credit {
+        &self.credit
+    }
+
+    /// How fast the receiver gets done with frames.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A transfer begins; until [`Outbox::end`] it may reserve and push.
+    pub fn begin(&self, transfer: u32) {
+        self.state().reserved.insert(transfer, 0);
+    }
+
+    /// A transfer ends: nothing more of it is sent, and all that it took from the window goes back, whatever became of
+    /// the reads that it was for.
+    pub fn end(&self, transfer: u32) {
+        let mut state = self.state();
+        state.live.retain(|key, _| key.transfer != transfer);
+        let left = state.reserved.remove(&transfer).unwrap_or(0);
+        drop(state);
+        self.credit.give_back(left);
+    }
+
+    /// Waits until `bytes` fit into the window, and takes them for a transfer. Cancel-safe.
+    pub async fn reserve(&self, transfer: u32, bytes: u64) {
+        self.credit.take(bytes).await;
+        match self.state().reserved.get_mut(&transfer) {
+            Some(reserved) => *reserved = reserved.saturating_add(bytes),
+            None => self.credit.give_back(bytes),
+        }
+    }
+
+    /// Gives bytes back that were reserved: a frame is acknowledged, or will not be sent.
+    pub fn release(&self, transfer: u32, bytes: u64) {
+        Outbox::release_in(&mut self.state(), &self.credit, transfer, bytes);
+    }
+
+    fn release_in(state: &mut State, credit: &Credit, transfer: u32, bytes: u64) {
+        if let Some(reserved) = state.reserved.get_mut(&transfer) {
+            let back = bytes.min(*reserved);
+            *reserved = reserved.saturating_sub(back);
+            credit.give_back(back);
+        }
+    }
+
+    /// Queues a frame whose cost has been reserved. One of a transfer that has ended is dropped.
+    pub fn push(&self, header: FrameHeader, content: Content) {
+        let key = Key {
+            transfer: header.transfer,
+            number: header.number,
+            offset: header.offset,
+        };
+        let frame = Frame {
+            header,
+            content: Arc::new(content),
+            on: None,
+            also: None,
+        };
+        {
+            let mut state = self.state();
+            if !state.reserved.contains_key(&key.transfer) {
+                return;
+            }
+            if let Some(old) = state.live.insert(key, frame) {
+                Outbox::release_in(&mut state, &self.credit, key.transfer, cost(old.content.len()));
+            }
+            state.queue.push_back(key);
+        }
+        self.filled.notify_one();
+    }
+
+    /// A connection may be given frames, until [`Outbox::disconnected`].
+    pub fn connected(&self, connection: ConnectionId) {
+        self.state().connected.insert(connection);
+    }
+
+    /// Whether it still may.
+    pub fn is_connected(&self, connection: ConnectionId) -> bool {
+        self.state().connected.contains(&connection)
+    }
+
+    /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
+    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Content>)> {
+        let mut state = self.state();
+        if !state.connected.contains(&connection) {
+            return None;
+        }
+        while let Some(key) = state.queue.pop_front() {
+            // acknowledged or forgotten meanwhile: nothing to send
+            if let Some(frame) = state.live.get_mut(&key) {
+                frame.on = Some((connection, Instant::now()));
+                let popped = (frame.header, frame.content.clone());
+                state.given = state.given.saturating_add(popped.1.len() as u64);
+                if !state.queue.is_empty() {
+                    self.filled.notify_one();
+                }
+                return Some(popped);
+            }
+        }
+        None
+    }
+
+    /// A frame that another connection was given, to be sent over this one as well: the first in file order that was given
+    /// to one that is slow, by what `is_slow` says of it and of how long ago that was. Nothing while frames are queued, and
+    /// never more than a twentieth of all bytes, or one chunk.
+    pub fn try_repeat(
+        &self,
+        connection: ConnectionId,
+        is_slow: impl Fn(ConnectionId, Duration) -> bool,
+    ) -> Option<(FrameHeader, Arc<Content>)> {
+        let mut state = self.state();
+        if !state.queue.is_empty() || !state.connected.contains(&connection) {
+            return None;
+        }
+        let most = (state.given / REPEATED_SHARE)
+            .max(CHUNK_SIZE as u64)
+            .saturating_sub(state.repeated);
+        let slow = state.live.values_mut().find(|frame| {
+            frame.also.is_none()
+                && frame.content.len() as u64 <= most
+                && frame
+                    .on
+                    .is_some_and(|(on, since)| on != connection && is_slow(on, since.elapsed()))
+        })?;
+        slow.also = Some(connection);
+        let repeated = (slow.header, slow.content.clone());
+        state.repeated = state.repeated.saturating_add(repeated.1.len() as u64);
+        Some(repeated)
+    }
+
+    /// Waits until something is queued. Another connection may be faster: try again then.
+    pub async fn filled(&self) {
+        let filled = self.filled.notified();
+        if self.state().queue.is_empty() {
+            filled.await;
+        }
+    }
+
+    /// Whoever was woken for a frame does not take it.
+    pub fn nudge(&self) {
+        if self.is_queued() {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The receiver has written this frame.
+    pub fn acknowledge(&self, transfer: u32, number: u64, offset: u64) {
+        let key = Key {
+            transfer,
+            number,
+            offset,
+        };
+        let mut state = self.state();
+        if let Some(frame) = state.live.remove(&key) {
+            self.pace.add(frame.content.len() as u64);
+            Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+        }
+    }
+
+    /// Nothing more of this file is to be sent: it is there, or given up.
+    pub fn forget_file(&self, transfer: u32, number: u64) {
+        let mut state = self.state();
+        let keys: Vec<Key> = state
+            .live
+            .range(Key::range(transfer, number, number))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            if let Some(frame) = state.live.remove(&key) {
+                self.pace.add(frame.content.len() as u64);
+                Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+            }
+        }
+    }
+
+    /// A connection is gone, and given nothing any more: what it had not had acknowledged goes out on the others, first of
+    /// all. Returns how many frames that are.
+    pub fn disconnected(&self, connection: ConnectionId) -> usize {
+        let mut state = self.state();
+        state.connected.remove(&connection);
+        let mut keys = Vec::new();
+        for (key, frame) in &mut state.live {
+            if frame.also == Some(connection) {
+                frame.also = None;
+            }
+            if frame.on.is_some_and(|(on, _)| on == connection) {
+                frame.on = frame.also.take().map(|also| (also, Instant::now()));
+                if frame.on.is_none() {
+                    keys.push(*key);
+                }
+            }
+        }
+        for key in keys.iter().rev() {
+            state.queue.push_front(*key);
+        }
+        drop(state);
+        self.filled.notify_one();
+        keys.len()
+    }
+
+    /// True when frames that this connection was given wait for their acknowledgement.
+    pub fn is_held_by(&self, connection: ConnectionId) -> bool {
+        let by = |frame: &Frame| frame.on.is_some_and(|(on, _)| on == connection) || frame.also == Some(connection);
+        self.state().live.values().any(by)
+    }
+
+    /// True when frames wait for a connection.
+    pub fn is_queued(&self) -> bool {
+        !self.state().queue.is_empty()
+    }
+
+    /// True when frames wait for their acknowledgement.
+    pub fn is_waiting_at_all(&self) -> bool {
+        !self.state().live.is_empty()
+    }
+
+    /// True when frames of this transfer wait for their acknowledgement.
+    pub fn is_waiting(&self, transfer: u32) -> bool {
+        self.state()
+            .live
+            .range(Key::range(transfer, 0, u64::MAX))
+            .next()
+            .is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::chunk::buffer::BufferPool;
+    use crate::net::data::send_queue::*;
+    use crate::net::wire::frame::FrameKind;
+
+    fn push(outbox: &Outbox, number: u64, offset: u64) {
+        let header = FrameHeader {
+            kind: FrameKind::Chunk,
+            transfer: 1,
+            number,
+            offset,
+            length: 3,
+            ..FrameHeader::bare(FrameKind::Chunk)
+        };
+        outbox.push(header, Content::Bytes(BufferPool::new(0).share(vec![1, 2, 3])));
+    }
+
+    fn pop(outbox: &Outbox, connection: ConnectionId) -> Option<(u64, u64)> {
+        outbox.try_pop(connection).map(|(h, _)| (h.number, h.offset))
+    }
+
+    #[tokio::test]
+    async fn a_dead_connections_frames_go_first_and_acknowledged_ones_not_at_all() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.begin(1);
+        for connection in [7, 8] {
+            outbox.connected(connection);
+        }
+        outbox.reserve(1, 4 * cost(3)).await;
+        for number in 1..=4 {
+            push(&outbox, number, 0);
+        }
+        assert_eq!(pop(&outbox, 7), Some((1, 0)));
+        assert_eq!(pop(&outbox, 8), Some((2, 0)));
+        assert_eq!(pop(&outbox, 7), Some((3, 0)));
+        outbox.acknowledge(1, 1, 0);
+        assert_eq!(outbox.disconnected(7), 1);
+        assert_eq!(pop(&outbox, 7), None, "its writer may ask once more before it ends");
+        assert_eq!(pop(&outbox, 8), Some((3, 0)));
+        assert_eq!(pop(&outbox, 8), Some((4, 0)));
+        assert_eq!(pop(&outbox, 8), None);
+        outbox.acknowledge(1, 1, 0);
+        outbox.forget_file(1, 3);
+        assert!(outbox.is_waiting(1));
+        outbox.reserve(1, 1000).await;
+        outbox.end(1);
+        assert!(!outbox.is_waiting(1));
+        assert_eq!(
+            outbox.credit().outstanding(),
+            0,
+            "also what was reserved for reads that never ended"
+        );
+        push(&outbox, 5, 0);
+        assert_eq!(pop(&outbox, 8), None, "the transfer has ended");
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_connection_holds_goes_out_once_more_elsewhere() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.begin(1);
+        for connection in [7, 8] {
+            outbox.connected(connection);
+        }
+        outbox.reserve(1, 3 * cost(3)).await;
+        (1..=3).for_each(|number| push(&outbox, number, 0));
+        let repeat = |to, slow| outbox.try_repeat(to, |on, _| on == slow).map(|(h, _)| h.number);
+        assert_eq!(pop(&outbox, 7), Some((1, 0)));
+        assert_eq!(repeat(8, 7), None, "there is something else to send");
+        assert_eq!(pop(&outbox, 8), Some((2, 0)));
+        assert_eq!(pop(&outbox, 8), Some((3, 0)));
+        assert_eq!(repeat(7, 7), None, "not over itself");
+        assert_eq!(repeat(8, 7), Some(1));
+        assert_eq!(repeat(8, 7), None, "only once");
+        // the slow one dies: the other has it already
+        assert_eq!(outbox.disconnected(7), 0);
+        assert_eq!(outbox.disconnected(8), 3);
+        outbox.end(1);
+        assert_eq!(outbox.credit().outstanding(), 0);
+    }
+}

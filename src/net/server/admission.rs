@@ -1,0 +1,120 @@
+//! How many connections may be before a login: a bounded number, shared by the addresses that they come from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+/// Connections that may be between their acceptance and their login, or their proof.
+const PENDING: usize = 512;
+
+/// An address as far as it tells people apart: of IPv6 the network, since a host can choose the rest.
+pub(super) fn place(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+/// Connections that have not logged in yet. When there are too many, the oldest of the address that has most of them
+/// has to go: whoever floods the server is in their own way first, and a newcomer always gets in.
+#[derive(Clone, Default)]
+pub(super) struct Waiting(Arc<Mutex<Line>>);
+
+#[derive(Default)]
+struct Line {
+    next: u64,
+    waiting: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+    by_place: HashMap<IpAddr, usize>,
+}
+
+impl Line {
+    fn leave(&mut self, number: u64) {
+        if let Some((place, _)) = self.waiting.remove(&number)
+            && let Some(count) = self.by_place.get_mut(&place)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_place.remove(&place);
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        let most = self
+            .by_place
+            .iter()
+            .max_by_key(|(_, count)| **count)
+            .map(|(place, _)| *place);
+        let oldest = self
+            .waiting
+            .iter()
+            .find(|(_, (place, _))| Some(*place) == most)
+            .map(|(n, _)| *n);
+        if let Some(number) = oldest {
+            // its sender is dropped with it, and that is the sign to go
+            self.leave(number);
+        }
+    }
+}
+
+/// A connection's place among those that wait; dropped when it has logged in.
+pub(super) struct Turn {
+    line: Waiting,
+    number: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.line.line().leave(self.number);
+    }
+}
+
+impl Waiting {
+    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection. The second value is ready, with an error, when it has to go.
+    pub(super) fn enter(&self, peer: SocketAddr) -> (Turn, oneshot::Receiver<()>) {
+        let (go, gone) = oneshot::channel();
+        let place = place(peer.ip());
+        let mut line = self.line();
+        if line.waiting.len() >= PENDING {
+            line.make_room();
+        }
+        let number = line.next;
+        line.next = number.saturating_add(1);
+        line.waiting.insert(number, (place, go));
+        let count = line.by_place.entry(place).or_default();
+        *count = count.saturating_add(1);
+        drop(line);
+        let line = self.clone();
+        (Turn { line, number }, gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::net::server::admission::*;
+
+    fn peer(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 1000))
+    }
+
+    #[test]
+    fn the_oldest_of_whoever_has_most_goes() {
+        let waiting = Waiting::default();
+        let (_one, mut lone) = waiting.enter(peer(9));
+        let mut flood: Vec<_> = (0..PENDING).map(|_| waiting.enter(peer(1))).collect();
+        assert!(
+            flood[0].1.try_recv() == Err(oneshot::error::TryRecvError::Closed),
+            "the oldest has gone"
+        );
+        assert!(flood[1].1.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        assert!(lone.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        drop(flood);
+        assert_eq!(waiting.line().waiting.len(), 1);
+        assert_eq!(waiting.line().by_place.len(), 1);
+    }
+}

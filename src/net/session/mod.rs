@@ -1,0 +1,407 @@
+//! What client and server hold of a session alike: the way out for control messages and frames, and the way in to
+//! the transfer that each is for.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::window::{Account, Allowance, cost};
+use crate::net::control::codec::Encoded;
+use crate::net::control::queue::ControlSender;
+use crate::net::data::payload::Arrived;
+use crate::net::data::pool::{FrameSink, Pool};
+use crate::net::data::send_queue::Outbox;
+use crate::net::error::NetError;
+use crate::net::task::Tasks;
+use crate::net::wire::Code;
+use crate::net::wire::frame::FrameKind;
+use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
+
+/// How long the reason of a session's end may take to be known after the end itself.
+const REASON: Duration = Duration::from_secs(5);
+
+/// Of the window that a sender was granted, its unsettled offers take at most one part in this many.
+const OFFERED_PART: u64 = 8;
+/// Of the window that a receiver grants, the unsettled offers that it takes have at most this part: far
+/// more than an honest sender uses, who counts a little differently and stops after a batch.
+const ACCEPTED_PART: u64 = 2;
+
+/// How much a session may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkBounds {
+    /// Bytes of frames that the other side allows this one to have outstanding.
+    pub credit: u64,
+    /// Bytes of frames that this side allows the other one.
+    pub window: u64,
+    /// Bytes of decoded messages that wait; the reader of the control connection waits when there are
+    /// more. An honest peer has less under way, so that the two sides never wait for each other.
+    pub messages: usize,
+    /// Transfers at once.
+    pub transfers: usize,
+}
+
+impl LinkBounds {
+    /// What a client keeps: enough for everything that an honest server has under way, so that a client never stops
+    /// reading.
+    pub const fn of_client(credit: u64, window: u64) -> LinkBounds {
+        LinkBounds {
+            credit,
+            window,
+            messages: 16 << 20,
+            transfers: 64,
+        }
+    }
+}
+
+/// What a message takes of a session's memory, until it has been processed.
+pub struct MessageRoom {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The shared half of a session.
+pub struct Link {
+    /// Messages to the other side.
+    pub control: ControlSender,
+    /// Frames to the other side.
+    pub outbox: Arc<Outbox>,
+    inbox: Arc<Inbox>,
+    pool: Arc<Pool>,
+    tasks: Tasks,
+    mailboxes: Mutex<HashMap<u32, Mailbox>>,
+    /// Room for messages that wait, of all transfers and requests.
+    room: Arc<Semaphore>,
+    most_messages: usize,
+    most_transfers: usize,
+    /// What unsettled offers take, of those that this side made, and of those that came.
+    offered: Allowance,
+    accepted: Allowance,
+    down: watch::Sender<Option<NetError>>,
+    /// When anything last went forward: a frame or a message of a transfer.
+    moved: Mutex<Instant>,
+    /// There is a control connection at the moment.
+    attached: AtomicBool,
+}
+
+/// Where the messages for a transfer go, each with its room.
+type Mailbox = mpsc::UnboundedSender<(transfer_message::Body, MessageRoom)>;
+
+/// Where the frames for a transfer go, and what it holds of the window.
+type WayIn = (mpsc::UnboundedSender<Arrived>, Arc<AtomicU64>);
+
+/// Frames from the other side, sorted by transfer.
+struct Inbox {
+    transfers: Mutex<HashMap<u32, WayIn>>,
+    account: Arc<Account>,
+}
+
+impl FrameSink for Inbox {
+    fn account(&self) -> Arc<Account> {
+        self.account.clone()
+    }
+
+    fn accept(&self, mut frame: Arrived) -> Result<(), NetError> {
+        if frame.header.kind == FrameKind::Attached {
+            return Ok(());
+        }
+        let cost = cost(frame.payload.len());
+        match frame.charge.take() {
+            Some(charge) => charge.complete(),
+            // its header came right behind the proof
+            None => self
+                .account
+                .arrived(cost)
+                .map_err(|e| NetError::Protocol(e.to_string()))?,
+        }
+        let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        match transfers.get(&frame.header.transfer) {
+            // The channel has no bound of its own: the account has.
+            Some((frames, held)) => {
+                held.fetch_add(cost, Ordering::Relaxed);
+                let _ = frames.send(frame);
+            }
+            // of a transfer that has ended: accepted and dropped
+            None => self.account.done(cost),
+        }
+        Ok(())
+    }
+}
+
+/// A transfer's place in a [`Link`]; leaving it is dropping this.
+pub struct Seat {
+    link: Arc<Link>,
+    transfer: u32,
+    messages: mpsc::UnboundedReceiver<(transfer_message::Body, MessageRoom)>,
+    /// Each counts against the window until [`Seat::done`].
+    frames: mpsc::UnboundedReceiver<Arrived>,
+    /// What this transfer holds of the window; all of it goes back when it ends.
+    held: Arc<AtomicU64>,
+}
+
+/// What comes in for a transfer.
+pub enum Incoming {
+    /// On the control connection.
+    Message(transfer_message::Body),
+    /// On a data connection.
+    Frame(Arrived),
+}
+
+impl Link {
+    /// A link that sends through `control`.
+    pub fn new(control: ControlSender, bounds: LinkBounds, buffers: BufferPool) -> Arc<Link> {
+        let outbox = Arc::new(Outbox::new(bounds.credit));
+        let inbox = Arc::new(Inbox {
+            transfers: Mutex::default(),
+            account: Arc::new(Account::new(bounds.window)),
+        });
+        Arc::new_cyclic(|link: &Weak<Link>| {
+            let link = link.clone();
+            // one that is gone has ended already
+            let tasks = Tasks::new(move |panic| link.upgrade().into_iter().for_each(|l| l.shut_down(panic.again())));
+            Link {
+                control,
+                pool: Pool::new(outbox.clone(), inbox.clone(), buffers, tasks.clone()),
+                outbox,
+                inbox,
+                tasks,
+                mailboxes: Mutex::default(),
+                room: Arc::new(Semaphore::new(bounds.messages)),
+                most_messages: bounds.messages,
+                most_transfers: bounds.transfers,
+                offered: Allowance::new(bounds.credit / OFFERED_PART),
+                accepted: Allowance::new(bounds.window / ACCEPTED_PART),
+                down: watch::Sender::new(None),
+                moved: Mutex::new(Instant::now()),
+                attached: AtomicBool::new(true),
+            }
+        })
+    }
+
+    /// The other side allows this one to have so many bytes outstanding.
+    pub fn grant(&self, credit: u64) {
+        self.outbox.credit().grant(credit);
+        self.offered.set_most(credit / OFFERED_PART);
+    }
+
+    /// What the unsettled offers of this side take.
+    pub fn offered(&self) -> &Allowance {
+        &self.offered
+    }
+
+    /// What the unsettled offers of the other side take.
+    pub fn accepted(&self) -> &Allowance {
+        &self.accepted
+    }
+
+    /// Something went forward.
+    pub fn progress(&self) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nothing has gone forward.
+    pub fn stalled(&self) -> Duration {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// The control connection was lost, or is there again. Deadlines of transfers do not run while it is lost.
+    pub fn set_attached(&self, attached: bool) {
+        self.attached.store(attached, Ordering::Relaxed);
+    }
+
+    /// True while there is a control connection.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
+    }
+
+    /// The data connections.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The session's tasks. A panic in one ends the session.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// The session is over, and why. Transfers that are under way end with that. The other side is told of an error that
+    /// it would meet again in another session.
+    pub fn shut_down(&self, why: NetError) {
+        let tell = matches!(why, NetError::Internal(_));
+        self.finish(why, tell);
+    }
+
+    /// This side ends the session, and tells the other one why.
+    pub fn end(&self, why: NetError) {
+        self.finish(why, true);
+    }
+
+    fn finish(&self, why: NetError, tell: bool) {
+        let end = tell.then(|| why.to_wire());
+        let first = self.down.send_if_modified(|down| {
+            let first = down.is_none();
+            if first {
+                *down = Some(why);
+            }
+            first
+        });
+        if let Some((code, text)) = end.filter(|_| first) {
+            let code = u32::from(code.0);
+            self.control.close_with(SessionEnd { code, text });
+        }
+        self.pool.close();
+        self.control.close();
+    }
+
+    /// Queues a message for the control connection; waits where too many are queued.
+    ///
+    /// # Errors
+    /// Why the session is over: that nothing is taken any more is only what follows from it, and may be seen first.
+    pub async fn send(&self, body: control_message::Body) -> Result<(), NetError> {
+        match self.control.send(body).await {
+            Ok(()) => Ok(()),
+            Err(closed) => Err(timeout(REASON, self.down()).await.unwrap_or(closed)),
+        }
+    }
+
+    /// True once the session is over.
+    pub fn is_down(&self) -> bool {
+        self.down.borrow().is_some()
+    }
+
+    /// Why the session is over, once it is.
+    pub fn ended(&self) -> Option<NetError> {
+        self.down.borrow().as_ref().map(NetError::again)
+    }
+
+    /// Waits for the end of the session; gives the reason.
+    pub async fn down(&self) -> NetError {
+        let mut watch = self.down.subscribe();
+        let ended = watch.wait_for(Option::is_some).await;
+        let why = ended.ok().and_then(|why| why.as_ref().map(NetError::again));
+        why.unwrap_or_else(|| NetError::lost("the session is over"))
+    }
+
+    /// True once a side has ended the session against the other's will: nothing that is queued
+    /// counts any more.
+    pub fn is_refused(&self) -> bool {
+        matches!(&*self.down.borrow(), Some(NetError::Refused { code, .. }) if *code != Code::BYE)
+    }
+
+    /// Takes part as transfer `number`.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] where the number is taken, [`NetError::Refused`] where there are too many.
+    pub fn join(self: &Arc<Link>, number: u32) -> Result<Seat, NetError> {
+        let (send, messages) = mpsc::unbounded_channel();
+        let (send_frames, frames) = mpsc::unbounded_channel();
+        let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if mailboxes.contains_key(&number) {
+            return Err(NetError::Protocol("the number of a transfer is used twice".into()));
+        }
+        if mailboxes.len() >= self.most_transfers {
+            let text = format!("a session has at most {} transfers at once", self.most_transfers);
+            let code = Code::UNAVAILABLE;
+            return Err(NetError::Refused { code, text });
+        }
+        mailboxes.insert(number, send);
+        let held = Arc::new(AtomicU64::new(0));
+        let way_in = (send_frames, held.clone());
+        self.inbox
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, way_in);
+        self.outbox.begin(number);
+        Ok(Seat {
+            link: self.clone(),
+            transfer: number,
+            messages,
+            frames,
+            held,
+        })
+    }
+
+    /// Waits until a message that came fits into the session's memory, and takes its room. One that is larger than
+    /// all of it takes all of it.
+    pub async fn room_for(&self, encoded: &Encoded) -> MessageRoom {
+        let permits = encoded.decoded_size().min(self.most_messages);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        // the semaphore is never closed
+        let permit = self.room.clone().acquire_many_owned(permits).await.ok();
+        MessageRoom { _permit: permit }
+    }
+
+    /// Passes a message on to its transfer. One for no transfer is dropped: that may have ended while the message was
+    /// on its way.
+    pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(mailbox), Some(body)) = (mailboxes.get(&message.transfer), message.body) {
+            let _ = mailbox.send((body, room));
+        }
+    }
+}
+
+impl Seat {
+    /// The session.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The transfer's number.
+    pub fn number(&self) -> u32 {
+        self.transfer
+    }
+
+    /// The next message of the transfer. Cancel-safe.
+    pub async fn receive(&mut self) -> Option<transfer_message::Body> {
+        self.messages.recv().await.map(|(body, _)| body)
+    }
+
+    /// The next message or frame of the transfer, messages first. Cancel-safe.
+    pub async fn receive_any(&mut self) -> Option<Incoming> {
+        tokio::select! {
+            biased;
+            message = self.messages.recv() => message.map(|(body, _)| Incoming::Message(body)),
+            frame = self.frames.recv() => frame.map(Incoming::Frame),
+        }
+    }
+
+    /// Sends a message of this transfer.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`].
+    pub async fn send(&self, body: transfer_message::Body) -> Result<(), NetError> {
+        let message = TransferMessage {
+            transfer: self.transfer,
+            body: Some(body),
+        };
+        self.link.send(control_message::Body::Transfer(message)).await
+    }
+
+    /// A frame with this many bytes of payload is written or dropped: the window is open for another.
+    pub fn done(&self, payload: usize) {
+        let cost = cost(payload);
+        self.held.fetch_sub(cost, Ordering::Relaxed);
+        self.link.inbox.account.done(cost);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let link = &self.link;
+        link.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.transfer);
+        link.inbox
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.transfer);
+        // nothing can be added any more: the way in is gone
+        link.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
+        link.outbox.end(self.transfer);
+    }
+}

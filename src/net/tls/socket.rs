@@ -1,0 +1,170 @@
+//! The sockets below TLS: which kind of connection a client opens, and the options of every one.
+
+use crate::net::error::NetError;
+use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
+use rustix::net::RecvFlags;
+use rustls::server::Acceptor;
+use std::io;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// How long a connection may take from its acceptance, or its dialling, to the end of its handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Unsent bytes in a socket from which on a frame goes to another connection.
+const NOTSENT_LOWAT: u32 = 128 << 10;
+/// The kernel gives a connection up after unacknowledged data, or failed keep-alives, of this long. It is longer
+/// than every deadline of haul's own: a peer that is merely slow is judged by those.
+const USER_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// The two kinds of connection on the one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `haul/1`.
+    Control,
+    /// `haul-data/1`.
+    Data,
+}
+
+/// Longest ClientHello that is waited for, in bytes.
+const LONGEST_HELLO: usize = 16 << 10;
+
+/// Which kind of connection a client opens: its ClientHello is looked at without being taken from the socket, since
+/// the two kinds are served by different APIs of rustls.
+///
+/// # Errors
+/// As [`role_of`]. The caller sets the deadline.
+pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
+    let mut before = 0;
+    loop {
+        let ready = tcp.ready(Interest::READABLE).await.map_err(NetError::lost)?;
+        let mut buffer = vec![0; LONGEST_HELLO];
+        let peeked = tcp.try_io(Interest::READABLE, || {
+            let (_, n) = rustix::net::recv(tcp, &mut buffer[..], RecvFlags::PEEK)?;
+            match n == before && n > 0 {
+                // what is there has been looked at: the socket is ready again when more comes
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(n),
+            }
+        });
+        match peeked {
+            Ok(0) => return Err(NetError::lost("closed before its handshake")),
+            Ok(n) => before = n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(NetError::lost("closed within its first message"));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(NetError::lost(e)),
+        }
+        if let Some(role) = role_of(buffer.get(..before).unwrap_or_default())? {
+            return Ok(role);
+        }
+    }
+}
+
+/// What the first bytes of a connection say that it is; none where more of them are needed.
+///
+/// # Errors
+/// Where they are no TLS 1.3 ClientHello with one of our ALPN names, or it is too long.
+pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
+    let length = seen.len();
+    let mut acceptor = Acceptor::default();
+    acceptor.read_tls(&mut seen).map_err(NetError::lost)?;
+    match acceptor.accept() {
+        Ok(Some(accepted)) => {
+            let hello = accepted.client_hello();
+            let offered: Vec<&[u8]> = hello.alpn().map(Iterator::collect).unwrap_or_default();
+            match offered.as_slice() {
+                [name] if *name == ALPN_CONTROL => Ok(Some(Role::Control)),
+                [name] if *name == ALPN_DATA => Ok(Some(Role::Data)),
+                _ => Err(NetError::Protocol(
+                    "neither haul/1 nor haul-data/1 in its ClientHello".into(),
+                )),
+            }
+        }
+        Ok(None) if length < LONGEST_HELLO => Ok(None),
+        Ok(None) => Err(NetError::Protocol("its ClientHello is too long".into())),
+        Err((e, _)) => Err(e.into()),
+    }
+}
+
+/// Options of every TCP connection. What the system does not have is left out.
+pub fn tune(tcp: &TcpStream, role: Role) {
+    let socket = socket2::SockRef::from(tcp);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    let _ = tcp.set_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    if role == Role::Data {
+        let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        // refused where the host does not allow it to plain users
+        let _ = socket.set_tcp_congestion(b"bbr");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls::config::{client_config, server_name};
+    use crate::net::tls::pin::Pin;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// The first message of a client.
+    async fn hello() -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let config = client_config(ALPN_DATA, &Pin::new(None), None).unwrap();
+        let client = tokio_rustls::TlsConnector::from(config).connect(server_name(), dialled);
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let mut hello = vec![0; LONGEST_HELLO];
+        tokio::select! {
+            _ = client => panic!("nobody answers"),
+            n = accepted.read(&mut hello) => hello.truncate(n.unwrap()),
+        }
+        hello
+    }
+
+    #[tokio::test]
+    async fn a_hello_in_pieces_is_looked_at_when_more_of_it_comes_and_not_in_between() {
+        let hello = hello().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let mut polls = 0;
+        let role = {
+            let mut role = pin!(peek_role(&server));
+            let counted = poll_fn(|context| {
+                polls += 1;
+                role.as_mut().poll(context)
+            });
+            let sending = async {
+                for piece in hello.chunks(hello.len().div_ceil(3)) {
+                    client.write_all(piece).await.unwrap();
+                    // long enough for hundreds of looks
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            };
+            let (role, ()) = tokio::join!(counted, sending);
+            role.unwrap()
+        };
+        assert_eq!(role, Role::Data);
+        assert!(polls < 20, "{polls} looks for three pieces");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_within_its_hello_is_let_go() {
+        let hello = hello().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(&hello[..10]).await.unwrap();
+        let look = tokio::spawn(async move { peek_role(&server).await });
+        client.shutdown().await.unwrap();
+        assert!(matches!(look.await.unwrap(), Err(NetError::Lost(_))));
+    }
+}

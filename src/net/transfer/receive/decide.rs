@@ -1,0 +1,144 @@
+//! What a receiver does with offers: directories are made, and the rest is compared with what is there.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::digest::{Digest, whole_digest};
+use crate::chunk::window::Kept;
+use crate::net::error::NetError;
+use crate::net::transfer::MAX_INLINE;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::destination::{Candidate, Decision, Target};
+use crate::net::wire::{MAX_VERSION, proto};
+use crate::store::{Attributes, Kind, RemotePath, StoreError};
+use std::collections::HashSet;
+use tokio::sync::mpsc;
+
+/// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
+const MAX_EMPTY: usize = 1024;
+/// Candidates that are compared in one go, about.
+const MAX_DECIDED: usize = 512;
+
+/// Offers of one message, sorted.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) dirs: Vec<(u64, RemotePath, Attributes)>,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// What became of some batches: directories by their numbers, and what was decided of the rest.
+pub(super) struct Decided {
+    pub(super) batches: usize,
+    /// True for those that were not there before.
+    pub(super) made: Vec<(u64, Result<bool, StoreError>)>,
+    pub(super) decided: Vec<(Candidate, Decision)>,
+}
+
+/// Works batches off one after another, so that a directory is made before what is in it is looked at.
+pub(super) async fn decide_all(
+    target: Target,
+    options: Options,
+    pool: BufferPool,
+    mut batches: mpsc::UnboundedReceiver<Batch>,
+    done: mpsc::UnboundedSender<Decided>,
+) {
+    // Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
+    let mut empty = HashSet::new();
+    while let Some(mut batch) = batches.recv().await {
+        let mut count = 1_usize;
+        // what has come meanwhile is done in one go: directories first, and then what is in them
+        while batch.candidates.len() < MAX_DECIDED
+            && let Ok(more) = batches.try_recv()
+        {
+            batch.dirs.extend(more.dirs);
+            batch.candidates.extend(more.candidates);
+            count = count.saturating_add(1);
+        }
+        let wanted = batch
+            .dirs
+            .iter()
+            .map(|(_, path, attributes)| (path.clone(), *attributes))
+            .collect();
+        let made = target.make_dirs(wanted).await;
+        if empty.len() > MAX_EMPTY {
+            empty.clear();
+        }
+        let new = batch
+            .dirs
+            .iter()
+            .zip(&made)
+            .filter(|(_, made)| matches!(made, Ok(true)));
+        empty.extend(new.map(|((number, ..), _)| *number));
+        let numbers = batch.dirs.iter().map(|(number, ..)| *number);
+        let made = numbers.zip(made).collect();
+        let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
+        let decided = batch.candidates.into_iter().zip(decisions).collect();
+        let decided = Decided {
+            batches: count,
+            made,
+            decided,
+        };
+        if done.send(decided).is_err() {
+            return;
+        }
+    }
+}
+
+/// What an offer of a file or symlink asks about. Content that came with it is verified.
+///
+/// # Errors
+/// [`NetError::Protocol`] where the offer contradicts itself.
+pub(super) fn candidate_of(
+    offer: &proto::Offer,
+    kind: Kind,
+    path: RemotePath,
+    attributes: Attributes,
+    cost: Kept,
+) -> Result<Candidate, NetError> {
+    let hash = match offer.hash.as_slice() {
+        [] => None,
+        bytes => Some(
+            bytes
+                .try_into()
+                .map_err(|_| NetError::Protocol("a hash is not 32 bytes".into()))?,
+        ),
+    };
+    Ok(Candidate {
+        number: offer.number,
+        parent: offer.parent,
+        path,
+        kind,
+        size: (!offer.stream).then_some(offer.size),
+        attributes,
+        target: offer.target.clone(),
+        hash,
+        version: version_of(offer)?,
+        content: content_of(offer, kind)?,
+        cost,
+    })
+}
+
+/// The version of an offer's source, if it has one.
+///
+/// # Errors
+/// [`NetError::Protocol`] where it is longer than any version is.
+pub(super) fn version_of(offer: &proto::Offer) -> Result<Option<String>, NetError> {
+    if offer.version.len() > MAX_VERSION {
+        return Err(NetError::Protocol("a version is longer than 256 bytes".into()));
+    }
+    Ok(Some(offer.version.clone()).filter(|v| !v.is_empty()))
+}
+
+/// The content that came with an offer, verified.
+fn content_of(offer: &proto::Offer, kind: Kind) -> Result<Option<(Vec<u8>, Digest)>, NetError> {
+    if offer.digest.is_empty() {
+        return Ok(None);
+    }
+    let bytes = offer.content.clone();
+    let digest = whole_digest(&bytes);
+    let fits = bytes.len() <= MAX_INLINE && bytes.len() as u64 == offer.size && kind == Kind::File && !offer.stream;
+    if !fits || digest != offer.digest.as_slice() {
+        return Err(NetError::Protocol(
+            "the content of an offer is not what the offer says".into(),
+        ));
+    }
+    Ok(Some((bytes, digest)))
+}

@@ -1,0 +1,335 @@
+//! Where a transfer arrives: a tree beneath one directory, or a stream. Decides what is wanted.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::digest::Digest;
+use crate::chunk::hash::hash_file;
+use crate::chunk::window::Kept;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::stream::Stream;
+use crate::store::{
+    Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, RemotePath, StageRequest, Staging, Store, StoreError,
+};
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The receiver's end of a transfer. Cheap to clone.
+#[derive(Clone)]
+pub enum Target {
+    /// Beneath a directory.
+    Tree(Tree),
+    /// The one file's bytes, in order.
+    Stream(Stream),
+}
+
+/// A directory that receives, and under which name each source goes there.
+#[derive(Clone)]
+pub struct Tree {
+    /// A store that follows no symlinks.
+    pub store: Arc<dyn Store>,
+    /// For each source, in order; the root: its contents go into the directory itself.
+    pub tops: Vec<RemotePath>,
+    /// Who writes, for others who want to.
+    pub who: String,
+    /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
+    pub release: Option<Release>,
+    /// Whoever sends may not know what is here: nothing is compared with, gone on with, or told of another writer.
+    pub blind: bool,
+}
+
+/// Ends what holds locks for somebody who is gone, and waits until it does not.
+pub type Release = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+impl Tree {
+    /// True when a lock that `error` tells of may be had now.
+    async fn released(&self, error: &StoreError) -> bool {
+        match (&error.kind, &self.release) {
+            (ErrorKind::Locked(holder), Some(release)) if holder.who == self.who => {
+                release().await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// An error as the sender may know it.
+    fn told(&self, error: StoreError) -> StoreError {
+        match error.kind {
+            ErrorKind::Locked(_) if self.blind => {
+                let who = "another writer".into();
+                let kind = ErrorKind::Locked(Holder {
+                    who,
+                    ..Holder::default()
+                });
+                StoreError::new(kind, &error.path)
+            }
+            _ => error,
+        }
+    }
+}
+
+/// An offered file or symlink, with its place.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The offer's number.
+    pub number: u64,
+    /// The number of the directory that it is in; 0 for a source itself.
+    pub parent: u64,
+    /// Where it goes.
+    pub path: RemotePath,
+    /// Its kind.
+    pub kind: Kind,
+    /// Bytes; none for a stream.
+    pub size: Option<u64>,
+    /// Time and mode.
+    pub attributes: Attributes,
+    /// Of a symlink.
+    pub target: Vec<u8>,
+    /// With `checksum`.
+    pub hash: Option<Digest>,
+    /// The version of the source, where it may be gone on with.
+    pub version: Option<String>,
+    /// Of a small file whose content came with the offer: that, and its hash.
+    pub content: Option<(Vec<u8>, Digest)>,
+    /// What it takes of the window's part for offers, until nobody keeps anything of it.
+    pub cost: Kept,
+}
+
+/// What is to become of a candidate.
+#[derive(Debug)]
+pub enum Decision {
+    /// It is there already.
+    Unchanged,
+    /// Its content is needed.
+    Wanted,
+    /// It cannot be.
+    Failed(StoreError),
+}
+
+impl Target {
+    /// Where each source goes, as the sender may know it.
+    pub fn names(&self) -> Vec<Vec<u8>> {
+        match self {
+            Target::Tree(tree) => tree.tops.iter().map(|top| top.as_bytes().to_vec()).collect(),
+            Target::Stream(_) => Vec::new(),
+        }
+    }
+
+    /// Where the source with this index goes.
+    pub fn top(&self, source: u32) -> Option<RemotePath> {
+        match self {
+            Target::Tree(tree) => tree.tops.get(usize::try_from(source).ok()?).cloned(),
+            Target::Stream(_) if source == 0 => Some(RemotePath::root()),
+            Target::Stream(_) => None,
+        }
+    }
+
+    /// Makes directories, outer ones first; true for those that were not there.
+    pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
+        match self {
+            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.blind).await,
+            Target::Stream(_) => dirs
+                .iter()
+                .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
+                .collect(),
+        }
+    }
+
+    /// Compares candidates with what is there. In the `empty` directories, made a moment ago, nothing is.
+    pub async fn decide(
+        &self,
+        candidates: &[Candidate],
+        empty: &HashSet<u64>,
+        options: &Options,
+        pool: &BufferPool,
+    ) -> Vec<Decision> {
+        let Target::Tree(tree) = self else {
+            return candidates.iter().map(|_| Decision::Wanted).collect();
+        };
+        let is_looked_at = |c: &&Candidate| !empty.contains(&c.parent);
+        let looked_at = candidates.iter().filter(is_looked_at);
+        let mut found = match looked_at.map(|c| c.path.clone()).collect::<Vec<_>>() {
+            none if none.is_empty() => Vec::new(),
+            paths => tree.store.stat_many(paths).await,
+        }
+        .into_iter();
+        let mut decisions = Vec::with_capacity(candidates.len());
+        let mut unchanged = Vec::new();
+        for candidate in candidates {
+            let look = is_looked_at(&candidate);
+            decisions.push(match if look { found.next() } else { None } {
+                Some(Ok(entry)) => {
+                    let version = entry.version.clone();
+                    let decision = tree.compare(candidate, entry, options, pool).await;
+                    if matches!(decision, Decision::Unchanged) && !options.no_fsync {
+                        unchanged.push((candidate.path.clone(), candidate.kind, version));
+                    }
+                    decision
+                }
+                Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
+                Some(Err(_)) | None => Decision::Wanted,
+            });
+        }
+        if !unchanged.is_empty() {
+            // what is reported as there is durable like what is put there
+            let mut noted = tree.store.note_unchanged(unchanged).await.into_iter();
+            let all = decisions.iter_mut().filter(|d| matches!(d, Decision::Unchanged));
+            for (decision, noted) in all.zip(&mut noted) {
+                if let Err(e) = noted {
+                    *decision = Decision::Failed(e);
+                }
+            }
+        }
+        decisions
+    }
+
+    /// Locks and opens the staging file of a larger file, of which `source` is the version; waits for the lock as long as
+    /// `deadline` allows.
+    pub async fn stage(
+        &self,
+        path: &RemotePath,
+        options: &Options,
+        source: Option<String>,
+        deadline: Option<Instant>,
+    ) -> Result<Box<dyn Staging>, StoreError> {
+        let tree = match self {
+            Target::Tree(tree) => tree,
+            Target::Stream(stream) => return stream.stage(source).await,
+        };
+        let request = StageRequest {
+            who: tree.who.clone(),
+            if_version: options.if_version.clone(),
+            durable: !options.no_fsync,
+            source: source.filter(|_| !tree.blind),
+        };
+        let mut pause = Duration::from_millis(20);
+        let mut asked = false;
+        loop {
+            match tree.store.stage(path, &request).await {
+                Err(e) if !asked && is_locked(&e) && tree.released(&e).await => asked = true,
+                Err(e) if is_locked(&e) && deadline.is_some_and(|d| Instant::now() < d) => {
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(1));
+                }
+                other => return other.map_err(|e| tree.told(e)),
+            }
+        }
+    }
+
+    /// Puts a group of small entries.
+    pub async fn put_whole(&self, entries: Vec<NewEntry>, durable: bool) -> Vec<Result<String, StoreError>> {
+        match self {
+            Target::Tree(tree) => {
+                let mut results = tree.store.put_whole(entries.clone(), &tree.who, durable).await;
+                for (entry, result) in entries.into_iter().zip(&mut results) {
+                    if let Err(e) = result
+                        && is_locked(e)
+                        && tree.released(e).await
+                        && let Some(again) = tree.store.put_whole(vec![entry], &tree.who, durable).await.pop()
+                    {
+                        *result = again;
+                    }
+                }
+                results
+                    .into_iter()
+                    .map(|result| result.map_err(|e| tree.told(e)))
+                    .collect()
+            }
+            // a stream's file is staged, whatever its size; a symlink has no bytes
+            Target::Stream(_) => entries
+                .iter()
+                .map(|e| Err(StoreError::new(ErrorKind::BadKind, &e.path)))
+                .collect(),
+        }
+    }
+
+    /// True where the sender may not know what is there.
+    pub fn is_write_only(&self) -> bool {
+        matches!(self, Target::Tree(tree) if tree.blind)
+    }
+
+    /// Time and mode of complete directories; those without any stay as they are.
+    pub async fn complete_dirs(&self, dirs: Vec<(RemotePath, Option<Attributes>)>) -> Vec<Result<(), StoreError>> {
+        let Target::Tree(tree) = self else {
+            return dirs.iter().map(|_| Ok(())).collect();
+        };
+        let set = dirs
+            .iter()
+            .filter_map(|(path, attributes)| Some((path.clone(), (*attributes)?)));
+        let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
+        let end = |attributes: &Option<Attributes>| attributes.and_then(|_| ends.next()).unwrap_or(Ok(()));
+        dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
+    }
+
+    /// Makes durable what [`Target::decide`] found unchanged.
+    pub async fn sync_unchanged(&self) -> Result<(), StoreError> {
+        match self {
+            Target::Tree(tree) => tree.store.sync_unchanged().await,
+            Target::Stream(_) => Ok(()),
+        }
+    }
+
+    /// Makes the names of directories durable.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        match self {
+            Target::Tree(tree) => tree.store.sync().await,
+            Target::Stream(_) => Ok(()),
+        }
+    }
+}
+
+/// True where another writer has the lock.
+pub fn is_locked(error: &StoreError) -> bool {
+    matches!(error.kind, ErrorKind::Locked(_))
+}
+
+impl Tree {
+    async fn compare(&self, new: &Candidate, old: Entry, options: &Options, pool: &BufferPool) -> Decision {
+        match old.kind {
+            Kind::Dir => return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path)),
+            // a device or a FIFO is not to become a file
+            Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
+            Kind::File | Kind::Symlink => {}
+        }
+        // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
+        // own of a moment ago, whose acknowledgement was lost.
+        let same_time = self
+            .store
+            .is_same_time(&new.path, new.attributes.mtime, old.attributes.mtime)
+            .await;
+        let conditional = options.if_version.is_some() || self.blind;
+        let ours = options.again && !self.blind && new.hash.is_some() && same_time;
+        if old.kind != new.kind || (conditional && !ours) {
+            return Decision::Wanted;
+        }
+        let same = match new.kind {
+            Kind::Symlink => old.target.as_ref() == Some(&new.target),
+            _ if new.size != Some(old.size) => false,
+            _ => match new.hash {
+                Some(hash) => hash_file(&*self.store, &new.path, pool)
+                    .await
+                    .is_ok_and(|(_, h)| h == hash),
+                None => same_time,
+            },
+        };
+        if !same {
+            return Decision::Wanted;
+        }
+        let mode_differs = new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
+        if mode_differs || !same_time {
+            if new.kind == Kind::Symlink {
+                return Decision::Wanted;
+            }
+            let set = self
+                .store
+                .set_attributes(vec![(new.path.clone(), new.attributes)])
+                .await;
+            if !matches!(set.as_slice(), [Ok(())]) {
+                return Decision::Wanted;
+            }
+        }
+        Decision::Unchanged
+    }
+}

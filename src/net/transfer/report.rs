@@ -1,0 +1,347 @@
+//! What a transfer reports: counters that it bumps, and an event for whatever became of an entry.
+
+use crate::net::error::code_of;
+use crate::net::wire::Code;
+use crate::store::StoreError;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How far a transfer is. The transfer bumps them, whoever shows progress reads them.
+#[derive(Default)]
+pub struct Counters {
+    /// Files and symlinks found so far.
+    pub files_found: AtomicU64,
+    /// Their bytes.
+    pub bytes_found: AtomicU64,
+    /// Nothing more will be found.
+    pub walked: AtomicBool,
+    /// Files and symlinks that were committed.
+    pub files_done: AtomicU64,
+    /// Bytes written at the receiver, of files that are there or on their way.
+    pub bytes_done: AtomicU64,
+    /// All bytes written at the receiver, those of files that failed or began again too: it only grows.
+    pub bytes_moved: AtomicU64,
+    /// Bytes of the files that were committed, without what an earlier run had left there.
+    pub bytes_committed: AtomicU64,
+    /// Files that were there already.
+    pub unchanged: AtomicU64,
+    /// Their bytes.
+    pub bytes_unchanged: AtomicU64,
+    /// Bytes of files that were there in part.
+    pub bytes_resumed: AtomicU64,
+    /// Directories that were made or completed.
+    pub dirs_done: AtomicU64,
+    /// Those of them that were not there before.
+    pub dirs_made: AtomicU64,
+    /// Entries that failed.
+    pub failed: AtomicU64,
+    /// Bytes of those that will not come any more.
+    pub bytes_failed: AtomicU64,
+    /// Files that were committed before the transfer was begun again.
+    pub files_before: AtomicU64,
+    /// The most that [`Counters::progress`] has returned.
+    farthest: AtomicU64,
+    /// The sources have no known end: one is a stream.
+    pub endless: AtomicBool,
+    /// Nanoseconds that this side waited, by [`Waiting`].
+    pub waited: [AtomicU64; 3],
+    current: Mutex<Vec<String>>,
+    /// Larger files that are not complete: where this run, which may take several transfers, began with each.
+    begun: Mutex<HashMap<Vec<u8>, u64>>,
+}
+
+/// What one side of a transfer waits for; the index into [`Counters::waited`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// For reads.
+    Source = 0,
+    /// For the connections to take what is queued; at the receiver, for what the sender sends.
+    Network = 1,
+    /// For the receiver to acknowledge what was sent; at the receiver itself, for its disk.
+    Receiver = 2,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Reads a counter.
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// A directory is there, with everything in it; `made`: it was not there before.
+    pub(super) fn directory_done(&self, made: bool) {
+        Counters::add(&self.dirs_done, 1);
+        Counters::add(&self.dirs_made, u64::from(made));
+    }
+
+    /// Time spent waiting for something.
+    pub fn waited(&self, what: Waiting, time: Duration) {
+        if let Some(counter) = self.waited.get(what as usize) {
+            Counters::add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The transfer begins again: what is there already will be found there.
+    fn begin_again(&self) {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Counters::add(&self.files_before, take(&self.files_done));
+        self.walked.store(false, Ordering::Relaxed);
+        let others = [
+            &self.files_found,
+            &self.bytes_found,
+            &self.bytes_done,
+            &self.unchanged,
+            &self.bytes_unchanged,
+            &self.bytes_resumed,
+            &self.dirs_done,
+            &self.dirs_made,
+            &self.failed,
+            &self.bytes_failed,
+        ];
+        others
+            .into_iter()
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+
+    /// How far the best of all tries has come, in files and bytes that are there: what is sent once more is no progress.
+    pub fn progress(&self) -> u64 {
+        let there = [
+            &self.files_done,
+            &self.unchanged,
+            &self.bytes_done,
+            &self.bytes_unchanged,
+            &self.dirs_done,
+        ];
+        let now = there.into_iter().map(Counters::get).fold(0, u64::saturating_add);
+        self.farthest.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    /// Bytes were written at the receiver.
+    pub(super) fn written(&self, bytes: u64) {
+        Counters::add(&self.bytes_done, bytes);
+        Counters::add(&self.bytes_moved, bytes);
+    }
+
+    /// What was written of a file, and what of it was there before, does not count any more, nor does the rest of its
+    /// `size`.
+    pub(super) fn gave_up(&self, size: u64, resumed: u64, written: u64) {
+        self.bytes_done.fetch_sub(written, Ordering::Relaxed);
+        Counters::add(&self.bytes_failed, size.saturating_sub(resumed));
+    }
+
+    /// A larger file begins, or goes on, at this offset.
+    fn begins(&self, path: &[u8], offset: u64) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match begun.get_mut(path) {
+            // what this run has sent is no less its own when it is found there by the next transfer
+            Some(first) => *first = offset.min(*first),
+            None => drop(begun.insert(path.to_vec(), offset)),
+        }
+    }
+
+    /// A file has ended. Returns where this run began with it.
+    fn ends(&self, path: &[u8]) -> u64 {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.remove(path).unwrap_or(0)
+    }
+
+    /// A file has been started: shown while it is among the last few.
+    pub fn started(&self, path: &[u8]) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.len() >= 3 {
+            current.remove(0);
+        }
+        current.push(String::from_utf8_lossy(path).into_owned());
+    }
+
+    /// The files started last.
+    pub fn current(&self) -> Vec<String> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What became of one entry, for whoever shows it to the user.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A file or symlink is there, whole.
+    Committed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+        /// BLAKE3; none for a symlink.
+        hash: Option<[u8; 32]>,
+        /// Its version at the receiver.
+        version: String,
+    },
+    /// It was there already.
+    Unchanged {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+    },
+    /// An earlier transfer left the beginning of it: this one goes on there.
+    Resumed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes that need not be sent again.
+        offset: u64,
+    },
+    /// An earlier transfer left the beginning of it, but of another version of the source: it starts anew.
+    Restarted {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes that were left, and are gone.
+        discarded: u64,
+    },
+    /// The connection was lost for good, and the transfer begins again: what is there already is left out, what failed is
+    /// tried again.
+    Again,
+    /// It failed; the others go on.
+    Failed {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Why, as a code.
+        code: Code,
+        /// Why, for people; it may come from the other side.
+        text: String,
+    },
+}
+
+/// Where a transfer reports to. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Reporter {
+    /// How far it is.
+    pub counters: Arc<Counters>,
+    events: Option<mpsc::Sender<Event>>,
+    /// Also what became of every file that did not fail.
+    each: bool,
+}
+
+impl Reporter {
+    /// Reports to counters only: the server's side.
+    pub fn silent() -> Reporter {
+        Reporter::default()
+    }
+
+    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are left out unless `each` is
+    /// wanted.
+    pub fn new(events: mpsc::Sender<Event>, each: bool) -> Reporter {
+        Reporter {
+            counters: Arc::default(),
+            events: Some(events),
+            each,
+        }
+    }
+
+    /// True where nobody is told anything, so that nothing need be found out for that.
+    pub fn is_silent(&self) -> bool {
+        self.events.is_none()
+    }
+
+    /// A file or symlink of `size` bytes was there already, as `event` tells whoever wants to know of each.
+    pub async fn unchanged(&self, size: u64, event: impl FnOnce() -> Event) {
+        Counters::add(&self.counters.unchanged, 1);
+        Counters::add(&self.counters.bytes_unchanged, size);
+        self.tell_each(event).await;
+    }
+
+    /// A larger file begins, or goes on, at this offset.
+    pub fn begins(&self, path: &[u8], offset: u64) {
+        if !self.is_silent() {
+            self.counters.begins(path, offset);
+        }
+    }
+
+    /// A file or symlink of `size` bytes is there now, as `event` tells whoever wants to know of each; `path` is that of
+    /// a larger file, which [`Reporter::begins`] was told of.
+    pub async fn committed(&self, size: u64, path: Option<&[u8]>, event: impl FnOnce() -> Event) {
+        let from = path.map_or(0, |path| self.counters.ends(path));
+        Counters::add(&self.counters.bytes_committed, size.saturating_sub(from));
+        Counters::add(&self.counters.files_done, 1);
+        self.tell_each(event).await;
+    }
+
+    async fn tell_each(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = self.events.as_ref().filter(|_| self.each) {
+            let event = event();
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// Whatever else happens.
+    pub async fn report(&self, event: Event) {
+        let c = &self.counters;
+        match &event {
+            Event::Failed { path, .. } => {
+                c.ends(path);
+                Counters::add(&c.failed, 1);
+            }
+            Event::Resumed { offset, .. } => {
+                Counters::add(&c.bytes_unchanged, *offset);
+                Counters::add(&c.bytes_resumed, *offset);
+            }
+            Event::Again => c.begin_again(),
+            // the first two have methods of their own, which count them
+            Event::Committed { .. } | Event::Unchanged { .. } | Event::Restarted { .. } => {}
+        }
+        if let Some(events) = &self.events {
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// A failure of the store on this side.
+    pub async fn failed(&self, path: Vec<u8>, error: &StoreError) {
+        let code = code_of(&error.kind);
+        let text = error.describe();
+        self.report(Event::Failed { path, code, text }).await;
+    }
+}
+
+/// `label/path`, as the user knows an entry.
+pub fn shown(label: &[u8], path: &[u8]) -> Vec<u8> {
+    match (label, path) {
+        (_, []) => label.to_vec(),
+        ([], _) => path.to_vec(),
+        _ if label.ends_with(b"/") => [label, path].concat(),
+        _ => [label, b"/", path].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that dies again and again, and each time takes with it what came: the run must end.
+    #[test]
+    fn what_is_sent_again_is_no_progress() {
+        let counters = Counters::default();
+        let send = |files, bytes| {
+            Counters::add(&counters.files_done, files);
+            counters.written(bytes);
+        };
+        send(3, 3000);
+        let first = counters.progress();
+        for _ in 0..5 {
+            counters.begin_again();
+            assert_eq!(counters.progress(), first);
+            send(3, 2500);
+            assert_eq!(counters.progress(), first, "not even as far as before");
+            send(0, 500);
+            assert_eq!(counters.progress(), first);
+        }
+        counters.begin_again();
+        Counters::add(&counters.unchanged, 3);
+        Counters::add(&counters.bytes_unchanged, 3000);
+        send(1, 1);
+        assert!(counters.progress() > first);
+    }
+}

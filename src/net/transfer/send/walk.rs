@@ -1,0 +1,406 @@
+//! The walk: what there is to send, depth first, in bounded memory however large a tree or a directory is.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::digest::Digest;
+use crate::chunk::hash::hash_file;
+use crate::net::transfer::MAX_BATCH;
+use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
+use crate::net::transfer::send::overlap::{may_overlap, refusals};
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+
+/// Bytes of messages that go out in one batch.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// Something to send.
+pub struct Source {
+    /// What the user called it, for messages.
+    pub label: Vec<u8>,
+    /// What it is.
+    pub what: What,
+    /// Where it goes at the destination: the root where its contents go into the destination itself.
+    /// `None` where that is not known.
+    pub place: Option<RemotePath>,
+}
+
+/// Where the bytes of a source come from.
+pub enum What {
+    /// An entry of a store, and everything beneath it. The store follows no symlinks.
+    Tree {
+        /// The store.
+        store: Arc<dyn Store>,
+        /// The entry; the root for a whole store.
+        path: RemotePath,
+    },
+    /// Nothing: it could not be found.
+    Missing(StoreError),
+    /// A stream of unknown length. Taken out when it is read.
+    Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
+}
+
+impl Source {
+    /// The store, the entry in there, and its place, of a tree whose place is known.
+    pub(super) fn tree(&self) -> Option<(&Arc<dyn Store>, &RemotePath, &RemotePath)> {
+        match (&self.what, &self.place) {
+            (What::Tree { store, path }, Some(place)) => Some((store, path, place)),
+            _ => None,
+        }
+    }
+
+    /// The version of a source that is a directory.
+    pub async fn identity(&self) -> Option<String> {
+        match &self.what {
+            What::Tree { store, path } => {
+                let entry = store.stat(path).await.ok()?;
+                (entry.kind == Kind::Dir).then(|| entry.version.to_string())
+            }
+            What::Stream(_) | What::Missing(_) => None,
+        }
+    }
+
+    /// False for a stream that has been read from: it is gone.
+    pub fn is_repeatable(&self) -> bool {
+        match &self.what {
+            What::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
+            What::Tree { .. } | What::Missing(_) => true,
+        }
+    }
+}
+
+/// A step of the walk. `number`s count up from 1 over all sources.
+pub enum Walked {
+    /// An entry.
+    Entry {
+        /// Its number.
+        number: u64,
+        /// The number of the directory that it is in; 0 for a source itself.
+        parent: u64,
+        /// Index of the source.
+        source: usize,
+        /// Where it is in the source's store.
+        path: RemotePath,
+        /// What it is.
+        entry: Entry,
+        /// Its hash, where contents are to be compared.
+        hash: Option<Digest>,
+        /// False for a file whose size is not what its file system says.
+        sized: bool,
+    },
+    /// The source itself is a stream.
+    Stream {
+        /// Its number.
+        number: u64,
+        /// Index of the source.
+        source: usize,
+    },
+    /// Everything in this directory has been walked.
+    Close {
+        /// The directory's number.
+        number: u64,
+    },
+    /// Something that cannot be sent.
+    Failed {
+        /// Index of the source.
+        source: usize,
+        /// Where.
+        path: RemotePath,
+        /// Why.
+        error: StoreError,
+    },
+    /// That was all. A walk that ends without it has not seen everything.
+    End,
+}
+
+impl Walked {
+    /// About how many bytes it takes in a message: names and targets may be long.
+    fn size(&self) -> usize {
+        const REST: usize = 128;
+        let text = match self {
+            Walked::Entry { path, entry, .. } => path
+                .as_bytes()
+                .len()
+                .saturating_add(entry.target.as_ref().map_or(0, Vec::len)),
+            Walked::Failed { path, .. } => path.as_bytes().len(),
+            Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
+        };
+        text.saturating_add(REST)
+    }
+}
+
+/// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
+pub struct Walk {
+    sources: Arc<Vec<Source>>,
+    recursive: bool,
+    hash: Option<BufferPool>,
+    number: u64,
+    batch: Vec<Walked>,
+    /// About how many bytes the batch will be as messages.
+    batch_bytes: usize,
+    out: mpsc::Sender<Vec<Walked>>,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    source: usize,
+    store: &'a dyn Store,
+    /// An earlier source may have what goes to the same place.
+    overlaps: bool,
+    /// False where the file system is not known to tell the true sizes of files.
+    sized: bool,
+}
+
+/// The listener is gone.
+struct Gone;
+
+impl Walk {
+    /// A walk; with `hash` every file is read and hashed on the way.
+    pub fn new(
+        sources: Arc<Vec<Source>>,
+        recursive: bool,
+        hash: Option<BufferPool>,
+        out: mpsc::Sender<Vec<Walked>>,
+    ) -> Walk {
+        Walk {
+            sources,
+            recursive,
+            hash,
+            number: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            out,
+        }
+    }
+
+    /// Runs to the end.
+    pub async fn run(mut self) {
+        let _ = self.walk_all().await;
+    }
+
+    async fn walk_all(&mut self) -> Result<(), Gone> {
+        let sources = self.sources.clone();
+        for (index, source) in sources.iter().enumerate() {
+            match &source.what {
+                What::Tree { store, path } => self.walk_source(index, &**store, path).await?,
+                What::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
+                What::Stream(_) => {
+                    let number = self.next_number();
+                    self.push(Walked::Stream { number, source: index }).await?;
+                }
+            }
+        }
+        self.push(Walked::End).await?;
+        self.flush().await
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number = self.number.saturating_add(1);
+        self.number
+    }
+
+    async fn push(&mut self, step: Walked) -> Result<(), Gone> {
+        self.batch_bytes = self.batch_bytes.saturating_add(step.size());
+        self.batch.push(step);
+        if self.batch.len() >= MAX_BATCH || self.batch_bytes >= BATCH_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.batch_bytes = 0;
+        self.out.send(std::mem::take(&mut self.batch)).await.map_err(|_| Gone)
+    }
+
+    async fn failed(&mut self, source: usize, path: &RemotePath, error: StoreError) -> Result<(), Gone> {
+        let path = path.clone();
+        self.push(Walked::Failed { source, path, error }).await
+    }
+
+    /// Gives the entry its number; none where it is not offered.
+    async fn entry(
+        &mut self,
+        of: Of<'_>,
+        parent: u64,
+        path: RemotePath,
+        mut entry: Entry,
+    ) -> Result<Option<u64>, Gone> {
+        let source = of.source;
+        let refused = match entry.kind {
+            Kind::Other => Some(ErrorKind::BadKind),
+            Kind::Dir if !self.recursive => Some(ErrorKind::IsADirectory),
+            _ => None,
+        };
+        if let Some(kind) = refused {
+            self.failed(source, &path, StoreError::new(kind, &path)).await?;
+            return Ok(None);
+        }
+        let (hash, sized) = match (&self.hash, entry.kind) {
+            (Some(pool), Kind::File) => match hash_file(of.store, &path, pool).await {
+                // what is offered is what was hashed
+                Ok((hashed, hash)) => {
+                    entry = hashed;
+                    (Some(hash), true)
+                }
+                Err(e) if is_missized(of.store, &path, &entry, &e).await => (None, false),
+                Err(e) => {
+                    self.failed(source, &path, e).await?;
+                    return Ok(None);
+                }
+            },
+            (None, Kind::File) if entry.size == 0 && !of.sized => (None, !has_bytes(of.store, &path).await),
+            _ => (None, true),
+        };
+        let number = self.next_number();
+        self.push(Walked::Entry {
+            number,
+            parent,
+            source,
+            path,
+            entry,
+            hash,
+            sized,
+        })
+        .await?;
+        Ok(Some(number))
+    }
+
+    async fn walk_source(&mut self, source: usize, store: &dyn Store, top: &RemotePath) -> Result<(), Gone> {
+        let entry = match store.stat(top).await {
+            Ok(entry) => entry,
+            Err(e) => return self.failed(source, top, e).await,
+        };
+        let kind = entry.kind;
+        let overlaps = may_overlap(&self.sources, source);
+        if overlaps && let Some(Some(e)) = refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop() {
+            return self.failed(source, top, e).await;
+        }
+        let of = Of {
+            source,
+            store,
+            overlaps,
+            sized: true,
+        };
+        let number = self.entry(of, 0, top.clone(), entry).await?;
+        let (Kind::Dir, Some(number)) = (kind, number) else {
+            return Ok(());
+        };
+        let mut levels = Levels::default();
+        let page = self.list(store, vec![top.clone()], levels.limit()).await?.pop();
+        let unlisted = || Err(StoreError::because("it was not listed", top));
+        levels.enter(number, top.clone(), page.unwrap_or_else(unlisted));
+        while let Some(step) = levels.next() {
+            match step {
+                Step::List(paths) => levels.listed(self.list(store, paths, levels.limit()).await?),
+                Step::Enter {
+                    parent,
+                    path,
+                    entry,
+                    page,
+                } => match path {
+                    Ok(path) => {
+                        if let Some(number) = self.entry(of, parent, path.clone(), entry).await? {
+                            levels.enter(number, path, page);
+                        }
+                    }
+                    Err(e) => self.failed(source, &e.path.clone(), e).await?,
+                },
+                Step::Offer(number, dir, page) => self.page(of, &mut levels, (number, dir), page).await?,
+                Step::Read(rest) => {
+                    self.flush_if_waited_for().await?;
+                    levels.next_page(rest.next_page(levels.limit()).await);
+                }
+                Step::Close(number) => self.push(Walked::Close { number }).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first pages of directories: in a tree of small ones, asking for each by itself costs more than reading it.
+    async fn list(&mut self, store: &dyn Store, paths: Vec<RemotePath>, limit: usize) -> Result<Vec<Listed>, Gone> {
+        self.flush_if_waited_for().await?;
+        Ok(store.list_whole(paths, limit).await)
+    }
+
+    /// Offers the entries of a page; directories wait for their turn.
+    async fn page(
+        &mut self,
+        of: Of<'_>,
+        levels: &mut Levels,
+        (number, dir): (u64, RemotePath),
+        page: Listed,
+    ) -> Result<(), Gone> {
+        let source = of.source;
+        let page = match page {
+            Ok(page) => page,
+            Err(e) => return self.failed(source, &dir, e).await,
+        };
+        let of = Of {
+            sized: page.sized,
+            ..of
+        };
+        let mut entries = Vec::with_capacity(page.entries.len());
+        for entry in page.entries {
+            match join(&dir, entry.name.as_ref()) {
+                Ok(path) => entries.push((path, entry)),
+                Err(e) => self.failed(source, &dir, e).await?,
+            }
+        }
+        for (path, entry) in self.without_taken(of, entries).await? {
+            match entry.kind {
+                Kind::Dir => levels.keep(entry),
+                _ => drop(self.entry(of, number, path, entry).await?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a page that no earlier source has in their places.
+    async fn without_taken(
+        &mut self,
+        of: Of<'_>,
+        mut entries: Vec<(RemotePath, Entry)>,
+    ) -> Result<Vec<(RemotePath, Entry)>, Gone> {
+        if !of.overlaps {
+            return Ok(entries);
+        }
+        let asked: Vec<_> = entries.iter().map(|(path, entry)| (path.clone(), entry.kind)).collect();
+        let refused = refusals(&self.sources, of.source, &asked).await;
+        let mut is_taken = refused.iter().map(Option::is_some);
+        entries.retain(|_| !is_taken.next().unwrap_or_default());
+        for e in refused.into_iter().flatten() {
+            self.failed(of.source, &e.path.clone(), e).await?;
+        }
+        Ok(entries)
+    }
+
+    /// What has been found goes out before more is read, however little it is; unless what went out before has not been taken
+    /// yet.
+    async fn flush_if_waited_for(&mut self) -> Result<(), Gone> {
+        match self.out.capacity() == self.out.max_capacity() {
+            true => self.flush().await,
+            false => Ok(()),
+        }
+    }
+}
+
+/// True where `error` came from a file that is what it was, and yet has not as many bytes as its
+/// size says.
+pub(super) async fn is_missized(store: &dyn Store, path: &RemotePath, entry: &Entry, error: &StoreError) -> bool {
+    let same = |now: Entry| now.version == entry.version;
+    error.kind == ErrorKind::SourceChanged && store.stat(path).await.is_ok_and(same)
+}
+
+/// False also where it cannot be read: that fails when it is wanted.
+async fn has_bytes(store: &dyn Store, path: &RemotePath) -> bool {
+    let Ok(source) = store.open(path).await else {
+        return false;
+    };
+    let read = source.read_at(0, vec![0; 1], Arc::new(())).await;
+    read.is_ok_and(|bytes| !bytes.is_empty())
+}

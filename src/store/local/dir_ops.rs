@@ -1,0 +1,182 @@
+//! Making, removing and renaming entries.
+
+use super::closed::Closed;
+use super::leftover::remove_dead;
+use super::sys::{Directory, Node};
+use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
+use crate::store::error::At;
+use crate::store::local::stat::stat;
+use crate::store::{ErrorKind, Kind, Name, RemotePath, StoreError};
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt;
+
+/// The path with all symlinks followed; one that leads outside the root is an error.
+pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
+    let Some((parent, name)) = path.split() else {
+        return Ok(RemotePath::root());
+    };
+    // What is no symlink is not opened to learn its real name, which /proc does not know any more of a file that another
+    // one is being renamed over.
+    let is_link = stat(tree, path)?.kind == Kind::Symlink;
+    let parent = canonical(tree, &parent)?;
+    let real = parent
+        .join(&name)
+        .map_err(|e| StoreError::new(ErrorKind::BadName(e), path));
+    if is_link { canonical(tree, path) } else { real }
+}
+
+fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
+    if path.is_root() {
+        return Ok(RemotePath::root());
+    }
+    let real = tree.root().canonicalize(path.as_path()).at("resolve", path)?;
+    let bytes = match real.as_os_str().as_bytes() {
+        b"." => b"",
+        other => other,
+    };
+    RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
+}
+
+/// mkdir, with `parents` as `mkdir -p`.
+pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
+    if path.is_root() {
+        let exists = StoreError::new(ErrorKind::Exists, path);
+        return if parents { Ok(()) } else { Err(exists) };
+    }
+    if parents && let Some((above, _)) = path.split() {
+        match tree.dir(&above) {
+            Err(e) if e.kind == ErrorKind::NotFound => make_dir(tree, &above, true)?,
+            other => drop(other?),
+        }
+    }
+    let (dir, name) = tree.parent(path)?;
+    match rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777)) {
+        Err(Errno::EXIST) if parents => tree.dir(path).map(drop),
+        made => {
+            made.at("make directory", path)?;
+            sync_dir(&*dir, path)
+        }
+    }
+}
+
+/// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync. One that is there
+/// and keeps its owner out is opened up, where the transfer sets its mode when it is complete.
+pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32, open_up: bool) -> Result<bool, StoreError> {
+    let Some((parent, _)) = path.split() else {
+        if open_up {
+            open_up_dir(tree.root());
+        }
+        return Ok(false);
+    };
+    let (dir, name) = tree.parent(path)?;
+    // what comes into it must be writable for us until it is complete; its own mode is set then
+    let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);
+    match rustix::fs::mkdirat(&*dir, name.as_bytes(), mode) {
+        Ok(()) => {
+            tree.mark_unsynced(parent);
+            Ok(true)
+        }
+        Err(Errno::EXIST) => {
+            let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
+            match FileType::from_raw_mode(found.st_mode) {
+                // whoever made it may not have synced its name: a transfer that was killed, or another one
+                FileType::Directory => {
+                    tree.mark_unsynced(parent);
+                    if open_up && keeps_owner_out(&found) {
+                        dir.open_dir_at(name.as_bytes()).iter().for_each(open_up_dir);
+                    }
+                    Ok(false)
+                }
+                FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
+                _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),
+            }
+        }
+        Err(e) => Err(e).at("make directory", path),
+    }
+}
+
+/// True where this process owns a directory, and its mode does not let it make anything there.
+fn keeps_owner_out(found: &Stat) -> bool {
+    let owner = rustix::process::geteuid();
+    !owner.is_root() && found.st_uid == owner.as_raw() && found.st_mode & 0o300 != 0o300
+}
+
+/// Gives a directory that keeps its owner out a mode that does not. Where that fails, what is put into it says why.
+fn open_up_dir(dir: &Dir) {
+    if let Ok(found) = dir.fstat()
+        && keeps_owner_out(&found)
+    {
+        let _ = dir.fchmod(found.st_mode & 0o7777 | 0o700);
+    }
+}
+
+/// rm, rmdir, or with `recursive` rm -r, until the store is closed.
+pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
+    if path.is_root() {
+        return Err(StoreError::new(ErrorKind::Denied, path));
+    }
+    let (dir, name) = tree.parent(path)?;
+    let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("remove", path)?;
+    if !FileType::from_raw_mode(found.st_mode).is_dir() {
+        rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::empty()).at("remove", path)?;
+        return sync_dir(&*dir, path);
+    }
+    if recursive {
+        let inner = open_subdir(&*dir, &name, path)?;
+        remove_beneath(&inner, path, tree.closed())?;
+    }
+    match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY) => {
+            // what dead writers left is not shown in listings, so it must not be in the way either
+            remove_dead(tree, path)?;
+            rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR).at("remove", path)?;
+        }
+        other => other.at("remove", path)?,
+    }
+    sync_dir(&*dir, path)
+}
+
+/// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
+fn remove_beneath(dir: &Dir, path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
+    let mut first = Ok(());
+    let stream = read_dir(dir, path)?;
+    for next in stream {
+        closed.check(path)?;
+        let next = next.at("read directory", path)?;
+        let bytes = next.file_name().to_bytes();
+        if matches!(bytes, b"." | b"..") {
+            continue;
+        }
+        let removed = match rustix::fs::unlinkat(dir, bytes, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path, closed),
+            Err(Errno::NOENT) => Ok(()),
+            other => other.at("remove", path),
+        };
+        first = first.and(removed);
+    }
+    first
+}
+
+fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
+    let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
+    let name = Name::parse(bytes).map_err(bad)?;
+    let inner_path = path.join(&name).map_err(bad)?;
+    let inner = open_subdir(dir, &name, &inner_path)?;
+    remove_beneath(&inner, &inner_path, closed)?;
+    rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
+}
+
+/// rename(2), both directories synced.
+pub(super) fn rename(tree: &Tree, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
+    if to.is_within(from) && to != from {
+        return Err(StoreError::because("a directory cannot be moved into itself", to));
+    }
+    let (from_dir, from_name) = tree.parent(from)?;
+    let (to_dir, to_name) = tree.parent(to)?;
+    retry(|| rustix::fs::renameat(&*from_dir, from_name.as_bytes(), &*to_dir, to_name.as_bytes()))
+        .at("rename", from)?;
+    sync_dir(&*to_dir, to)?;
+    sync_dir(&*from_dir, from)
+}

@@ -1,0 +1,181 @@
+//! stat: what is there, without opening it.
+
+use super::tree::Tree;
+use crate::store::error::At;
+use crate::store::{
+    Allocation, Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version,
+};
+use cap_std::fs::Dir;
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, FileType, Stat, StatVfs};
+use rustix::io::Errno;
+use std::sync::Arc;
+
+/// lstat of a path.
+pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> {
+    if path.is_root() {
+        let stat = rustix::fs::fstat(tree.root()).at("stat", path)?;
+        return Ok(entry(None, &stat, None));
+    }
+    let (dir, name) = tree.parent(path)?;
+    entry_of(&*dir, name).at("stat", path)
+}
+
+/// [`stat`] of many; the directory of one is most often that of the next.
+pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, StoreError>> {
+    let mut last: Option<(&[u8], Arc<Dir>)> = None;
+    let mut stat_next = |path| {
+        let Some((parent, name)) = RemotePath::halves(path) else {
+            return stat(tree, path);
+        };
+        let dir = match last.take() {
+            Some((same, dir)) if same == parent => dir,
+            _ => tree.parent(path)?.0,
+        };
+        let (_, dir) = last.insert((parent, dir));
+        entry_of(&**dir, name).at("stat", path)
+    };
+    paths.iter().map(&mut stat_next).collect()
+}
+
+/// lstat of a name in an open directory, and where it points if it is a symlink.
+fn entry_of(dir: &impl AsFd, name: Name) -> rustix::io::Result<Entry> {
+    let (stat, target) = facts_of(dir, &name)?;
+    Ok(entry(Some(name), &stat, target))
+}
+
+/// What [`entry`] needs to know of a name in an open directory.
+pub(super) fn facts_of(dir: &impl AsFd, name: &Name) -> rustix::io::Result<(Stat, Option<Vec<u8>>)> {
+    let stat = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+    let target = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Some(rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?.into_bytes()),
+        _ => None,
+    };
+    Ok((stat, target))
+}
+
+/// Goes to where a cookie says.
+pub(super) fn seek(
+    mut stream: rustix::fs::Dir,
+    cookie: &[u8],
+    path: &RemotePath,
+) -> Result<rustix::fs::Dir, StoreError> {
+    if !cookie.is_empty() {
+        let position = <[u8; 8]>::try_from(cookie)
+            .map(i64::from_be_bytes)
+            .map_err(|_| Errno::INVAL)
+            .at("continue the listing", path)?;
+        stream.seek(position).at("continue the listing", path)?;
+    }
+    Ok(stream)
+}
+
+/// statvfs.
+pub(super) fn space(tree: &Tree, path: &RemotePath) -> Result<Space, StoreError> {
+    let dir = match tree.dir(path) {
+        Err(e) if e.kind == ErrorKind::NotADirectory => tree.parent(path)?.0,
+        other => other?,
+    };
+    let stat = rustix::fs::fstatvfs(&*dir).at("statvfs", path)?;
+    Ok(sizes(&stat))
+}
+
+fn sizes(stat: &StatVfs) -> Space {
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Space {
+        total: bytes(stat.f_blocks),
+        free: bytes(stat.f_bavail),
+        // f_bfree has the blocks that are reserved, f_bavail has not
+        used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+        files: stat.f_files,
+        files_free: stat.f_favail,
+    }
+}
+
+/// The entry that a stat describes.
+pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) -> Entry {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    };
+    Entry {
+        name,
+        kind,
+        size: match kind {
+            Kind::File => u64::try_from(stat.st_size).unwrap_or(0),
+            _ => 0,
+        },
+        attributes: attributes(stat),
+        target,
+        version: version(stat),
+    }
+}
+
+pub(super) fn attributes(stat: &Stat) -> Attributes {
+    // st_blocks counts units of 512 bytes, whatever the file system's are
+    let stored = stat.st_blocks.saturating_mul(512);
+    let sparse = FileType::from_raw_mode(stat.st_mode).is_file() && stored < stat.st_size;
+    Attributes {
+        mtime: mtime(stat),
+        mode: stat.st_mode & 0o7777,
+        allocation: match sparse {
+            true => Allocation::Sparse,
+            false => Allocation::Dense,
+        },
+    }
+}
+
+pub(super) fn mtime(stat: &Stat) -> Time {
+    Time {
+        secs: stat.st_mtime,
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+/// The device of an entry of this store.
+pub(super) fn device_of(version: &Version) -> Option<u64> {
+    match version {
+        Version::Facts([device, ..]) => Some(*device),
+        Version::Text(_) => None,
+    }
+}
+
+/// A version id: whatever makes this inode's content another one changes it.
+pub(super) fn version(stat: &Stat) -> Version {
+    Version::Facts([
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_size.cast_unsigned(),
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::local::stat::*;
+
+    #[test]
+    fn reserved_blocks_are_neither_free_nor_used() {
+        let stat = StatVfs {
+            f_bsize: 4096,
+            f_frsize: 1024,
+            f_blocks: 100,
+            f_bfree: 30,
+            f_bavail: 10,
+            f_files: 5,
+            f_ffree: 4,
+            f_favail: 3,
+            f_fsid: 0,
+            f_flag: rustix::fs::StatVfsMountFlags::empty(),
+            f_namemax: 255,
+        };
+        let space = sizes(&stat);
+        assert_eq!((space.total, space.used, space.free), (102_400, 71_680, 10_240));
+        assert_eq!((space.files, space.files_free), (5, 3));
+    }
+}

@@ -5,7 +5,7 @@ use crate::support::until;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, Left, NewEntry, RemotePath, StageRequest,
+    Allocation, Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, NewEntry, RemotePath, Resume, StageRequest,
     Staging, Store, StoreError, Time,
 };
 use std::sync::Arc;
@@ -177,9 +177,9 @@ async fn keeps_and_resumes(store: &dyn Store) {
         digests: vec![[3; 32], [4; 32]],
     };
     let mut first = stage(store, "r", &of("v1")).await;
-    assert_eq!(first.left(), Left::Nothing);
+    assert_eq!(first.left(), Resume::Fresh);
     first.write(0, vec![shared(b"hello ")]).await.unwrap();
-    first.keeper().unwrap().keep(point.clone()).await.unwrap();
+    first.checkpointer().unwrap().keep(point.clone()).await.unwrap();
     first.write(6, vec![shared(b"lost")]).await.unwrap();
     drop(first);
     let mut held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().held;
@@ -194,7 +194,7 @@ async fn keeps_and_resumes(store: &dyn Store) {
     );
 
     let mut second = stage(store, "r", &of("v1")).await;
-    assert_eq!(second.left(), Left::Part(point.clone()));
+    assert_eq!(second.left(), Resume::From(point.clone()));
     assert!(matches!(
         store.unlock(&path("r"), false).await.unwrap_err().kind,
         ErrorKind::Locked(_)
@@ -214,18 +214,18 @@ async fn keeps_and_resumes(store: &dyn Store) {
     // another version of the source starts anew, and a restart forgets what was kept
     let mut third = stage(store, "r", &of("v2")).await;
     third.write(0, vec![shared(b"HELLO ")]).await.unwrap();
-    let keeper = third.keeper().unwrap();
+    let keeper = third.checkpointer().unwrap();
     keeper.keep(point.clone()).await.unwrap();
     drop((third, keeper));
     let mut fourth = stage(store, "r", &of("v3")).await;
-    assert_eq!(fourth.left(), Left::Other(6));
+    assert_eq!(fourth.left(), Resume::Discarded(6));
     fourth.write(0, vec![shared(b"again ")]).await.unwrap();
-    let stale = fourth.keeper().unwrap();
+    let stale = fourth.checkpointer().unwrap();
     fourth.restart(Some("v4".into())).await.unwrap();
     stale.keep(point.clone()).await.unwrap();
     drop((fourth, stale));
     let fifth = stage(store, "r", &of("v4")).await;
-    assert_eq!(fifth.left(), Left::Nothing);
+    assert_eq!(fifth.left(), Resume::Fresh);
     fifth.discard().await;
     assert!(!store.unlock(&path("r"), false).await.unwrap());
     assert_eq!(read(store, "r").await.unwrap(), b"hello world");

@@ -204,7 +204,7 @@ async fn holes_that_lie_never_make_a_file() {
     };
     let hole = |offset, length| FrameHeader::of_hole(bare(offset), length);
     let seal = |digest| FrameHeader {
-        kind: FrameKind::Seal,
+        kind: FrameKind::End,
         digest,
         ..bare(2 * MIB)
     };

@@ -171,12 +171,12 @@ async fn strangers_and_wrong_proofs_get_nothing() {
     // data frames without any proof
     let (mut reader, mut writer) = client.data_unattached().await;
     let header = FrameHeader {
-        kind: FrameKind::Whole,
+        kind: FrameKind::File,
         transfer: 1,
         number: 1,
         length: 3,
         digest: whole_digest(b"bad"),
-        ..FrameHeader::bare(FrameKind::Whole)
+        ..FrameHeader::bare(FrameKind::File)
     };
     let _ = writer.write(&header, b"bad").await;
     let _ = writer.flush().await;
@@ -222,7 +222,7 @@ async fn frames_that_lie_never_make_a_file() {
     };
     let good = haul::chunk::digest::chunk_digest(0, &mib);
     let seal = FrameHeader {
-        kind: FrameKind::Seal,
+        kind: FrameKind::End,
         ..chunk(2 << 20, [9; 32], 0)
     };
     type Frames<'a> = Vec<(FrameHeader, &'a [u8])>;
@@ -587,7 +587,7 @@ async fn a_goodbye_of_one_connection_takes_nothing_from_a_transfer() {
                 assert_eq!(connection, 2, "only the one that was said goodbye to");
                 goodbye = true;
             }
-            FrameKind::Seal => sealed = true,
+            FrameKind::End => sealed = true,
             _ => {}
         }
     }

@@ -139,12 +139,12 @@ async fn files_do_not_go_through_symlinks_that_the_server_sent() {
 /// A whole frame for file 1 of transfer 1.
 fn frame(payload: &[u8]) -> FrameHeader {
     FrameHeader {
-        kind: FrameKind::Whole,
+        kind: FrameKind::File,
         transfer: 1,
         number: 1,
         length: payload.len() as u32,
         digest: whole_digest(payload),
-        ..FrameHeader::bare(FrameKind::Whole)
+        ..FrameHeader::bare(FrameKind::File)
     }
 }
 

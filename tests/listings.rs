@@ -2,7 +2,7 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
-use haul::net::transfer::send::walk::{Source, Walk, Walked, What};
+use haul::net::transfer::send::walk::{Origin, TransferSource, Walk, Walked};
 use haul::net::wire::proto::{self, reply, request};
 use haul::store::local::LocalStore;
 use haul::store::{Entry, ErrorKind, RemotePath, Store};
@@ -93,13 +93,13 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
     let Some(overlay) = Overlay::mount() else {
         return;
     };
-    let what = What::Tree {
+    let origin = Origin::Tree {
         store: store_of(&overlay.path()).await,
         path: RemotePath::root(),
     };
-    let sources = Arc::new(vec![Source {
+    let sources = Arc::new(vec![TransferSource {
         label: b"t".to_vec(),
-        what,
+        origin,
         place: None,
     }]);
     let (out, mut walked) = tokio::sync::mpsc::channel(1);

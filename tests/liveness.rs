@@ -7,13 +7,13 @@ use haul::chunk::buffer::BufferPool;
 use haul::net::NetError;
 use haul::net::control::codec::read_encoded;
 use haul::net::control::queue::{ControlQueue, ControlSender};
-use haul::net::session::{Link, LinkBounds};
+use haul::net::session::{SessionBounds, SessionCore};
 use haul::net::transfer::options::Options;
 use haul::net::transfer::receive::destination::{Target, Tree};
 use haul::net::transfer::receive::receiver;
 use haul::net::transfer::report::{Counters, Reporter};
 use haul::net::transfer::send::sender;
-use haul::net::transfer::send::walk::{Source, What};
+use haul::net::transfer::send::walk::{Origin, TransferSource};
 use haul::net::wire::MAX_CONTROL;
 use haul::net::wire::proto::control_message::Body;
 use haul::store::local::LocalStore;
@@ -26,7 +26,7 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(300);
 
 /// Delivers what one side sends to the other one.
-async fn carry(mut queue: ControlQueue, to: Arc<Link>) {
+async fn carry(mut queue: ControlQueue, to: Arc<SessionCore>) {
     while let Some(bytes) = queue.recv().await {
         let encoded = read_encoded(&mut bytes.bytes(), MAX_CONTROL).await.unwrap();
         let room = to.room_for(&encoded).await;
@@ -36,10 +36,10 @@ async fn carry(mut queue: ControlQueue, to: Arc<Link>) {
     }
 }
 
-fn link() -> (Arc<Link>, ControlQueue) {
+fn link() -> (Arc<SessionCore>, ControlQueue) {
     let (control, queue) = ControlSender::channel(1 << 20);
     (
-        Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1)),
+        SessionCore::new(control, SessionBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1)),
         queue,
     )
 }
@@ -60,13 +60,13 @@ async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetErro
         tokio::spawn(carry(sent, receiving.clone())),
         tokio::spawn(carry(received, sending.clone())),
     ];
-    let what = What::Tree {
+    let origin = Origin::Tree {
         store: store_of(from).await,
         path: RemotePath::root(),
     };
-    let sources = Arc::new(vec![Source {
+    let sources = Arc::new(vec![TransferSource {
         label: b"t".to_vec(),
-        what,
+        origin,
         place: None,
     }]);
     let target = Target::Tree(Tree {
@@ -78,16 +78,16 @@ async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetErro
         tops: vec![RemotePath::parse(b"d").unwrap()],
         who: "test".into(),
         release: None,
-        blind: false,
+        write_only: false,
     });
     let options = Options {
         recursive: true,
         ..Options::default()
     };
-    let (seat, other) = (sending.join(1).unwrap(), receiving.join(1).unwrap());
+    let (channel, other) = (sending.join(1).unwrap(), receiving.join(1).unwrap());
     let reporter = Reporter::silent();
     let ended = tokio::join!(
-        sender::send(seat, sources, options.clone(), reporter.clone()),
+        sender::send(channel, sources, options.clone(), reporter.clone()),
         receiver::receive(other, target, Vec::new(), options, Reporter::silent()),
     );
     carriers.into_iter().for_each(|carrier| carrier.abort());

@@ -136,17 +136,17 @@ fn requests() -> Vec<Kind> {
                 ..Default::default()
             })
         }),
-        of_request("put: identities", || {
+        of_request("put: source_ids", || {
             R::Put(proto::Put {
                 transfer: 7,
-                identities: vec![String::new(); 4096],
+                source_ids: vec![String::new(); 4096],
                 ..Default::default()
             })
         }),
-        of_request("get: lineage", || {
+        of_request("get: destination_ancestors", || {
             R::Get(proto::Get {
                 transfer: 7,
-                lineage: vec![String::new(); 500_000],
+                destination_ancestors: vec![String::new(); 500_000],
                 ..Default::default()
             })
         }),

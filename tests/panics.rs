@@ -7,10 +7,10 @@ use crate::support::store::{Delays, Slow, Trap};
 use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
-use haul::net::client::connect::{Connection, Manners};
+use haul::net::client::connect::{Connection, SessionOptions};
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
-use haul::net::transfer::send::walk::{Source, What};
+use haul::net::transfer::send::walk::{Origin, TransferSource};
 use haul::net::wire::proto::{self, request};
 use haul::store::local::LocalStore;
 use haul::store::{Name, RemotePath};
@@ -258,15 +258,15 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
     // a source after a complete one, a directory, a small file that is larger than what goes with its offer, a larger file
     for at in ["small9", "deep", "small30", "large"] {
         let pin = Fingerprint::parse(&server.fingerprint).unwrap();
-        let manners = Manners {
+        let options = SessionOptions {
             connections: 2,
             most_connections: 2,
-            patience: Duration::from_secs(5),
-            tell: Arc::new(|_| {}),
+            retry_for: Duration::from_secs(5),
+            notify: Arc::new(|_| {}),
             outage: Arc::default(),
         };
         let connection = Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());
-        let client = connection.await.unwrap().login("kim", None, &manners).await.unwrap();
+        let client = connection.await.unwrap().login("kim", None, &options).await.unwrap();
         let source = |path| {
             let store = Slow {
                 inner: Arc::new(LocalStore::open(tree.path()).unwrap()),
@@ -274,10 +274,10 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
                 trap: Trap::at(at),
             };
             let store = Arc::new(store);
-            Source {
+            TransferSource {
                 label: b"tree".to_vec(),
                 place: None,
-                what: What::Tree { store, path },
+                origin: Origin::Tree { store, path },
             }
         };
         let path = |name: &str| RemotePath::root().join(&Name::parse(name.as_bytes()).unwrap()).unwrap();

@@ -69,7 +69,7 @@ async fn small_records_and_new_keys_are_understood_and_answered() {
         tls.write_all(chunk(index, bytes).trailer()).await.unwrap();
     }
     let seal = FrameHeader {
-        kind: FrameKind::Seal,
+        kind: FrameKind::End,
         offset: size,
         length: 0,
         digest: *blake3::hash(&content).as_bytes(),
@@ -103,7 +103,7 @@ async fn small_records_and_new_keys_are_understood_and_answered() {
                 tls.write_all(&ping.encode()).await.unwrap();
                 tls.flush().await.unwrap();
             }
-            FrameKind::Seal => break,
+            FrameKind::End => break,
             _ => {}
         }
     }

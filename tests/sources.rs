@@ -63,7 +63,7 @@ async fn a_large_source_that_changes_unnoticed_while_it_is_read_is_begun_anew() 
         assert!(*frame.payload == *chunk, "{:?}", frame.header);
         acknowledge(&mut client, &frame.header).await;
     }
-    assert_eq!(connection.next().await.header.kind, FrameKind::Seal);
+    assert_eq!(connection.next().await.header.kind, FrameKind::End);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,12 +74,12 @@ async fn a_small_source_that_changed_unnoticed_is_offered_anew() {
     client.transfer(1, want(1)).await;
     let changed = tokio::select! {
         changed = changed(&mut client) => changed,
-        frame = connection.next() => panic!("not what was offered: {:?}", frame.header),
+        frame = connection.next() => panic!("not origin was offered: {:?}", frame.header),
     };
     assert_eq!((changed.attempt, changed.offer.unwrap().number), (1, 1));
     client.transfer(1, want(1)).await;
     let frame = connection.next().await;
-    assert_eq!((frame.header.kind, frame.header.attempt), (FrameKind::Whole, 1));
+    assert_eq!((frame.header.kind, frame.header.attempt), (FrameKind::File, 1));
     assert!(*frame.payload == *bytes(2, 100_000));
 }
 

@@ -43,7 +43,7 @@ async fn receives_all(
             assert_ne!(header.offset, not, "{header:?}");
             continue;
         }
-        if header.kind == FrameKind::Seal {
+        if header.kind == FrameKind::End {
             assert_eq!(header.digest, *blake3::hash(content).as_bytes());
             break;
         }

@@ -2,13 +2,13 @@
 #![no_main]
 
 use haul::chunk::digest::RootHasher;
-use haul::store::local::record::{Record, SLOT};
+use haul::store::local::record::{ResumeRecord, SLOT};
 use libfuzzer_sys::fuzz_target;
 
 fn look(bytes: &[u8]) {
-    let Some(record) = Record::decode(bytes) else { return };
+    let Some(record) = ResumeRecord::decode(bytes) else { return };
     let slot = record.encode().expect("what was read fits");
-    assert_eq!(Record::decode(&slot).as_ref(), Some(&record));
+    assert_eq!(ResumeRecord::decode(&slot).as_ref(), Some(&record));
     if let Some(point) = record.checkpoint() {
         let _ = RootHasher::resume(point.offset >> 20, point.digests);
     }

@@ -19,11 +19,11 @@ pub struct Credit {
 }
 
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<CreditState>,
     changed: Notify,
 }
 
-struct State {
+struct CreditState {
     granted: u64,
     /// What the sender allows itself of that.
     limit: u64,
@@ -35,7 +35,7 @@ impl Credit {
     pub fn new(granted: u64) -> Credit {
         Credit {
             inner: Arc::new(Inner {
-                state: Mutex::new(State {
+                state: Mutex::new(CreditState {
                     granted,
                     limit: u64::MAX,
                     outstanding: 0,
@@ -45,7 +45,7 @@ impl Credit {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, CreditState> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,7 +155,7 @@ struct AllowanceInner {
 
 /// Bytes of an [`Allowance`]; they go back when the last clone is dropped.
 #[derive(Clone)]
-pub struct Kept {
+pub struct AllowancePermit {
     _held: Arc<Held>,
 }
 
@@ -190,7 +190,7 @@ impl Allowance {
     }
 
     /// Takes `bytes`, whether or not they fit: the sender stops before the next batch.
-    pub fn take(&self, bytes: u64) -> Kept {
+    pub fn take(&self, bytes: u64) -> AllowancePermit {
         self.inner.held.fetch_add(bytes, Ordering::Relaxed);
         self.kept(bytes)
     }
@@ -199,7 +199,7 @@ impl Allowance {
     ///
     /// # Errors
     /// [`Overrun`] where they do not.
-    pub fn try_take(&self, bytes: u64) -> Result<Kept, Overrun> {
+    pub fn try_take(&self, bytes: u64) -> Result<AllowancePermit, Overrun> {
         let fits = |held: u64| {
             let after = held.saturating_add(bytes);
             (after <= self.inner.most.load(Ordering::Relaxed)).then_some(after)
@@ -209,10 +209,10 @@ impl Allowance {
         taken.map(|_| self.kept(bytes)).map_err(|_| Overrun)
     }
 
-    fn kept(&self, bytes: u64) -> Kept {
+    fn kept(&self, bytes: u64) -> AllowancePermit {
         let inner = self.inner.clone();
         let held = Held { inner, bytes };
-        Kept { _held: Arc::new(held) }
+        AllowancePermit { _held: Arc::new(held) }
     }
 
     /// True while less than the bound is taken.

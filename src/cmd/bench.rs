@@ -12,7 +12,7 @@ use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::connect::{Connection, Manners};
+use crate::net::client::connect::{Connection, SessionOptions};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, Waiting};
 use crate::store::RemotePath;
@@ -242,10 +242,10 @@ fn limit(counters: &Counters, side: Side, busy: f64) -> &'static str {
         return "processor";
     }
     let waited = |what: Waiting| counters.waited.get(what as usize).map_or(0, Counters::get);
-    let all = [Waiting::Source, Waiting::Network, Waiting::Receiver];
+    let all = [Waiting::TransferSource, Waiting::Network, Waiting::Receiver];
     let most = all.into_iter().max_by_key(|what| waited(*what));
     match (side, most) {
-        (Side::Sends, Some(Waiting::Source)) => "reading here",
+        (Side::Sends, Some(Waiting::TransferSource)) => "reading here",
         (Side::Sends, Some(Waiting::Network)) => "network",
         (Side::Sends, _) => "writing there",
         (Side::Receives, Some(Waiting::Receiver)) => "writing here",
@@ -337,14 +337,14 @@ async fn local_server(work: &Path, connections: usize) -> Result<(Arc<Client>, L
         ));
     };
     let connection = Connection::open(&address.ip().to_string(), address.port(), Some(key), Some(&identity)).await?;
-    let manners = Manners {
+    let options = SessionOptions {
         connections,
         most_connections: connections,
-        patience: Duration::from_secs(10),
-        tell: Arc::new(|_| {}),
+        retry_for: Duration::from_secs(10),
+        notify: Arc::new(|_| {}),
         outage: Arc::default(),
     };
-    let client = connection.login("bench", None, &manners).await?;
+    let client = connection.login("bench", None, &options).await?;
     client.logged_in().await?;
     Ok((client, child))
 }

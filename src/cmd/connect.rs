@@ -10,7 +10,7 @@ use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;
 use crate::auth::{Fingerprint, Identity, saved};
 use crate::net::client::Client;
-use crate::net::client::connect::{Connection, Manners};
+use crate::net::client::connect::{Connection, SessionOptions};
 use crate::net::client::outage::Outage;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
@@ -149,11 +149,11 @@ impl Server {
         &mut self,
         args: &ConnectArgs,
         password: Option<Secret>,
-        manners: &Manners,
+        options: &SessionOptions,
     ) -> Result<Arc<Client>, NetOrFailure> {
         let connection = self.connect(args.accept_new).await.map_err(NetOrFailure::Failure)?;
         connection
-            .login(&self.user, password, manners)
+            .login(&self.user, password, options)
             .await
             .map_err(NetOrFailure::Net)
     }
@@ -166,60 +166,60 @@ enum NetOrFailure {
 }
 
 /// A login that can be made again when its session is gone.
-pub struct Session {
+pub struct RemoteSession {
     server: Server,
     args: ConnectArgs,
     password: Option<Secret>,
-    manners: Manners,
+    options: SessionOptions,
     client: Arc<Client>,
 }
 
-impl Session {
+impl RemoteSession {
     /// The session as it is now.
     pub fn client(&self) -> Arc<Client> {
         self.client.clone()
     }
 
     /// How long to try without progress.
-    pub fn patience(&self) -> Duration {
-        self.manners.patience
+    pub fn retry_for(&self) -> Duration {
+        self.options.retry_for
     }
 
     /// Whether the server cannot be reached now.
     pub fn outage(&self) -> Arc<Outage> {
-        self.manners.outage.clone()
+        self.options.outage.clone()
     }
 
     /// Logs in again after the session was lost, for as long as the user wants to wait without progress.
     ///
     /// # Errors
     /// `why` when that time is over, and whatever waiting does not mend.
-    pub async fn again(&mut self, why: NetError) -> Result<(), Failure> {
+    pub async fn retry(&mut self, why: NetError) -> Result<(), Failure> {
         let since = Instant::now();
         let stalled = self.client.stalled();
-        let _outage = self.manners.outage.begin(since.checked_sub(stalled).unwrap_or(since));
-        let budget = self.manners.patience.saturating_sub(stalled);
-        if !self.client.has_told() {
-            (self.manners.tell)(&format!("{}: {why}; trying again", self.server.address()));
+        let _outage = self.options.outage.begin(since.checked_sub(stalled).unwrap_or(since));
+        let budget = self.options.retry_for.saturating_sub(stalled);
+        if !self.client.already_reported() {
+            (self.options.notify)(&format!("{}: {why}; trying again", self.server.address()));
         }
         // a server that is still there lets go of what this session holds
         self.client.leave(FAREWELL).await;
         let mut pause = FIRST_PAUSE;
         loop {
             if since.elapsed() >= budget {
-                return Err(gave_up(why, self.manners.patience));
+                return Err(gave_up(why, self.options.retry_for));
             }
-            let login = self.server.login(&self.args, self.password.clone(), &self.manners);
+            let login = self.server.login(&self.args, self.password.clone(), &self.options);
             match login.await {
                 Ok(client) => match client.logged_in().await {
                     Ok(()) => {
                         self.client = client;
                         return Ok(());
                     }
-                    Err(e) if e.is_passing() => {}
+                    Err(e) if e.is_transient() => {}
                     Err(e) => return Err(refused(&self.server, self.password.is_none(), e)),
                 },
-                Err(NetOrFailure::Net(e)) if e.is_passing() => {}
+                Err(NetOrFailure::Net(e)) if e.is_transient() => {}
                 Err(NetOrFailure::Net(e)) => return Err(refused(&self.server, self.password.is_none(), e)),
                 Err(NetOrFailure::Failure(e)) if e.exit() == exit::CONNECT => {}
                 Err(NetOrFailure::Failure(e)) => return Err(e),
@@ -237,12 +237,12 @@ impl Session {
     pub async fn refused(&mut self, why: NetError) -> Result<(), Failure> {
         let by_key = self.password.is_none();
         if by_key && is_refusal(&why) && prompt::can_ask() {
-            let (client, password) = login_asking(&mut self.server, &self.args, &self.manners).await?;
+            let (client, password) = login_asking(&mut self.server, &self.args, &self.options).await?;
             (self.client, self.password) = (client, Some(password));
             return Ok(());
         }
-        if why.is_passing() && self.args.retry_for.is_some() {
-            return self.again(why).await;
+        if why.is_transient() && self.args.retry_for.is_some() {
+            return self.retry(why).await;
         }
         Err(refused(&self.server, by_key, why))
     }
@@ -261,7 +261,7 @@ impl Session {
                 continue;
             }
             match result {
-                Err(e) if e.is_passing() => self.again(e).await?,
+                Err(e) if e.is_transient() => self.retry(e).await?,
                 other => return other.map_err(Failure::from),
             }
         }
@@ -292,7 +292,7 @@ pub async fn open(
     args: &ConnectArgs,
     connections: Option<usize>,
     quiet: bool,
-) -> Result<Session, Failure> {
+) -> Result<RemoteSession, Failure> {
     let args = &ConnectArgs {
         retry_for: retry_for(args)?,
         ..args.clone()
@@ -302,7 +302,8 @@ pub async fn open(
     loop {
         match open_once(name, args, connections, quiet).await {
             Err(e)
-                if e.exit() == exit::CONNECT && args.retry_for.is_some_and(|patience| since.elapsed() < patience) =>
+                if e.exit() == exit::CONNECT
+                    && args.retry_for.is_some_and(|retry_for| since.elapsed() < retry_for) =>
             {
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(LAST_PAUSE);
@@ -317,13 +318,13 @@ async fn open_once(
     args: &ConnectArgs,
     connections: Option<usize>,
     quiet: bool,
-) -> Result<Session, Failure> {
+) -> Result<RemoteSession, Failure> {
     let mut server = find(name)?;
-    let manners = Manners {
+    let options = SessionOptions {
         connections: connections.unwrap_or(CONNECTIONS),
         most_connections: connections.unwrap_or(MOST_CONNECTIONS),
-        patience: args.retry_for.unwrap_or(PATIENCE),
-        tell: Arc::new(move |text: &str| {
+        retry_for: args.retry_for.unwrap_or(PATIENCE),
+        notify: Arc::new(move |text: &str| {
             if !quiet {
                 screen::say(&format!("haul: {}", printable(text)));
             }
@@ -333,13 +334,13 @@ async fn open_once(
     let password = given_password(args)?;
     if password.is_some() || server.identity.is_some() {
         // The answer is not waited for: what is asked next goes with the same packets.
-        let login = server.login(args, password.clone(), &manners).await;
+        let login = server.login(args, password.clone(), &options).await;
         let client = login.map_err(|e| e.about(&server, password.is_none()))?;
-        return Ok(Session {
+        return Ok(RemoteSession {
             server,
             args: args.clone(),
             password,
-            manners,
+            options,
             client,
         });
     }
@@ -350,12 +351,12 @@ async fn open_once(
         return Err(Failure::new(exit::LOGIN, message)
             .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
     }
-    let (client, password) = login_asking(&mut server, args, &manners).await?;
-    Ok(Session {
+    let (client, password) = login_asking(&mut server, args, &options).await?;
+    Ok(RemoteSession {
         server,
         args: args.clone(),
         password: Some(password),
-        manners,
+        options,
         client,
     })
 }
@@ -364,12 +365,12 @@ async fn open_once(
 async fn login_asking(
     server: &mut Server,
     args: &ConnectArgs,
-    manners: &Manners,
+    options: &SessionOptions,
 ) -> Result<(Arc<Client>, Secret), Failure> {
     let mut left = PASSWORD_TRIES;
     loop {
         let password = ask_password(server).await?;
-        let login = server.login(args, Some(password.clone()), manners).await;
+        let login = server.login(args, Some(password.clone()), options).await;
         let client = login.map_err(|e| e.about(server, false))?;
         left = left.saturating_sub(1);
         match client.logged_in().await {
@@ -394,8 +395,8 @@ fn unanswered(error: std::io::Error) -> Failure {
 }
 
 /// The end of trying again.
-pub fn gave_up(why: NetError, patience: Duration) -> Failure {
-    Failure::from(why).and(&format!("; gave up after {} s without progress", patience.as_secs()))
+pub fn gave_up(why: NetError, retry_for: Duration) -> Failure {
+    Failure::from(why).and(&format!("; gave up after {} s without progress", retry_for.as_secs()))
 }
 
 /// What the command line says, or the environment.
@@ -462,7 +463,7 @@ pub async fn each(
         .iter()
         .map(|p| Location::remote(p))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut session: Option<(ServerName, Session)> = None;
+    let mut session: Option<(ServerName, RemoteSession)> = None;
     let (mut done, mut failures) = (0_usize, Vec::new());
     for remote in &remotes {
         let mut open = match session.take() {
@@ -504,7 +505,7 @@ pub fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
                 failure.report();
             }
             let codes = failures.iter().map(Failure::exit).collect();
-            Err(Failure::told(exit_of_parts(done > 0, &codes)))
+            Err(Failure::already_reported(exit_of_parts(done > 0, &codes)))
         }
     }
 }

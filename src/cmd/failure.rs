@@ -80,7 +80,7 @@ impl Failure {
     }
 
     /// An exit code after every failure has been named already.
-    pub fn told(exit: u8) -> Failure {
+    pub fn already_reported(exit: u8) -> Failure {
         Failure {
             silent: true,
             ..Failure::new(exit, "")

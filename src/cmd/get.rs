@@ -161,10 +161,10 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
             std::process::id()
         ),
         release: None,
-        blind: false,
+        write_only: false,
     };
     let label = label_of(&base);
-    Ok((Target::Tree(tree), label, LocalStore::lineage(&base)))
+    Ok((Target::Tree(tree), label, LocalStore::ancestors(&base)))
 }
 
 /// What is put before the names in messages: nothing for the working directory.

@@ -1,6 +1,6 @@
 //! `haul locks` and `haul unlock`: who is writing on a server, and what abandoned transfers left there.
 
-use super::connect::{self, ConnectArgs, Session};
+use super::connect::{self, ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
@@ -9,7 +9,7 @@ use crate::net::control::codec::refused;
 use crate::net::transfer::report::shown;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
-use crate::store::{Held, Kind};
+use crate::store::{Kind, LockEntry};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 
@@ -97,7 +97,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
 }
 
-async fn list(session: &mut Session, args: &Args, remote: &Remote) -> Result<(), Failure> {
+async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote) -> Result<(), Failure> {
     let top = remote.path.as_bytes().to_vec();
     let (mut todo, mut partial) = (vec![top.clone()], false);
     while let Some(dir) = todo.pop() {
@@ -111,13 +111,13 @@ async fn list(session: &mut Session, args: &Args, remote: &Remote) -> Result<(),
         }
     }
     if partial {
-        return Err(Failure::told(exit::PARTIAL));
+        return Err(Failure::already_reported(exit::PARTIAL));
     }
     Ok(())
 }
 
 async fn list_directory(
-    session: &mut Session,
+    session: &mut RemoteSession,
     args: &Args,
     dir: &[u8],
     todo: &mut Vec<Vec<u8>>,
@@ -143,7 +143,7 @@ async fn list_directory(
     Ok(())
 }
 
-fn print(args: &Args, held: &Held, path: &[u8]) -> Result<(), Failure> {
+fn print(args: &Args, held: &LockEntry, path: &[u8]) -> Result<(), Failure> {
     let state = if held.live { "writing" } else { "left" };
     let (age, bytes) = (held.holder.held_for, held.holder.written);
     if args.json {

@@ -1,6 +1,6 @@
 //! `haul ls`: what is on a server.
 
-use super::connect::{self, ConnectArgs, Session};
+use super::connect::{self, ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
@@ -79,7 +79,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
 }
 
-async fn list(session: &mut Session, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
+async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
     // both questions in one round trip
@@ -129,7 +129,7 @@ async fn list(session: &mut Session, args: &Args, remote: &Remote, titles: bool)
         }
     }
     if partial {
-        Err(Failure::told(exit::PARTIAL))
+        Err(Failure::already_reported(exit::PARTIAL))
     } else {
         Ok(())
     }
@@ -150,7 +150,7 @@ enum Listing {
 }
 
 async fn list_directory(
-    session: &mut Session,
+    session: &mut RemoteSession,
     args: &Args,
     dir: &[u8],
     mut first: Option<Page>,

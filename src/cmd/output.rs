@@ -133,7 +133,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}") {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::told(0)),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::already_reported(0)),
         Err(e) => Err(Failure::new(
             exit::FAILED,
             format!("cannot write to standard output: {e}"),

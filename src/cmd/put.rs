@@ -6,7 +6,7 @@ use super::hint;
 use super::location::{Location, Remote, local_failure, means_contents, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
-use crate::net::transfer::send::walk::{Source, What};
+use crate::net::transfer::send::walk::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
 use std::collections::HashSet;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let prepared = prepare(&args).await?;
     if prepared
         .iter()
-        .all(|(source, _)| matches!(source.what, What::Missing(_)))
+        .all(|(source, _)| matches!(source.origin, Origin::Missing(_)))
     {
         return transfer::refuse_all("put", &args.transfer, prepared.into_iter().map(|(source, _)| source)).await;
     }
@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 /// Connects and sends; also what `haul bench` does.
 pub(super) async fn put(
     destination: &Remote,
-    sources: Vec<Source>,
+    sources: Vec<TransferSource>,
     names: Vec<Vec<u8>>,
     args: &TransferArgs,
     connect: &ConnectArgs,
@@ -78,12 +78,12 @@ pub(super) async fn put(
         let place = (destination.path.as_bytes(), destination.directory, names.clone());
         client.put(sources.clone(), place, options, reporter).await
     };
-    let repeatable = || sources.iter().all(Source::is_repeatable);
+    let repeatable = || sources.iter().all(TransferSource::is_repeatable);
     transfer::carry(session, ("put", args, &destination.shown), put, repeatable).await
 }
 
-/// Looks at every source before anything is sent. One that cannot be sent is [`What::Missing`]; the others go on.
-async fn prepare(args: &Args) -> Result<Vec<(Source, Vec<u8>)>, Failure> {
+/// Looks at every source before anything is sent. One that cannot be sent is [`Origin::Missing`]; the others go on.
+async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure> {
     if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
         let shown = stream_label(given).display();
         if args.sources.len() > 1 {
@@ -133,7 +133,7 @@ fn stream_label(source: &OsStr) -> &OsStr {
     }
 }
 
-async fn stream(source: &OsStr) -> Result<Source, Failure> {
+async fn stream(source: &OsStr) -> Result<TransferSource, Failure> {
     let input: Box<dyn AsyncRead + Send + Unpin> = match source.as_bytes() {
         b"-" | b"/dev/stdin" | b"/dev/fd/0" | b"/proc/self/fd/0" => Box::new(tokio::io::stdin()),
         _ => Box::new(
@@ -143,9 +143,9 @@ async fn stream(source: &OsStr) -> Result<Source, Failure> {
         ),
     };
     let label = stream_label(source).as_bytes().to_vec();
-    let what = What::Stream(Mutex::new(Some(input)));
+    let origin = Origin::Stream(Mutex::new(Some(input)));
     let place = None;
-    Ok(Source { label, what, place })
+    Ok(TransferSource { label, origin, place })
 }
 
 /// A stream has no name of its own, nor one in a directory: the destination must be its name.
@@ -163,17 +163,17 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
 }
 
 /// What stands for a source that cannot be sent, under the name that it would have had.
-fn missing(path: &Path, error: StoreError) -> (Source, Vec<u8>) {
+fn missing(path: &Path, error: StoreError) -> (TransferSource, Vec<u8>) {
     let label = path.as_os_str().as_bytes().to_vec();
     let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
-    let what = What::Missing(error);
+    let origin = Origin::Missing(error);
     let place = None;
-    (Source { label, what, place }, name)
+    (TransferSource { label, origin, place }, name)
 }
 
 /// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
 /// at the destination, empty for `.` and such, whose contents are meant.
-pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source, Vec<u8>), StoreError> {
+pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(TransferSource, Vec<u8>), StoreError> {
     let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
     let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
@@ -202,9 +202,9 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Source
     let store = LocalStore::open(&base).map_err(failed)?;
     let store = store.subtree(&RemotePath::root()).await?;
     let label = path.as_os_str().as_bytes();
-    let source = Source {
+    let source = TransferSource {
         label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),
-        what: What::Tree { store, path: inside },
+        origin: Origin::Tree { store, path: inside },
         place: RemotePath::parse(&name).ok(),
     };
     Ok((source, name))

@@ -71,7 +71,7 @@ impl Printer {
     fn print(&mut self, event: &Event) {
         match event {
             Event::Failed { path, code, text } => self.failed(path, *code, text),
-            Event::Again => {
+            Event::Retrying => {
                 // what failed is tried again
                 self.printed.failures.clear();
                 self.causes = Causes::default();
@@ -208,7 +208,7 @@ fn event_json(event: &Event) -> Value {
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
         }
-        Event::Again => drop(object.insert("event".into(), json!("again"))),
+        Event::Retrying => drop(object.insert("event".into(), json!("again"))),
         Event::Resumed { path, offset } => {
             object.insert("event".into(), json!("resumed"));
             put_text(&mut object, "path", path);

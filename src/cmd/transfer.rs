@@ -1,6 +1,6 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
-use super::connect::{self, Session};
+use super::connect::{self, RemoteSession};
 use super::failure::{Failure, exit, exit_of_parts};
 use super::interrupt;
 use super::output;
@@ -12,7 +12,7 @@ use crate::net::client::Client;
 use crate::net::client::outage::Outage;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
-use crate::net::transfer::send::walk::{Source, What};
+use crate::net::transfer::send::walk::{Origin, TransferSource};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -102,7 +102,7 @@ impl TransferArgs {
             wait: self.wait,
             if_version: self.if_version.clone(),
             recursive: self.recursive,
-            again: false,
+            retried: false,
         }
     }
 
@@ -143,7 +143,7 @@ impl TransferArgs {
 /// # Errors
 /// As [`Show::end`].
 pub async fn carry(
-    mut session: Session,
+    mut session: RemoteSession,
     (verb, args, what): (&'static str, &TransferArgs, &str),
     once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
     repeatable: impl Fn() -> bool,
@@ -162,7 +162,7 @@ pub async fn carry(
                 client.leave(FAREWELL).await;
                 // what has arrived is made durable
                 let _ = attempt.await;
-                break Err(Failure::told(exit::INTERRUPTED));
+                break Err(Failure::already_reported(exit::INTERRUPTED));
             }
         };
         if result.is_err()
@@ -174,7 +174,7 @@ pub async fn carry(
             }
         }
         let lost = match result {
-            Err(e) if e.is_passing() => e,
+            Err(e) if e.is_transient() => e,
             other => break other.map_err(Failure::from),
         };
         if !repeatable() {
@@ -192,16 +192,16 @@ pub async fn carry(
             _ => Instant::now() - client.stalled(),
         };
         stuck = Some((progress, since));
-        if since.elapsed() >= session.patience() {
-            break Err(connect::gave_up(lost, session.patience()).hint(
+        if since.elapsed() >= session.retry_for() {
+            break Err(connect::gave_up(lost, session.retry_for()).hint(
                 "what is complete is kept, and larger files go on where they ended: run the same command again",
             ));
         }
-        if let Err(failure) = session.again(lost).await {
+        if let Err(failure) = session.retry(lost).await {
             break Err(failure);
         }
-        reporter.report(Event::Again).await;
-        options.again = true;
+        reporter.report(Event::Retrying).await;
+        options.retried = true;
         // only content tells whether the target is what was committed when the connection was lost
         options.checksum |= options.if_version.is_some();
     };
@@ -218,11 +218,11 @@ pub async fn carry(
 pub async fn refuse_all(
     verb: &'static str,
     args: &TransferArgs,
-    sources: impl Iterator<Item = Source>,
+    sources: impl Iterator<Item = TransferSource>,
 ) -> Result<(), Failure> {
     let show = Show::start(verb, args, Arc::default());
-    for Source { label, what, .. } in sources {
-        if let What::Missing(error) = what {
+    for TransferSource { label, origin, .. } in sources {
+        if let Origin::Missing(error) = origin {
             show.reporter.failed(label, &error).await;
         }
     }
@@ -288,7 +288,7 @@ impl Show {
             // the summary is the last object
             result = result.map_err(|e| {
                 e.report();
-                Failure::told(e.exit())
+                Failure::already_reported(e.exit())
             });
             output::line(&summary.json(complete).to_string())?;
         } else if !args.quiet && (complete || summary.has_any()) {
@@ -300,7 +300,7 @@ impl Show {
         }
         match exit_of_parts(summary.has_done(), &printed.failures) {
             0 => Ok(()),
-            code => Err(Failure::told(code)),
+            code => Err(Failure::already_reported(code)),
         }
     }
 }

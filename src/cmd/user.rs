@@ -67,7 +67,7 @@ Examples:
 }
 
 #[derive(clap::Args)]
-pub(super) struct State {
+pub(super) struct StateDir {
     /// The server's state directory, as in haul serve
     #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
@@ -80,7 +80,7 @@ pub(super) struct Named {
     pub(super) name: String,
 
     #[command(flatten)]
-    pub(super) state: State,
+    pub(super) state: StateDir,
 }
 
 #[derive(clap::Args)]
@@ -112,7 +112,7 @@ struct Set {
 #[derive(clap::Args)]
 struct Ls {
     #[command(flatten)]
-    state: State,
+    state: StateDir,
 
     /// Print one JSON object a line: name, access, root, password (true or false), keys, invites
     #[arg(long)]
@@ -164,7 +164,7 @@ impl Rights {
     }
 }
 
-impl State {
+impl StateDir {
     pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
         state_dir(self.state.clone())
     }

@@ -76,7 +76,7 @@ impl NetError {
 
     /// The same error for another of those whom it concerns.
     #[must_use]
-    pub fn again(&self) -> NetError {
+    pub fn duplicate(&self) -> NetError {
         match self {
             NetError::WrongKey { pinned, found } => NetError::WrongKey {
                 pinned: *pinned,
@@ -95,7 +95,7 @@ impl NetError {
     }
 
     /// It may be another thing in a moment: another login may go on with what this ended.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             NetError::Connect { .. } | NetError::Lost(_) => true,
             NetError::Refused { code, .. } => matches!(*code, Code::UNAVAILABLE | Code::ABORTED | Code::NO_SESSION),

@@ -23,7 +23,7 @@
 //! A get is the same with the sides of the transfer exchanged: [`transfer`] is written once, for both.
 //!
 //! **Who may do what.** [`client`] and [`server`] never import each other. What they hold alike is the [`link`]: the
-//! [`control`] sender, the [`outbox`] of frames, the [`pool`] of [`data`] connections, and the way in to each transfer.
+//! [`control`] sender, the [`send_queue`] of frames, the [`pool`] of [`data`] connections, and the way in to each transfer.
 //!
 //! **Bounds.** A control message has at most 1 MiB, and what it takes decoded is counted before that is done ([`wire::measure`]). A frame has at most one chunk. Unacknowledged frames of a sender and held frames
 //! of a receiver fit into the window that the receiver granted; unsettled offers into

@@ -57,7 +57,7 @@ impl Tasks {
     {
         caught(faults::injected(name, work)).await.map_err(|panic| {
             let error = NetError::Internal(format!("{name}: {}", message(&*panic)));
-            (self.on_panic)(error.again());
+            (self.on_panic)(error.duplicate());
             error
         })
     }

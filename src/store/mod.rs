@@ -87,18 +87,18 @@ pub struct Checkpoint {
 
 /// What [`Store::stage`] found of an earlier writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Resume {
     /// Nothing that is of any use.
-    Nothing,
+    Fresh,
     /// The beginning of this version of the source.
-    Part(Checkpoint),
+    From(Checkpoint),
     /// The beginning of another version, this many bytes; it is gone.
-    Other(u64),
+    Discarded(u64),
 }
 
 /// A staging file that somebody has left, or is writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct LockEntry {
     /// Of the staging file, without what makes it a staging file; cut where the name is too long for that.
     pub target: Vec<u8>,
     /// Who writes, or wrote, and since when.
@@ -109,9 +109,9 @@ pub struct Held {
 
 /// A page of [`Store::locks`].
 #[derive(Clone, Debug, Default)]
-pub struct HeldPage {
+pub struct LockPage {
     /// Staging files.
-    pub held: Vec<Held>,
+    pub held: Vec<LockEntry>,
     /// Where the next page starts; none: that was all.
     pub next: Option<Vec<u8>>,
 }
@@ -170,11 +170,11 @@ pub enum Extent {
 
 /// A file that is open for reading.
 #[async_trait]
-pub trait Source: Send + Sync {
+pub trait FileSource: Send + Sync {
     /// What the open file is now; asked again after reading it tells whether the file changed.
     async fn stat(&self) -> Result<Entry, StoreError>;
 
-    /// True when these bytes can, as far as that can be told, be read with [`Source::read_now`].
+    /// True when these bytes can, as far as that can be told, be read with [`FileSource::read_now`].
     fn is_at_hand(&self, offset: u64, length: usize) -> bool;
 
     /// Reads from `offset` on until `buffer` is full or the file ends, without waiting for any device: for threads that must not
@@ -209,12 +209,12 @@ pub trait Staging: Send {
     /// How blocks of zeros within parts are stored from now on: densely, unless told otherwise.
     fn allocate(&mut self, allocation: Allocation);
 
-    /// What an earlier writer left. With [`Left::Part`] the next part has its offset, or [`Staging::restart`] comes
+    /// What an earlier writer left. With [`Resume::From`] the next part has its offset, or [`Staging::restart`] comes
     /// first.
-    fn left(&self) -> Left;
+    fn left(&self) -> Resume;
 
     /// What makes leading bytes durable, beside the writing; none where this store, or this file, has no use for it.
-    fn keeper(&self) -> Option<Arc<dyn Keeper>>;
+    fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>>;
 
     /// Forgets what was written; the next part has offset 0 and is of this version of the source.
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError>;
@@ -231,7 +231,7 @@ pub trait Staging: Send {
 
 /// Makes what was staged survive its writer: a crash of the process, or of the machine.
 #[async_trait]
-pub trait Keeper: Send + Sync {
+pub trait Checkpointer: Send + Sync {
     /// Makes the leading bytes durable, then the record that says so. They have been written.
     ///
     /// # Errors
@@ -287,7 +287,7 @@ pub trait Store: Send + Sync {
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError>;
 
     /// Opens a file for reading.
-    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError>;
+    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn FileSource>, StoreError>;
 
     /// Reads files of at most `most` bytes each. One that is larger, changes meanwhile or has not as
     /// many bytes as its size fails with [`ErrorKind::SourceChanged`].
@@ -304,7 +304,7 @@ pub trait Store: Send + Sync {
     async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
 
     /// A page of the staging files of the entries of a directory.
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError>;
+    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError>;
 
     /// Removes the staging file of a target; with `force` also that of a writer who lives, who cannot commit then.
     /// False: there was none.

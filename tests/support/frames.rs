@@ -2,7 +2,7 @@
 
 use super::script::ScriptedClient;
 use haul::net::data::connection::FrameWriter;
-use haul::net::data::payload::Arrived;
+use haul::net::data::payload::ReceivedFrame;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, transfer_message};
 use tokio::sync::mpsc;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 /// A data connection whose frames are received as they come. It is cut where this is dropped.
 pub struct Connection {
-    pub frames: mpsc::UnboundedReceiver<Arrived>,
+    pub frames: mpsc::UnboundedReceiver<ReceivedFrame>,
     reading: JoinHandle<()>,
     _writer: FrameWriter,
 }
@@ -38,7 +38,7 @@ impl Connection {
     }
 
     /// The next frame that is about a file.
-    pub async fn next(&mut self) -> Arrived {
+    pub async fn next(&mut self) -> ReceivedFrame {
         loop {
             let frame = self.frames.recv().await.expect("the server hung up");
             if !matches!(frame.header.kind, FrameKind::Ping | FrameKind::Pong) {

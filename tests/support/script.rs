@@ -336,7 +336,7 @@ pub fn put(transfer: u32, destination: &[u8]) -> request::Body {
         destination: destination.to_vec(),
         directory: false,
         names: vec![b"f".to_vec()],
-        identities: Vec::new(),
+        source_ids: Vec::new(),
         options: Some(proto::Options {
             no_fsync: true,
             recursive: true,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use haul::store::{
-    Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging,
+    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
     Store, StoreError, Time, Version, WholeFile,
 };
 use std::sync::Arc;
@@ -111,7 +111,7 @@ impl Store for Slow {
         self.inner.space(path).await
     }
 
-    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError> {
+    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn FileSource>, StoreError> {
         self.trap.step(path);
         self.inner.open(path).await
     }
@@ -135,7 +135,7 @@ impl Store for Slow {
         self.inner.set_attributes(entries).await
     }
 
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
+    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
         self.inner.locks(path, cookie, limit).await
     }
 

@@ -72,11 +72,11 @@ async fn options(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
         }
         return (local, found);
     }
-    let again = |arg: &Arg| matches!(arg.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
+    let is_repeatable = |arg: &Arg| matches!(arg.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
     let offered = command
         .get_arguments()
         .filter(|a| !a.is_positional() && !a.is_hide_set())
-        .filter(|a| again(a) || !line.given.iter().any(|given| given.get_id() == a.get_id()));
+        .filter(|a| is_repeatable(a) || !line.given.iter().any(|given| given.get_id() == a.get_id()));
     (Local::None, offered.filter_map(option).collect())
 }
 

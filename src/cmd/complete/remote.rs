@@ -7,7 +7,7 @@ use crate::cmd::location::{Location, Remote};
 use crate::cmd::settings::config_dir;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::connect::{Connection, Manners};
+use crate::net::client::connect::{Connection, SessionOptions};
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -101,12 +101,12 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
     let pin = server.known.pin(&server.address())?;
     let identity = server.identity.as_ref()?;
     let connection = Connection::open(&server.host, server.port, Some(pin), Some(identity));
-    let manners = Manners {
+    let options = SessionOptions {
         connections: 1,
         most_connections: 1,
-        patience: PATIENCE,
-        tell: Arc::new(|_| {}),
+        retry_for: PATIENCE,
+        notify: Arc::new(|_| {}),
         outage: Arc::default(),
     };
-    connection.await.ok()?.login(&server.user, None, &manners).await.ok()
+    connection.await.ok()?.login(&server.user, None, &options).await.ok()
 }

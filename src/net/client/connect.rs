@@ -9,7 +9,7 @@ use crate::net::client::reattach::{Attachment, Keys};
 use crate::net::client::{Client, WINDOW, host_name};
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
 use crate::net::error::NetError;
-use crate::net::session::{Link, LinkBounds};
+use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
 use crate::net::tls::socket;
@@ -36,15 +36,15 @@ pub struct Connection {
 
 /// How a session is to be kept up.
 #[derive(Clone)]
-pub struct Manners {
+pub struct SessionOptions {
     /// Data connections of a transfer at first.
     pub connections: usize,
     /// The most there may be, where more of them carry more.
     pub most_connections: usize,
     /// How long to go on trying without any progress when connections are lost.
-    pub patience: Duration,
+    pub retry_for: Duration,
     /// Told in one sentence when the control connection is lost.
-    pub tell: Tell,
+    pub notify: Tell,
     /// Whether the server cannot be reached now.
     pub outage: Arc<Outage>,
 }
@@ -125,7 +125,7 @@ impl Connection {
         self,
         user: &str,
         password: Option<Secret>,
-        manners: &Manners,
+        options: &SessionOptions,
     ) -> Result<Arc<Client>, NetError> {
         // a server takes no message from strangers that these would make longer than any login is
         if user.len() > MAX_USER || password.as_ref().is_some_and(|p| p.len() > MAX_PASSWORD) {
@@ -150,7 +150,7 @@ impl Connection {
             client: host_name(),
         };
         let keys = Keys::new((&self.host, self.port), self.address, self.key, session, &exported)?;
-        let client = self.start(Some(Arc::new(keys)), manners);
+        let client = self.start(Some(Arc::new(keys)), options);
         // its answer is looked at where it comes in
         drop(client.start_request(request::Body::Login(login)).await?);
         Ok(client)
@@ -161,14 +161,14 @@ impl Connection {
     /// # Errors
     /// [`NetError::Refused`] where the invite is not good (any more), [`NetError::Protocol`] for what is no name.
     pub async fn enroll(self, secret: &[u8]) -> Result<UserName, NetError> {
-        let manners = Manners {
+        let options = SessionOptions {
             connections: 0,
             most_connections: 0,
-            patience: Duration::ZERO,
-            tell: Arc::new(|_| {}),
+            retry_for: Duration::ZERO,
+            notify: Arc::new(|_| {}),
             outage: Arc::default(),
         };
-        let client = self.start(None, &manners);
+        let client = self.start(None, &options);
         let enroll = proto::Enroll {
             code: secret.to_vec(),
             client: host_name(),
@@ -184,29 +184,29 @@ impl Connection {
         user.ok_or_else(|| NetError::Protocol("an enrolment's reply names no user".into()))
     }
 
-    fn start(self, keys: Option<Arc<Keys>>, manners: &Manners) -> Arc<Client> {
+    fn start(self, keys: Option<Arc<Keys>>, options: &SessionOptions) -> Arc<Client> {
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(WINDOW);
-        let link = Link::new(control, LinkBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
-        let attachment = Arc::new(Attachment::new(link.clone(), keys.clone(), manners.clone()));
+        let core = SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
+        let attachment = Arc::new(Attachment::new(core.clone(), keys.clone(), options.clone()));
         let client = Arc::new(Client {
             server: format!("{}:{}", self.host, self.port),
-            link,
+            core,
             replies: Mutex::default(),
             next_request: tokio::sync::Mutex::new(1),
             next_transfer: AtomicU32::new(1),
-            connections: tokio::sync::watch::Sender::new(manners.connections.max(1) as u64),
-            most_connections: AtomicU64::new(manners.most_connections.max(1) as u64),
+            connections: tokio::sync::watch::Sender::new(options.connections.max(1) as u64),
+            most_connections: AtomicU64::new(options.most_connections.max(1) as u64),
             round_trip: AtomicU64::new(u64::MAX),
             login: tokio::sync::watch::Sender::new(None),
             keys,
             attachment: attachment.clone(),
-            growing: AtomicBool::new(false),
+            tuning: AtomicBool::new(false),
             dialled: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
         });
         let run = attachment.run(Arc::downgrade(&client), queue, self.tls);
-        client.link.tasks().detach("attachment", run);
+        client.core.tasks().detach("attachment", run);
         client
     }
 }

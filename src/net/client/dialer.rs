@@ -28,9 +28,9 @@ impl Client {
                 break;
             }
             let client = Arc::downgrade(self);
-            self.link.tasks().detach("dial", async move {
+            self.core.tasks().detach("dial", async move {
                 let (mut failures, mut failing) = (0, Instant::now());
-                while let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) {
+                while let Some(client) = client.upgrade().filter(|c| !c.core.is_down()) {
                     // the server allows fewer than were wanted before it could say so, or so many do not help
                     if index >= *client.connections.borrow() {
                         client.dialled.fetch_sub(1, Ordering::Relaxed);
@@ -39,17 +39,17 @@ impl Client {
                     match client.data_connection().await {
                         Ok(mut added) => {
                             let since = Instant::now();
-                            let (link, mut wanted) = (client.link.clone(), client.connections.subscribe());
+                            let (core, mut wanted) = (client.core.clone(), client.connections.subscribe());
                             drop(client);
                             let ended = tokio::select! {
                                 ended = &mut added.owner => ended,
                                 () = too_many(&mut wanted, index) => {
-                                    added.pulse.retire();
+                                    added.liveness.retire();
                                     added.owner.await
                                 }
                             };
                             if let Err(e @ NetError::Protocol(_)) = ended.flatten() {
-                                return link.shut_down(e);
+                                return core.shut_down(e);
                             }
                             // one that did not last is no success: a pause comes before the next
                             failing = Instant::now();
@@ -63,10 +63,10 @@ impl Client {
                         Err(e) => {
                             failures += 1;
                             if matches!(e, NetError::WrongKey { .. }) {
-                                return client.link.shut_down(e);
+                                return client.core.shut_down(e);
                             }
-                            let hopeless = failing.elapsed().min(client.link.stalled());
-                            if client.link.is_attached() && hopeless >= client.attachment.patience() {
+                            let hopeless = failing.elapsed().min(client.core.stalled());
+                            if client.core.is_attached() && hopeless >= client.attachment.retry_for() {
                                 return client.gave_up_dialling(e);
                             }
                             tracing::debug!(error = %e, failures, "no data connection");
@@ -79,18 +79,18 @@ impl Client {
         }
         self.dialled.fetch_sub(1, Ordering::Relaxed);
         let may_grow = self.most_connections.load(Ordering::Relaxed) > wanted;
-        if may_grow && !self.growing.swap(true, Ordering::Relaxed) {
-            self.link
+        if may_grow && !self.tuning.swap(true, Ordering::Relaxed) {
+            self.core
                 .tasks()
-                .detach("grow", crate::net::client::tuner::grow(Arc::downgrade(self)));
+                .detach("tune", crate::net::client::tuner::tune(Arc::downgrade(self)));
         }
     }
 
     /// One of the dialled connections cannot be kept up. When the last one cannot, the session is over.
     fn gave_up_dialling(&self, error: NetError) {
         let hopeless = self.hopeless.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if hopeless >= self.dialled.load(Ordering::Relaxed) && self.link.pool().alive() == 0 {
-            self.link.shut_down(error);
+        if hopeless >= self.dialled.load(Ordering::Relaxed) && self.core.pool().alive() == 0 {
+            self.core.shut_down(error);
         }
     }
 
@@ -99,7 +99,7 @@ impl Client {
         let Some(keys) = &self.keys else {
             return Err(NetError::lost("not logged in"));
         };
-        let pool = self.link.pool();
+        let pool = self.core.pool();
         let attach = async {
             let started = Instant::now();
             let connected = TcpStream::connect(keys.address()).await;

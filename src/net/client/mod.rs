@@ -9,16 +9,16 @@ mod tuner;
 
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
-use crate::net::session::{Link, MessageRoom};
+use crate::net::session::{MessageRoom, SessionCore};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
-use crate::net::transfer::send::walk::Source;
+use crate::net::transfer::send::walk::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
-use crate::store::{Entry, Held, Space};
+use crate::store::{Entry, LockEntry, Space};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +46,7 @@ struct Granted {
 /// A session on a server.
 pub struct Client {
     server: String,
-    link: Arc<Link>,
+    core: Arc<SessionCore>,
     replies: Mutex<HashMap<u64, oneshot::Sender<proto::Reply>>>,
     next_request: tokio::sync::Mutex<u64>,
     next_transfer: AtomicU32,
@@ -60,7 +60,7 @@ pub struct Client {
     keys: Option<Arc<reattach::Keys>>,
     attachment: Arc<reattach::Attachment>,
     /// The search for the right number of connections is under way.
-    growing: AtomicBool,
+    tuning: AtomicBool,
     /// Data connections that are being kept up.
     dialled: AtomicU64,
     /// Those of them that could not be, finally.
@@ -83,7 +83,7 @@ impl Client {
                     let _ = waiting.send(reply);
                 }
             }
-            Some(control_message::Body::Transfer(message)) => self.link.deliver(message, room),
+            Some(control_message::Body::Transfer(message)) => self.core.deliver(message, room),
             Some(control_message::Body::Request(_)) => {
                 return Err(NetError::Protocol("a server sent a request".into()));
             }
@@ -96,7 +96,7 @@ impl Client {
     fn login_answered(&self, reply: &proto::Reply) -> Result<(), NetError> {
         let result = match (&reply.body, Code::from_wire(reply.code)) {
             (Some(reply::Body::Login(granted)), code) if code.is_success() => {
-                self.link.grant(granted.window.min(4 * WINDOW));
+                self.core.grant(granted.window.min(4 * WINDOW));
                 let most = u64::from(granted.connections).max(1);
                 self.connections.send_modify(|wanted| *wanted = most.min(*wanted));
                 self.most_connections.fetch_min(most, Ordering::Relaxed);
@@ -123,11 +123,11 @@ impl Client {
         tokio::select! {
             biased;
             answered = answer.wait_for(Option::is_some) => match answered.ok().as_deref() {
-                Some(Some(Err(e))) => Err(e.again()),
+                Some(Some(Err(e))) => Err(e.duplicate()),
                 Some(Some(Ok(_))) => Ok(()),
                 _ => Err(NetError::lost("the session is over")),
             },
-            why = self.link.down() => Err(why),
+            why = self.core.down() => Err(why),
         }
     }
 
@@ -139,7 +139,7 @@ impl Client {
     /// Why the login was refused, if it was: then that is also why anything else failed.
     pub fn refusal(&self) -> Option<NetError> {
         match &*self.login.borrow() {
-            Some(Err(e)) => Some(e.again()),
+            Some(Err(e)) => Some(e.duplicate()),
             _ => None,
         }
     }
@@ -159,7 +159,7 @@ impl Client {
             number,
             body: Some(body),
         };
-        self.link.send(control_message::Body::Request(message)).await?;
+        self.core.send(control_message::Body::Request(message)).await?;
         *next = number.saturating_add(1);
         Ok(receive)
     }
@@ -172,9 +172,9 @@ impl Client {
         let reply = tokio::select! {
             biased;
             reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
-            why = self.link.down() => return Err(why),
+            why = self.core.down() => return Err(why),
         };
-        self.link.progress();
+        self.core.progress();
         if Code::from_wire(reply.code).is_success() {
             Ok(reply)
         } else {
@@ -188,7 +188,7 @@ impl Client {
         let reply = self.start_request(body).await?;
         match self.reply(reply).await {
             // asked a second time it might do it a second time, or fail because it is done
-            Err(e) if changes && e.is_passing() && self.link.is_down() => {
+            Err(e) if changes && e.is_transient() && self.core.is_down() => {
                 Err(NetError::OutcomeUnknown(e.to_string()))
             }
             other => other,
@@ -256,7 +256,7 @@ impl Client {
     }
 
     /// A page of the staging files of the entries of a directory, from `cookie` on (empty: the start).
-    pub async fn locks(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<Held>, Option<Vec<u8>>), NetError> {
+    pub async fn locks(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<LockEntry>, Option<Vec<u8>>), NetError> {
         let locks = proto::Locks {
             path: path.to_vec(),
             cookie,
@@ -266,7 +266,7 @@ impl Client {
         let Some(reply::Body::Locks(page)) = reply.body else {
             return Err(NetError::Protocol("a reply to locks has no page".into()));
         };
-        let held = page.held.into_iter().map(entry::held_from_wire).collect();
+        let held = page.locks.into_iter().map(entry::lock_from_wire).collect();
         Ok((held, Some(page.cookie).filter(|c| !c.is_empty())))
     }
 
@@ -296,50 +296,50 @@ impl Client {
     /// directory (empty: its contents go there); `directory` says that it must be one.
     pub async fn put(
         self: &Arc<Client>,
-        sources: Arc<Vec<Source>>,
+        sources: Arc<Vec<TransferSource>>,
         (destination, directory, names): (&[u8], bool, Vec<Vec<u8>>),
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
-        let seat = self.link.join(transfer)?;
-        let mut identities = Vec::new();
+        let channel = self.core.join(transfer)?;
+        let mut source_ids = Vec::new();
         for source in sources.iter() {
-            identities.extend(source.identity().await);
+            source_ids.extend(source.identity().await);
         }
         let put = proto::Put {
             transfer,
-            identities,
+            source_ids,
             destination: destination.to_vec(),
             directory,
             names,
             options: Some(options.to_wire()),
         };
         self.dial();
-        let sent = sender::send(seat, sources, options, reporter);
+        let sent = sender::send(channel, sources, options, reporter);
         self.with_start(transfer, request::Body::Put(put), sent).await
     }
 
-    /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it, `lineage` the versions
+    /// Gets remote paths into `target`, which has a place for each; `label` is what the user calls it, `destination_ancestors` the versions
     /// of its directory and those above it, for the server to refuse a source that is one of them.
     pub async fn get(
         self: &Arc<Client>,
         sources: Vec<Vec<u8>>,
-        (target, label, lineage): (Target, Vec<u8>, Vec<String>),
+        (target, label, destination_ancestors): (Target, Vec<u8>, Vec<String>),
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
-        let seat = self.link.join(transfer)?;
+        let channel = self.core.join(transfer)?;
         let get = proto::Get {
             transfer,
             sources,
             options: Some(options.to_wire()),
-            lineage,
+            destination_ancestors,
             names: target.names(),
         };
         self.dial();
-        let received = receiver::receive(seat, target, label, options, reporter);
+        let received = receiver::receive(channel, target, label, options, reporter);
         self.with_start(transfer, request::Body::Get(get), received).await
     }
 
@@ -354,7 +354,7 @@ impl Client {
         let started = self.start_request(body).await?;
         // As part of the thread that waits for it, each of its steps would be a switch from and to the threads that receive
         // and write.
-        let mut transfer = self.link.tasks().spawn("transfer", transfer);
+        let mut transfer = self.core.tasks().spawn("transfer", transfer);
         let result = tokio::select! {
             result = &mut transfer => result.flatten(),
             started = self.reply(started) => match started {
@@ -363,7 +363,7 @@ impl Client {
             }
         };
         if let Err(e) = &result
-            && !self.link.is_down()
+            && !self.core.is_down()
         {
             let (code, text) = e.to_wire();
             let cancel = proto::transfer_message::Body::Cancel(proto::Cancel {
@@ -374,19 +374,19 @@ impl Client {
                 transfer: number,
                 body: Some(cancel),
             };
-            let _ = self.link.control.send(control_message::Body::Transfer(message)).await;
+            let _ = self.core.control.send(control_message::Body::Transfer(message)).await;
         }
         result
     }
 
     /// For how long nothing has gone forward.
     pub fn stalled(&self) -> Duration {
-        self.link.stalled()
+        self.core.stalled()
     }
 
     /// Whether the user was told that the connection was lost.
-    pub fn has_told(&self) -> bool {
-        self.attachment.has_told()
+    pub fn already_reported(&self) -> bool {
+        self.attachment.already_reported()
     }
 
     /// Says goodbye.
@@ -399,11 +399,11 @@ impl Client {
         self.attachment.leave();
         let bye = async {
             let _ = self.start_request(request::Body::Quit(proto::Quit {})).await;
-            self.link.control.close();
+            self.core.control.close();
             self.attachment.ended().await;
         };
         let _ = timeout(most, bye).await;
-        self.link.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::lost("logged out"));
     }
 }
 
@@ -418,6 +418,6 @@ fn changes(body: &request::Body) -> bool {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.link.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::lost("logged out"));
     }
 }

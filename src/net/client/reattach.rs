@@ -3,13 +3,13 @@
 
 use crate::auth::Fingerprint;
 use crate::net::client::Client;
-use crate::net::client::connect::{Manners, shake_hands};
+use crate::net::client::connect::{SessionOptions, shake_hands};
 use crate::net::client::dialer::pause;
 use crate::net::control::codec::{encode, read_encoded, read_message, refused};
 use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::NetError;
-use crate::net::session::Link;
+use crate::net::session::SessionCore;
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
 use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
@@ -87,30 +87,30 @@ impl Keys {
 
 /// Keeps a client's session attached to its server.
 pub(super) struct Attachment {
-    link: Arc<Link>,
+    core: Arc<SessionCore>,
     replay: Replay,
     keys: Option<Arc<Keys>>,
-    manners: Manners,
+    options: SessionOptions,
     /// There is a session to go on with.
     established: AtomicBool,
     /// The client is saying goodbye: that the server closes is what it expects.
     leaving: AtomicBool,
     /// The user was told of a loss.
-    told: AtomicBool,
+    already_reported: AtomicBool,
     /// No more messages are carried.
     ended: watch::Sender<bool>,
 }
 
 impl Attachment {
-    pub(super) fn new(link: Arc<Link>, keys: Option<Arc<Keys>>, manners: Manners) -> Attachment {
+    pub(super) fn new(core: Arc<SessionCore>, keys: Option<Arc<Keys>>, options: SessionOptions) -> Attachment {
         Attachment {
-            link,
+            core,
             replay: Replay::new(0, 0, MOST_OUTGOING),
             keys,
-            manners,
+            options,
             established: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            already_reported: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         }
     }
@@ -126,13 +126,13 @@ impl Attachment {
     }
 
     /// Whether the user was told that a connection was lost.
-    pub(super) fn has_told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+    pub(super) fn already_reported(&self) -> bool {
+        self.already_reported.load(Ordering::Relaxed)
     }
 
     /// How long to try without progress.
-    pub(super) fn patience(&self) -> Duration {
-        self.manners.patience
+    pub(super) fn retry_for(&self) -> Duration {
+        self.options.retry_for
     }
 
     /// Waits until nothing is carried any more.
@@ -149,7 +149,7 @@ impl Attachment {
     ) {
         let why = self.carry_all(&client, queue, tls).await;
         self.ended.send_replace(true);
-        self.link.shut_down(why);
+        self.core.shut_down(why);
     }
 
     /// Carries messages over one connection after another; gives the reason of the end.
@@ -157,20 +157,20 @@ impl Attachment {
         let (mut tls, mut first) = (tls, Vec::new());
         loop {
             let ended = self.carry(client, tls, first, &mut queue).await;
-            self.link.set_attached(false);
+            self.core.set_attached(false);
             let why = match ended {
                 Ok(()) => NetError::lost("the session is over"),
                 Err(e) => e,
             };
-            let over = self.link.is_down() || self.leaving.load(Ordering::Relaxed);
+            let over = self.core.is_down() || self.leaving.load(Ordering::Relaxed);
             if over || !self.established.load(Ordering::Relaxed) || !matches!(why, NetError::Lost(_)) {
                 return why;
             }
             match self.reattach(why).await {
-                Ok(again) => (tls, first) = again,
+                Ok(reattached) => (tls, first) = reattached,
                 Err(e) => return e,
             }
-            self.link.set_attached(true);
+            self.core.set_attached(true);
         }
     }
 
@@ -191,7 +191,7 @@ impl Attachment {
                     continue;
                 }
                 let length = encoded.length();
-                let room = self.link.room_for(&encoded).await;
+                let room = self.core.room_for(&encoded).await;
                 let message = encoded.decode()?;
                 if let Some(Body::Heartbeat(heartbeat)) = message.body {
                     self.replay.confirmed(heartbeat.received)?;
@@ -199,7 +199,7 @@ impl Attachment {
                 }
                 let Some(client) = client.upgrade() else { return Ok(()) };
                 client.received(message, room)?;
-                self.link.progress();
+                self.core.progress();
                 self.replay.received(length);
             }
         };
@@ -219,20 +219,20 @@ impl Attachment {
     async fn reattach(&self, why: NetError) -> Result<(TlsStream<TcpStream>, Vec<u8>), NetError> {
         let Some(keys) = &self.keys else { return Err(why) };
         let lost_at = Instant::now();
-        let _outage = self.manners.outage.begin(lost_at);
-        self.told.store(true, Ordering::Relaxed);
-        (self.manners.tell)(&format!("{}:{}: {why}; trying again", keys.host, keys.port));
+        let _outage = self.options.outage.begin(lost_at);
+        self.already_reported.store(true, Ordering::Relaxed);
+        (self.options.notify)(&format!("{}:{}: {why}; trying reattached", keys.host, keys.port));
         let mut failures = 0;
         loop {
-            let again = tokio::select! {
-                again = self.try_once(keys) => again,
-                over = self.link.down() => return Err(over),
+            let reattached = tokio::select! {
+                reattached = self.try_once(keys) => reattached,
+                over = self.core.down() => return Err(over),
             };
-            match again {
-                Ok(again) => return Ok(again),
+            match reattached {
+                Ok(reattached) => return Ok(reattached),
                 Err(e @ (NetError::Lost(_) | NetError::Connect { .. })) => {
-                    tracing::debug!(error = %e, failures, "not attached again");
-                    if lost_at.elapsed().min(self.link.stalled()) >= self.manners.patience {
+                    tracing::debug!(error = %e, failures, "not attached reattached");
+                    if lost_at.elapsed().min(self.core.stalled()) >= self.options.retry_for {
                         return Err(e);
                     }
                 }
@@ -243,8 +243,8 @@ impl Attachment {
             }
             failures += 1;
             tokio::select! {
-                () = tokio::time::sleep(pause(failures).min(self.manners.patience)) => {}
-                over = self.link.down() => return Err(over),
+                () = tokio::time::sleep(pause(failures).min(self.options.retry_for)) => {}
+                over = self.core.down() => return Err(over),
             }
         }
     }
@@ -279,7 +279,7 @@ impl Attachment {
         match answer.body {
             Some(reply::Body::Reattach(reattached)) => {
                 let mut first = Vec::new();
-                self.replay.again(reattached.received, &mut first)?;
+                self.replay.resend(reattached.received, &mut first)?;
                 Ok((tls, first))
             }
             _ => Err(refused(answer.code, answer.text)),

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long the rate is taken over, at least; and at least so many round trips.
-const LOOK: Duration = Duration::from_millis(300);
+const INTERVAL: Duration = Duration::from_millis(300);
 const ROUND_TRIPS: u32 = 6;
 /// A round trip below which losses are made up for at once, and one connection is as good as many.
 const NEAR: Duration = Duration::from_millis(5);
@@ -36,33 +36,33 @@ const LEAST: u64 = 64 << 10;
 
 /// What is being found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+enum TunerState {
     /// Whether the rate is low: it was, for so many looks, and so many bytes a second in all of them.
     Watching { low: u32, sum: f64 },
     /// Whether more connections than `before` carry more than `base` bytes a second.
     Trying {
         before: u64,
         base: f64,
-        looks: u32,
+        observations: u32,
         sum: f64,
     },
     /// Nothing, for so many looks.
     Resting(u32),
 }
 
-const WATCHING: State = State::Watching { low: 0, sum: 0.0 };
+const WATCHING: TunerState = TunerState::Watching { low: 0, sum: 0.0 };
 
 /// The search; pure, so that it can be tested.
 #[derive(Debug)]
-struct Search {
-    state: State,
+struct ConnectionTuner {
+    state: TunerState,
     best: f64,
     rest: u32,
 }
 
-impl Search {
-    fn new() -> Search {
-        Search {
+impl ConnectionTuner {
+    fn new() -> ConnectionTuner {
+        ConnectionTuner {
             state: WATCHING,
             best: 0.0,
             rest: REST,
@@ -70,32 +70,32 @@ impl Search {
     }
 
     /// How many connections there are to be, after a look at `rate` bytes a second with `now` of them.
-    fn look(&mut self, rate: f64, now: u64, most: u64) -> u64 {
+    fn observe(&mut self, rate: f64, now: u64, most: u64) -> u64 {
         self.best = rate.max(self.best * FORGET);
         let (state, wanted) = match self.state {
-            State::Watching { low, sum } if rate < self.best * LOW && now < most => {
+            TunerState::Watching { low, sum } if rate < self.best * LOW && now < most => {
                 let (low, sum) = (low.saturating_add(1), sum + rate);
                 if low < PATIENCE {
-                    (State::Watching { low, sum }, now)
+                    (TunerState::Watching { low, sum }, now)
                 } else {
                     self.try_more(rate.min(sum / f64::from(low)), now, most)
                 }
             }
-            State::Watching { .. } => (WATCHING, now),
-            State::Trying {
+            TunerState::Watching { .. } => (WATCHING, now),
+            TunerState::Trying {
                 before,
                 base,
-                looks,
+                observations,
                 sum,
             } => {
-                let sum = if looks < SETTLING { 0.0 } else { sum + rate };
-                let looks = looks.saturating_add(1);
-                if looks < SETTLING + JUDGED {
+                let sum = if observations < SETTLING { 0.0 } else { sum + rate };
+                let observations = observations.saturating_add(1);
+                if observations < SETTLING + JUDGED {
                     (
-                        State::Trying {
+                        TunerState::Trying {
                             before,
                             base,
-                            looks,
+                            observations,
                             sum,
                         },
                         now,
@@ -111,23 +111,23 @@ impl Search {
                 } else {
                     let rest = self.rest;
                     self.rest = rest.saturating_mul(2).min(LONGEST_REST);
-                    (State::Resting(rest), before)
+                    (TunerState::Resting(rest), before)
                 }
             }
-            State::Resting(0) => (WATCHING, now),
-            State::Resting(looks) => (State::Resting(looks.saturating_sub(1)), now),
+            TunerState::Resting(0) => (WATCHING, now),
+            TunerState::Resting(observations) => (TunerState::Resting(observations.saturating_sub(1)), now),
         };
         self.state = state;
         wanted
     }
 
     /// The less they carry of what they could, the more are added.
-    fn try_more(&self, base: f64, before: u64, most: u64) -> (State, u64) {
+    fn try_more(&self, base: f64, before: u64, most: u64) -> (TunerState, u64) {
         let factor = (self.best / base.max(1.0)).clamp(3.0, 4.0) as u64;
-        let trying = State::Trying {
+        let trying = TunerState::Trying {
             before,
             base,
-            looks: 0,
+            observations: 0,
             sum: 0.0,
         };
         (trying, before.saturating_mul(factor).min(most))
@@ -135,26 +135,26 @@ impl Search {
 }
 
 /// Adapts the connections until the session ends.
-pub(super) async fn grow(client: Weak<Client>) {
-    let mut search = Search::new();
+pub(super) async fn tune(client: Weak<Client>) {
+    let mut tuner = ConnectionTuner::new();
     let (mut since, mut before) = (Instant::now(), None);
-    let mut look = LOOK;
+    let mut observe = INTERVAL;
     loop {
-        tokio::time::sleep(look).await;
-        let Some(client) = client.upgrade().filter(|c| !c.link.is_down()) else {
+        tokio::time::sleep(observe).await;
+        let Some(client) = client.upgrade().filter(|c| !c.core.is_down()) else {
             return;
         };
-        let moved = client.link.pool().moved();
+        let moved = client.core.pool().moved();
         let bytes = moved.saturating_sub(before.unwrap_or(moved));
         let rate = bytes as f64 / since.elapsed().as_secs_f64();
         (since, before) = (Instant::now(), Some(moved));
         let round_trip = Duration::from_micros(client.round_trip.load(Ordering::Relaxed)).min(MOST_ROUND_TRIP);
-        look = LOOK.max(round_trip.saturating_mul(ROUND_TRIPS));
+        observe = INTERVAL.max(round_trip.saturating_mul(ROUND_TRIPS));
         if round_trip < NEAR || bytes < LEAST {
             continue;
         }
         let now = *client.connections.borrow();
-        let wanted = search.look(rate, now, client.most_connections.load(Ordering::Relaxed));
+        let wanted = tuner.observe(rate, now, client.most_connections.load(Ordering::Relaxed));
         if wanted != now {
             tracing::debug!(now, wanted, rate = rate as u64, "data connections");
             client.connections.send_replace(wanted);
@@ -168,50 +168,50 @@ mod tests {
     use crate::net::client::tuner::*;
 
     /// Connections after each of so many looks at a link.
-    fn search(looks: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
-        let (mut search, mut now) = (Search::new(), 4);
-        let look = |look| {
-            now = search.look(carries(now, look), now, 32);
+    fn tuner(observations: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
+        let (mut tuner, mut now) = (ConnectionTuner::new(), 4);
+        let observe = |observe| {
+            now = tuner.observe(carries(now, observe), now, 32);
             now
         };
-        (0..looks).map(look).collect()
+        (0..observations).map(observe).collect()
     }
 
     #[test]
     fn a_link_that_is_full_keeps_the_first_connections() {
-        let full = |_, look| {
+        let full = |_, observe| {
             [10.0, 18.0, 24.0]
-                .get(look)
+                .get(observe)
                 .copied()
-                .unwrap_or(25.0 - (look % 4) as f64)
+                .unwrap_or(25.0 - (observe % 4) as f64)
         };
-        assert!(search(100, full).iter().all(|n| *n == 4));
+        assert!(tuner(100, full).iter().all(|n| *n == 4));
     }
 
     #[test]
     fn a_lossy_link_gets_as_many_as_help() {
-        let lossy = |connections, look| {
-            if look == 0 {
+        let lossy = |connections, observe| {
+            if observe == 0 {
                 25.0
             } else {
                 f64::min(25.0, 0.6 * connections as f64)
             }
         };
-        assert_eq!(search(12, lossy).last(), Some(&32));
-        let less = |connections, look| {
-            if look == 0 {
+        assert_eq!(tuner(12, lossy).last(), Some(&32));
+        let less = |connections, observe| {
+            if observe == 0 {
                 25.0
             } else {
                 f64::min(25.0, 1.5 * connections as f64)
             }
         };
-        assert_eq!(search(12, less).last(), Some(&16));
+        assert_eq!(tuner(12, less).last(), Some(&16));
     }
 
     #[test]
     fn what_did_not_help_is_given_back_and_seldom_tried_again() {
-        let shared = |_, look| if look == 0 { 25.0 } else { 10.0 };
-        let seen = search(150, shared);
+        let shared = |_, observe| if observe == 0 { 25.0 } else { 10.0 };
+        let seen = tuner(150, shared);
         assert_eq!(seen.iter().max(), Some(&12));
         let more = seen.iter().filter(|n| **n > 4).count();
         assert!((3..20).contains(&more), "{more}");

@@ -22,14 +22,14 @@ const MOST_MESSAGES: usize = 4096;
 
 /// The counts and the unconfirmed messages of one session, on one side.
 pub struct Replay {
-    state: Mutex<State>,
+    state: Mutex<ReplayState>,
     changed: Notify,
     /// Stops sending once this many bytes are unconfirmed. One message more may be under way.
     most: usize,
 }
 
 #[derive(Default)]
-struct State {
+struct ReplayState {
     /// Messages sent so far.
     sent: u64,
     /// The last of them, encoded.
@@ -43,7 +43,7 @@ struct State {
     unconfirmed_bytes: usize,
 }
 
-impl State {
+impl ReplayState {
     fn is_due(&self) -> bool {
         self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES || self.unconfirmed_bytes >= CONFIRM_BYTES
     }
@@ -53,11 +53,11 @@ impl Replay {
     /// Counts go on from here: what went both ways before anybody had logged in. At most about `most` bytes are
     /// unconfirmed: more than what is confirmed at once and a message, or a confirmation would never come.
     pub fn new(sent: u64, received: u64, most: usize) -> Replay {
-        let state = State {
+        let state = ReplayState {
             sent,
             received,
             confirmed: received,
-            ..State::default()
+            ..ReplayState::default()
         };
         Replay {
             state: Mutex::new(state),
@@ -66,7 +66,7 @@ impl Replay {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ReplayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +148,7 @@ impl Replay {
     ///
     /// # Errors
     /// As [`Replay::confirmed`].
-    pub fn again(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
+    pub fn resend(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
         self.confirmed(received)?;
         let state = self.state();
         state
@@ -177,7 +177,7 @@ mod tests {
         }
         replay.confirmed(2).unwrap();
         let mut again = Vec::new();
-        replay.again(3, &mut again).unwrap();
+        replay.resend(3, &mut again).unwrap();
         assert_eq!(again, message(4).bytes());
         assert!(replay.confirmed(2).is_err(), "it said 3 before");
         assert!(replay.confirmed(5).is_err(), "only 4 were sent");

@@ -3,7 +3,7 @@
 use crate::chunk::buffer::Buffer;
 use crate::chunk::digest::{Digest, Hashing};
 use crate::net::wire::frame::VOID;
-use crate::store::{ErrorKind, Source, StoreError};
+use crate::store::{ErrorKind, FileSource, StoreError};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
@@ -11,19 +11,19 @@ use tokio::sync::mpsc;
 const PIECE: usize = 128 << 10;
 
 /// The payload of a frame that is to be sent, perhaps more than once.
-pub enum Content {
+pub enum FrameBody {
     /// It is in memory until it is acknowledged.
     Bytes(Buffer),
     /// It is not.
-    Unread(Unread),
+    Deferred(DeferredChunk),
 }
 
-impl Content {
+impl FrameBody {
     /// Bytes.
     pub fn len(&self) -> usize {
         match self {
-            Content::Bytes(bytes) => bytes.len(),
-            Content::Unread(unread) => unread.length,
+            FrameBody::Bytes(bytes) => bytes.len(),
+            FrameBody::Deferred(unread) => unread.length,
         }
     }
 
@@ -47,10 +47,10 @@ pub struct ChunkRead {
     pub digest: Result<Digest, StoreError>,
 }
 
-/// A chunk whose bytes are at hand ([`Source::is_at_hand`]). The connection that takes it reads it piece by piece, and another
+/// A chunk whose bytes are at hand ([`FileSource::is_at_hand`]). The connection that takes it reads it piece by piece, and another
 /// one reads it again where that is lost: so nothing of it has to be kept, and each piece goes through one processor's cache.
-pub struct Unread {
-    source: Arc<dyn Source>,
+pub struct DeferredChunk {
+    source: Arc<dyn FileSource>,
     number: u64,
     attempt: u8,
     offset: u64,
@@ -60,16 +60,16 @@ pub struct Unread {
     read: mpsc::UnboundedSender<ChunkRead>,
 }
 
-impl Unread {
+impl DeferredChunk {
     /// `length` bytes of `source` from `offset` on, as a chunk of this attempt at this offer. `read` is told when it has been read
     /// for the first time, and whenever it cannot be.
     pub fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn FileSource>,
         (number, attempt): (u64, u8),
         (offset, length): (u64, usize),
         read: mpsc::UnboundedSender<ChunkRead>,
-    ) -> Unread {
-        Unread {
+    ) -> DeferredChunk {
+        DeferredChunk {
             source,
             number,
             attempt,
@@ -103,7 +103,7 @@ impl Unread {
 
 /// A chunk while it is read. Dropped before its end, nobody is told of it.
 pub(super) struct Reading<'a> {
-    chunk: &'a Unread,
+    chunk: &'a DeferredChunk,
     done: usize,
     hashing: Hashing,
     failed: bool,
@@ -186,7 +186,7 @@ mod tests {
     struct Fake(Vec<u8>, AtomicUsize);
 
     #[async_trait]
-    impl Source for Fake {
+    impl FileSource for Fake {
         async fn stat(&self) -> Result<Entry, StoreError> {
             Err(self.error(ErrorKind::NotFound))
         }
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    async fn all(chunk: &Unread) -> (Vec<u8>, Digest) {
+    async fn all(chunk: &DeferredChunk) -> (Vec<u8>, Digest) {
         let (mut reading, mut piece, mut bytes) = (chunk.read(), Vec::new(), Vec::new());
         while reading.next(&mut piece).await {
             bytes.extend_from_slice(&piece);
@@ -239,7 +239,7 @@ mod tests {
             for there in [length, length - 1, 2 * PIECE, 1, 0] {
                 let source = Arc::new(Fake(bytes[..there].to_vec(), AtomicUsize::new(at_hand)));
                 let (read, mut told) = mpsc::unbounded_channel();
-                let chunk = Unread::new(source, (1, 0), (0, length), read);
+                let chunk = DeferredChunk::new(source, (1, 0), (0, length), read);
                 let (sent, digest) = all(&chunk).await;
                 assert_eq!(sent.len(), length, "a frame that has begun has its length");
                 let told_of = told.try_recv().unwrap();

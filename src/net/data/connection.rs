@@ -5,12 +5,12 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Account;
-use crate::net::data::body::{Content, Unread};
-use crate::net::data::decoder::Incoming;
-use crate::net::data::payload::Arrived;
+use crate::net::data::body::{DeferredChunk, FrameBody};
+use crate::net::data::decoder::FrameDecoder;
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::tls::handshake::{self, Shaken};
-use crate::net::tls::record::Sealer;
+use crate::net::tls::record::Encryptor;
 use crate::net::wire::frame::FrameHeader;
 use rustls::{ClientConfig, ServerConfig};
 use std::io;
@@ -50,20 +50,20 @@ impl DataConnection {
     pub fn split(self, pool: BufferPool) -> (FrameReader, FrameWriter) {
         let Shaken {
             tcp,
-            opener,
-            sealer,
+            decryptor,
+            encryptor,
             early,
             received,
         } = self.0;
         let tcp = Arc::new(tcp);
         let reader = FrameReader {
             tcp: tcp.clone(),
-            incoming: Incoming::new(opener, early, received, pool),
+            decoder: FrameDecoder::new(decryptor, early, received, pool),
             received: Arc::default(),
         };
         let writer = FrameWriter {
             tcp,
-            sealer,
+            encryptor,
             plain: Vec::new(),
             piece: Vec::new(),
             out: Vec::new(),
@@ -96,7 +96,7 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Resul
 /// The receiving direction.
 pub struct FrameReader {
     tcp: Arc<TcpStream>,
-    incoming: Incoming,
+    decoder: FrameDecoder,
     received: Arc<AtomicU64>,
 }
 
@@ -105,13 +105,13 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`NetError::Lost`] where the connection was cut, [`NetError::Protocol`] where it carries no frames.
-    pub async fn next(&mut self) -> Result<Option<Arrived>, NetError> {
+    pub async fn next(&mut self) -> Result<Option<ReceivedFrame>, NetError> {
         loop {
-            if let Some(frame) = self.incoming.next() {
+            if let Some(frame) = self.decoder.next() {
                 return Ok(Some(frame));
             }
-            if self.incoming.is_closed() {
-                return match self.incoming.is_between_frames() {
+            if self.decoder.is_closed() {
+                return match self.decoder.is_between_frames() {
                     true => Ok(None),
                     false => Err(NetError::lost("cut within a frame")),
                 };
@@ -127,12 +127,12 @@ impl FrameReader {
 
     /// From now on payloads come out of this pool: that of the session.
     pub fn use_pool(&mut self, pool: BufferPool) {
-        self.incoming.use_pool(pool);
+        self.decoder.use_pool(pool);
     }
 
     /// From now on frames count against this account.
     pub fn charge_to(&mut self, account: Arc<Account>) {
-        self.incoming.charge_to(account);
+        self.decoder.charge_to(account);
     }
 
     /// Exactly `n` bytes before the first frame.
@@ -140,12 +140,12 @@ impl FrameReader {
     /// # Errors
     /// As [`FrameReader::next`].
     pub async fn preamble(&mut self, n: usize) -> Result<Vec<u8>, NetError> {
-        self.incoming.expect_preamble(n);
+        self.decoder.expect_preamble(n);
         loop {
-            if let Some(bytes) = self.incoming.take_preamble() {
+            if let Some(bytes) = self.decoder.take_preamble() {
                 return Ok(bytes);
             }
-            if self.incoming.is_closed() {
+            if self.decoder.is_closed() {
                 return Err(NetError::lost("closed before it said what it is"));
             }
             self.receive().await?;
@@ -154,17 +154,17 @@ impl FrameReader {
 
     /// What came behind the handshake, and then the socket's next bytes.
     async fn receive(&mut self) -> Result<(), NetError> {
-        if self.incoming.is_fresh() {
-            return self.incoming.work_off();
+        if self.decoder.is_fresh() {
+            return self.decoder.process();
         }
         // a socket that always has more would keep others from running, and deadlines from being looked at
         tokio::task::consume_budget().await;
         loop {
-            match self.tcp.try_read_vectored(&mut self.incoming.room()) {
+            match self.tcp.try_read_vectored(&mut self.decoder.room()) {
                 Ok(0) => return Err(NetError::lost("cut by the other side")),
                 Ok(n) => {
                     self.received.fetch_add(n as u64, Ordering::Relaxed);
-                    return self.incoming.received(n);
+                    return self.decoder.received(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.tcp.readable().await.map_err(NetError::lost)?;
@@ -178,7 +178,7 @@ impl FrameReader {
 /// The sending direction.
 pub struct FrameWriter {
     tcp: Arc<TcpStream>,
-    sealer: Sealer,
+    encryptor: Encryptor,
     plain: Vec<u8>,
     /// Of a chunk that is read as it is sent.
     piece: Vec<u8>,
@@ -213,10 +213,10 @@ impl FrameWriter {
     ///
     /// # Errors
     /// As [`FrameWriter::write`].
-    pub async fn write_content(&mut self, header: &FrameHeader, content: &Content) -> Result<(), NetError> {
+    pub async fn write_content(&mut self, header: &FrameHeader, content: &FrameBody) -> Result<(), NetError> {
         match content {
-            Content::Bytes(bytes) => self.write(header, bytes).await,
-            Content::Unread(chunk) => self.write_unread(header, chunk).await,
+            FrameBody::Bytes(bytes) => self.write(header, bytes).await,
+            FrameBody::Deferred(chunk) => self.write_deferred(header, chunk).await,
         }
     }
 
@@ -239,9 +239,9 @@ impl FrameWriter {
         self.encrypt_gathered()?;
         let mut pieces = payload.chunks(ENCRYPT).peekable();
         while let Some(piece) = pieces.next() {
-            self.sealer.seal(piece, &mut self.out)?;
+            self.encryptor.encrypt(piece, &mut self.out)?;
             if pieces.peek().is_none() {
-                self.sealer.seal(header.trailer(), &mut self.out)?;
+                self.encryptor.encrypt(header.trailer(), &mut self.out)?;
             }
             self.send().await?;
         }
@@ -252,14 +252,14 @@ impl FrameWriter {
     ///
     /// # Errors
     /// As [`FrameWriter::write`]. That it cannot be read is none: the frame is void then.
-    async fn write_unread(&mut self, header: &FrameHeader, chunk: &Unread) -> Result<(), NetError> {
+    async fn write_deferred(&mut self, header: &FrameHeader, chunk: &DeferredChunk) -> Result<(), NetError> {
         self.plain.extend_from_slice(&header.encode());
         self.encrypt_gathered()?;
         let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
         while reading.next(&mut piece).await {
-            self.sealer.seal(&piece, &mut self.out)?;
+            self.encryptor.encrypt(&piece, &mut self.out)?;
             if reading.is_at_end() {
-                self.sealer.seal(&reading.digest(), &mut self.out)?;
+                self.encryptor.encrypt(&reading.digest(), &mut self.out)?;
             }
             self.send().await?;
         }
@@ -278,7 +278,7 @@ impl FrameWriter {
 
     fn encrypt_gathered(&mut self) -> Result<(), NetError> {
         if !self.plain.is_empty() {
-            self.sealer.seal(&self.plain, &mut self.out)?;
+            self.encryptor.encrypt(&self.plain, &mut self.out)?;
             self.plain.clear();
         }
         Ok(())
@@ -293,7 +293,7 @@ impl FrameWriter {
     /// Says properly that nothing follows.
     pub async fn close(mut self) {
         self.out.clear();
-        let closed = self.sealer.close(&mut self.out);
+        let closed = self.encryptor.close(&mut self.out);
         if closed.is_ok() {
             let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
         }

@@ -5,9 +5,9 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, Arriving, cost};
-use crate::net::data::payload::{Arrived, Outcome, Payload, Placed, WORTH, fill};
+use crate::net::data::payload::{Outcome, Payload, Placed, ReceivedFrame, WORTH, fill};
 use crate::net::error::NetError;
-use crate::net::tls::record::{HEAD, Opened, Opener};
+use crate::net::tls::record::{Decrypted, Decryptor, HEAD};
 use crate::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
@@ -22,12 +22,12 @@ const BEHIND: usize = 4 << 10;
 const MISSES: u8 = 16;
 
 /// Whatever has come and is not a frame yet.
-pub(super) struct Incoming {
-    opener: Opener,
+pub(super) struct FrameDecoder {
+    decryptor: Decryptor,
     pool: BufferPool,
     /// What frames count against, once they may come.
     account: Option<Arc<Account>>,
-    /// Plaintext that came before there was an opener.
+    /// Plaintext that came before there was an decryptor.
     early: Vec<u8>,
     /// Nothing has been worked off so far.
     fresh: bool,
@@ -42,27 +42,27 @@ pub(super) struct Incoming {
     placed: Option<Placed>,
     /// How often the peer's records were not of full size within a payload.
     missed: u8,
-    frames: VecDeque<Arrived>,
+    frames: VecDeque<ReceivedFrame>,
     closed: bool,
 }
 
 /// A record that was received, decrypted.
-struct Record<'a> {
-    opened: Opened,
+struct TlsRecord<'a> {
+    decrypted: Decrypted,
     content: &'a [u8],
     /// On the wire.
     length: usize,
 }
 
-impl Incoming {
+impl FrameDecoder {
     /// Begins with what came right behind the handshake: `early`, which is decrypted, and then `received`, as it came.
     /// Payloads are in buffers of `pool`.
-    pub(super) fn new(opener: Opener, early: Vec<u8>, received: Vec<u8>, pool: BufferPool) -> Incoming {
+    pub(super) fn new(decryptor: Decryptor, early: Vec<u8>, received: Vec<u8>, pool: BufferPool) -> FrameDecoder {
         let (filled, mut wire) = (received.len(), received);
         let reach = filled.saturating_add(SMALL);
         wire.resize(reach, 0);
-        Incoming {
-            opener,
+        FrameDecoder {
+            decryptor,
             pool,
             account: None,
             early,
@@ -107,7 +107,7 @@ impl Incoming {
     }
 
     /// The next frame that is complete.
-    pub(super) fn next(&mut self) -> Option<Arrived> {
+    pub(super) fn next(&mut self) -> Option<ReceivedFrame> {
         self.frames.pop_front()
     }
 
@@ -121,7 +121,7 @@ impl Incoming {
         self.payload.is_none() && self.header.is_empty()
     }
 
-    /// Where the next bytes of the connection belong, in their order; tell how many came with [`Incoming::received`].
+    /// Where the next bytes of the connection belong, in their order; tell how many came with [`FrameDecoder::received`].
     pub(super) fn room(&mut self) -> Vec<IoSliceMut<'_>> {
         match (&mut self.placed, &mut self.payload) {
             (Some(placed), Some(payload)) => {
@@ -139,7 +139,7 @@ impl Incoming {
     /// So many bytes have come.
     ///
     /// # Errors
-    /// As [`Incoming::work_off`].
+    /// As [`FrameDecoder::process`].
     pub(super) fn received(&mut self, n: usize) -> Result<(), NetError> {
         let mut rest = n;
         if let (Some(placed), Some(payload)) = (&mut self.placed, &self.payload) {
@@ -147,7 +147,7 @@ impl Incoming {
         }
         self.filled = self.filled.saturating_add(rest).min(self.wire.len());
         let was_full = self.filled >= self.reach;
-        self.work_off()?;
+        self.process()?;
         self.reach = match self.placed {
             // one large payload is followed by another, and more than its header would have to be moved
             Some(_) => SMALL,
@@ -161,8 +161,8 @@ impl Incoming {
     /// Makes frames of what has come.
     ///
     /// # Errors
-    /// Those of [`Opener::open`], and [`NetError::Protocol`] where it is no frame.
-    pub(super) fn work_off(&mut self) -> Result<(), NetError> {
+    /// Those of [`Decryptor::open`], and [`NetError::Protocol`] where it is no frame.
+    pub(super) fn process(&mut self) -> Result<(), NetError> {
         self.fresh = false;
         let early = std::mem::take(&mut self.early);
         self.feed(&early)?;
@@ -170,7 +170,7 @@ impl Incoming {
         let mut at = 0;
         while !self.closed {
             if let (Some(placed), Some(payload)) = (&mut self.placed, &mut self.payload) {
-                match placed.open(payload, &mut self.opener)? {
+                match placed.open(payload, &mut self.decryptor)? {
                     Outcome::Waits => break,
                     Outcome::Complete => {}
                     Outcome::Unexpected => {
@@ -190,7 +190,7 @@ impl Incoming {
                 break;
             };
             at = at.saturating_add(record.length);
-            self.closed = record.opened == Opened::Closed;
+            self.closed = record.decrypted == Decrypted::Closed;
             self.feed(record.content)?;
             if let Some(payload) = self
                 .payload
@@ -211,25 +211,25 @@ impl Incoming {
     }
 
     /// Decrypts the record that `wire` begins with, if all of it is there: what it is, its content, and how long it was.
-    fn open_next<'a>(&mut self, wire: &'a mut [u8]) -> Result<Option<Record<'a>>, NetError> {
+    fn open_next<'a>(&mut self, wire: &'a mut [u8]) -> Result<Option<TlsRecord<'a>>, NetError> {
         let Some((head, body)) = wire.split_first_chunk_mut::<HEAD>() else {
             return Ok(None);
         };
-        let length = Opener::length(*head)?;
+        let length = Decryptor::length(*head)?;
         let Some((body, _)) = body.split_at_mut_checked(length) else {
             return Ok(None);
         };
         let Some((inner, tag)) = body.split_last_chunk_mut() else {
             return Ok(None);
         };
-        let opened = self.opener.open(*head, inner, *tag)?;
-        let content = match opened {
-            Opened::Data(n) => inner.get(..n).unwrap_or_default(),
+        let decrypted = self.decryptor.decrypt(*head, inner, *tag)?;
+        let content = match decrypted {
+            Decrypted::Data(n) => inner.get(..n).unwrap_or_default(),
             _ => &[],
         };
         let length = length.saturating_add(HEAD);
-        Ok(Some(Record {
-            opened,
+        Ok(Some(TlsRecord {
+            decrypted,
             content,
             length,
         }))
@@ -259,7 +259,7 @@ impl Incoming {
 
     /// Takes a frame's cost from the window before there is memory for it. Pings and such cost nothing.
     fn charge(&self, header: &FrameHeader) -> Result<Option<Arriving>, NetError> {
-        let counts = matches!(header.kind, FrameKind::Whole | FrameKind::Chunk | FrameKind::Seal);
+        let counts = matches!(header.kind, FrameKind::File | FrameKind::Chunk | FrameKind::End);
         let Some(account) = self.account.as_ref().filter(|_| counts) else {
             return Ok(None);
         };
@@ -314,8 +314,8 @@ mod tests {
                 let offset = (CHUNK_SIZE * (dice.roll(3) + 1)) as u64;
                 let (kind, offset, digest) = match dice.roll(3) {
                     0 => (FrameKind::Ping, 0, [0; 32]),
-                    1 => (FrameKind::Whole, 0, whole_digest(&bytes)),
-                    _ if length == 0 => (FrameKind::Seal, offset, [3; 32]),
+                    1 => (FrameKind::File, 0, whole_digest(&bytes)),
+                    _ if length == 0 => (FrameKind::End, offset, [3; 32]),
                     _ => (FrameKind::Chunk, offset, chunk_digest(offset, &bytes)),
                 };
                 let bytes = if kind == FrameKind::Ping { Vec::new() } else { bytes };
@@ -332,7 +332,7 @@ mod tests {
     }
 
     /// Receives `wire` in pieces of any size.
-    fn receive(incoming: &mut Incoming, mut wire: &[u8], dice: &mut Dice) -> Result<Vec<Arrived>, NetError> {
+    fn receive(decoder: &mut FrameDecoder, mut wire: &[u8], dice: &mut Dice) -> Result<Vec<ReceivedFrame>, NetError> {
         let mut all = Vec::new();
         while !wire.is_empty() {
             let piece = match dice.roll(3) {
@@ -342,11 +342,11 @@ mod tests {
             };
             let mut piece = wire.get(..piece).unwrap_or(wire);
             let mut n = 0;
-            for mut part in incoming.room() {
+            for mut part in decoder.room() {
                 n += std::io::Read::read(&mut piece, &mut part).unwrap();
             }
-            incoming.received(n)?;
-            all.extend(std::iter::from_fn(|| incoming.next()));
+            decoder.received(n)?;
+            all.extend(std::iter::from_fn(|| decoder.next()));
             wire = &wire[n..];
         }
         Ok(all)
@@ -358,17 +358,17 @@ mod tests {
             let mut dice = Dice(seed);
             let frames = frames(&mut dice);
             let (client, server) = pair().await;
-            let (mut sealer, mut wire) = (client.sealer, Vec::new());
+            let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
             for (header, bytes) in &frames {
                 // as haul sends them; header and payload together; in records of any size
                 match if seed % 3 == 0 { 0 } else { dice.roll(3) } {
                     0 => {
-                        sealer.seal(&header.encode(), &mut wire).unwrap();
-                        sealer.seal(bytes, &mut wire).unwrap();
-                        sealer.seal(header.trailer(), &mut wire).unwrap();
+                        encryptor.encrypt(&header.encode(), &mut wire).unwrap();
+                        encryptor.encrypt(bytes, &mut wire).unwrap();
+                        encryptor.encrypt(header.trailer(), &mut wire).unwrap();
                     }
-                    1 => sealer
-                        .seal(
+                    1 => encryptor
+                        .encrypt(
                             &[&header.encode(), bytes.as_slice(), header.trailer()].concat(),
                             &mut wire,
                         )
@@ -378,21 +378,21 @@ mod tests {
                         let mut all = all.as_slice();
                         while !all.is_empty() {
                             let (now, rest) = all.split_at((1 + dice.roll(2 * CONTENT)).min(all.len()));
-                            sealer.seal(now, &mut wire).unwrap();
+                            encryptor.encrypt(now, &mut wire).unwrap();
                             all = rest;
                         }
                     }
                 }
             }
-            sealer.close(&mut wire).unwrap();
+            encryptor.close(&mut wire).unwrap();
             let early = wire.len().min(dice.roll(3) * 700);
             let (received, rest) = wire.split_at(early);
             let pool = BufferPool::new(2);
-            let mut incoming = Incoming::new(server.opener, Vec::new(), received.to_vec(), pool);
-            incoming.work_off().unwrap();
-            let mut arrived: Vec<Arrived> = std::iter::from_fn(|| incoming.next()).collect();
-            arrived.extend(receive(&mut incoming, rest, &mut dice).unwrap());
-            assert!(incoming.is_closed() && incoming.is_between_frames());
+            let mut decoder = FrameDecoder::new(server.decryptor, Vec::new(), received.to_vec(), pool);
+            decoder.process().unwrap();
+            let mut arrived: Vec<ReceivedFrame> = std::iter::from_fn(|| decoder.next()).collect();
+            arrived.extend(receive(&mut decoder, rest, &mut dice).unwrap());
+            assert!(decoder.is_closed() && decoder.is_between_frames());
             assert_eq!(arrived.len(), frames.len());
             for (arrived, (header, bytes)) in arrived.iter().zip(&frames) {
                 assert_eq!(arrived.header, *header);
@@ -404,23 +404,23 @@ mod tests {
     #[tokio::test]
     async fn a_payload_with_another_digest_is_not_intact_and_one_that_ends_early_no_frame() {
         let (client, server) = pair().await;
-        let (mut sealer, mut wire) = (client.sealer, Vec::new());
+        let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
         let bytes = vec![7; 200_000];
         let header = FrameHeader {
             number: 1,
             length: 200_000,
             digest: whole_digest(&bytes[1..]),
-            ..FrameHeader::bare(FrameKind::Whole)
+            ..FrameHeader::bare(FrameKind::File)
         };
-        sealer.seal(&header.encode(), &mut wire).unwrap();
-        sealer.seal(&bytes, &mut wire).unwrap();
-        sealer.seal(&header.encode(), &mut wire).unwrap();
-        sealer.seal(&bytes[..10 * CONTENT], &mut wire).unwrap();
-        sealer.close(&mut wire).unwrap();
-        let mut incoming = Incoming::new(server.opener, Vec::new(), Vec::new(), BufferPool::new(2));
-        let arrived = receive(&mut incoming, &wire, &mut Dice(1)).unwrap();
+        encryptor.encrypt(&header.encode(), &mut wire).unwrap();
+        encryptor.encrypt(&bytes, &mut wire).unwrap();
+        encryptor.encrypt(&header.encode(), &mut wire).unwrap();
+        encryptor.encrypt(&bytes[..10 * CONTENT], &mut wire).unwrap();
+        encryptor.close(&mut wire).unwrap();
+        let mut decoder = FrameDecoder::new(server.decryptor, Vec::new(), Vec::new(), BufferPool::new(2));
+        let arrived = receive(&mut decoder, &wire, &mut Dice(1)).unwrap();
         assert_eq!(arrived.len(), 1);
         assert!(!arrived[0].intact);
-        assert!(incoming.is_closed() && !incoming.is_between_frames());
+        assert!(decoder.is_closed() && !decoder.is_between_frames());
     }
 }

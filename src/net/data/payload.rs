@@ -9,7 +9,7 @@ use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
 use crate::chunk::window::Arriving;
 use crate::net::error::NetError;
-use crate::net::tls::record::{CONTENT, HEAD, Opened, Opener, TAIL};
+use crate::net::tls::record::{CONTENT, Decrypted, Decryptor, HEAD, TAIL};
 use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
 
 /// A payload of which less is missing is not received in its place.
@@ -18,7 +18,7 @@ pub(super) const WORTH: usize = 2 * CONTENT;
 const HASHED: usize = 64 << 10;
 
 /// A frame that arrived.
-pub struct Arrived {
+pub struct ReceivedFrame {
     /// Its header.
     pub header: FrameHeader,
     /// Its payload; back to its pool when dropped.
@@ -90,7 +90,7 @@ impl Payload {
     }
 
     /// The frame, when it is complete; none where its sender says that it is void.
-    pub(super) fn arrived(mut self, pool: &BufferPool) -> Option<Arrived> {
+    pub(super) fn arrived(mut self, pool: &BufferPool) -> Option<ReceivedFrame> {
         let mut header = self.header;
         if let Ok(digest) = self.trailer.as_slice().try_into() {
             if digest == VOID {
@@ -99,12 +99,12 @@ impl Payload {
             header.digest = digest;
         }
         let intact = match header.kind {
-            FrameKind::Whole | FrameKind::Chunk => self.hashing.digest() == header.digest,
+            FrameKind::File | FrameKind::Chunk => self.hashing.digest() == header.digest,
             // of these there is nothing to verify
             _ => true,
         };
         self.bytes.truncate(self.start.saturating_add(self.length()));
-        Some(Arrived {
+        Some(ReceivedFrame {
             header,
             payload: pool.share_from(self.bytes, self.start),
             intact,
@@ -241,18 +241,18 @@ impl Placed {
     }
 
     /// Decrypts the records that are complete.
-    pub(super) fn open(&mut self, payload: &mut Payload, opener: &mut Opener) -> Result<Outcome, NetError> {
-        let mut opened = 0;
+    pub(super) fn open(&mut self, payload: &mut Payload, decryptor: &mut Decryptor) -> Result<Outcome, NetError> {
+        let mut decrypted = 0;
         let outcome = loop {
             let content = self.missing(payload).min(CONTENT);
-            let Some(edges) = self.edges.get(opened).filter(|_| content > 0) else {
+            let Some(edges) = self.edges.get(decrypted).filter(|_| content > 0) else {
                 break Outcome::Complete;
             };
             if self.got < HEAD {
                 break Outcome::Waits;
             }
             // at once: a shorter record could be all that comes
-            if Opener::length(edges.head)? != content.saturating_add(TAIL) {
+            if Decryptor::length(edges.head)? != content.saturating_add(TAIL) {
                 break Outcome::Unexpected;
             }
             if self.got < on_wire(content) {
@@ -263,8 +263,8 @@ impl Placed {
             // the type of the content follows it, where the next record's content begins
             let inner = payload.range(payload.done, end.saturating_add(1)).unwrap_or_default();
             let next = inner.last_mut().map(|last| std::mem::replace(last, kind));
-            let result = opener.open(edges.head, inner, tag)?;
-            if result != Opened::Data(content) {
+            let result = decryptor.decrypt(edges.head, inner, tag)?;
+            if result != Decrypted::Data(content) {
                 return Err(NetError::Protocol(
                     "a record within a payload carries something else".into(),
                 ));
@@ -275,9 +275,9 @@ impl Placed {
             payload.done = end;
             payload.hash();
             self.got = self.got.saturating_sub(on_wire(content));
-            opened = opened.saturating_add(1);
+            decrypted = decrypted.saturating_add(1);
         };
-        self.edges.drain(..opened);
+        self.edges.drain(..decrypted);
         Ok(outcome)
     }
 

@@ -3,11 +3,11 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Account;
-use crate::net::data::body::Content;
+use crate::net::data::body::FrameBody;
 use crate::net::data::connection::{FrameReader, FrameWriter};
-use crate::net::data::payload::Arrived;
-use crate::net::data::rtt::Pulse;
-use crate::net::data::send_queue::{ConnectionId, Outbox};
+use crate::net::data::payload::ReceivedFrame;
+use crate::net::data::rtt::Liveness;
+use crate::net::data::send_queue::{ConnectionId, SendQueue};
 use crate::net::error::NetError;
 use crate::net::task::{Task, Tasks};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
@@ -42,7 +42,7 @@ pub trait FrameSink: Send + Sync {
     ///
     /// # Errors
     /// Any ends the session: the peer broke the protocol.
-    fn accept(&self, frame: Arrived) -> Result<(), NetError>;
+    fn accept(&self, frame: ReceivedFrame) -> Result<(), NetError>;
 
     /// What frames count against from their headers on.
     fn account(&self) -> Arc<Account>;
@@ -53,18 +53,18 @@ pub struct Added {
     /// Ends when the connection does, with its error if that was the reason. What was not acknowledged has then been given
     /// to the others.
     pub owner: Task<Result<(), NetError>>,
-    /// Tells it to end when it carries nothing any more ([`Pulse::retire`]).
-    pub pulse: Arc<Pulse>,
+    /// Tells it to end when it carries nothing any more ([`Liveness::retire`]).
+    pub liveness: Arc<Liveness>,
 }
 
 /// A session's data connections.
 pub struct Pool {
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     sink: Arc<dyn FrameSink>,
     buffers: BufferPool,
     tasks: Tasks,
     next: AtomicU64,
-    pulses: Mutex<HashMap<ConnectionId, Arc<Pulse>>>,
+    livenesses: Mutex<HashMap<ConnectionId, Arc<Liveness>>>,
     /// Bytes that came and went, over all connections.
     moved: AtomicU64,
     /// Counts every loss, so that whoever dials can wait for the next one.
@@ -74,14 +74,14 @@ pub struct Pool {
 
 impl Pool {
     /// A pool without connections. Those that come have their tasks among `tasks`.
-    pub fn new(outbox: Arc<Outbox>, sink: Arc<dyn FrameSink>, buffers: BufferPool, tasks: Tasks) -> Arc<Pool> {
+    pub fn new(send_queue: Arc<SendQueue>, sink: Arc<dyn FrameSink>, buffers: BufferPool, tasks: Tasks) -> Arc<Pool> {
         Arc::new(Pool {
-            outbox,
+            send_queue,
             sink,
             buffers,
             tasks,
             next: AtomicU64::new(1),
-            pulses: Mutex::default(),
+            livenesses: Mutex::default(),
             moved: AtomicU64::new(0),
             lost: watch::Sender::new(0),
             closing: watch::Sender::new(false),
@@ -90,7 +90,7 @@ impl Pool {
 
     /// Connections that are up.
     pub fn alive(&self) -> usize {
-        self.pulses().len()
+        self.livenesses().len()
     }
 
     /// Bytes that went either way so far.
@@ -98,8 +98,8 @@ impl Pool {
         self.moved.load(Ordering::Relaxed)
     }
 
-    fn pulses(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Pulse>>> {
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn livenesses(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Liveness>>> {
+        self.livenesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes whenever a connection is lost.
@@ -122,16 +122,16 @@ impl Pool {
         let pool = self.clone();
         reader.charge_to(self.sink.account());
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let pulse = Arc::new(Pulse::default());
-        pool.pulses().insert(id, pulse.clone());
-        pool.outbox.connected(id);
-        let of = pulse.clone();
+        let liveness = Arc::new(Liveness::default());
+        pool.livenesses().insert(id, liveness.clone());
+        pool.send_queue.connected(id);
+        let of = liveness.clone();
         let owner = self.tasks.spawn("connection", async move {
             let mut closing = pool.closing.subscribe();
             let counted = [reader.received(), writer.sent()];
             let (read, write) = (
-                read_frames(reader, pool.sink.clone(), pulse.clone()),
-                write_frames(writer, pool.clone(), id, pulse.clone()),
+                read_frames(reader, pool.sink.clone(), liveness.clone()),
+                write_frames(writer, pool.clone(), id, liveness.clone()),
             );
             let mut reading = pool.tasks.spawn("receive", read);
             let mut writing = pool.tasks.spawn("transmit", write);
@@ -139,7 +139,7 @@ impl Pool {
                 read = &mut reading => match read.flatten() {
                     // the other side needs this connection no more: what it has carried is still waited for
                     Ok(()) => {
-                        pulse.retire();
+                        liveness.retire();
                         let _ = timeout(PARTING, &mut writing).await;
                         Ok(())
                     }
@@ -152,7 +152,7 @@ impl Pool {
                     }
                     said_goodbye
                 }
-                () = pool.silence(&pulse, &counted) => Err(NetError::lost("a data connection is silent")),
+                () = pool.silence(&liveness, &counted) => Err(NetError::lost("a data connection is silent")),
                 () = closed(&mut closing) => {
                     // the writer says goodbye properly, the reader has nothing to wait for
                     let _ = timeout(PARTING, &mut writing).await;
@@ -160,15 +160,15 @@ impl Pool {
                 }
             };
             drop((reading, writing));
-            pool.pulses().remove(&id);
-            let requeued = pool.outbox.disconnected(id);
+            pool.livenesses().remove(&id);
+            let requeued = pool.send_queue.disconnected(id);
             if !*pool.closing.borrow() {
                 tracing::debug!(connection = id, requeued, error = ?ended, "data connection ended");
             }
             pool.lost.send_modify(|n| *n = n.wrapping_add(1));
             ended
         });
-        Added { owner, pulse: of }
+        Added { owner, liveness: of }
     }
 }
 
@@ -178,13 +178,17 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 }
 
 /// The reader task: it decrypts and verifies every frame, so that connections do that in parallel.
-async fn read_frames(mut reader: FrameReader, sink: Arc<dyn FrameSink>, pulse: Arc<Pulse>) -> Result<(), NetError> {
+async fn read_frames(
+    mut reader: FrameReader,
+    sink: Arc<dyn FrameSink>,
+    liveness: Arc<Liveness>,
+) -> Result<(), NetError> {
     while let Some(frame) = reader.next().await? {
         match frame.header.kind {
             FrameKind::Goodbye => return Ok(()),
-            FrameKind::Ping => pulse.pinged(frame.header.number),
-            FrameKind::Pong => pulse.answered(frame.header.number),
-            FrameKind::Whole | FrameKind::Chunk | FrameKind::Hole | FrameKind::Seal | FrameKind::Attached => {
+            FrameKind::Ping => liveness.pinged(frame.header.number),
+            FrameKind::Pong => liveness.answered(frame.header.number),
+            FrameKind::File | FrameKind::Chunk | FrameKind::Hole | FrameKind::End | FrameKind::Attached => {
                 let is_chunk = frame.header.kind == FrameKind::Chunk;
                 sink.accept(frame)?;
                 if is_chunk {
@@ -202,9 +206,9 @@ async fn write_frames(
     mut writer: FrameWriter,
     pool: Arc<Pool>,
     id: ConnectionId,
-    pulse: Arc<Pulse>,
+    liveness: Arc<Liveness>,
 ) -> Result<(), NetError> {
-    let outbox = &pool.outbox;
+    let send_queue = &pool.send_queue;
     let mut closing = pool.closing.subscribe();
     loop {
         // first this, so that a connection that is stuck does not swallow the wake-up for a frame that another could take
@@ -213,37 +217,37 @@ async fn write_frames(
             () = closed(&mut closing) => {}
         }
         tokio::select! {
-            () = outbox.filled() => {}
-            () = pulse.owing() => {}
-            () = tokio::time::sleep(pulse.until_due()) => {}
-            () = tokio::time::sleep(LOOK), if outbox.is_waiting_at_all() => {}
+            () = send_queue.filled() => {}
+            () = liveness.owing() => {}
+            () = tokio::time::sleep(liveness.until_due()) => {}
+            () = tokio::time::sleep(LOOK), if send_queue.is_waiting_at_all() => {}
             () = closed(&mut closing) => return goodbye(writer).await,
         }
-        if !outbox.is_connected(id) {
+        if !send_queue.is_connected(id) {
             // its owner has given it up: what it was woken for is another's
-            outbox.nudge();
+            send_queue.wake_next();
             return Err(NetError::lost("the connection is gone"));
         }
-        if let Some(number) = pulse.take_owed() {
+        if let Some(number) = liveness.take_owed() {
             writer.write(&numbered(FrameKind::Pong, number), &[]).await?;
         }
-        if let Some(number) = pulse.take_due(outbox.is_waiting_at_all()) {
+        if let Some(number) = liveness.take_due(send_queue.is_waiting_at_all()) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
         }
-        let retired = pulse.is_retired();
-        if retired || pool.is_slow(id, &pulse) {
+        let retired = liveness.is_retired();
+        if retired || pool.is_slow(id, &liveness) {
             // what a slow one would take would hold all back: the others are to have it
             writer.flush().await?;
-            if retired && !outbox.is_held_by(id) {
+            if retired && !send_queue.is_held_by(id) {
                 return goodbye(writer).await;
             }
-            outbox.nudge();
+            send_queue.wake_next();
             tokio::time::sleep(LOOK).await;
             continue;
         }
         let mut gathered = 0_usize;
         while gathered < GATHER {
-            let Some((header, content)) = outbox.try_pop(id).or_else(|| pool.repeat(id, &pulse)) else {
+            let Some((header, content)) = send_queue.try_pop(id).or_else(|| pool.repeat(id, &liveness)) else {
                 break;
             };
             gathered = gathered.saturating_add(content.len());
@@ -270,66 +274,71 @@ fn numbered(kind: FrameKind, number: u64) -> FrameHeader {
 
 impl Pool {
     /// Waits until the peer does not answer any more; counts what comes and goes meanwhile.
-    async fn silence(&self, pulse: &Pulse, [received, sent]: &[Arc<AtomicU64>; 2]) {
+    async fn silence(&self, liveness: &Liveness, [received, sent]: &[Arc<AtomicU64>; 2]) {
         let (mut received_before, mut sent_before) = (0_u64, 0_u64);
-        while !pulse.is_silent() {
+        while !liveness.is_silent() {
             tokio::time::sleep(LOOK).await;
             let (came, went) = (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
             if came != received_before {
-                pulse.heard();
+                liveness.heard();
             }
             let new = came
                 .saturating_sub(received_before)
                 .saturating_add(went.saturating_sub(sent_before));
             self.moved.fetch_add(new, Ordering::Relaxed);
             (received_before, sent_before) = (came, went);
-            self.outbox.credit().limit(self.window());
+            self.send_queue.credit().limit(self.window());
         }
     }
 
     /// How much to have under way, within what is granted: what the link carries in two round trips, and two chunks for
     /// each connection. More would only lie in memory.
     fn window(&self) -> u64 {
-        let pulses = self.pulses();
-        let round_trip = pulses
+        let livenesses = self.livenesses();
+        let round_trip = livenesses
             .values()
-            .map(|pulse| pulse.round_trip())
+            .map(|liveness| liveness.round_trip())
             .max()
             .unwrap_or_default();
-        let carried = self.outbox.pace().rate().unwrap_or_default() * round_trip.as_secs_f64() * 2.0;
-        let chunks = (pulses.len() as u64).saturating_mul(2 * CHUNK_SIZE as u64);
+        let carried = self.send_queue.throughput().rate().unwrap_or_default() * round_trip.as_secs_f64() * 2.0;
+        let chunks = (livenesses.len() as u64).saturating_mul(2 * CHUNK_SIZE as u64);
         LEAST_WINDOW.max(carried as u64).max(chunks)
     }
 
     /// The round trip above which a connection is slow, where `best` is that of another. A ping waits behind a chunk, so that
     /// what a chunk takes at a fair share of the session's rate is no sign of slowness.
     fn limit(&self, best: Duration) -> Duration {
-        let chunks = self.outbox.pace().rate().map_or(0.0, |rate| rate / CHUNK_SIZE as f64);
+        let chunks = self
+            .send_queue
+            .throughput()
+            .rate()
+            .map_or(0.0, |rate| rate / CHUNK_SIZE as f64);
         let share = Duration::try_from_secs_f64(self.alive() as f64 / chunks).unwrap_or(FIRST_SHARE);
         best.max(QUICK).max(share).saturating_mul(SLOWER)
     }
 
     /// Whether this connection is several times slower than the fastest of the others.
-    fn is_slow(&self, id: ConnectionId, pulse: &Pulse) -> bool {
+    fn is_slow(&self, id: ConnectionId, liveness: &Liveness) -> bool {
         let best = {
-            let pulses = self.pulses();
-            let others = pulses.iter().filter(|(other, _)| **other != id);
+            let livenesses = self.livenesses();
+            let others = livenesses.iter().filter(|(other, _)| **other != id);
             others.map(|(_, other)| other.round_trip()).min()
         };
-        best.is_some_and(|best| pulse.round_trip() > self.limit(best))
+        best.is_some_and(|best| liveness.round_trip() > self.limit(best))
     }
 
     /// With nothing else to send: what a connection holds that is several times slower than this one.
-    fn repeat(&self, id: ConnectionId, pulse: &Pulse) -> Option<(FrameHeader, Arc<Content>)> {
-        let limit = self.limit(pulse.round_trip());
+    fn repeat(&self, id: ConnectionId, liveness: &Liveness) -> Option<(FrameHeader, Arc<FrameBody>)> {
+        let limit = self.limit(liveness.round_trip());
         let slow: Vec<ConnectionId> = {
-            let pulses = self.pulses();
-            let slow = pulses.iter().filter(|(_, other)| other.round_trip() > limit);
+            let livenesses = self.livenesses();
+            let slow = livenesses.iter().filter(|(_, other)| other.round_trip() > limit);
             slow.map(|(id, _)| *id).collect()
         };
         if slow.is_empty() {
             return None;
         }
-        self.outbox.try_repeat(id, |on, age| age > limit && slow.contains(&on))
+        self.send_queue
+            .duplicate_slow(id, |on, age| age > limit && slow.contains(&on))
     }
 }

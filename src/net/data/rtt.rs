@@ -19,13 +19,13 @@ const LEAST_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The pings of one connection.
-pub struct Pulse {
-    state: Mutex<State>,
+pub struct Liveness {
+    state: Mutex<PingState>,
     owing: Notify,
     retired: AtomicBool,
 }
 
-struct State {
+struct PingState {
     last: u64,
     /// When the last ping was sent, and whether it has been answered.
     sent: Instant,
@@ -38,10 +38,10 @@ struct State {
     owed: Option<u64>,
 }
 
-impl Default for Pulse {
-    fn default() -> Pulse {
-        Pulse {
-            state: Mutex::new(State {
+impl Default for Liveness {
+    fn default() -> Liveness {
+        Liveness {
+            state: Mutex::new(PingState {
                 last: 0,
                 sent: Instant::now(),
                 answered: true,
@@ -55,8 +55,8 @@ impl Default for Pulse {
     }
 }
 
-impl Pulse {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+impl Liveness {
+    fn state(&self) -> std::sync::MutexGuard<'_, PingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +148,7 @@ impl Pulse {
     }
 }
 
-fn timeout(state: &State) -> Duration {
+fn timeout(state: &PingState) -> Duration {
     match state.srtt {
         None => FIRST_TIMEOUT,
         Some((srtt, var)) => (srtt + var * 4).clamp(LEAST_TIMEOUT, MOST_TIMEOUT),
@@ -161,24 +161,24 @@ mod tests {
 
     #[test]
     fn one_ping_at_a_time_and_only_its_answer_counts() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.take_due(true), None, "not yet");
+        let liveness = Liveness::default();
+        assert_eq!(liveness.take_due(true), None, "not yet");
         std::thread::sleep(BUSY_PAUSE);
-        assert_eq!(pulse.take_due(false), None, "not when idle");
-        assert_eq!(pulse.take_due(true), Some(1));
-        assert_eq!(pulse.take_due(true), None);
-        pulse.answered(7);
-        assert!(pulse.state().srtt.is_none());
-        pulse.answered(1);
-        let first = pulse.state().srtt.unwrap();
-        pulse.answered(1);
-        assert_eq!(pulse.state().srtt.unwrap(), first, "an answer counts once");
-        assert!(!pulse.is_silent());
+        assert_eq!(liveness.take_due(false), None, "not when idle");
+        assert_eq!(liveness.take_due(true), Some(1));
+        assert_eq!(liveness.take_due(true), None);
+        liveness.answered(7);
+        assert!(liveness.state().srtt.is_none());
+        liveness.answered(1);
+        let first = liveness.state().srtt.unwrap();
+        liveness.answered(1);
+        assert_eq!(liveness.state().srtt.unwrap(), first, "an answer counts once");
+        assert!(!liveness.is_silent());
     }
 
     #[test]
     fn the_time_out_follows_the_round_trip() {
-        let mut state = State {
+        let mut state = PingState {
             last: 0,
             sent: Instant::now(),
             answered: true,

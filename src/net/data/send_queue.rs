@@ -2,8 +2,8 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::{Credit, cost};
-use crate::net::data::body::Content;
-use crate::net::data::throughput::Pace;
+use crate::net::data::body::FrameBody;
+use crate::net::data::throughput::Throughput;
 use crate::net::wire::frame::FrameHeader;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,7 @@ impl Key {
 
 struct Frame {
     header: FrameHeader,
-    content: Arc<Content>,
+    content: Arc<FrameBody>,
     /// The connection that it was given to, and when.
     on: Option<(ConnectionId, Instant)>,
     /// The one that it was given to as well, because the first is slow.
@@ -53,17 +53,17 @@ struct Frame {
 
 /// Frames from the moment that they were read until the receiver has them.
 ///
-/// It is bounded by the window: whoever puts a frame in has taken its cost from [`Outbox::credit`] before, and gets
+/// It is bounded by the window: whoever puts a frame in has taken its cost from [`SendQueue::credit`] before, and gets
 /// it back when the frame is acknowledged or forgotten.
-pub struct Outbox {
-    state: Mutex<State>,
+pub struct SendQueue {
+    state: Mutex<QueueState>,
     filled: Notify,
     credit: Credit,
-    pace: Pace,
+    throughput: Throughput,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     queue: VecDeque<Key>,
     live: BTreeMap<Key, Frame>,
     /// Connections that may be given frames. The writer of one that is lost may still ask for a moment.
@@ -75,14 +75,14 @@ struct State {
     repeated: u64,
 }
 
-impl Outbox {
+impl SendQueue {
     /// An empty one, with the window that the receiver has granted.
-    pub fn new(window: u64) -> Outbox {
-        Outbox {
+    pub fn new(window: u64) -> SendQueue {
+        SendQueue {
             state: Mutex::default(),
             filled: Notify::new(),
             credit: Credit::new(window),
-            pace: Pace::default(),
+            throughput: Throughput::default(),
         }
     }
 
@@ -92,15 +92,15 @@ impl Outbox {
     }
 
     /// How fast the receiver gets done with frames.
-    pub fn pace(&self) -> &Pace {
-        &self.pace
+    pub fn throughput(&self) -> &Throughput {
+        &self.throughput
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A transfer begins; until [`Outbox::end`] it may reserve and push.
+    /// A transfer begins; until [`SendQueue::end`] it may reserve and push.
     pub fn begin(&self, transfer: u32) {
         self.state().reserved.insert(transfer, 0);
     }
@@ -126,10 +126,10 @@ impl Outbox {
 
     /// Gives bytes back that were reserved: a frame is acknowledged, or will not be sent.
     pub fn release(&self, transfer: u32, bytes: u64) {
-        Outbox::release_in(&mut self.state(), &self.credit, transfer, bytes);
+        SendQueue::release_in(&mut self.state(), &self.credit, transfer, bytes);
     }
 
-    fn release_in(state: &mut State, credit: &Credit, transfer: u32, bytes: u64) {
+    fn release_in(state: &mut QueueState, credit: &Credit, transfer: u32, bytes: u64) {
         if let Some(reserved) = state.reserved.get_mut(&transfer) {
             let back = bytes.min(*reserved);
             *reserved = reserved.saturating_sub(back);
@@ -138,7 +138,7 @@ impl Outbox {
     }
 
     /// Queues a frame whose cost has been reserved. One of a transfer that has ended is dropped.
-    pub fn push(&self, header: FrameHeader, content: Content) {
+    pub fn push(&self, header: FrameHeader, content: FrameBody) {
         let key = Key {
             transfer: header.transfer,
             number: header.number,
@@ -156,14 +156,14 @@ impl Outbox {
                 return;
             }
             if let Some(old) = state.live.insert(key, frame) {
-                Outbox::release_in(&mut state, &self.credit, key.transfer, cost(old.content.len()));
+                SendQueue::release_in(&mut state, &self.credit, key.transfer, cost(old.content.len()));
             }
             state.queue.push_back(key);
         }
         self.filled.notify_one();
     }
 
-    /// A connection may be given frames, until [`Outbox::disconnected`].
+    /// A connection may be given frames, until [`SendQueue::disconnected`].
     pub fn connected(&self, connection: ConnectionId) {
         self.state().connected.insert(connection);
     }
@@ -174,7 +174,7 @@ impl Outbox {
     }
 
     /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
-    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<Content>)> {
+    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let mut state = self.state();
         if !state.connected.contains(&connection) {
             return None;
@@ -197,11 +197,11 @@ impl Outbox {
     /// A frame that another connection was given, to be sent over this one as well: the first in file order that was given
     /// to one that is slow, by what `is_slow` says of it and of how long ago that was. Nothing while frames are queued, and
     /// never more than a twentieth of all bytes, or one chunk.
-    pub fn try_repeat(
+    pub fn duplicate_slow(
         &self,
         connection: ConnectionId,
         is_slow: impl Fn(ConnectionId, Duration) -> bool,
-    ) -> Option<(FrameHeader, Arc<Content>)> {
+    ) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let mut state = self.state();
         if !state.queue.is_empty() || !state.connected.contains(&connection) {
             return None;
@@ -231,7 +231,7 @@ impl Outbox {
     }
 
     /// Whoever was woken for a frame does not take it.
-    pub fn nudge(&self) {
+    pub fn wake_next(&self) {
         if self.is_queued() {
             self.filled.notify_one();
         }
@@ -246,8 +246,8 @@ impl Outbox {
         };
         let mut state = self.state();
         if let Some(frame) = state.live.remove(&key) {
-            self.pace.add(frame.content.len() as u64);
-            Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+            self.throughput.add(frame.content.len() as u64);
+            SendQueue::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
         }
     }
 
@@ -261,8 +261,8 @@ impl Outbox {
             .collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
-                self.pace.add(frame.content.len() as u64);
-                Outbox::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+                self.throughput.add(frame.content.len() as u64);
+                SendQueue::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
             }
         }
     }
@@ -324,7 +324,7 @@ mod tests {
     use crate::net::data::send_queue::*;
     use crate::net::wire::frame::FrameKind;
 
-    fn push(outbox: &Outbox, number: u64, offset: u64) {
+    fn push(send_queue: &SendQueue, number: u64, offset: u64) {
         let header = FrameHeader {
             kind: FrameKind::Chunk,
             transfer: 1,
@@ -333,69 +333,69 @@ mod tests {
             length: 3,
             ..FrameHeader::bare(FrameKind::Chunk)
         };
-        outbox.push(header, Content::Bytes(BufferPool::new(0).share(vec![1, 2, 3])));
+        send_queue.push(header, FrameBody::Bytes(BufferPool::new(0).share(vec![1, 2, 3])));
     }
 
-    fn pop(outbox: &Outbox, connection: ConnectionId) -> Option<(u64, u64)> {
-        outbox.try_pop(connection).map(|(h, _)| (h.number, h.offset))
+    fn pop(send_queue: &SendQueue, connection: ConnectionId) -> Option<(u64, u64)> {
+        send_queue.try_pop(connection).map(|(h, _)| (h.number, h.offset))
     }
 
     #[tokio::test]
     async fn a_dead_connections_frames_go_first_and_acknowledged_ones_not_at_all() {
-        let outbox = Outbox::new(1 << 20);
-        outbox.begin(1);
+        let send_queue = SendQueue::new(1 << 20);
+        send_queue.begin(1);
         for connection in [7, 8] {
-            outbox.connected(connection);
+            send_queue.connected(connection);
         }
-        outbox.reserve(1, 4 * cost(3)).await;
+        send_queue.reserve(1, 4 * cost(3)).await;
         for number in 1..=4 {
-            push(&outbox, number, 0);
+            push(&send_queue, number, 0);
         }
-        assert_eq!(pop(&outbox, 7), Some((1, 0)));
-        assert_eq!(pop(&outbox, 8), Some((2, 0)));
-        assert_eq!(pop(&outbox, 7), Some((3, 0)));
-        outbox.acknowledge(1, 1, 0);
-        assert_eq!(outbox.disconnected(7), 1);
-        assert_eq!(pop(&outbox, 7), None, "its writer may ask once more before it ends");
-        assert_eq!(pop(&outbox, 8), Some((3, 0)));
-        assert_eq!(pop(&outbox, 8), Some((4, 0)));
-        assert_eq!(pop(&outbox, 8), None);
-        outbox.acknowledge(1, 1, 0);
-        outbox.forget_file(1, 3);
-        assert!(outbox.is_waiting(1));
-        outbox.reserve(1, 1000).await;
-        outbox.end(1);
-        assert!(!outbox.is_waiting(1));
+        assert_eq!(pop(&send_queue, 7), Some((1, 0)));
+        assert_eq!(pop(&send_queue, 8), Some((2, 0)));
+        assert_eq!(pop(&send_queue, 7), Some((3, 0)));
+        send_queue.acknowledge(1, 1, 0);
+        assert_eq!(send_queue.disconnected(7), 1);
+        assert_eq!(pop(&send_queue, 7), None, "its writer may ask once more before it ends");
+        assert_eq!(pop(&send_queue, 8), Some((3, 0)));
+        assert_eq!(pop(&send_queue, 8), Some((4, 0)));
+        assert_eq!(pop(&send_queue, 8), None);
+        send_queue.acknowledge(1, 1, 0);
+        send_queue.forget_file(1, 3);
+        assert!(send_queue.is_waiting(1));
+        send_queue.reserve(1, 1000).await;
+        send_queue.end(1);
+        assert!(!send_queue.is_waiting(1));
         assert_eq!(
-            outbox.credit().outstanding(),
+            send_queue.credit().outstanding(),
             0,
             "also what was reserved for reads that never ended"
         );
-        push(&outbox, 5, 0);
-        assert_eq!(pop(&outbox, 8), None, "the transfer has ended");
+        push(&send_queue, 5, 0);
+        assert_eq!(pop(&send_queue, 8), None, "the transfer has ended");
     }
 
     #[tokio::test]
     async fn what_a_slow_connection_holds_goes_out_once_more_elsewhere() {
-        let outbox = Outbox::new(1 << 20);
-        outbox.begin(1);
+        let send_queue = SendQueue::new(1 << 20);
+        send_queue.begin(1);
         for connection in [7, 8] {
-            outbox.connected(connection);
+            send_queue.connected(connection);
         }
-        outbox.reserve(1, 3 * cost(3)).await;
-        (1..=3).for_each(|number| push(&outbox, number, 0));
-        let repeat = |to, slow| outbox.try_repeat(to, |on, _| on == slow).map(|(h, _)| h.number);
-        assert_eq!(pop(&outbox, 7), Some((1, 0)));
+        send_queue.reserve(1, 3 * cost(3)).await;
+        (1..=3).for_each(|number| push(&send_queue, number, 0));
+        let repeat = |to, slow| send_queue.duplicate_slow(to, |on, _| on == slow).map(|(h, _)| h.number);
+        assert_eq!(pop(&send_queue, 7), Some((1, 0)));
         assert_eq!(repeat(8, 7), None, "there is something else to send");
-        assert_eq!(pop(&outbox, 8), Some((2, 0)));
-        assert_eq!(pop(&outbox, 8), Some((3, 0)));
+        assert_eq!(pop(&send_queue, 8), Some((2, 0)));
+        assert_eq!(pop(&send_queue, 8), Some((3, 0)));
         assert_eq!(repeat(7, 7), None, "not over itself");
         assert_eq!(repeat(8, 7), Some(1));
         assert_eq!(repeat(8, 7), None, "only once");
         // the slow one dies: the other has it already
-        assert_eq!(outbox.disconnected(7), 0);
-        assert_eq!(outbox.disconnected(8), 3);
-        outbox.end(1);
-        assert_eq!(outbox.credit().outstanding(), 0);
+        assert_eq!(send_queue.disconnected(7), 0);
+        assert_eq!(send_queue.disconnected(8), 3);
+        send_queue.end(1);
+        assert_eq!(send_queue.credit().outstanding(), 0);
     }
 }

@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 const SAMPLE: Duration = Duration::from_millis(250);
 
 /// Counts bytes, and knows their rate while any move.
-pub struct Pace {
+pub struct Throughput {
     moved: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<RateSample>,
 }
 
-struct State {
+struct RateSample {
     since: Instant,
     before: u64,
     rate: f64,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
+impl Default for Throughput {
+    fn default() -> Throughput {
+        Throughput {
             moved: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(RateSample {
                 since: Instant::now(),
                 before: 0,
                 rate: 0.0,
@@ -32,7 +32,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl Throughput {
     /// So many have moved.
     pub fn add(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);

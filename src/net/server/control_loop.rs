@@ -6,7 +6,7 @@ use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::NetError;
 use crate::net::server::Server;
-use crate::net::server::login::{Accepted, Again, answer, send};
+use crate::net::server::login::{Accepted, Reattached, answer, send};
 use crate::net::server::requests::{self, Work};
 use crate::net::server::session::{ReplyCache, Seen, Session};
 use crate::net::session::MessageRoom;
@@ -43,7 +43,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         mut queue,
         tls,
         number,
-        mut again,
+        mut reattached,
         counts: (sent, received),
         reserved,
         ..
@@ -58,10 +58,10 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         read_only: session.grant.access() == Access::ReadOnly,
         write_only: session.grant.access() == Access::WriteOnly,
     }));
-    session.link.control.send(Body::Reply(reply)).await?;
+    session.core.control.send(Body::Reply(reply)).await?;
     let (work, todo) = mpsc::channel(QUEUE);
-    let answering = requests::work_off(server.clone(), session.clone(), cache.clone(), todo);
-    let worker = session.link.tasks().spawn("requests", answering);
+    let answering = requests::process(server.clone(), session.clone(), cache.clone(), todo);
+    let worker = session.core.tasks().spawn("requests", answering);
     let conversation = Conversation {
         session: session.clone(),
         replay: Replay::new(sent, received, reserved.most_outgoing()),
@@ -70,10 +70,10 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         leaves: AtomicBool::new(false),
     };
     let ended = conversation
-        .run(tls, &mut queue, &mut again, server.config.limits.grace)
+        .run(tls, &mut queue, &mut reattached, server.config.limits.grace)
         .await;
     drop(worker);
-    session.link.shut_down(NetError::lost("the session is over"));
+    session.core.shut_down(NetError::lost("the session is over"));
     ended
 }
 
@@ -90,14 +90,14 @@ impl Conversation {
         &self,
         tls: TlsStream<TcpStream>,
         queue: &mut ControlQueue,
-        again: &mut mpsc::Receiver<Again>,
+        reattached: &mut mpsc::Receiver<Reattached>,
         grace: Duration,
     ) -> Result<(), NetError> {
         let (mut tls, mut first) = (tls, Vec::new());
         loop {
             let mut next = tokio::select! {
                 ended = self.carry(tls, first, queue) => match ended {
-                    Err(e @ NetError::Lost(_)) if !self.session.link.is_down() => {
+                    Err(e @ NetError::Lost(_)) if !self.session.core.is_down() => {
                         if !self.leaves.load(Ordering::Relaxed) {
                             let (who, from) = (&self.session.who, self.session.grant.address());
                             tracing::info!(%who, %from, error = %e, "control connection lost");
@@ -107,17 +107,17 @@ impl Conversation {
                     ended => return ended,
                 },
                 // the client has noticed first
-                next = again.recv() => next,
+                next = reattached.recv() => next,
             };
-            self.session.link.set_attached(false);
+            self.session.core.set_attached(false);
             // one that is lost again before it was answered is followed by another
             loop {
-                let Some(Again {
+                let Some(Reattached {
                     tls: mut connection,
                     received,
                 }) = (match next.take() {
                     Some(next) => Some(next),
-                    None => match self.next(again, grace).await {
+                    None => match self.next(reattached, grace).await {
                         Ok(next) => next,
                         Err(why) => return ended(why),
                     },
@@ -126,7 +126,7 @@ impl Conversation {
                     return Err(NetError::lost("the client did not come back"));
                 };
                 let mut missed = Vec::new();
-                if let Err(e) = self.replay.again(received, &mut missed) {
+                if let Err(e) = self.replay.resend(received, &mut missed) {
                     // the end of this connection, and not of the session
                     tracing::debug!(who = %self.session.who, error = %e, "a re-attachment makes no sense");
                     continue;
@@ -139,14 +139,18 @@ impl Conversation {
                     break;
                 }
             }
-            self.session.link.set_attached(true);
+            self.session.core.set_attached(true);
         }
     }
 
-    async fn next(&self, again: &mut mpsc::Receiver<Again>, grace: Duration) -> Result<Option<Again>, NetError> {
+    async fn next(
+        &self,
+        reattached: &mut mpsc::Receiver<Reattached>,
+        grace: Duration,
+    ) -> Result<Option<Reattached>, NetError> {
         tokio::select! {
-            next = timeout(grace, again.recv()) => Ok(next.ok().flatten()),
-            why = self.session.link.down() => Err(why),
+            next = timeout(grace, reattached.recv()) => Ok(next.ok().flatten()),
+            why = self.session.core.down() => Err(why),
         }
     }
 
@@ -160,20 +164,20 @@ impl Conversation {
         let (mut reader, mut writer) = tokio::io::split(tls);
         let write = write_messages(&mut writer, first, queue, &self.replay);
         tokio::pin!(write);
-        let (link, mut is_written) = (&self.session.link, false);
+        let (core, mut is_written) = (&self.session.core, false);
         tokio::select! {
-            ended = link.tasks().guard("read", Box::pin(self.read_all(&mut reader))) => if !link.is_down() {
+            ended = core.tasks().guard("read", Box::pin(self.read_all(&mut reader))) => if !core.is_down() {
                 return ended.flatten();
             },
             written = &mut write => {
-                if !link.is_down() {
+                if !core.is_down() {
                     return written;
                 }
                 is_written = true;
             }
-            _ = link.down() => {}
+            _ = core.down() => {}
         }
-        let ended = ended(link.down().await);
+        let ended = ended(core.down().await);
         // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
         let farewell = async {
             if !is_written {
@@ -196,7 +200,7 @@ impl Conversation {
                 continue;
             }
             let length = encoded.length();
-            let room = self.session.link.room_for(&encoded).await;
+            let room = self.session.core.room_for(&encoded).await;
             let message = encoded.decode()?;
             match message.body {
                 Some(Body::Heartbeat(heartbeat)) => {
@@ -204,7 +208,7 @@ impl Conversation {
                     continue;
                 }
                 Some(Body::Request(request)) => self.request(request, room).await?,
-                Some(Body::Transfer(message)) => self.session.link.deliver(message, room),
+                Some(Body::Transfer(message)) => self.session.core.deliver(message, room),
                 Some(Body::End(end)) => return Err(refused(end.code, end.text)),
                 Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
                 None => {}
@@ -225,11 +229,11 @@ impl Conversation {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .look_up(request.number);
-        let link = &self.session.link;
+        let core = &self.session.core;
         match seen {
             Seen::Answered(reply) => {
                 drop(room);
-                link.control.send(Body::Reply(*reply)).await
+                core.control.send(Body::Reply(*reply)).await
             }
             Seen::Unanswered => Ok(()),
             Seen::No => {
@@ -239,13 +243,13 @@ impl Conversation {
                     Some(request::Body::Get(get)) => Some(get.transfer),
                     _ => None,
                 };
-                let seat = match transfer.map(|number| link.join(number)) {
+                let channel = match transfer.map(|number| core.join(number)) {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
-                    seat => seat,
+                    channel => channel,
                 };
                 room.send(Work {
                     request,
-                    seat,
+                    channel,
                     _room: message,
                 });
                 Ok(())

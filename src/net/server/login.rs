@@ -16,7 +16,7 @@ use crate::net::server::refusal::{REFUSED, Refusal, TOO_MANY, no_users};
 use crate::net::server::reservation::{NoRoom, Reservation};
 use crate::net::server::session::Session;
 use crate::net::server::throttle::Try;
-use crate::net::session::Link;
+use crate::net::session::SessionCore;
 use crate::net::task::Tasks;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
@@ -36,16 +36,16 @@ use zeroize::Zeroize;
 /// How long a control connection may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client is told of a session that there is not, or not any more.
-const NO_SESSION: &str = "no such session: log in again";
+const NO_SESSION: &str = "no such session: log in reattached";
 /// Logins that may be tried on one connection.
 const TRIES: usize = 3;
 
 /// What a control connection has become.
-pub(super) enum Opened {
+pub(super) enum LoginOutcome {
     /// A new session.
     Session(Box<Accepted>),
     /// The next connection of this session.
-    Again(Arc<Session>, Box<Again>),
+    Reattached(Arc<Session>, Box<Reattached>),
     /// It has left.
     Closed,
 }
@@ -60,13 +60,13 @@ pub(super) struct Accepted {
     /// The login's request.
     pub(super) number: u64,
     /// Where connections that go on with the session come from.
-    pub(super) again: mpsc::Receiver<Again>,
+    pub(super) reattached: mpsc::Receiver<Reattached>,
     /// Messages that went out, and that came in, before the session began.
     pub(super) counts: (u64, u64),
 }
 
 /// A connection that goes on with a session.
-pub(super) struct Again {
+pub(super) struct Reattached {
     pub(super) tls: TlsStream<TcpStream>,
     /// Messages of the session that the client has received.
     pub(super) received: u64,
@@ -77,7 +77,7 @@ pub(super) async fn open(
     server: &Arc<Server>,
     tls: TlsStream<TcpStream>,
     peer: SocketAddr,
-) -> Result<Opened, NetError> {
+) -> Result<LoginOutcome, NetError> {
     let late = |_| NetError::lost("it did not log in in time");
     timeout(LOGIN_TIMEOUT, log_in(server, tls, peer)).await.map_err(late)?
 }
@@ -97,7 +97,11 @@ async fn decided<T>(
 }
 
 /// Answers until somebody has logged in, or leaves.
-async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: SocketAddr) -> Result<Opened, NetError> {
+async fn log_in(
+    server: &Arc<Server>,
+    mut tls: TlsStream<TcpStream>,
+    peer: SocketAddr,
+) -> Result<LoginOutcome, NetError> {
     let key = tls
         .get_ref()
         .1
@@ -129,16 +133,19 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
                         if session.prove(ROLE_CONTROL, &proof).is_ok()
                             && server.allows(&session, peer.ip()).is_ok() =>
                     {
-                        match session.link.ended() {
+                        match session.core.ended() {
                             None => {
                                 tracing::info!(%peer, who = %session.who, "the session goes on over another connection");
                                 let received = reattach.received;
-                                return Ok(Opened::Again(session, Box::new(Again { tls, received })));
+                                return Ok(LoginOutcome::Reattached(
+                                    session,
+                                    Box::new(Reattached { tls, received }),
+                                ));
                             }
                             Some(why @ NetError::Internal(_)) => {
                                 let (code, text) = why.to_wire();
                                 send(&mut tls, answer(number, code, &text)).await?;
-                                return Ok(Opened::Closed);
+                                return Ok(LoginOutcome::Closed);
                             }
                             Some(_) => (Code::NO_SESSION, NO_SESSION),
                         }
@@ -148,15 +155,15 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
             }
             Some(request::Body::Login(login)) => {
                 match decided("login", accept(server, &tls, peer, key.as_ref(), login)).await? {
-                    Ok((id, reserved, session, queue, again)) => {
-                        return Ok(Opened::Session(Box::new(Accepted {
+                    Ok((id, reserved, session, queue, reattached)) => {
+                        return Ok(LoginOutcome::Session(Box::new(Accepted {
                             id,
                             reserved,
                             session,
                             queue,
                             tls,
                             number,
-                            again,
+                            reattached,
                             counts: (replied, received),
                         })));
                     }
@@ -185,7 +192,7 @@ async fn log_in(server: &Arc<Server>, mut tls: TlsStream<TcpStream>, peer: Socke
             Some(request::Body::Quit(_)) => {
                 send(&mut tls, answer(number, Code::BYE, "goodbye")).await?;
                 let _ = timeout(Duration::from_secs(1), tls.shutdown()).await;
-                return Ok(Opened::Closed);
+                return Ok(LoginOutcome::Closed);
             }
             Some(request::Body::Noop(_)) => (Code::OK, "nothing done"),
             Some(_) => (Code::LOGIN_REFUSED, "log in first"),
@@ -257,7 +264,7 @@ type New = (
     Arc<Reservation>,
     Arc<Session>,
     ControlQueue,
-    mpsc::Receiver<Again>,
+    mpsc::Receiver<Reattached>,
 );
 
 /// Tells of a refused login: strangers cause these lines, so there are only so many.
@@ -385,12 +392,12 @@ async fn begin(
     let (control, queue) = ControlSender::channel(reserved.most_outgoing());
     let credit = login.window.clamp(INITIAL_WINDOW, reserved.window());
     let buffers = BufferPool::for_window(reserved.window());
-    let link = Link::new(control, reserved.bounds(credit), buffers);
-    let (again_in, again) = mpsc::channel(1);
+    let core = SessionCore::new(control, reserved.bounds(credit), buffers);
+    let (reattached_in, reattached) = mpsc::channel(1);
     let who = who(grant.name(), &login.client);
     let most = server.pools.most_connections(&owner, &server.config.limits);
-    let session = Session::new(grant, who, store, link, exported, most, again_in);
-    Ok((id, Arc::new(reserved), Arc::new(session), queue, again))
+    let session = Session::new(grant, who, store, core, exported, most, reattached_in);
+    Ok((id, Arc::new(reserved), Arc::new(session), queue, reattached))
 }
 
 /// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here: so

@@ -34,7 +34,7 @@ use crate::store::local::LocalStore;
 use crate::store::shares::Share;
 use admission::Waiting;
 use last_used::Uses;
-use login::{Accepted, Opened};
+use login::{Accepted, LoginOutcome};
 use reservation::Pools;
 use rustls::ServerConfig;
 use session::Session;
@@ -164,7 +164,7 @@ pub async fn run(
     tracing::info!("stopping");
     let _ = timeout(GRACE, server.idle()).await;
     for session in server.all_sessions() {
-        session.link.shut_down(NetError::lost("the server is stopping"));
+        session.core.shut_down(NetError::lost("the server is stopping"));
     }
     // the goodbyes are on their way; a peer that does not take them is not waited for
     let _ = timeout(LETTING_GO, server.empty()).await;
@@ -208,7 +208,7 @@ async fn accept_all(server: &Arc<Server>, listener: &TcpListener, tasks: &Tasks)
 
 /// A connection that has said who it is.
 enum Known {
-    Control(Opened),
+    Control(LoginOutcome),
     Data(Arc<Session>, Box<Admitted>),
 }
 
@@ -228,13 +228,13 @@ impl Server {
         };
         drop(turn);
         match known {
-            Known::Control(Opened::Session(accepted)) => self.session_of(*accepted).await,
-            Known::Control(Opened::Again(session, again)) => {
+            Known::Control(LoginOutcome::Session(accepted)) => self.session_of(*accepted).await,
+            Known::Control(LoginOutcome::Reattached(session, reattached)) => {
                 // the session's own task takes it; one that is over does not
-                let _ = session.again.send(*again).await;
+                let _ = session.reattached.send(*reattached).await;
                 Ok(())
             }
-            Known::Control(Opened::Closed) => Ok(()),
+            Known::Control(LoginOutcome::Closed) => Ok(()),
             Known::Data(session, admitted) => Server::carry(session, *admitted).await,
         }
     }
@@ -271,7 +271,7 @@ impl Server {
         self.watch_over(&session);
         self.uses.add(&session.grant);
         let conversation = Box::pin(control_loop::converse(self, accepted));
-        let ended = session.link.tasks().guard("session", conversation).await.flatten();
+        let ended = session.core.tasks().guard("session", conversation).await.flatten();
         let (who, from) = (&session.who, session.grant.address());
         match &ended {
             Ok(()) => tracing::info!(%who, %from, "logout"),
@@ -290,8 +290,8 @@ impl Server {
         self.changed.notify_waiters();
         let why = ended
             .as_ref()
-            .map_or_else(NetError::again, |()| NetError::lost("logged out"));
-        session.link.shut_down(why);
+            .map_or_else(NetError::duplicate, |()| NetError::lost("logged out"));
+        session.core.shut_down(why);
         ended
     }
 
@@ -299,12 +299,12 @@ impl Server {
     /// gone are ended, and waited for until they have let go. Whoever starts a transfer anew does not wait for what died.
     async fn end_detached(&self, session: &Arc<Session>) {
         let dead = |s: &Arc<Session>| {
-            let gone = s.link.is_down() || !s.link.is_attached();
+            let gone = s.core.is_down() || !s.core.is_attached();
             !Arc::ptr_eq(s, session) && s.who == session.who && gone && s.is_transferring()
         };
         for dead in self.all_sessions().into_iter().filter(dead) {
             tracing::info!(who = %dead.who, "a session whose client is gone is ended for a new one");
-            dead.link.shut_down(NetError::lost("another session took its place"));
+            dead.core.shut_down(NetError::lost("another session took its place"));
             let _ = timeout(LETTING_GO, dead.still()).await;
         }
     }
@@ -324,14 +324,14 @@ impl Server {
         };
         session.admit(&attach)?;
         self.allows(&session, peer.ip()).map_err(revocation::refusal)?;
-        let share = match session.link.pool().alive() {
+        let share = match session.core.pool().alive() {
             0 => None,
             _ => {
                 let share = self.pools.connection(&session.grant.name().as_str().into());
                 Some(share.ok_or_else(|| NetError::lost("its user has all data connections they may have"))?)
             }
         };
-        reader.use_pool(session.link.pool().buffers().clone());
+        reader.use_pool(session.core.pool().buffers().clone());
         writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
         writer.flush().await?;
         let admitted = Admitted { reader, writer, share };
@@ -342,11 +342,11 @@ impl Server {
     async fn carry(session: Arc<Session>, admitted: Admitted) -> Result<(), NetError> {
         let Admitted { reader, writer, share } = admitted;
         let _until_it_ends = share;
-        let link = session.link.clone();
+        let core = session.core.clone();
         drop(session);
-        match link.pool().add(reader, writer).owner.await {
+        match core.pool().add(reader, writer).owner.await {
             Ok(Err(e @ NetError::Protocol(_))) => {
-                link.shut_down(e.again());
+                core.shut_down(e.duplicate());
                 Err(e)
             }
             ended => ended.flatten(),

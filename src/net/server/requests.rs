@@ -7,7 +7,7 @@ use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::session::{ReplyCache, Session};
 use crate::net::server::{Server, revocation, transfers};
-use crate::net::session::{MessageRoom, Seat};
+use crate::net::session::{MessageRoom, TransferChannel};
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
@@ -23,8 +23,8 @@ const LOCKS_PAGE: usize = 256;
 /// A request, with the transfer's seat if it starts one, or why it has none.
 pub(super) struct Work {
     pub(super) request: proto::Request,
-    pub(super) seat: Option<Result<Seat, NetError>>,
-    /// Held until it is answered.
+    pub(super) channel: Option<Result<TransferChannel, NetError>>,
+    /// LockEntry until it is answered.
     pub(super) _room: MessageRoom,
 }
 
@@ -32,17 +32,22 @@ pub(super) struct Work {
 type Answer = Result<(Code, &'static str, Option<reply::Body>), NetError>;
 
 /// Answers requests until there are no more.
-pub(super) async fn work_off(
+pub(super) async fn process(
     server: Arc<Server>,
     session: Arc<Session>,
     cache: Arc<Mutex<ReplyCache>>,
     mut todo: mpsc::Receiver<Work>,
 ) {
-    while let Some(Work { request, seat, _room }) = todo.recv().await {
+    while let Some(Work {
+        request,
+        channel,
+        _room,
+    }) = todo.recv().await
+    {
         let quits = matches!(request.body, Some(request::Body::Quit(_)));
         let change = Change::of(&request);
         let answer = match permit(&server, &session, request.body.as_ref()) {
-            Ok(()) => answer(&server, &session, request.body, seat).await,
+            Ok(()) => answer(&server, &session, request.body, channel).await,
             Err(e) => Err(e),
         };
         let (code, text, body) = match answer {
@@ -68,7 +73,7 @@ pub(super) async fn work_off(
             .unwrap_or_else(PoisonError::into_inner)
             .remember(reply.clone());
         if session
-            .link
+            .core
             .control
             .send(control_message::Body::Reply(reply))
             .await
@@ -78,7 +83,7 @@ pub(super) async fn work_off(
         }
         if quits {
             session
-                .link
+                .core
                 .shut_down(codec::refused(u32::from(Code::BYE.0), "goodbye".into()));
             return;
         }
@@ -162,10 +167,10 @@ async fn answer(
     server: &Arc<Server>,
     session: &Arc<Session>,
     body: Option<request::Body>,
-    seat: Option<Result<Seat, NetError>>,
+    channel: Option<Result<TransferChannel, NetError>>,
 ) -> Answer {
     use request::Body;
-    let seat = seat.transpose()?;
+    let channel = channel.transpose()?;
     let store = &session.store;
     let working = session.working();
     let path = |bytes: &[u8]| path_of(bytes, &working);
@@ -192,7 +197,7 @@ async fn answer(
             let found = store.stat(&path).await?;
             let (found, hash) = match found.kind {
                 Kind::File if request.hash => {
-                    let (hashed, hash) = hash_file(store, &path, session.link.pool().buffers()).await?;
+                    let (hashed, hash) = hash_file(store, &path, session.core.pool().buffers()).await?;
                     (hashed, Some(hash))
                 }
                 _ => (found, None),
@@ -243,9 +248,9 @@ async fn answer(
                     page_limit(request.limit).min(LOCKS_PAGE),
                 )
                 .await?;
-            let held = page.held.into_iter().map(entry::held_to_wire).collect();
+            let held = page.held.into_iter().map(entry::lock_to_wire).collect();
             let cookie = page.next.unwrap_or_default();
-            let page = proto::LocksReply { held, cookie };
+            let page = proto::LocksReply { locks: held, cookie };
             Ok((Code::ANSWER, "locks", Some(reply::Body::Locks(page))))
         }
         Some(Body::Unlock(request)) => {
@@ -253,8 +258,8 @@ async fn answer(
             let unlocked = proto::UnlockReply { removed };
             Ok((Code::CHANGED, "unlocked", Some(reply::Body::Unlock(unlocked))))
         }
-        Some(Body::Put(request)) => transfers::put(server, session, request, seat).await,
-        Some(Body::Get(request)) => transfers::get(server, session, request, seat).await,
+        Some(Body::Put(request)) => transfers::put(server, session, request, channel).await,
+        Some(Body::Get(request)) => transfers::get(server, session, request, channel).await,
         None => Ok((Code::NOT_IMPLEMENTED, "unknown request", None)),
     }
 }

@@ -8,7 +8,7 @@
 use crate::net::error::NetError;
 use crate::net::server::session::Session;
 use crate::net::server::{LETTING_GO, Limits, Server};
-use crate::net::session::LinkBounds;
+use crate::net::session::SessionBounds;
 use crate::store::shares::{Share, Shares};
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -93,8 +93,8 @@ impl Reservation {
     }
 
     /// What a session may keep whose client allows it `credit` bytes.
-    pub(super) fn bounds(&self, credit: u64) -> LinkBounds {
-        LinkBounds {
+    pub(super) fn bounds(&self, credit: u64) -> SessionBounds {
+        SessionBounds {
             credit,
             window: self.window,
             messages: usize::try_from(self.window / 4).unwrap_or(0).max(1 << 20),
@@ -150,7 +150,7 @@ impl Server {
     /// A session of this user is over, and about to give back what it has.
     fn is_one_ending(&self, user: &str) -> bool {
         let sessions = self.all_sessions();
-        sessions.iter().any(|s| s.link.is_down() && s.grant.name() == user)
+        sessions.iter().any(|s| s.core.is_down() && s.grant.name() == user)
     }
 
     /// Ends a session whose client is gone, for one whose client is there; one that moves nothing first. It is one of the
@@ -159,12 +159,12 @@ impl Server {
         let sessions = self.all_sessions();
         let is_own = |s: &&Arc<Session>| s.grant.name() == user;
         let has_any = sessions.iter().any(|s| is_own(&s));
-        let gone = sessions.iter().filter(|s| !s.link.is_attached() && !s.link.is_down());
+        let gone = sessions.iter().filter(|s| !s.core.is_attached() && !s.core.is_down());
         let gone = gone.filter(|s| is_own(s) || !has_any);
-        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), std::cmp::Reverse(s.link.stalled()))) else {
+        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), std::cmp::Reverse(s.core.stalled()))) else {
             return false;
         };
-        gone.link.shut_down(NetError::lost("another session took its place"));
+        gone.core.shut_down(NetError::lost("another session took its place"));
         true
     }
 }

@@ -35,10 +35,10 @@ pub(super) fn refusal(why: Revoked) -> NetError {
 
 /// Ends a session for this reason.
 pub(super) fn revoke(session: &Session, why: Revoked) {
-    if !session.link.is_down() {
+    if !session.core.is_down() {
         tracing::info!(who = %session.who, %why, "a session is ended");
         session.store.close();
-        session.link.end(refusal(why));
+        session.core.end(refusal(why));
     }
 }
 

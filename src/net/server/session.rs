@@ -3,8 +3,8 @@
 use crate::auth::credential::Grant;
 use crate::auth::users::Access;
 use crate::net::error::NetError;
-use crate::net::server::login::Again;
-use crate::net::session::Link;
+use crate::net::server::login::Reattached;
+use crate::net::session::SessionCore;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
 use crate::net::wire::proto;
 use crate::store::RemotePath;
@@ -56,12 +56,12 @@ pub(super) struct Session {
     pub(super) who: String,
     /// What they see: their root and what is beneath it.
     pub(super) store: LocalStore,
-    pub(super) link: Arc<Link>,
+    pub(super) core: Arc<SessionCore>,
     pub(super) working: Mutex<RemotePath>,
     proof_key: hmac::Key,
     proofs: Mutex<Proofs>,
     /// Where connections that go on with this session are passed to.
-    pub(super) again: mpsc::Sender<Again>,
+    pub(super) reattached: mpsc::Sender<Reattached>,
     /// Data connections that it may have.
     pub(super) most_connections: usize,
     transfers: AtomicUsize,
@@ -77,20 +77,20 @@ impl Session {
         grant: Grant,
         who: String,
         store: LocalStore,
-        link: Arc<Link>,
+        core: Arc<SessionCore>,
         exported: &[u8],
         most_connections: usize,
-        again: mpsc::Sender<Again>,
+        reattached: mpsc::Sender<Reattached>,
     ) -> Session {
         Session {
             grant,
             who,
             store,
-            link,
+            core,
             working: Mutex::new(RemotePath::root()),
             proof_key: hmac::Key::new(hmac::HMAC_SHA256, exported),
             proofs: Mutex::default(),
-            again,
+            reattached,
             most_connections,
             transfers: AtomicUsize::new(0),
         }
@@ -102,10 +102,10 @@ impl Session {
     /// [`NetError::Protocol`]; whoever gets it learns nothing more, and the session goes on.
     pub(super) fn admit(&self, attach: &Attach) -> Result<(), NetError> {
         self.prove(ROLE_DATA, attach)?;
-        if self.link.is_down() {
+        if self.core.is_down() {
             return Err(NetError::Protocol("the session of a connection is over".into()));
         }
-        if self.link.pool().alive() >= self.most_connections {
+        if self.core.pool().alive() >= self.most_connections {
             return Err(NetError::Protocol("it has too many data connections".into()));
         }
         Ok(())

@@ -86,14 +86,14 @@ impl Lane {
 }
 
 /// An address or an account; the first one has a single lane.
-struct Record<const LANES: usize> {
+struct GuessRecord<const LANES: usize> {
     failures: Failures,
     lanes: [Lane; LANES],
 }
 
-impl<const LANES: usize> Record<LANES> {
-    fn new(now: Instant) -> Record<LANES> {
-        Record {
+impl<const LANES: usize> GuessRecord<LANES> {
+    fn new(now: Instant) -> GuessRecord<LANES> {
+        GuessRecord {
             failures: Failures::new(now),
             lanes: std::array::from_fn(|_| Lane::new(now)),
         }
@@ -105,15 +105,15 @@ type Account = [u8; 32];
 /// Addresses and accounts that have failed.
 #[derive(Default)]
 struct Records {
-    addresses: HashMap<IpAddr, Record<1>>,
-    accounts: HashMap<Account, Record<2>>,
+    addresses: HashMap<IpAddr, GuessRecord<1>>,
+    accounts: HashMap<Account, GuessRecord<2>>,
 }
 
 fn record<K: Hash + Eq + Copy, const LANES: usize>(
-    records: &mut HashMap<K, Record<LANES>>,
+    records: &mut HashMap<K, GuessRecord<LANES>>,
     key: K,
     now: Instant,
-) -> &mut Record<LANES> {
+) -> &mut GuessRecord<LANES> {
     if records.len() >= REMEMBERED && !records.contains_key(&key) {
         // whoever makes up names must not make what is known of a real one forgotten
         let idle = records.iter().filter(|(_, r)| !r.lanes.iter().any(Lane::is_used));
@@ -125,7 +125,7 @@ fn record<K: Hash + Eq + Copy, const LANES: usize>(
             records.remove(&least);
         }
     }
-    records.entry(key).or_insert_with(|| Record::new(now))
+    records.entry(key).or_insert_with(|| GuessRecord::new(now))
 }
 
 impl Records {

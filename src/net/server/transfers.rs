@@ -4,13 +4,13 @@ use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::Server;
 use crate::net::server::session::Session;
-use crate::net::session::Seat;
+use crate::net::session::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Target, Tree};
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::sender;
-use crate::net::transfer::send::walk::{Source, What};
+use crate::net::transfer::send::walk::{Origin, TransferSource};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
@@ -57,15 +57,20 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
 }
 
 /// Starts to receive.
-pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto::Put, seat: Option<Seat>) -> Answer {
-    let seat = seat.ok_or_else(|| bad("no transfer"))?;
+pub(super) async fn put(
+    server: &Arc<Server>,
+    session: &Arc<Session>,
+    put: proto::Put,
+    channel: Option<TransferChannel>,
+) -> Answer {
+    let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(server, put.names.len())?;
     let options = options_of(put.options.clone())?;
     if options.if_version.is_some() && session.is_write_only() {
         // whatever the answer, it would tell what is there
         return Err(NetError::Refused {
             code: Code::DENIED,
-            text: "this user may only write: --if-version would tell what is there".into(),
+            text: "this user may only write: --if-version would tell origin is there".into(),
         });
     }
     let (tree, base) = place(session, &put).await?;
@@ -74,11 +79,11 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
         .root
         .join(session.grant.user.root.as_path())
         .join(base.as_path());
-    refuse_nested(&tree, base, &put.identities).await?;
+    refuse_nested(&tree, base, &put.source_ids).await?;
     let release = (Arc::downgrade(server), session.clone());
-    let blind = session.is_write_only();
+    let write_only = session.is_write_only();
     let target = Target::Tree(Tree {
-        blind,
+        write_only,
         release: Some(Arc::new(move || {
             let (server, session) = release.clone();
             Box::pin(async move {
@@ -90,20 +95,20 @@ pub(super) async fn put(server: &Arc<Server>, session: &Arc<Session>, put: proto
         ..tree
     });
     let (session, label) = (session.clone(), put.destination);
-    let tasks = session.link.tasks().clone();
+    let tasks = session.core.tasks().clone();
     tasks.detach("put", async move {
         let _counted = session.transferring();
         let log = Log::new(&session, "put", &label);
-        let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
-        let ended = receiver::receive(seat, target, label, options, reporter.clone()).await;
+        let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
+        let ended = receiver::receive(channel, target, label, options, reporter.clone()).await;
         log.ended(&reporter, &ended);
-        cancel(&link, number, ended).await;
+        cancel(&core, number, ended).await;
     });
     Ok(STARTED)
 }
 
 /// Tells the other side of a transfer's end that it does not know of.
-async fn cancel(link: &crate::net::session::Link, transfer: u32, ended: Result<(), NetError>) {
+async fn cancel(core: &crate::net::session::SessionCore, transfer: u32, ended: Result<(), NetError>) {
     let Err(e) = ended else { return };
     let (code, text) = e.to_wire();
     let message = proto::TransferMessage {
@@ -113,7 +118,7 @@ async fn cancel(link: &crate::net::session::Link, transfer: u32, ended: Result<(
             text,
         })),
     };
-    let _ = link.control.send(proto::control_message::Body::Transfer(message)).await;
+    let _ = core.control.send(proto::control_message::Body::Transfer(message)).await;
 }
 
 /// Where the sources go, and the directory that is in: into an existing directory under their names, or, a single one, to a new name.
@@ -156,7 +161,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
                 tops,
                 who,
                 release: None,
-                blind: false,
+                write_only: false,
             },
             dir,
         ));
@@ -175,7 +180,7 @@ async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath)
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
         who,
         release: None,
-        blind: false,
+        write_only: false,
     };
     Ok((tree, parent))
 }
@@ -202,24 +207,29 @@ fn nested() -> NetError {
 }
 
 /// Refuses to put a directory into itself: client and server may be the same machine.
-async fn refuse_nested(tree: &Tree, base: PathBuf, identities: &[String]) -> Result<(), NetError> {
-    if identities.is_empty() {
+async fn refuse_nested(tree: &Tree, base: PathBuf, source_ids: &[String]) -> Result<(), NetError> {
+    if source_ids.is_empty() {
         return Ok(());
     }
     let mut versions = Vec::new();
     for top in &tree.tops {
         versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version.to_string()));
     }
-    versions.extend(blocking(move || LocalStore::lineage(&base)).await);
-    match versions.iter().any(|version| identities.contains(version)) {
+    versions.extend(blocking(move || LocalStore::ancestors(&base)).await);
+    match versions.iter().any(|version| source_ids.contains(version)) {
         true => Err(nested()),
         false => Ok(()),
     }
 }
 
 /// Starts to send.
-pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get, seat: Option<Seat>) -> Answer {
-    let seat = seat.ok_or_else(|| bad("no transfer"))?;
+pub(super) async fn get(
+    server: &Server,
+    session: &Arc<Session>,
+    get: proto::Get,
+    channel: Option<TransferChannel>,
+) -> Answer {
+    let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(server, get.sources.len())?;
     let options = options_of(get.options)?;
     let mut sources = Vec::with_capacity(get.sources.len());
@@ -228,37 +238,37 @@ pub(super) async fn get(server: &Server, session: &Arc<Session>, get: proto::Get
     let mut names = get.names.iter();
     for label in &get.sources {
         let place = names.next().and_then(|name| RemotePath::parse(name).ok());
-        let what = match source(session, label, options.recursive).await {
-            Ok(path) => What::Tree {
+        let origin = match source(session, label, options.recursive).await {
+            Ok(path) => Origin::Tree {
                 store: store.clone(),
                 path,
             },
-            Err(e) => What::Missing(e),
+            Err(e) => Origin::Missing(e),
         };
-        let source = Source {
+        let source = TransferSource {
             label: label.clone(),
-            what,
+            origin,
             place,
         };
         if source
             .identity()
             .await
-            .is_some_and(|version| get.lineage.contains(&version))
+            .is_some_and(|version| get.destination_ancestors.contains(&version))
         {
             return Err(nested());
         }
         sources.push(source);
     }
     let session = session.clone();
-    let tasks = session.link.tasks().clone();
+    let tasks = session.core.tasks().clone();
     tasks.detach("get", async move {
         let _counted = session.transferring();
         let first = get.sources.first().cloned().unwrap_or_default();
         let log = Log::new(&session, "get", &first);
-        let (reporter, link, number) = (Reporter::silent(), session.link.clone(), seat.number());
-        let ended = sender::send(seat, Arc::new(sources), options, reporter.clone()).await;
+        let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
+        let ended = sender::send(channel, Arc::new(sources), options, reporter.clone()).await;
         log.ended(&reporter, &ended);
-        cancel(&link, number, ended).await;
+        cancel(&core, number, ended).await;
     });
     Ok(STARTED)
 }

@@ -5,9 +5,9 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::{Account, Allowance, cost};
 use crate::net::control::codec::Encoded;
 use crate::net::control::queue::ControlSender;
-use crate::net::data::payload::Arrived;
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::pool::{FrameSink, Pool};
-use crate::net::data::send_queue::Outbox;
+use crate::net::data::send_queue::SendQueue;
 use crate::net::error::NetError;
 use crate::net::task::Tasks;
 use crate::net::wire::Code;
@@ -31,7 +31,7 @@ const ACCEPTED_PART: u64 = 2;
 
 /// How much a session may keep.
 #[derive(Clone, Copy, Debug)]
-pub struct LinkBounds {
+pub struct SessionBounds {
     /// Bytes of frames that the other side allows this one to have outstanding.
     pub credit: u64,
     /// Bytes of frames that this side allows the other one.
@@ -43,11 +43,11 @@ pub struct LinkBounds {
     pub transfers: usize,
 }
 
-impl LinkBounds {
+impl SessionBounds {
     /// What a client keeps: enough for everything that an honest server has under way, so that a client never stops
     /// reading.
-    pub const fn of_client(credit: u64, window: u64) -> LinkBounds {
-        LinkBounds {
+    pub const fn of_client(credit: u64, window: u64) -> SessionBounds {
+        SessionBounds {
             credit,
             window,
             messages: 16 << 20,
@@ -62,11 +62,11 @@ pub struct MessageRoom {
 }
 
 /// The shared half of a session.
-pub struct Link {
+pub struct SessionCore {
     /// Messages to the other side.
     pub control: ControlSender,
     /// Frames to the other side.
-    pub outbox: Arc<Outbox>,
+    pub send_queue: Arc<SendQueue>,
     inbox: Arc<Inbox>,
     pool: Arc<Pool>,
     tasks: Tasks,
@@ -89,11 +89,11 @@ pub struct Link {
 type Mailbox = mpsc::UnboundedSender<(transfer_message::Body, MessageRoom)>;
 
 /// Where the frames for a transfer go, and what it holds of the window.
-type WayIn = (mpsc::UnboundedSender<Arrived>, Arc<AtomicU64>);
+type Route = (mpsc::UnboundedSender<ReceivedFrame>, Arc<AtomicU64>);
 
 /// Frames from the other side, sorted by transfer.
 struct Inbox {
-    transfers: Mutex<HashMap<u32, WayIn>>,
+    transfers: Mutex<HashMap<u32, Route>>,
     account: Arc<Account>,
 }
 
@@ -102,7 +102,7 @@ impl FrameSink for Inbox {
         self.account.clone()
     }
 
-    fn accept(&self, mut frame: Arrived) -> Result<(), NetError> {
+    fn accept(&self, mut frame: ReceivedFrame) -> Result<(), NetError> {
         if frame.header.kind == FrameKind::Attached {
             return Ok(());
         }
@@ -129,41 +129,42 @@ impl FrameSink for Inbox {
     }
 }
 
-/// A transfer's place in a [`Link`]; leaving it is dropping this.
-pub struct Seat {
-    link: Arc<Link>,
+/// A transfer's place in a [`SessionCore`]; leaving it is dropping this.
+pub struct TransferChannel {
+    core: Arc<SessionCore>,
     transfer: u32,
     messages: mpsc::UnboundedReceiver<(transfer_message::Body, MessageRoom)>,
-    /// Each counts against the window until [`Seat::done`].
-    frames: mpsc::UnboundedReceiver<Arrived>,
+    /// Each counts against the window until [`TransferChannel::done`].
+    frames: mpsc::UnboundedReceiver<ReceivedFrame>,
     /// What this transfer holds of the window; all of it goes back when it ends.
     held: Arc<AtomicU64>,
 }
 
 /// What comes in for a transfer.
-pub enum Incoming {
+pub enum ChannelEvent {
     /// On the control connection.
     Message(transfer_message::Body),
     /// On a data connection.
-    Frame(Arrived),
+    Frame(ReceivedFrame),
 }
 
-impl Link {
+impl SessionCore {
     /// A link that sends through `control`.
-    pub fn new(control: ControlSender, bounds: LinkBounds, buffers: BufferPool) -> Arc<Link> {
-        let outbox = Arc::new(Outbox::new(bounds.credit));
+    pub fn new(control: ControlSender, bounds: SessionBounds, buffers: BufferPool) -> Arc<SessionCore> {
+        let send_queue = Arc::new(SendQueue::new(bounds.credit));
         let inbox = Arc::new(Inbox {
             transfers: Mutex::default(),
             account: Arc::new(Account::new(bounds.window)),
         });
-        Arc::new_cyclic(|link: &Weak<Link>| {
-            let link = link.clone();
+        Arc::new_cyclic(|core: &Weak<SessionCore>| {
+            let core = core.clone();
             // one that is gone has ended already
-            let tasks = Tasks::new(move |panic| link.upgrade().into_iter().for_each(|l| l.shut_down(panic.again())));
-            Link {
+            let tasks =
+                Tasks::new(move |panic| core.upgrade().into_iter().for_each(|l| l.shut_down(panic.duplicate())));
+            SessionCore {
                 control,
-                pool: Pool::new(outbox.clone(), inbox.clone(), buffers, tasks.clone()),
-                outbox,
+                pool: Pool::new(send_queue.clone(), inbox.clone(), buffers, tasks.clone()),
+                send_queue,
                 inbox,
                 tasks,
                 mailboxes: Mutex::default(),
@@ -181,7 +182,7 @@ impl Link {
 
     /// The other side allows this one to have so many bytes outstanding.
     pub fn grant(&self, credit: u64) {
-        self.outbox.credit().grant(credit);
+        self.send_queue.credit().grant(credit);
         self.offered.set_most(credit / OFFERED_PART);
     }
 
@@ -272,14 +273,14 @@ impl Link {
 
     /// Why the session is over, once it is.
     pub fn ended(&self) -> Option<NetError> {
-        self.down.borrow().as_ref().map(NetError::again)
+        self.down.borrow().as_ref().map(NetError::duplicate)
     }
 
     /// Waits for the end of the session; gives the reason.
     pub async fn down(&self) -> NetError {
         let mut watch = self.down.subscribe();
         let ended = watch.wait_for(Option::is_some).await;
-        let why = ended.ok().and_then(|why| why.as_ref().map(NetError::again));
+        let why = ended.ok().and_then(|why| why.as_ref().map(NetError::duplicate));
         why.unwrap_or_else(|| NetError::lost("the session is over"))
     }
 
@@ -293,7 +294,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NetError::Protocol`] where the number is taken, [`NetError::Refused`] where there are too many.
-    pub fn join(self: &Arc<Link>, number: u32) -> Result<Seat, NetError> {
+    pub fn join(self: &Arc<SessionCore>, number: u32) -> Result<TransferChannel, NetError> {
         let (send, messages) = mpsc::unbounded_channel();
         let (send_frames, frames) = mpsc::unbounded_channel();
         let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,9 +314,9 @@ impl Link {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(number, way_in);
-        self.outbox.begin(number);
-        Ok(Seat {
-            link: self.clone(),
+        self.send_queue.begin(number);
+        Ok(TransferChannel {
+            core: self.clone(),
             transfer: number,
             messages,
             frames,
@@ -343,10 +344,10 @@ impl Link {
     }
 }
 
-impl Seat {
+impl TransferChannel {
     /// The session.
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
+    pub fn core(&self) -> &Arc<SessionCore> {
+        &self.core
     }
 
     /// The transfer's number.
@@ -360,11 +361,11 @@ impl Seat {
     }
 
     /// The next message or frame of the transfer, messages first. Cancel-safe.
-    pub async fn receive_any(&mut self) -> Option<Incoming> {
+    pub async fn receive_any(&mut self) -> Option<ChannelEvent> {
         tokio::select! {
             biased;
-            message = self.messages.recv() => message.map(|(body, _)| Incoming::Message(body)),
-            frame = self.frames.recv() => frame.map(Incoming::Frame),
+            message = self.messages.recv() => message.map(|(body, _)| ChannelEvent::Message(body)),
+            frame = self.frames.recv() => frame.map(ChannelEvent::Frame),
         }
     }
 
@@ -377,31 +378,31 @@ impl Seat {
             transfer: self.transfer,
             body: Some(body),
         };
-        self.link.send(control_message::Body::Transfer(message)).await
+        self.core.send(control_message::Body::Transfer(message)).await
     }
 
     /// A frame with this many bytes of payload is written or dropped: the window is open for another.
     pub fn done(&self, payload: usize) {
         let cost = cost(payload);
         self.held.fetch_sub(cost, Ordering::Relaxed);
-        self.link.inbox.account.done(cost);
+        self.core.inbox.account.done(cost);
     }
 }
 
-impl Drop for Seat {
+impl Drop for TransferChannel {
     fn drop(&mut self) {
-        let link = &self.link;
-        link.mailboxes
+        let core = &self.core;
+        core.mailboxes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.transfer);
-        link.inbox
+        core.inbox
             .transfers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.transfer);
         // nothing can be added any more: the way in is gone
-        link.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
-        link.outbox.end(self.transfer);
+        core.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
+        core.send_queue.end(self.transfer);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::net::error::NetError;
 use crate::net::tls::config;
-use crate::net::tls::record::{HEAD, Opener, Sealer, directions};
+use crate::net::tls::record::{Decryptor, Encryptor, HEAD, directions};
 use rustls::client::UnbufferedClientConnection;
 use rustls::kernel::KernelConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -54,8 +54,8 @@ impl Unbuffered for UnbufferedServerConnection {
 /// A connection whose handshake is complete.
 pub(in crate::net) struct Shaken {
     pub(in crate::net) tcp: TcpStream,
-    pub(in crate::net) opener: Opener,
-    pub(in crate::net) sealer: Sealer,
+    pub(in crate::net) decryptor: Decryptor,
+    pub(in crate::net) encryptor: Encryptor,
     /// What the peer sent right behind its last message of the handshake: decrypted, and then still as it came.
     pub(in crate::net) early: Vec<u8>,
     pub(in crate::net) received: Vec<u8>,
@@ -76,7 +76,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
     let mut received = Vec::with_capacity(MOST);
     let (mut out, mut early) = (Vec::new(), Vec::new());
     loop {
-        let progress = work_off(&mut connection, &mut received, &mut out, &mut early);
+        let progress = process(&mut connection, &mut received, &mut out, &mut early);
         // an alert is worth sending also when the handshake failed
         let sent = tcp.write_all(&out).await.map_err(NetError::lost);
         let (used, is_complete) = progress?;
@@ -85,11 +85,11 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
         received.drain(..used.min(received.len()));
         if is_complete {
             let (secrets, connection) = connection.into_secrets()?;
-            let (opener, sealer) = directions(&secrets, connection)?;
+            let (decryptor, encryptor) = directions(&secrets, connection)?;
             return Ok(Shaken {
                 tcp,
-                opener,
-                sealer,
+                decryptor,
+                encryptor,
                 early,
                 received,
             });
@@ -108,7 +108,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
 }
 
 /// Works off what was received. Gives how much of it was used up, and whether the handshake is complete.
-fn work_off<T: Unbuffered>(
+fn process<T: Unbuffered>(
     connection: &mut T,
     received: &mut [u8],
     out: &mut Vec<u8>,

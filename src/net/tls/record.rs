@@ -108,7 +108,7 @@ impl Shared {
 pub(in crate::net) fn directions<Data: Send + 'static>(
     secrets: &rustls::ExtractedSecrets,
     connection: KernelConnection<Data>,
-) -> Result<(Opener, Sealer), NetError> {
+) -> Result<(Decryptor, Encryptor), NetError> {
     let limit = match connection.negotiated_cipher_suite() {
         rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
     };
@@ -116,22 +116,22 @@ pub(in crate::net) fn directions<Data: Send + 'static>(
         secrets: Mutex::new(Box::new(connection)),
         asked: AtomicBool::new(false),
     });
-    let opener = Opener {
+    let decryptor = Decryptor {
         keys: Keys::new(secrets.rx.0, &secrets.rx.1)?,
         shared: shared.clone(),
         barren: 0,
     };
-    let sealer = Sealer {
+    let encryptor = Encryptor {
         keys: Keys::new(secrets.tx.0, &secrets.tx.1)?,
         limit,
         shared,
     };
-    Ok((opener, sealer))
+    Ok((decryptor, encryptor))
 }
 
 /// What a record carried.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::net) enum Opened {
+pub(in crate::net) enum Decrypted {
     /// So many bytes of content, at the beginning.
     Data(usize),
     /// A message of TLS' own, which has been taken care of.
@@ -141,14 +141,14 @@ pub(in crate::net) enum Opened {
 }
 
 /// Decrypts what is received.
-pub(in crate::net) struct Opener {
+pub(in crate::net) struct Decryptor {
     keys: Keys,
     shared: Arc<Shared>,
     /// Records without content since the last that had some.
     barren: u32,
 }
 
-impl Opener {
+impl Decryptor {
     /// How many bytes follow the head of a record, the tail included.
     ///
     /// # Errors
@@ -168,21 +168,21 @@ impl Opener {
     /// # Errors
     /// [`NetError::Tls`] where it is not authentic, [`NetError::Protocol`] where it has no place here,
     /// [`NetError::Lost`] on an alert.
-    pub(in crate::net) fn open(
+    pub(in crate::net) fn decrypt(
         &mut self,
         head: [u8; HEAD],
         inner: &mut [u8],
         tag: [u8; TAG],
-    ) -> Result<Opened, NetError> {
+    ) -> Result<Decrypted, NetError> {
         let nonce = self.keys.nonce()?;
-        let opened = self
+        let decrypted = self
             .keys
             .key
             .open_in_place_separate_tag(nonce, Aad::from(head), Tag::from(tag), inner, 0..)
             .map_err(|_| NetError::Tls(rustls::Error::DecryptError))?;
         // section 5.4: zeros may follow the type
-        let end = opened.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-        let (content, padded) = opened.split_at_checked(end).unwrap_or_default();
+        let end = decrypted.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let (content, padded) = decrypted.split_at_checked(end).unwrap_or_default();
         self.barren = match (padded.first(), content) {
             (Some(&DATA), [_, ..]) => 0,
             _ => self.barren.saturating_add(1),
@@ -191,37 +191,37 @@ impl Opener {
             return Err(NetError::Protocol("it sends records without content".into()));
         }
         match (padded.first(), content) {
-            (Some(&DATA), content) => Ok(Opened::Data(content.len())),
-            (Some(&ALERT), content) if content == CLOSE_NOTIFY => Ok(Opened::Closed),
+            (Some(&DATA), content) => Ok(Decrypted::Data(content.len())),
+            (Some(&ALERT), content) if content == CLOSE_NOTIFY => Ok(Decrypted::Closed),
             (Some(&ALERT), [_, description]) => Err(NetError::lost(format!("alert {description} of TLS"))),
             (Some(&HANDSHAKE), [KEY_UPDATE, 0, 0, 1, asks @ (NOT_REQUESTED | REQUESTED)]) => {
                 if *asks == REQUESTED {
                     self.shared.asked.store(true, Ordering::Relaxed);
                 }
                 self.keys = self.shared.next(false)?;
-                Ok(Opened::Nothing)
+                Ok(Decrypted::Nothing)
             }
             // nothing is resumed
-            (Some(&HANDSHAKE), [NEW_SESSION_TICKET, ..]) => Ok(Opened::Nothing),
+            (Some(&HANDSHAKE), [NEW_SESSION_TICKET, ..]) => Ok(Decrypted::Nothing),
             _ => Err(NetError::Protocol("an unexpected message of TLS".into())),
         }
     }
 }
 
 /// Encrypts what is sent.
-pub(in crate::net) struct Sealer {
+pub(in crate::net) struct Encryptor {
     keys: Keys,
     /// Records that one key may encrypt.
     limit: u64,
     shared: Arc<Shared>,
 }
 
-impl Sealer {
+impl Encryptor {
     /// Appends `plain` to `out`, in as few records as it takes.
     ///
     /// # Errors
     /// [`NetError::Tls`] where the next keys cannot be made.
-    pub(in crate::net) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), NetError> {
+    pub(in crate::net) fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), NetError> {
         for content in plain.chunks(CONTENT) {
             // the last record under these keys says that others follow
             let spent = self.keys.sequence.saturating_add(1) >= self.limit;
@@ -237,7 +237,7 @@ impl Sealer {
     /// Appends the alert that says that nothing follows.
     ///
     /// # Errors
-    /// As [`Sealer::seal`].
+    /// As [`Encryptor::seal`].
     pub(in crate::net) fn close(&mut self, out: &mut Vec<u8>) -> Result<(), NetError> {
         self.record(ALERT, &CLOSE_NOTIFY, out)
     }
@@ -286,17 +286,17 @@ pub(in crate::net) mod tests {
     }
 
     /// Opens all of `wire`; the content of each record.
-    fn open(opener: &mut Opener, mut wire: &[u8]) -> Result<Vec<(Opened, Vec<u8>)>, NetError> {
+    fn open(decryptor: &mut Decryptor, mut wire: &[u8]) -> Result<Vec<(Decrypted, Vec<u8>)>, NetError> {
         let mut all = Vec::new();
         while let Some((head, rest)) = wire.split_first_chunk::<HEAD>() {
-            let (body, rest) = rest.split_at(Opener::length(*head)?);
+            let (body, rest) = rest.split_at(Decryptor::length(*head)?);
             let (inner, tag) = body.split_last_chunk().unwrap();
             let mut inner = inner.to_vec();
-            let opened = opener.open(*head, &mut inner, *tag)?;
-            if let Opened::Data(n) = opened {
+            let decrypted = decryptor.decrypt(*head, &mut inner, *tag)?;
+            if let Decrypted::Data(n) = decrypted {
                 inner.truncate(n);
             }
-            all.push((opened, inner));
+            all.push((decrypted, inner));
             wire = rest;
         }
         Ok(all)
@@ -305,31 +305,31 @@ pub(in crate::net) mod tests {
     #[tokio::test]
     async fn keys_are_renewed_before_they_are_spent_and_when_the_peer_asks() {
         let (client, server) = pair().await;
-        let (mut sealer, mut opener) = (client.sealer, server.opener);
-        sealer.limit = sealer.keys.sequence + 4;
+        let (mut encryptor, mut decryptor) = (client.encryptor, server.decryptor);
+        encryptor.limit = encryptor.keys.sequence + 4;
         let mut wire = Vec::new();
         for n in 0..20 {
-            sealer.seal(&[n; 100], &mut wire).unwrap();
+            encryptor.encrypt(&[n; 100], &mut wire).unwrap();
         }
-        let opened = open(&mut opener, &wire).unwrap();
-        let data: Vec<_> = opened.iter().filter(|(o, _)| *o != Opened::Nothing).collect();
-        let renewed = opened.len() - data.len();
+        let decrypted = open(&mut decryptor, &wire).unwrap();
+        let data: Vec<_> = decrypted.iter().filter(|(o, _)| *o != Decrypted::Nothing).collect();
+        let renewed = decrypted.len() - data.len();
         assert!(renewed >= 5, "{renewed} times");
         assert!(data.iter().zip(0..).all(|((_, bytes), n)| *bytes == [n; 100]));
         // with a key update that asks for one in turn
         let mut wire = Vec::new();
-        sealer
+        encryptor
             .record(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, REQUESTED], &mut wire)
             .unwrap();
-        sealer.keys = sealer.shared.next(true).unwrap();
-        sealer.seal(b"more", &mut wire).unwrap();
-        assert_eq!(open(&mut opener, &wire).unwrap().last().unwrap().1, b"more");
-        let (mut sealer, mut opener) = (server.sealer, client.opener);
+        encryptor.keys = encryptor.shared.next(true).unwrap();
+        encryptor.encrypt(b"more", &mut wire).unwrap();
+        assert_eq!(open(&mut decryptor, &wire).unwrap().last().unwrap().1, b"more");
+        let (mut encryptor, mut decryptor) = (server.encryptor, client.decryptor);
         let mut wire = Vec::new();
-        sealer.seal(b"answer", &mut wire).unwrap();
-        let opened = open(&mut opener, &wire).unwrap();
-        assert_eq!(opened.first().unwrap().0, Opened::Nothing, "a key update");
-        assert_eq!(opened.last().unwrap().1, b"answer");
+        encryptor.encrypt(b"answer", &mut wire).unwrap();
+        let decrypted = open(&mut decryptor, &wire).unwrap();
+        assert_eq!(decrypted.first().unwrap().0, Decrypted::Nothing, "a key update");
+        assert_eq!(decrypted.last().unwrap().1, b"answer");
     }
 
     /// A client that asks for new keys at once: the server has that together with the end of the handshake.
@@ -367,59 +367,71 @@ pub(in crate::net) mod tests {
             server_writes
         });
         let mut client = handshake::connect(client, connect).await.unwrap();
-        let (mut sealer, mut wire) = (client.sealer, Vec::new());
-        sealer
+        let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
+        encryptor
             .record(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, REQUESTED], &mut wire)
             .unwrap();
-        sealer.keys = sealer.shared.next(true).unwrap();
-        sealer.seal(b"question", &mut wire).unwrap();
+        encryptor.keys = encryptor.shared.next(true).unwrap();
+        encryptor.encrypt(b"question", &mut wire).unwrap();
         wire.extend_from_slice(b"end");
         client.tcp.write_all(&wire).await.unwrap();
         release.send(()).unwrap();
         let _open = relay.await.unwrap();
         let mut server = server.await.unwrap().unwrap();
         assert_eq!(server.early, b"", "nothing was taken for the handshake's");
-        let opened = open(&mut server.opener, &server.received).unwrap();
-        assert_eq!(opened.last().unwrap().1, b"question");
+        let decrypted = open(&mut server.decryptor, &server.received).unwrap();
+        assert_eq!(decrypted.last().unwrap().1, b"question");
         let mut wire = Vec::new();
-        server.sealer.seal(b"answer", &mut wire).unwrap();
-        let opened = open(&mut client.opener, &wire).unwrap();
-        assert_eq!(opened.first().unwrap().0, Opened::Nothing, "a key update");
-        assert_eq!(opened.last().unwrap().1, b"answer");
+        server.encryptor.encrypt(b"answer", &mut wire).unwrap();
+        let decrypted = open(&mut client.decryptor, &wire).unwrap();
+        assert_eq!(decrypted.first().unwrap().0, Decrypted::Nothing, "a key update");
+        assert_eq!(decrypted.last().unwrap().1, b"answer");
     }
 
     #[tokio::test]
     async fn padding_is_removed_and_what_is_not_authentic_refused() {
         let (client, server) = pair().await;
-        let (mut sealer, mut opener) = (client.sealer, server.opener);
+        let (mut encryptor, mut decryptor) = (client.encryptor, server.decryptor);
         let mut wire = Vec::new();
-        // the content, its type, and padding: the sealer appends one more byte of type, zero
-        sealer.record(0, &[1, 2, 0, DATA, 0, 0], &mut wire).unwrap();
-        assert_eq!(open(&mut opener, &wire).unwrap(), [(Opened::Data(3), vec![1, 2, 0])]);
+        // the content, its type, and padding: the encryptor appends one more byte of type, zero
+        encryptor.record(0, &[1, 2, 0, DATA, 0, 0], &mut wire).unwrap();
+        assert_eq!(
+            open(&mut decryptor, &wire).unwrap(),
+            [(Decrypted::Data(3), vec![1, 2, 0])]
+        );
         for (kind, content) in [(0, &[][..]), (HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2]), (20, &[1])] {
             let mut wire = Vec::new();
-            sealer.record(kind, content, &mut wire).unwrap();
-            assert!(matches!(open(&mut opener, &wire), Err(NetError::Protocol(_))), "{kind}");
+            encryptor.record(kind, content, &mut wire).unwrap();
+            assert!(
+                matches!(open(&mut decryptor, &wire), Err(NetError::Protocol(_))),
+                "{kind}"
+            );
         }
         let mut wire = Vec::new();
-        sealer.close(&mut wire).unwrap();
-        assert_eq!(open(&mut opener, &wire).unwrap().first().unwrap().0, Opened::Closed);
+        encryptor.close(&mut wire).unwrap();
+        assert_eq!(
+            open(&mut decryptor, &wire).unwrap().first().unwrap().0,
+            Decrypted::Closed
+        );
         for at in [HEAD, HEAD + 3, HEAD + 3 + TAG] {
             let (client, mut server) = pair().await;
-            let (mut sealer, mut wire) = (client.sealer, Vec::new());
-            sealer.seal(b"abc", &mut wire).unwrap();
+            let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
+            encryptor.encrypt(b"abc", &mut wire).unwrap();
             *wire.get_mut(at).unwrap() ^= 1;
-            assert!(matches!(open(&mut server.opener, &wire), Err(NetError::Tls(_))), "{at}");
+            assert!(
+                matches!(open(&mut server.decryptor, &wire), Err(NetError::Tls(_))),
+                "{at}"
+            );
         }
         let (client, mut server) = pair().await;
-        let (mut sealer, mut wire) = (client.sealer, Vec::new());
+        let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
         for _ in 0..=MOST_BARREN {
-            sealer.record(DATA, &[], &mut wire).unwrap();
+            encryptor.record(DATA, &[], &mut wire).unwrap();
         }
-        let refused = open(&mut server.opener, &wire);
+        let refused = open(&mut server.decryptor, &wire);
         assert!(matches!(refused, Err(NetError::Protocol(_))), "{refused:?}");
-        assert!(Opener::length([DATA, 3, 3, 0x40, 0x12]).is_err(), "too long");
-        assert!(Opener::length([DATA, 3, 3, 0, 16]).is_err(), "too short");
-        assert!(Opener::length([HANDSHAKE, 3, 3, 1, 0]).is_err(), "not encrypted");
+        assert!(Decryptor::length([DATA, 3, 3, 0x40, 0x12]).is_err(), "too long");
+        assert!(Decryptor::length([DATA, 3, 3, 0, 16]).is_err(), "too short");
+        assert!(Decryptor::length([HANDSHAKE, 3, 3, 1, 0]).is_err(), "not encrypted");
     }
 }

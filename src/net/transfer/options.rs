@@ -18,7 +18,7 @@ pub struct Options {
     pub recursive: bool,
     /// This transfer was under way before, and may have been done: with `if_version`, a target with the very content
     /// that is to go there is the one that this transfer committed.
-    pub again: bool,
+    pub retried: bool,
 }
 
 impl Options {
@@ -30,7 +30,7 @@ impl Options {
             wait_ms: self.wait.map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
             if_version: self.if_version.clone(),
             recursive: self.recursive,
-            again: self.again,
+            retried: self.retried,
         }
     }
 
@@ -49,7 +49,7 @@ impl Options {
             wait: options.wait_ms.map(|ms| Duration::from_millis(ms).min(WEEK)),
             if_version: options.if_version,
             recursive: options.recursive,
-            again: options.again,
+            retried: options.retried,
         })
     }
 }

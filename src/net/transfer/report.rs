@@ -57,7 +57,7 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// For reads.
-    Source = 0,
+    TransferSource = 0,
     /// For the connections to take what is queued; at the receiver, for what the sender sends.
     Network = 1,
     /// For the receiver to acknowledge what was sent; at the receiver itself, for its disk.
@@ -89,7 +89,7 @@ impl Counters {
     }
 
     /// The transfer begins again: what is there already will be found there.
-    fn begin_again(&self) {
+    fn begin_retry(&self) {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         Counters::add(&self.files_before, take(&self.files_done));
         self.walked.store(false, Ordering::Relaxed);
@@ -204,7 +204,7 @@ pub enum Event {
     },
     /// The connection was lost for good, and the transfer begins again: what is there already is left out, what failed is
     /// tried again.
-    Again,
+    Retrying,
     /// It failed; the others go on.
     Failed {
         /// As the user knows it.
@@ -289,7 +289,7 @@ impl Reporter {
                 Counters::add(&c.bytes_unchanged, *offset);
                 Counters::add(&c.bytes_resumed, *offset);
             }
-            Event::Again => c.begin_again(),
+            Event::Retrying => c.begin_retry(),
             // the first two have methods of their own, which count them
             Event::Committed { .. } | Event::Unchanged { .. } | Event::Restarted { .. } => {}
         }
@@ -331,14 +331,14 @@ mod tests {
         send(3, 3000);
         let first = counters.progress();
         for _ in 0..5 {
-            counters.begin_again();
+            counters.begin_retry();
             assert_eq!(counters.progress(), first);
             send(3, 2500);
             assert_eq!(counters.progress(), first, "not even as far as before");
             send(0, 500);
             assert_eq!(counters.progress(), first);
         }
-        counters.begin_again();
+        counters.begin_retry();
         Counters::add(&counters.unchanged, 3);
         Counters::add(&counters.bytes_unchanged, 3000);
         send(1, 1);

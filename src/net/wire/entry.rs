@@ -3,7 +3,7 @@
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
 use crate::store::{
-    Allocation, Attributes, BadPath, Entry, Held, Holder, Kind, Name, RemotePath, Space, Time, Version,
+    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Space, Time, Version,
 };
 use std::time::Duration;
 
@@ -135,8 +135,8 @@ pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
 }
 
 /// A staging file as it travels.
-pub fn held_to_wire(held: Held) -> proto::Held {
-    proto::Held {
+pub fn lock_to_wire(held: LockEntry) -> proto::LockEntry {
+    proto::LockEntry {
         target: held.target,
         who: held.holder.who,
         held_ms: held
@@ -149,8 +149,8 @@ pub fn held_to_wire(held: Held) -> proto::Held {
 }
 
 /// A staging file as a peer tells of it.
-pub fn held_from_wire(held: proto::Held) -> Held {
-    Held {
+pub fn lock_from_wire(held: proto::LockEntry) -> LockEntry {
+    LockEntry {
         target: held.target,
         holder: Holder {
             who: held.who,

@@ -15,12 +15,12 @@ pub enum FrameKind {
     /// The server has accepted the connection into the session. No payload. Server to client, first.
     Attached,
     /// A file that fits into one chunk, whole; `digest` is the file's BLAKE3 hash.
-    Whole,
+    File,
     /// One chunk of a larger file; `digest` is the chaining value of its BLAKE3 subtree, and travels behind the payload: it is
     /// hashed as it is sent. Zeros: the sender could not read it, and the frame is void.
     Chunk,
     /// A larger file is complete: `offset` is its size, `digest` its BLAKE3 hash. No payload.
-    Seal,
+    End,
     /// Nothing follows on this connection from this side. No payload.
     Goodbye,
     /// To be answered with a [`FrameKind::Pong`] of the same number over the same connection. No payload.
@@ -35,9 +35,9 @@ impl FrameKind {
     fn to_wire(self) -> u8 {
         match self {
             FrameKind::Attached => 1,
-            FrameKind::Whole => 2,
+            FrameKind::File => 2,
             FrameKind::Chunk => 3,
-            FrameKind::Seal => 4,
+            FrameKind::End => 4,
             FrameKind::Goodbye => 5,
             FrameKind::Ping => 6,
             FrameKind::Pong => 7,
@@ -56,9 +56,9 @@ impl FrameKind {
     fn from_wire(value: u8) -> Result<FrameKind, Malformed> {
         Ok(match value {
             1 => FrameKind::Attached,
-            2 => FrameKind::Whole,
+            2 => FrameKind::File,
             3 => FrameKind::Chunk,
-            4 => FrameKind::Seal,
+            4 => FrameKind::End,
             5 => FrameKind::Goodbye,
             6 => FrameKind::Ping,
             7 => FrameKind::Pong,
@@ -91,7 +91,7 @@ pub struct FrameHeader {
     pub transfer: u32,
     /// The offer's number in the transfer.
     pub number: u64,
-    /// Bytes from the start of the file; a multiple of the chunk size, except in a [`FrameKind::Seal`].
+    /// Bytes from the start of the file; a multiple of the chunk size, except in a [`FrameKind::End`].
     pub offset: u64,
     /// Bytes of payload, at most [`CHUNK_SIZE`].
     pub length: u32,
@@ -192,9 +192,9 @@ impl FrameHeader {
         let aligned = self.offset.is_multiple_of(CHUNK_SIZE as u64);
         let fits = self.length as usize <= CHUNK_SIZE && self.offset < 1 << 62;
         let ok = match self.kind {
-            FrameKind::Whole => self.offset == 0 && self.number > 0,
+            FrameKind::File => self.offset == 0 && self.number > 0,
             FrameKind::Chunk => aligned && self.length > 0 && self.number > 0 && self.digest == [0; 32],
-            FrameKind::Seal => self.length == 0 && self.number > 0,
+            FrameKind::End => self.length == 0 && self.number > 0,
             FrameKind::Hole => aligned && self.length == 0 && self.number > 0 && self.is_hole(),
             FrameKind::Ping | FrameKind::Pong => self.length == 0 && self.number > 0 && self.offset == 0,
             FrameKind::Attached | FrameKind::Goodbye => self.length == 0 && self.number == 0 && self.offset == 0,
@@ -294,7 +294,7 @@ mod tests {
         let digest = [0; 32];
         assert_eq!(FrameHeader::decode(&expected), Ok(FrameHeader { digest, ..header() }));
         let seal = FrameHeader {
-            kind: FrameKind::Seal,
+            kind: FrameKind::End,
             length: 0,
             ..header()
         };
@@ -378,9 +378,9 @@ mod tests {
         assert!(refused(|h| h.length = CHUNK_SIZE as u32 + 1));
         assert!(refused(|h| h.length = u32::MAX));
         assert!(refused(|h| h.number = 0));
-        assert!(refused(|h| h.kind = FrameKind::Seal));
+        assert!(refused(|h| h.kind = FrameKind::End));
         assert!(refused(|h| h.kind = FrameKind::Goodbye));
-        assert!(refused(|h| h.kind = FrameKind::Whole));
+        assert!(refused(|h| h.kind = FrameKind::File));
         let mut bytes = header().encode();
         bytes[40] = 1;
         assert!(FrameHeader::decode(&bytes).is_err(), "a chunk's digest before it");

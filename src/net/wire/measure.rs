@@ -44,7 +44,7 @@ const GET: Shape = Shape(&[
 ]);
 const REQUEST: Shape = Shape(&[(11, Field::One(&PUT)), (12, Field::One(&GET))]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
-const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::Held>() }>();
+const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
 const REPLY: Shape = Shape(&[(7, Field::One(&LIST_REPLY)), (11, Field::One(&LOCKS_REPLY))]);
 const OFFERS: Shape = Shape(&[(1, Field::List(&FLAT, MAX_OFFERS, size_of::<proto::Offer>()))]);
 const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::Want>()))]);
@@ -177,8 +177,8 @@ mod tests {
             names: vec![Vec::new(); n],
             ..Default::default()
         };
-        let identities = proto::Put {
-            identities: vec![String::new(); n],
+        let source_ids = proto::Put {
+            source_ids: vec![String::new(); n],
             ..Default::default()
         };
         let get = proto::Get {
@@ -189,8 +189,8 @@ mod tests {
             names: vec![Vec::new(); n],
             ..Default::default()
         };
-        let lineage = proto::Get {
-            lineage: vec![String::new(); n],
+        let destination_ancestors = proto::Get {
+            destination_ancestors: vec![String::new(); n],
             ..Default::default()
         };
         let want = proto::Want {
@@ -202,7 +202,7 @@ mod tests {
             ..Default::default()
         };
         let locks = proto::LocksReply {
-            held: vec![proto::Held::default(); n],
+            locks: vec![proto::LockEntry::default(); n],
             ..Default::default()
         };
         let reply = |body| {
@@ -225,9 +225,9 @@ mod tests {
             (transfer(Results(proto::Results { results })), MAX_LIST),
             (transfer(Withdrawals(proto::Withdrawals { withdrawals })), MAX_LIST),
             (request(request::Body::Put(put)), MAX_LIST),
-            (request(request::Body::Put(identities)), MAX_LIST),
+            (request(request::Body::Put(source_ids)), MAX_LIST),
             (request(request::Body::Get(get)), MAX_LIST),
-            (request(request::Body::Get(lineage)), MAX_LIST),
+            (request(request::Body::Get(destination_ancestors)), MAX_LIST),
             (request(request::Body::Get(names)), MAX_LIST),
             (reply(proto::reply::Body::List(list)), MAX_LIST),
             (reply(proto::reply::Body::Locks(locks)), MAX_LIST),

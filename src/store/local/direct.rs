@@ -20,9 +20,9 @@ const FROM: u64 = 64 << 20;
 const ALIGN: usize = 4096;
 
 /// How one staging file is written past the page cache.
-pub(super) struct Direct<F>(Mutex<State<F>>);
+pub(super) struct Direct<F>(Mutex<DirectState<F>>);
 
-enum State<F> {
+enum DirectState<F> {
     Untried,
     Open(F),
     /// It cannot be, and goes through the page cache.
@@ -32,7 +32,7 @@ enum State<F> {
 impl<F: OpenFile> Direct<F> {
     /// Nothing has been written yet.
     pub(super) fn new() -> Direct<F> {
-        Direct(Mutex::new(State::Untried))
+        Direct(Mutex::new(DirectState::Untried))
     }
 
     /// Writes what it can of `parts`, from the first on; gives how many bytes that were.
@@ -53,13 +53,13 @@ impl<F: OpenFile> Direct<F> {
             return Ok(0);
         }
         let mut state = lock(&self.0);
-        if matches!(*state, State::Untried) {
-            *state = open(held, dir).map_or(State::Never, State::Open);
+        if matches!(*state, DirectState::Untried) {
+            *state = open(held, dir).map_or(DirectState::Never, DirectState::Open);
         }
-        let State::Open(file) = &*state else { return Ok(0) };
+        let DirectState::Open(file) = &*state else { return Ok(0) };
         match file.pwritev(&slices, offset) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                *state = State::Never;
+                *state = DirectState::Never;
                 Ok(0)
             }
             result => result,

@@ -6,7 +6,7 @@ use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir};
 use crate::store::error::At;
 use crate::store::reserved::StagingNames;
-use crate::store::{ErrorKind, Held, HeldPage, Holder, Name, RemotePath, StoreError};
+use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -18,10 +18,10 @@ const MAX_DEAD: usize = 256;
 const MAX_DEPTH: usize = 256;
 
 /// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
-pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
+pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
     let dir = tree.dir(path)?;
     let mut stream = super::stat::seek(read_dir(&dir, path)?, cookie, path)?;
-    let mut page = HeldPage::default();
+    let mut page = LockPage::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
         let Some((target, names)) = StagingNames::of_file(next.file_name().to_bytes()) else {
@@ -37,14 +37,14 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
 }
 
 /// What is known of a staging file; none when it has gone meanwhile.
-fn look(dir: &impl Directory, target: Vec<u8>, names: &StagingNames) -> Option<Held> {
+fn look(dir: &impl Directory, target: Vec<u8>, names: &StagingNames) -> Option<LockEntry> {
     match open_if_dead(dir, &names.file) {
         Ok(fd) => {
             let age = age_of(&fd.fstat().ok()?);
             let holder = holder_of(dir, names, &fd);
             let held_for = holder.held_for.or(age);
             let holder = Holder { held_for, ..holder };
-            Some(Held {
+            Some(LockEntry {
                 target,
                 holder,
                 live: false,
@@ -56,7 +56,7 @@ fn look(dir: &impl Directory, target: Vec<u8>, names: &StagingNames) -> Option<H
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = dir.open_at(&names.file, flags).ok()?;
             let holder = holder_of(dir, names, &fd);
-            Some(Held {
+            Some(LockEntry {
                 target,
                 holder,
                 live: true,

@@ -7,12 +7,12 @@
 //!
 //! Only what has such a name is haul's, and only a regular file: anything else under it is an obstacle that is named.
 
-use super::record::{self, Progress, Record, RecordFile};
+use super::record::{self, Progress, RecordFile, ResumeRecord};
 use super::sys::{Directory, Node, OpenFile};
 use super::tree::{lock, remove_file as remove};
 use crate::store::error::At;
 use crate::store::reserved::StagingNames;
-use crate::store::{Checkpoint, ErrorKind, Holder, Left, Name, RemotePath, StoreError};
+use crate::store::{Checkpoint, ErrorKind, Holder, Name, RemotePath, Resume, StoreError};
 use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub(super) struct Lock<F> {
     pub(super) progress: Arc<Progress>,
     inode: Inode,
     /// What a dead writer left, and how many bytes are in the file.
-    pub(super) left: Left,
+    pub(super) left: Resume,
     pub(super) size: u64,
 }
 
@@ -71,7 +71,7 @@ impl<F: OpenFile> Lock<F> {
         let names = StagingNames::of(name);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut glances = 0;
-        let mut discarded = Left::Nothing;
+        let mut discarded = Resume::Fresh;
         for _ in 0..TRIES {
             let (file, access) = match dir.create_at(&names.file, flags, STAGED_MODE) {
                 Ok(file) => (file, None),
@@ -110,7 +110,7 @@ impl<F: OpenFile> Lock<F> {
                     return Err(obstacle(&names.file, path));
                 }
                 left = left_of(dir, &names, (&file, &found), source);
-                if !matches!(left, Left::Part(_)) || access != OFlags::RDWR {
+                if !matches!(left, Resume::From(_)) || access != OFlags::RDWR {
                     discarded = left;
                     match remove_staged(dir, &names, &file) {
                         // `unlock --force` is at it
@@ -134,7 +134,7 @@ impl<F: OpenFile> Lock<F> {
         Err(StoreError::new(ErrorKind::Locked(holder), path))
     }
 
-    fn held(file: F, names: StagingNames, who: &str, found: &Stat, left: Left) -> Lock<F> {
+    fn held(file: F, names: StagingNames, who: &str, found: &Stat, left: Resume) -> Lock<F> {
         let inode = (found.st_dev, found.st_ino);
         let progress = Arc::new(Progress::new(who));
         lock(&HELD).insert(inode, progress.clone());
@@ -156,9 +156,9 @@ impl<F: OpenFile> Lock<F> {
         source: Option<String>,
     ) -> rustix::io::Result<RecordFile<F>> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let record = Record::new(&self.progress.who, since.as_secs(), source, self.identity());
+        let record = ResumeRecord::new(&self.progress.who, since.as_secs(), source, self.identity());
         match &self.left {
-            Left::Part(_) => RecordFile::resume(dir, &self.names.record, record),
+            Resume::From(_) => RecordFile::resume(dir, &self.names.record, record),
             _ => RecordFile::start(dir, &self.names.record, record),
         }
     }
@@ -234,21 +234,21 @@ fn left_of<D: Directory>(
     names: &StagingNames,
     (file, found): (&D::File, &Stat),
     source: Option<&str>,
-) -> Left {
+) -> Resume {
     let Some(record) = record::read(dir, &names.record) else {
-        return Left::Nothing;
+        return Resume::Fresh;
     };
     let of_this_file = record.names((found.st_ino, file.birth())) && found.st_nlink == 1;
     let ours = found.st_uid == rustix::process::geteuid().as_raw();
     let durable = record.offset > 0 && u64::try_from(found.st_size).is_ok_and(|size| record.offset <= size);
     if !(of_this_file && ours && durable) || source.is_none() {
-        return Left::Nothing;
+        return Resume::Fresh;
     }
     let point: Option<Checkpoint> = record.checkpoint();
     match (record.source.as_deref() == source, point) {
-        (true, Some(point)) => Left::Part(point),
-        (true, None) => Left::Nothing,
-        (false, _) => Left::Other(record.offset),
+        (true, Some(point)) => Resume::From(point),
+        (true, None) => Resume::Fresh,
+        (false, _) => Resume::Discarded(record.offset),
     }
 }
 

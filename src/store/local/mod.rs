@@ -29,7 +29,7 @@ mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Entry, HeldPage, Kind, NewEntry, Page, RemotePath, Source, Space, StageRequest, Staging,
+    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
     Store, StoreError, Time, Version, WholeFile, blocking,
 };
 use async_trait::async_trait;
@@ -63,7 +63,7 @@ impl LocalStore {
 
     /// The versions of a directory of this machine and of all that it is in, up to the root: where two of these are equal
     /// on two sides of a connection, both sides are the same machine, and the same place.
-    pub fn lineage(path: &Path) -> Vec<String> {
+    pub fn ancestors(path: &Path) -> Vec<String> {
         let real = path.canonicalize().unwrap_or_default();
         let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
         stats.map(|stat| stat::version(&stat).to_string()).collect()
@@ -180,7 +180,7 @@ impl Store for LocalStore {
         self.run_on(path, stat::space).await
     }
 
-    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn Source>, StoreError> {
+    async fn open(&self, path: &RemotePath) -> Result<Arc<dyn FileSource>, StoreError> {
         let path = path.clone();
         Ok(Arc::new(self.run(move |tree| read::open(tree, &path)).await?))
     }
@@ -224,7 +224,7 @@ impl Store for LocalStore {
         .await
     }
 
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<HeldPage, StoreError> {
+    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
         let cookie = cookie.to_vec();
         self.run_on(path, move |tree, path| leftover::locks(tree, path, &cookie, limit))
             .await
@@ -327,7 +327,7 @@ mod tests {
         };
         let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
         let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
-        let keeper = kept.keeper().unwrap();
+        let keeper = kept.checkpointer().unwrap();
         let owner = store.tree.owner().clone();
         let all = HANDLES.calls.take(&owner, u64::MAX).await;
         let calls: [(&str, Waits); 4] = [

@@ -13,7 +13,7 @@ use super::{times, unchanged};
 use crate::store::error::At;
 use crate::store::local::small::put_whole;
 use crate::store::local::stat::{mtime, version};
-use crate::store::{Attributes, Checkpoint, Content, Kind, Left, NewEntry, RemotePath, StageRequest, Time};
+use crate::store::{Attributes, Checkpoint, Content, Kind, NewEntry, RemotePath, Resume, StageRequest, Time};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -272,7 +272,7 @@ impl Scenario {
             }
         };
         let mut at = match staged.left_now() {
-            Left::Part(point) => point.offset as usize,
+            Resume::From(point) => point.offset as usize,
             _ => 0,
         };
         self.log.push(format!("{target} {version} from {at}"));

@@ -6,7 +6,7 @@ use crate::store::local::fd_budget::HANDLES;
 use crate::store::local::fs_type::is_in_memory;
 use crate::store::local::stat::{self, entry};
 use crate::store::shares::Share;
-use crate::store::{Entry, ErrorKind, Extent, RemotePath, Source, StoreError, Watch, WholeFile};
+use crate::store::{Entry, ErrorKind, Extent, FileSource, RemotePath, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
@@ -92,7 +92,7 @@ fn stat(file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
 }
 
 #[async_trait]
-impl Source for LocalSource {
+impl FileSource for LocalSource {
     async fn stat(&self) -> Result<Entry, StoreError> {
         match &self.kept {
             // does not wait

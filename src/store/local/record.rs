@@ -23,7 +23,7 @@ const MAX_DIGESTS: usize = 44;
 
 /// What a record says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Record {
+pub struct ResumeRecord {
     /// Counts up with every write.
     sequence: u64,
     /// Who writes, for people.
@@ -46,16 +46,16 @@ pub struct Record {
 /// What tells a staging file from others of its name: its inode's number, and when that was made.
 pub(super) type Identity = (u64, Option<Birth>);
 
-impl Record {
+impl ResumeRecord {
     /// A record of a file of which nothing is durable yet.
-    pub(super) fn new(who: &str, since: u64, source: Option<String>, (inode, born): Identity) -> Record {
-        Record {
+    pub(super) fn new(who: &str, since: u64, source: Option<String>, (inode, born): Identity) -> ResumeRecord {
+        ResumeRecord {
             inode,
             born,
             who: who.chars().take(MAX_TEXT / 4).collect(),
             since,
             source: source.filter(|s| s.len() <= MAX_TEXT),
-            ..Record::default()
+            ..ResumeRecord::default()
         }
     }
 
@@ -95,7 +95,7 @@ impl Record {
     }
 
     /// The newest of the slots that are whole.
-    pub fn decode(bytes: &[u8]) -> Option<Record> {
+    pub fn decode(bytes: &[u8]) -> Option<ResumeRecord> {
         let slots = bytes.chunks(SLOT).take(SLOTS).filter_map(|slot| {
             let mut lines = slot.split(|b| *b == b'\n');
             let (text, hash) = (lines.next()?, lines.next()?);
@@ -103,7 +103,7 @@ impl Record {
             if blake3::hash(text) != hash {
                 return None;
             }
-            let record: Record = serde_json::from_slice(text).ok()?;
+            let record: ResumeRecord = serde_json::from_slice(text).ok()?;
             // what could not be written by haul was not
             let sound = record.digests.len() <= MAX_DIGESTS && record.encode().is_some();
             sound.then_some(record)
@@ -115,16 +115,16 @@ impl Record {
 /// An open record, for its writer.
 pub(super) struct RecordFile<F> {
     file: F,
-    record: Record,
+    record: ResumeRecord,
 }
 
 /// Reads the record of a name. What is not a file of ours is none.
-pub(super) fn read(dir: &impl Directory, name: &[u8]) -> Option<Record> {
+pub(super) fn read(dir: &impl Directory, name: &[u8]) -> Option<ResumeRecord> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     read_open(&open(dir, name, flags).ok()??)
 }
 
-fn read_open(file: &impl OpenFile) -> Option<Record> {
+fn read_open(file: &impl OpenFile) -> Option<ResumeRecord> {
     let mut bytes = vec![0; SLOT * SLOTS];
     let mut filled = 0;
     while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
@@ -134,7 +134,7 @@ fn read_open(file: &impl OpenFile) -> Option<Record> {
         }
     }
     bytes.truncate(filled);
-    Record::decode(&bytes)
+    ResumeRecord::decode(&bytes)
 }
 
 /// Opens a record; none where it is something that haul has not made.
@@ -172,7 +172,7 @@ impl<F: OpenFile> RecordFile<F> {
     pub(super) fn start(
         dir: &impl Directory<File = F>,
         name: &[u8],
-        record: Record,
+        record: ResumeRecord,
     ) -> rustix::io::Result<RecordFile<F>> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         remove(dir, name)?;
@@ -189,13 +189,13 @@ impl<F: OpenFile> RecordFile<F> {
     pub(super) fn resume(
         dir: &impl Directory<File = F>,
         name: &[u8],
-        record: Record,
+        record: ResumeRecord,
     ) -> rustix::io::Result<RecordFile<F>> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = open(dir, name, flags)?.ok_or(Errno::NOENT)?;
         let found = read_open(&file).ok_or(Errno::NOENT)?;
         let (sequence, offset, digests) = (found.sequence, found.offset, found.digests);
-        let record = Record {
+        let record = ResumeRecord {
             sequence,
             offset,
             digests,
@@ -263,8 +263,8 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn record(sequence: u64, offset: u64) -> Record {
-        let mut record = Record::new("kim@laptop", 5, Some("v1".into()), (7, Some((1, 2))));
+    fn record(sequence: u64, offset: u64) -> ResumeRecord {
+        let mut record = ResumeRecord::new("kim@laptop", 5, Some("v1".into()), (7, Some((1, 2))));
         record.sequence = sequence;
         record.set(&Checkpoint {
             offset,
@@ -275,18 +275,18 @@ mod tests {
 
     #[test]
     fn the_newest_whole_slot_counts() {
-        let slots = |a: Record, b: Record| [a.encode().unwrap(), b.encode().unwrap()].concat();
+        let slots = |a: ResumeRecord, b: ResumeRecord| [a.encode().unwrap(), b.encode().unwrap()].concat();
         let both = slots(record(4, 40), record(3, 30));
-        assert_eq!(Record::decode(&both).unwrap().offset, 40);
-        assert_eq!(Record::decode(&both[SLOT..]).unwrap().offset, 30);
+        assert_eq!(ResumeRecord::decode(&both).unwrap().offset, 40);
+        assert_eq!(ResumeRecord::decode(&both[SLOT..]).unwrap().offset, 30);
         for at in [0, 20, 100] {
             let mut torn = both.clone();
             torn[at] ^= 1;
-            assert_eq!(Record::decode(&torn).unwrap().offset, 30, "{at}");
+            assert_eq!(ResumeRecord::decode(&torn).unwrap().offset, 30, "{at}");
         }
-        assert_eq!(Record::decode(&[]), None);
-        assert_eq!(Record::decode(&[0; 3 * SLOT]), None);
-        let point = Record::decode(&both).unwrap().checkpoint().unwrap();
+        assert_eq!(ResumeRecord::decode(&[]), None);
+        assert_eq!(ResumeRecord::decode(&[0; 3 * SLOT]), None);
+        let point = ResumeRecord::decode(&both).unwrap().checkpoint().unwrap();
         assert_eq!(point.digests, vec![[7; 32]; 3]);
     }
 
@@ -298,13 +298,13 @@ mod tests {
         let mut slot = format!("{text}\n{hash}\n").into_bytes();
         assert!(slot.len() <= SLOT);
         slot.resize(SLOT, 0);
-        assert_eq!(Record::decode(&slot), None);
+        assert_eq!(ResumeRecord::decode(&slot), None);
     }
 
     #[test]
     fn the_longest_record_fits() {
         let long = "\u{1}".repeat(1000);
-        let mut record = Record::new(
+        let mut record = ResumeRecord::new(
             &long,
             u64::MAX,
             Some("s".repeat(MAX_TEXT)),

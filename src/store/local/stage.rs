@@ -12,8 +12,8 @@ use crate::store::local::fs_type::is_in_memory;
 use crate::store::local::stat::mtime;
 use crate::store::shares::Share;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, Name, PartRules, RemotePath, StageRequest,
-    Staging, StoreError,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, Name, PartRules, RemotePath, Resume,
+    StageRequest, Staging, StoreError,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
@@ -40,7 +40,7 @@ pub(super) fn stage<D: Directory>(
     let lock = Lock::acquire(&*dir, &name, path, &request.who, source.as_deref())?;
     let left = lock.left.clone();
     let kept = match &left {
-        Left::Part(point) => point.offset,
+        Resume::From(point) => point.offset,
         _ => 0,
     };
     if lock.size > kept {
@@ -52,7 +52,7 @@ pub(super) fn stage<D: Directory>(
         Err(Errno::ISDIR | Errno::EXIST) => return Err(obstacle(&lock.names.record, path)),
         other => other.ok(),
     };
-    let staged = StagedFile {
+    let staged = PartialFile {
         path: path.clone(),
         in_memory: is_in_memory(&lock.file),
         direct: request.durable.then(Direct::new),
@@ -86,7 +86,7 @@ fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Res
 }
 
 /// The staging file, with what its writer and its keepers share.
-struct StagedFile<D: Directory> {
+struct PartialFile<D: Directory> {
     path: RemotePath,
     dir: Arc<D>,
     name: Name,
@@ -105,7 +105,7 @@ struct StagedFile<D: Directory> {
     _open: Option<Share>,
 }
 
-impl<D: Directory> Drop for StagedFile<D> {
+impl<D: Directory> Drop for PartialFile<D> {
     /// What is durable stays for the next writer to take over; anything else is no use to anybody.
     fn drop(&mut self) {
         match self.lock.progress.kept.load(Ordering::Relaxed) {
@@ -117,7 +117,7 @@ impl<D: Directory> Drop for StagedFile<D> {
     }
 }
 
-impl<D: Directory> StagedFile<D> {
+impl<D: Directory> PartialFile<D> {
     fn remove(&self) {
         self.lock.discard(&*self.dir);
     }
@@ -228,20 +228,20 @@ impl<D: Directory> StagedFile<D> {
 pub(super) struct LocalStaging<D: Directory = Dir> {
     tree: Arc<Tree<D>>,
     request: StageRequest,
-    staged: Arc<StagedFile<D>>,
-    left: Left,
+    staged: Arc<PartialFile<D>>,
+    left: Resume,
     allocation: Allocation,
 }
 
 /// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
-struct LocalKeeper<D: Directory> {
+struct LocalCheckpointer<D: Directory> {
     tree: Arc<Tree<D>>,
-    staged: Arc<StagedFile<D>>,
+    staged: Arc<PartialFile<D>>,
     generation: u64,
 }
 
 #[async_trait]
-impl<D: Directory> Keeper for LocalKeeper<D> {
+impl<D: Directory> Checkpointer for LocalCheckpointer<D> {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
         let (staged, generation) = (self.staged.clone(), self.generation);
         super::blocking_for(self.tree.owner(), move || staged.keep(&point, generation)).await
@@ -254,7 +254,7 @@ impl<D: Directory> LocalStaging<D> {
         &self.staged.path
     }
 
-    pub(super) fn left_now(&self) -> Left {
+    pub(super) fn left_now(&self) -> Resume {
         self.left.clone()
     }
 
@@ -277,7 +277,7 @@ impl<D: Directory> LocalStaging<D> {
 
 impl<D: Directory> LocalStaging<D> {
     pub(super) fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
-        let StagedFile {
+        let PartialFile {
             path, lock, dir, name, ..
         } = &*self.staged;
         let (file, durable) = (&lock.file, self.request.durable);
@@ -342,15 +342,15 @@ impl<D: Directory> Staging for LocalStaging<D> {
         self.allocation = allocation;
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Resume {
         self.left.clone()
     }
 
-    fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+    fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
         if self.request.source.is_none() || !self.request.durable || lock(&self.staged.record).is_none() {
             return None;
         }
-        Some(Arc::new(LocalKeeper {
+        Some(Arc::new(LocalCheckpointer {
             tree: self.tree.clone(),
             staged: self.staged.clone(),
             generation: self.staged.generation.load(Ordering::Relaxed),
@@ -359,7 +359,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
         self.request.source.clone_from(&source);
-        self.left = Left::Nothing;
+        self.left = Resume::Fresh;
         let staged = self.staged.clone();
         super::blocking_for(self.tree.owner(), move || staged.restart(source)).await
     }

@@ -2,7 +2,7 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::{Digest, whole_digest};
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::error::NetError;
 use crate::net::transfer::MAX_INLINE;
 use crate::net::transfer::options::Options;
@@ -91,7 +91,7 @@ pub(super) fn candidate_of(
     kind: Kind,
     path: RemotePath,
     attributes: Attributes,
-    cost: Kept,
+    cost: AllowancePermit,
 ) -> Result<Candidate, NetError> {
     let hash = match offer.hash.as_slice() {
         [] => None,

@@ -3,7 +3,7 @@
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
@@ -36,7 +36,7 @@ pub struct Tree {
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
     pub release: Option<Release>,
     /// Whoever sends may not know what is here: nothing is compared with, gone on with, or told of another writer.
-    pub blind: bool,
+    pub write_only: bool,
 }
 
 /// Ends what holds locks for somebody who is gone, and waits until it does not.
@@ -55,9 +55,9 @@ impl Tree {
     }
 
     /// An error as the sender may know it.
-    fn told(&self, error: StoreError) -> StoreError {
+    fn disclosed(&self, error: StoreError) -> StoreError {
         match error.kind {
-            ErrorKind::Locked(_) if self.blind => {
+            ErrorKind::Locked(_) if self.write_only => {
                 let who = "another writer".into();
                 let kind = ErrorKind::Locked(Holder {
                     who,
@@ -94,7 +94,7 @@ pub struct Candidate {
     /// Of a small file whose content came with the offer: that, and its hash.
     pub content: Option<(Vec<u8>, Digest)>,
     /// What it takes of the window's part for offers, until nobody keeps anything of it.
-    pub cost: Kept,
+    pub cost: AllowancePermit,
 }
 
 /// What is to become of a candidate.
@@ -129,7 +129,7 @@ impl Target {
     /// Makes directories, outer ones first; true for those that were not there.
     pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         match self {
-            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.blind).await,
+            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.write_only).await,
             Target::Stream(_) => dirs
                 .iter()
                 .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
@@ -202,7 +202,7 @@ impl Target {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
             durable: !options.no_fsync,
-            source: source.filter(|_| !tree.blind),
+            source: source.filter(|_| !tree.write_only),
         };
         let mut pause = Duration::from_millis(20);
         let mut asked = false;
@@ -213,7 +213,7 @@ impl Target {
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(Duration::from_secs(1));
                 }
-                other => return other.map_err(|e| tree.told(e)),
+                other => return other.map_err(|e| tree.disclosed(e)),
             }
         }
     }
@@ -227,14 +227,14 @@ impl Target {
                     if let Err(e) = result
                         && is_locked(e)
                         && tree.released(e).await
-                        && let Some(again) = tree.store.put_whole(vec![entry], &tree.who, durable).await.pop()
+                        && let Some(second) = tree.store.put_whole(vec![entry], &tree.who, durable).await.pop()
                     {
-                        *result = again;
+                        *result = second;
                     }
                 }
                 results
                     .into_iter()
-                    .map(|result| result.map_err(|e| tree.told(e)))
+                    .map(|result| result.map_err(|e| tree.disclosed(e)))
                     .collect()
             }
             // a stream's file is staged, whatever its size; a symlink has no bytes
@@ -247,7 +247,7 @@ impl Target {
 
     /// True where the sender may not know what is there.
     pub fn is_write_only(&self) -> bool {
-        matches!(self, Target::Tree(tree) if tree.blind)
+        matches!(self, Target::Tree(tree) if tree.write_only)
     }
 
     /// Time and mode of complete directories; those without any stay as they are.
@@ -299,8 +299,8 @@ impl Tree {
             .store
             .is_same_time(&new.path, new.attributes.mtime, old.attributes.mtime)
             .await;
-        let conditional = options.if_version.is_some() || self.blind;
-        let ours = options.again && !self.blind && new.hash.is_some() && same_time;
+        let conditional = options.if_version.is_some() || self.write_only;
+        let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
         if old.kind != new.kind || (conditional && !ours) {
             return Decision::Wanted;
         }

@@ -1,7 +1,7 @@
 //! Directories of a receiver that are not complete: entries find their place in them, and when everything in one is settled
 //! its time and mode are set, bottom-up.
 
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::error::NetError;
 use crate::net::task::Jobs;
 use crate::net::transfer::receive::destination::Target;
@@ -47,7 +47,7 @@ struct Dir {
     /// The sender has offered everything in it.
     closed: bool,
     /// What it takes of the window's part for offers.
-    _cost: Kept,
+    _cost: AllowancePermit,
 }
 
 /// How directories ended, by their numbers.
@@ -122,7 +122,7 @@ impl Dirs {
     }
 
     /// A directory that was offered.
-    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, Kept)) {
+    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, AllowancePermit)) {
         let (attributes, cost) = with;
         let dir = Dir {
             parent,

@@ -1,17 +1,17 @@
-//! The wanted files of a receiver: small ones go into groups, larger ones are received each by itself ([`Large`]).
+//! The wanted files of a receiver: small ones go into groups, larger ones are received each by itself ([`StagedFile`]).
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::Digest;
 use crate::chunk::reassembly::{Inserted, Mismatch};
-use crate::chunk::window::Kept;
-use crate::net::data::payload::Arrived;
+use crate::chunk::window::AllowancePermit;
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{NetError, code_of};
-use crate::net::session::Seat;
+use crate::net::session::TransferChannel;
 use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Candidate, Target};
-use crate::net::transfer::receive::small::{Grouped, Groups};
-use crate::net::transfer::receive::staged::{Jobs, Keep, Large, Wrote};
+use crate::net::transfer::receive::small::{SmallFile, SmallFileBatches};
+use crate::net::transfer::receive::staged::{Jobs, Keep, StagedFile, Wrote};
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::store::{Attributes, Checkpoint, Content, ErrorKind, Kind, RemotePath, Staging, StoreError};
@@ -54,7 +54,7 @@ pub(super) enum FileEvent {
 }
 
 /// A job of this module that has ended.
-pub(super) enum Settled {
+pub(super) enum JobDone {
     /// Opened, or emptied, for this version of the source.
     Staged(
         u64,
@@ -63,10 +63,10 @@ pub(super) enum Settled {
         OwnedSemaphorePermit,
     ),
     Written(u64, Box<dyn Staging>, Wrote, Result<(), StoreError>),
-    Kept(u64, Result<(), StoreError>),
+    AllowancePermit(u64, Result<(), StoreError>),
     Committed(u64, u64, Digest, Result<String, StoreError>),
-    Group(Vec<Grouped>, Vec<Result<String, StoreError>>),
-    Retry(Grouped),
+    Group(Vec<SmallFile>, Vec<Result<String, StoreError>>),
+    Retry(SmallFile),
 }
 
 struct Small {
@@ -75,12 +75,12 @@ struct Small {
     attempt: u8,
     size: u64,
     /// What the offer takes.
-    cost: Kept,
+    cost: AllowancePermit,
 }
 
 enum File {
     Small(Small),
-    Large(Box<Large>),
+    StagedFile(Box<StagedFile>),
 }
 
 /// All wanted files of one transfer.
@@ -90,7 +90,7 @@ pub(super) struct Files {
     files: HashMap<u64, File>,
     /// What becomes of staging files that jobs still have, of files that have failed.
     given_up: HashMap<u64, Keep>,
-    groups: Groups,
+    groups: SmallFileBatches,
     opening: Arc<Semaphore>,
     /// What waits for a lock, or for its turn: ends with the transfer.
     openers: JoinSet<Result<(), NetError>>,
@@ -98,10 +98,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(target: Target, options: Options, tasks: Tasks) -> (Files, mpsc::UnboundedReceiver<Settled>) {
+    pub(super) fn new(target: Target, options: Options, tasks: Tasks) -> (Files, mpsc::UnboundedReceiver<JobDone>) {
         let (jobs, settled) = Jobs::new(tasks);
         let files = Files {
-            groups: Groups::new(target.clone(), options.clone(), jobs.clone()),
+            groups: SmallFileBatches::new(target.clone(), options.clone(), jobs.clone()),
             target,
             options,
             files: HashMap::new(),
@@ -152,18 +152,18 @@ impl Files {
                 true
             }
             _ => {
-                let large = Large::new(size, attributes, 0, version, hash);
+                let large = StagedFile::new(size, attributes, 0, version, hash);
                 self.take_on_large((number, cost), path, large);
                 false
             }
         }
     }
 
-    fn take_on_large(&mut self, (number, cost): (u64, Kept), path: RemotePath, large: Large) {
+    fn take_on_large(&mut self, (number, cost): (u64, AllowancePermit), path: RemotePath, large: StagedFile) {
         let (target, options) = (self.target.clone(), self.options.clone());
         let (opening, source) = (self.opening.clone(), large.source());
         let deadline = self.options.wait.map(|wait| Instant::now() + wait);
-        self.files.insert(number, File::Large(Box::new(large)));
+        self.files.insert(number, File::StagedFile(Box::new(large)));
         while self.openers.try_join_next().is_some() {}
         let staging = Box::pin(self.jobs.run(async move {
             let _cost = cost;
@@ -172,7 +172,7 @@ impl Files {
                 return std::future::pending().await;
             };
             let staged = target.stage(&path, &options, source.clone(), deadline).await;
-            Settled::Staged(number, source, staged, permit)
+            JobDone::Staged(number, source, staged, permit)
         }));
         let tasks = self.jobs.tasks().clone();
         self.openers.spawn(async move { tasks.guard("open", staging).await });
@@ -190,7 +190,7 @@ impl Files {
 
     /// True when the next frames wait for the store. Making durable goes on beside that; very many files are not asked.
     pub(super) fn is_busy(&self) -> bool {
-        let busy = |file: &File| matches!(file, File::Large(large) if large.is_busy());
+        let busy = |file: &File| matches!(file, File::StagedFile(large) if large.is_busy());
         self.groups.is_busy() || (self.files.len() < STAGED && self.files.values().any(busy))
     }
 
@@ -204,20 +204,24 @@ impl Files {
         !self.groups.is_busy()
             && self.files.values().any(|file| match file {
                 File::Small(_) => true,
-                File::Large(large) => large.waits_for_sender(),
+                File::StagedFile(large) => large.waits_for_sender(),
             })
     }
 
     /// A frame arrived.
-    pub(super) fn frame(&mut self, frame: Arrived, seat: &Seat) -> Result<Vec<FileEvent>, NetError> {
+    pub(super) fn frame(
+        &mut self,
+        frame: ReceivedFrame,
+        channel: &TransferChannel,
+    ) -> Result<Vec<FileEvent>, NetError> {
         let (header, length) = (frame.header, frame.payload.len());
         let number = header.number;
         match self.files.get_mut(&number) {
             Some(File::Small(small)) if small.attempt == header.attempt => {
-                let fits = header.kind == FrameKind::Whole && small.size == length as u64;
+                let fits = header.kind == FrameKind::File && small.size == length as u64;
                 if !frame.intact || !fits {
-                    seat.done(length);
-                    return Ok(self.damaged(number, seat));
+                    channel.done(length);
+                    return Ok(self.damaged(number, channel));
                 }
                 let Some(File::Small(small)) = self.files.remove(&number) else {
                     return Ok(Vec::new());
@@ -228,12 +232,12 @@ impl Files {
                     .gather((number, small.cost), small.path, content, small.attributes, file);
                 Ok(Vec::new())
             }
-            Some(File::Large(large)) if large.attempt() == header.attempt => {
+            Some(File::StagedFile(large)) if large.attempt() == header.attempt => {
                 if !frame.intact || !large.is_open() {
-                    seat.done(length);
-                    return Ok(self.damaged(number, seat));
+                    channel.done(length);
+                    return Ok(self.damaged(number, channel));
                 }
-                match large.frame(frame, seat)? {
+                match large.frame(frame, channel)? {
                     Ok(inserted) => {
                         // acknowledged now: the commit may take longer than the sender waits for an ack
                         let is_taken = length == 0 && header.kind != FrameKind::Hole;
@@ -242,60 +246,60 @@ impl Files {
                             offset: header.offset,
                             length: 0,
                         });
-                        Ok(written.into_iter().chain(self.advance(number, seat)).collect())
+                        Ok(written.into_iter().chain(self.advance(number, channel)).collect())
                     }
-                    Err(why) => Ok(self.mismatch(number, why, seat)),
+                    Err(why) => Ok(self.mismatch(number, why, channel)),
                 }
             }
             // of a file that is settled, or of an attempt that is out of date
             _ => {
-                seat.done(length);
+                channel.done(length);
                 Ok(Vec::new())
             }
         }
     }
 
-    fn damaged(&mut self, number: u64, seat: &Seat) -> Vec<FileEvent> {
+    fn damaged(&mut self, number: u64, channel: &TransferChannel) -> Vec<FileEvent> {
         let text = "what arrived is not what its header says".into();
-        self.fail(number, Code::MALFORMED, text, seat)
+        self.fail(number, Code::MALFORMED, text, channel)
     }
 
-    fn mismatch(&mut self, number: u64, why: Mismatch, seat: &Seat) -> Vec<FileEvent> {
-        self.fail(number, Code::MALFORMED, why.to_string(), seat)
+    fn mismatch(&mut self, number: u64, why: Mismatch, channel: &TransferChannel) -> Vec<FileEvent> {
+        self.fail(number, Code::MALFORMED, why.to_string(), channel)
     }
 
-    fn fail(&mut self, number: u64, code: Code, text: String, seat: &Seat) -> Vec<FileEvent> {
-        self.give_up(number, Keep::Nothing, seat);
+    fn fail(&mut self, number: u64, code: Code, text: String, channel: &TransferChannel) -> Vec<FileEvent> {
+        self.give_up(number, Keep::Nothing, channel);
         vec![FileEvent::Failed { number, code, text }]
     }
 
-    fn fail_store(&mut self, number: u64, error: &StoreError, seat: &Seat) -> Vec<FileEvent> {
+    fn fail_store(&mut self, number: u64, error: &StoreError, channel: &TransferChannel) -> Vec<FileEvent> {
         let keep = match error.kind {
             // there may be room again when the next transfer comes
             ErrorKind::NoSpace | ErrorKind::Quota => Keep::Durable,
             _ => Keep::Nothing,
         };
-        self.give_up(number, keep, seat);
+        self.give_up(number, keep, channel);
         let (code, text) = (code_of(&error.kind), error.describe());
         vec![FileEvent::Failed { number, code, text }]
     }
 
     /// The sender cannot deliver a file. What came of it is kept, unless its source is gone or is another one now.
-    pub(super) fn withdrawn(&mut self, number: u64, code: Code, seat: &Seat) {
+    pub(super) fn withdrawn(&mut self, number: u64, code: Code, channel: &TransferChannel) {
         let keep = match code {
             Code::NOT_FOUND | Code::VERSION_CHANGED | Code::MALFORMED => Keep::Nothing,
             _ => Keep::Written,
         };
-        self.give_up(number, keep, seat);
+        self.give_up(number, keep, channel);
     }
 
     /// Nothing more of this file: what came is dropped.
-    fn give_up(&mut self, number: u64, keep: Keep, seat: &Seat) {
-        if let Some(File::Large(large)) = self.files.remove(&number) {
+    fn give_up(&mut self, number: u64, keep: Keep, channel: &TransferChannel) {
+        if let Some(File::StagedFile(large)) = self.files.remove(&number) {
             if large.is_worked_on() || large.is_opening() {
                 self.given_up.insert(number, keep);
             }
-            large.give_up(keep, seat, &self.jobs);
+            large.give_up(keep, channel, &self.jobs);
         }
     }
 
@@ -313,7 +317,7 @@ impl Files {
         number: u64,
         (attempt, size, attributes): (u8, Option<u64>, Attributes),
         version: Option<String>,
-        seat: &Seat,
+        channel: &TransferChannel,
     ) -> bool {
         match (self.files.get_mut(&number), size) {
             (Some(File::Small(small)), Some(size)) if size <= CHUNK_SIZE as u64 => {
@@ -322,13 +326,13 @@ impl Files {
             }
             (Some(File::Small(small)), _) => {
                 let (path, cost) = (small.path.clone(), small.cost.clone());
-                let large = Large::new(size, attributes, attempt, version, None);
+                let large = StagedFile::new(size, attributes, attempt, version, None);
                 self.take_on_large((number, cost), path, large);
                 false
             }
-            (Some(File::Large(large)), _) => {
-                let anew = Large::new(size, attributes, attempt, version, None);
-                large.restart(number, anew, seat, &self.jobs);
+            (Some(File::StagedFile(large)), _) => {
+                let anew = StagedFile::new(size, attributes, attempt, version, None);
+                large.restart(number, anew, channel, &self.jobs);
                 false
             }
             (None, _) => false,
@@ -336,22 +340,22 @@ impl Files {
     }
 
     /// Starts the next job of a larger file, if one is due.
-    fn advance(&mut self, number: u64, seat: &Seat) -> Vec<FileEvent> {
-        let Some(File::Large(large)) = self.files.get_mut(&number) else {
+    fn advance(&mut self, number: u64, channel: &TransferChannel) -> Vec<FileEvent> {
+        let Some(File::StagedFile(large)) = self.files.get_mut(&number) else {
             return Vec::new();
         };
         match large.advance(number, &self.jobs) {
             Ok(()) => Vec::new(),
-            Err(why) => self.mismatch(number, why, seat),
+            Err(why) => self.mismatch(number, why, channel),
         }
     }
 
     /// A job has ended.
-    pub(super) fn ended(&mut self, job: Settled, seat: &Seat) -> Vec<FileEvent> {
+    pub(super) fn ended(&mut self, job: JobDone, channel: &TransferChannel) -> Vec<FileEvent> {
         match job {
-            Settled::Staged(number, source, staged, permit) => self.staged(number, source, staged, permit, seat),
-            Settled::Written(number, staging, wrote, result) => self.written(number, staging, wrote, result, seat),
-            Settled::Committed(number, size, hash, result) => match result {
+            JobDone::Staged(number, source, staged, permit) => self.staged(number, source, staged, permit, channel),
+            JobDone::Written(number, staging, wrote, result) => self.written(number, staging, wrote, result, channel),
+            JobDone::Committed(number, size, hash, result) => match result {
                 Ok(version) if self.files.remove(&number).is_some() => {
                     let hash = Some(hash);
                     vec![FileEvent::Committed {
@@ -363,20 +367,20 @@ impl Files {
                     }]
                 }
                 Ok(_) => Vec::new(),
-                Err(e) => self.fail_store(number, &e, seat),
+                Err(e) => self.fail_store(number, &e, channel),
             },
-            Settled::Kept(number, result) => {
-                if let Some(File::Large(large)) = self.files.get_mut(&number) {
+            JobDone::AllowancePermit(number, result) => {
+                if let Some(File::StagedFile(large)) = self.files.get_mut(&number) {
                     large.kept();
                 }
                 match result {
-                    Ok(()) => self.advance(number, seat),
+                    Ok(()) => self.advance(number, channel),
                     // an fsync that failed once is not asked again
-                    Err(e) => self.fail_store(number, &e, seat),
+                    Err(e) => self.fail_store(number, &e, channel),
                 }
             }
-            Settled::Group(group, results) => self.groups.ended(group, results, seat),
-            Settled::Retry(member) => {
+            JobDone::Group(group, results) => self.groups.ended(group, results, channel),
+            JobDone::Retry(member) => {
                 self.groups.retry(member);
                 Vec::new()
             }
@@ -389,10 +393,10 @@ impl Files {
         source: Option<String>,
         staged: Result<Box<dyn Staging>, StoreError>,
         permit: OwnedSemaphorePermit,
-        seat: &Seat,
+        channel: &TransferChannel,
     ) -> Vec<FileEvent> {
         match (staged, self.files.get_mut(&number)) {
-            (Ok(staging), Some(File::Large(large))) => {
+            (Ok(staging), Some(File::StagedFile(large))) => {
                 let wanted = large.staged(number, (staging, permit), source, &self.jobs);
                 let want = |(from, discarded)| FileEvent::Want {
                     number,
@@ -405,7 +409,7 @@ impl Files {
                 self.let_go(number, staging);
                 Vec::new()
             }
-            (Err(e), Some(_)) => self.fail_store(number, &e, seat),
+            (Err(e), Some(_)) => self.fail_store(number, &e, channel),
             (Err(_), None) => {
                 self.given_up.remove(&number);
                 Vec::new()
@@ -419,10 +423,10 @@ impl Files {
         staging: Box<dyn Staging>,
         wrote: Wrote,
         result: Result<(), StoreError>,
-        seat: &Seat,
+        channel: &TransferChannel,
     ) -> Vec<FileEvent> {
-        wrote.is_done(seat);
-        let Some(File::Large(large)) = self.files.get_mut(&number) else {
+        wrote.is_done(channel);
+        let Some(File::StagedFile(large)) = self.files.get_mut(&number) else {
             self.let_go(number, staging);
             return Vec::new();
         };
@@ -434,9 +438,9 @@ impl Files {
                     length: length as u64,
                 };
                 let told: Vec<FileEvent> = told.into_iter().map(written).collect();
-                told.into_iter().chain(self.advance(number, seat)).collect()
+                told.into_iter().chain(self.advance(number, channel)).collect()
             }
-            Err(e) => self.fail_store(number, &e, seat),
+            Err(e) => self.fail_store(number, &e, channel),
         }
     }
 }
@@ -444,26 +448,28 @@ impl Files {
 impl Files {
     /// The transfer ends before it is complete: what has been written of larger files is made durable, so that the next
     /// one goes on from there. Both waits are bounded.
-    pub(super) async fn suspend(mut self, mut settled: mpsc::UnboundedReceiver<Settled>) {
+    pub(super) async fn suspend(mut self, mut settled: mpsc::UnboundedReceiver<JobDone>) {
         self.openers.abort_all();
         let mut groups = self.groups.running();
         let written = async {
             while self.files.values().any(File::is_worked_on) || groups > 0 {
                 match settled.recv().await {
-                    Some(Settled::Written(number, staging, wrote, Ok(()))) => {
-                        if let Some(File::Large(large)) = self.files.get_mut(&number) {
+                    Some(JobDone::Written(number, staging, wrote, Ok(()))) => {
+                        if let Some(File::StagedFile(large)) = self.files.get_mut(&number) {
                             large.take_back(staging, &wrote);
                         }
                     }
-                    Some(Settled::Kept(number, Ok(()))) => {
-                        if let Some(File::Large(large)) = self.files.get_mut(&number) {
+                    Some(JobDone::AllowancePermit(number, Ok(()))) => {
+                        if let Some(File::StagedFile(large)) = self.files.get_mut(&number) {
                             large.kept();
                         }
                     }
                     Some(
-                        Settled::Committed(number, ..) | Settled::Written(number, ..) | Settled::Kept(number, _),
+                        JobDone::Committed(number, ..)
+                        | JobDone::Written(number, ..)
+                        | JobDone::AllowancePermit(number, _),
                     ) => drop(self.files.remove(&number)),
-                    Some(Settled::Group(..)) => groups = groups.saturating_sub(1),
+                    Some(JobDone::Group(..)) => groups = groups.saturating_sub(1),
                     Some(_) => {}
                     None => return,
                 }
@@ -477,7 +483,7 @@ impl Files {
         let _ = tokio::time::timeout(most, written).await;
         let (mut keeping, tasks) = (JoinSet::new(), self.jobs.tasks());
         for (_, file) in self.files {
-            let File::Large(large) = file else { continue };
+            let File::StagedFile(large) = file else { continue };
             if let Some(suspended) = large.suspend() {
                 let tasks = tasks.clone();
                 keeping.spawn(async move { tasks.guard("suspend", Box::pin(suspended)).await });
@@ -492,11 +498,11 @@ impl Files {
 impl File {
     /// True while its staging file is being opened, or emptied.
     fn is_opening(&self) -> bool {
-        matches!(self, File::Large(large) if large.is_opening())
+        matches!(self, File::StagedFile(large) if large.is_opening())
     }
 
     /// True while a job writes it, or makes it durable.
     fn is_worked_on(&self) -> bool {
-        matches!(self, File::Large(large) if large.is_worked_on())
+        matches!(self, File::StagedFile(large) if large.is_worked_on())
     }
 }

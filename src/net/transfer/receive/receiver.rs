@@ -3,17 +3,17 @@
 //! One task owns all state and never waits for the store: whatever touches it runs as a job whose end comes back through
 //! a channel: of batches of offers (`decide_all`), of files (`Files`), and of directories (`Dirs`).
 
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::control::codec::refused;
 use crate::net::error::{NetError, code_of};
-use crate::net::session::{Incoming, Seat};
+use crate::net::session::{ChannelEvent, TransferChannel};
 use crate::net::task::Jobs;
 use crate::net::transfer::cost::offer_cost;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::decide::{Batch, Decided, candidate_of, decide_all, version_of};
 use crate::net::transfer::receive::destination::{Decision, Target};
 use crate::net::transfer::receive::dirs::{Dirs, Place};
-use crate::net::transfer::receive::files::{FileEvent, Files, Settled};
+use crate::net::transfer::receive::files::{FileEvent, Files, JobDone};
 use crate::net::transfer::report::{Counters, Event, Reporter, Waiting, shown};
 use crate::net::transfer::{MAX_BATCH, MAX_UNSETTLED, STALL};
 use crate::net::wire::proto::{self, transfer_message::Body};
@@ -30,7 +30,7 @@ const ENTRY: usize = 128;
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
-    seat: Seat,
+    channel: TransferChannel,
     label: Vec<u8>,
     target: Target,
     options: Options,
@@ -51,7 +51,7 @@ struct Unsettled {
     path: Vec<u8>,
     size: u64,
     /// What it takes of the window's part for offers.
-    _cost: Kept,
+    _cost: AllowancePermit,
     /// Bytes that were there before.
     resumed: u64,
     /// Bytes that were reported as written.
@@ -72,7 +72,7 @@ struct Outgoing {
 /// [`NetError`] where the transfer as a whole ended before it was complete. Files that failed are reported and do not
 /// end it.
 pub async fn receive(
-    seat: Seat,
+    channel: TransferChannel,
     target: Target,
     label: Vec<u8>,
     options: Options,
@@ -80,13 +80,13 @@ pub async fn receive(
 ) -> Result<(), NetError> {
     let (to_decide, batches) = mpsc::unbounded_channel();
     let (decided_in, decided) = mpsc::unbounded_channel();
-    let pool = seat.link().pool().buffers().clone();
-    let tasks = seat.link().tasks().clone();
+    let pool = channel.core().pool().buffers().clone();
+    let tasks = channel.core().tasks().clone();
     let deciding = decide_all(target.clone(), options.clone(), pool, batches, decided_in);
     let decider = tasks.spawn("decide", deciding);
     let (mut files, mut settled) = Files::new(target.clone(), options.clone(), tasks);
     let receiver = Receiver {
-        seat,
+        channel,
         label,
         target,
         options,
@@ -113,18 +113,18 @@ impl Receiver {
     async fn run(
         mut self,
         files: &mut Files,
-        settled: &mut mpsc::UnboundedReceiver<Settled>,
+        settled: &mut mpsc::UnboundedReceiver<JobDone>,
         mut decided: mpsc::UnboundedReceiver<Decided>,
     ) -> Result<(), NetError> {
-        let link = self.seat.link().clone();
-        let (completing, mut completed) = Jobs::new(link.tasks().clone());
-        let (last, mut ended) = Jobs::new(link.tasks().clone());
+        let core = self.channel.core().clone();
+        let (completing, mut completed) = Jobs::new(core.tasks().clone());
+        let (last, mut ended) = Jobs::new(core.tasks().clone());
         let mut is_last = false;
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut moved = Instant::now();
         loop {
-            if link.is_refused() {
-                return Err(link.down().await);
+            if core.is_refused() {
+                return Err(core.down().await);
             }
             let waited = (
                 Instant::now(),
@@ -138,7 +138,7 @@ impl Receiver {
             tokio::select! {
                 biased;
                 Some(job) = settled.recv() => {
-                    for item in files.ended(job, &self.seat) {
+                    for item in files.ended(job, &self.channel) {
                         self.file_event(item).await;
                     }
                 }
@@ -151,33 +151,33 @@ impl Receiver {
                 }
                 Some(synced) = ended.recv() => {
                     let () = synced?;
-                    self.seat.send(Body::Finished(proto::Finished {})).await?;
+                    self.channel.send(Body::Finished(proto::Finished {})).await?;
                     return Ok(());
                 }
-                incoming = self.seat.receive_any() => match incoming {
-                    Some(Incoming::Message(body)) => self.message(body, files).await?,
-                    Some(Incoming::Frame(frame)) => {
-                        for item in files.frame(frame, &self.seat)? {
+                incoming = self.channel.receive_any() => match incoming {
+                    Some(ChannelEvent::Message(body)) => self.message(body, files).await?,
+                    Some(ChannelEvent::Frame(frame)) => {
+                        for item in files.frame(frame, &self.channel)? {
                             self.file_event(item).await;
                         }
                     }
-                    None => return Err(link.down().await),
+                    None => return Err(core.down().await),
                 },
-                why = link.down() => return Err(why),
+                why = core.down() => return Err(why),
                 () = std::future::ready(()), if !self.outgoing.is_empty() || files.has_gathered() => {
                     files.start_gathered();
                     self.flush().await?;
                     continue;
                 }
                 _ = clock.tick() => {
-                    if !link.is_attached() {
+                    if !core.is_attached() {
                         moved = Instant::now();
                     }
                     let completing = self.dirs.is_completing() || is_last;
                     let working = files.is_working() || self.deciding > 0 || completing;
                     if working && moved.elapsed() > STALL / 4 {
                         // a slow disk, not a dead receiver
-                        self.seat.send(Body::Acks(proto::Acks::default())).await?;
+                        self.channel.send(Body::Acks(proto::Acks::default())).await?;
                     }
                     if files.waits_for_sender() && moved.elapsed() > STALL.saturating_mul(2) {
                         return Err(NetError::lost("the sender has sent nothing for four minutes"));
@@ -186,7 +186,7 @@ impl Receiver {
                 }
             }
             moved = Instant::now();
-            link.progress();
+            core.progress();
             self.reporter.counters.waited(waited.1, moved.duration_since(waited.0));
             if self.outgoing.is_large() {
                 self.flush().await?;
@@ -262,7 +262,7 @@ impl Receiver {
             parent => self.dirs.place(parent, &offer.name)?,
         };
         let length = place.shown().len();
-        let cost = self.seat.link().accepted().try_take(offer_cost(length, offer));
+        let cost = self.channel.core().accepted().try_take(offer_cost(length, offer));
         let cost = cost.map_err(|_| NetError::Protocol("it offers more at once than the window allows".into()))?;
         if kind == Kind::Dir {
             let with = (attributes, cost.clone());
@@ -358,7 +358,7 @@ impl Receiver {
             let (path, text) = (withdrawal.path, format!("at the source: {}", withdrawal.text));
             self.reporter.report(Event::Failed { path, code, text }).await;
         } else if self.unsettled.contains_key(&withdrawal.number) {
-            files.withdrawn(withdrawal.number, code, &self.seat);
+            files.withdrawn(withdrawal.number, code, &self.channel);
             let text = format!("at the source: {}", withdrawal.text);
             self.settle_failed(withdrawal.number, code, text).await;
         }
@@ -378,7 +378,7 @@ impl Receiver {
         (unsettled.size, unsettled.resumed, unsettled.written) = (offer.size, 0, 0);
         let version = version_of(&offer)?;
         let size = (!offer.stream).then_some(offer.size);
-        if files.restart(offer.number, (attempt, size, attributes), version, &self.seat) {
+        if files.restart(offer.number, (attempt, size, attributes), version, &self.channel) {
             self.outgoing.wants.push(want(offer.number));
         }
         Ok(())
@@ -518,13 +518,13 @@ impl Receiver {
         let Outgoing { wants, acks, results } = std::mem::take(&mut self.outgoing);
         // acks first: one for an attempt that is over must not come after the next attempt was asked for
         for acks in batches(acks, |_| 0) {
-            self.seat.send(Body::Acks(proto::Acks { acks })).await?;
+            self.channel.send(Body::Acks(proto::Acks { acks })).await?;
         }
         for results in batches(results, |result| result.text.len()) {
-            self.seat.send(Body::Results(proto::Results { results })).await?;
+            self.channel.send(Body::Results(proto::Results { results })).await?;
         }
         for wants in batches(wants, |want| want.digests.len().saturating_mul(ENTRY)) {
-            self.seat.send(Body::Wants(proto::Wants { wants })).await?;
+            self.channel.send(Body::Wants(proto::Wants { wants })).await?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Small files and symlinks of a receiver: put in groups, several at once, and tried again while a lock is waited for.
 
 use crate::chunk::digest::Digest;
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::error::code_of;
-use crate::net::session::Seat;
+use crate::net::session::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Target, is_locked};
-use crate::net::transfer::receive::files::{FileEvent, Settled};
+use crate::net::transfer::receive::files::{FileEvent, JobDone};
 use crate::net::transfer::receive::staged::Jobs;
 use crate::store::{Attributes, Content, NewEntry, RemotePath, StoreError};
 use std::collections::VecDeque;
@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 /// Entries of a group.
 const GROUP: usize = 64;
-/// Groups under way at once: while one waits for the disk, others are written.
+/// SmallFileBatches under way at once: while one waits for the disk, others are written.
 const GROUPS: usize = 16;
 /// Pause before an entry whose target is locked is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A small entry on its way into a group.
-pub(super) struct Grouped {
+pub(super) struct SmallFile {
     number: u64,
     entry: NewEntry,
     hash: Option<Digest>,
@@ -29,22 +29,22 @@ pub(super) struct Grouped {
     /// It came in a frame, which counts against the window.
     framed: bool,
     /// What the offer takes.
-    _cost: Kept,
+    _cost: AllowancePermit,
     deadline: Option<Instant>,
 }
 
 /// What is about to be put, and how much is.
-pub(super) struct Groups {
+pub(super) struct SmallFileBatches {
     target: Target,
     options: Options,
-    gathered: VecDeque<Grouped>,
+    gathered: VecDeque<SmallFile>,
     running: usize,
     jobs: Jobs,
 }
 
-impl Groups {
-    pub(super) fn new(target: Target, options: Options, jobs: Jobs) -> Groups {
-        Groups {
+impl SmallFileBatches {
+    pub(super) fn new(target: Target, options: Options, jobs: Jobs) -> SmallFileBatches {
+        SmallFileBatches {
             target,
             options,
             gathered: VecDeque::new(),
@@ -56,7 +56,7 @@ impl Groups {
     /// Takes an entry on. A file has its hash, how many bytes it has, and whether they came in a frame.
     pub(super) fn gather(
         &mut self,
-        (number, cost): (u64, Kept),
+        (number, cost): (u64, AllowancePermit),
         path: RemotePath,
         content: Content,
         attributes: Attributes,
@@ -68,7 +68,7 @@ impl Groups {
             attributes,
             if_version: self.options.if_version.clone(),
         };
-        self.gathered.push_back(Grouped {
+        self.gathered.push_back(SmallFile {
             number,
             entry,
             hash: file.map(|(hash, ..)| hash),
@@ -82,12 +82,12 @@ impl Groups {
         }
     }
 
-    /// True when [`Groups::start`] would start something.
+    /// True when [`SmallFileBatches::start`] would start something.
     pub(super) fn is_ready(&self) -> bool {
         !self.gathered.is_empty() && self.running < GROUPS
     }
 
-    /// Groups that are being put.
+    /// SmallFileBatches that are being put.
     pub(super) fn running(&self) -> usize {
         self.running
     }
@@ -101,47 +101,52 @@ impl Groups {
     pub(super) fn start(&mut self) {
         while self.is_ready() {
             let count = self.gathered.len().min(GROUP);
-            let group: Vec<Grouped> = self.gathered.drain(..count).collect();
+            let group: Vec<SmallFile> = self.gathered.drain(..count).collect();
             let entries = group.iter().map(|g| g.entry.clone()).collect();
             let (target, durable) = (self.target.clone(), !self.options.no_fsync);
             self.running = self.running.saturating_add(1);
             self.jobs.start("group", async move {
                 let results = target.put_whole(entries, durable).await;
-                Settled::Group(group, results)
+                JobDone::Group(group, results)
             });
         }
     }
 
     /// An entry whose target was locked is tried again.
-    pub(super) fn retry(&mut self, member: Grouped) {
+    pub(super) fn retry(&mut self, member: SmallFile) {
         self.gathered.push_back(member);
     }
 
     /// A group has been put.
     pub(super) fn ended(
         &mut self,
-        group: Vec<Grouped>,
+        group: Vec<SmallFile>,
         results: Vec<Result<String, StoreError>>,
-        seat: &Seat,
+        channel: &TransferChannel,
     ) -> Vec<FileEvent> {
         self.running = self.running.saturating_sub(1);
         let pairs = group.into_iter().zip(results);
         pairs
-            .filter_map(|(member, result)| self.member_ended(member, result, seat))
+            .filter_map(|(member, result)| self.member_ended(member, result, channel))
             .collect()
     }
 
-    fn member_ended(&self, member: Grouped, result: Result<String, StoreError>, seat: &Seat) -> Option<FileEvent> {
+    fn member_ended(
+        &self,
+        member: SmallFile,
+        result: Result<String, StoreError>,
+        channel: &TransferChannel,
+    ) -> Option<FileEvent> {
         let number = member.number;
-        let again = result.as_ref().is_err_and(is_locked) && member.deadline.is_some_and(|d| Instant::now() < d);
-        if !again && member.framed {
-            seat.done(member.size);
+        let waits_on = result.as_ref().is_err_and(is_locked) && member.deadline.is_some_and(|d| Instant::now() < d);
+        if !waits_on && member.framed {
+            channel.done(member.size);
         }
         match result {
-            Err(_) if again => {
+            Err(_) if waits_on => {
                 self.jobs.start("retry", async move {
                     tokio::time::sleep(LOCKED_PAUSE).await;
-                    Settled::Retry(member)
+                    JobDone::Retry(member)
                 });
                 None
             }

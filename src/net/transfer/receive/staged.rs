@@ -12,12 +12,12 @@
 use crate::chunk::digest::Digest;
 use crate::chunk::hole::{self, ZeroChunk};
 use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
-use crate::net::data::payload::Arrived;
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
-use crate::net::session::Seat;
-use crate::net::transfer::receive::files::Settled;
+use crate::net::session::TransferChannel;
+use crate::net::transfer::receive::files::JobDone;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{Attributes, Bytes, Checkpoint, Left, Staging, StoreError, Time};
+use crate::store::{Attributes, Bytes, Checkpoint, Resume, Staging, StoreError, Time};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
@@ -38,7 +38,7 @@ const FARTHEST: u64 = AHEAD + (128 << 20);
 const MOST_AHEAD: usize = 192;
 
 /// The jobs of a receiver's files.
-pub(super) type Jobs = crate::net::task::Jobs<Settled>;
+pub(super) type Jobs = crate::net::task::Jobs<JobDone>;
 
 /// Offset and length of a chunk, or of a hole.
 pub(super) type Extent = (u64, usize);
@@ -52,10 +52,10 @@ pub(super) enum Wrote {
 
 impl Wrote {
     /// Its frames are done with.
-    pub(super) fn is_done(&self, seat: &Seat) {
+    pub(super) fn is_done(&self, channel: &TransferChannel) {
         match self {
-            Wrote::Chunks(extents) => extents.iter().for_each(|(_, length)| seat.done(*length)),
-            Wrote::Hole(_) => seat.done(0),
+            Wrote::Chunks(extents) => extents.iter().for_each(|(_, length)| channel.done(*length)),
+            Wrote::Hole(_) => channel.done(0),
         }
     }
 
@@ -83,7 +83,7 @@ pub(super) enum Keep {
     Written,
 }
 
-enum State {
+enum StagingState {
     /// The lock is being waited for, or the staging file emptied.
     Opening,
     Idle(Box<dyn Staging>),
@@ -93,7 +93,7 @@ enum State {
 }
 
 /// A file of more than a chunk, or a stream, that is being received.
-pub(super) struct Large {
+pub(super) struct StagedFile {
     attributes: Attributes,
     attempt: u8,
     /// None: a stream.
@@ -103,7 +103,7 @@ pub(super) struct Large {
     /// Its hash, where it was offered with one.
     hash: Option<Digest>,
     reassembly: Reassembly<Bytes>,
-    state: State,
+    state: StagingState,
     permit: Option<OwnedSemaphorePermit>,
     /// What is written, and as far as which it has been made durable, or is being.
     written: Checkpoint,
@@ -116,22 +116,22 @@ pub(super) struct Large {
     ahead: Vec<Extent>,
 }
 
-impl Large {
+impl StagedFile {
     pub(super) fn new(
         size: Option<u64>,
         attributes: Attributes,
         attempt: u8,
         source: Option<String>,
         hash: Option<Digest>,
-    ) -> Large {
-        Large {
+    ) -> StagedFile {
+        StagedFile {
             attributes,
             attempt,
             size,
             source,
             hash,
             reassembly: Reassembly::default(),
-            state: State::Opening,
+            state: StagingState::Opening,
             permit: None,
             written: Checkpoint::default(),
             resumable: Checkpoint::default(),
@@ -154,27 +154,27 @@ impl Large {
 
     /// True when frames may come for it.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Idle(_) | State::Busy)
+        matches!(self.state, StagingState::Idle(_) | StagingState::Busy)
     }
 
     /// True while its staging file is being opened, or emptied.
     pub(super) fn is_opening(&self) -> bool {
-        matches!(self.state, State::Opening)
+        matches!(self.state, StagingState::Opening)
     }
 
     /// True while it is written, or committed.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self.state, State::Busy)
+        matches!(self.state, StagingState::Busy)
     }
 
     /// True while a job writes it, or makes it durable.
     pub(super) fn is_worked_on(&self) -> bool {
-        self.keeping || matches!(self.state, State::Busy | State::Stale)
+        self.keeping || matches!(self.state, StagingState::Busy | StagingState::Stale)
     }
 
     /// True when content is missing that only the sender can give. A stream takes as long as it takes.
     pub(super) fn waits_for_sender(&self) -> bool {
-        self.size.is_some() && matches!(self.state, State::Idle(_))
+        self.size.is_some() && matches!(self.state, StagingState::Idle(_))
     }
 
     /// The staging file is open, or empty, for the version `source` of the source. Gives from where its content is wanted, and
@@ -191,7 +191,7 @@ impl Large {
             && let Some(found) = self.take_over(staging.left())
         {
             staging.allocate(self.attributes.allocation);
-            self.state = State::Idle(staging);
+            self.state = StagingState::Idle(staging);
             return Some(found);
         }
         // the source changed while this was opened, or what is left makes no sense
@@ -200,28 +200,28 @@ impl Large {
     }
 
     /// Goes on where an earlier writer ended; says from where, and how many bytes of another version were left.
-    fn take_over(&mut self, left: Left) -> Option<(Checkpoint, u64)> {
+    fn take_over(&mut self, left: Resume) -> Option<(Checkpoint, u64)> {
         self.kept_at = Instant::now();
         match left {
-            Left::Part(point) => {
+            Resume::From(point) => {
                 let fits = self.size.is_some_and(|size| point.offset < size);
                 let reassembly = Reassembly::resume(point.offset, point.digests.clone());
                 self.reassembly = reassembly.filter(|_| fits)?;
                 (self.written, self.kept) = (point.clone(), point.offset);
                 Some((point, 0))
             }
-            Left::Other(bytes) => Some((Checkpoint::default(), bytes)),
-            Left::Nothing => Some((Checkpoint::default(), 0)),
+            Resume::Discarded(bytes) => Some((Checkpoint::default(), bytes)),
+            Resume::Fresh => Some((Checkpoint::default(), 0)),
         }
     }
 
     fn empty(&mut self, number: u64, mut staging: Box<dyn Staging>, jobs: &Jobs) {
-        self.state = State::Opening;
+        self.state = StagingState::Opening;
         let (permit, source) = (self.permit.take(), self.source.clone());
         let Some(permit) = permit else { return };
         jobs.start("empty", async move {
             let emptied = staging.restart(source.clone()).await;
-            Settled::Staged(number, source, emptied.map(|()| staging), permit)
+            JobDone::Staged(number, source, emptied.map(|()| staging), permit)
         });
     }
 
@@ -229,27 +229,31 @@ impl Large {
     ///
     /// # Errors
     /// The outer one breaks the protocol, the inner one only fails the file.
-    pub(super) fn frame(&mut self, frame: Arrived, seat: &Seat) -> Result<Result<Inserted, Mismatch>, NetError> {
+    pub(super) fn frame(
+        &mut self,
+        frame: ReceivedFrame,
+        channel: &TransferChannel,
+    ) -> Result<Result<Inserted, Mismatch>, NetError> {
         let (header, length) = (frame.header, frame.payload.len());
         if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
             return Err(NetError::Protocol("it sends more than its window allows".into()));
         }
         if !self.is_within_size(&header) {
-            seat.done(length);
+            channel.done(length);
             return Ok(Err(Mismatch::Shape));
         }
         let bytes: Bytes = Arc::new(frame.payload);
         let reassembly = &mut self.reassembly;
         let inserted = match header.kind {
-            FrameKind::Whole => reassembly.insert_whole(length as u64, header.digest, bytes),
-            FrameKind::Seal => reassembly.seal(header.offset, header.digest).map(|()| Inserted::New),
+            FrameKind::File => reassembly.insert_whole(length as u64, header.digest, bytes),
+            FrameKind::End => reassembly.seal(header.offset, header.digest).map(|()| Inserted::New),
             FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole()),
             _ => reassembly.insert(header.offset, length as u64, header.digest, bytes),
         };
         // a seal and an empty file carry nothing that is written later
         let is_taken = length == 0 && header.kind != FrameKind::Hole;
         if is_taken || inserted != Ok(Inserted::New) {
-            seat.done(length);
+            channel.done(length);
         }
         Ok(inserted)
     }
@@ -278,8 +282,8 @@ impl Large {
     /// # Errors
     /// [`Mismatch`] where all is there and is not what was offered.
     pub(super) fn advance(&mut self, number: u64, jobs: &Jobs) -> Result<(), Mismatch> {
-        let mut staging = match std::mem::replace(&mut self.state, State::Busy) {
-            State::Idle(staging) => staging,
+        let mut staging = match std::mem::replace(&mut self.state, StagingState::Busy) {
+            StagingState::Idle(staging) => staging,
             other => {
                 self.state = other;
                 return Ok(());
@@ -289,7 +293,7 @@ impl Large {
             jobs.start("hole", async move {
                 let chunks = hole::chunks(offset, length).await;
                 let left = staging.hole(offset, length).await;
-                Settled::Written(number, staging, Wrote::Hole(chunks), left)
+                JobDone::Written(number, staging, Wrote::Hole(chunks), left)
             });
             return Ok(());
         }
@@ -299,7 +303,7 @@ impl Large {
                 let extents = Wrote::Chunks(part.chunks.iter().map(extent).collect());
                 let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
                 let written = staging.write(part.offset, bytes).await;
-                Settled::Written(number, staging, extents, written)
+                JobDone::Written(number, staging, extents, written)
             });
             return Ok(());
         }
@@ -311,10 +315,10 @@ impl Large {
             }
             jobs.start("commit", async move {
                 let committed = staging.commit(size, attributes).await;
-                Settled::Committed(number, size, hash, committed)
+                JobDone::Committed(number, size, hash, committed)
             });
         } else {
-            self.state = State::Idle(staging);
+            self.state = StagingState::Idle(staging);
         }
         complete.map(drop)
     }
@@ -342,12 +346,12 @@ impl Large {
         result: Result<(), StoreError>,
         jobs: &Jobs,
     ) -> Result<Vec<Extent>, StoreError> {
-        if matches!(self.state, State::Stale) {
+        if matches!(self.state, StagingState::Stale) {
             self.empty(number, staging, jobs);
             return Ok(Vec::new());
         }
         if let Err(e) = result {
-            self.state = State::Idle(staging);
+            self.state = StagingState::Idle(staging);
             return Err(e);
         }
         self.take_back(staging, &wrote);
@@ -367,7 +371,7 @@ impl Large {
         if self.size.is_some_and(|size| offset < size) {
             self.resumable = self.written.clone();
         }
-        self.state = State::Idle(staging);
+        self.state = StagingState::Idle(staging);
     }
 
     /// Makes durable what is written, beside the writing. What is complete is committed right after, which does that too.
@@ -376,14 +380,18 @@ impl Large {
         let since = self.kept_at.elapsed();
         let complete = self.size.is_none_or(|size| self.written.offset >= size);
         let due = since >= KEEP_TIME || (new >= KEEP_BYTES && since >= KEEP_PAUSE);
-        let State::Idle(staging) = &self.state else { return };
+        let StagingState::Idle(staging) = &self.state else {
+            return;
+        };
         if self.keeping || complete || new == 0 || !due {
             return;
         }
-        let Some(keeper) = staging.keeper() else { return };
+        let Some(keeper) = staging.checkpointer() else { return };
         let point = self.written.clone();
         (self.kept, self.kept_at, self.keeping) = (point.offset, Instant::now(), true);
-        jobs.start("keep", async move { Settled::Kept(number, keeper.keep(point).await) });
+        jobs.start("keep", async move {
+            JobDone::AllowancePermit(number, keeper.keep(point).await)
+        });
     }
 
     /// That has ended.
@@ -392,28 +400,28 @@ impl Large {
     }
 
     /// The source changed: it begins anew, as `anew`.
-    pub(super) fn restart(&mut self, number: u64, anew: Large, seat: &Seat, jobs: &Jobs) {
+    pub(super) fn restart(&mut self, number: u64, anew: StagedFile, channel: &TransferChannel, jobs: &Jobs) {
         let old = std::mem::replace(self, anew);
         (self.permit, self.keeping) = (old.permit, old.keeping);
-        drop_waiting(old.reassembly, seat);
+        drop_waiting(old.reassembly, channel);
         match old.state {
-            State::Idle(staging) => self.empty(number, staging, jobs),
-            State::Opening => {}
-            State::Busy | State::Stale => self.state = State::Stale,
+            StagingState::Idle(staging) => self.empty(number, staging, jobs),
+            StagingState::Opening => {}
+            StagingState::Busy | StagingState::Stale => self.state = StagingState::Stale,
         }
     }
 
     /// It fails: what came is dropped, and what was written is kept or removed.
-    pub(super) fn give_up(self, keep: Keep, seat: &Seat, jobs: &Jobs) {
-        let Large {
+    pub(super) fn give_up(self, keep: Keep, channel: &TransferChannel, jobs: &Jobs) {
+        let StagedFile {
             reassembly,
             state,
             resumable,
             kept,
             ..
         } = self;
-        drop_waiting(reassembly, seat);
-        let State::Idle(staging) = state else { return };
+        drop_waiting(reassembly, channel);
+        let StagingState::Idle(staging) = state else { return };
         match keep {
             Keep::Nothing => jobs.tasks().detach("discard", staging.discard()),
             // a staging file of which nothing is durable goes with its writer
@@ -428,7 +436,9 @@ impl Large {
 
     /// What makes durable what has been written, where it is not yet.
     pub(super) fn suspend(self) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let State::Idle(staging) = self.state else { return None };
+        let StagingState::Idle(staging) = self.state else {
+            return None;
+        };
         keep_written(staging, self.resumable, self.kept)
     }
 }
@@ -439,19 +449,19 @@ fn keep_written(
     resumable: Checkpoint,
     kept: u64,
 ) -> Option<impl Future<Output = ()> + Send + 'static> {
-    let keeper = staging.keeper().filter(|_| resumable.offset > kept)?;
+    let keeper = staging.checkpointer().filter(|_| resumable.offset > kept)?;
     Some(async move {
         let _ = keeper.keep(resumable).await;
         drop(staging);
     })
 }
 
-fn drop_waiting(reassembly: Reassembly<Bytes>, seat: &Seat) {
+fn drop_waiting(reassembly: Reassembly<Bytes>, channel: &TransferChannel) {
     for _ in 0..reassembly.waiting_holes() {
-        seat.done(0);
+        channel.done(0);
     }
     for (_, bytes) in reassembly.into_waiting() {
-        seat.done((*bytes).as_ref().len());
+        channel.done((*bytes).as_ref().len());
     }
 }
 
@@ -473,8 +483,8 @@ mod tests {
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
         let (jobs, _ended) = Jobs::new(Tasks::new(|_| {}));
-        let mut large = Large::new(Some(2 << 20), Attributes::default(), 1, None, None);
-        for state in [State::Opening, State::Busy, State::Stale] {
+        let mut large = StagedFile::new(Some(2 << 20), Attributes::default(), 1, None, None);
+        for state in [StagingState::Opening, StagingState::Busy, StagingState::Stale] {
             let before = std::mem::discriminant(&state);
             large.state = state;
             large.kept();

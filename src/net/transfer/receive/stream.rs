@@ -2,8 +2,8 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, ErrorKind, Keeper, Left, PartRules, RemotePath, Staging, StoreError,
-    blocking,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, PartRules, RemotePath, Resume, Staging,
+    StoreError, blocking,
 };
 use async_trait::async_trait;
 use std::io::Write;
@@ -15,11 +15,11 @@ pub struct Stream {
     /// Held while something is written, which takes as long as its reader takes.
     out: Arc<Mutex<Box<dyn Write + Send>>>,
     /// Never held for long.
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<OutputState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct OutputState {
     /// The version of the source that the first bytes were of.
     source: Option<String>,
     /// How many bytes have gone out: they do not go out again.
@@ -30,9 +30,9 @@ struct State {
     broken: Option<StoreError>,
 }
 
-impl State {
+impl OutputState {
     /// Where a transfer of this version of the source goes on.
-    fn begin(&mut self, source: Option<String>) -> Result<Left, StoreError> {
+    fn begin(&mut self, source: Option<String>) -> Result<Resume, StoreError> {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
@@ -41,8 +41,8 @@ impl State {
         }
         self.source = source;
         match self.kept.offset {
-            0 => Ok(Left::Nothing),
-            _ => Ok(Left::Part(self.kept.clone())),
+            0 => Ok(Resume::Fresh),
+            _ => Ok(Resume::From(self.kept.clone())),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Stream {
 }
 
 #[async_trait]
-impl Keeper for Stream {
+impl Checkpointer for Stream {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
         lock(&self.state).kept = point;
         Ok(())
@@ -97,7 +97,7 @@ impl Keeper for Stream {
 
 struct StreamStaging {
     stream: Stream,
-    left: Left,
+    left: Resume,
 }
 
 #[async_trait]
@@ -152,11 +152,11 @@ impl Staging for StreamStaging {
 
     fn allocate(&mut self, _: Allocation) {}
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Resume {
         self.left.clone()
     }
 
-    fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+    fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
         Some(Arc::new(self.stream.clone()))
     }
 
@@ -221,7 +221,7 @@ mod tests {
             first.write(0, parts(&[&b"123456789"[..gone]])).await.unwrap();
             drop(first);
             let mut second = stream.stage(source("v")).await.unwrap();
-            assert_eq!(second.left(), Left::Nothing);
+            assert_eq!(second.left(), Resume::Fresh);
             second.write(0, parts(&[b"123", b"45"])).await.unwrap();
             second.write(5, parts(&[b"6789"])).await.unwrap();
             let attributes = Attributes {

@@ -2,7 +2,7 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, whole_digest};
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::transfer::send::walk::is_missized;
 use crate::net::transfer::{INLINE_BUDGET, MAX_INLINE};
 use crate::net::wire::{Code, entry::kind_to_wire, proto};
@@ -30,11 +30,11 @@ pub(super) struct Offered {
     /// Why it was withdrawn; the receiver's result then only confirms that.
     pub(super) withdrawn: Option<(Code, String)>,
     /// What it takes of the window's part for offers.
-    _cost: Kept,
+    _cost: AllowancePermit,
 }
 
 impl Offered {
-    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: Kept) -> Offered {
+    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: AllowancePermit) -> Offered {
         Offered {
             source,
             path,
@@ -114,7 +114,7 @@ pub(super) struct Inline(usize);
 
 /// What goes with an offer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum InlineContent {
     /// All of the file, and its hash.
     Here(Vec<u8>, Digest),
     /// Nothing: it has not as many bytes as its size says.
@@ -131,21 +131,21 @@ impl Inline {
 
     /// The content of a small file that goes with its offer: of the first few. What cannot be read now is read when it is
     /// wanted, and fails then.
-    pub(super) async fn content(&mut self, store: &dyn Store, path: &RemotePath, entry: &Entry) -> Content {
+    pub(super) async fn content(&mut self, store: &dyn Store, path: &RemotePath, entry: &Entry) -> InlineContent {
         let most = MAX_INLINE.min(self.0);
         let fits = usize::try_from(entry.size).is_ok_and(|size| size <= most);
         if entry.kind != Kind::File || self.0 == 0 || !fits {
-            return Content::Later;
+            return InlineContent::Later;
         }
         let read = store.read_whole(vec![path.clone()], MAX_INLINE).await.pop();
         match read {
             Some(Ok(read)) if read.version == entry.version => {
                 self.0 = self.0.saturating_sub(read.bytes.len().max(INLINE_COST));
                 let digest = whole_digest(&read.bytes);
-                Content::Here(read.bytes, digest)
+                InlineContent::Here(read.bytes, digest)
             }
-            Some(Err(e)) if is_missized(store, path, entry, &e).await => Content::Unsized,
-            _ => Content::Later,
+            Some(Err(e)) if is_missized(store, path, entry, &e).await => InlineContent::Unsized,
+            _ => InlineContent::Later,
         }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
         let path = RemotePath::parse(b"f").unwrap();
         let listed = store.stat(&path).await.unwrap();
         let content = Inline::new(false).content(&store, &path, &listed).await;
-        assert_eq!(content, Content::Here(b"old".to_vec(), whole_digest(b"old")));
+        assert_eq!(content, InlineContent::Here(b"old".to_vec(), whole_digest(b"old")));
         let time = std::fs::metadata(&file).unwrap().modified().unwrap();
         std::fs::write(&file, b"new").unwrap();
         std::fs::File::options()
@@ -178,6 +178,6 @@ mod tests {
         let now = store.stat(&path).await.unwrap();
         assert_eq!((now.size, now.attributes), (listed.size, listed.attributes));
         let content = Inline::new(false).content(&store, &path, &listed).await;
-        assert_eq!(content, Content::Later);
+        assert_eq!(content, InlineContent::Later);
     }
 }

@@ -2,7 +2,7 @@
 //! and the others are refused.
 
 use crate::net::transfer::report::shown;
-use crate::net::transfer::send::walk::Source;
+use crate::net::transfer::send::walk::TransferSource;
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::sync::Arc;
 
@@ -15,8 +15,11 @@ struct Earlier<'a> {
 }
 
 /// True where an earlier source may have entries that go where those of source `index` go.
-pub(super) fn may_overlap(sources: &[Source], index: usize) -> bool {
-    let place = sources.get(index).and_then(Source::tree).map(|(.., place)| place);
+pub(super) fn may_overlap(sources: &[TransferSource], index: usize) -> bool {
+    let place = sources
+        .get(index)
+        .and_then(TransferSource::tree)
+        .map(|(.., place)| place);
     place.is_some_and(|place| {
         sources
             .iter()
@@ -27,14 +30,14 @@ pub(super) fn may_overlap(sources: &[Source], index: usize) -> bool {
 
 /// For each of these entries of source `index` why it is not sent: something else of its name is.
 pub(super) async fn refusals(
-    sources: &[Source],
+    sources: &[TransferSource],
     index: usize,
     entries: &[(RemotePath, Kind)],
 ) -> Vec<Option<StoreError>> {
     let mut refused: Vec<Option<StoreError>> = entries.iter().map(|_| None).collect();
     let Some((top, place)) = sources
         .get(index)
-        .and_then(Source::tree)
+        .and_then(TransferSource::tree)
         .map(|(_, top, place)| (top, place))
     else {
         return refused;
@@ -52,7 +55,7 @@ pub(super) async fn refusals(
 }
 
 /// The source, if what it has may go where a source goes that has this place.
-fn earlier_of<'a>(source: &'a Source, other: &RemotePath) -> Option<Earlier<'a>> {
+fn earlier_of<'a>(source: &'a TransferSource, other: &RemotePath) -> Option<Earlier<'a>> {
     let (store, top, place) = source.tree()?;
     (place.is_within(other) || other.is_within(place)).then_some(Earlier {
         label: &source.label,

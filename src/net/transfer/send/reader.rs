@@ -6,8 +6,8 @@ use crate::chunk::digest::Digest;
 use crate::chunk::hole;
 use crate::chunk::merge::Merge;
 use crate::chunk::window::cost;
-use crate::net::data::body::{ChunkRead, Content, Unread};
-use crate::net::session::Link;
+use crate::net::data::body::{ChunkRead, DeferredChunk, FrameBody};
+use crate::net::session::SessionCore;
 use crate::net::transfer::report::{Counters, Waiting};
 use crate::net::transfer::send::layout::{Layout, Next};
 use crate::net::transfer::send::reads::{
@@ -28,7 +28,7 @@ const BATCH_FILES: usize = 32;
 const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
 
 /// What the sender needs to know.
-pub enum Pumped {
+pub enum ReadEvent {
     /// All of this attempt at a file is on its way.
     Read {
         /// Its offer's number.
@@ -44,12 +44,12 @@ pub enum Pumped {
     Failed(u64, u8, StoreError),
 }
 
-impl Pumped {
+impl ReadEvent {
     /// Why this attempt at a file was not read to its end.
-    pub(super) fn of_error(number: u64, attempt: u8, error: StoreError) -> Pumped {
+    pub(super) fn of_error(number: u64, attempt: u8, error: StoreError) -> ReadEvent {
         match error.kind {
-            ErrorKind::SourceChanged => Pumped::Changed(number, attempt),
-            _ => Pumped::Failed(number, attempt, error),
+            ErrorKind::SourceChanged => ReadEvent::Changed(number, attempt),
+            _ => ReadEvent::Failed(number, attempt, error),
         }
     }
 }
@@ -64,14 +64,14 @@ enum Plan {
 }
 
 /// A larger file that is being read.
-struct Large {
+struct LargeFile {
     wanted: Wanted,
     source: OpenOnce,
     layout: Layout,
     offset: u64,
 }
 
-impl Large {
+impl LargeFile {
     /// Its next job and the cost; `None` while nothing is known of what comes next.
     fn plan(&mut self) -> Result<Option<(Plan, u64)>, StoreError> {
         let (wanted, offset) = (self.wanted.clone(), self.offset);
@@ -91,7 +91,7 @@ impl Large {
 }
 
 /// Waits until more is known of the layout of the file that is being read.
-async fn layout_found(large: &mut Option<Large>) {
+async fn layout_found(large: &mut Option<LargeFile>) {
     match large {
         Some(large) => large.layout.found().await,
         None => std::future::pending().await,
@@ -106,16 +106,16 @@ struct Hashed {
 }
 
 /// Reads what is wanted until its sender is dropped.
-pub struct Pump {
-    link: Arc<Link>,
+pub struct FileReader {
+    core: Arc<SessionCore>,
     transfer: u32,
     counters: Arc<Counters>,
     wanted: mpsc::UnboundedReceiver<Wanted>,
-    out: mpsc::UnboundedSender<Pumped>,
+    out: mpsc::UnboundedSender<ReadEvent>,
     /// Files that the receiver has given up or settled: no more reads for them.
-    stopped: Stopped,
+    stopped: Cancelled,
     queue: VecDeque<Wanted>,
-    large: Option<Large>,
+    large: Option<LargeFile>,
     /// By offer.
     hashing: HashMap<u64, Hashed>,
     /// Files of which everything has been read.
@@ -129,9 +129,9 @@ pub struct Pump {
 
 /// Numbers of files that need no more reading, set by the sender.
 #[derive(Clone, Default)]
-pub struct Stopped(Arc<Mutex<HashSet<u64>>>);
+pub struct Cancelled(Arc<Mutex<HashSet<u64>>>);
 
-impl Stopped {
+impl Cancelled {
     fn set(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,19 +146,19 @@ impl Stopped {
     }
 }
 
-impl Pump {
+impl FileReader {
     /// A pump for a transfer of `link`.
     pub fn new(
-        link: Arc<Link>,
+        core: Arc<SessionCore>,
         transfer: u32,
         counters: Arc<Counters>,
         wanted: mpsc::UnboundedReceiver<Wanted>,
-        out: mpsc::UnboundedSender<Pumped>,
-        stopped: Stopped,
-    ) -> Pump {
+        out: mpsc::UnboundedSender<ReadEvent>,
+        stopped: Cancelled,
+    ) -> FileReader {
         let (read_in, read) = mpsc::unbounded_channel();
-        Pump {
-            link,
+        FileReader {
+            core,
             transfer,
             counters,
             wanted,
@@ -179,7 +179,7 @@ impl Pump {
         let mut ahead: Ahead<Job> = Ahead::new(PARALLEL);
         let mut planned: Option<(Plan, u64)> = None;
         let mut open = true;
-        let outbox = self.link.outbox.clone();
+        let send_queue = self.core.send_queue.clone();
         loop {
             while let Ok(wanted) = self.wanted.try_recv() {
                 self.queue.push_back(wanted);
@@ -192,10 +192,10 @@ impl Pump {
             }
             let needed = planned.as_ref().map_or(0, |(_, cost)| *cost);
             let since = Instant::now();
-            let waiting = match (self.link.outbox.is_queued(), &planned) {
+            let waiting = match (self.core.send_queue.is_queued(), &planned) {
                 (true, _) => Waiting::Network,
                 (false, Some(_)) if ahead.is_empty() => Waiting::Receiver,
-                _ => Waiting::Source,
+                _ => Waiting::TransferSource,
             };
             let idle = planned.is_none() && ahead.is_empty();
             tokio::select! {
@@ -204,7 +204,7 @@ impl Pump {
                     self.finish(job);
                 },
                 Some(read) = self.read.recv() => self.chunk_read(read),
-                () = outbox.reserve(self.transfer, needed), if planned.is_some() && !ahead.is_full() => {
+                () = send_queue.reserve(self.transfer, needed), if planned.is_some() && !ahead.is_full() => {
                     if let Some((plan, _)) = planned.take() {
                         self.start(plan, &mut ahead);
                     }
@@ -260,8 +260,8 @@ impl Pump {
                 merge: Merge::resume(next.offset, next.root.clone()),
             };
             self.hashing.insert(next.number, hashed);
-            self.large = Some(Large {
-                layout: Layout::of(&next, &source, self.link.tasks()),
+            self.large = Some(LargeFile {
+                layout: Layout::of(&next, &source, self.core.tasks()),
                 source,
                 offset: next.offset,
                 wanted: next,
@@ -298,7 +298,7 @@ impl Pump {
         match plan {
             Plan::Small(batch) => ahead.start(read_small(batch)),
             Plan::Chunk(wanted, source, offset) => {
-                let pool = self.link.pool().buffers().clone();
+                let pool = self.core.pool().buffers().clone();
                 ahead.start(async move {
                     let result = chunk_of(&wanted, &source, offset, &pool).await;
                     Job::Chunk(wanted, offset, result)
@@ -321,7 +321,7 @@ impl Pump {
                 for (wanted, result) in batch {
                     let cost = small_cost(&wanted);
                     let read = result.map(|(bytes, digest)| {
-                        let header = wanted.header(FrameKind::Whole, self.transfer, 0, bytes.len(), digest);
+                        let header = wanted.header(FrameKind::File, self.transfer, 0, bytes.len(), digest);
                         (header, self.share(bytes))
                     });
                     self.push(&wanted, read, cost);
@@ -337,11 +337,11 @@ impl Pump {
             Job::Seal(wanted, hash, result) => {
                 if self.sealing.get(&wanted.number) != Some(&wanted.attempt) {
                     // given up, or begun anew, after this look was started
-                    return self.link.outbox.release(self.transfer, cost(0));
+                    return self.core.send_queue.release(self.transfer, cost(0));
                 }
                 self.sealing.remove(&wanted.number);
                 let read = result.map(|()| {
-                    let header = wanted.header(FrameKind::Seal, self.transfer, wanted.size, 0, hash);
+                    let header = wanted.header(FrameKind::End, self.transfer, wanted.size, 0, hash);
                     (header, self.share(Vec::new()))
                 });
                 self.push(&wanted, read, cost(0));
@@ -349,27 +349,27 @@ impl Pump {
         }
     }
 
-    fn share(&self, bytes: Vec<u8>) -> Content {
-        Content::Bytes(self.link.pool().buffers().share(bytes))
+    fn share(&self, bytes: Vec<u8>) -> FrameBody {
+        FrameBody::Bytes(self.core.pool().buffers().share(bytes))
     }
 
     fn chunk(&mut self, wanted: &Wanted, offset: u64, result: Result<Chunk, StoreError>) {
         let length = chunk_length(wanted, offset);
         if !self.is_current(wanted.number, wanted.attempt) {
             // given up, or begun anew, after this read was started
-            return self.link.outbox.release(self.transfer, cost(length));
+            return self.core.send_queue.release(self.transfer, cost(length));
         }
         let header = |digest| wanted.header(FrameKind::Chunk, self.transfer, offset, length, digest);
         let read = match result {
             Ok(Chunk::Read(buffer, digest)) => {
-                let frame = (header(digest), Content::Bytes(buffer));
+                let frame = (header(digest), FrameBody::Bytes(buffer));
                 self.hashed((wanted.number, wanted.attempt), (offset, length as u64), digest);
                 Ok(frame)
             }
             Ok(Chunk::AtHand(source)) => {
                 let (of, at) = ((wanted.number, wanted.attempt), (offset, length));
-                let unread = Unread::new(source, of, at, self.read_in.clone());
-                Ok((header(VOID), Content::Unread(unread)))
+                let unread = DeferredChunk::new(source, of, at, self.read_in.clone());
+                Ok((header(VOID), FrameBody::Deferred(unread)))
             }
             Err(e) => Err(e),
         };
@@ -379,7 +379,7 @@ impl Pump {
     /// Queues a hole: the receiver hashes it meanwhile.
     fn hole(&mut self, wanted: &Wanted, offset: u64, length: u64) {
         if !self.is_current(wanted.number, wanted.attempt) {
-            return self.link.outbox.release(self.transfer, cost(0));
+            return self.core.send_queue.release(self.transfer, cost(0));
         }
         let header = wanted.header(FrameKind::Hole, self.transfer, offset, 0, VOID);
         let frame = (FrameHeader::of_hole(header, length), self.share(Vec::new()));
@@ -413,25 +413,25 @@ impl Pump {
     }
 
     /// Queues a frame, or gives its cost back.
-    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, Content), StoreError>, cost: u64) {
-        let outbox = &self.link.outbox;
+    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, FrameBody), StoreError>, cost: u64) {
+        let send_queue = &self.core.send_queue;
         match read {
             Ok((header, content)) if !self.stopped.contains(wanted.number) => {
-                outbox.push(header, content);
+                send_queue.push(header, content);
                 // The receiver may have settled the file between the look and the push.
                 if self.stopped.contains(wanted.number) {
-                    outbox.forget_file(self.transfer, wanted.number);
-                } else if matches!(header.kind, FrameKind::Whole | FrameKind::Seal) {
-                    let _ = self.out.send(Pumped::Read {
+                    send_queue.forget_file(self.transfer, wanted.number);
+                } else if matches!(header.kind, FrameKind::File | FrameKind::End) {
+                    let _ = self.out.send(ReadEvent::Read {
                         number: wanted.number,
                         attempt: wanted.attempt,
                         read: (header.digest, wanted.size),
                     });
                 }
             }
-            Ok(_) => outbox.release(self.transfer, cost),
+            Ok(_) => send_queue.release(self.transfer, cost),
             Err(e) => {
-                outbox.release(self.transfer, cost);
+                send_queue.release(self.transfer, cost);
                 self.gave_up((wanted.number, wanted.attempt), e);
             }
         }
@@ -444,7 +444,7 @@ impl Pump {
         self.complete.retain(|file| !is_it(&file.wanted));
         self.large.take_if(|large| is_it(&large.wanted));
         self.sealing.retain(|sealing, of| (*sealing, *of) != (number, attempt));
-        let _ = self.out.send(Pumped::of_error(number, attempt, error));
+        let _ = self.out.send(ReadEvent::of_error(number, attempt, error));
     }
 }
 
@@ -457,7 +457,7 @@ mod tests {
     use crate::chunk::buffer::BufferPool;
     use crate::chunk::digest::RootHasher;
     use crate::net::control::queue::ControlSender;
-    use crate::net::session::LinkBounds;
+    use crate::net::session::SessionBounds;
     use crate::net::transfer::send::reader::*;
     use crate::store::local::LocalStore;
     use crate::store::{Allocation, RemotePath, Version};
@@ -468,11 +468,11 @@ mod tests {
     async fn an_attempt_that_was_given_up_is_not_sealed() {
         let dir = tempfile::tempdir().unwrap();
         let (control, _queue) = ControlSender::channel(1 << 20);
-        let link = Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
-        let seat = link.join(1).unwrap();
+        let core = SessionCore::new(control, SessionBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
+        let channel = core.join(1).unwrap();
         let (_wanted, wanted) = mpsc::unbounded_channel();
         let (out, mut told) = mpsc::unbounded_channel();
-        let mut pump = Pump::new(link.clone(), 1, Arc::default(), wanted, out, Stopped::default());
+        let mut reader = FileReader::new(core.clone(), 1, Arc::default(), wanted, out, Cancelled::default());
         let wanted = |attempt| Wanted {
             number: 7,
             attempt,
@@ -494,21 +494,21 @@ mod tests {
                 merge,
             }
         };
-        let seal = |pump: &mut Pump, attempt| match pump.plan() {
+        let seal = |reader: &mut FileReader, attempt| match reader.plan() {
             Some((Plan::Seal(wanted, _, hash), _)) if wanted.attempt == attempt => (wanted, hash),
             _ => panic!("a seal was due"),
         };
-        pump.complete.push_back(read(0));
-        let (old, hash) = seal(&mut pump, 0);
-        pump.gave_up((7, 0), StoreError::new(ErrorKind::SourceChanged, &old.path));
-        assert!(matches!(told.try_recv(), Ok(Pumped::Changed(7, 0))));
-        pump.complete.push_back(read(1));
-        let (new, new_hash) = seal(&mut pump, 1);
-        pump.finish(Job::Seal(old, hash, Ok(())));
-        assert!(told.try_recv().is_err() && !link.outbox.is_queued(), "given up");
-        pump.finish(Job::Seal(new, new_hash, Ok(())));
-        assert!(matches!(told.try_recv(), Ok(Pumped::Read { attempt: 1, .. })));
-        assert!(link.outbox.is_queued());
-        drop(seat);
+        reader.complete.push_back(read(0));
+        let (old, hash) = seal(&mut reader, 0);
+        reader.gave_up((7, 0), StoreError::new(ErrorKind::SourceChanged, &old.path));
+        assert!(matches!(told.try_recv(), Ok(ReadEvent::Changed(7, 0))));
+        reader.complete.push_back(read(1));
+        let (new, new_hash) = seal(&mut reader, 1);
+        reader.finish(Job::Seal(old, hash, Ok(())));
+        assert!(told.try_recv().is_err() && !core.send_queue.is_queued(), "given up");
+        reader.finish(Job::Seal(new, new_hash, Ok(())));
+        assert!(matches!(told.try_recv(), Ok(ReadEvent::Read { attempt: 1, .. })));
+        assert!(core.send_queue.is_queued());
+        drop(channel);
     }
 }

@@ -6,7 +6,7 @@ use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
 use crate::chunk::hole::ZeroChunk;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{Allocation, ErrorKind, RemotePath, Source, Store, StoreError, Version};
+use crate::store::{Allocation, ErrorKind, FileSource, RemotePath, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -68,7 +68,7 @@ impl Wanted {
 }
 
 /// A file that is opened by whichever of its jobs comes first.
-pub(super) type OpenOnce = Arc<OnceCell<Arc<dyn Source>>>;
+pub(super) type OpenOnce = Arc<OnceCell<Arc<dyn FileSource>>>;
 
 /// Bytes and their digest.
 pub(super) type ReadResult = Result<(Vec<u8>, Digest), StoreError>;
@@ -85,7 +85,7 @@ pub(super) enum Job {
 pub(super) enum Chunk {
     Read(Buffer, Digest),
     /// To be read by the connection that sends it.
-    AtHand(Arc<dyn Source>),
+    AtHand(Arc<dyn FileSource>),
 }
 
 /// Bytes of the chunk at `offset`.
@@ -94,7 +94,10 @@ pub(super) fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
     usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
 }
 
-pub(super) async fn opened(wanted: &Wanted, cell: &OnceCell<Arc<dyn Source>>) -> Result<Arc<dyn Source>, StoreError> {
+pub(super) async fn opened(
+    wanted: &Wanted,
+    cell: &OnceCell<Arc<dyn FileSource>>,
+) -> Result<Arc<dyn FileSource>, StoreError> {
     cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
 }
 

@@ -2,19 +2,19 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
-use crate::chunk::window::Kept;
+use crate::chunk::window::AllowancePermit;
 use crate::net::control::codec::refused;
 use crate::net::error::{NetError, code_of};
-use crate::net::session::{Link, Seat};
+use crate::net::session::{SessionCore, TransferChannel};
 use crate::net::task::Task;
 use crate::net::transfer::cost::offer_cost;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
-use crate::net::transfer::send::offer::{Content, Inline, Offered, offer_of, offer_of_stream, unsized_offer};
-use crate::net::transfer::send::reader::{Pump, Pumped, Stopped};
+use crate::net::transfer::send::offer::{Inline, InlineContent, Offered, offer_of, offer_of_stream, unsized_offer};
+use crate::net::transfer::send::reader::{Cancelled, FileReader, ReadEvent};
 use crate::net::transfer::send::reads::Wanted;
-use crate::net::transfer::send::stream::{Input, Outlet, pump_stream};
-use crate::net::transfer::send::walk::{Source, Walk, Walked, What};
+use crate::net::transfer::send::stream::{Input, Outlet, send_stream};
+use crate::net::transfer::send::walk::{Origin, TransferSource, Walk, Walked};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
@@ -33,15 +33,15 @@ const STREAMS: usize = 4;
 
 /// One transfer, from the side that has the files.
 pub struct Sender {
-    seat: Seat,
-    sources: Arc<Vec<Source>>,
+    channel: TransferChannel,
+    sources: Arc<Vec<TransferSource>>,
     options: Options,
     reporter: Reporter,
     offered: HashMap<u64, Offered>,
     wanted: mpsc::UnboundedSender<Wanted>,
-    pumped: mpsc::UnboundedReceiver<Pumped>,
-    pumped_in: mpsc::UnboundedSender<Pumped>,
-    stopped: Stopped,
+    events: mpsc::UnboundedReceiver<ReadEvent>,
+    events_in: mpsc::UnboundedSender<ReadEvent>,
+    stopped: Cancelled,
     /// The tasks that read streams, by the numbers of their offers.
     streaming: HashMap<u64, Task<()>>,
     /// How many of them are at it.
@@ -55,39 +55,39 @@ pub struct Sender {
 /// # Errors
 /// [`NetError`] where the transfer as a whole ended before it was complete.
 pub async fn send(
-    seat: Seat,
-    sources: Arc<Vec<Source>>,
+    channel: TransferChannel,
+    sources: Arc<Vec<TransferSource>>,
     options: Options,
     reporter: Reporter,
 ) -> Result<(), NetError> {
     let (wanted, wanted_out) = mpsc::unbounded_channel();
-    let (pumped_in, pumped) = mpsc::unbounded_channel();
-    let stopped = Stopped::default();
-    let link = seat.link().clone();
+    let (events_in, events) = mpsc::unbounded_channel();
+    let stopped = Cancelled::default();
+    let core = channel.core().clone();
     let counters = reporter.counters.clone();
-    let pump = Pump::new(
-        link.clone(),
-        seat.number(),
+    let reader = FileReader::new(
+        core.clone(),
+        channel.number(),
         counters,
         wanted_out,
-        pumped_in.clone(),
+        events_in.clone(),
         stopped.clone(),
     );
-    let _pump = link.tasks().spawn("pump", pump.run());
+    let _pump = core.tasks().spawn("reader", reader.run());
     let (walked_in, walked) = mpsc::channel(8);
-    let hash = options.checksum.then(|| link.pool().buffers().clone());
+    let hash = options.checksum.then(|| core.pool().buffers().clone());
     let walk = Walk::new(sources.clone(), options.recursive, hash, walked_in);
-    let _walk = link.tasks().spawn("walk", walk.run());
+    let _walk = core.tasks().spawn("walk", walk.run());
     let inline = Inline::new(options.checksum);
     let sender = Sender {
-        seat,
+        channel,
         sources,
         options,
         reporter,
         offered: HashMap::new(),
         wanted,
-        pumped,
-        pumped_in,
+        events,
+        events_in,
         stopped,
         streaming: HashMap::new(),
         streams: Arc::new(Semaphore::new(STREAMS)),
@@ -99,7 +99,7 @@ pub async fn send(
 
 impl Sender {
     async fn run(mut self, mut walked: mpsc::Receiver<Vec<Walked>>) -> Result<(), NetError> {
-        let link = self.seat.link().clone();
+        let core = self.channel.core().clone();
         let stall = STALL.saturating_add(self.options.wait.unwrap_or_default());
         let mut clock = tokio::time::interval(std::time::Duration::from_secs(5));
         let mut walking = true;
@@ -107,23 +107,23 @@ impl Sender {
             tokio::select! {
                 // what has come counts before the news that the session is over
                 biased;
-                message = self.seat.receive() => match message {
+                message = self.channel.receive() => match message {
                     Some(Body::Finished(_)) => return self.finished(walking),
                     Some(message) => self.message(message).await?,
-                    None => return Err(link.down().await),
+                    None => return Err(core.down().await),
                 },
-                Some(pumped) = self.pumped.recv() => self.pumped(pumped).await?,
-                batch = next_batch(&link, &mut walked), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
+                Some(events) = self.events.recv() => self.events(events).await?,
+                batch = next_batch(&core, &mut walked), if walking && self.offered.len() < MAX_UNSETTLED / 2 => match batch {
                     Some(batch) => walking = self.offer(batch).await?,
                     // it has panicked, which its task is about to tell
-                    None => return Err(link.down().await),
+                    None => return Err(core.down().await),
                 },
-                why = link.down() => return Err(why),
+                why = core.down() => return Err(why),
                 _ = clock.tick() => {
-                    if !link.is_attached() {
+                    if !core.is_attached() {
                         self.moved = Instant::now();
                     }
-                    let waiting = link.outbox.is_waiting(self.seat.number()) || self.waits_for_answers();
+                    let waiting = core.send_queue.is_waiting(self.channel.number()) || self.waits_for_answers();
                     if waiting && self.moved.elapsed() > stall {
                         return Err(NetError::lost("the receiver has answered nothing for two minutes"));
                     }
@@ -131,7 +131,7 @@ impl Sender {
                 }
             }
             self.moved = Instant::now();
-            link.progress();
+            core.progress();
         }
     }
 
@@ -151,15 +151,15 @@ impl Sender {
 
     fn shown(&self, source: usize, path: &RemotePath) -> Vec<u8> {
         match self.sources.get(source) {
-            Some(Source {
+            Some(TransferSource {
                 label,
-                what: What::Tree { path: top, .. },
+                origin: Origin::Tree { path: top, .. },
                 ..
             }) => {
                 let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
                 shown(label, rest.strip_prefix(b"/").unwrap_or(rest))
             }
-            Some(Source { label, .. }) => label.clone(),
+            Some(TransferSource { label, .. }) => label.clone(),
             None => path.as_bytes().to_vec(),
         }
     }
@@ -198,24 +198,24 @@ impl Sender {
             }
         }
         if !withdrawals.is_empty() {
-            self.seat
+            self.channel
                 .send(Body::Withdrawals(proto::Withdrawals { withdrawals }))
                 .await?;
         }
         if !offers.is_empty() {
-            self.seat.send(Body::Offers(proto::Offers { offers })).await?;
+            self.channel.send(Body::Offers(proto::Offers { offers })).await?;
         }
         if !more {
             self.reporter.counters.walked.store(true, Ordering::Relaxed);
-            self.seat.send(Body::End(proto::EndOfOffers {})).await?;
+            self.channel.send(Body::End(proto::EndOfOffers {})).await?;
         }
         Ok(more)
     }
 
     /// What an offer takes until it is settled.
-    fn take_cost(&self, path: &RemotePath, offer: &proto::Offer) -> Kept {
-        self.seat
-            .link()
+    fn take_cost(&self, path: &RemotePath, offer: &proto::Offer) -> AllowancePermit {
+        self.channel
+            .core()
             .offered()
             .take(offer_cost(path.as_bytes().len(), offer))
     }
@@ -235,24 +235,24 @@ impl Sender {
             return None;
         };
         let content = match (sized, self.store_of(source)) {
-            (false, _) => Content::Unsized,
+            (false, _) => InlineContent::Unsized,
             (true, Some(store)) => self.inline.content(&*store, &path, &entry).await,
-            (true, None) => Content::Later,
+            (true, None) => InlineContent::Later,
         };
         let mut offer = offer_of(number, parent, source, &entry, hash);
         let is_dir = entry.kind == Kind::Dir;
         let (mut read, mut is_sized) = (None, true);
         match content {
-            Content::Here(bytes, digest) => {
+            InlineContent::Here(bytes, digest) => {
                 read = Some((digest, bytes.len() as u64));
                 (offer.content, offer.digest) = (bytes, digest.to_vec());
             }
-            Content::Unsized => {
+            InlineContent::Unsized => {
                 self.reporter.counters.endless.store(true, Ordering::Relaxed);
                 is_sized = false;
                 offer = unsized_offer(offer);
             }
-            Content::Later => {}
+            InlineContent::Later => {}
         }
         let cost = self.take_cost(&path, &offer);
         let mut offered = Offered::new(source, path, Some(entry), cost);
@@ -289,7 +289,7 @@ impl Sender {
     }
 
     async fn want(&mut self, want: proto::Want) -> Result<(), NetError> {
-        let unasked = || NetError::Protocol("it wants what was not offered".into());
+        let unasked = || NetError::Protocol("it wants origin was not offered".into());
         let offered = self.offered.get_mut(&want.number).ok_or_else(unasked)?;
         if offered.wanted {
             return Err(unasked());
@@ -301,8 +301,8 @@ impl Sender {
         let gone = std::mem::take(&mut offered.written);
         self.reporter.counters.bytes_done.fetch_sub(gone, Ordering::Relaxed);
         let source = self.sources.get(offered.source).ok_or_else(unasked)?;
-        match (&source.what, &offered.entry) {
-            (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File && !offered.sized => {
+        match (&source.origin, &offered.entry) {
+            (Origin::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File && !offered.sized => {
                 if want.offset > 0 {
                     return Err(unasked());
                 }
@@ -311,7 +311,7 @@ impl Sender {
                 let attempt = offered.attempt;
                 self.start_stream(want.number, attempt, open);
             }
-            (What::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
+            (Origin::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
                 let from = from_where(&want, entry.size)?;
                 let wanted = Wanted {
                     allocation: entry.attributes.allocation,
@@ -332,7 +332,7 @@ impl Sender {
                 }
                 self.tell_left(&want, path).await;
             }
-            (What::Stream(stream), None) if want.offset == 0 => {
+            (Origin::Stream(stream), None) if want.offset == 0 => {
                 let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                 let input = Input::Reader(taken.ok_or_else(unasked)?);
                 self.start_stream(want.number, 0, async { Ok(input) });
@@ -360,32 +360,32 @@ impl Sender {
         open: impl Future<Output = Result<Input, StoreError>> + Send + 'static,
     ) {
         let to = Outlet {
-            link: self.seat.link().clone(),
-            transfer: self.seat.number(),
+            core: self.channel.core().clone(),
+            transfer: self.channel.number(),
             number,
             attempt,
         };
-        let (counters, out) = (self.reporter.counters.clone(), self.pumped_in.clone());
+        let (counters, out) = (self.reporter.counters.clone(), self.events_in.clone());
         let streams = self.streams.clone();
-        let tasks = self.seat.link().tasks();
+        let tasks = self.channel.core().tasks();
         let task = tasks.spawn("stream", async move {
             // never closed
             let _turn = streams.acquire().await;
-            let read = async { pump_stream(&to, open.await?, &counters).await };
-            let pumped = match read.await {
-                Ok(read) => Pumped::Read { number, attempt, read },
-                Err(e) => Pumped::of_error(number, attempt, e),
+            let read = async { send_stream(&to, open.await?, &counters).await };
+            let events = match read.await {
+                Ok(read) => ReadEvent::Read { number, attempt, read },
+                Err(e) => ReadEvent::of_error(number, attempt, e),
             };
-            let _ = out.send(pumped);
+            let _ = out.send(events);
         });
         self.streaming.insert(number, task);
     }
 
     fn acknowledged(&mut self, ack: &proto::Ack) {
-        self.seat
-            .link()
-            .outbox
-            .acknowledge(self.seat.number(), ack.number, ack.offset);
+        self.channel
+            .core()
+            .send_queue
+            .acknowledge(self.channel.number(), ack.number, ack.offset);
         if let Some(offered) = self.offered.get_mut(&ack.number) {
             let most = match offered.sized {
                 true => offered
@@ -405,27 +405,30 @@ impl Sender {
     }
 
     async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
-        let unasked = || NetError::Protocol("it settled what was not offered".into());
+        let unasked = || NetError::Protocol("it settled origin was not offered".into());
         let mut offered = self.offered.remove(&result.number).ok_or_else(unasked)?;
         // whatever a stream still has is not wanted any more
         self.streaming.remove(&result.number);
         let is_dir = offered.entry.as_ref().is_some_and(|e| e.kind == Kind::Dir);
         if offered.wanted {
             // A result may overtake the pump's own word that it has read the file.
-            while let Ok(pumped) = self.pumped.try_recv() {
-                match pumped {
-                    Pumped::Read { number, attempt, read }
+            while let Ok(events) = self.events.try_recv() {
+                match events {
+                    ReadEvent::Read { number, attempt, read }
                         if (number, attempt) == (result.number, offered.attempt) =>
                     {
                         offered.read = Some(read);
                     }
-                    other => self.pumped(other).await?,
+                    other => self.events(other).await?,
                 }
             }
             if offered.read.is_none() {
                 self.stopped.insert(result.number);
             }
-            self.seat.link().outbox.forget_file(self.seat.number(), result.number);
+            self.channel
+                .core()
+                .send_queue
+                .forget_file(self.channel.number(), result.number);
         }
         let path = || self.shown(offered.source, &offered.path);
         let size = offered.size();
@@ -464,23 +467,23 @@ impl Sender {
         Ok(())
     }
 
-    async fn pumped(&mut self, pumped: Pumped) -> Result<(), NetError> {
-        match pumped {
-            Pumped::Read { number, attempt, .. }
-            | Pumped::Failed(number, attempt, _)
-            | Pumped::Changed(number, attempt)
+    async fn events(&mut self, events: ReadEvent) -> Result<(), NetError> {
+        match events {
+            ReadEvent::Read { number, attempt, .. }
+            | ReadEvent::Failed(number, attempt, _)
+            | ReadEvent::Changed(number, attempt)
                 if !self.is_current(number, attempt) =>
             {
                 Ok(())
             }
-            Pumped::Read { number, read, .. } => {
+            ReadEvent::Read { number, read, .. } => {
                 if let Some(offered) = self.offered.get_mut(&number) {
                     offered.read = Some(read);
                 }
                 Ok(())
             }
-            Pumped::Failed(number, _, error) => self.withdraw(number, &error).await,
-            Pumped::Changed(number, _) => self.changed(number).await,
+            ReadEvent::Failed(number, _, error) => self.withdraw(number, &error).await,
+            ReadEvent::Changed(number, _) => self.changed(number).await,
         }
     }
 
@@ -497,7 +500,10 @@ impl Sender {
         };
         offered.withdrawn = Some((code, text.clone()));
         self.stopped.insert(number);
-        self.seat.link().outbox.forget_file(self.seat.number(), number);
+        self.channel
+            .core()
+            .send_queue
+            .forget_file(self.channel.number(), number);
         let path = offered.path.as_bytes().to_vec();
         let withdrawal = proto::Withdrawal {
             number,
@@ -506,7 +512,7 @@ impl Sender {
             path,
         };
         let withdrawals = vec![withdrawal];
-        self.seat
+        self.channel
             .send(Body::Withdrawals(proto::Withdrawals { withdrawals }))
             .await
     }
@@ -529,7 +535,10 @@ impl Sender {
             Ok(_) => return self.withdraw(number, &gave_up).await,
             Err(e) => return self.withdraw(number, &e).await,
         };
-        self.seat.link().outbox.forget_file(self.seat.number(), number);
+        self.channel
+            .core()
+            .send_queue
+            .forget_file(self.channel.number(), number);
         let Some(offered) = self.offered.get_mut(&number) else {
             return Ok(());
         };
@@ -557,20 +566,20 @@ impl Sender {
             offer: Some(offer),
             attempt: u32::from(attempt),
         };
-        self.seat.send(Body::Changed(changed)).await
+        self.channel.send(Body::Changed(changed)).await
     }
 
     fn store_of(&self, source: usize) -> Option<Arc<dyn Store>> {
-        match &self.sources.get(source)?.what {
-            What::Tree { store, .. } => Some(store.clone()),
-            What::Stream(_) | What::Missing(_) => None,
+        match &self.sources.get(source)?.origin {
+            Origin::Tree { store, .. } => Some(store.clone()),
+            Origin::Stream(_) | Origin::Missing(_) => None,
         }
     }
 }
 
 /// The next batch of the walk, once the receiver has room for more offers. Cancel-safe.
-async fn next_batch(link: &Link, walked: &mut mpsc::Receiver<Vec<Walked>>) -> Option<Vec<Walked>> {
-    link.offered().room().await;
+async fn next_batch(core: &SessionCore, walked: &mut mpsc::Receiver<Vec<Walked>>) -> Option<Vec<Walked>> {
+    core.offered().room().await;
     walked.recv().await
 }
 
@@ -595,8 +604,8 @@ fn from_where(want: &proto::Want, size: u64) -> Result<RootHasher, NetError> {
 mod tests {
     use crate::chunk::buffer::BufferPool;
     use crate::net::control::queue::ControlSender;
-    use crate::net::session::Link;
-    use crate::net::session::LinkBounds;
+    use crate::net::session::SessionBounds;
+    use crate::net::session::SessionCore;
     use crate::net::transfer::send::sender::*;
     use crate::store::local::LocalStore;
 
@@ -611,28 +620,28 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir.path()).unwrap());
         let entry = store.stat(&path).await.unwrap();
         let (control, _queue) = ControlSender::channel(1 << 20);
-        let link = Link::new(control, LinkBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
-        let what = What::Tree {
+        let core = SessionCore::new(control, SessionBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
+        let origin = Origin::Tree {
             store,
             path: path.clone(),
         };
         let (wanted, _wanted) = mpsc::unbounded_channel();
-        let (pumped_in, pumped) = mpsc::unbounded_channel();
+        let (events_in, events) = mpsc::unbounded_channel();
         let label = b"f".to_vec();
         let mut sender = Sender {
-            seat: link.join(1).unwrap(),
-            sources: Arc::new(vec![Source {
+            channel: core.join(1).unwrap(),
+            sources: Arc::new(vec![TransferSource {
                 label,
-                what,
+                origin,
                 place: None,
             }]),
             options: Options::default(),
             reporter: Reporter::silent(),
-            offered: HashMap::from([(1, Offered::new(0, path, Some(entry), link.offered().take(0)))]),
+            offered: HashMap::from([(1, Offered::new(0, path, Some(entry), core.offered().take(0)))]),
             wanted,
-            pumped,
-            pumped_in,
-            stopped: Stopped::default(),
+            events,
+            events_in,
+            stopped: Cancelled::default(),
             streaming: HashMap::new(),
             streams: Arc::new(Semaphore::new(1)),
             moved: Instant::now(),
@@ -642,7 +651,7 @@ mod tests {
             number: 1,
             ..Default::default()
         };
-        let read = |attempt| Pumped::Read {
+        let read = |attempt| ReadEvent::Read {
             number: 1,
             attempt,
             read: ([attempt; 32], 3),
@@ -653,23 +662,23 @@ mod tests {
             offset: 0,
             length: 3,
         });
-        sender.pumped(read(0)).await.unwrap();
+        sender.events(read(0)).await.unwrap();
         assert_eq!(sender.offered[&1].read, Some(([0; 32], 3)));
         std::fs::write(&file, b"newer").unwrap();
-        sender.pumped(Pumped::Changed(1, 0)).await.unwrap();
+        sender.events(ReadEvent::Changed(1, 0)).await.unwrap();
         assert_eq!(sender.offered[&1].read, None);
         // the pump's word of the attempt before may come late
-        sender.pumped(read(0)).await.unwrap();
+        sender.events(read(0)).await.unwrap();
         assert_eq!(sender.offered[&1].read, None);
         sender.want(want()).await.unwrap();
         let done = &sender.reporter.counters.bytes_done;
-        assert_eq!(Counters::get(done), 0, "what was written before is gone");
+        assert_eq!(Counters::get(done), 0, "origin was written before is gone");
         let failed = proto::Result {
             number: 1,
             outcome: proto::Outcome::Failed.into(),
             ..Default::default()
         };
-        sender.pumped_in.send(read(0)).unwrap();
+        sender.events_in.send(read(0)).unwrap();
         sender.result(failed).await.unwrap();
         assert!(sender.stopped.contains(1), "it is not read any more");
     }

@@ -4,12 +4,12 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
 use crate::chunk::window::cost;
-use crate::net::data::body::Content;
-use crate::net::session::Link;
+use crate::net::data::body::FrameBody;
+use crate::net::session::SessionCore;
 use crate::net::transfer::STALL;
 use crate::net::transfer::report::Counters;
 use crate::net::wire::frame::{FrameHeader, FrameKind};
-use crate::store::{ErrorKind, RemotePath, Source, Store, StoreError, Version};
+use crate::store::{ErrorKind, FileSource, RemotePath, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -20,7 +20,7 @@ pub(super) enum Input {
     /// A file, read from its beginning until nothing more comes.
     File {
         path: RemotePath,
-        source: Arc<dyn Source>,
+        source: Arc<dyn FileSource>,
         version: Version,
         offset: u64,
     },
@@ -28,7 +28,7 @@ pub(super) enum Input {
 
 /// The file of a transfer that a stream becomes.
 pub(super) struct Outlet {
-    pub(super) link: Arc<Link>,
+    pub(super) core: Arc<SessionCore>,
     pub(super) transfer: u32,
     pub(super) number: u64,
     pub(super) attempt: u8,
@@ -91,9 +91,9 @@ impl Outlet {
 
     /// Queues a frame, once the window has room for it.
     async fn push(&self, header: FrameHeader, bytes: Vec<u8>) {
-        let content = Content::Bytes(self.link.pool().buffers().share(bytes));
-        self.link.outbox.reserve(self.transfer, cost(content.len())).await;
-        self.link.outbox.push(header, content);
+        let content = FrameBody::Bytes(self.core.pool().buffers().share(bytes));
+        self.core.send_queue.reserve(self.transfer, cost(content.len())).await;
+        self.core.send_queue.push(header, content);
     }
 }
 
@@ -102,12 +102,12 @@ impl Outlet {
 ///
 /// # Errors
 /// That of reading the stream; [`ErrorKind::SourceChanged`] where its file changed meanwhile.
-pub(super) async fn pump_stream(
+pub(super) async fn send_stream(
     to: &Outlet,
     mut input: Input,
     counters: &Counters,
 ) -> Result<(Digest, u64), StoreError> {
-    let pool = to.link.pool().buffers().clone();
+    let pool = to.core.pool().buffers().clone();
     // One chunk is read ahead: whether the first is the only one decides what it travels as.
     let mut chunk = input.chunk(pool.take(CHUNK_SIZE)).await?;
     let mut next = match chunk.len() {
@@ -118,7 +118,7 @@ pub(super) async fn pump_stream(
         input.check().await?;
         let (hash, length) = (whole_digest(&chunk), chunk.len());
         Counters::add(&counters.bytes_found, length as u64);
-        to.push(to.header(FrameKind::Whole, 0, length, hash), chunk).await;
+        to.push(to.header(FrameKind::File, 0, length, hash), chunk).await;
         return Ok((hash, length as u64));
     }
     let (mut offset, mut root) = (0_u64, RootHasher::default());
@@ -137,7 +137,7 @@ pub(super) async fn pump_stream(
     }
     input.check().await?;
     let hash = root.root().unwrap_or([0; 32]);
-    to.push(to.header(FrameKind::Seal, offset, 0, hash), Vec::new()).await;
+    to.push(to.header(FrameKind::End, offset, 0, hash), Vec::new()).await;
     Ok((hash, offset))
 }
 

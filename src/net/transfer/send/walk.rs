@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 const BATCH_BYTES: usize = 128 << 10;
 
 /// Something to send.
-pub struct Source {
+pub struct TransferSource {
     /// What the user called it, for messages.
     pub label: Vec<u8>,
     /// What it is.
-    pub what: What,
+    pub origin: Origin,
     /// Where it goes at the destination: the root where its contents go into the destination itself.
     /// `None` where that is not known.
     pub place: Option<RemotePath>,
 }
 
 /// Where the bytes of a source come from.
-pub enum What {
+pub enum Origin {
     /// An entry of a store, and everything beneath it. The store follows no symlinks.
     Tree {
         /// The store.
@@ -40,31 +40,31 @@ pub enum What {
     Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
 }
 
-impl Source {
+impl TransferSource {
     /// The store, the entry in there, and its place, of a tree whose place is known.
     pub(super) fn tree(&self) -> Option<(&Arc<dyn Store>, &RemotePath, &RemotePath)> {
-        match (&self.what, &self.place) {
-            (What::Tree { store, path }, Some(place)) => Some((store, path, place)),
+        match (&self.origin, &self.place) {
+            (Origin::Tree { store, path }, Some(place)) => Some((store, path, place)),
             _ => None,
         }
     }
 
     /// The version of a source that is a directory.
     pub async fn identity(&self) -> Option<String> {
-        match &self.what {
-            What::Tree { store, path } => {
+        match &self.origin {
+            Origin::Tree { store, path } => {
                 let entry = store.stat(path).await.ok()?;
                 (entry.kind == Kind::Dir).then(|| entry.version.to_string())
             }
-            What::Stream(_) | What::Missing(_) => None,
+            Origin::Stream(_) | Origin::Missing(_) => None,
         }
     }
 
     /// False for a stream that has been read from: it is gone.
     pub fn is_repeatable(&self) -> bool {
-        match &self.what {
-            What::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
-            What::Tree { .. } | What::Missing(_) => true,
+        match &self.origin {
+            Origin::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
+            Origin::Tree { .. } | Origin::Missing(_) => true,
         }
     }
 }
@@ -131,7 +131,7 @@ impl Walked {
 
 /// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
 pub struct Walk {
-    sources: Arc<Vec<Source>>,
+    sources: Arc<Vec<TransferSource>>,
     recursive: bool,
     hash: Option<BufferPool>,
     number: u64,
@@ -158,7 +158,7 @@ struct Gone;
 impl Walk {
     /// A walk; with `hash` every file is read and hashed on the way.
     pub fn new(
-        sources: Arc<Vec<Source>>,
+        sources: Arc<Vec<TransferSource>>,
         recursive: bool,
         hash: Option<BufferPool>,
         out: mpsc::Sender<Vec<Walked>>,
@@ -182,10 +182,10 @@ impl Walk {
     async fn walk_all(&mut self) -> Result<(), Gone> {
         let sources = self.sources.clone();
         for (index, source) in sources.iter().enumerate() {
-            match &source.what {
-                What::Tree { store, path } => self.walk_source(index, &**store, path).await?,
-                What::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
-                What::Stream(_) => {
+            match &source.origin {
+                Origin::Tree { store, path } => self.walk_source(index, &**store, path).await?,
+                Origin::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
+                Origin::Stream(_) => {
                     let number = self.next_number();
                     self.push(Walked::Stream { number, source: index }).await?;
                 }

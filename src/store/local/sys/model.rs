@@ -123,7 +123,7 @@ impl Inode {
 /// What happens at a call.
 pub(in crate::store::local) type Intruder = Box<dyn FnOnce(&World) + Send>;
 
-struct State {
+struct WorldState {
     chance: Chance,
     inodes: Vec<Option<Inode>>,
     devices: Vec<Device>,
@@ -145,7 +145,7 @@ struct State {
 
 /// A machine with its disks.
 #[derive(Clone)]
-pub(in crate::store::local) struct World(Arc<Mutex<State>>);
+pub(in crate::store::local) struct World(Arc<Mutex<WorldState>>);
 
 /// An open file or directory of it.
 pub(in crate::store::local) struct Handle {
@@ -175,7 +175,7 @@ impl World {
     /// A root on the first device with the directory `sub`, and `mount`, where the second device is mounted.
     pub(in crate::store::local) fn new(seed: u64, devices: Vec<Device>) -> World {
         let first_device = DEVICES.fetch_add(devices.len() as u64, Ordering::Relaxed);
-        let world = World(Arc::new(Mutex::new(State {
+        let world = World(Arc::new(Mutex::new(WorldState {
             chance: Chance::new(seed),
             inodes: Vec::new(),
             devices,
@@ -255,7 +255,7 @@ impl World {
     pub(in crate::store::local) fn lose_power(&self) {
         self.kill();
         let mut state = lock(&self.0);
-        let State { chance, inodes, .. } = &mut *state;
+        let WorldState { chance, inodes, .. } = &mut *state;
         for inode in inodes.iter_mut().flatten() {
             let body = match &inode.bodies[0] {
                 Body::File(_) => Body::File(survivor(chance, &inode.bodies)),
@@ -331,7 +331,7 @@ fn surviving_names(chance: &mut Chance, bodies: &[Body]) -> BTreeMap<Vec<u8>, us
     kept
 }
 
-impl State {
+impl WorldState {
     fn inode(&self, inode: usize) -> Call<&Inode> {
         self.inodes[inode].as_ref().ok_or(Errno::NOENT)
     }
@@ -438,7 +438,7 @@ impl State {
 
 impl Handle {
     /// One call of a process that lives, on a machine that runs.
-    fn call<T>(&self, call: impl FnOnce(&mut State) -> Call<T>) -> Call<T> {
+    fn call<T>(&self, call: impl FnOnce(&mut WorldState) -> Call<T>) -> Call<T> {
         let mut state = lock(&self.world.0);
         let calls = state.calls;
         let is_due = |(at, _): &mut (u64, Intruder)| *at <= calls;
@@ -483,7 +483,7 @@ impl Handle {
     }
 
     /// The inode under a name in this directory.
-    fn find(&self, state: &State, name: &[u8]) -> Call<usize> {
+    fn find(&self, state: &WorldState, name: &[u8]) -> Call<usize> {
         let dir = state.inode(self.inode)?;
         dir.names()?.get(name).copied().ok_or(Errno::NOENT)
     }

@@ -7,10 +7,11 @@ use super::invite::OpenInvite;
 use super::name::UserName;
 use super::user_line;
 use crate::store::RemotePath;
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a user may do.
@@ -189,7 +190,7 @@ impl Users {
     /// [`FileError`]: a file that has become malformed lets nobody in until it is mended.
     pub fn current(&self) -> Result<Arc<Vec<User>>, FileError> {
         let error = |e| FileError::io(&self.path, e);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock();
         let stamp = Stamp::of(std::fs::metadata(&self.path)).map_err(error)?;
         if stamp.is_none() {
             *cache = Cache::default();

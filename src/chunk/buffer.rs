@@ -1,8 +1,9 @@
 //! Chunk-sized buffers that are used again and again, because a fresh MiB costs 256 page faults.
 
 use super::CHUNK_SIZE;
+use parking_lot::Mutex;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The alignment of what a payload begins with, in bytes: that of pages, which writes past the page cache ask for.
 const ALIGN: usize = 4096;
@@ -56,7 +57,7 @@ impl BufferPool {
     }
 
     fn take_all(&self) -> Vec<u8> {
-        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.free.lock().pop();
         let mut buffer = kept.unwrap_or_default();
         buffer.resize(SIZE, 0);
         buffer
@@ -80,7 +81,7 @@ impl BufferPool {
         if bytes.capacity() < SIZE {
             return;
         }
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         if free.len() < self.keep {
             free.push(bytes);
         }
@@ -125,7 +126,7 @@ mod tests {
         drop(pool.share(a));
         drop(pool.share(b));
         drop(pool.share(vec![1, 2, 3]));
-        assert_eq!(pool.free.lock().unwrap().len(), 1);
+        assert_eq!(pool.free.lock().len(), 1);
         let again = pool.take(CHUNK_SIZE);
         assert_eq!(again.as_ptr(), address);
     }

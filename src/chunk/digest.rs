@@ -2,7 +2,7 @@
 
 use crate::store::Watch;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// A chaining value or a hash, 32 bytes.
 pub type Digest = [u8; 32];
@@ -69,13 +69,13 @@ impl Reading {
 
     /// The digest of all that was read.
     pub fn digest(&self) -> Digest {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).digest()
+        self.0.lock().digest()
     }
 }
 
 impl Watch for Reading {
     fn see(&self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+        self.0.lock().update(bytes);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The window: how many bytes a sender may have outstanding, counted on both sides.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// What a frame costs besides its payload, in bytes: its header, and about what it takes to remember it.
@@ -45,8 +46,8 @@ impl Credit {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, CreditState> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, CreditState> {
+        self.inner.state.lock()
     }
 
     /// The receiver has granted another size.

@@ -7,10 +7,11 @@ use super::screen::{self, Terminal, say, screen};
 use crate::net::client::outage::Outage;
 use crate::net::transfer::report::Counters;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the bar is drawn anew.
@@ -79,11 +80,7 @@ impl Drop for Progress {
 
 impl Shown {
     fn show(&self, now: Instant) {
-        let rate = self
-            .rate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .update(now, Counters::get(&self.counters.bytes_moved));
+        let rate = self.rate.lock().update(now, Counters::get(&self.counters.bytes_moved));
         let snapshot = snapshot(&self.counters, rate, self.outage.lasted(now));
         match &self.bar {
             Some(bar) => draw(bar, &snapshot, screen::columns()),

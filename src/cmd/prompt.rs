@@ -3,11 +3,12 @@
 
 use super::screen;
 use crate::auth::password::Secret;
+use parking_lot::Mutex;
 use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use zeroize::Zeroizing;
@@ -138,7 +139,7 @@ struct Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *CURRENT.lock() = None;
         if self.answered {
             self.question.restore(OptionalActions::Drain);
         } else {
@@ -151,7 +152,7 @@ impl Drop for Asked {
 }
 
 fn current() -> Option<Arc<Question>> {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    CURRENT.lock().clone()
 }
 
 /// Opens the terminal once more: not to wait must not be set for others who have it open, too.
@@ -169,7 +170,7 @@ async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Opti
     if typed_ahead == TypedAhead::Dropped {
         tcflush(&terminal, QueueSelector::IFlush)?;
     }
-    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(question.clone());
+    *CURRENT.lock() = Some(question.clone());
     let mut asked = Asked {
         question,
         answered: false,

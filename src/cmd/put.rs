@@ -9,11 +9,12 @@ use crate::net::client::Client;
 use crate::net::transfer::send::walk::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::AsyncRead;
 
 /// Send files and directories to a server

@@ -4,9 +4,9 @@
 //! there on is the bar's, and can be cleared.
 
 use indicatif::{ProgressDrawTarget, TermLike};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::termios::tcgetwinsize;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Columns of a terminal that does not tell how many it has.
 const COLUMNS: usize = 80;
@@ -33,7 +33,7 @@ pub struct Screen {
 
 /// The one screen.
 pub fn screen() -> MutexGuard<'static, Screen> {
-    SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
+    SCREEN.lock()
 }
 
 /// Columns that a line may have: in the last one a terminal may wrap already, so it stays free.
@@ -123,7 +123,7 @@ impl Terminal {
     }
 
     fn add(&self, text: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        self.0.lock().push_str(text);
     }
 }
 
@@ -166,7 +166,7 @@ impl TermLike for Terminal {
     /// All of it is there. It must keep its lines even where the terminal has become narrower a moment ago, so nothing is
     /// wrapped meanwhile; then the cursor goes back to its beginning.
     fn flush(&self) -> io::Result<()> {
-        let drawn = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let drawn = std::mem::take(&mut *self.0.lock());
         let mut screen = screen();
         if screen.drawn.is_some() && !drawn.is_empty() {
             let (bar, below) = (drawn.trim_end_matches(' '), &screen.below);

@@ -3,8 +3,9 @@
 //! An owner may hold at most half of what all others leave. So one alone may take half, the next a
 //! quarter, and each newcomer still finds something, however much the others want.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Something that is shared out among owners, by name.
@@ -62,8 +63,8 @@ impl Shares {
         })
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> parking_lot::MutexGuard<'_, Taken> {
+        self.taken.lock()
     }
 
     /// How much more `owner` may take now.

@@ -19,9 +19,10 @@ use crate::net::transfer::send::walk::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, LockEntry, Space};
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -74,11 +75,7 @@ impl Client {
                 if reply.number == LOGIN && self.keys.is_some() {
                     self.login_answered(&reply)?;
                 }
-                let waiting = self
-                    .replies
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&reply.number);
+                let waiting = self.replies.lock().remove(&reply.number);
                 if let Some(waiting) = waiting {
                     let _ = waiting.send(reply);
                 }
@@ -151,10 +148,7 @@ impl Client {
         // held while the request is queued: the server takes a number that is behind for a repetition
         let mut next = self.next_request.lock().await;
         let number = *next;
-        self.replies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, send);
+        self.replies.lock().insert(number, send);
         let message = proto::Request {
             number,
             body: Some(body),

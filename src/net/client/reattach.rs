@@ -16,11 +16,12 @@ use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, ControlMessage, control_message::Body, reply, request};
 use crate::net::wire::{ALPN_DATA, Code, MAX_CONTROL};
+use parking_lot::Mutex;
 use ring::hmac;
 use rustls::ClientConfig;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -68,7 +69,7 @@ impl Keys {
 
     /// Where the server was reached last.
     pub(super) fn address(&self) -> SocketAddr {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.address.lock()
     }
 
     /// A proof that no connection has used yet.
@@ -251,7 +252,7 @@ impl Attachment {
 
     async fn try_once(&self, keys: &Keys) -> Result<(TlsStream<TcpStream>, Vec<u8>), NetError> {
         let (mut tls, address) = shake_hands(&keys.host, keys.port, &keys.pin, None).await?;
-        *keys.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        *keys.address.lock() = address;
         let proof = keys.proof(ROLE_CONTROL);
         let reattach = proto::Reattach {
             session: proof.session.to_vec(),

@@ -9,8 +9,8 @@ use crate::net::control::codec::{Outgoing, encode};
 use crate::net::error::NetError;
 use crate::net::wire::proto::control_message::Body;
 use crate::net::wire::proto::{ControlMessage, Heartbeat};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// Messages that are received before they are confirmed, at the latest.
@@ -66,8 +66,8 @@ impl Replay {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, ReplayState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, ReplayState> {
+        self.state.lock()
     }
 
     /// Appends a message to `out`, and keeps it; true where it may have a secret.

@@ -11,9 +11,10 @@ use crate::net::data::send_queue::{ConnectionId, SendQueue};
 use crate::net::error::NetError;
 use crate::net::task::{Task, Tasks};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -98,8 +99,8 @@ impl Pool {
         self.moved.load(Ordering::Relaxed)
     }
 
-    fn livenesses(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Liveness>>> {
-        self.livenesses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn livenesses(&self) -> parking_lot::MutexGuard<'_, HashMap<ConnectionId, Arc<Liveness>>> {
+        self.livenesses.lock()
     }
 
     /// Changes whenever a connection is lost.

@@ -3,8 +3,8 @@
 //! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as data. A connection
 //! whose ping is not answered within it is silent: it is ended, and another one takes over what it held.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -56,8 +56,8 @@ impl Default for Liveness {
 }
 
 impl Liveness {
-    fn state(&self) -> std::sync::MutexGuard<'_, PingState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, PingState> {
+        self.state.lock()
     }
 
     /// The connection is to end as soon as it carries nothing any more.

@@ -5,8 +5,9 @@ use crate::chunk::window::{Credit, cost};
 use crate::net::data::body::FrameBody;
 use crate::net::data::throughput::Throughput;
 use crate::net::wire::frame::FrameHeader;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -96,8 +97,8 @@ impl SendQueue {
         &self.throughput
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, QueueState> {
+        self.state.lock()
     }
 
     /// A transfer begins; until [`SendQueue::end`] it may reserve and push.

@@ -1,7 +1,7 @@
 //! How fast bytes move, over the last second or so.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The shortest time over which a rate is taken.
@@ -41,7 +41,7 @@ impl Throughput {
     /// Bytes a second; none before anything has moved. While nothing moves it stays what it was: that a transfer waits
     /// for one connection does not make that one fast.
     pub fn rate(&self) -> Option<f64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let (moved, elapsed) = (self.moved.load(Ordering::Relaxed), state.since.elapsed());
         if elapsed >= SAMPLE {
             let new = moved.saturating_sub(state.before) as f64 / elapsed.as_secs_f64();

@@ -1,8 +1,9 @@
 //! How many connections may be before a login: a bounded number, shared by the addresses that they come from.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Connections that may be between their acceptance and their login, or their proof.
@@ -71,8 +72,8 @@ impl Drop for Turn {
 }
 
 impl Waiting {
-    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self) -> parking_lot::MutexGuard<'_, Line> {
+        self.0.lock()
     }
 
     /// A new connection. The second value is ready, with an error, when it has to go.

@@ -12,8 +12,9 @@ use crate::net::server::session::{ReplyCache, Seen, Session};
 use crate::net::session::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -49,7 +50,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         ..
     } = login;
     let cache = Arc::new(Mutex::new(ReplyCache::default()));
-    let _ = cache.lock().unwrap_or_else(PoisonError::into_inner).look_up(number);
+    let _ = cache.lock().look_up(number);
     let mut reply = answer(number, Code::LOGGED_IN, "logged in");
     reply.body = Some(reply::Body::Login(proto::LoginReply {
         window: reserved.window(),
@@ -224,11 +225,7 @@ impl Conversation {
             self.leaves.store(true, Ordering::Relaxed);
         }
         let room = self.work.reserve().await.map_err(over)?;
-        let seen = self
-            .cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .look_up(request.number);
+        let seen = self.cache.lock().look_up(request.number);
         let core = &self.session.core;
         match seen {
             Seen::Answered(reply) => {

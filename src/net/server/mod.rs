@@ -35,13 +35,14 @@ use crate::store::shares::Share;
 use admission::Waiting;
 use last_used::Uses;
 use login::{Accepted, LoginOutcome};
+use parking_lot::Mutex;
 use reservation::Pools;
 use rustls::ServerConfig;
 use session::Session;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use strangers::StrangerLines;
 use throttle::Throttle;
@@ -366,8 +367,8 @@ impl Server {
         }
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 16], Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> parking_lot::MutexGuard<'_, HashMap<[u8; 16], Arc<Session>>> {
+        self.sessions.lock()
     }
 
     fn session(&self, id: &[u8; 16]) -> Option<Arc<Session>> {

@@ -11,8 +11,9 @@ use crate::net::session::{MessageRoom, TransferChannel};
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
+use parking_lot::Mutex;
 use prost::Message;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Entries of a listing's page.
@@ -68,10 +69,7 @@ pub(super) async fn process(
             text,
             body,
         };
-        cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remember(reply.clone());
+        cache.lock().remember(reply.clone());
         if session
             .core
             .control
@@ -181,7 +179,7 @@ async fn answer(
             Ok((Code::BAD_SEQUENCE, "already logged in", None))
         }
         Some(Body::ChangeDirectory(request)) if session.is_write_only() => {
-            *session.working.lock().unwrap_or_else(PoisonError::into_inner) = path(&request.path)?;
+            *session.working.lock() = path(&request.path)?;
             Ok((Code::CHANGED, "working directory changed", None))
         }
         Some(Body::ChangeDirectory(request)) => {
@@ -189,7 +187,7 @@ async fn answer(
             if store.stat(&resolved).await?.kind != Kind::Dir {
                 return Err(StoreError::new(ErrorKind::NotADirectory, &resolved).into());
             }
-            *session.working.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
+            *session.working.lock() = resolved;
             Ok((Code::CHANGED, "working directory changed", None))
         }
         Some(Body::Stat(request)) => {

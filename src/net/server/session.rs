@@ -9,11 +9,12 @@ use crate::net::wire::frame::{Attach, ROLE_CONTROL, ROLE_DATA};
 use crate::net::wire::proto;
 use crate::store::RemotePath;
 use crate::store::local::LocalStore;
+use parking_lot::Mutex;
 use prost::Message;
 use ring::hmac;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -120,7 +121,7 @@ impl Session {
         if hmac::verify(&self.proof_key, &signed, &attach.proof).is_err() {
             return Err(NetError::Protocol("the proof of a connection is wrong".into()));
         }
-        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proofs = self.proofs.lock();
         let late = role == ROLE_CONTROL && attach.n <= proofs.control;
         if !late && proofs.is_new(attach.n) {
             if role == ROLE_CONTROL {
@@ -136,7 +137,7 @@ impl Session {
 
     /// The working directory.
     pub(super) fn working(&self) -> RemotePath {
-        self.working.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.working.lock().clone()
     }
 
     /// A transfer is under way until the value is dropped.

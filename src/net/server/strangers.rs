@@ -1,6 +1,6 @@
 //! Lines of the log that anybody can cause who reaches the port: a few at once, then one now and then.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// Lines that may come at once.
@@ -29,7 +29,7 @@ impl StrangerLines {
 
     /// Whether a line may be logged now; with it goes how many were not since the last one that was.
     pub(super) fn line(&self) -> Option<u64> {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = self.0.lock();
         bucket.line(Instant::now())
     }
 }

@@ -13,9 +13,10 @@ use crate::net::task::Tasks;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -115,7 +116,7 @@ impl FrameSink for Inbox {
                 .arrived(cost)
                 .map_err(|e| NetError::Protocol(e.to_string()))?,
         }
-        let transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        let transfers = self.transfers.lock();
         match transfers.get(&frame.header.transfer) {
             // The channel has no bound of its own: the account has.
             Some((frames, held)) => {
@@ -198,12 +199,12 @@ impl SessionCore {
 
     /// Something went forward.
     pub fn progress(&self) {
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.moved.lock() = Instant::now();
     }
 
     /// For how long nothing has gone forward.
     pub fn stalled(&self) -> Duration {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.moved.lock().elapsed()
     }
 
     /// The control connection was lost, or is there again. Deadlines of transfers do not run while it is lost.
@@ -297,7 +298,7 @@ impl SessionCore {
     pub fn join(self: &Arc<SessionCore>, number: u32) -> Result<TransferChannel, NetError> {
         let (send, messages) = mpsc::unbounded_channel();
         let (send_frames, frames) = mpsc::unbounded_channel();
-        let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mailboxes = self.mailboxes.lock();
         if mailboxes.contains_key(&number) {
             return Err(NetError::Protocol("the number of a transfer is used twice".into()));
         }
@@ -309,11 +310,7 @@ impl SessionCore {
         mailboxes.insert(number, send);
         let held = Arc::new(AtomicU64::new(0));
         let way_in = (send_frames, held.clone());
-        self.inbox
-            .transfers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, way_in);
+        self.inbox.transfers.lock().insert(number, way_in);
         self.send_queue.begin(number);
         Ok(TransferChannel {
             core: self.clone(),
@@ -337,7 +334,7 @@ impl SessionCore {
     /// Passes a message on to its transfer. One for no transfer is dropped: that may have ended while the message was
     /// on its way.
     pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {
-        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mailboxes = self.mailboxes.lock();
         if let (Some(mailbox), Some(body)) = (mailboxes.get(&message.transfer), message.body) {
             let _ = mailbox.send((body, room));
         }
@@ -392,15 +389,8 @@ impl TransferChannel {
 impl Drop for TransferChannel {
     fn drop(&mut self) {
         let core = &self.core;
-        core.mailboxes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.transfer);
-        core.inbox
-            .transfers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.transfer);
+        core.mailboxes.lock().remove(&self.transfer);
+        core.inbox.transfers.lock().remove(&self.transfer);
         // nothing can be added any more: the way in is gone
         core.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
         core.send_queue.end(self.transfer);

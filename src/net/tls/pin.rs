@@ -2,6 +2,7 @@
 
 use crate::auth::{Fingerprint, PublicKey};
 use crate::net::error::NetError;
+use parking_lot::Mutex;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature_with_raw_key};
@@ -9,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Uni
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What the client knows of the server's key before it connects.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Pin {
 
     /// The key that the server presented and proved to have.
     pub fn seen(&self) -> Option<Fingerprint> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         seen.as_ref().map(PublicKey::fingerprint)
     }
 
@@ -55,7 +56,7 @@ impl ServerCertVerifier for Pin {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let key = PublicKey::from_der(key);
         let print = key.fingerprint();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        *self.seen.lock() = Some(key);
         match self.expected {
             Some(pinned) if pinned != print => Err(rustls::Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,

@@ -5,11 +5,12 @@
 //! `docs/PERFORMANCE.md`. The two directions share nothing but the secret that the next keys come from.
 
 use crate::net::error::NetError;
+use parking_lot::Mutex;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 use rustls::kernel::KernelConnection;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most bytes of content in one record.
 pub(in crate::net) const CONTENT: usize = 16 << 10;
@@ -95,7 +96,7 @@ struct Shared {
 
 impl Shared {
     fn next(&self, sending: bool) -> Result<Keys, NetError> {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = self.secrets.lock();
         let (sequence, next) = secrets.next(sending)?;
         Keys::new(sequence, &next)
     }

@@ -3,9 +3,10 @@
 use crate::net::error::code_of;
 use crate::net::wire::Code;
 use crate::store::StoreError;
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -138,7 +139,7 @@ impl Counters {
 
     /// A larger file begins, or goes on, at this offset.
     fn begins(&self, path: &[u8], offset: u64) {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = self.begun.lock();
         match begun.get_mut(path) {
             // what this run has sent is no less its own when it is found there by the next transfer
             Some(first) => *first = offset.min(*first),
@@ -148,13 +149,13 @@ impl Counters {
 
     /// A file has ended. Returns where this run began with it.
     fn ends(&self, path: &[u8]) -> u64 {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = self.begun.lock();
         begun.remove(path).unwrap_or(0)
     }
 
     /// A file has been started: shown while it is among the last few.
     pub fn started(&self, path: &[u8]) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.len() >= 3 {
             current.remove(0);
         }
@@ -163,7 +164,7 @@ impl Counters {
 
     /// The files started last.
     pub fn current(&self) -> Vec<String> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.lock().clone()
     }
 }
 

@@ -188,8 +188,9 @@ mod tests {
     use super::*;
     use crate::store::local::small::put_whole;
     use crate::store::{Content, NewEntry};
+    use parking_lot::Mutex;
     use rustix::fs::OFlags;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     fn world() -> World {
         let device = Device {
@@ -222,13 +223,13 @@ mod tests {
             let theirs = move |world: &World| {
                 let sub = world.root().open_dir_at(b"sub").unwrap();
                 let made = sub.create_at(b"f", OFlags::RDWR, 0o644);
-                *set.lock().unwrap() = made.is_ok_and(|file| file.pwrite_all(b"theirs", 0).is_ok());
+                *set.lock() = made.is_ok_and(|file| file.pwrite_all(b"theirs", 0).is_ok());
             };
             world.intrude_after(at, Box::new(theirs));
             match put(&tree, Some("none")) {
                 Ok(_) => {
                     assert_eq!(world.content("sub/f").as_deref(), Some(&b"ours"[..]), "at {at}");
-                    assert!(!*created.lock().unwrap(), "theirs was replaced, at {at}");
+                    assert!(!*created.lock(), "theirs was replaced, at {at}");
                     there += 1;
                 }
                 Err(e) => {

@@ -6,13 +6,12 @@
 
 use super::lock::Lock;
 use super::sys::{Directory, Node, OpenFile};
-use super::tree::lock;
 use crate::store::Bytes;
 use crate::store::local::fs_type::is_good_at_direct;
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::IoSlice;
-use std::sync::Mutex;
 
 /// Where in a file it begins, in bytes.
 const FROM: u64 = 64 << 20;
@@ -52,7 +51,7 @@ impl<F: OpenFile> Direct<F> {
         if slices.is_empty() {
             return Ok(0);
         }
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if matches!(*state, DirectState::Untried) {
             *state = open(held, dir).map_or(DirectState::Never, DirectState::Open);
         }

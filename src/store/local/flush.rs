@@ -6,11 +6,11 @@
 //! file system as well. Which is cheaper depends on the file system, the disk and the neighbours, so it is measured.
 
 use super::sys::Node;
-use super::tree::lock;
 use crate::store::local::fs_type::honours_syncfs;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// Groups smaller than this are synced file by file.
@@ -73,7 +73,7 @@ impl Flush {
     }
 
     fn device(&self, device: u64, node: &impl Node) -> Arc<DeviceFlush> {
-        let mut devices = lock(&self.devices);
+        let mut devices = self.devices.lock();
         let known = devices.entry(device).or_insert_with(|| {
             Arc::new(DeviceFlush {
                 syncfs: syncs_whole(node),

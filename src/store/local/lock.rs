@@ -9,15 +9,16 @@
 
 use super::record::{self, Progress, RecordFile, ResumeRecord};
 use super::sys::{Directory, Node, OpenFile};
-use super::tree::{lock, remove_file as remove};
+use super::tree::remove_file as remove;
 use crate::store::error::At;
 use crate::store::reserved::StagingNames;
 use crate::store::{Checkpoint, ErrorKind, Holder, Name, RemotePath, Resume, StoreError};
+use parking_lot::Mutex;
 use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a lock is tried again when others make and remove staging files at the same time.
@@ -51,7 +52,7 @@ pub(super) struct Lock<F> {
 impl<F> Drop for Lock<F> {
     fn drop(&mut self) {
         // before the file is closed, and thus unlocked: another thread may lock the same inode right after
-        lock(&HELD).remove(&self.inode);
+        HELD.lock().remove(&self.inode);
     }
 }
 
@@ -137,7 +138,7 @@ impl<F: OpenFile> Lock<F> {
     fn held(file: F, names: StagingNames, who: &str, found: &Stat, left: Resume) -> Lock<F> {
         let inode = (found.st_dev, found.st_ino);
         let progress = Arc::new(Progress::new(who));
-        lock(&HELD).insert(inode, progress.clone());
+        HELD.lock().insert(inode, progress.clone());
         Lock {
             file,
             names,
@@ -274,7 +275,7 @@ fn open_found<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<(D::File
 pub(super) fn holder_of(dir: &impl Directory, names: &StagingNames, file: &impl Node) -> Holder {
     let stat = file.fstat().ok();
     if let Some(stat) = &stat
-        && let Some(progress) = lock(&HELD).get(&(stat.st_dev, stat.st_ino))
+        && let Some(progress) = HELD.lock().get(&(stat.st_dev, stat.st_ino))
     {
         return Holder {
             who: progress.who.clone(),

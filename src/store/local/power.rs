@@ -14,8 +14,9 @@ use crate::store::error::At;
 use crate::store::local::small::put_whole;
 use crate::store::local::stat::{mtime, version};
 use crate::store::{Attributes, Checkpoint, Content, Kind, NewEntry, RemotePath, Resume, StageRequest, Time};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Targets, with the sizes of their files: what is larger than this arrives in parts.
 const SMALL: usize = 24;
@@ -357,7 +358,7 @@ impl Scenario {
                 return;
             };
             if write(&staged, 0, &content(target, version + 1)) {
-                *slot.lock().unwrap() = Some((staged, version + 1));
+                *slot.lock() = Some((staged, version + 1));
             }
         };
         self.world.intrude_after(calls, Box::new(takes_over));
@@ -397,7 +398,7 @@ impl Scenario {
             } else {
                 self.check(false)?;
             }
-            if let Some((staged, version)) = other.lock().unwrap().take() {
+            if let Some((staged, version)) = other.lock().take() {
                 // it goes on, not knowing what has happened since
                 let target = std::str::from_utf8(staged.path().as_bytes()).unwrap().to_string();
                 let target = TARGETS.iter().find(|(name, _)| **name == target).unwrap().0;

@@ -6,7 +6,7 @@ use super::lock::{Lock, obstacle};
 use super::record::{self, RecordFile};
 use super::sparse;
 use super::sys::{Directory, Node, OpenFile};
-use super::tree::{Tree, lock, sync_dir};
+use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
 use crate::store::local::fs_type::is_in_memory;
 use crate::store::local::stat::mtime;
@@ -17,10 +17,11 @@ use crate::store::{
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
+use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// Chunks that wait for a missing one before they are written without it: file systems on disks like to be written in order, and
 /// where the connections are alike the missing one comes soon. In memory each is written at once, while it is in a processor's cache.
@@ -124,7 +125,7 @@ impl<D: Directory> PartialFile<D> {
 
     /// fsync or fdatasync, unless one has failed before: what that was about is lost, whatever a later one says.
     fn sync(&self, call: impl FnOnce(&D::File) -> rustix::io::Result<()>) -> Result<(), StoreError> {
-        let mut failed = lock(&self.sync_failed);
+        let mut failed = self.sync_failed.lock();
         if *failed {
             return Err(StoreError::because("an fsync of it has failed before", &self.path));
         }
@@ -137,7 +138,7 @@ impl<D: Directory> PartialFile<D> {
     fn keep(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
         let path = &self.path;
         self.sync(OpenFile::fdatasync)?;
-        let mut record = lock(&self.record);
+        let mut record = self.record.lock();
         if self.generation.load(Ordering::Relaxed) != generation {
             return Ok(());
         }
@@ -211,7 +212,7 @@ impl<D: Directory> PartialFile<D> {
 
     /// Another version of the source: nothing that was written counts any more.
     fn restart(&self, source: Option<String>) -> Result<(), StoreError> {
-        let mut record = lock(&self.record);
+        let mut record = self.record.lock();
         self.generation.fetch_add(1, Ordering::Relaxed);
         // first the record: it must not speak of bytes that are gone
         let restarted = match record.as_mut() {
@@ -347,7 +348,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
     }
 
     fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
-        if self.request.source.is_none() || !self.request.durable || lock(&self.staged.record).is_none() {
+        if self.request.source.is_none() || !self.request.durable || self.staged.record.lock().is_none() {
             return None;
         }
         Some(Arc::new(LocalCheckpointer {

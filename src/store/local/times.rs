@@ -4,13 +4,13 @@
 
 use super::commit::timestamps;
 use super::sys::{Directory, Node};
-use super::tree::{Tree, lock};
+use super::tree::Tree;
 use crate::store::local::stat::mtime;
 use crate::store::reserved::StagingNames;
 use crate::store::{Name, RemotePath, Time};
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 /// Seconds that the coarsest file system (FAT) rounds to: times that are farther apart are not the same anywhere.
 const COARSEST: u64 = 2;
@@ -36,7 +36,7 @@ pub(super) fn is_same<D: Directory>(tree: &Tree<D>, path: &RemotePath, wanted: T
     }
     let Ok((dir, _)) = tree.parent(path) else { return false };
     let Ok(on) = dir.fstat() else { return false };
-    let mut probes = lock(&tree.probes().0);
+    let mut probes = tree.probes().0.lock();
     let probe = probes.entry(on.st_dev).or_insert_with(|| make_probe(&*dir));
     let stored = probe.as_ref().and_then(|probe| {
         probe.futimens(&timestamps(wanted)).ok()?;

@@ -13,10 +13,11 @@ use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::shares::Share;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// What happens to symlinks on the way to a directory.
@@ -135,7 +136,7 @@ impl<D: Directory> Tree<D> {
 
     /// Keeps a directory open, if its owner's share allows it.
     fn keep(&self, path: RemotePath, dir: &Arc<D>) {
-        let mut cache = lock(&self.cache);
+        let mut cache = self.cache.lock();
         if cache.len() >= HANDLES.dirs {
             cache.clear();
         }
@@ -162,7 +163,7 @@ impl<D: Directory> Tree<D> {
 
     /// The directory at this path, if it is kept open.
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
-        lock(&self.cache).get(path).map(|(dir, _)| dir.clone())
+        self.cache.lock().get(path).map(|(dir, _)| dir.clone())
     }
 
     /// A permit for each directory stream that it may have open.
@@ -187,15 +188,15 @@ impl<D: Directory> Tree<D> {
 
     /// Remembers that a name was made in `dir` that is not on disk yet.
     pub(super) fn mark_unsynced(&self, dir: RemotePath) {
-        lock(&self.unsynced).insert(dir);
+        self.unsynced.lock().insert(dir);
     }
 
     /// fsyncs every directory marked so far.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let mut state = lock(&self.syncing);
+        let mut state = self.syncing.lock();
         state.clone()?;
         // Taken out before they are synced: a name that is made in one of them meanwhile marks it again.
-        let mut marked: Vec<RemotePath> = lock(&self.unsynced).drain().collect();
+        let mut marked: Vec<RemotePath> = self.unsynced.lock().drain().collect();
         while let Some(path) = marked.pop() {
             let synced = self.dir(&path).and_then(|dir| sync_dir(&*dir, &path));
             if let Err(e) = synced {
@@ -268,9 +269,4 @@ pub(super) fn sync_dir(dir: &impl Directory, path: &RemotePath) -> Result<(), St
 /// Repeats a call that a signal interrupted.
 pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     rustix::io::retry_on_intr(&mut call)
-}
-
-/// The lock's content, also after a thread panicked while holding it: the maps here are valid at any moment.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

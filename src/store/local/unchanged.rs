@@ -6,14 +6,15 @@
 
 use super::flush::syncs_whole;
 use super::sys::{Directory, Node};
-use super::tree::{Tree, lock, sync_dir};
+use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
 use crate::store::local::stat::device_of;
 use crate::store::{Kind, RemotePath, StoreError, Version};
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// The devices of a tree on which something was found unchanged, each with a directory of it; `None` where every file is
 /// synced by itself.
@@ -32,7 +33,7 @@ impl<D: Directory> Found<D> {
     /// True where nothing has to be done for an entry before the end.
     pub(super) fn covers(&self, version: &Version) -> bool {
         let device = device_of(version);
-        device.is_some_and(|device| matches!(lock(&self.0).get(&device), Some(Some(_))))
+        device.is_some_and(|device| matches!(self.0.lock().get(&device), Some(Some(_))))
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) fn note<D: Directory>(tree: &Tree<D>, (path, kind, version): &Entry) 
     let on = dir.fstat().at("stat", path)?.st_dev;
     // an entry may be on another device than its directory: something is mounted over it
     if device_of(version) == Some(on) {
-        let mut devices = lock(&found.0);
+        let mut devices = found.0.lock();
         let device = devices
             .entry(on)
             .or_insert_with(|| syncs_whole(&*dir).then(|| dir.clone()));
@@ -77,7 +78,7 @@ pub(super) fn note<D: Directory>(tree: &Tree<D>, (path, kind, version): &Entry) 
 /// The first that there was.
 pub(super) fn sync<D: Directory>(tree: &Tree<D>) -> Result<(), StoreError> {
     tree.sync()?;
-    let devices = std::mem::take(&mut *lock(&tree.unchanged().0));
+    let devices = std::mem::take(&mut *tree.unchanged().0.lock());
     for dir in devices.into_values().flatten() {
         // an O_PATH handle cannot be used for it
         match dir.syncfs() {

@@ -6,8 +6,9 @@ use crate::store::{
     StoreError, blocking,
 };
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Where a stream goes, and how much of which source has gone there. Cheap to clone; all clones are the same stream.
 #[derive(Clone)]
@@ -47,10 +48,6 @@ impl OutputState {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn failed(error: &std::io::Error) -> StoreError {
     StoreError::io("write to standard output", &RemotePath::root(), error)
 }
@@ -69,7 +66,7 @@ impl Stream {
     pub(super) async fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
         // what an earlier transfer was still writing is out then
         self.with(|_| Ok(())).await?;
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let left = state.begin(source)?;
         Ok(Box::new(StreamStaging {
             stream: self.clone(),
@@ -82,7 +79,7 @@ impl Stream {
         work: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let out = self.out.clone();
-        let result = blocking(move || work(&mut **lock(&out))).await;
+        let result = blocking(move || work(&mut **out.lock())).await;
         result.map_err(|e| failed(&e))
     }
 }
@@ -90,7 +87,7 @@ impl Stream {
 #[async_trait]
 impl Checkpointer for Stream {
     async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
-        lock(&self.state).kept = point;
+        self.state.lock().kept = point;
         Ok(())
     }
 }
@@ -116,12 +113,12 @@ impl Staging for StreamStaging {
             let mut at = offset;
             for part in &parts {
                 let bytes = (**part).as_ref();
-                let gone = lock(&state).written.saturating_sub(at);
+                let gone = state.lock().written.saturating_sub(at);
                 let new = usize::try_from(gone).ok().and_then(|gone| bytes.get(gone..));
                 at = at.saturating_add(bytes.len() as u64);
                 if let Some(new) = new.filter(|new| !new.is_empty()) {
                     let written = out.write_all(new);
-                    let mut state = lock(&state);
+                    let mut state = state.lock();
                     if let Err(e) = written {
                         state.broken = Some(failed(&e));
                         return Err(e);
@@ -161,7 +158,7 @@ impl Staging for StreamStaging {
     }
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
-        let mut state = lock(&self.stream.state);
+        let mut state = self.stream.state.lock();
         state.kept = Checkpoint::default();
         self.left = state.begin(source)?;
         Ok(())
@@ -186,7 +183,7 @@ mod tests {
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut taken = lock(&self.0);
+            let mut taken = self.0.lock();
             let n = bytes.len().min(self.1.saturating_sub(taken.len()));
             taken.extend_from_slice(&bytes[..n]);
             match n {
@@ -230,7 +227,7 @@ mod tests {
                 ..Attributes::default()
             };
             second.commit(9, attributes).await.unwrap();
-            assert_eq!(*lock(&pipe.0), b"123456789", "{gone}");
+            assert_eq!(*pipe.0.lock(), b"123456789", "{gone}");
         }
     }
 
@@ -246,6 +243,6 @@ mod tests {
         assert!(first.write(3, parts(&[b"456"])).await.is_err());
         let refused = stream.stage(source("v")).await.err().unwrap();
         assert!(refused.describe().contains("write to standard output"), "{refused}");
-        assert_eq!(*lock(&pipe.0), b"12345");
+        assert_eq!(*pipe.0.lock(), b"12345");
     }
 }

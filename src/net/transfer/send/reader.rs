@@ -15,8 +15,9 @@ use crate::net::transfer::send::reads::{
 };
 use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::store::{ErrorKind, StoreError};
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -132,8 +133,8 @@ pub struct FileReader {
 pub struct Cancelled(Arc<Mutex<HashSet<u64>>>);
 
 impl Cancelled {
-    fn set(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self) -> parking_lot::MutexGuard<'_, HashSet<u64>> {
+        self.0.lock()
     }
 
     /// No more reads for this file.

@@ -333,7 +333,7 @@ impl Sender {
                 self.tell_left(&want, path).await;
             }
             (Origin::Stream(stream), None) if want.offset == 0 => {
-                let taken = stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let taken = stream.lock().take();
                 let input = Input::Reader(taken.ok_or_else(unasked)?);
                 self.start_stream(want.number, 0, async { Ok(input) });
             }

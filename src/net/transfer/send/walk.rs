@@ -7,7 +7,8 @@ use crate::net::transfer::MAX_BATCH;
 use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
@@ -63,7 +64,7 @@ impl TransferSource {
     /// False for a stream that has been read from: it is gone.
     pub fn is_repeatable(&self) -> bool {
         match &self.origin {
-            Origin::Stream(stream) => stream.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
+            Origin::Stream(stream) => stream.lock().is_some(),
             Origin::Tree { .. } | Origin::Missing(_) => true,
         }
     }

@@ -5,14 +5,14 @@
 //! timestamps, and keeps a birth time or not. The numbers of inodes that are durably gone are used again at once.
 
 use super::{Birth, Call, Directory, Node, OpenFile};
-use crate::store::local::tree::lock;
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// Bytes that reach the disk together.
 const PAGE: usize = 8;
@@ -157,7 +157,7 @@ pub(in crate::store::local) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut state = lock(&self.world.0);
+        let mut state = self.world.0.lock();
         if state.life != self.life {
             return;
         }
@@ -191,7 +191,7 @@ impl World {
             no_dir_sync: false,
             fails_at: 0,
         })));
-        let mut state = lock(&world.0);
+        let mut state = world.0.lock();
         let root = state.make(0, Body::Dir(BTreeMap::new()), 0o755);
         for (device, name) in [(0, "sub"), (1, "mount")] {
             let made = state.make(device, Body::Dir(BTreeMap::new()), 0o755);
@@ -208,26 +208,26 @@ impl World {
 
     /// The machine stops after so many more calls.
     pub(in crate::store::local) fn stop_after(&self, calls: u64) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.stops_at = state.calls + calls;
     }
 
     /// The call that comes after so many more fails.
     pub(in crate::store::local) fn fail_after(&self, calls: u64) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.fails_at = state.calls + calls + 1;
     }
 
     /// Runs something of another process before the call that comes after so many more.
     pub(in crate::store::local) fn intrude_after(&self, calls: u64, intruder: Intruder) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let at = state.calls + calls;
         state.intruder = Some((at, intruder));
     }
 
     /// Forgets a stop or an intruder that has not come; true when the machine has stopped.
     pub(in crate::store::local) fn calm(&self) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let stopped = state.calls >= state.stops_at;
         (state.stops_at, state.fails_at) = (u64::MAX, 0);
         state.intruder = None;
@@ -236,12 +236,12 @@ impl World {
 
     /// From now on fsync of a directory fails.
     pub(in crate::store::local) fn fail_fsync_of_directories(&self) {
-        lock(&self.0).no_dir_sync = true;
+        self.0.lock().no_dir_sync = true;
     }
 
     /// All processes are killed. What they wrote is there.
     pub(in crate::store::local) fn kill(&self) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.life += 1;
         for inode in state.inodes.iter_mut().flatten() {
             (inode.locked, inode.committing, inode.opens) = (None, None, 0);
@@ -254,7 +254,7 @@ impl World {
     /// The power is lost, and the machine is started again.
     pub(in crate::store::local) fn lose_power(&self) {
         self.kill();
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let WorldState { chance, inodes, .. } = &mut *state;
         for inode in inodes.iter_mut().flatten() {
             let body = match &inode.bodies[0] {
@@ -272,7 +272,7 @@ impl World {
 
     /// The content of a file, beneath the root; `None` if there is no such file.
     pub(in crate::store::local) fn content(&self, path: &str) -> Option<Vec<u8>> {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         let mut at = 0;
         for name in path.split('/') {
             at = *state.inode(at).ok()?.names().ok()?.get(name.as_bytes())?;
@@ -281,7 +281,7 @@ impl World {
     }
 
     fn open(&self, inode: usize) -> Handle {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.opened += 1;
         state.inodes[inode].as_mut().unwrap().opens += 1;
         Handle {
@@ -439,7 +439,7 @@ impl WorldState {
 impl Handle {
     /// One call of a process that lives, on a machine that runs.
     fn call<T>(&self, call: impl FnOnce(&mut WorldState) -> Call<T>) -> Call<T> {
-        let mut state = lock(&self.world.0);
+        let mut state = self.world.0.lock();
         let calls = state.calls;
         let is_due = |(at, _): &mut (u64, Intruder)| *at <= calls;
         if state.life == self.life
@@ -447,7 +447,7 @@ impl Handle {
         {
             drop(state);
             intruder(&self.world);
-            state = lock(&self.world.0);
+            state = self.world.0.lock();
         }
         state.calls += 1;
         state.clock += TICK;

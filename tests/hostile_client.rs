@@ -4,6 +4,7 @@ use crate::support::Server;
 use crate::support::script::{SESSION, ScriptedClient, get, offer, offered, offers, put, result, want, wanted};
 use crate::support::tree::{bytes, write};
 use haul::chunk::digest::whole_digest;
+use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::store::Name;

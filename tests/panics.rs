@@ -10,7 +10,7 @@ use haul::net::NetError;
 use haul::net::client::connect::{Connection, SessionOptions};
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
-use haul::net::transfer::send::walk::{Origin, TransferSource};
+use haul::net::transfer::send::source::{Origin, TransferSource};
 use haul::net::wire::proto::{self, request};
 use haul::store::local::LocalStore;
 use haul::store::{Name, RemotePath};
@@ -85,7 +85,6 @@ const SERVER: [(&str, &str); 24] = [
     ("directories", "put"),
     ("unchanged", "put"),
     ("walk", "get"),
-    ("pump", "get"),
 ];
 
 /// Tasks of a client.
@@ -104,7 +103,6 @@ const CLIENT: [(&str, &str); 22] = [
     ("transmit", "put"),
     ("transmit", "get"),
     ("walk", "put"),
-    ("pump", "put"),
     ("stream", "stream"),
     ("decide", "get"),
     ("group", "get"),
@@ -115,7 +113,7 @@ const CLIENT: [(&str, &str); 22] = [
 ];
 
 /// What needs a rare moment, and is started in the same way as those above.
-const RARE: [&str; 6] = ["keep", "empty", "discard", "retry", "suspend", "enrol"];
+const RARE: [&str; 6] = ["checkpoint", "empty", "discard", "retry", "suspend", "enrol"];
 
 /// Where a panic takes the session's connection along.
 const CONNECTION: &str = "session";

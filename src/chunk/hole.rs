@@ -3,9 +3,9 @@
 //! A chunk's digest depends on where it is, so a hole costs the processor what its bytes do, and is
 //! hashed by several threads.
 
-use super::CHUNK_SIZE;
 use super::ahead::Ahead;
 use super::digest::{Digest, Hashing};
+use super::{CHUNK_SIZE, Extent};
 use crate::store::blocking;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
@@ -32,6 +32,16 @@ pub struct ZeroChunk {
     pub length: u64,
     /// Its digest.
     pub digest: Digest,
+}
+
+impl ZeroChunk {
+    /// Where it is.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            offset: self.offset,
+            length: self.length,
+        }
+    }
 }
 
 fn threads() -> usize {

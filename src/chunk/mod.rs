@@ -20,3 +20,12 @@ pub mod window;
 
 /// Bytes of a chunk; a power of two.
 pub const CHUNK_SIZE: usize = 1 << 20;
+
+/// Some bytes of a file: a chunk, or a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}

@@ -34,8 +34,8 @@ pub enum Inserted {
 #[derive(Debug)]
 pub struct Reassembly<T> {
     waiting: BTreeMap<u64, (Digest, u64, T)>,
-    /// Holes that are not taken yet, by offset: how many bytes.
-    holes: BTreeMap<u64, u64>,
+    /// Holes that are not taken yet, by offset: how many bytes, and the payload of the frame that told of them.
+    holes: BTreeMap<u64, (u64, T)>,
     /// The digests of what has been taken. Everything that it covers has been.
     taken: Merge,
     /// The end of the file, once a short chunk or the seal has told it.
@@ -123,8 +123,9 @@ impl<T> Reassembly<T> {
     ///
     /// # Errors
     /// [`Mismatch`] where it contradicts what came before.
-    pub fn insert_hole(&mut self, offset: u64, length: u64) -> Result<Inserted, Mismatch> {
-        if offset < self.taken.covered() || self.holes.get(&offset) == Some(&length) {
+    pub fn insert_hole(&mut self, offset: u64, length: u64, payload: T) -> Result<Inserted, Mismatch> {
+        let known = self.holes.get(&offset).is_some_and(|(known, _)| *known == length);
+        if offset < self.taken.covered() || known {
             return Ok(Inserted::Duplicate);
         }
         let end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
@@ -137,20 +138,20 @@ impl<T> Reassembly<T> {
         } else if self.end.is_some_and(|known| end > known) {
             return Err(Mismatch::Shape);
         }
-        self.holes.insert(offset, length);
+        self.holes.insert(offset, (length, payload));
         Ok(Inserted::New)
     }
 
     /// True when there is a hole between these offsets.
     fn has_hole(&self, from: u64, to: u64) -> bool {
         let last = self.holes.range(..to).next_back();
-        last.is_some_and(|(offset, length)| offset.saturating_add(*length) > from)
+        last.is_some_and(|(offset, (length, _))| offset.saturating_add(*length) > from)
     }
 
     /// The hole whose turn it is, offset and length: everything before it has been taken.
     pub fn next_hole(&self) -> Option<(u64, u64)> {
         let hole = self.holes.get_key_value(&self.next_offset());
-        hole.map(|(offset, length)| (*offset, *length))
+        hole.map(|(offset, (length, _))| (*offset, *length))
     }
 
     /// Takes the hole whose turn it is, which consists of `chunks`.
@@ -160,11 +161,6 @@ impl<T> Reassembly<T> {
                 self.taken.insert(chunk.offset, chunk.length, chunk.digest);
             }
         }
-    }
-
-    /// Holes that are not taken yet.
-    pub fn waiting_holes(&self) -> usize {
-        self.holes.len()
     }
 
     /// The whole file arrived as a single chunk, whose digest is the file's hash. An empty one has no part to take.
@@ -185,7 +181,7 @@ impl<T> Reassembly<T> {
         let waiting = self.waiting.last_key_value();
         let waiting = waiting.map_or(0, |(at, (_, length, _))| at.saturating_add(*length));
         let hole = self.holes.last_key_value();
-        let hole = hole.map_or(0, |(at, length)| at.saturating_add(*length));
+        let hole = hole.map_or(0, |(at, (length, _))| at.saturating_add(*length));
         let last = waiting.max(hole).max(self.taken.end());
         if self.end.is_some_and(|known| known != end) || last > end {
             return Err(Mismatch::Shape);
@@ -254,13 +250,6 @@ impl<T> Reassembly<T> {
             }
             _ => Ok(None),
         }
-    }
-
-    /// Everything that waits, when the file is given up.
-    pub fn into_waiting(self) -> impl Iterator<Item = (u64, T)> {
-        self.waiting
-            .into_iter()
-            .map(|(offset, (_, _, payload))| (offset, payload))
     }
 }
 
@@ -333,22 +322,26 @@ mod tests {
         let mut r = Reassembly::default();
         let last = vec![1_u8; 7];
         let any = rules(4 << 20, 4 << 20, Some(2));
-        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::New));
-        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::Duplicate));
-        assert_eq!(r.insert_hole(MIB, MIB), Err(Mismatch::Conflict));
-        assert_eq!(r.insert_hole(0, 2 * MIB), Err(Mismatch::Conflict));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB, ()), Ok(Inserted::New));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB, ()), Ok(Inserted::Duplicate));
+        assert_eq!(r.insert_hole(MIB, MIB, ()), Err(Mismatch::Conflict));
+        assert_eq!(r.insert_hole(0, 2 * MIB, ()), Err(Mismatch::Conflict));
         assert_eq!(r.insert(3 * MIB, MIB, [1; 32], ()), Err(Mismatch::Conflict));
         assert_eq!(
             r.insert(0, 5, [1; 32], ()),
             Err(Mismatch::Shape),
             "a hole is behind that end"
         );
-        assert_eq!(r.insert_hole(u64::MAX - 1, MIB), Err(Mismatch::Shape));
+        assert_eq!(r.insert_hole(u64::MAX - 1, MIB, ()), Err(Mismatch::Shape));
         assert_eq!(r.next_hole(), None, "the chunk before it is missing");
         let digest = chunk_digest(4 * MIB, &last);
         r.insert(4 * MIB, 7, digest, ()).unwrap();
-        assert_eq!(r.insert_hole(4 * MIB, MIB), Err(Mismatch::Conflict));
-        assert_eq!(r.insert_hole(5 * MIB, MIB), Err(Mismatch::Shape), "the end is known");
+        assert_eq!(r.insert_hole(4 * MIB, MIB, ()), Err(Mismatch::Conflict));
+        assert_eq!(
+            r.insert_hole(5 * MIB, MIB, ()),
+            Err(Mismatch::Shape),
+            "the end is known"
+        );
         let first = vec![2_u8; CHUNK_SIZE];
         r.insert(0, MIB, chunk_digest(0, &first), ()).unwrap();
         let part = r.take_part(&any).unwrap();
@@ -358,7 +351,7 @@ mod tests {
         let chunks = crate::chunk::hole::chunks(MIB, 3 * MIB).await;
         r.take_hole(&chunks);
         assert_eq!((r.next_hole(), r.next_offset()), (None, 4 * MIB));
-        assert_eq!(r.insert_hole(MIB, 3 * MIB), Ok(Inserted::Duplicate));
+        assert_eq!(r.insert_hole(MIB, 3 * MIB, ()), Ok(Inserted::Duplicate));
         assert_eq!(r.take_part(&any).unwrap().length, 7);
         let file = [first, vec![0; 3 * CHUNK_SIZE], last].concat();
         r.seal(4 * MIB + 7, whole_digest(&file)).unwrap();

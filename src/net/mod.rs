@@ -33,6 +33,7 @@ pub mod client;
 pub mod control;
 pub mod data;
 pub mod error;
+pub mod jobs;
 pub mod server;
 pub mod session;
 pub mod task;

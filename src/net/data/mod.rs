@@ -1,6 +1,8 @@
 //! Data connections: frames in and out, the queue of what is to be sent, and the pool of a session's connections.
 
+mod balance;
 pub mod body;
+pub mod carry;
 pub mod connection;
 mod decoder;
 pub mod payload;

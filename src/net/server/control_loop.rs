@@ -9,7 +9,8 @@ use crate::net::server::Server;
 use crate::net::server::login::{Accepted, Reattached, answer, send};
 use crate::net::server::requests::{self, Work};
 use crate::net::server::session::{ReplyCache, Seen, Session};
-use crate::net::session::MessageRoom;
+use crate::net::session::channel::TransferChannel;
+use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL};
 use parking_lot::Mutex;
@@ -240,7 +241,7 @@ impl Conversation {
                     Some(request::Body::Get(get)) => Some(get.transfer),
                     _ => None,
                 };
-                let channel = match transfer.map(|number| core.join(number)) {
+                let channel = match transfer.map(|number| TransferChannel::join(core, number)) {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
                     channel => channel,
                 };

@@ -5,8 +5,8 @@ use crate::support::until;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, NewEntry, RemotePath, Resume, StageRequest,
-    Staging, Store, StoreError, Time,
+    Allocation, Attributes, Bytes, Checkpoint, Content, Durability, ErrorKind, Kind, NewEntry, RemotePath, Resume,
+    StageRequest, Staging, Store, StoreError, Time,
 };
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn request(who: &str) -> StageRequest {
     StageRequest {
         who: who.into(),
         if_version: None,
-        durable: true,
+        durability: Durability::Durable,
         source: None,
     }
 }
@@ -57,7 +57,11 @@ async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
 /// What can be read without waiting is what is read with.
 async fn reads_what_is_at_hand(store: &dyn Store) {
     let content: Vec<u8> = (0..300_000).map(|i| (i / 7) as u8).collect();
-    let put = store.put_whole(vec![entry("h", Content::File(shared(&content)))], "t", false);
+    let put = store.put_whole(
+        vec![entry("h", Content::File(shared(&content)))],
+        "t",
+        Durability::Volatile,
+    );
     assert!(put.await.iter().all(Result::is_ok));
     let source = store.open(&path("h")).await.unwrap();
     for (offset, length) in [
@@ -102,7 +106,7 @@ async fn puts_whole_entries(store: &dyn Store) {
         entry("l", Content::Link(b"a".to_vec())),
         entry("no/b", Content::File(shared(b"x"))),
     ];
-    let results = store.put_whole(entries, "test", true).await;
+    let results = store.put_whole(entries, "test", Durability::Durable).await;
     assert!(results[0].is_ok() && results[1].is_ok(), "{results:?}");
     assert_eq!(results[2].as_ref().unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(read(store, "a").await.unwrap(), b"one");
@@ -136,7 +140,11 @@ async fn stages_and_commits(store: &dyn Store) {
         other => panic!("{other:?}"),
     }
     let whole = store
-        .put_whole(vec![entry("big", Content::File(shared(b"x")))], "third", false)
+        .put_whole(
+            vec![entry("big", Content::File(shared(b"x")))],
+            "third",
+            Durability::Volatile,
+        )
         .await;
     assert!(matches!(whole[0].as_ref().unwrap_err().kind, ErrorKind::Locked(_)));
     staging.commit(11, ATTRIBUTES).await.unwrap();
@@ -236,7 +244,7 @@ async fn checks_versions(store: &dyn Store) {
     let put = async |content: &[u8], version: Option<&str>| {
         let mut new = entry("v", Content::File(shared(content)));
         new.if_version = version.map(str::to_string);
-        store.put_whole(vec![new], "test", false).await.remove(0)
+        store.put_whole(vec![new], "test", Durability::Volatile).await.remove(0)
     };
     let first = put(b"1", Some("none")).await.unwrap();
     assert_eq!(
@@ -266,7 +274,7 @@ async fn lists_in_pages(store: &dyn Store) {
     let new = (0..57)
         .map(|i| entry(&format!("d/{i}"), Content::File(shared(b""))))
         .collect();
-    store.put_whole(new, "test", false).await;
+    store.put_whole(new, "test", Durability::Volatile).await;
     for limit in [1, 7, 57, 1000] {
         let (mut names, mut cookie) = (Vec::new(), Vec::new());
         loop {
@@ -385,7 +393,7 @@ async fn a_closed_store_publishes_and_removes_nothing() {
 
     assert!(large.commit(7, ATTRIBUTES).await.is_err());
     let small = vec![entry("small", Content::File(shared(b"content")))];
-    assert!(sub.put_whole(small, "me", true).await[0].is_err());
+    assert!(sub.put_whole(small, "me", Durability::Durable).await[0].is_err());
     for name in ["large", "small"] {
         assert!(!dir.path().join(name).exists(), "{name}");
     }

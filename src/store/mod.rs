@@ -5,6 +5,7 @@
 //! staging and commit are the store's own business.
 
 mod blocking;
+mod durability;
 pub mod entry;
 pub mod error;
 pub mod local;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 pub use blocking::blocking;
+pub use durability::Durability;
 pub use entry::{Allocation, Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use path::{BadPath, Name, RemotePath};
@@ -69,8 +71,8 @@ pub struct StageRequest {
     pub who: String,
     /// As in [`NewEntry`].
     pub if_version: Option<String>,
-    /// fsync before the commit is acknowledged.
-    pub durable: bool,
+    /// What the commit survives once it is acknowledged.
+    pub durability: Durability,
     /// The version of the source, in the words of the store that it comes from. What an earlier writer of the same
     /// version left may be gone on with; none: it never is.
     pub source: Option<String>,
@@ -293,9 +295,14 @@ pub trait Store: Send + Sync {
     /// many bytes as its size fails with [`ErrorKind::SourceChanged`].
     async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>>;
 
-    /// Locks, stages and commits entries that fit into memory. With `durable` each is on disk, and so is its
-    /// name, before this returns.
-    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>>;
+    /// Locks, stages and commits entries that fit into memory. Durable ones are on disk, content and name, before
+    /// this returns.
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        who: &str,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>>;
 
     /// Locks a target and opens its staging file.
     async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError>;

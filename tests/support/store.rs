@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use haul::store::{
-    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
-    Store, StoreError, Time, Version, WholeFile,
+    Attributes, DirPage, Durability, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space,
+    StageRequest, Staging, Store, StoreError, Time, Version, WholeFile,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -121,8 +121,13 @@ impl Store for Slow {
         self.inner.read_whole(paths, most).await
     }
 
-    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
-        self.inner.put_whole(entries, who, durable).await
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        who: &str,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>> {
+        self.inner.put_whole(entries, who, durability).await
     }
 
     async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {

@@ -5,7 +5,7 @@ use super::sys::{Directory, Node, OpenFile};
 use super::tree::{Tree, remove_file, sync_dir};
 use crate::store::error::At;
 use crate::store::local::stat::version;
-use crate::store::{Attributes, ErrorKind, Name, RemotePath, StoreError, Time};
+use crate::store::{Attributes, Durability, ErrorKind, Name, RemotePath, StoreError, Time};
 use rustix::fs::{RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -138,7 +138,7 @@ fn rename_new(dir: &impl Directory, from: &[u8], to: &[u8]) -> rustix::io::Resul
 /// The target is there, but may not survive a power loss.
 pub(super) fn settle(
     file: &impl OpenFile,
-    (attributes, durable): (Attributes, bool),
+    (attributes, durability): (Attributes, Durability),
     path: &RemotePath,
 ) -> Result<(), StoreError> {
     let (before, mode) = (mode_before(attributes), mode_of(attributes));
@@ -146,9 +146,9 @@ pub(super) fn settle(
         return Ok(());
     }
     file.fchmod(mode).at("set the mode", path)?;
-    match durable {
-        true => file.fsync().at("fsync", path).map_err(not_durable),
-        false => Ok(()),
+    match durability {
+        Durability::Durable => file.fsync().at("fsync", path).map_err(not_durable),
+        Durability::Volatile => Ok(()),
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
             attributes: Attributes::default(),
             if_version: if_version.map(str::to_string),
         };
-        put_whole(tree, &[entry], "t", true).remove(0)
+        put_whole(tree, &[entry], "t", Durability::Durable).remove(0)
     }
 
     #[test]

@@ -29,8 +29,8 @@ mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
-    Store, StoreError, Time, Version, WholeFile, blocking,
+    Attributes, DirPage, Durability, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space,
+    StageRequest, Staging, Store, StoreError, Time, Version, WholeFile, blocking,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;
@@ -190,7 +190,12 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        who: &str,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>> {
         let mut results = Vec::with_capacity(entries.len());
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -198,7 +203,7 @@ impl Store for LocalStore {
             let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
-                self.run(move |tree| small::put_whole(tree, &group, &who, durable))
+                self.run(move |tree| small::put_whole(tree, &group, &who, durability))
                     .await,
             );
         }
@@ -316,7 +321,7 @@ mod tests {
             let request = StageRequest {
                 who: "t".into(),
                 if_version: None,
-                durable: true,
+                durability: Durability::Durable,
                 source: Some("v1".into()),
             };
             let path = RemotePath::parse(name).unwrap();
@@ -353,7 +358,9 @@ mod tests {
             attributes: Attributes::default(),
             if_version: None,
         };
-        let put = of_user(dir.path(), "another").put_whole(vec![entry], "t", true).await;
+        let put = of_user(dir.path(), "another")
+            .put_whole(vec![entry], "t", Durability::Durable)
+            .await;
         assert!(put.iter().all(Result::is_ok), "others go on");
         drop(all);
         for call in waiting {

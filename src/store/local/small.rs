@@ -9,7 +9,7 @@ use super::sys::{Directory, OpenFile};
 use super::tree::{Tree, remove_file};
 use crate::store::error::At;
 use crate::store::local::stat::version;
-use crate::store::{Allocation, Content, Name, NewEntry, RemotePath, StoreError};
+use crate::store::{Allocation, Content, Durability, Name, NewEntry, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) fn put_whole<D: Directory>(
     tree: &Tree<D>,
     entries: &[NewEntry],
     who: &str,
-    durable: bool,
+    durability: Durability,
 ) -> Vec<Result<String, StoreError>> {
     let mut results: Vec<Result<String, StoreError>> = Vec::with_capacity(entries.len());
     let mut members = Vec::with_capacity(entries.len());
@@ -48,14 +48,14 @@ pub(super) fn put_whole<D: Directory>(
             Err(e) => results.push(Err(e)),
         }
     }
-    let mut synced = sync_content(tree, entries, &members, durable);
+    let mut synced = sync_content(tree, entries, &members, durability);
     let mut parents: BTreeMap<RemotePath, (Arc<D>, Vec<usize>)> = BTreeMap::new();
     for member in members {
         let Some(entry) = entries.get(member.index) else {
             continue;
         };
         let content = synced.remove(&member.index).unwrap_or(Ok(()));
-        let committed = content.and_then(|()| commit_whole(tree, entry, &member, durable));
+        let committed = content.and_then(|()| commit_whole(tree, entry, &member, durability));
         if let (true, Some((parent, _))) = (committed.is_ok(), entry.path.split()) {
             let touched = parents
                 .entry(parent)
@@ -70,7 +70,7 @@ pub(super) fn put_whole<D: Directory>(
             *slot = committed;
         }
     }
-    if durable {
+    if durability.is_durable() {
         for (path, (dir, indices)) in parents {
             if let Err(e) = sync_names(tree, &*dir, &path) {
                 for index in indices {
@@ -89,11 +89,11 @@ fn sync_content<D: Directory>(
     tree: &Tree<D>,
     entries: &[NewEntry],
     members: &[Member<D>],
-    durable: bool,
+    durability: Durability,
 ) -> HashMap<usize, Result<(), StoreError>> {
     let is_file = |m: &&Member<D>| matches!(entries.get(m.index), Some(e) if matches!(e.content, Content::File(_)));
-    let files: Vec<&Member<D>> = members.iter().filter(is_file).filter(|_| durable).collect();
-    if files.is_empty() {
+    let files: Vec<&Member<D>> = members.iter().filter(is_file).collect();
+    if files.is_empty() || !durability.is_durable() {
         return HashMap::new();
     }
     let synced = tree.flush().flush(
@@ -158,7 +158,7 @@ fn commit_whole<D: Directory>(
     tree: &Tree<D>,
     entry: &NewEntry,
     member: &Member<D>,
-    durable: bool,
+    durability: Durability,
 ) -> Result<String, StoreError> {
     let Member { dir, name, lock, .. } = member;
     let (path, from) = (&entry.path, staged_name(entry, lock));
@@ -172,7 +172,7 @@ fn commit_whole<D: Directory>(
     publish(tree, &staged, entry.if_version.as_deref(), || Ok(()))?;
     match entry.content {
         Content::File(_) => {
-            settle(&lock.file, (entry.attributes, durable), path)?;
+            settle(&lock.file, (entry.attributes, durability), path)?;
             committed_version(&lock.file, path)
         }
         Content::Link(_) => {

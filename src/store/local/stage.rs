@@ -37,7 +37,7 @@ pub(super) fn stage<D: Directory>(
 ) -> Result<LocalStaging<D>, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&*dir, &name, path)?;
-    let source = request.source.clone().filter(|_| request.durable);
+    let source = request.source.clone().filter(|_| request.durability.is_durable());
     let lock = Lock::acquire(&*dir, &name, path, &request.who, source.as_deref())?;
     let left = lock.left.clone();
     let kept = match &left {
@@ -56,7 +56,7 @@ pub(super) fn stage<D: Directory>(
     let staged = PartialFile {
         path: path.clone(),
         in_memory: is_in_memory(&lock.file),
-        direct: request.durable.then(Direct::new),
+        direct: request.durability.is_durable().then(Direct::new),
         dir,
         name,
         lock,
@@ -281,14 +281,14 @@ impl<D: Directory> LocalStaging<D> {
         let PartialFile {
             path, lock, dir, name, ..
         } = &*self.staged;
-        let (file, durable) = (&lock.file, self.request.durable);
+        let (file, durability) = (&lock.file, self.request.durability);
         let found = file.fstat().at("stat the staging file", path)?;
         if u64::try_from(found.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
         let modes = (found.st_mode & 0o7777, mode_before(attributes));
         set_open(file, attributes, modes, path)?;
-        if durable {
+        if durability.is_durable() {
             self.staged.sync(Node::fsync)?;
         }
         let from = &lock.names.file;
@@ -307,8 +307,8 @@ impl<D: Directory> LocalStaging<D> {
             Ok(())
         };
         publish(&self.tree, &staged, self.request.if_version.as_deref(), remove_record)?;
-        settle(file, (attributes, durable), path)?;
-        if durable {
+        settle(file, (attributes, durability), path)?;
+        if durability.is_durable() {
             sync_names(&self.tree, &**dir, path)?;
         }
         committed_version(file, path)
@@ -348,7 +348,10 @@ impl<D: Directory> Staging for LocalStaging<D> {
     }
 
     fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
-        if self.request.source.is_none() || !self.request.durable || self.staged.record.lock().is_none() {
+        if self.request.source.is_none()
+            || !self.request.durability.is_durable()
+            || self.staged.record.lock().is_none()
+        {
             return None;
         }
         Some(Arc::new(LocalCheckpointer {

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::store::local::small::put_whole;
     use crate::store::local::stat::version;
-    use crate::store::{Attributes, Content, NewEntry};
+    use crate::store::{Attributes, Content, Durability, NewEntry};
 
     /// A run with --no-fsync, and one that finds all of it there: the power may go after that.
     #[test]
@@ -118,7 +118,11 @@ mod tests {
                     if_version: None,
                 };
                 let entries: Vec<NewEntry> = names.iter().map(entry).collect();
-                assert!(put_whole(&tree, &entries, "t", false).iter().all(Result::is_ok));
+                assert!(
+                    put_whole(&tree, &entries, "t", Durability::Volatile)
+                        .iter()
+                        .all(Result::is_ok)
+                );
                 let tree = Tree::strict(Arc::new(world.root()));
                 for entry in &entries {
                     let (dir, name) = tree.parent(&entry.path).unwrap();

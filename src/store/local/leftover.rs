@@ -6,7 +6,7 @@ use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir};
 use crate::store::error::At;
 use crate::store::reserved::StagingNames;
-use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError};
+use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode};
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -27,8 +27,8 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
         let Some((target, names)) = StagingNames::of_file(next.file_name().to_bytes()) else {
             continue;
         };
-        page.held.extend(look(&*dir, target.to_vec(), &names));
-        if page.held.len() >= limit {
+        page.entries.extend(look(&*dir, target.to_vec(), &names));
+        if page.entries.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
         }
@@ -72,12 +72,12 @@ fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
 }
 
 /// Removes the staging file of a target.
-pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
+pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
     let (dir, name) = tree.parent(path)?;
     let names = StagingNames::of(&name);
     let locked = match open_if_dead(&*dir, &names.file) {
         // its writer lives, or cannot be seen to; it is not taken away in the middle of its commit
-        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if force => {
+        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if mode == UnlockMode::Force => {
             open_to_break(&*dir, &names.file)
         }
         other => other,

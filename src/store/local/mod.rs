@@ -29,8 +29,8 @@ mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Durability, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space,
-    StageRequest, Staging, Store, StoreError, Time, Version, WholeFile, blocking,
+    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, RemotePath,
+    RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile, blocking,
 };
 use async_trait::async_trait;
 use cap_std::ambient_authority;
@@ -133,10 +133,6 @@ impl Store for LocalStore {
         }))
     }
 
-    async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
-        self.run_on(path, stat::stat).await
-    }
-
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
         self.run(move |tree| stat::stat_many(tree, &paths)).await
     }
@@ -151,22 +147,25 @@ impl Store for LocalStore {
         self.run(move |tree| listing::first_pages(tree, paths, limit)).await
     }
 
-    async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| dir_ops::make_dir(tree, path, parents))
-            .await
+    async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
+        self.run_on(path, dir_ops::make_dir).await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+    ) -> Vec<Result<bool, StoreError>> {
         self.run(move |tree| {
             dirs.iter()
-                .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, open_up))
+                .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, existing))
                 .collect()
         })
         .await
     }
 
-    async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| dir_ops::remove(tree, path, recursive))
+    async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
+        self.run_on(path, move |tree, path| dir_ops::remove(tree, path, scope))
             .await
     }
 
@@ -235,8 +234,8 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
-        self.run_on(path, move |tree, path| leftover::unlock(tree, path, force))
+    async fn unlock(&self, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
+        self.run_on(path, move |tree, path| leftover::unlock(tree, path, mode))
             .await
     }
 
@@ -269,7 +268,7 @@ impl Store for LocalStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Content, ErrorKind};
+    use crate::store::{Content, ErrorKind, StoreExt};
     use std::time::Duration;
 
     type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -332,7 +331,7 @@ mod tests {
         };
         let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
         let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
-        let keeper = kept.checkpointer().unwrap();
+        let checkpointer = kept.checkpointer().unwrap();
         let owner = store.tree.owner().clone();
         let all = HANDLES.calls.take(&owner, u64::MAX).await;
         let calls: [(&str, Waits); 4] = [
@@ -343,8 +342,8 @@ mod tests {
             ("discard", Box::pin(discarded.discard())),
             ("restart", Box::pin(async { restarted.restart(None).await.unwrap() })),
             (
-                "keep",
-                Box::pin(async { keeper.keep(Default::default()).await.unwrap() }),
+                "checkpoint",
+                Box::pin(async { checkpointer.checkpoint(Default::default()).await.unwrap() }),
             ),
         ];
         let mut waiting = Vec::new();

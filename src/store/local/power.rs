@@ -14,7 +14,7 @@ use crate::store::error::At;
 use crate::store::local::small::put_whole;
 use crate::store::local::stat::{mtime, version};
 use crate::store::{
-    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Time,
+    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Time, UnlockMode,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -355,7 +355,7 @@ impl Scenario {
         let (slot, calls) = (other.clone(), self.chance.below(calls) as u64);
         let takes_over = move |world: &World| {
             let tree = Arc::new(Tree::strict(Arc::new(world.root())));
-            let _ = unlock(&tree, &path(target), true);
+            let _ = unlock(&tree, &path(target), UnlockMode::Force);
             let Ok(staged) = begin(&tree, target, version + 1, Durability::Durable) else {
                 return;
             };

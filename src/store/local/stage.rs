@@ -243,7 +243,7 @@ struct LocalCheckpointer<D: Directory> {
 
 #[async_trait]
 impl<D: Directory> Checkpointer for LocalCheckpointer<D> {
-    async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
+    async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError> {
         let (staged, generation) = (self.staged.clone(), self.generation);
         super::blocking_for(self.tree.owner(), move || staged.keep(&point, generation)).await
     }
@@ -321,7 +321,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
         PartRules {
             least: 1,
             most: 4 << 20,
-            held: Some(if self.staged.in_memory { 1 } else { HELD }),
+            skip_gap_after: Some(if self.staged.in_memory { 1 } else { HELD }),
         }
     }
 
@@ -343,7 +343,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
         self.allocation = allocation;
     }
 
-    fn left(&self) -> Resume {
+    fn resume(&self) -> Resume {
         self.left.clone()
     }
 

@@ -7,8 +7,8 @@ use crate::chunk::window::AllowancePermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
-    Attributes, Durability, Entry, ErrorKind, Holder, Kind, NewEntry, RemotePath, StageRequest, Staging, Store,
-    StoreError,
+    Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath, StageRequest,
+    Staging, Store, StoreError,
 };
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -130,7 +130,13 @@ impl Target {
     /// Makes directories, outer ones first; true for those that were not there.
     pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         match self {
-            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.write_only).await,
+            Target::Tree(tree) => {
+                let existing = match tree.write_only {
+                    true => ExistingDirs::Keep,
+                    false => ExistingDirs::OpenUp,
+                };
+                tree.store.make_dirs(dirs, existing).await
+            }
             Target::Stream(_) => dirs
                 .iter()
                 .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))

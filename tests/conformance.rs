@@ -400,7 +400,7 @@ async fn a_closed_store_publishes_and_removes_nothing() {
     }
 }
 
-/// A writer whose staging file was taken away under it cannot commit.
+/// A writer whose partial file was taken away under it cannot commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_lost_its_lock_cannot_commit() {
     let dir = tempfile::tempdir().unwrap();

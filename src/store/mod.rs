@@ -10,6 +10,7 @@ pub mod error;
 mod ext;
 pub mod local;
 mod locks;
+pub mod partial_names;
 pub mod path;
 pub mod reserved;
 pub mod shares;

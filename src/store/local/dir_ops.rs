@@ -1,11 +1,12 @@
 //! Making, removing and renaming entries.
 
 use super::closed::Closed;
-use super::leftover::remove_dead;
+use super::partial::remove_dead;
+use super::stat::stat;
+use super::sys::linux::retry;
 use super::sys::{Directory, Node};
-use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
+use super::tree::{Tree, open_subdir, read_dir, sync_dir};
 use crate::store::error::At;
-use crate::store::local::stat::stat;
 use crate::store::{ErrorKind, ExistingDirs, Kind, Name, RemotePath, RemoveScope, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};

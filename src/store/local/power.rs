@@ -4,17 +4,19 @@
 //! fsync; it is stopped at some call, and started again. Whatever happens, a target is one whole version of one source,
 //! and what was reported as done, or as unchanged, is there after a power loss.
 
-use super::leftover::unlock;
+use super::inode::{mtime, version};
+use super::partial::unlock;
+use super::small::put_whole;
 use super::stage::{LocalStaging, stage};
 use super::sys::Directory;
 use super::sys::model::{Chance, Device, Handle, World};
+use super::times::Times;
 use super::tree::Tree;
-use super::{times, unchanged};
+use super::unchanged::Unchanged;
 use crate::store::error::At;
-use crate::store::local::small::put_whole;
-use crate::store::local::stat::{mtime, version};
 use crate::store::{
-    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Time, UnlockMode,
+    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Staging, Time,
+    UnlockMode,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -174,7 +176,7 @@ impl Scenario {
     }
 
     /// True where a target looks as this version of its source would.
-    fn is_unchanged(tree: &Tree<Handle>, target: &str, version: usize) -> bool {
+    fn is_unchanged(tree: &Tree<Handle>, times: &Times<Handle>, target: &str, version: usize) -> bool {
         let Ok((dir, name)) = tree.parent(&path(target)) else {
             return false;
         };
@@ -182,19 +184,20 @@ impl Scenario {
             return false;
         };
         let same_size = found.st_size as usize == content(target, version).len();
-        same_size && times::is_same(tree, &path(target), attributes(version).mtime, mtime(&found))
+        same_size && times.is_same(&path(target), attributes(version).mtime, mtime(&found))
     }
 
     /// One transfer; true when it got to its end without an error.
     fn transfer(&mut self, durability: Durability, all: bool) -> bool {
         let tree = self.tree();
+        let times = Times::new(&tree);
         let (mut unchanged, mut entries, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for (target, size) in TARGETS {
             if self.one_file && target != "large" || !all && self.chance.one_in(3) {
                 continue;
             }
             let version = self.version(target);
-            if Scenario::is_unchanged(&tree, target, version) {
+            if Scenario::is_unchanged(&tree, &times, target, version) {
                 unchanged.push((target, version));
             } else if size <= SMALL {
                 entries.push((target, version));
@@ -274,7 +277,7 @@ impl Scenario {
                 return false;
             }
         };
-        let mut at = match staged.left_now() {
+        let mut at = match staged.resume() {
             Resume::From(point) => point.offset as usize,
             _ => 0,
         };
@@ -288,7 +291,7 @@ impl Scenario {
             match self.chance.below(16) {
                 0..3 if at < bytes.len() => {
                     self.log.push(format!("{target} {version} checkpoint {at}"));
-                    if staged.keep_now(&point(&bytes, at)).is_err() {
+                    if staged.checkpoint_now(&point(&bytes, at)).is_err() {
                         return false;
                     }
                 }
@@ -462,12 +465,13 @@ fn point(bytes: &[u8], at: usize) -> Checkpoint {
 
 /// What the end of a transfer makes durable.
 fn settle(tree: &Arc<Tree<Handle>>, unchanged: &[(&'static str, usize)]) -> bool {
+    let pending = Unchanged::new(tree);
     let note = |(target, _): &(&'static str, usize)| {
         let (dir, name) = tree.parent(&path(target))?;
         let found = dir.stat_at(name.as_bytes()).at("stat", &path(target))?;
-        unchanged::note(tree, &(path(target), Kind::File, version(&found)))
+        pending.note(&(path(target), Kind::File, version(&found)))
     };
-    unchanged.iter().map(note).all(|noted| noted.is_ok()) && unchanged::sync(tree).is_ok()
+    unchanged.iter().map(note).all(|noted| noted.is_ok()) && pending.sync().is_ok()
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::net::transfer::report::{Counters, Event, Reporter, Waiting};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::net::wire::{Code, entry};
-use crate::store::{ErrorKind, Kind, StoreError};
+use crate::store::{Durability, ErrorKind, Kind, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -140,8 +140,8 @@ impl Receiver {
         if let Some(decide) = self.decider.next() {
             jobs.start(decide, JobDone::Decided);
         }
-        let durable = !self.options.no_fsync;
-        if let Some(complete) = self.ledger.dirs.complete(&self.target, durable) {
+        let durability = self.options.durability;
+        if let Some(complete) = self.ledger.dirs.complete(&self.target, durability) {
             jobs.start(complete, JobDone::Directories);
         }
         if self.all_offered && self.ledger.is_settled() && !self.is_syncing {
@@ -149,7 +149,10 @@ impl Receiver {
             self.ledger.answers.flush(&self.channel).await?;
             let target = self.target.clone();
             let sync = Work::new("unchanged", async move {
-                if durable { target.sync_unchanged().await } else { Ok(()) }
+                match durability {
+                    Durability::Durable => target.sync_unchanged().await,
+                    Durability::Volatile => Ok(()),
+                }
             });
             jobs.start(sync, JobDone::Synced);
         }

@@ -82,10 +82,10 @@ impl SmallFileBatches {
             if_version: self.options.if_version.clone(),
         };
         let entries = batch.iter().map(entry).collect();
-        let (target, durable) = (self.target.clone(), !self.options.no_fsync);
+        let (target, durability) = (self.target.clone(), self.options.durability);
         self.running = self.running.saturating_add(1);
         Some(Work::new("group", async move {
-            let results = target.put_whole(entries, durable).await;
+            let results = target.put_whole(entries, durability).await;
             batch.into_iter().zip(results).collect()
         }))
     }

@@ -176,7 +176,7 @@ impl StagedFile {
     pub(super) fn opened(&mut self, opened: Opened, now: Instant) -> Result<(Checkpoint, u64), Work<StagedDone>> {
         let (mut staging, is_current) = (opened.staging, opened.source_version == self.wanted.source_version);
         self.turn = Some(opened.turn);
-        if is_current && let Some((point, discarded)) = self.take_over(staging.left()) {
+        if is_current && let Some((point, discarded)) = self.take_over(staging.resume()) {
             self.progress.opened(point.clone(), now);
             staging.allocate(self.wanted.attributes.allocation);
             self.state = StagingState::Idle(staging);
@@ -341,7 +341,7 @@ impl StagedFile {
         let point = self.progress.due(self.wanted.size, now)?;
         self.is_checkpointing = true;
         Some(Work::new("checkpoint", async move {
-            StagedDone::Checkpointed(checkpointer.keep(point).await)
+            StagedDone::Checkpointed(checkpointer.checkpoint(point).await)
         }))
     }
 
@@ -375,7 +375,7 @@ impl StagedFile {
                 let checkpointer = staging.checkpointer()?;
                 let point = self.progress.to_suspend()?;
                 Some(Work::new("suspend", async move {
-                    let _ = checkpointer.keep(point).await;
+                    let _ = checkpointer.checkpoint(point).await;
                     drop(staging);
                 }))
             }

@@ -309,7 +309,7 @@ mod tests {
     use crate::net::transfer::send::reads::WantedFile;
     use crate::net::transfer::send::state::{Phase, SendFile};
     use crate::store::local::LocalStore;
-    use crate::store::{Allocation, RemotePath, Store};
+    use crate::store::{Allocation, RemotePath, Store, StoreExt};
     use std::path::Path;
 
     /// A transfer of one file of two chunks, `f` in `dir`.

@@ -23,7 +23,7 @@ use crate::net::transfer::send::walk::{Walk, Walked};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::{ErrorKind, Kind, StoreError};
+use crate::store::{ErrorKind, Kind, StoreError, StoreExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

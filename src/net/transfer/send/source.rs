@@ -1,7 +1,7 @@
 //! The sources of a transfer: what the user calls them, where their bytes come from, and where they go.
 
 use crate::net::transfer::report::shown;
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::io::AsyncRead;

@@ -7,7 +7,7 @@ use crate::net::transfer::MAX_BATCH;
 use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
 use crate::net::transfer::send::source::{Origin, TransferSource, is_missized};
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 

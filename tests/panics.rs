@@ -96,7 +96,7 @@ const CLIENT: [(&str, &str); 21] = [
     ("transfer", "put"),
     ("transfer", "get"),
     ("dial", "put"),
-    ("grow", "get"),
+    ("tune", "get"),
     ("connection", "get"),
     ("receive", "put"),
     ("receive", "get"),
@@ -226,7 +226,14 @@ fn every_task_has_its_panic() {
     for file in files.filter(|f| f.path().extension().is_some_and(|x| x == "rs")) {
         let text = std::fs::read_to_string(file.path()).unwrap();
         let product = text.split("mod tests {").next().unwrap();
-        for call in [".spawn(", ".detach(", ".start(", ".guard(", "keep_running(", "decided("] {
+        for call in [
+            ".spawn(",
+            ".detach(",
+            "Work::new(",
+            ".guard(",
+            "keep_running(",
+            "decided(",
+        ] {
             for (at, _) in product.match_indices(call) {
                 let rest = product[at + call.len()..].trim_start();
                 if let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) {

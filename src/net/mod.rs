@@ -36,6 +36,8 @@ pub mod error;
 pub mod jobs;
 pub mod server;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod task;
 pub mod tls;
 pub mod transfer;

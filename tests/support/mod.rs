@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod frames;
+pub mod imports;
 pub mod proxy;
 pub mod script;
 pub mod store;

@@ -9,4 +9,6 @@ pub mod payload;
 pub mod pool;
 pub mod rtt;
 pub mod send_queue;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub mod throughput;

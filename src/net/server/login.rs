@@ -36,7 +36,7 @@ use zeroize::Zeroize;
 /// How long a control connection may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client is told of a session that there is not, or not any more.
-const NO_SESSION: &str = "no such session: log in reattached";
+const NO_SESSION: &str = "no such session: log in again";
 /// Logins that may be tried on one connection.
 const TRIES: usize = 3;
 

@@ -70,7 +70,7 @@ pub(super) async fn put(
         // whatever the answer, it would tell what is there
         return Err(NetError::Refused {
             code: Code::DENIED,
-            text: "this user may only write: --if-version would tell origin is there".into(),
+            text: "this user may only write: --if-version would tell what is there".into(),
         });
     }
     let (tree, base) = place(session, &put).await?;

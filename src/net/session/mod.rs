@@ -9,6 +9,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Allowance;
 use crate::net::control::codec::Encoded;
 use crate::net::control::queue::ControlSender;
+use crate::net::data::carry::FrameRouter;
 use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::NetError;
@@ -142,6 +143,11 @@ impl SessionCore {
     /// True while there is a control connection.
     pub fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of frames that have arrived and are still in memory.
+    pub fn charged(&self) -> u64 {
+        self.router.window().charged()
     }
 
     /// The routes to transfers.

@@ -20,6 +20,8 @@ mod lock;
 mod partial;
 mod read;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod small;
 mod sparse;
 mod stage;

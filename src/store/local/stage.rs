@@ -278,8 +278,23 @@ impl<D: Directory> LocalStaging<D> {
             .checkpoint(point, self.partial.generation.load(Ordering::Relaxed))
     }
 
+    /// Which beginning of the file a checkpoint is of.
+    pub(super) fn generation_now(&self) -> u64 {
+        self.partial.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn checkpoint_of(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
+        self.partial.checkpoint(point, generation)
+    }
+
     pub(super) fn restart_now(&mut self, source: Option<String>) -> Result<(), StoreError> {
+        self.request.source.clone_from(&source);
+        self.resume = Resume::Fresh;
         self.partial.restart(source)
+    }
+
+    pub(super) fn discard_now(&self) {
+        self.partial.target.discard();
     }
 }
 

@@ -3,6 +3,8 @@
 //! [`linux`] answers them with the kernel, `model` in tests with a file system that loses at a crash what was not synced.
 //! A name is a single component; no call follows it if it is a symlink.
 
+#[cfg(test)]
+pub(super) mod chance;
 pub(super) mod linux;
 #[cfg(test)]
 pub(super) mod model;

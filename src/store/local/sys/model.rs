@@ -4,6 +4,7 @@
 //! them: page by page of a file, name by name of a directory. It has two devices; each has a type, a granularity of its
 //! timestamps, and keeps a birth time or not. The numbers of inodes that are durably gone are used again at once.
 
+use super::chance::Chance;
 use super::{Birth, Call, Directory, Node, OpenFile};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
@@ -21,31 +22,6 @@ const EPOCH: u64 = 1_700_000_000_123_456_789;
 const TICK: u64 = 40_000_000;
 /// Of the first device that a world has, so that no two worlds share one.
 static DEVICES: AtomicU64 = AtomicU64::new(1 << 40);
-
-/// Random numbers from a seed (SplitMix64).
-pub(in crate::store::local) struct Chance(u64);
-
-impl Chance {
-    pub(in crate::store::local) fn new(seed: u64) -> Chance {
-        Chance(seed)
-    }
-
-    pub(in crate::store::local) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
-
-    pub(in crate::store::local) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    pub(in crate::store::local) fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
 
 /// What a device is like.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use super::closed::Closed;
 use super::partial::remove_dead;
 use super::stat::stat;
-use super::sys::linux::retry;
+use super::sys::retry;
 use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir, sync_dir};
 use crate::store::error::At;

@@ -145,14 +145,15 @@ impl Names {
                 _of_all,
                 _of_tree,
             }),
-            _ => Names::read_all(stream, path, (&HANDLES.names, tree.owner())),
+            _ => Names::read_all(stream, path, &HANDLES.names, tree.owner()),
         }
     }
 
     fn read_all(
         mut stream: Dir,
         path: &RemotePath,
-        (names, owner): (&Arc<Shares>, &Arc<str>),
+        names: &Arc<Shares>,
+        owner: &Arc<str>,
     ) -> Result<Names, StoreError> {
         let no_room = || {
             let why = "too many large directories are being listed to hold the names of another \
@@ -261,7 +262,7 @@ mod tests {
             std::fs::write(dir.join(format!("file {n}")), b"").unwrap();
         }
         let root = cap_std::fs::Dir::open_ambient_dir(dir, ambient_authority()).unwrap();
-        Arc::new(Tree::strict(Arc::new(super::super::sys::linux::readable(root))))
+        Arc::new(Tree::strict(Arc::new(super::super::sys::readable(root))))
     }
 
     #[tokio::test]
@@ -302,7 +303,7 @@ mod tests {
             let names = Shares::new(room as u64, 1);
             let stream = read_dir(tree.root(), &path).unwrap();
             let before = names.room("");
-            let read = Names::read_all(stream, &path, (&names, tree.owner())).map(drop);
+            let read = Names::read_all(stream, &path, &names, tree.owner()).map(drop);
             assert_eq!(names.room(""), before, "given back");
             read
         };

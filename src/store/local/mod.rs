@@ -64,7 +64,7 @@ impl LocalStore {
         // cap-std resolves through /proc/self/fd, which it opens once: now, since a server that is confined cannot later,
         // and without it a path is resolved by opening it, which for a FIFO never ends
         let _ = dir.canonicalize(".");
-        Ok(LocalStore::over(Tree::new(sys::linux::readable(dir))))
+        Ok(LocalStore::over(Tree::new(sys::readable(dir))))
     }
 
     fn over(tree: Tree) -> LocalStore {

@@ -5,7 +5,7 @@ use super::fd_budget::HANDLES;
 use super::fs_type::is_in_memory;
 use super::inode::{entry, version};
 use super::sys::WARY;
-use super::sys::linux::{open_in, retry};
+use super::sys::{open_in, retry};
 use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::shares::Share;

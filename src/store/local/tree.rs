@@ -6,7 +6,7 @@
 use super::closed::Closed;
 use super::flush::Flush;
 use super::sys::Directory;
-use super::sys::linux::open_in;
+use super::sys::open_in;
 use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::shares::Share;

@@ -11,18 +11,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Repeats a call that a signal interrupted.
-pub(in crate::store::local) fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
+pub fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
     rustix::io::retry_on_intr(&mut call)
 }
 
 /// openat(2) of an entry that exists.
-pub(in crate::store::local) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> Call<OwnedFd> {
+pub fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> Call<OwnedFd> {
     retry(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
 }
 
 /// Returns a handle that can be listed and synced: cap-std opens its own with O_PATH. A directory that may not be read
 /// keeps its handle, which still opens its entries by name.
-pub(in crate::store::local) fn readable(dir: Dir) -> Dir {
+pub fn readable(dir: Dir) -> Dir {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match open_in(&dir, b".", flags) {
         Ok(fd) => Dir::from_std_file(fd.into()),

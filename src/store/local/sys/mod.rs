@@ -3,9 +3,11 @@
 //! [`linux`] answers them with the kernel, `model` in tests with a file system that loses at a crash what was not synced.
 //! A name is a single component; no call follows it if it is a symlink.
 
-pub(super) mod linux;
+mod linux;
 #[cfg(test)]
 pub(super) mod model;
+
+pub(super) use linux::{open_in, readable, retry};
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
 use rustix::io::Errno;

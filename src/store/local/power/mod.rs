@@ -4,109 +4,28 @@
 //! fsync; it is stopped at some call, and started again. Whatever happens, a target is one whole version of one source,
 //! and what was reported as done, or as unchanged, is there after a power loss.
 
-use super::inode::{mtime, version};
-use super::partial::unlock;
-use super::small::put_whole;
-use super::stage::{LocalStaging, stage};
-use super::sys::Directory;
-use super::sys::model::{Chance, Device, Handle, World};
-use super::times::Times;
-use super::tree::Tree;
-use super::unchanged::Unchanged;
+mod expected;
+mod samples;
+
 use crate::store::error::At;
-use crate::store::{
-    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Staging, Time,
-    UnlockMode,
-};
+use crate::store::local::inode::{mtime, version};
+use crate::store::local::partial::unlock;
+use crate::store::local::small::put_whole;
+use crate::store::local::stage::{LocalStaging, stage};
+use crate::store::local::sys::Directory;
+use crate::store::local::sys::model::{Chance, Device, Handle, World};
+use crate::store::local::times::Times;
+use crate::store::local::tree::Tree;
+use crate::store::local::unchanged::Unchanged;
+use crate::store::{Content, Durability, Kind, NewEntry, Resume, StageRequest, Staging, UnlockMode};
+use expected::Expected;
 use parking_lot::Mutex;
+use samples::{PART, SMALL, TARGETS, attributes, content, path, point, source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Targets, with the sizes of their files: what is larger than this arrives in parts.
-const SMALL: usize = 24;
-const TARGETS: [(&str, usize); 19] = [
-    ("a", 5),
-    ("b", 8),
-    ("sub/a", 16),
-    ("sub/b", 17),
-    ("mount/a", 9),
-    ("mount/b", 20),
-    ("mount/c", 3),
-    ("mount/d", 3),
-    ("c", 1),
-    ("d", 23),
-    ("e", 4),
-    ("f", 2),
-    ("g", 7),
-    ("h", 12),
-    ("sub/c", 6),
-    ("sub/d", 21),
-    ("large", 64),
-    ("sub/large", 57),
-    ("mount/large", 72),
-];
-/// Bytes of a part, and of what a checkpoint's offset is a multiple of.
-const PART: usize = 8;
 /// A transfer's calls, about: faults come within so many.
 const CALLS: usize = 260;
-
-/// A version of a source, as a sender would offer it.
-fn content(target: &str, version: usize) -> Vec<u8> {
-    let size = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
-    let hash = blake3::hash(format!("{target} {version}").as_bytes());
-    let mut content: Vec<u8> = hash.as_bytes().iter().copied().cycle().take(size).collect();
-    // a larger one has holes
-    if let Some(hole) = content.get_mut(3 * PART..5 * PART) {
-        hole.fill(0);
-    }
-    content
-}
-
-fn attributes(version: usize) -> Attributes {
-    let mtime = Time {
-        secs: 1_000_000_001 + 3 * version as i64,
-        nanos: 987_654_321,
-    };
-    Attributes {
-        mtime,
-        mode: 0o644,
-        ..Attributes::default()
-    }
-}
-
-fn path(text: &str) -> RemotePath {
-    RemotePath::parse(text.as_bytes()).unwrap()
-}
-
-/// What may be found of a target.
-#[derive(Default)]
-struct Expected {
-    /// Versions that may be there, 0 for none, by what this process has done; and after a power loss.
-    now: Vec<usize>,
-    on_disk: Vec<usize>,
-    /// It was written without fsync since it was last known durable: a power loss may leave anything.
-    unsynced: bool,
-    /// That happened: nothing is known of it any more.
-    lost: bool,
-}
-
-impl Expected {
-    fn attempted(&mut self, version: usize, durability: Durability) {
-        self.unsynced |= !durability.is_durable();
-        self.now.push(version);
-        self.on_disk.push(version);
-    }
-
-    fn reported(&mut self, version: usize, durability: Durability) {
-        self.now = vec![version];
-        self.unsynced |= !durability.is_durable();
-        if durability.is_durable() {
-            (self.on_disk, self.unsynced) = (vec![version], false);
-        } else {
-            self.on_disk.push(version);
-        }
-    }
-}
 
 struct Scenario {
     world: World,
@@ -117,6 +36,15 @@ struct Scenario {
     /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, again and again.
     one_file: bool,
     log: Vec<String>,
+}
+
+/// Where a larger file may end.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// Only where it is complete.
+    Complete,
+    /// Also when its writer gives up.
+    Anywhere,
 }
 
 type Staged = LocalStaging<Handle>;
@@ -206,13 +134,14 @@ impl Scenario {
             }
         }
         let mut well = true;
+        let end = if all { End::Complete } else { End::Anywhere };
         // on the first device enough for one syncfs, most often
         while !entries.is_empty() {
             let group: Vec<_> = entries.drain(..entries.len().min(16)).collect();
             well &= self.put_group(&tree, &group, durability);
         }
         for (target, version) in larger {
-            well &= self.put_large(&tree, target, version, durability, all);
+            well &= self.put_large(&tree, (target, version), durability, end);
         }
         let synced = !durability.is_durable() || settle(&tree, &unchanged);
         if synced {
@@ -264,10 +193,9 @@ impl Scenario {
     fn put_large(
         &mut self,
         tree: &Arc<Tree<Handle>>,
-        target: &'static str,
-        mut version: usize,
+        (target, mut version): (&'static str, usize),
         durability: Durability,
-        to_the_end: bool,
+        end: End,
     ) -> bool {
         self.attempt(target, version, durability);
         let mut staged = match begin(tree, target, version, durability) {
@@ -295,7 +223,7 @@ impl Scenario {
                         return false;
                     }
                 }
-                3 if !to_the_end => return true,
+                3 if end == End::Anywhere => return true,
                 4 if self.chance.one_in(3) => {
                     version = self.version(target);
                     self.attempt(target, version, durability);
@@ -429,10 +357,6 @@ impl Scenario {
     }
 }
 
-fn source(target: &str, version: usize) -> String {
-    format!("source of {target} {version}")
-}
-
 fn begin(
     tree: &Arc<Tree<Handle>>,
     target: &str,
@@ -453,13 +377,6 @@ fn write(staged: &Staged, at: usize, whole: &[u8]) -> bool {
     match part.iter().all(|byte| *byte == 0) {
         true => staged.hole_now(at as u64, part.len() as u64).is_ok(),
         false => staged.write_now(at as u64, &[Arc::new(part)]).is_ok(),
-    }
-}
-
-fn point(bytes: &[u8], at: usize) -> Checkpoint {
-    Checkpoint {
-        offset: at as u64,
-        digests: vec![*blake3::hash(&bytes[..at]).as_bytes()],
     }
 }
 

@@ -3,11 +3,11 @@
 //! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The server keeps only
 //! SHA-256 of the random bytes, with the user: an invite makes nobody, and ends with its user.
 
-use super::credential::AuthorizedKey;
 use super::file::FileError;
 use super::key::Fingerprint;
 use super::name::UserName;
-use super::users::{self, User};
+use super::user::{AuthorizedKey, OpenInvite, User};
+use super::users;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -53,27 +53,6 @@ impl Invite {
         let bytes = Zeroizing::new([&self.secret[..], &self.server.0].concat());
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
-}
-
-/// What the server keeps of an invite that has not been used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenInvite {
-    /// SHA-256 of its secret, in hexadecimal.
-    pub hash: String,
-    /// From when on it is good no more, in seconds since 1970.
-    pub expires: u64,
-}
-
-impl OpenInvite {
-    /// What people tell it by, and what reveals nothing that helps to use it.
-    pub fn id(&self) -> &str {
-        self.hash.get(..8).unwrap_or(&self.hash)
-    }
-}
-
-/// True for what may be the hash of an invite.
-pub(super) fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn hash_of(secret: &[u8]) -> String {

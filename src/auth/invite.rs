@@ -1,7 +1,8 @@
 //! Invites: one-time codes that carry the server's fingerprint and list a new key for a user.
 //!
-//! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The server keeps only
-//! SHA-256 of the random bytes, with the user: an invite makes nobody, and ends with its user.
+//! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The
+//! server keeps only SHA-256 of the random bytes, with the user: an invite makes nobody, and ends
+//! with its user.
 
 use super::file::FileError;
 use super::key::Fingerprint;
@@ -74,7 +75,8 @@ pub fn add(user: &mut User, invite: &Invite, now: u64, expires: u64) {
 
 /// Whom an invite is for; `None` where it is unknown, used or expired at `now`.
 pub fn find<'a>(all: &'a [User], secret: &[u8], now: u64) -> Option<&'a User> {
-    // The hash is compared, not the secret: how long that takes tells nothing that helps to guess one.
+    // The hash is compared, not the secret: how long that takes tells nothing that helps to guess
+    // one.
     let hash = hash_of(secret);
     let good = |open: &OpenInvite| open.hash == hash && open.expires > now;
     all.iter().find(|user| user.invites.iter().any(good))

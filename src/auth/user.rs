@@ -1,4 +1,4 @@
-//! A user of a server: what they may do, and what logs them in.
+//! A user of a server: their rights, and the credentials that log them in.
 
 use super::key::PublicKey;
 use super::name::UserName;
@@ -9,10 +9,10 @@ use std::net::IpAddr;
 /// Longest label of a key, in characters.
 const MAX_LABEL: usize = 64;
 
-/// What a user may do.
+/// The rights of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// All rights.
     #[default]
     Full,
     /// Read and list, change nothing.
@@ -34,7 +34,7 @@ impl Access {
         }
     }
 
-    /// True when whatever `other` allows is allowed.
+    /// True if everything that `other` allows is allowed.
     pub fn covers(self, other: Access) -> bool {
         self == Access::Full || self == other
     }
@@ -47,13 +47,14 @@ pub struct User {
     pub name: UserName,
     /// Directory beneath the server's root that is this user's root.
     pub root: RemotePath,
-    /// What they may do.
+    /// Their rights.
     pub access: Access,
     /// argon2id hash; `None`: no login by password.
     pub password: Option<String>,
     /// Keys that log in without a password.
     pub keys: Vec<AuthorizedKey>,
-    /// Invites that have not been used yet. They are part of the user, so that none outlives one.
+    /// Invites that have not been used yet. They are part of the user, so that none outlives its
+    /// user.
     pub invites: Vec<OpenInvite>,
 }
 
@@ -70,7 +71,7 @@ impl User {
         }
     }
 
-    /// True when a password or a key logs this user in.
+    /// True if a password or a key logs this user in.
     pub fn can_log_in(&self) -> bool {
         self.password.is_some() || !self.keys.is_empty()
     }
@@ -81,18 +82,18 @@ impl User {
 pub struct AuthorizedKey {
     /// The key.
     pub public: PublicKey,
-    /// What people call it; may be empty.
+    /// The name that users gave it; may be empty.
     pub label: String,
     /// When it was added, in seconds since 1970.
     pub added: Option<u64>,
-    /// From when on it logs in no more.
+    /// The time from which it logs in no more, in seconds since 1970.
     pub expires: Option<u64>,
-    /// Where it may be used from; empty: everywhere.
+    /// Networks that it may be used from; empty: all.
     pub from: Vec<IpNet>,
 }
 
 impl AuthorizedKey {
-    /// A key that is good for ever and from everywhere.
+    /// Makes a key without an end, for all networks.
     pub fn new(public: PublicKey) -> AuthorizedKey {
         AuthorizedKey {
             public,
@@ -110,33 +111,33 @@ pub fn clean_label(text: &str) -> String {
     shown.take(MAX_LABEL).collect()
 }
 
-/// An address or a network: `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.
+/// Parses an address or a network: `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`.
 ///
 /// # Errors
-/// A sentence that says so.
+/// A sentence for the user.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network: IpNet = network.map_err(|_| format!("{text} is not an address or a network like 192.0.2.0/24"))?;
     Ok(network.trunc())
 }
 
-/// What the server keeps of an invite that has not been used.
+/// An invite that has not been used, as the server stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenInvite {
     /// SHA-256 of its secret, in hexadecimal.
     pub hash: String,
-    /// From when on it is good no more, in seconds since 1970.
+    /// The time from which it is invalid, in seconds since 1970.
     pub expires: u64,
 }
 
 impl OpenInvite {
-    /// What people tell it by, and what reveals nothing that helps to use it.
+    /// The short id by which users tell invites apart. It does not help to use the invite.
     pub fn id(&self) -> &str {
         self.hash.get(..8).unwrap_or(&self.hash)
     }
 }
 
-/// True for what may be the hash of an invite.
+/// True if the text has the form of an invite's hash.
 pub(super) fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -69,7 +69,8 @@ struct Cache {
     users: Arc<Vec<User>>,
 }
 
-/// What tells one version of the file from the next; it is only ever replaced, so the inode changes.
+/// What tells one version of the file from the next; it is only ever replaced, so the inode
+/// changes.
 #[derive(Clone, PartialEq, Eq)]
 struct Stamp {
     device: u64,

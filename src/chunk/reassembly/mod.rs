@@ -1,4 +1,5 @@
-//! Chunks in any order, with duplicates, become parts of a file: in order, or, where a store takes them so, as they come.
+//! Chunks that arrive in any order, with duplicates, become parts of a file: in order, or, if the
+//! store takes them so, in the order of their arrival.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
@@ -7,38 +8,39 @@ use crate::chunk::merge::Merge;
 use crate::store::PartRules;
 use std::collections::BTreeMap;
 
-/// Chunks that do not fit together.
+/// How chunks contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// Two payloads for one chunk.
-    #[error("two different payloads came for one chunk")]
+    #[error("got two different payloads for one chunk")]
     Conflict,
-    /// A chunk after the end, a short chunk before it, or a size that is not the sum.
+    /// A chunk after the end, a short chunk before it, or a size that is not the sum of the chunks.
     #[error("the chunks do not add up to a file")]
     Shape,
-    /// The hash of the whole is not the one that the sender gave.
-    #[error("the file's hash is not the one that was sent")]
+    /// The hash of the file is not the one that the sender sent.
+    #[error("the file's hash differs from the one that was sent")]
     Hash,
 }
 
-/// What became of a chunk.
+/// The fate of an inserted chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// It is kept until its turn.
+    /// It waits for its turn.
     New,
-    /// It was here before; the copy is not needed.
+    /// It has come before; the copy is not needed.
     Duplicate,
 }
 
-/// One file's chunks on the way back into order. The payload is any `T`; its bound in number is the window's.
+/// One file's chunks on the way back into order. The payload is any `T`; the window bounds how many
+/// there are.
 #[derive(Debug)]
 pub struct Reassembly<T> {
     waiting: BTreeMap<u64, (Digest, u64, T)>,
-    /// Holes that are not taken yet, by offset: how many bytes.
+    /// Holes that are not taken yet: their lengths, by offset.
     holes: BTreeMap<u64, u64>,
-    /// The digests of what has been taken. Everything that it covers has been.
+    /// The digests of all taken chunks. Everything that it covers has been taken.
     taken: Merge,
-    /// The end of the file, once a short chunk or the seal has told it.
+    /// The end of the file, once a short chunk or the `End` frame has told it.
     end: Option<u64>,
     sealed: Option<Digest>,
     /// The file is a single chunk: its digest is its hash.
@@ -50,7 +52,7 @@ pub struct Reassembly<T> {
 pub struct Part<T> {
     /// Bytes from the start of the file.
     pub offset: u64,
-    /// Bytes in all.
+    /// The length of the part in bytes.
     pub length: u64,
     /// Offset and payload of each chunk, in order.
     pub chunks: Vec<(u64, T)>,
@@ -70,7 +72,8 @@ impl<T> Default for Reassembly<T> {
 }
 
 impl<T> Reassembly<T> {
-    /// Goes on at `offset`, a multiple of [`CHUNK_SIZE`]; `state` covers what is before it. None where it does not.
+    /// Resumes at `offset`, a multiple of [`CHUNK_SIZE`]; `state` covers the bytes before it.
+    /// `None` if it does not.
     pub fn resume(offset: u64, state: Vec<Digest>) -> Option<Reassembly<T>> {
         let chunks = offset / CHUNK_SIZE as u64;
         let root = RootHasher::resume(chunks, state).filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
@@ -80,20 +83,22 @@ impl<T> Reassembly<T> {
         })
     }
 
-    /// Up to where everything has been taken.
+    /// Returns the offset up to which everything has been taken.
     pub fn next_offset(&self) -> u64 {
         self.taken.covered()
     }
 
-    /// Up to where everything has been taken, and the values that cover that, given that more follows.
+    /// Returns the offset up to which everything has been taken, and the values that cover that,
+    /// given that more follows.
     pub fn taken(&self) -> (u64, Vec<Digest>) {
         (self.taken.covered(), self.taken.root().state())
     }
 
-    /// A chunk arrived, verified against `digest`. `length` is that of its payload, 1 to [`CHUNK_SIZE`].
+    /// Adds a chunk that was verified against `digest`. Its payload has `length` bytes, 1 to
+    /// [`CHUNK_SIZE`].
     ///
     /// # Errors
-    /// [`Mismatch`] where it contradicts what came before.
+    /// [`Mismatch`] if it contradicts an earlier chunk or hole.
     pub fn insert(&mut self, offset: u64, length: u64, digest: Digest, payload: T) -> Result<Inserted, Mismatch> {
         if offset < self.taken.covered() {
             return Ok(Inserted::Duplicate);
@@ -119,10 +124,11 @@ impl<T> Reassembly<T> {
         Ok(Inserted::New)
     }
 
-    /// The sender has a hole of `length` bytes at `offset`, the start of a chunk. It ends where a chunk or the file does.
+    /// Adds a hole of `length` bytes at `offset`, the start of a chunk. It ends where a chunk or
+    /// the file does.
     ///
     /// # Errors
-    /// [`Mismatch`] where it contradicts what came before.
+    /// [`Mismatch`] if it contradicts an earlier chunk or hole.
     pub fn insert_hole(&mut self, offset: u64, length: u64) -> Result<Inserted, Mismatch> {
         if offset < self.taken.covered() || self.holes.get(&offset) == Some(&length) {
             return Ok(Inserted::Duplicate);
@@ -141,13 +147,13 @@ impl<T> Reassembly<T> {
         Ok(Inserted::New)
     }
 
-    /// True when there is a hole between these offsets.
+    /// True if there is a hole between these offsets.
     fn has_hole(&self, from: u64, to: u64) -> bool {
         let last = self.holes.range(..to).next_back();
         last.is_some_and(|(offset, length)| offset.saturating_add(*length) > from)
     }
 
-    /// The hole whose turn it is, offset and length: everything before it has been taken.
+    /// Returns offset and length of the hole whose turn it is: everything before it has been taken.
     pub fn next_hole(&self) -> Option<(u64, u64)> {
         let hole = self.holes.get_key_value(&self.next_offset());
         hole.map(|(offset, length)| (*offset, *length))
@@ -162,15 +168,16 @@ impl<T> Reassembly<T> {
         }
     }
 
-    /// Holes that are not taken yet.
+    /// The number of holes that are not taken yet.
     pub fn waiting_holes(&self) -> usize {
         self.holes.len()
     }
 
-    /// The whole file arrived as a single chunk, whose digest is the file's hash. An empty one has no part to take.
+    /// Adds a whole file that is a single chunk: its digest is the file's hash. An empty file has
+    /// no part to take.
     ///
     /// # Errors
-    /// [`Mismatch`] where other chunks came before.
+    /// [`Mismatch`] if other chunks have come before.
     pub fn insert_whole(&mut self, length: u64, hash: Digest, payload: T) -> Result<Inserted, Mismatch> {
         self.seal(length, hash)?;
         let inserted = match length {
@@ -194,19 +201,20 @@ impl<T> Reassembly<T> {
         Ok(())
     }
 
-    /// The sender has read everything: `size` bytes with this hash.
+    /// Ends the file: it has `size` bytes and this hash.
     ///
     /// # Errors
-    /// [`Mismatch::Shape`] where chunks beyond it have come.
+    /// [`Mismatch::Shape`] if chunks beyond that have come.
     pub fn seal(&mut self, size: u64, hash: Digest) -> Result<(), Mismatch> {
         self.set_end(size)?;
         self.sealed = Some(hash);
         Ok(())
     }
 
-    /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
-    /// the file ends there, or a hole begins. They are those from where the last part ended; with `rules.skip_gap_after` chunks waiting for a
-    /// missing one, the first there are.
+    /// Takes the next part that is ready: consecutive chunks of at most `rules.most` bytes, and of
+    /// at least `rules.least` unless the file ends there or a hole begins. It starts where the last
+    /// part ended. With `rules.skip_gap_after` chunks waiting for a missing one, it starts with the
+    /// first that waits.
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
         let first = match rules.skip_gap_after.is_some_and(|most| self.waiting.len() >= most) {
             true => *self.waiting.first_key_value()?.0,
@@ -239,10 +247,10 @@ impl<T> Reassembly<T> {
         Some(part)
     }
 
-    /// The file's size and hash, once every chunk has been taken and the seal has come.
+    /// Returns the file's size and hash, once every chunk has been taken and the file has ended.
     ///
     /// # Errors
-    /// [`Mismatch::Hash`] where the chunks are complete and make another file.
+    /// [`Mismatch::Hash`] if the chunks are complete and make another file.
     pub fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
         match (self.sealed, self.end) {
             (Some(hash), Some(end)) if end == self.next_offset() => {
@@ -256,7 +264,7 @@ impl<T> Reassembly<T> {
         }
     }
 
-    /// Everything that waits, when the file is given up.
+    /// Returns the waiting chunks of a file that is given up.
     pub fn into_waiting(self) -> impl Iterator<Item = (u64, T)> {
         self.waiting
             .into_iter()

@@ -116,7 +116,8 @@ fn a_single_chunk_is_complete_by_itself() {
 }
 
 proptest! {
-    /// Any order with any duplicates gives the file and nothing else; while a chunk is missing, nothing does.
+    /// Any order with any duplicates gives the file and nothing else; while a chunk is missing,
+    /// nothing does.
     #[test]
     fn any_order_with_duplicates_gives_the_file(
         chunks in 2_usize..12,

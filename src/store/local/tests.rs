@@ -1,4 +1,4 @@
-//! How much of what all users share a store takes.
+//! Shares of a store's users: open files and threads.
 
 use super::*;
 use crate::store::{Content, ErrorKind, StoreExt};
@@ -44,7 +44,7 @@ async fn files_beyond_a_users_share_are_opened_for_each_call() {
     assert!(store.open(&path).await.unwrap().is_at_hand(0, 7));
 }
 
-/// Whatever waits for a disk takes of its user's share of the threads for that.
+/// Every call that waits for a disk takes of its user's share of the threads.
 #[tokio::test]
 async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     let dir = tempfile::tempdir().unwrap();

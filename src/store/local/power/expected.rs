@@ -1,16 +1,18 @@
-//! What a target may contain, given what was done.
+//! The versions that a target may have after the calls so far.
 
 use crate::store::Durability;
 
-/// What may be found of a target.
+/// The versions that a target may have.
 #[derive(Default)]
 pub(super) struct Expected {
-    /// Versions that may be there, 0 for none, by what this process has done; and after a power loss.
+    /// Versions that the target may have, 0 for none: while this process lives, and after a power
+    /// loss.
     pub(super) now: Vec<usize>,
     pub(super) on_disk: Vec<usize>,
-    /// It was written without fsync since it was last known durable: a power loss may leave anything.
+    /// It was written without fsync since it was last known durable: a power loss may leave
+    /// anything.
     pub(super) unsynced: bool,
-    /// That happened: nothing is known of it any more.
+    /// A power loss has happened then: any content is possible.
     pub(super) lost: bool,
 }
 

@@ -1,8 +1,10 @@
-//! Power loss, kills and rude neighbours at any system call: the real code over the model file system, from a seed.
+//! Power loss, kills and other writers at any system call: the real code over the model file
+//! system, from a seed.
 //!
-//! A machine gets several transfers of small and larger files, of sources that change and change back, some without
-//! fsync; it is stopped at some call, and started again. Whatever happens, a target is one whole version of one source,
-//! and what was reported as done, or as unchanged, is there after a power loss.
+//! A machine runs several transfers of small and larger files, of sources that change and change
+//! back, some without fsync. It is stopped at some call, and restarted. Whatever happens, a target
+//! is one complete version of one source, and every version that was reported as done, or as
+//! unchanged, survives a power loss.
 
 mod expected;
 mod samples;
@@ -24,7 +26,7 @@ use samples::{PART, SMALL, TARGETS, attributes, content, path, point, source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A transfer's calls, about: faults come within so many.
+/// About as many calls as a transfer makes: faults come within so many.
 const CALLS: usize = 260;
 
 struct Scenario {
@@ -33,7 +35,8 @@ struct Scenario {
     expected: BTreeMap<&'static str, Expected>,
     /// The newest version of each source.
     newest: BTreeMap<&'static str, usize>,
-    /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, again and again.
+    /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, many
+    /// times.
     one_file: bool,
     log: Vec<String>,
 }
@@ -49,7 +52,7 @@ enum End {
 
 type Staged = LocalStaging<Handle>;
 
-/// A writer that came in between, with what it writes.
+/// A writer that came in between, and the version that it writes.
 type Other = Arc<Mutex<Option<(Staged, usize)>>>;
 
 impl Scenario {
@@ -89,7 +92,7 @@ impl Scenario {
         Arc::new(Tree::strict(Arc::new(self.world.root())))
     }
 
-    /// A version of a source: what it is now, or before, or has just become.
+    /// Picks a version of a source: the current one, the one before, or a new one.
     fn version(&mut self, target: &'static str) -> usize {
         if self.one_file {
             return 1 + self.chance.below(2);
@@ -103,7 +106,7 @@ impl Scenario {
         *newest
     }
 
-    /// True where a target looks as this version of its source would.
+    /// True if a target looks like this version of its source.
     fn is_unchanged(tree: &Tree<Handle>, times: &Times<Handle>, target: &str, version: usize) -> bool {
         let Ok((dir, name)) = tree.parent(&path(target)) else {
             return false;
@@ -115,7 +118,7 @@ impl Scenario {
         same_size && times.is_same(&path(target), attributes(version).mtime, mtime(&found))
     }
 
-    /// One transfer; true when it got to its end without an error.
+    /// Runs one transfer; true if it ended without an error.
     fn transfer(&mut self, durability: Durability, all: bool) -> bool {
         let tree = self.tree();
         let times = Times::new(&tree);
@@ -135,7 +138,7 @@ impl Scenario {
         }
         let mut well = true;
         let end = if all { End::Complete } else { End::Anywhere };
-        // on the first device enough for one syncfs, most often
+        // on the first device most often enough for one syncfs
         while !entries.is_empty() {
             let group: Vec<_> = entries.drain(..entries.len().min(16)).collect();
             well &= self.put_group(&tree, &group, durability);
@@ -157,7 +160,7 @@ impl Scenario {
         self.expected.get_mut(target).unwrap().reported(version, durability);
     }
 
-    /// The whole target is new: it is known again.
+    /// Reports a target that was written completely: its content is known again.
     fn put(&mut self, target: &'static str, version: usize, durability: Durability) {
         self.expected.get_mut(target).unwrap().lost &= !durability.is_durable();
         self.report(target, version, durability);
@@ -189,7 +192,8 @@ impl Scenario {
         results.iter().all(Result::is_ok)
     }
 
-    /// A larger file: from a checkpoint on, with checkpoints, cut off or of a source that changes meanwhile.
+    /// Writes a larger file: from a checkpoint on, with checkpoints, given up, or of a source that
+    /// changes meanwhile.
     fn put_large(
         &mut self,
         tree: &Arc<Tree<Handle>>,
@@ -247,7 +251,7 @@ impl Scenario {
         }
     }
 
-    /// Looks at every target.
+    /// Checks every target.
     fn check(&mut self, after_power_loss: bool) -> Result<(), String> {
         for (target, expected) in &mut self.expected {
             let found = self.world.content(target);
@@ -261,7 +265,7 @@ impl Scenario {
                 version => found.as_ref() == Some(&content(target, *version)),
             };
             if let Some(version) = may.iter().find(|version| is(version)).copied() {
-                // nothing else can come of it
+                // no other version can appear any more
                 if after_power_loss && !expected.unsynced {
                     (expected.now, expected.on_disk) = (vec![version], vec![version]);
                 }
@@ -273,7 +277,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Another process takes the lock away and writes, at some call.
+    /// Lets another process take the lock away and write, at some call.
     fn intrude(&mut self, calls: usize) -> Other {
         let other = Other::default();
         let target = match self.one_file {
@@ -335,7 +339,7 @@ impl Scenario {
                 self.check(false)?;
             }
             if let Some((staged, version)) = other.lock().take() {
-                // it goes on, not knowing what has happened since
+                // it continues, not knowing what has happened since
                 let target = std::str::from_utf8(staged.path().as_bytes()).unwrap().to_string();
                 let target = TARGETS.iter().find(|(name, _)| **name == target).unwrap().0;
                 let whole = content(target, version);
@@ -380,7 +384,7 @@ fn write(staged: &Staged, at: usize, whole: &[u8]) -> bool {
     }
 }
 
-/// What the end of a transfer makes durable.
+/// Makes unchanged targets durable, as the end of a transfer does.
 fn settle(tree: &Arc<Tree<Handle>>, unchanged: &[(&'static str, usize)]) -> bool {
     let pending = Unchanged::new(tree);
     let note = |(target, _): &(&'static str, usize)| {

@@ -2,7 +2,7 @@
 
 use crate::store::{Attributes, Checkpoint, RemotePath, Time};
 
-/// Targets, with the sizes of their files: what is larger than this arrives in parts.
+/// Targets, with the sizes of their files: larger ones than this arrive in parts.
 pub(super) const SMALL: usize = 24;
 pub(super) const TARGETS: [(&str, usize); 19] = [
     ("a", 5),
@@ -25,9 +25,9 @@ pub(super) const TARGETS: [(&str, usize); 19] = [
     ("sub/large", 57),
     ("mount/large", 72),
 ];
-/// Bytes of a part, and of what a checkpoint's offset is a multiple of.
+/// Bytes of a part. Offsets of checkpoints are multiples of it.
 pub(super) const PART: usize = 8;
-/// A version of a source, as a sender would offer it.
+/// Returns a version of a source, as a sender would offer it.
 pub(super) fn content(target: &str, version: usize) -> Vec<u8> {
     let size = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
     let hash = blake3::hash(format!("{target} {version}").as_bytes());

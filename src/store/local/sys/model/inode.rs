@@ -22,7 +22,7 @@ pub(super) struct Meta {
     pub(super) ctime: u64,
 }
 
-/// What was there, from the last sync on; the last one is now.
+/// The states of an inode since the last sync; the last one is the current one.
 #[derive(Clone, Debug)]
 pub(super) struct Inode {
     pub(super) number: u64,
@@ -69,7 +69,7 @@ impl Inode {
     }
 }
 
-/// Of each page any content since the last sync, and any length.
+/// Picks, for each page, any content since the last sync, and any length.
 pub(super) fn survivor(chance: &mut Chance, bodies: &[Body]) -> Vec<u8> {
     let contents: Vec<&[u8]> = bodies
         .iter()
@@ -88,7 +88,7 @@ pub(super) fn survivor(chance: &mut Chance, bodies: &[Body]) -> Vec<u8> {
     kept
 }
 
-/// Under each name anything that it led to since the last sync.
+/// Picks, for each name, any inode that it led to since the last sync.
 pub(super) fn surviving_names(chance: &mut Chance, bodies: &[Body]) -> BTreeMap<Vec<u8>, usize> {
     let all: Vec<&BTreeMap<Vec<u8>, usize>> = bodies
         .iter()

@@ -1,8 +1,10 @@
-//! A file system in memory that forgets, at a power loss, what was not synced: data and names apart, each in any order.
+//! A file system in memory that loses at a power loss what was not synced: data and names apart,
+//! each in any order.
 //!
-//! It keeps of every inode all contents, and of every name all inodes, since they were last synced. A power loss picks any of
-//! them: page by page of a file, name by name of a directory. It has two devices; each has a type, a granularity of its
-//! timestamps, and keeps a birth time or not. The numbers of inodes that are durably gone are used again at once.
+//! It keeps all contents of every inode, and all inodes of every name, since the last sync. A power
+//! loss picks any of them: page by page of a file, name by name of a directory. Each of its two
+//! devices has a type and a granularity of its timestamps, and keeps birth times or not. Numbers of
+//! inodes that are durably gone are reused at once.
 
 mod calls;
 mod chance;

@@ -1,4 +1,4 @@
-//! A machine of the model: its disks, its processes, and the faults that befall it.
+//! A machine of the model: its disks, its processes, and its faults.
 
 use super::chance::Chance;
 use super::device::Device;
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The clock at the start, in nanoseconds, and how far each call moves it.
+/// The clock at the start, in nanoseconds, and the time that each call takes.
 const EPOCH: u64 = 1_700_000_000_123_456_789;
 const TICK: u64 = 40_000_000;
-/// Of the first device that a world has, so that no two worlds share one.
+/// The number of the next device, so that no two worlds share one.
 static DEVICES: AtomicU64 = AtomicU64::new(1 << 40);
 
-/// What happens at a call.
+/// Another process, which runs before a call.
 pub(in crate::store::local) type Intruder = Box<dyn FnOnce(&World) + Send>;
 
 pub(super) struct WorldState {
@@ -32,7 +32,7 @@ pub(super) struct WorldState {
     /// Handles of an earlier life are dead: their process was killed.
     pub(super) life: u64,
     pub(super) calls: u64,
-    /// From this call on every one fails without any effect: the machine has stopped.
+    /// From this call on every call fails without any effect: the machine has stopped.
     pub(super) stops_at: u64,
     pub(super) intruder: Option<(u64, Intruder)>,
     pub(super) no_dir_sync: bool,
@@ -44,7 +44,7 @@ pub(super) struct WorldState {
 #[derive(Clone)]
 pub(in crate::store::local) struct World(Arc<Mutex<WorldState>>);
 
-/// An open file or directory of it.
+/// An open file or directory of a [`World`].
 pub(in crate::store::local) struct Handle {
     pub(super) world: World,
     pub(super) inode: usize,
@@ -69,7 +69,8 @@ impl Drop for Handle {
 }
 
 impl World {
-    /// A root on the first device with the directory `sub`, and `mount`, where the second device is mounted.
+    /// Makes a root on the first device with the directories `sub` and `mount`; the second device
+    /// is mounted on `mount`.
     pub(in crate::store::local) fn new(seed: u64, devices: Vec<Device>) -> World {
         let first_device = DEVICES.fetch_add(devices.len() as u64, Ordering::Relaxed);
         let world = World(Arc::new(Mutex::new(WorldState {
@@ -103,26 +104,26 @@ impl World {
         self.open(0)
     }
 
-    /// The machine stops after so many more calls.
+    /// Stops the machine after this many more calls.
     pub(in crate::store::local) fn stop_after(&self, calls: u64) {
         let mut state = self.0.lock();
         state.stops_at = state.calls + calls;
     }
 
-    /// The call that comes after so many more fails.
+    /// Fails the call that comes after this many more.
     pub(in crate::store::local) fn fail_after(&self, calls: u64) {
         let mut state = self.0.lock();
         state.fails_at = state.calls + calls + 1;
     }
 
-    /// Runs something of another process before the call that comes after so many more.
+    /// Runs another process before the call that comes after this many more.
     pub(in crate::store::local) fn intrude_after(&self, calls: u64, intruder: Intruder) {
         let mut state = self.0.lock();
         let at = state.calls + calls;
         state.intruder = Some((at, intruder));
     }
 
-    /// Forgets a stop or an intruder that has not come; true when the machine has stopped.
+    /// Cancels faults that have not occurred; true if the machine has stopped.
     pub(in crate::store::local) fn calm(&self) -> bool {
         let mut state = self.0.lock();
         let stopped = state.calls >= state.stops_at;
@@ -131,12 +132,12 @@ impl World {
         stopped
     }
 
-    /// From now on fsync of a directory fails.
+    /// Fails every later fsync of a directory.
     pub(in crate::store::local) fn fail_fsync_of_directories(&self) {
         self.0.lock().no_dir_sync = true;
     }
 
-    /// All processes are killed. What they wrote is there.
+    /// Kills all processes. The data that they wrote stays.
     pub(in crate::store::local) fn kill(&self) {
         let mut state = self.0.lock();
         state.life += 1;
@@ -148,7 +149,7 @@ impl World {
         }
     }
 
-    /// The power is lost, and the machine is started again.
+    /// Loses the power, and restarts the machine.
     pub(in crate::store::local) fn lose_power(&self) {
         self.kill();
         let mut state = self.0.lock();
@@ -167,7 +168,7 @@ impl World {
         }
     }
 
-    /// The content of a file, beneath the root; `None` if there is no such file.
+    /// Returns the content of a file beneath the root; `None` if there is no such file.
     pub(in crate::store::local) fn content(&self, path: &str) -> Option<Vec<u8>> {
         let state = self.0.lock();
         let mut at = 0;
@@ -296,7 +297,7 @@ impl WorldState {
 }
 
 impl Handle {
-    /// One call of a process that lives, on a machine that runs.
+    /// Makes one call of a process that lives, on a machine that runs.
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut WorldState) -> Call<T>) -> Call<T> {
         let mut state = self.world.0.lock();
         let calls = state.calls;
@@ -326,7 +327,7 @@ impl Handle {
         })
     }
 
-    /// Changes the content; modification and change time are now.
+    /// Changes the content, and sets modification and change time to now.
     pub(super) fn edit(&self, edit: impl FnOnce(&mut Vec<u8>)) -> Call<()> {
         self.change(|inode, now| {
             let mut data = inode.data().to_vec();
@@ -341,7 +342,7 @@ impl Handle {
         })
     }
 
-    /// The inode under a name in this directory.
+    /// Returns the inode of a name in this directory.
     pub(super) fn find(&self, state: &WorldState, name: &[u8]) -> Call<usize> {
         let dir = state.inode(self.inode)?;
         dir.names()?.get(name).copied().ok_or(Errno::NOENT)

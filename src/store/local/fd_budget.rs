@@ -23,7 +23,7 @@ pub(super) struct Handles {
     pub(super) dirs: usize,
     /// Directories that all trees keep open. A tree without a share keeps none, and opens them
     /// again.
-    pub(super) kept: Arc<Shares>,
+    pub(super) cached_dirs: Arc<Shares>,
     /// Streams of directories that are being listed.
     pub(super) listings: Arc<Shares>,
     /// Room for the names of directories that have no stream, in bytes.
@@ -50,7 +50,7 @@ impl Handles {
         let grouped = (limit / 4).max(1);
         Handles {
             dirs: usize::try_from(limit / 16).unwrap_or(0).clamp(1, 256),
-            kept: Shares::new((limit / 16).max(2), 1),
+            cached_dirs: Shares::new((limit / 16).max(2), 1),
             listings: Shares::new((limit / 16).max(1), 1),
             names: Shares::new(NAMES, 1),
             // as many as one user alone may have
@@ -80,12 +80,12 @@ mod tests {
                     .collect();
                 taken.len() as u64
             };
-            let (kept, staged) = (all(&handles.kept), all(&handles.staged));
+            let (cached, staged) = (all(&handles.cached_dirs), all(&handles.staged));
             let grouped = all(&handles.grouped);
             assert!(handles.dirs > 0 && handles.most_grouped > 0);
-            assert!(kept > 0 && staged > 0 && grouped > 0);
+            assert!(cached > 0 && staged > 0 && grouped > 0);
             let (listings, sources) = (all(&handles.listings), all(&handles.sources));
-            let open = kept + listings + sources + grouped + 2 * staged;
+            let open = cached + listings + sources + grouped + 2 * staged;
             assert!(limit == 0 || open <= limit / 3 * 2, "{open} of {limit}");
         }
     }

@@ -80,7 +80,7 @@ fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPag
         let rest = None;
         return Ok(DirPage { entries, sized, rest });
     }
-    let names = Names::keep(tree, stream, &path)?;
+    let names = Names::rest_of(tree, stream, &path)?;
     let tree = tree.clone();
     let rest = OpenListing {
         tree,
@@ -139,7 +139,7 @@ fn present_entry(dir: impl AsFd, name: Name, path: &RemotePath) -> Result<Option
 
 impl Names {
     /// Keeps the stream open, or reads the remaining names if too many streams are open.
-    fn keep(tree: &Tree, stream: Dir, path: &RemotePath) -> Result<Names, StoreError> {
+    fn rest_of(tree: &Tree, stream: Dir, path: &RemotePath) -> Result<Names, StoreError> {
         let of_tree = tree.listings().clone().try_acquire_owned();
         match (of_tree, HANDLES.listings.try_take(tree.owner(), 1)) {
             (Ok(_of_tree), Some(_of_all)) => Ok(Names::Streamed {

@@ -29,7 +29,7 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
         let Some((target, names)) = PartialNames::of_file(next.file_name().to_bytes()) else {
             continue;
         };
-        page.entries.extend(look(&*dir, target.to_vec(), &names));
+        page.entries.extend(describe(&*dir, target.to_vec(), &names));
         if page.entries.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
@@ -39,7 +39,7 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
 }
 
 /// Describes a partial file; `None` if it has gone meanwhile.
-fn look(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<LockEntry> {
+fn describe(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<LockEntry> {
     match open_if_dead(dir, &names.file) {
         Ok(fd) => {
             let age = age_of(&fd.fstat().ok()?);
@@ -85,19 +85,21 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: Unlo
         }
         other => other,
     };
-    let held = match locked {
+    let partial = match locked {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::WOULDBLOCK) => {
             let target = name.as_bytes().to_vec();
-            let holder = look(&*dir, target, &names).map(|held| held.holder).unwrap_or_default();
+            let holder = describe(&*dir, target, &names)
+                .map(|entry| entry.holder)
+                .unwrap_or_default();
             return Err(StoreError::new(ErrorKind::Locked(holder), path));
         }
-        Err(e) => return Err(e).at("open the staging file", path),
+        Err(e) => return Err(e).at("open the partial file", path),
     };
-    match remove_partial(&*dir, &names, &held) {
+    match remove_partial(&*dir, &names, &partial) {
         Err(Errno::AGAIN) => Err(StoreError::new(ErrorKind::Locked(Holder::default()), path)),
-        removed => removed.at("remove the staging file", path).map(|()| true),
+        removed => removed.at("remove the partial file", path).map(|()| true),
     }
 }
 
@@ -109,26 +111,26 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: Unlo
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut held, mut records) = (Vec::new(), Vec::new());
+    let (mut partials, mut records) = (Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if held.len().saturating_add(records.len()) >= MAX_DEAD {
+        if partials.len().saturating_add(records.len()) >= MAX_DEAD {
             return Err(not_empty());
         } else if let Some((_, names)) = PartialNames::of_file(name) {
-            held.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
+            partials.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
         } else {
             records.push(PartialNames::of_record(name).ok_or_else(not_empty)?.record);
         }
     }
-    for (file, names) in held {
-        remove_partial(&*dir, &names, &file).at("remove a dead staging file", path)?;
+    for (file, names) in partials {
+        remove_partial(&*dir, &names, &file).at("remove an abandoned partial file", path)?;
     }
     for name in records {
-        record::remove(&*dir, &name).at("remove a dead writer's record", path)?;
+        record::remove(&*dir, &name).at("remove an abandoned record", path)?;
     }
     Ok(())
 }

@@ -24,35 +24,35 @@ const PIECE: usize = 128 << 10;
 
 /// A [`FileSource`] of a [`super::LocalStore`]. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct LocalSource {
+pub(super) struct LocalFileSource {
     tree: Arc<Tree>,
     path: RemotePath,
     /// `None` if its owner has no share of open files left: each call opens the file then. The
     /// caller compares versions in the end, which tells whether it was the same file.
-    kept: Option<Arc<Kept>>,
+    open: Option<Arc<CachedFile>>,
 }
 
 /// A file that stays open between two calls.
-struct Kept {
+struct CachedFile {
     file: File,
     /// Its file system has no device to wait for.
     in_memory: bool,
-    _open: Share,
+    _share: Share,
 }
 
 /// Opens a regular file.
-pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalSource, StoreError> {
+pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalFileSource, StoreError> {
     let (file, _) = open_file(tree, path)?;
-    let open = HANDLES.sources.try_take(tree.owner(), 1);
-    let kept = open.map(|open| Kept {
+    let share = HANDLES.sources.try_take(tree.owner(), 1);
+    let open = share.map(|share| CachedFile {
         in_memory: is_in_memory(&file),
         file,
-        _open: open,
+        _share: share,
     });
-    Ok(LocalSource {
+    Ok(LocalFileSource {
         tree: tree.clone(),
         path: path.clone(),
-        kept: kept.map(Arc::new),
+        open: open.map(Arc::new),
     })
 }
 
@@ -71,11 +71,11 @@ fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError>
     }
 }
 
-impl LocalSource {
+impl LocalFileSource {
     /// Calls `work` with the file, and opens that first if it is not open.
     fn with<T>(&self, work: impl FnOnce(&File) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.kept {
-            Some(kept) => work(&kept.file),
+        match &self.open {
+            Some(open) => work(&open.file),
             None => work(&open_file(&self.tree, &self.path)?.0),
         }
     }
@@ -97,11 +97,11 @@ fn stat(file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
 }
 
 #[async_trait]
-impl FileSource for LocalSource {
+impl FileSource for LocalFileSource {
     async fn stat(&self) -> Result<Entry, StoreError> {
-        match &self.kept {
+        match &self.open {
             // does not wait
-            Some(kept) => stat(&kept.file, &self.path),
+            Some(open) => stat(&open.file, &self.path),
             None => {
                 let path = self.path.clone();
                 self.run(move |file| stat(file, &path)).await
@@ -112,17 +112,17 @@ impl FileSource for LocalSource {
     fn is_at_hand(&self, offset: u64, length: usize) -> bool {
         let last = offset.saturating_add(length.saturating_sub(1) as u64);
         let has = |at| matches!(self.read_now(at, &mut [0]), Some(Ok(_)));
-        self.kept.as_ref().is_some_and(|kept| kept.in_memory) || (has(offset) && has(last))
+        self.open.as_ref().is_some_and(|open| open.in_memory) || (has(offset) && has(last))
     }
 
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
-        let kept = self.kept.as_ref()?;
-        let read = match kept.in_memory {
-            true => fill(buffer, offset, |rest, at| kept.file.read_at(rest, at)),
+        let open = self.open.as_ref()?;
+        let read = match open.in_memory {
+            true => fill(buffer, offset, |rest, at| open.file.read_at(rest, at)),
             // from the page cache, if the file system can tell
             false => fill(buffer, offset, |rest, at| {
                 let mut rest = [IoSliceMut::new(rest)];
-                Ok(rustix::io::preadv2(&kept.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
+                Ok(rustix::io::preadv2(&open.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
             }),
         };
         match read {

@@ -63,8 +63,8 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
         staging
     };
     let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
-    let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
-    let checkpointer = kept.checkpointer().unwrap();
+    let (mut restarted, partial) = (stage(b"restarted").await, stage(b"partial").await);
+    let checkpointer = partial.checkpointer().unwrap();
     let owner = store.tree.owner().clone();
     let all = HANDLES.calls.take(&owner, u64::MAX).await;
     let calls: [(&str, Waits); 4] = [

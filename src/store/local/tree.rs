@@ -122,7 +122,7 @@ impl<D: Directory> Tree<D> {
                 Some(known) => known,
                 None => {
                     let opened = Arc::new(open_subdir(&*dir, &name, &walked)?);
-                    self.keep(walked.clone(), &opened);
+                    self.cache_dir(walked.clone(), &opened);
                     opened
                 }
             };
@@ -131,15 +131,15 @@ impl<D: Directory> Tree<D> {
     }
 
     /// Caches a directory, if its owner's share allows it.
-    fn keep(&self, path: RemotePath, dir: &Arc<D>) {
+    fn cache_dir(&self, path: RemotePath, dir: &Arc<D>) {
         let mut cache = self.cache.lock();
         if cache.len() >= HANDLES.dirs {
             cache.clear();
         }
-        let mut share = HANDLES.kept.try_take(&self.owner, 1);
+        let mut share = HANDLES.cached_dirs.try_take(&self.owner, 1);
         if share.is_none() && !cache.is_empty() {
             cache.clear();
-            share = HANDLES.kept.try_take(&self.owner, 1);
+            share = HANDLES.cached_dirs.try_take(&self.owner, 1);
         }
         cache.extend(share.map(|share| (path, (dir.clone(), share))));
     }

@@ -8,23 +8,22 @@
 
 mod expected;
 mod samples;
+mod steps;
 
-use crate::store::error::At;
-use crate::store::local::inode::{mtime, version};
+use crate::store::local::inode::mtime;
 use crate::store::local::partial::unlock;
 use crate::store::local::small::put_whole;
-use crate::store::local::stage::{LocalStaging, stage};
 use crate::store::local::sys::Directory;
 use crate::store::local::sys::model::{Chance, Device, Handle, World};
 use crate::store::local::times::Times;
 use crate::store::local::tree::Tree;
-use crate::store::local::unchanged::Unchanged;
-use crate::store::{Content, Durability, Kind, NewEntry, Resume, StageRequest, Staging, UnlockMode};
+use crate::store::{Content, Durability, NewEntry, Resume, Staging, UnlockMode};
 use expected::Expected;
 use parking_lot::Mutex;
 use samples::{PART, SMALL, TARGETS, attributes, content, path, point, source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use steps::{Staged, begin, settle, write};
 
 /// About as many calls as a transfer makes: faults come within so many.
 const CALLS: usize = 260;
@@ -49,8 +48,6 @@ enum End {
     /// Also when its writer gives up.
     Anywhere,
 }
-
-type Staged = LocalStaging<Handle>;
 
 /// A writer that came in between, and the version that it writes.
 type Other = Arc<Mutex<Option<(Staged, usize)>>>;
@@ -359,40 +356,6 @@ impl Scenario {
         self.world.lose_power();
         self.check(true)
     }
-}
-
-fn begin(
-    tree: &Arc<Tree<Handle>>,
-    target: &str,
-    version: usize,
-    durability: Durability,
-) -> Result<Staged, crate::store::StoreError> {
-    let request = StageRequest {
-        who: "writer".into(),
-        if_version: None,
-        durability,
-        source: Some(source(target, version)),
-    };
-    stage(tree, &path(target), &request, None)
-}
-
-fn write(staged: &Staged, at: usize, whole: &[u8]) -> bool {
-    let part = whole[at..(at + PART).min(whole.len())].to_vec();
-    match part.iter().all(|byte| *byte == 0) {
-        true => staged.hole_now(at as u64, part.len() as u64).is_ok(),
-        false => staged.write_now(at as u64, &[Arc::new(part)]).is_ok(),
-    }
-}
-
-/// Makes unchanged targets durable, as the end of a transfer does.
-fn settle(tree: &Arc<Tree<Handle>>, unchanged: &[(&'static str, usize)]) -> bool {
-    let pending = Unchanged::new(tree);
-    let note = |(target, _): &(&'static str, usize)| {
-        let (dir, name) = tree.parent(&path(target))?;
-        let found = dir.stat_at(name.as_bytes()).at("stat", &path(target))?;
-        pending.note(&(path(target), Kind::File, version(&found)))
-    };
-    unchanged.iter().map(note).all(|noted| noted.is_ok()) && pending.sync().is_ok()
 }
 
 #[test]

@@ -78,14 +78,14 @@ pub(super) fn survivor(chance: &mut Chance, bodies: &[Body]) -> Vec<u8> {
             _ => &[],
         })
         .collect();
-    let mut kept = vec![0; chance.of(&contents).len()];
-    for (i, page) in kept.chunks_mut(PAGE).enumerate() {
+    let mut surviving = vec![0; chance.of(&contents).len()];
+    for (i, page) in surviving.chunks_mut(PAGE).enumerate() {
         let from = chance.of(&contents);
         let start = (i * PAGE).min(from.len());
         let here = &from[start..(start + page.len()).min(from.len())];
         page[..here.len()].copy_from_slice(here);
     }
-    kept
+    surviving
 }
 
 /// Picks, for each name, any inode that it led to since the last sync.
@@ -98,11 +98,11 @@ pub(super) fn surviving_names(chance: &mut Chance, bodies: &[Body]) -> BTreeMap<
         })
         .collect();
     let names: BTreeSet<&Vec<u8>> = all.iter().flat_map(|names| names.keys()).collect();
-    let mut kept = BTreeMap::new();
+    let mut surviving = BTreeMap::new();
     for name in names {
         if let Some(inode) = chance.of(&all).get(name) {
-            kept.insert(name.clone(), *inode);
+            surviving.insert(name.clone(), *inode);
         }
     }
-    kept
+    surviving
 }

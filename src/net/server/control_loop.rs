@@ -1,6 +1,6 @@
 //! A session's conversation: requests in, replies out, over one control connection after another.
 
-use crate::auth::users::Access;
+use crate::auth::user::Access;
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;

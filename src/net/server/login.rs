@@ -3,7 +3,7 @@
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::name::MAX_USER;
 use crate::auth::password::Secret;
-use crate::auth::users::User;
+use crate::auth::user::User;
 use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::codec::{encode, read_encoded, read_or_skip};

@@ -1,6 +1,7 @@
 //! The requests of a session, answered one after another.
 
-use crate::auth::users::{self, Access};
+use crate::auth::user::Access;
+use crate::auth::users;
 use crate::chunk::hash::hash_file;
 use crate::net::control::codec;
 use crate::net::error::NetError;

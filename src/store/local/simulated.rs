@@ -6,7 +6,7 @@ use super::inode::entry;
 use super::small::put_whole;
 use super::stage::{LocalStaging, stage};
 use super::sys::Directory;
-pub(crate) use super::sys::chance::Chance;
+pub(crate) use super::sys::model::Chance;
 use super::sys::model::{Device, Handle, World};
 use super::times::Times;
 use super::tree::Tree;

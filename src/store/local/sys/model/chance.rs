@@ -1,4 +1,4 @@
-//! Random numbers from a seed, for tests.
+//! Random numbers from a seed.
 
 /// Random numbers from a seed (SplitMix64).
 pub(crate) struct Chance(u64);

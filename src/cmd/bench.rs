@@ -13,7 +13,9 @@ use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::connect::{Connection, SessionOptions};
+use crate::net::client::connect::Connection;
+use crate::net::client::options::SessionOptions;
+use crate::net::client::requests::PutDestination;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, Waiting};
 use crate::store::RemotePath;
@@ -156,7 +158,11 @@ impl Bench {
         let (source, _) = local_source(tree, true)
             .await
             .map_err(|e| Failure::about(tree.display(), e))?;
-        let place = (top.as_bytes(), false, vec![unique.clone().into_bytes()]);
+        let place = PutDestination {
+            path: top.as_bytes().to_vec(),
+            directory: false,
+            names: vec![unique.clone().into_bytes()],
+        };
         let sent = measure(Side::Sends, |reporter| {
             self.client
                 .put(Arc::new(vec![source]), place, self.options.clone(), reporter)

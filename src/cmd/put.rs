@@ -6,6 +6,7 @@ use super::hint;
 use super::location::{Location, Remote, local_failure, means_contents, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
+use crate::net::client::requests::PutDestination;
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
@@ -64,8 +65,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     put(&destination, sources, names, &args.transfer, &args.connect).await
 }
 
-/// Connects and sends; also what `haul bench` does.
-pub(super) async fn put(
+/// Connects and sends.
+async fn put(
     destination: &Remote,
     sources: Vec<TransferSource>,
     names: Vec<Vec<u8>>,
@@ -76,7 +77,11 @@ pub(super) async fn put(
     let session = connect::open(&destination.server, connect, connections, args.quiet).await?;
     let sources = Arc::new(sources);
     let put = async |client: Arc<Client>, options, reporter| {
-        let place = (destination.path.as_bytes(), destination.directory, names.clone());
+        let place = PutDestination {
+            path: destination.path.as_bytes().to_vec(),
+            directory: destination.directory,
+            names: names.clone(),
+        };
         client.put(sources.clone(), place, options, reporter).await
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);

@@ -289,7 +289,7 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
     // a server that only this machine reaches is not to be looked for under its name
     let host = match first {
         Some(address) if address.ip().is_loopback() => address.ip().to_string(),
-        _ => crate::net::client::host_name(),
+        _ => crate::net::client::options::host_name(),
     };
     let port = first.map_or(DEFAULT_PORT, |a| a.port());
     let host = if port == DEFAULT_PORT {

@@ -4,7 +4,7 @@ use super::failure::{Failure, exit, exit_of_parts};
 use super::hint;
 use super::location::{Location, ServerName};
 use super::settings::config_dir;
-use super::transfer::parse_time;
+use super::units::parse_time;
 use super::{prompt, screen};
 use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;

@@ -4,6 +4,7 @@ use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::units;
 use serde_json::json;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -59,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             output::line(&serde_json::Value::Object(object).to_string())
         } else {
             let shown = |bytes: u64| match args.human_readable {
-                true => output::size(bytes),
+                true => units::size(bytes),
                 false => bytes.to_string(),
             };
             let sizes = [space.total, space.used, space.free].map(shown);

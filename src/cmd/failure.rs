@@ -74,6 +74,11 @@ impl Failure {
         Failure::new(exit::FAILED, message).hint("this is a fault in haul: please report it with this line")
     }
 
+    /// What the system says of something that this process did.
+    pub fn io(doing: &str, error: &std::io::Error) -> Failure {
+        Failure::new(exit::FAILED, format!("{doing}: {error}"))
+    }
+
     /// A wrong use of the command line.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(exit::USAGE, message)

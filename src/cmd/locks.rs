@@ -5,6 +5,7 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
 use super::output::{self, put_text};
+use super::units;
 use crate::net::control::codec::refused;
 use crate::net::transfer::report::shown;
 use crate::net::wire::Code;
@@ -160,8 +161,8 @@ fn print(args: &Args, held: &LockEntry, path: &[u8]) -> Result<(), Failure> {
     }
     output::line(&format!(
         "{state:<8} {:>9} {:>12}  {}  {}",
-        age.map_or_else(|| "?".into(), |a| output::duration(a.as_secs())),
-        bytes.map_or_else(|| "?".into(), output::size),
+        age.map_or_else(|| "?".into(), |a| units::duration(a.as_secs())),
+        bytes.map_or_else(|| "?".into(), units::size),
         printable(&held.holder.who),
         output::name(path),
     ))

@@ -5,6 +5,7 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::location::{Location, Remote};
 use super::output;
+use super::units;
 use crate::net::transfer::report::shown;
 use crate::store::{Entry, Kind};
 use std::ffi::OsString;
@@ -210,7 +211,7 @@ fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Fai
         return output::line(&name);
     }
     let size = if args.human_readable {
-        output::size(entry.size)
+        units::size(entry.size)
     } else {
         entry.size.to_string()
     };
@@ -222,6 +223,6 @@ fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Fai
     output::line(&format!(
         "{} {size:>12} {} {name}{arrow}",
         output::mode(entry.kind, entry.attributes),
-        output::local_time(entry.attributes.mtime),
+        units::local_time(entry.attributes.mtime),
     ))
 }

@@ -7,9 +7,10 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
 use super::location::parse_host;
+use super::runtime;
 use super::settings::state_dir;
-use super::transfer::parse_time;
-use super::user::Rights;
+use super::units::{parse_size, parse_time};
+use super::user::account::Rights;
 use crate::auth::users::{User, Users};
 use crate::auth::{Identity, file};
 use crate::net::server::{self, Config, Limits};
@@ -98,21 +99,6 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// `512M`, `2G`, plain bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match text.strip_prefix(digits).unwrap_or_default() {
-        "" => 1,
-        "K" | "k" | "KiB" => 1 << 10,
-        "M" | "m" | "MiB" => 1 << 20,
-        "G" | "g" | "GiB" => 1 << 30,
-        _ => return Err(format!("{text} is not a size like 512M or 2G")),
-    };
-    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    size.filter(|n| *n >= 16 << 20)
-        .ok_or_else(|| format!("{text} is not a size of at least 16M"))
-}
-
 /// Everything up to the confinement, and then the server. This is no async function: threads that were there before
 /// the confinement would not be confined.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -138,7 +124,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    super::keep_memory_private();
+    runtime::keep_memory_private();
     let (root, store) = open_root(&args.root, &state)?;
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
@@ -165,7 +151,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             keep_partial: args.keep_partial,
         },
     };
-    super::block_on(serve(config, listeners, args.json, &state))
+    runtime::block_on(serve(config, listeners, args.json, &state))
 }
 
 async fn serve(

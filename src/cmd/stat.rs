@@ -4,6 +4,7 @@ use super::connect::{self, ConnectArgs};
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::units;
 use crate::store::Entry;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -57,8 +58,8 @@ fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {
     let mut lines = vec![
         format!("path      {shown}"),
         format!("kind      {}", output::kind(entry.kind)),
-        format!("size      {} bytes ({})", entry.size, output::size(entry.size)),
-        format!("modified  {}", output::rfc3339(entry.attributes.mtime)),
+        format!("size      {} bytes ({})", entry.size, units::size(entry.size)),
+        format!("modified  {}", units::rfc3339(entry.attributes.mtime)),
         format!(
             "mode      {:04o} {}",
             entry.attributes.mode,

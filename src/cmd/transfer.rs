@@ -7,6 +7,7 @@ use super::output;
 use super::progress::Progress;
 use super::report::{self, Printed, ReportOptions};
 use super::summary::Summary;
+use super::units::parse_time;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::outage::Outage;
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Seconds of the longest time that can be given.
-const LONGEST: u64 = 10 * 366 * 86_400;
 /// How long the server may take to answer a goodbye when the user wants to go.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -70,28 +69,6 @@ pub struct TransferArgs {
     /// Show no progress
     #[arg(long)]
     pub no_progress: bool,
-}
-
-/// `90`, `90s`, `5m`, `2h`, `7d`; at most ten years.
-///
-/// # Errors
-/// A sentence that says what is allowed.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text} is not a time like 30s, 5m, 2h or 7d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.strip_prefix(digits).unwrap_or_default() {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let seconds = number
-        .checked_mul(unit)
-        .filter(|seconds| *seconds <= LONGEST)
-        .ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
 }
 
 /// What `--no-fsync` asks for.
@@ -311,20 +288,5 @@ impl Show {
             0 => Ok(()),
             code => Err(Failure::already_reported(code)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_time("2h"), Ok(Duration::from_secs(7200)));
-        assert!(parse_time("soon").is_err());
-        assert!(parse_time("99999999999999999999d").is_err());
-        assert!(parse_time("18446744073709551615s").is_err());
-        assert!(parse_time("h").is_err());
     }
 }

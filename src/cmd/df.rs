@@ -1,6 +1,7 @@
 //! `haul df`: how much room a server has.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
@@ -44,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if !args.json {
         output::line(&format!("{:>16} {:>16} {:>16}  path", "size", "used", "free"))?;
     }
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         let space = client.space(path).await?;
         let result = if args.json {
             let mut object = serde_json::Map::new();

@@ -1,10 +1,11 @@
 //! `haul get`: files and trees from a server.
 
 use super::connect::{self, ConnectArgs};
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, local_failure};
 use super::hint;
-use super::location::{Location, Remote, local_failure, split_local};
-use super::transfer::{self, TransferArgs};
+use super::location::{Location, Remote, split_local};
+use super::server::local_user;
+use super::transfer::{self, Job, TransferArgs};
 use crate::net::client::Client;
 use crate::net::client::options::host_name;
 use crate::net::client::requests::GetDestination;
@@ -95,13 +96,17 @@ async fn get(
             other.shown, first.shown
         )));
     }
-    let connections = args.connections.map(usize::from);
-    let session = connect::open(&first.server, connect, connections, args.quiet).await?;
+    let session = connect::open(&first.server, connect, args.purpose()).await?;
     let get = async |client: Arc<Client>, options, reporter| {
         let paths = sources.iter().map(wire_path).collect();
         client.get(paths, destination.clone(), options, reporter).await
     };
-    transfer::carry(session, ("get", args, &first.shown), get, || true).await
+    let job = Job {
+        verb: "get",
+        args,
+        about: &first.shown,
+    };
+    transfer::carry(session, job, get, || true).await
 }
 
 /// A slash at the end follows a symlink to a directory, as everywhere.
@@ -155,7 +160,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
         tops,
         who: format!(
             "{}@{}, haul get, process {}",
-            super::connect::local_user(),
+            local_user(),
             host_name(),
             std::process::id()
         ),

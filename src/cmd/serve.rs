@@ -8,6 +8,7 @@ use super::hint;
 use super::invite;
 use super::location::parse_host;
 use super::runtime;
+use super::server::local_user;
 use super::settings::state_dir;
 use super::units::{parse_size, parse_time};
 use super::user::account::Rights;
@@ -269,7 +270,7 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
         tracing::warn!("there are no users yet: haul invite NAME or haul user add NAME makes one");
         return Ok(());
     }
-    let user = super::connect::local_user();
+    let user = local_user();
     let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &Rights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
     // a server that only this machine reaches is not to be looked for under its name

@@ -1,6 +1,7 @@
 //! `haul stat`: everything about an entry on a server.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
@@ -35,7 +36,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let printed = Cell::new(Ok(()));
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         let (entry, hash) = client.stat(path, args.hash).await?;
         let result = if args.json {
             output::line(&output::entry_json(&entry, path, hash).to_string())

@@ -7,7 +7,7 @@ mod server;
 
 use self::compare::compare;
 use self::measure::{Measured, Side, measure};
-use super::connect::{self, ConnectArgs};
+use super::connect::{self, ConnectArgs, Notices, Purpose};
 use super::failure::Failure;
 use super::get::local_target;
 use super::hint;
@@ -70,8 +70,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let (client, base, _server) = match place {
         Some(Location::Remote(remote)) => {
-            let session =
-                connect::open(&remote.server, &args.connect, args.connections.map(usize::from), false).await?;
+            let purpose = Purpose {
+                connections: args.connections,
+                notices: Notices::Shown,
+            };
+            let session = connect::open(&remote.server, &args.connect, purpose).await?;
             session.client().logged_in().await?;
             (session.client(), remote.path.as_bytes().to_vec(), None)
         }

@@ -9,25 +9,25 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
-pub(in crate::cmd) struct StateDir {
+pub struct StateDir {
     /// The server's state directory, as in haul serve
     #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
-pub(in crate::cmd) struct Named {
+pub struct Named {
     /// The user
     #[arg(value_hint = hint::USER)]
-    pub(in crate::cmd) name: String,
+    pub name: String,
 
     #[command(flatten)]
-    pub(in crate::cmd) state: StateDir,
+    pub state: StateDir,
 }
 
 /// What a user may do, as options.
 #[derive(clap::Args, Default)]
-pub(in crate::cmd) struct Rights {
+pub struct Rights {
     /// The user's own root, beneath the server's
     #[arg(long, value_name = "SUBDIR")]
     root: Option<OsString>,
@@ -47,7 +47,7 @@ pub(in crate::cmd) struct Rights {
 
 impl Rights {
     /// True when any option is given.
-    pub(in crate::cmd) fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         self.root.is_some() || self.access().is_some()
     }
 
@@ -61,7 +61,7 @@ impl Rights {
     }
 
     /// Changes what the options name, and nothing else.
-    pub(in crate::cmd) fn apply(&self, user: &mut User) -> Result<(), Failure> {
+    pub fn apply(&self, user: &mut User) -> Result<(), Failure> {
         if let Some(root) = &self.root {
             user.root = parse_relative(root)?;
         }
@@ -71,11 +71,11 @@ impl Rights {
 }
 
 impl StateDir {
-    pub(in crate::cmd) fn dir(&self) -> Result<PathBuf, Failure> {
+    pub fn dir(&self) -> Result<PathBuf, Failure> {
         state_dir(self.state.clone())
     }
 
-    pub(in crate::cmd) fn users(&self) -> Result<PathBuf, Failure> {
+    pub fn users(&self) -> Result<PathBuf, Failure> {
         Ok(self.dir()?.join("users"))
     }
 }
@@ -91,17 +91,13 @@ pub(super) fn about_users(reason: String) -> Failure {
 }
 
 /// The user of this name.
-pub(in crate::cmd) fn find(path: &Path, name: &str) -> Result<User, Failure> {
+pub fn find(path: &Path, name: &str) -> Result<User, Failure> {
     let found = users::read(path)?.into_iter().find(|user| user.name == *name);
     found.ok_or_else(|| no_user(name))
 }
 
 /// Changes the user of this name.
-pub(in crate::cmd) fn change(
-    path: &Path,
-    name: &str,
-    work: impl FnOnce(&mut User) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+pub fn change(path: &Path, name: &str, work: impl FnOnce(&mut User) -> Result<(), Failure>) -> Result<(), Failure> {
     users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
         Some(user) => work(user),
         None => Err(no_user(name)),

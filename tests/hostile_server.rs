@@ -318,7 +318,7 @@ async fn a_server_writes_nothing_into_the_settings() {
         });
         let ended = tokio::task::spawn_blocking(|| login.end()).await.unwrap();
         serving.abort();
-        ended.failed(1, &["broke the protocol", "names no user"]);
+        ended.failed(1, &["broke the protocol", "expected a user's name"]);
         assert!(!ended.err.contains('\x1b'), "{ended:?}");
         assert!(!client.config().join("servers").exists());
     }

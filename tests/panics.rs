@@ -7,7 +7,9 @@ use crate::support::store::{Delays, Slow, Trap};
 use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
-use haul::net::client::connect::{Connection, SessionOptions};
+use haul::net::client::connect::Connection;
+use haul::net::client::options::SessionOptions;
+use haul::net::client::requests::PutDestination;
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
 use haul::net::transfer::send::source::{Origin, TransferSource};
@@ -96,7 +98,7 @@ const CLIENT: [(&str, &str); 21] = [
     ("transfer", "put"),
     ("transfer", "get"),
     ("dial", "put"),
-    ("tune", "get"),
+    ("dialer", "get"),
     ("connection", "get"),
     ("receive", "put"),
     ("receive", "get"),
@@ -295,7 +297,11 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             ..Options::default()
         };
         let names = names.into_iter().map(|name| name.as_bytes().to_vec()).collect();
-        let to = (&b""[..], true, names);
+        let to = PutDestination {
+            path: Vec::new(),
+            directory: true,
+            names,
+        };
         let put = client.put(Arc::new(sources), to, options, Reporter::silent()).await;
         assert!(
             matches!(&put, Err(NetError::Internal(text)) if text.contains(at) && text.contains("is reached")),

@@ -273,7 +273,7 @@ fn trying_again_has_an_end() {
     let ended = put.end();
     assert_eq!(ended.code, 4, "{ended:?}");
     assert!(
-        ended.err.lines().any(|l| l.contains("go on where they ended")),
+        ended.err.lines().any(|l| l.contains("resume where they stopped")),
         "{ended:?}"
     );
     // with the option also a first connection is tried again; without it is not

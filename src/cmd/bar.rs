@@ -1,6 +1,6 @@
 //! What the progress bar says, in as many columns as there are.
 
-use super::output::{duration, size};
+use super::units::{duration, size};
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

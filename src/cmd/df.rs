@@ -1,9 +1,11 @@
 //! `haul df`: how much room a server has.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::units;
 use serde_json::json;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -43,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if !args.json {
         output::line(&format!("{:>16} {:>16} {:>16}  path", "size", "used", "free"))?;
     }
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         let space = client.space(path).await?;
         let result = if args.json {
             let mut object = serde_json::Map::new();
@@ -59,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             output::line(&serde_json::Value::Object(object).to_string())
         } else {
             let shown = |bytes: u64| match args.human_readable {
-                true => output::size(bytes),
+                true => units::size(bytes),
                 false => bytes.to_string(),
             };
             let sizes = [space.total, space.used, space.free].map(shown);

@@ -1,13 +1,15 @@
 //! What the user reads when a command fails: one line, and an exit code.
 
 use crate::auth::FileError;
+use crate::net::error::code_of;
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::StoreError;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,10 +39,13 @@ pub mod exit {
     pub const TERMINATED: u8 = 143;
 }
 
+/// The hint of an internal error.
+const FAULT: &str = "this is a fault in haul: please report it with this line";
+
 /// Standard output is for JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// From now on standard output is for JSON: failures are told there, too.
+/// From now on failures go to standard output too, as JSON.
 pub fn set_json() {
     JSON.store(true, Ordering::Relaxed);
 }
@@ -51,9 +56,9 @@ pub struct Failure {
     exit: u8,
     message: String,
     hint: Option<String>,
-    /// Everything has been said already.
+    /// The user has read of it already.
     silent: bool,
-    /// It says by itself what it is about.
+    /// The message names its path or server already.
     complete: bool,
 }
 
@@ -69,9 +74,14 @@ impl Failure {
         }
     }
 
-    /// haul itself is at fault.
+    /// A fault in haul itself.
     pub fn internal(message: &str) -> Failure {
-        Failure::new(exit::FAILED, message).hint("this is a fault in haul: please report it with this line")
+        Failure::new(exit::FAILED, message).hint(FAULT)
+    }
+
+    /// What the system says of something that this process did.
+    pub fn io(doing: &str, error: &io::Error) -> Failure {
+        Failure::new(exit::FAILED, format!("{doing}: {error}"))
     }
 
     /// A wrong use of the command line.
@@ -79,7 +89,7 @@ impl Failure {
         Failure::new(exit::USAGE, message)
     }
 
-    /// An exit code after every failure has been named already.
+    /// An exit code for failures that the user has read of.
     pub fn already_reported(exit: u8) -> Failure {
         Failure {
             silent: true,
@@ -106,14 +116,14 @@ impl Failure {
         }
     }
 
-    /// What it is about need not be said again.
+    /// The message names its path or server already.
     #[must_use]
     pub fn complete(mut self) -> Failure {
         self.complete = true;
         self
     }
 
-    /// Adds to what the line says.
+    /// Appends to the message.
     #[must_use]
     pub fn and(mut self, more: &str) -> Failure {
         self.message.push_str(more);
@@ -130,8 +140,8 @@ impl Failure {
         if !self.silent {
             eprintln!("haul: {}", self.line());
             if JSON.load(Ordering::Relaxed) {
-                // there is no better place to tell that standard output cannot be written
-                let _ = writeln!(std::io::stdout(), "{}", self.json());
+                // a failure to write to standard output has no better place
+                let _ = writeln!(io::stdout(), "{}", self.json());
             }
         }
         ExitCode::from(self.exit)
@@ -153,7 +163,21 @@ impl Failure {
     }
 }
 
-/// The exit code for a status code that a server, or a file of a transfer, gave.
+/// The exit code of an error.
+fn exit_of_error(error: &NetError) -> u8 {
+    match error {
+        NetError::Connect { .. } | NetError::Lost(_) | NetError::OutcomeUnknown(_) | NetError::Tls(_) => {
+            exit::CONNECT
+        }
+        NetError::WrongKey { .. } => exit::KEY,
+        NetError::Refused { code, .. } => exit_of(*code),
+        NetError::Store(e) => exit_of(code_of(&e.kind)),
+        NetError::Internal(_) | NetError::Protocol(_) | NetError::File(_) | NetError::Io { .. } => exit::FAILED,
+    }
+}
+
+/// The exit code of a status code, from a server or for a file of a transfer. Codes that this version does not know count
+/// as failures.
 pub fn exit_of(code: Code) -> u8 {
     match code {
         Code::LOGIN_REFUSED => exit::LOGIN,
@@ -164,68 +188,74 @@ pub fn exit_of(code: Code) -> u8 {
     }
 }
 
-/// The exit code of a command of which parts failed with these codes; `done`: something else was done.
+/// The failure of a local path, with what the system says of it.
+pub fn local_failure(path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
+        _ => exit::FAILED,
+    };
+    Failure::new(code, format!("{}: {error}", path.display()))
+}
+
+/// The exit code of a command some of whose parts failed with these codes; `done`: another part succeeded.
 pub fn exit_of_parts(done: bool, failed: &BTreeSet<u8>) -> u8 {
     match (failed.len(), failed.first()) {
         (0, _) => 0,
         _ if done => exit::PARTIAL,
-        // nothing went right, and all for one reason
+        // all parts failed for one reason
         (1, Some(only)) => *only,
         _ => exit::FAILED,
     }
 }
 
-/// What to do next about a status code.
+/// What the user can do about a status code.
 pub fn hint_of(code: Code) -> Option<&'static str> {
-    Some(match code {
-        Code::UNAVAILABLE => "try again later",
-        Code::NO_SPACE => "free some space there; what was there before is unchanged",
-        Code::QUOTA => "free some space there; what was there before is unchanged",
-        Code::VERSION_CHANGED => "look at it again with haul stat",
-        _ => return None,
-    })
+    match code {
+        Code::UNAVAILABLE => Some("try again later"),
+        Code::NO_SPACE | Code::QUOTA => Some("free some space there; the earlier content is unchanged"),
+        Code::VERSION_CHANGED => Some("check it with haul stat"),
+        _ => None,
+    }
+}
+
+/// What the user can do about an error.
+fn hint_of_error(error: &NetError) -> Option<&'static str> {
+    match error {
+        NetError::Connect { .. } => Some("check that the server is running and that its name is right"),
+        NetError::Lost(_) => Some("run the same command again"),
+        NetError::OutcomeUnknown(_) => Some("outcome unknown: check, then repeat if needed"),
+        NetError::Tls(_) => Some("check that it is a haul server"),
+        NetError::WrongKey { .. } => Some(
+            "someone may be intercepting the connection; if the server really has a new key, remove its line from \
+             known_servers",
+        ),
+        NetError::Internal(_) => Some(FAULT),
+        NetError::Refused { code, .. } => hint_of(*code),
+        NetError::Store(_) | NetError::File(_) | NetError::Protocol(_) | NetError::Io { .. } => None,
+    }
 }
 
 impl From<NetError> for Failure {
     fn from(error: NetError) -> Failure {
-        let message = error.to_string();
-        match error {
-            NetError::Connect { .. } => {
-                Failure::new(exit::CONNECT, message).hint("is the server running, and is the name right?")
-            }
-            NetError::Lost(_) => Failure::new(exit::CONNECT, message).hint("run the same command again"),
-            NetError::OutcomeUnknown(_) => {
-                Failure::new(exit::CONNECT, message).hint("outcome unknown: check, then repeat if needed")
-            }
-            NetError::Tls(_) => Failure::new(exit::CONNECT, message).hint("is that a haul server?"),
-            NetError::WrongKey { .. } => Failure::new(exit::KEY, message).hint(
-                "somebody may be in between; if the server was really set up anew, remove its line from known_servers",
-            ),
-            NetError::Refused { code, .. } => match hint_of(code) {
-                Some(hint) => Failure::new(exit_of(code), message).hint(hint),
-                None => Failure::new(exit_of(code), message),
-            },
-            NetError::Store(e) => e.into(),
-            NetError::File(e) => e.into(),
-            NetError::Internal(_) => Failure::internal(&message),
-            NetError::Protocol(_) | NetError::Io { .. } => Failure::new(exit::FAILED, message),
+        let failure = match &error {
+            NetError::Store(e) => Failure::new(exit_of_error(&error), e.describe()),
+            _ => Failure::new(exit_of_error(&error), error.to_string()),
+        };
+        match hint_of_error(&error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        let code = match error.kind {
-            ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::ReadOnly => exit::NOT_FOUND,
-            ErrorKind::Locked(_) | ErrorKind::VersionChanged => exit::LOCKED,
-            _ => exit::FAILED,
-        };
-        Failure::new(code, error.describe())
+        NetError::Store(error).into()
     }
 }
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Failure {
-        Failure::new(exit::FAILED, error.to_string())
+        NetError::File(error).into()
     }
 }

@@ -27,9 +27,10 @@ enum What {
     Completions,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+/// Writes what was asked for; `description` is the command line's.
+pub(super) fn run(args: &Args, description: clap::Command) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(&args.dir).and_then(|()| match args.what {
-        What::Man => manual::write(super::description(), &args.dir),
+        What::Man => manual::write(description, &args.dir),
         What::Completions => completions(&args.dir),
     });
     written.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to {}: {e}", args.dir.display())))

@@ -1,11 +1,14 @@
 //! `haul get`: files and trees from a server.
 
 use super::connect::{self, ConnectArgs};
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, local_failure};
 use super::hint;
-use super::location::{Location, Remote, local_failure, split_local};
-use super::transfer::{self, TransferArgs};
+use super::location::{Location, Remote, split_local};
+use super::server::local_user;
+use super::transfer::{self, Job, TransferArgs};
 use crate::net::client::Client;
+use crate::net::client::options::host_name;
+use crate::net::client::requests::GetDestination;
 use crate::net::transfer::receive::destination::{Target, Tree};
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::local::LocalStore;
@@ -53,7 +56,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         .map(|s| Location::remote(s))
         .collect::<Result<Vec<Remote>, _>>()?;
     args.transfer.check(sources.len())?;
-    let place = if args.destination.as_bytes() == b"-" {
+    let destination = if args.destination.as_bytes() == b"-" {
         if sources.len() > 1 || args.transfer.recursive {
             return Err(Failure::usage("standard output takes a single file"));
         }
@@ -62,30 +65,27 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 "standard output is for the file; --json has no place there",
             ));
         }
-        (
-            Target::Stream(Stream::new(Box::new(std::io::stdout()))),
-            b"standard output".to_vec(),
-            Vec::new(),
-        )
+        GetDestination {
+            target: Target::Stream(Stream::new(Box::new(std::io::stdout()))),
+            label: b"standard output".to_vec(),
+            ancestors: Vec::new(),
+        }
     } else {
-        let Location::Local(destination) = Location::parse(&args.destination)? else {
+        let Location::Local(path) = Location::parse(&args.destination)? else {
             return Err(
                 Failure::usage(format!("{} is not on this machine", args.destination.display()))
                     .hint("get fetches to here; ./NAME is a local file whose name has a colon"),
             );
         };
-        local_target(&sources, &destination).await?
+        local_target(&sources, &path).await?
     };
-    get(&sources, place, &args.transfer, &args.connect).await
+    get(&sources, destination, &args.transfer, &args.connect).await
 }
 
-/// Where sources go, what the user calls it, and what it is in.
-pub(super) type Place = (Target, Vec<u8>, Vec<String>);
-
-/// Connects and fetches; also what `haul bench` does.
-pub(super) async fn get(
+/// Connects and fetches.
+async fn get(
     sources: &[Remote],
-    place: Place,
+    destination: GetDestination,
     args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
@@ -96,13 +96,17 @@ pub(super) async fn get(
             other.shown, first.shown
         )));
     }
-    let connections = args.connections.map(usize::from);
-    let session = connect::open(&first.server, connect, connections, args.quiet).await?;
+    let session = connect::open(&first.server, connect, args.purpose()).await?;
     let get = async |client: Arc<Client>, options, reporter| {
         let paths = sources.iter().map(wire_path).collect();
-        client.get(paths, place.clone(), options, reporter).await
+        client.get(paths, destination.clone(), options, reporter).await
     };
-    transfer::carry(session, ("get", args, &first.shown), get, || true).await
+    let job = Job {
+        verb: "get",
+        args,
+        about: &first.shown,
+    };
+    transfer::carry(session, job, get, || true).await
 }
 
 /// A slash at the end follows a symlink to a directory, as everywhere.
@@ -115,7 +119,7 @@ fn wire_path(remote: &Remote) -> Vec<u8> {
 }
 
 /// Finds the place of each source beneath the destination, by the rules of cp. The server has no say in the names.
-pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<Place, Failure> {
+pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<GetDestination, Failure> {
     let slash = destination.as_os_str().as_bytes().ends_with(b"/");
     let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
     let (base, tops) = if is_dir {
@@ -156,15 +160,18 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
         tops,
         who: format!(
             "{}@{}, haul get, process {}",
-            super::connect::local_user(),
-            crate::net::client::host_name(),
+            local_user(),
+            host_name(),
             std::process::id()
         ),
         release: None,
         write_only: false,
     };
-    let label = label_of(&base);
-    Ok((Target::Tree(tree), label, LocalStore::ancestors(&base)))
+    Ok(GetDestination {
+        target: Target::Tree(tree),
+        label: label_of(&base),
+        ancestors: LocalStore::ancestors(&base),
+    })
 }
 
 /// What is put before the names in messages: nothing for the working directory.

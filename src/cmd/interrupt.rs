@@ -9,6 +9,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+/// What to do after a transfer that ended early.
+pub const RERUN: &str =
+    "completed files are kept, and larger files resume where they stopped: run the same command again";
 /// How long a command that wants to end properly may take for it.
 pub const GRACE: Duration = Duration::from_millis(700);
 
@@ -37,9 +40,7 @@ pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(
                 return Err(Failure::new(code, "interrupted"));
             }
             let _ = tokio::time::timeout(GRACE, command).await;
-            Err(Failure::new(code, "interrupted").hint(
-                "what is complete is kept, and larger files go on where they ended: run the same command again",
-            ))
+            Err(Failure::new(code, "interrupted").hint(RERUN))
         }
     }
 }

@@ -5,10 +5,11 @@ use super::hint;
 use super::output;
 use super::settings::state_dir;
 use super::table;
-use super::transfer::parse_time;
-use super::user::{self, Rights};
+use super::units::{self, parse_time};
+use super::user::account::{self, Rights};
 use crate::auth::invite;
-use crate::auth::user::{OpenInvite, User};
+use crate::auth::user::OpenInvite;
+use crate::auth::user::User;
 use crate::auth::users;
 use crate::auth::{Identity, UserName};
 use clap::Subcommand;
@@ -143,13 +144,13 @@ fn list(state: &Path, json: bool) -> Result<(), Failure> {
     let open = open.filter(|(_, open)| open.expires > now);
     if json {
         let mut objects = open.map(|(user, open)| {
-            let expires = output::rfc3339(output::moment(open.expires));
+            let expires = units::rfc3339(units::moment(open.expires));
             json!({"user": user.name.as_str(), "id": open.id(), "expires": expires})
         });
         return objects.try_for_each(|object| output::line(&object.to_string()));
     }
     let row = |(user, open): (&User, &OpenInvite)| {
-        let expires = output::local_time(output::moment(open.expires));
+        let expires = units::local_time(units::moment(open.expires));
         [user.name.to_string(), open.id().to_string(), expires]
     };
     table::print(["user", "id", "expires"], &open.map(row).collect::<Vec<_>>())
@@ -157,7 +158,7 @@ fn list(state: &Path, json: bool) -> Result<(), Failure> {
 
 fn remove(state: &Path, name: &str, id: Option<&str>) -> Result<(), Failure> {
     let wanted = |open: &OpenInvite| id.is_none_or(|id| id == open.id() || id == open.hash);
-    user::change(&state.join("users"), name, |user| {
+    account::change(&state.join("users"), name, |user| {
         if !user.invites.iter().any(wanted) {
             let reason = format!("{name} has no such invite");
             return Err(Failure::new(exit::FAILED, reason).hint("haul invite ls lists them"));

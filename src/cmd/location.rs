@@ -1,6 +1,6 @@
 //! Arguments that name a place: a local path, or a remote one as `[USER@]HOST:PATH` or `haul://…`.
 
-use super::failure::{Failure, exit};
+use super::failure::Failure;
 use crate::net::printable;
 use crate::net::wire::DEFAULT_PORT;
 use crate::store::{BadPath, Name, RemotePath};
@@ -185,15 +185,6 @@ fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, F
 /// True of a directory that is written with `/.` at its end: as a source, what is in it is meant.
 pub fn means_contents(path: &[u8]) -> bool {
     path.ends_with(b"/.")
-}
-
-/// What the system says of a local path.
-pub fn local_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let code = match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => exit::NOT_FOUND,
-        _ => exit::FAILED,
-    };
-    Failure::new(code, format!("{}: {error}", path.display()))
 }
 
 /// The directory that holds a local path, and its name there as a path beneath that directory.

@@ -1,10 +1,12 @@
 //! `haul locks` and `haul unlock`: who is writing on a server, and what abandoned transfers left there.
 
-use super::connect::{self, ConnectArgs, RemoteSession};
+use super::connect::{ConnectArgs, RemoteSession};
+use super::each::{self, each, each_remote};
 use super::failure::{Failure, exit};
 use super::hint;
-use super::location::{Location, Remote};
+use super::location::Remote;
 use super::output::{self, put_text};
+use super::units;
 use crate::net::control::codec::refused;
 use crate::net::transfer::report::shown;
 use crate::net::wire::Code;
@@ -64,7 +66,7 @@ pub struct UnlockArgs {
 }
 
 pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         match client.unlock(path, args.force).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused(
@@ -82,19 +84,11 @@ pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let paths = args
-        .paths
-        .iter()
-        .map(|p| Location::remote(p))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut failures = Vec::new();
-    for remote in &paths {
-        let mut session = connect::open(&remote.server, &args.connect, Some(1), false).await?;
-        let listed = list(&mut session, &args, remote).await;
-        session.quit().await;
-        failures.extend(listed.err());
-    }
-    connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
+    let remotes = each::parse(&args.paths)?;
+    each_remote(&remotes, &args.connect, async |session, remote| {
+        list(session, &args, remote).await
+    })
+    .await
 }
 
 async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote) -> Result<(), Failure> {
@@ -160,8 +154,8 @@ fn print(args: &Args, held: &LockEntry, path: &[u8]) -> Result<(), Failure> {
     }
     output::line(&format!(
         "{state:<8} {:>9} {:>12}  {}  {}",
-        age.map_or_else(|| "?".into(), |a| output::duration(a.as_secs())),
-        bytes.map_or_else(|| "?".into(), output::size),
+        age.map_or_else(|| "?".into(), |a| units::duration(a.as_secs())),
+        bytes.map_or_else(|| "?".into(), units::size),
         printable(&held.holder.who),
         output::name(path),
     ))

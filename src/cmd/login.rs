@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         host: name.clone(),
         port: None,
     };
-    let session = connect::open(&by_name, &ConnectArgs::default(), None, false).await?;
+    let session = connect::for_requests(&by_name, &ConnectArgs::default()).await?;
     session
         .client()
         .logged_in()

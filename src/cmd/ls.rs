@@ -1,10 +1,12 @@
 //! `haul ls`: what is on a server.
 
-use super::connect::{self, ConnectArgs, RemoteSession};
+use super::connect::{ConnectArgs, RemoteSession};
+use super::each::{self, each_remote};
 use super::failure::{Failure, exit};
 use super::hint;
-use super::location::{Location, Remote};
+use super::location::Remote;
 use super::output;
+use super::units;
 use crate::net::transfer::report::shown;
 use crate::store::{Entry, Kind};
 use std::ffi::OsString;
@@ -61,25 +63,26 @@ pub struct Args {
     help: Option<bool>,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let paths = args
-        .paths
-        .iter()
-        .map(|p| Location::remote(p))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut failures = Vec::new();
-    for remote in &paths {
-        let mut session = connect::open(&remote.server, &args.connect, Some(1), false).await?;
-        let listed = list(&mut session, &args, remote, paths.len() > 1).await;
-        session.quit().await;
-        if let Err(failure) = listed {
-            failures.push(failure);
-        }
-    }
-    connect::sum_up(paths.len().saturating_sub(failures.len()), failures)
+/// Whether a listing begins with its directory's name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Titles {
+    Shown,
+    Hidden,
 }
 
-async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles: bool) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let remotes = each::parse(&args.paths)?;
+    let titles = match args.recursive || remotes.len() > 1 {
+        true => Titles::Shown,
+        false => Titles::Hidden,
+    };
+    each_remote(&remotes, &args.connect, async |session, remote| {
+        list(session, &args, remote, titles).await
+    })
+    .await
+}
+
+async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles: Titles) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
     // both questions in one round trip
@@ -102,7 +105,7 @@ async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles:
     let mut todo = vec![top.clone()];
     let (mut first, mut partial) = (true, false);
     while let Some(dir) = todo.pop() {
-        if (titles || args.recursive) && !args.json {
+        if titles == Titles::Shown && !args.json {
             let title = if args.recursive {
                 shown(remote.shown.as_bytes(), relative(&dir, &top))
             } else {
@@ -210,7 +213,7 @@ fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Fai
         return output::line(&name);
     }
     let size = if args.human_readable {
-        output::size(entry.size)
+        units::size(entry.size)
     } else {
         entry.size.to_string()
     };
@@ -222,6 +225,6 @@ fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Fai
     output::line(&format!(
         "{} {size:>12} {} {name}{arrow}",
         output::mode(entry.kind, entry.attributes),
-        output::local_time(entry.attributes.mtime),
+        units::local_time(entry.attributes.mtime),
     ))
 }

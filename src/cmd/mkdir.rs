@@ -1,6 +1,7 @@
 //! `haul mkdir`: directories on a server.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         client.make_dir(path, args.parents).await
     })
     .await

@@ -8,6 +8,7 @@ mod confine;
 mod connect;
 mod df;
 mod drop_root;
+mod each;
 pub mod failure;
 mod generate;
 mod get;
@@ -28,21 +29,21 @@ mod prompt;
 mod put;
 mod report;
 mod rm;
+mod runtime;
 mod screen;
 mod serve;
+mod server;
 mod settings;
 mod stat;
 mod summary;
 mod table;
 mod transfer;
+mod units;
 mod user;
-mod user_key;
 
-use crate::store::BLOCKING_THREADS;
 use clap::{Parser, Subcommand};
-use failure::{Failure, exit};
+use failure::Failure;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Moves files and trees between machines: encrypted, verified, atomic.
 #[derive(Parser)]
@@ -131,37 +132,21 @@ impl Command {
 /// Runs a command; what it failed at goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     panics::catch();
-    keep_memory_private();
-    raise_open_files();
+    runtime::keep_memory_private();
+    runtime::raise_open_files();
     if cli.command.is_json() {
         failure::set_json();
     }
     let result = panics::contain(|| match cli.command {
         // it ends itself, in its own way
         Command::Serve(args) => serve::run(&args),
-        other => block_on(interrupt::run(panics::run(run_client(other)))),
+        other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
     });
     screen::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
-}
-
-/// How long blocking work may go on after a command has ended.
-const SHUTDOWN: Duration = Duration::from_millis(200);
-
-/// Runs `work` to its end, on threads that are started for it.
-fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))?;
-    let result = panics::contain(|| runtime.block_on(work));
-    // blocking work that an interrupt left behind is not waited for
-    runtime.shutdown_timeout(SHUTDOWN);
-    result
 }
 
 async fn run_client(command: Command) -> Result<(), Failure> {
@@ -182,26 +167,8 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Invite(args) => invite::run(args),
         Command::User(args) => user::run(args).await,
         Command::Bench(args) => bench::run(args).await,
-        Command::Generate(args) => generate::run(&args),
-        Command::Complete(args) => complete::run(args).await,
-    }
-}
-
-/// Other programs of the same user can read neither keys nor passwords out of this process, nor out of a core dump.
-fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// As many open files as the system allows: 1024, the usual start, is little for a pool and its groups.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    const ENOUGH: u64 = 65_536;
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
-    if limit.current.is_some_and(|now| now < wanted) {
-        limit.current = Some(wanted);
-        let _ = setrlimit(Resource::Nofile, limit);
+        Command::Generate(args) => generate::run(&args, description()),
+        Command::Complete(args) => complete::run(args, description()).await,
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 .hint("get it and put it there"),
         );
     }
-    let mut session = connect::open(&from.server, &args.connect, Some(1), false).await?;
+    let mut session = connect::for_requests(&from.server, &args.connect).await?;
     let renamed = session
         .ask(async |client| {
             let (from, into) = (from.path.as_bytes(), to.path.as_bytes());

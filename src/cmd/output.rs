@@ -1,13 +1,13 @@
-//! Sizes, times and names as people and scripts read them.
+//! Names, modes and entries, as people and scripts read them; and the one way to standard output.
 
+use super::failure::{Failure, exit};
+use super::units::rfc3339;
 use crate::net::printable;
-use crate::store::{Attributes, Entry, Kind, Time};
+use crate::store::{Attributes, Entry, Kind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
-
-use super::failure::{Failure, exit};
 
 /// A name or path for a terminal.
 pub fn name(bytes: &[u8]) -> String {
@@ -17,51 +17,6 @@ pub fn name(bytes: &[u8]) -> String {
 /// True of a name that a terminal shows as it is.
 pub fn is_plain(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| printable(text) == text)
-}
-
-/// Bytes with a unit of 1024.
-pub fn size(bytes: u64) -> String {
-    humansize::format_size(bytes, humansize::BINARY)
-}
-
-/// `12:05` or `1:02:03`.
-pub fn duration(seconds: u64) -> String {
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match hours {
-        0 => format!("{minutes}:{seconds:02}"),
-        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
-    }
-}
-
-/// Seconds since 1970 as a time.
-pub fn moment(secs: u64) -> Time {
-    Time {
-        secs: i64::try_from(secs).unwrap_or(i64::MAX),
-        nanos: 0,
-    }
-}
-
-/// RFC 3339 in UTC with nanoseconds; a time outside the years -9999 to 9999 is shown as seconds.
-pub fn rfc3339(time: Time) -> String {
-    match timestamp(time) {
-        Some(timestamp) => format!("{timestamp:.9}"),
-        None => format!("@{}.{:09}", time.secs, time.nanos),
-    }
-}
-
-/// Local time to the minute, as `ls -l` has it.
-pub fn local_time(time: Time) -> String {
-    match timestamp(time) {
-        Some(t) => t
-            .to_zoned(jiff::tz::TimeZone::system())
-            .strftime("%Y-%m-%d %H:%M")
-            .to_string(),
-        None => rfc3339(time),
-    }
-}
-
-fn timestamp(time: Time) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::new(time.secs, i32::try_from(time.nanos).ok()?).ok()
 }
 
 /// `file`, `dir`, `symlink` or `other`.
@@ -146,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_and_times_read_as_usual() {
+    fn modes_read_as_usual() {
         let attributes = |mode| Attributes {
             mode,
             ..Attributes::default()
@@ -154,17 +109,6 @@ mod tests {
         assert_eq!(mode(Kind::Dir, attributes(0o1777)), "drwxrwxrwt");
         assert_eq!(mode(Kind::File, attributes(0o4755)), "-rwsr-xr-x");
         assert_eq!(mode(Kind::File, attributes(0o2644)), "-rw-r-Sr--");
-        let time = Time { secs: 1, nanos: 5 };
-        assert_eq!(rfc3339(time), "1970-01-01T00:00:01.000000005Z");
-        assert_eq!(
-            rfc3339(Time {
-                secs: i64::MAX,
-                nanos: 0
-            }),
-            "@9223372036854775807.000000000"
-        );
-        assert_eq!(duration(3723), "1:02:03");
-        assert_eq!(duration(65), "1:05");
     }
 
     #[test]

@@ -25,6 +25,17 @@ const BAR: &str = "━━";
 /// A rate takes this long to be told.
 const RATE_FROM: Duration = Duration::from_millis(500);
 
+/// Where the user wants progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// On a terminal as a bar, elsewhere as lines.
+    Always,
+    /// On a terminal only.
+    OnTerminal,
+    /// Nowhere.
+    Never,
+}
+
 /// Shows progress until it is dropped.
 pub struct Progress {
     shown: Arc<Shown>,
@@ -41,11 +52,13 @@ struct Shown {
 }
 
 impl Progress {
-    /// Progress on standard error where that is a terminal, or where `forced`; none otherwise.
-    pub fn start(counters: Arc<Counters>, outage: Arc<Outage>, forced: Option<bool>) -> Option<Progress> {
+    /// Progress on standard error, if it is wanted there.
+    pub fn start(counters: Arc<Counters>, outage: Arc<Outage>, wish: Wish) -> Option<Progress> {
         let is_bar = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        if !forced.unwrap_or(is_bar) {
-            return None;
+        match wish {
+            Wish::Always => {}
+            Wish::OnTerminal if is_bar => {}
+            Wish::OnTerminal | Wish::Never => return None,
         }
         let shown = Arc::new(Shown {
             counters,

@@ -1,11 +1,12 @@
 //! `haul put`: files and trees to a server.
 
 use super::connect::{self, ConnectArgs};
-use super::failure::Failure;
+use super::failure::{Failure, local_failure};
 use super::hint;
-use super::location::{Location, Remote, local_failure, means_contents, split_local};
-use super::transfer::{self, TransferArgs};
+use super::location::{Location, Remote, means_contents, split_local};
+use super::transfer::{self, Job, TransferArgs};
 use crate::net::client::Client;
+use crate::net::client::requests::PutDestination;
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
@@ -64,23 +65,31 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     put(&destination, sources, names, &args.transfer, &args.connect).await
 }
 
-/// Connects and sends; also what `haul bench` does.
-pub(super) async fn put(
+/// Connects and sends.
+async fn put(
     destination: &Remote,
     sources: Vec<TransferSource>,
     names: Vec<Vec<u8>>,
     args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
-    let connections = args.connections.map(usize::from);
-    let session = connect::open(&destination.server, connect, connections, args.quiet).await?;
+    let session = connect::open(&destination.server, connect, args.purpose()).await?;
     let sources = Arc::new(sources);
     let put = async |client: Arc<Client>, options, reporter| {
-        let place = (destination.path.as_bytes(), destination.directory, names.clone());
+        let place = PutDestination {
+            path: destination.path.as_bytes().to_vec(),
+            directory: destination.directory,
+            names: names.clone(),
+        };
         client.put(sources.clone(), place, options, reporter).await
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
-    transfer::carry(session, ("put", args, &destination.shown), put, repeatable).await
+    let job = Job {
+        verb: "put",
+        args,
+        about: &destination.shown,
+    };
+    transfer::carry(session, job, put, repeatable).await
 }
 
 /// Looks at every source before anything is sent. One that cannot be sent is [`Origin::Missing`]; the others go on.

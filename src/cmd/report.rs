@@ -2,9 +2,10 @@
 //! the first are named, unless all are asked for.
 
 use super::failure::{Failure, exit, exit_of, hint_of};
-use super::output::{self, put_text, size};
+use super::output::{self, put_text};
 use super::progress::Progress;
 use super::screen;
+use super::units::size;
 use crate::net::printable;
 use crate::net::transfer::report::Event;
 use crate::net::wire::Code;

@@ -1,6 +1,7 @@
 //! `haul rm`: removes from a server.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use crate::net::NetError;
@@ -34,7 +35,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         match client.remove(path, args.recursive).await {
             Err(NetError::Refused {
                 code: Code::NOT_FOUND, ..

@@ -7,9 +7,11 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
 use super::location::parse_host;
+use super::runtime;
+use super::server::local_user;
 use super::settings::state_dir;
-use super::transfer::parse_time;
-use super::user::Rights;
+use super::units::{parse_size, parse_time};
+use super::user::account::Rights;
 use crate::auth::user::User;
 use crate::auth::users::Users;
 use crate::auth::{Identity, file};
@@ -99,21 +101,6 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// `512M`, `2G`, plain bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match text.strip_prefix(digits).unwrap_or_default() {
-        "" => 1,
-        "K" | "k" | "KiB" => 1 << 10,
-        "M" | "m" | "MiB" => 1 << 20,
-        "G" | "g" | "GiB" => 1 << 30,
-        _ => return Err(format!("{text} is not a size like 512M or 2G")),
-    };
-    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    size.filter(|n| *n >= 16 << 20)
-        .ok_or_else(|| format!("{text} is not a size of at least 16M"))
-}
-
 /// Everything up to the confinement, and then the server. This is no async function: threads that were there before
 /// the confinement would not be confined.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -139,7 +126,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    super::keep_memory_private();
+    runtime::keep_memory_private();
     let (root, store) = open_root(&args.root, &state)?;
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
@@ -166,7 +153,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             keep_partial: args.keep_partial,
         },
     };
-    super::block_on(serve(config, listeners, args.json, &state))
+    runtime::block_on(serve(config, listeners, args.json, &state))
 }
 
 async fn serve(
@@ -284,13 +271,13 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
         tracing::warn!("there are no users yet: haul invite NAME or haul user add NAME makes one");
         return Ok(());
     }
-    let user = super::connect::local_user();
+    let user = local_user();
     let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &Rights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
     // a server that only this machine reaches is not to be looked for under its name
     let host = match first {
         Some(address) if address.ip().is_loopback() => address.ip().to_string(),
-        _ => crate::net::client::host_name(),
+        _ => crate::net::client::options::host_name(),
     };
     let port = first.map_or(DEFAULT_PORT, |a| a.port());
     let host = if port == DEFAULT_PORT {

@@ -1,9 +1,11 @@
 //! `haul stat`: everything about an entry on a server.
 
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
+use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::units;
 use crate::store::Entry;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -34,7 +36,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let printed = Cell::new(Ok(()));
-    connect::each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, async |client, path| {
         let (entry, hash) = client.stat(path, args.hash).await?;
         let result = if args.json {
             output::line(&output::entry_json(&entry, path, hash).to_string())
@@ -57,8 +59,8 @@ fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {
     let mut lines = vec![
         format!("path      {shown}"),
         format!("kind      {}", output::kind(entry.kind)),
-        format!("size      {} bytes ({})", entry.size, output::size(entry.size)),
-        format!("modified  {}", output::rfc3339(entry.attributes.mtime)),
+        format!("size      {} bytes ({})", entry.size, units::size(entry.size)),
+        format!("modified  {}", units::rfc3339(entry.attributes.mtime)),
         format!(
             "mode      {:04o} {}",
             entry.attributes.mode,

@@ -1,6 +1,6 @@
 //! What a transfer has done, all in all: the last line, or the last object.
 
-use super::output::size;
+use super::units::size;
 use crate::net::transfer::report::Counters;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,12 +1,13 @@
 //! What put and get have in common: options, events as they come, the summary and the exit code.
 
-use super::connect::{self, RemoteSession};
+use super::connect::{self, Notices, Purpose, RemoteSession};
 use super::failure::{Failure, exit, exit_of_parts};
-use super::interrupt;
+use super::interrupt::{self, RERUN};
 use super::output;
-use super::progress::Progress;
+use super::progress::{Progress, Wish};
 use super::report::{self, Printed, ReportOptions};
 use super::summary::Summary;
+use super::units::parse_time;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::outage::Outage;
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Seconds of the longest time that can be given.
-const LONGEST: u64 = 10 * 366 * 86_400;
 /// How long the server may take to answer a goodbye when the user wants to go.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -72,28 +71,6 @@ pub struct TransferArgs {
     pub no_progress: bool,
 }
 
-/// `90`, `90s`, `5m`, `2h`, `7d`; at most ten years.
-///
-/// # Errors
-/// A sentence that says what is allowed.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text} is not a time like 30s, 5m, 2h or 7d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.strip_prefix(digits).unwrap_or_default() {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let seconds = number
-        .checked_mul(unit)
-        .filter(|seconds| *seconds <= LONGEST)
-        .ok_or_else(wrong)?;
-    Ok(Duration::from_secs(seconds))
-}
-
 /// What `--no-fsync` asks for.
 pub(super) fn durability(no_fsync: bool) -> Durability {
     match no_fsync {
@@ -137,87 +114,142 @@ impl TransferArgs {
         }
     }
 
-    fn bar(&self) -> Option<bool> {
+    /// What the transfer's session is for.
+    pub fn purpose(&self) -> Purpose {
+        Purpose {
+            connections: self.connections,
+            notices: match self.quiet {
+                true => Notices::Hidden,
+                false => Notices::Shown,
+            },
+        }
+    }
+
+    fn wish(&self) -> Wish {
         match (self.progress, self.no_progress || self.quiet || self.json) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
+            (true, _) => Wish::Always,
+            (false, true) => Wish::Never,
+            (false, false) => Wish::OnTerminal,
         }
     }
 }
 
-/// Runs a transfer to its end, beginning again after each loss of its session for as long as the user wants to wait, and
-/// shows it. `once` is told whether it is not the first time; `repeatable` tells whether there can be another.
+/// What a transfer does, and what it is about.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// `put` or `get`.
+    pub verb: &'static str,
+    /// Its options.
+    pub args: &'a TransferArgs,
+    /// The place that an error of the whole transfer is about.
+    pub about: &'a str,
+}
+
+/// Runs a transfer to its end, and shows it. After each loss of its session it starts again, for as long as the user wants
+/// to wait. `once` runs it on one session; `is_repeatable` says whether it can start again.
 ///
 /// # Errors
 /// As [`Show::end`].
 pub async fn carry(
-    mut session: RemoteSession,
-    (verb, args, what): (&'static str, &TransferArgs, &str),
+    session: RemoteSession,
+    job: Job<'_>,
     once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
-    repeatable: impl Fn() -> bool,
+    is_repeatable: impl Fn() -> bool,
 ) -> Result<(), Failure> {
-    let show = Show::start(verb, args, session.outage());
-    let reporter = show.reporter();
-    let mut options = args.options();
-    let mut stuck: Option<(u64, Instant)> = None;
-    let result = loop {
-        let client = session.client();
-        let attempt = once(client.clone(), options.clone(), reporter.clone());
-        tokio::pin!(attempt);
-        let result = tokio::select! {
-            result = &mut attempt => result,
-            () = interrupt::asked() => {
-                client.leave(FAREWELL).await;
-                // what has arrived is made durable
-                let _ = attempt.await;
-                break Err(Failure::already_reported(exit::INTERRUPTED));
-            }
-        };
-        if result.is_err()
-            && let Some(why) = client.refusal()
-        {
-            match session.refused(why).await {
-                Ok(()) => continue,
-                Err(failure) => break Err(failure),
-            }
-        }
-        let lost = match result {
-            Err(e) if e.is_transient() => e,
-            other => break other.map_err(Failure::from),
-        };
-        if !repeatable() {
-            let tells = match client.is_write_only() {
-                true => "send it again",
-                false => "haul stat tells which",
-            };
-            break Err(Failure::from(lost).hint(format!(
-                "a stream cannot be read again; the file is there whole or not at all: {tells}"
-            )));
-        }
-        let progress = reporter.counters.progress();
-        let since = match stuck {
-            Some((before, since)) if before == progress => since,
-            _ => Instant::now() - client.stalled(),
-        };
-        stuck = Some((progress, since));
-        if since.elapsed() >= session.retry_for() {
-            break Err(connect::gave_up(lost, session.retry_for()).hint(
-                "what is complete is kept, and larger files go on where they ended: run the same command again",
-            ));
-        }
-        if let Err(failure) = session.retry(lost).await {
-            break Err(failure);
-        }
-        reporter.report(Event::Retrying).await;
-        options.retried = true;
-        // only content tells whether the target is what was committed when the connection was lost
-        options.checksum |= options.if_version.is_some();
+    let show = Show::start(job.verb, job.args, session.outage());
+    let mut carrier = Carrier {
+        session,
+        reporter: show.reporter(),
+        options: job.args.options(),
+        stuck: None,
     };
+    let result = carrier.run(once, is_repeatable).await;
+    let Carrier { session, reporter, .. } = carrier;
     drop(reporter);
-    let ended = show.end(result, what).await;
+    let ended = show.end(result, job.about).await;
     session.quit().await;
     ended
+}
+
+/// A transfer over one session after another.
+struct Carrier {
+    session: RemoteSession,
+    reporter: Reporter,
+    options: Options,
+    /// How much had been transferred when the last session was lost, and since when it is no more than that.
+    stuck: Option<(u64, Instant)>,
+}
+
+impl Carrier {
+    async fn run(
+        &mut self,
+        once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
+        is_repeatable: impl Fn() -> bool,
+    ) -> Result<(), Failure> {
+        loop {
+            let client = self.session.client();
+            let attempt = once(client.clone(), self.options.clone(), self.reporter.clone());
+            let Err(error) = until_interrupted(&client, attempt).await? else {
+                return Ok(());
+            };
+            if let Some(why) = client.refusal() {
+                self.session.refused(why).await?;
+            } else if !error.is_transient() {
+                return Err(error.into());
+            } else if !is_repeatable() {
+                return Err(lost_stream(&client, error));
+            } else {
+                self.restart(&client, error).await?;
+            }
+        }
+    }
+
+    /// Prepares another attempt after the loss of a session.
+    async fn restart(&mut self, lost: &Client, why: NetError) -> Result<(), Failure> {
+        let progress = self.reporter.counters.progress();
+        let since = match self.stuck {
+            Some((before, since)) if before == progress => since,
+            _ => Instant::now() - lost.stalled(),
+        };
+        self.stuck = Some((progress, since));
+        let retry_for = self.session.retry_for();
+        if since.elapsed() >= retry_for {
+            return Err(connect::gave_up(why, retry_for).hint(RERUN));
+        }
+        self.session.retry(why).await?;
+        self.reporter.report(Event::Retrying).await;
+        self.options.retried = true;
+        // only content tells whether the target is what was committed when the connection was lost
+        self.options.checksum |= self.options.if_version.is_some();
+        Ok(())
+    }
+}
+
+/// Waits for an attempt. A signal ends it; what has arrived by then is made durable.
+async fn until_interrupted(
+    client: &Client,
+    attempt: impl Future<Output = Result<(), NetError>>,
+) -> Result<Result<(), NetError>, Failure> {
+    tokio::pin!(attempt);
+    tokio::select! {
+        result = &mut attempt => Ok(result),
+        () = interrupt::asked() => {
+            client.leave(FAREWELL).await;
+            let _ = attempt.await;
+            Err(Failure::already_reported(exit::INTERRUPTED))
+        }
+    }
+}
+
+/// The failure of a stream whose session was lost.
+fn lost_stream(client: &Client, why: NetError) -> Failure {
+    let next = match client.is_write_only() {
+        true => "send it again",
+        false => "check with haul stat",
+    };
+    Failure::from(why).hint(format!(
+        "a stream cannot be read again; the file is there whole or not at all: {next}"
+    ))
 }
 
 /// The transfer of sources none of which can be sent: each is named, and no server is asked.
@@ -253,7 +285,7 @@ impl Show {
     pub fn start(verb: &'static str, args: &TransferArgs, outage: Arc<Outage>) -> Show {
         let (events, incoming) = mpsc::channel(1024);
         let reporter = Reporter::new(events, args.verbose || args.json);
-        let progress = Progress::start(reporter.counters.clone(), outage, args.bar());
+        let progress = Progress::start(reporter.counters.clone(), outage, args.wish());
         Show {
             verb,
             printer: tokio::spawn(report::print_all(incoming, progress, args.report())),
@@ -311,20 +343,5 @@ impl Show {
             0 => Ok(()),
             code => Err(Failure::already_reported(code)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_time("2h"), Ok(Duration::from_secs(7200)));
-        assert!(parse_time("soon").is_err());
-        assert!(parse_time("99999999999999999999d").is_err());
-        assert!(parse_time("18446744073709551615s").is_err());
-        assert!(parse_time("h").is_err());
     }
 }

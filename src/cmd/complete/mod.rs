@@ -30,13 +30,13 @@ pub struct Args {
     words: Vec<OsString>,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+/// Prints the candidates for the last word; `description` is the command line's.
+pub(super) async fn run(args: Args, mut description: clap::Command) -> Result<(), Failure> {
     let mut words = args.words;
     if args.quoted {
         words = words.iter().map(|word| line::unquote(word)).collect();
     }
     let last = words.pop().unwrap_or_default();
-    let mut description = super::description();
     description.build();
     let line = line::Line::read(&description, &words);
     let (local, found) = candidates::of(&line, &last).await;

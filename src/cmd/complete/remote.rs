@@ -2,12 +2,13 @@
 
 use super::candidate::Candidate;
 use crate::auth::saved;
-use crate::cmd::connect;
 use crate::cmd::location::{Location, Remote};
+use crate::cmd::server::{NewKey, find};
 use crate::cmd::settings::config_dir;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::connect::{Connection, SessionOptions};
+use crate::net::client::connect::Connection;
+use crate::net::client::options::SessionOptions;
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -97,7 +98,7 @@ async fn list(client: &Client, directory: &Remote, leaf: &[u8], found: &mut Vec<
 
 /// Logs in with this machine's key to a server whose key is pinned; there is nobody to be asked anything.
 async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
-    let server = connect::find(&directory.server).ok()?;
+    let server = find(&directory.server, NewKey::Ask).ok()?;
     let pin = server.known.pin(&server.address())?;
     let identity = server.identity.as_ref()?;
     let connection = Connection::open(&server.host, server.port, Some(pin), Some(identity));

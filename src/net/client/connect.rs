@@ -1,57 +1,36 @@
-//! A control connection up to its login: whose key the server has, before anything secret is sent.
+//! A control connection up to its login: the server's key is known before anything secret is sent.
 
-use crate::auth::name::MAX_USER;
-use crate::auth::password::{MAX_PASSWORD, Secret};
 use crate::auth::{Fingerprint, Identity, UserName};
-use crate::chunk::buffer::BufferPool;
-use crate::net::client::outage::Outage;
-use crate::net::client::reattach::{Attachment, Keys};
-use crate::net::client::{Client, WINDOW, host_name};
-use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
+use crate::net::client::keys::Endpoint;
+use crate::net::client::options::host_name;
+use crate::net::client::router::LOGIN;
+use crate::net::control::codec::{Outgoing, read_message, refused};
 use crate::net::error::NetError;
-use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
 use crate::net::tls::socket;
 use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
-use crate::net::wire::proto::{self, reply, request};
-use crate::net::wire::{ALPN_CONTROL, Code, EXPORTER_LABEL, INITIAL_WINDOW};
-use parking_lot::Mutex;
-use ring::rand::{SecureRandom, SystemRandom};
+use crate::net::wire::proto::{self, control_message::Body, reply, request};
+use crate::net::wire::{ALPN_CONTROL, Code};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-/// A control connection after its handshake, before anybody has logged in. Nothing secret has been sent.
+/// How long to read the last messages of a server that takes no more.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long a goodbye may take.
+pub(super) const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A control connection after its handshake and before a login. Nothing secret has been sent.
 pub struct Connection {
-    tls: TlsStream<TcpStream>,
-    host: String,
-    port: u16,
-    address: SocketAddr,
-    key: Fingerprint,
+    pub(super) tls: TlsStream<TcpStream>,
+    pub(super) server: Endpoint,
+    pub(super) key: Fingerprint,
 }
-
-/// How a session is to be kept up.
-#[derive(Clone)]
-pub struct SessionOptions {
-    /// Data connections of a transfer at first.
-    pub connections: usize,
-    /// The most there may be, where more of them carry more.
-    pub most_connections: usize,
-    /// How long to go on trying without any progress when connections are lost.
-    pub retry_for: Duration,
-    /// Told in one sentence when the control connection is lost.
-    pub notify: Tell,
-    /// Whether the server cannot be reached now.
-    pub outage: Arc<Outage>,
-}
-
-/// Where sentences for the user go.
-pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Connects to `host:port` and shakes hands as a control connection.
 ///
@@ -86,9 +65,42 @@ pub(super) async fn shake_hands(
     Ok((tls, address))
 }
 
+/// Writes one request and reads its reply, on a connection that belongs to no session yet.
+///
+/// # Errors
+/// [`NetError::Lost`], [`NetError::Refused`] where the server ends the connection with a reason, and
+/// [`NetError::Protocol`] for any other message.
+pub(super) async fn ask(tls: &mut TlsStream<TcpStream>, request: proto::Request) -> Result<proto::Reply, NetError> {
+    match write(tls, request).await {
+        Ok(()) => read_reply(tls).await,
+        // a server that takes no more may have said why
+        Err(lost) => timeout(LAST_WORDS, read_reply(tls)).await.unwrap_or(Err(lost)),
+    }
+}
+
+async fn write(tls: &mut TlsStream<TcpStream>, request: proto::Request) -> Result<(), NetError> {
+    // wiped when it is dropped: it may have a secret
+    let message = Outgoing::of(Body::Request(request))?;
+    tls.write_all(message.bytes()).await.map_err(NetError::lost)?;
+    tls.flush().await.map_err(NetError::lost)
+}
+
+async fn read_reply(tls: &mut TlsStream<TcpStream>) -> Result<proto::Reply, NetError> {
+    loop {
+        match read_message(tls).await?.0.body {
+            Some(Body::Reply(reply)) => return Ok(reply),
+            Some(Body::Heartbeat(_)) | None => {}
+            Some(Body::End(end)) => return Err(refused(end.code, end.text)),
+            Some(Body::Request(_) | Body::Transfer(_)) => {
+                return Err(NetError::Protocol("expected a reply, got another message".into()));
+            }
+        }
+    }
+}
+
 impl Connection {
-    /// Connects to `host:port` and shakes hands. With a pin, another key is an error; without one, look at
-    /// [`Connection::server_key`] before going on.
+    /// Connects to `host:port` and shakes hands. With a pin, another key is an error; without one, check
+    /// [`Connection::server_key`] before anything else.
     ///
     /// # Errors
     /// [`NetError::Connect`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
@@ -103,11 +115,10 @@ impl Connection {
         let key = pin
             .seen()
             .ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
+        let host = host.to_string();
         Ok(Connection {
             tls,
-            host: host.to_string(),
-            port,
-            address,
+            server: Endpoint { host, port, address },
             key,
         })
     }
@@ -117,98 +128,36 @@ impl Connection {
         self.key
     }
 
-    /// Asks to log in, with a password or, without one, with the key of the handshake, and does not wait for the answer:
-    /// requests may follow at once, and [`Client::logged_in`] tells. A transfer dials the data connections.
+    /// Turns an invite into a login for the key of the handshake. Returns the user's name.
     ///
     /// # Errors
-    /// Those of the connection, and [`NetError::Refused`] for a name or a password that is longer than any.
-    pub async fn login(
-        self,
-        user: &str,
-        password: Option<Secret>,
-        options: &SessionOptions,
-    ) -> Result<Arc<Client>, NetError> {
-        // a server takes no message from strangers that these would make longer than any login is
-        if user.len() > MAX_USER || password.as_ref().is_some_and(|p| p.len() > MAX_PASSWORD) {
-            let text = "login refused: a user's name has at most 64 bytes, a password 1024".into();
-            let code = Code::LOGIN_REFUSED;
-            return Err(NetError::Refused { code, text });
-        }
-        let mut session = [0; 16];
-        let filled = SystemRandom::new().fill(&mut session);
-        filled.map_err(|_| NetError::lost("no random numbers for a session id"))?;
-        let exported = self
-            .tls
-            .get_ref()
-            .1
-            .export_keying_material([0; 32], EXPORTER_LABEL, Some(&session))?;
-        let login = proto::Login {
-            session: session.to_vec(),
-            user: user.into(),
-            password: password.map(|password| password.to_string()),
-            window: WINDOW,
-            features: 0,
-            client: host_name(),
-        };
-        let keys = Keys::new((&self.host, self.port), self.address, self.key, session, &exported)?;
-        let client = self.start(Some(Arc::new(keys)), options);
-        // its answer is looked at where it comes in
-        drop(client.start_request(request::Body::Login(login)).await?);
-        Ok(client)
-    }
-
-    /// Turns an invite into a login for the key of the handshake; gives the user's name.
-    ///
-    /// # Errors
-    /// [`NetError::Refused`] where the invite is not good (any more), [`NetError::Protocol`] for what is no name.
-    pub async fn enroll(self, secret: &[u8]) -> Result<UserName, NetError> {
-        let options = SessionOptions {
-            connections: 0,
-            most_connections: 0,
-            retry_for: Duration::ZERO,
-            notify: Arc::new(|_| {}),
-            outage: Arc::default(),
-        };
-        let client = self.start(None, &options);
+    /// [`NetError::Refused`] where the invite is unknown, used or expired, [`NetError::Protocol`] for an invalid name.
+    pub async fn enroll(mut self, secret: &[u8]) -> Result<UserName, NetError> {
         let enroll = proto::Enroll {
             code: secret.to_vec(),
             client: host_name(),
         };
-        let body = request::Body::Enroll(enroll);
-        let reply = client.request(body).await?;
-        client.quit().await;
-        // it goes into the settings, so it must be a name and nothing else
+        let numbered = |number, body| proto::Request {
+            number,
+            body: Some(body),
+        };
+        let request = numbered(LOGIN, request::Body::Enroll(enroll));
+        let reply = ask(&mut self.tls, request).await?;
+        let goodbye = async {
+            let quit = numbered(LOGIN.saturating_add(1), request::Body::Quit(proto::Quit {}));
+            write(&mut self.tls, quit).await?;
+            self.tls.shutdown().await.map_err(NetError::lost)
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
+        if !Code::from_wire(reply.code).is_success() {
+            return Err(refused(reply.code, reply.text));
+        }
+        // the settings take it, so it must be a name and nothing else
         let user = match reply.body {
             Some(reply::Body::Enroll(enrolled)) => UserName::parse(&enrolled.user).ok(),
             _ => None,
         };
-        user.ok_or_else(|| NetError::Protocol("an enrolment's reply names no user".into()))
-    }
-
-    fn start(self, keys: Option<Arc<Keys>>, options: &SessionOptions) -> Arc<Client> {
-        let (control, queue) = ControlSender::channel(MOST_OUTGOING);
-        let buffers = BufferPool::for_window(WINDOW);
-        let core = SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
-        let attachment = Arc::new(Attachment::new(core.clone(), keys.clone(), options.clone()));
-        let client = Arc::new(Client {
-            server: format!("{}:{}", self.host, self.port),
-            core,
-            replies: Mutex::default(),
-            next_request: tokio::sync::Mutex::new(1),
-            next_transfer: AtomicU32::new(1),
-            connections: tokio::sync::watch::Sender::new(options.connections.max(1) as u64),
-            most_connections: AtomicU64::new(options.most_connections.max(1) as u64),
-            round_trip: AtomicU64::new(u64::MAX),
-            login: tokio::sync::watch::Sender::new(None),
-            keys,
-            attachment: attachment.clone(),
-            tuning: AtomicBool::new(false),
-            dialled: AtomicU64::new(0),
-            hopeless: AtomicU64::new(0),
-        });
-        let run = attachment.run(Arc::downgrade(&client), queue, self.tls);
-        client.core.tasks().detach("attachment", run);
-        client
+        user.ok_or_else(|| NetError::Protocol("expected a user's name in the reply to an invite, got none".into()))
     }
 }
 

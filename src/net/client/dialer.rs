@@ -1,120 +1,244 @@
-//! The client's data connections: dialled, proved, and dialled again when they are lost.
+//! The client's data connections: dialled, proved, and dialled again when they are lost, as many as the tuner wants.
 
-use crate::net::client::Client;
+use crate::net::client::backoff::{chance, pause};
+use crate::net::client::keys::Keys;
+use crate::net::client::login::Login;
+use crate::net::client::options::SessionOptions;
+use crate::net::client::tuner::{ConnectionTuner, INTERVAL, Observation};
 use crate::net::data::connection::DataConnection;
 use crate::net::data::pool::Added;
 use crate::net::error::NetError;
+use crate::net::session::SessionCore;
+use crate::net::task::Task;
 use crate::net::tls::socket;
 use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
 use crate::net::wire::frame::ROLE_DATA;
-use ring::rand::{SecureRandom, SystemRandom};
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, sleep_until, timeout};
 
-/// Pause before the first of them; it doubles, with jitter.
-const DIAL_PAUSE: Duration = Duration::from_millis(200);
+/// Keeps up a session's data connections. Dropping it ends them.
+pub(super) struct Dialer {
+    shared: Arc<Dialing>,
+    /// Owns the task of every connection; `None` before the first transfer.
+    supervisor: Mutex<Option<Task<()>>>,
+}
 
-impl Client {
-    /// Starts to keep up as many data connections as there are to be.
-    pub(super) fn dial(self: &Arc<Client>) {
-        let wanted = *self.connections.borrow();
-        loop {
-            let index = self.dialled.fetch_add(1, Ordering::Relaxed);
-            if index >= wanted {
-                break;
-            }
-            let client = Arc::downgrade(self);
-            self.core.tasks().detach("dial", async move {
-                let (mut failures, mut failing) = (0, Instant::now());
-                while let Some(client) = client.upgrade().filter(|c| !c.core.is_down()) {
-                    // the server allows fewer than were wanted before it could say so, or so many do not help
-                    if index >= *client.connections.borrow() {
-                        client.dialled.fetch_sub(1, Ordering::Relaxed);
-                        return;
-                    }
-                    match client.data_connection().await {
-                        Ok(mut added) => {
-                            let since = Instant::now();
-                            let (core, mut wanted) = (client.core.clone(), client.connections.subscribe());
-                            drop(client);
-                            let ended = tokio::select! {
-                                ended = &mut added.owner => ended,
-                                () = too_many(&mut wanted, index) => {
-                                    added.liveness.retire();
-                                    added.owner.await
-                                }
-                            };
-                            if let Err(e @ NetError::Protocol(_)) = ended.flatten() {
-                                return core.shut_down(e);
-                            }
-                            // one that did not last is no success: a pause comes before the next
-                            failing = Instant::now();
-                            if since.elapsed() > HANDSHAKE_TIMEOUT {
-                                failures = 0;
-                            } else {
-                                failures += 1;
-                                tokio::time::sleep(pause(failures)).await;
-                            }
-                        }
-                        Err(e) => {
-                            failures += 1;
-                            if matches!(e, NetError::WrongKey { .. }) {
-                                return client.core.shut_down(e);
-                            }
-                            let hopeless = failing.elapsed().min(client.core.stalled());
-                            if client.core.is_attached() && hopeless >= client.attachment.retry_for() {
-                                return client.gave_up_dialling(e);
-                            }
-                            tracing::debug!(error = %e, failures, "no data connection");
-                            drop(client);
-                            tokio::time::sleep(pause(failures)).await;
-                        }
-                    }
-                }
-            });
-        }
-        self.dialled.fetch_sub(1, Ordering::Relaxed);
-        let may_grow = self.most_connections.load(Ordering::Relaxed) > wanted;
-        if may_grow && !self.tuning.swap(true, Ordering::Relaxed) {
-            self.core
-                .tasks()
-                .detach("tune", crate::net::client::tuner::tune(Arc::downgrade(self)));
+impl Dialer {
+    /// A dialer that has not started.
+    pub(super) fn new(
+        core: Arc<SessionCore>,
+        keys: Arc<Keys>,
+        login: Arc<Login>,
+        options: &SessionOptions,
+    ) -> Dialer {
+        let shared = Dialing {
+            core,
+            keys,
+            login,
+            retry_for: options.retry_for,
+            wanted: watch::Sender::new(options.connections.max(1) as u64),
+            most: options.most_connections.max(1) as u64,
+            round_trip: AtomicU64::new(u64::MAX),
+            kept_up: AtomicU64::new(0),
+            hopeless: AtomicU64::new(0),
+        };
+        Dialer {
+            shared: Arc::new(shared),
+            supervisor: Mutex::new(None),
         }
     }
 
-    /// One of the dialled connections cannot be kept up. When the last one cannot, the session is over.
-    fn gave_up_dialling(&self, error: NetError) {
+    /// Starts to dial, if it has not started yet.
+    pub(super) fn start(&self) {
+        let spawn = || {
+            let supervise = self.shared.clone().supervise();
+            self.shared.core.tasks().spawn("dialer", supervise)
+        };
+        self.supervisor.lock().get_or_insert_with(spawn);
+    }
+}
+
+/// What the tasks of a dialer share.
+struct Dialing {
+    core: Arc<SessionCore>,
+    keys: Arc<Keys>,
+    login: Arc<Login>,
+    retry_for: Duration,
+    /// The number of data connections to have.
+    wanted: watch::Sender<u64>,
+    /// The most that the user allows.
+    most: u64,
+    /// The shortest time that it took to connect, in microseconds.
+    round_trip: AtomicU64,
+    /// Connections that are being kept up.
+    kept_up: AtomicU64,
+    /// Those of them that no attempt could keep up.
+    hopeless: AtomicU64,
+}
+
+/// Why a connection is not kept up any more.
+enum Given {
+    /// Fewer connections are wanted.
+    Back,
+    /// No attempt could keep it up, or the session is over.
+    Up,
+}
+
+impl Dialing {
+    /// Keeps up as many connections as are wanted, and adapts their number, until the session is over.
+    async fn supervise(self: Arc<Dialing>) {
+        let mut connections = Vec::new();
+        let mut most = self.most;
+        let mut tuner = (self.most > self.wanted()).then(|| ConnectionTuner::new(Instant::now()));
+        let mut due = tokio::time::Instant::now() + INTERVAL;
+        let mut is_answered = false;
+        loop {
+            if let Some(granted) = self.login.granted() {
+                // the server may allow fewer than were wanted before it could say so
+                most = most.min(granted.connections);
+                self.want(self.wanted().min(most));
+            }
+            self.start_missing(&mut connections);
+            tokio::select! {
+                _ = self.login.answered(), if !is_answered => is_answered = true,
+                () = sleep_until(due), if tuner.is_some() => {
+                    let round_trip = Duration::from_micros(self.round_trip.load(Ordering::Relaxed));
+                    due = tokio::time::Instant::now() + ConnectionTuner::interval(round_trip);
+                    if let Some(tuner) = &mut tuner {
+                        self.observe(tuner, round_trip, most);
+                    }
+                }
+                _ = self.core.down() => break,
+            }
+        }
+        // each says goodbye to the server by itself
+        for connection in connections {
+            let _ = connection.await;
+        }
+    }
+
+    fn wanted(&self) -> u64 {
+        *self.wanted.borrow()
+    }
+
+    fn want(&self, wanted: u64) {
+        self.wanted.send_if_modified(|before| {
+            let changes = *before != wanted;
+            *before = wanted;
+            changes
+        });
+    }
+
+    /// Starts a task for each connection that is wanted and has none. The task of one that is not wanted any more waits.
+    fn start_missing(self: &Arc<Dialing>, connections: &mut Vec<Task<()>>) {
+        for index in connections.len() as u64..self.wanted() {
+            let keep_up = self.clone().keep_up(index);
+            connections.push(self.core.tasks().spawn("dial", keep_up));
+        }
+    }
+
+    fn observe(&self, tuner: &mut ConnectionTuner, round_trip: Duration, most: u64) {
+        let connections = self.wanted();
+        let observed = Observation {
+            moved: self.core.pool().moved(),
+            round_trip,
+            connections,
+            most,
+        };
+        let wanted = tuner.observe(Instant::now(), observed);
+        if wanted != connections {
+            tracing::debug!(connections, wanted, "data connections");
+            self.want(wanted);
+        }
+    }
+
+    /// Keeps up connection `index` whenever so many are wanted.
+    async fn keep_up(self: Arc<Dialing>, index: u64) {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            tokio::select! {
+                within = wanted.wait_for(|wanted| index < *wanted) => if within.is_err() { return },
+                _ = self.core.down() => return,
+            }
+            self.kept_up.fetch_add(1, Ordering::Relaxed);
+            match self.redial(index, &mut wanted).await {
+                Given::Back => self.kept_up.fetch_sub(1, Ordering::Relaxed),
+                Given::Up => return,
+            };
+        }
+    }
+
+    /// Dials connection `index`, and again when it is lost.
+    async fn redial(&self, index: u64, wanted: &mut watch::Receiver<u64>) -> Given {
+        let (mut failures, mut failing_since) = (0, Instant::now());
+        while !self.core.is_down() {
+            if index >= *wanted.borrow() {
+                return Given::Back;
+            }
+            match self.connect().await {
+                Ok(added) => {
+                    let since = Instant::now();
+                    if let Err(e @ NetError::Protocol(_)) = hold(added, index, wanted).await {
+                        self.core.shut_down(e);
+                        return Given::Up;
+                    }
+                    failing_since = Instant::now();
+                    if since.elapsed() > HANDSHAKE_TIMEOUT {
+                        failures = 0;
+                        continue;
+                    }
+                    // a connection that did not last is no success: a pause precedes the next
+                }
+                Err(e) if self.is_final(&e, failing_since) => {
+                    self.give_up(e);
+                    return Given::Up;
+                }
+                Err(e) => tracing::debug!(error = %e, failures, "no data connection"),
+            }
+            failures += 1;
+            sleep(pause(failures, chance())).await;
+        }
+        Given::Up
+    }
+
+    /// True if no further attempt is due: the key is wrong, or nothing has gone forward for as long as the user waits.
+    fn is_final(&self, error: &NetError, failing_since: Instant) -> bool {
+        let failing = failing_since.elapsed().min(self.core.stalled());
+        matches!(error, NetError::WrongKey { .. }) || (self.core.is_attached() && failing >= self.retry_for)
+    }
+
+    /// One of the connections cannot be kept up. When the last one cannot, the session is over.
+    fn give_up(&self, error: NetError) {
         let hopeless = self.hopeless.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if hopeless >= self.dialled.load(Ordering::Relaxed) && self.core.pool().alive() == 0 {
+        let is_last = hopeless >= self.kept_up.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
+        if is_last || matches!(error, NetError::WrongKey { .. }) {
             self.core.shut_down(error);
         }
     }
 
     /// Dials, shakes hands, proves, and adds to the pool.
-    async fn data_connection(&self) -> Result<Added, NetError> {
-        let Some(keys) = &self.keys else {
-            return Err(NetError::lost("not logged in"));
-        };
+    async fn connect(&self) -> Result<Added, NetError> {
         let pool = self.core.pool();
         let attach = async {
             let started = Instant::now();
-            let connected = TcpStream::connect(keys.address()).await;
+            let connected = TcpStream::connect(self.keys.address()).await;
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.round_trip.fetch_min(micros, Ordering::Relaxed);
             let tcp = connected.map_err(|source| NetError::Connect {
-                server: self.server.clone(),
+                server: self.keys.server(),
                 source,
             })?;
             socket::tune(&tcp, Role::Data);
-            let connection = DataConnection::connect(tcp, keys.config.clone()).await;
-            let connection = connection.map_err(|e| keys.pin.explain(e))?;
+            let connection = DataConnection::connect(tcp, self.keys.config.clone()).await;
+            let connection = connection.map_err(|e| self.keys.pin.explain(e))?;
             let (reader, mut writer) = connection.split(pool.buffers().clone());
             // Frames may follow at once. A server that does not accept the connection closes it, and they go elsewhere.
-            writer.write_raw(&keys.proof(ROLE_DATA).encode()).await?;
+            writer.write_raw(&self.keys.proof(ROLE_DATA).encode()).await?;
             Ok::<_, NetError>((reader, writer))
         };
         match timeout(HANDSHAKE_TIMEOUT, attach).await {
@@ -127,19 +251,22 @@ impl Client {
     }
 }
 
+/// Waits for the end of a connection. One that is not wanted any more ends as soon as it carries nothing.
+async fn hold(mut added: Added, index: u64, wanted: &mut watch::Receiver<u64>) -> Result<(), NetError> {
+    let ended = tokio::select! {
+        ended = &mut added.owner => ended,
+        () = too_many(wanted, index) => {
+            added.liveness.retire();
+            added.owner.await
+        }
+    };
+    ended.flatten()
+}
+
 /// Waits until connection `index` is not wanted any more.
 async fn too_many(wanted: &mut watch::Receiver<u64>, index: u64) {
     if wanted.wait_for(|wanted| index >= *wanted).await.is_err() {
-        // the client is gone, and its connections end with the session
+        // the dialer is gone, and its connections end with it
         std::future::pending().await
     }
-}
-
-/// Doubles with every failure, and is off by up to half in either direction, so that not all come back at once.
-pub(super) fn pause(failures: u32) -> Duration {
-    let base = DIAL_PAUSE.saturating_mul(1 << failures.min(6));
-    let mut byte = [0];
-    let _ = SystemRandom::new().fill(&mut byte);
-    let [jitter] = byte;
-    base.saturating_mul(128 + u32::from(jitter)) / 256
 }

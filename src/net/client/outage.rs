@@ -1,4 +1,4 @@
-//! Whether a client is without its server, and since when: for the user, who waits.
+//! Since when a client's server has been unreachable, for the user who waits.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Outage(Mutex<Option<Instant>>);
 
-/// There is an outage until this is dropped.
+/// The outage lasts until this guard is dropped.
 pub struct Ongoing(Arc<Outage>);
 
 impl Outage {
-    /// The server cannot be reached since then.
+    /// The server has been unreachable since `since`.
     pub fn begin(self: &Arc<Outage>, since: Instant) -> Ongoing {
         *self.0.lock() = Some(since);
         Ongoing(self.clone())
     }
 
-    /// How long it has lasted at this moment; `None` while the server is there.
+    /// How long the outage has lasted at `now`; `None` while the server is reachable.
     pub fn lasted(&self, now: Instant) -> Option<Duration> {
         let since = *self.0.lock();
         since.map(|since| now.saturating_duration_since(since))

@@ -1,165 +1,172 @@
-//! How many data connections a session gets: a few at first, more where they carry less than the link has shown that it
-//! can, and fewer again where that did not help.
+//! The number of data connections of a session: a few at first, more where they carry less than the link has shown that
+//! it can, and fewer again where that did not help.
 //!
 //! A loss makes TCP halve the rate of the connection that it happens to. Before its first loss each connection shows what
-//! the link can carry, after it what one connection gets of that; on a lossy link many carry what one cannot. On a link that
-//! is full, or with BBR, the rate stays near the best that was seen, and nothing is tried.
+//! the link can carry, after it what one connection gets of that; on a lossy link many carry what one cannot. On a full
+//! link, or with BBR, the rate stays near the best that was seen, and the tuner tries nothing.
 
-use crate::net::client::Client;
-use std::sync::Weak;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long the rate is taken over, at least; and at least so many round trips.
-const INTERVAL: Duration = Duration::from_millis(300);
+/// The shortest time between two observations; they are also this many round trips apart.
+pub(super) const INTERVAL: Duration = Duration::from_millis(300);
 const ROUND_TRIPS: u32 = 6;
-/// A round trip below which losses are made up for at once, and one connection is as good as many.
+/// On a shorter round trip losses are made up for at once, and one connection is as good as many.
 const NEAR: Duration = Duration::from_millis(5);
-/// A longer one is taken for this.
+/// The longest round trip that counts.
 const MOST_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// A rate below this part of the best that was seen is low.
 const LOW: f64 = 0.7;
-/// Low looks, one after another, until more connections are tried.
+/// Low rates, one after another, until more connections are tried.
 const PATIENCE: u32 = 2;
 /// More connections must carry this much more to stay.
 const GAIN: f64 = 1.2;
-/// Looks that go by while TCP gets up to speed on new connections, and those that they are judged by.
+/// Observations that pass while TCP gets up to speed on new connections, and those that judge them.
 const SETTLING: u32 = 1;
 const JUDGED: u32 = 2;
-/// Looks until it is tried again after it did not help: the link may have changed. Doubles up to the second.
+/// Observations until another attempt after one that did not help: the link may have changed. Doubles up to the second.
 const REST: u32 = 6;
 const LONGEST_REST: u32 = 150;
 /// The best rate is forgotten slowly: others may have come to the link.
 const FORGET: f64 = 0.99;
-/// Fewer bytes than this in a look, many times in a row, are no transfer.
+/// Fewer bytes than this between two observations are no transfer.
 const LEAST: u64 = 64 << 10;
 
-/// What is being found out.
+/// What the tuner is finding out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum TunerState {
-    /// Whether the rate is low: it was, for so many looks, and so many bytes a second in all of them.
+    /// Whether the rate is low: it was, in so many observations, and so many bytes a second in all of them.
     Watching { low: u32, sum: f64 },
-    /// Whether more connections than `before` carry more than `base` bytes a second.
-    Trying {
-        before: u64,
-        base: f64,
-        observations: u32,
-        sum: f64,
-    },
-    /// Nothing, for so many looks.
+    /// Whether more connections than before carry more.
+    Trying(Trial),
+    /// Nothing, for so many observations.
     Resting(u32),
+}
+
+/// An attempt with more connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Trial {
+    /// Connections before it.
+    before: u64,
+    /// Bytes a second that those carried.
+    base: f64,
+    observations: u32,
+    /// Bytes a second in the observations that judge it.
+    sum: f64,
 }
 
 const WATCHING: TunerState = TunerState::Watching { low: 0, sum: 0.0 };
 
-/// The search; pure, so that it can be tested.
+/// A session's data connections at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Observation {
+    /// Bytes that all of them have moved so far.
+    pub(super) moved: u64,
+    /// The shortest round trip that was seen; the longest of all before any.
+    pub(super) round_trip: Duration,
+    /// How many are wanted now.
+    pub(super) connections: u64,
+    /// How many there may be.
+    pub(super) most: u64,
+}
+
+/// The search for the best number of connections. Time and what was carried are parameters.
 #[derive(Debug)]
-struct ConnectionTuner {
+pub(super) struct ConnectionTuner {
     state: TunerState,
     best: f64,
     rest: u32,
+    /// When the rate was taken last, and the bytes that had been moved by then.
+    since: Instant,
+    moved: Option<u64>,
 }
 
 impl ConnectionTuner {
-    fn new() -> ConnectionTuner {
+    /// A tuner that begins at `now`.
+    pub(super) fn new(now: Instant) -> ConnectionTuner {
         ConnectionTuner {
             state: WATCHING,
             best: 0.0,
             rest: REST,
+            since: now,
+            moved: None,
         }
     }
 
-    /// How many connections there are to be, after a look at `rate` bytes a second with `now` of them.
-    fn observe(&mut self, rate: f64, now: u64, most: u64) -> u64 {
+    /// How long after one observation the next is due.
+    pub(super) fn interval(round_trip: Duration) -> Duration {
+        INTERVAL.max(round_trip.min(MOST_ROUND_TRIP).saturating_mul(ROUND_TRIPS))
+    }
+
+    /// The number of connections to have from `now` on.
+    pub(super) fn observe(&mut self, now: Instant, observed: Observation) -> u64 {
+        let bytes = observed.moved.saturating_sub(self.moved.unwrap_or(observed.moved));
+        let rate = bytes as f64 / now.saturating_duration_since(self.since).as_secs_f64();
+        (self.since, self.moved) = (now, Some(observed.moved));
+        if observed.round_trip < NEAR || bytes < LEAST {
+            return observed.connections;
+        }
+        self.judge(rate, observed.connections, observed.most)
+    }
+
+    /// The number of connections to have after `current` of them carried `rate` bytes a second.
+    fn judge(&mut self, rate: f64, current: u64, most: u64) -> u64 {
         self.best = rate.max(self.best * FORGET);
+        let is_low = |rate, best| rate < best * LOW && current < most;
         let (state, wanted) = match self.state {
-            TunerState::Watching { low, sum } if rate < self.best * LOW && now < most => {
+            TunerState::Watching { low, sum } if is_low(rate, self.best) => {
                 let (low, sum) = (low.saturating_add(1), sum + rate);
-                if low < PATIENCE {
-                    (TunerState::Watching { low, sum }, now)
-                } else {
-                    self.try_more(rate.min(sum / f64::from(low)), now, most)
+                match low < PATIENCE {
+                    true => (TunerState::Watching { low, sum }, current),
+                    false => self.try_more(rate.min(sum / f64::from(low)), current, most),
                 }
             }
-            TunerState::Watching { .. } => (WATCHING, now),
-            TunerState::Trying {
-                before,
-                base,
-                observations,
-                sum,
-            } => {
-                let sum = if observations < SETTLING { 0.0 } else { sum + rate };
-                let observations = observations.saturating_add(1);
-                if observations < SETTLING + JUDGED {
-                    (
-                        TunerState::Trying {
-                            before,
-                            base,
-                            observations,
-                            sum,
-                        },
-                        now,
-                    )
-                } else if sum / f64::from(JUDGED) >= base * GAIN {
-                    self.rest = REST;
-                    let mean = sum / f64::from(JUDGED);
-                    if mean < self.best * LOW && now < most {
-                        self.try_more(mean, now, most)
-                    } else {
-                        (WATCHING, now)
-                    }
-                } else {
-                    let rest = self.rest;
-                    self.rest = rest.saturating_mul(2).min(LONGEST_REST);
-                    (TunerState::Resting(rest), before)
-                }
-            }
-            TunerState::Resting(0) => (WATCHING, now),
-            TunerState::Resting(observations) => (TunerState::Resting(observations.saturating_sub(1)), now),
+            TunerState::Watching { .. } => (WATCHING, current),
+            TunerState::Trying(trial) => self.judge_trial(trial, rate, current, most),
+            TunerState::Resting(0) => (WATCHING, current),
+            TunerState::Resting(observations) => (TunerState::Resting(observations.saturating_sub(1)), current),
         };
         self.state = state;
         wanted
     }
 
-    /// The less they carry of what they could, the more are added.
+    /// Judges an attempt with more connections, once it had time to settle.
+    fn judge_trial(&mut self, trial: Trial, rate: f64, current: u64, most: u64) -> (TunerState, u64) {
+        let sum = match trial.observations < SETTLING {
+            true => 0.0,
+            false => trial.sum + rate,
+        };
+        let observations = trial.observations.saturating_add(1);
+        if observations < SETTLING + JUDGED {
+            let trial = Trial {
+                observations,
+                sum,
+                ..trial
+            };
+            return (TunerState::Trying(trial), current);
+        }
+        let mean = sum / f64::from(JUDGED);
+        if mean < trial.base * GAIN {
+            let rest = self.rest;
+            self.rest = rest.saturating_mul(2).min(LONGEST_REST);
+            return (TunerState::Resting(rest), trial.before);
+        }
+        self.rest = REST;
+        match mean < self.best * LOW && current < most {
+            true => self.try_more(mean, current, most),
+            false => (WATCHING, current),
+        }
+    }
+
+    /// Tries more connections than `before`: the more, the less of the link these carry.
     fn try_more(&self, base: f64, before: u64, most: u64) -> (TunerState, u64) {
         let factor = (self.best / base.max(1.0)).clamp(3.0, 4.0) as u64;
-        let trying = TunerState::Trying {
+        let trial = Trial {
             before,
             base,
             observations: 0,
             sum: 0.0,
         };
-        (trying, before.saturating_mul(factor).min(most))
-    }
-}
-
-/// Adapts the connections until the session ends.
-pub(super) async fn tune(client: Weak<Client>) {
-    let mut tuner = ConnectionTuner::new();
-    let (mut since, mut before) = (Instant::now(), None);
-    let mut observe = INTERVAL;
-    loop {
-        tokio::time::sleep(observe).await;
-        let Some(client) = client.upgrade().filter(|c| !c.core.is_down()) else {
-            return;
-        };
-        let moved = client.core.pool().moved();
-        let bytes = moved.saturating_sub(before.unwrap_or(moved));
-        let rate = bytes as f64 / since.elapsed().as_secs_f64();
-        (since, before) = (Instant::now(), Some(moved));
-        let round_trip = Duration::from_micros(client.round_trip.load(Ordering::Relaxed)).min(MOST_ROUND_TRIP);
-        observe = INTERVAL.max(round_trip.saturating_mul(ROUND_TRIPS));
-        if round_trip < NEAR || bytes < LEAST {
-            continue;
-        }
-        let now = *client.connections.borrow();
-        let wanted = tuner.observe(rate, now, client.most_connections.load(Ordering::Relaxed));
-        if wanted != now {
-            tracing::debug!(now, wanted, rate = rate as u64, "data connections");
-            client.connections.send_replace(wanted);
-            client.dial();
-        }
+        (TunerState::Trying(trial), before.saturating_mul(factor).min(most))
     }
 }
 
@@ -167,53 +174,89 @@ pub(super) async fn tune(client: Weak<Client>) {
 mod tests {
     use crate::net::client::tuner::*;
 
-    /// Connections after each of so many looks at a link.
-    fn tuner(observations: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
-        let (mut tuner, mut now) = (ConnectionTuner::new(), 4);
-        let observe = |observe| {
-            now = tuner.observe(carries(now, observe), now, 32);
-            now
+    const MIB: f64 = 1_048_576.0;
+
+    /// The connections after each of so many observations, a second apart, of a link that carries so many MiB a second.
+    fn tuned(observations: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
+        let mut now = Instant::now();
+        let (mut tuner, mut moved, mut connections) = (ConnectionTuner::new(now), 0, 4);
+        let mut observe = |rate: f64, connections| {
+            now += Duration::from_secs(1);
+            moved += (rate * MIB) as u64;
+            let observed = Observation {
+                moved,
+                round_trip: Duration::from_millis(50),
+                connections,
+                most: 32,
+            };
+            tuner.observe(now, observed)
         };
-        (0..observations).map(observe).collect()
+        // the first one has nothing to compare with
+        assert_eq!(observe(0.0, connections), 4);
+        let next = |number| {
+            connections = observe(carries(connections, number), connections);
+            connections
+        };
+        (0..observations).map(next).collect()
     }
 
     #[test]
     fn a_link_that_is_full_keeps_the_first_connections() {
-        let full = |_, observe| {
+        let full = |_, number| {
             [10.0, 18.0, 24.0]
-                .get(observe)
+                .get(number)
                 .copied()
-                .unwrap_or(25.0 - (observe % 4) as f64)
+                .unwrap_or(25.0 - (number % 4) as f64)
         };
-        assert!(tuner(100, full).iter().all(|n| *n == 4));
+        assert!(tuned(100, full).iter().all(|n| *n == 4));
     }
 
     #[test]
     fn a_lossy_link_gets_as_many_as_help() {
-        let lossy = |connections, observe| {
-            if observe == 0 {
-                25.0
-            } else {
-                f64::min(25.0, 0.6 * connections as f64)
+        let lossy = |of_one: f64| {
+            move |connections: u64, number| match number {
+                0 => 25.0,
+                _ => f64::min(25.0, of_one * connections as f64),
             }
         };
-        assert_eq!(tuner(12, lossy).last(), Some(&32));
-        let less = |connections, observe| {
-            if observe == 0 {
-                25.0
-            } else {
-                f64::min(25.0, 1.5 * connections as f64)
-            }
-        };
-        assert_eq!(tuner(12, less).last(), Some(&16));
+        assert_eq!(tuned(12, lossy(0.6)).last(), Some(&32));
+        assert_eq!(tuned(12, lossy(1.5)).last(), Some(&16));
     }
 
     #[test]
     fn what_did_not_help_is_given_back_and_seldom_tried_again() {
-        let shared = |_, observe| if observe == 0 { 25.0 } else { 10.0 };
-        let seen = tuner(150, shared);
+        let shared = |_, number| if number == 0 { 25.0 } else { 10.0 };
+        let seen = tuned(150, shared);
         assert_eq!(seen.iter().max(), Some(&12));
         let more = seen.iter().filter(|n| **n > 4).count();
         assert!((3..20).contains(&more), "{more}");
+    }
+
+    #[test]
+    fn a_short_link_and_an_idle_one_are_left_alone() {
+        let start = Instant::now();
+        let mut tuner = ConnectionTuner::new(start);
+        for (second, moved) in [(1, 0), (2, 100 << 20), (3, 101 << 20), (4, 102 << 20)] {
+            let observed = Observation {
+                moved,
+                round_trip: Duration::from_millis(1),
+                connections: 4,
+                most: 32,
+            };
+            assert_eq!(tuner.observe(start + Duration::from_secs(second), observed), 4);
+        }
+        assert!(
+            tuned(20, |_, number| if number == 0 { 25.0 } else { 0.01 })
+                .iter()
+                .all(|n| *n == 4)
+        );
+    }
+
+    #[test]
+    fn observations_are_some_round_trips_apart() {
+        let interval = |millis| ConnectionTuner::interval(Duration::from_millis(millis));
+        assert_eq!(interval(1), INTERVAL);
+        assert_eq!(interval(100), Duration::from_millis(600));
+        assert_eq!(interval(100_000), Duration::from_secs(6));
     }
 }

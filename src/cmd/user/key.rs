@@ -1,15 +1,17 @@
 //! `haul user key`: the keys with which a user logs in.
 
-use super::failure::{Failure, exit};
-use super::hint;
-use super::output;
-use super::table;
-use super::transfer::parse_time;
-use super::user::{self, Named};
+use super::account::{self, Named};
 use crate::auth::last_used::{self, LastUsed};
-use crate::auth::user::{AuthorizedKey, User, clean_label, parse_network};
+use crate::auth::user::User;
+use crate::auth::user::clean_label;
+use crate::auth::user::{AuthorizedKey, parse_network};
 use crate::auth::users;
 use crate::auth::{Fingerprint, PublicKey};
+use crate::cmd::failure::{Failure, exit};
+use crate::cmd::hint;
+use crate::cmd::output;
+use crate::cmd::table;
+use crate::cmd::units::{self, parse_time};
 use clap::Subcommand;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -91,12 +93,12 @@ fn parse_label(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
-/// A time from now, or the begin of a day, in seconds since 1970.
+/// Reads a time from now, or the beginning of a day, in seconds since 1970.
 fn parse_expiry(text: &str) -> Result<u64, String> {
     if let Ok(time) = parse_time(text) {
         return Ok(users::now().saturating_add(time.as_secs()));
     }
-    let wrong = |_| format!("{text} is not a time like 90d or a date like 2030-01-31");
+    let wrong = |_| format!("expected a time like 90d or a date like 2030-01-31, got {text}");
     let date: jiff::civil::Date = text.parse().map_err(wrong)?;
     let start = date.to_zoned(jiff::tz::TimeZone::system()).map_err(wrong)?;
     Ok(u64::try_from(start.timestamp().as_second()).unwrap_or(0))
@@ -112,7 +114,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 fn add_key(add: Add) -> Result<(), Failure> {
     let public = PublicKey::from_pem_file(&add.key)?;
-    user::change(&add.user.state.users()?, &add.user.name, |user| {
+    account::change(&add.user.state.users()?, &add.user.name, |user| {
         let index = user.keys.iter().position(|key| key.public == public);
         let before = index.map(|index| user.keys.remove(index));
         let added = before.as_ref().and_then(|key| key.added);
@@ -134,7 +136,7 @@ fn remove(rm: &Rm) -> Result<(), Failure> {
         Some(wanted) => key.public.fingerprint() == wanted,
         None => key.label == rm.key,
     };
-    user::change(&rm.user.state.users()?, name, |user| {
+    account::change(&rm.user.state.users()?, name, |user| {
         let refused = |reason: String| {
             let hint = format!("haul user key ls {name} lists them");
             Err(Failure::new(exit::FAILED, reason).hint(hint))
@@ -151,7 +153,7 @@ fn remove(rm: &Rm) -> Result<(), Failure> {
 
 fn list(ls: &Ls) -> Result<(), Failure> {
     let state = ls.user.state.dir()?;
-    let user = user::find(&state.join("users"), &ls.user.name)?;
+    let user = account::find(&state.join("users"), &ls.user.name)?;
     let last = LastUsed::read(&state.join(last_used::FILE))?;
     if ls.json {
         let mut keys = user.keys.iter().map(|key| as_json(&user, key, &last));
@@ -164,7 +166,7 @@ fn list(ls: &Ls) -> Result<(), Failure> {
 fn row(user: &User, key: &AuthorizedKey, last: &LastUsed) -> [String; 6] {
     let fingerprint = key.public.fingerprint();
     let time = |at: Option<u64>, none: &str| match at {
-        Some(at) => output::local_time(output::moment(at)),
+        Some(at) => units::local_time(units::moment(at)),
         None => none.into(),
     };
     let from: Vec<String> = key.from.iter().map(IpNet::to_string).collect();
@@ -185,7 +187,7 @@ fn row(user: &User, key: &AuthorizedKey, last: &LastUsed) -> [String; 6] {
 /// A key as the lists print it; times in UTC, null where there is none.
 pub(super) fn as_json(user: &User, key: &AuthorizedKey, last: &LastUsed) -> Value {
     let fingerprint = key.public.fingerprint();
-    let time = |at: Option<u64>| at.map(|at| output::rfc3339(output::moment(at)));
+    let time = |at: Option<u64>| at.map(|at| units::rfc3339(units::moment(at)));
     json!({
         "fingerprint": fingerprint.to_string(),
         "label": key.label,

@@ -1,21 +1,22 @@
 //! `haul user`: who may log in to this machine's server, and what they may do.
 
+pub(super) mod account;
+mod key;
+
+use self::account::{Named, Rights, StateDir, about_users, change, find, no_user};
 use super::failure::{Failure, exit};
 use super::hint;
-use super::location::parse_relative;
-use super::settings::state_dir;
 use super::table;
-use super::user_key;
 use super::{output, prompt};
 use crate::auth::last_used::{self, LastUsed};
-use crate::auth::user::{Access, AuthorizedKey, User};
+use crate::auth::user::AuthorizedKey;
+use crate::auth::user::User;
 use crate::auth::users;
 use crate::auth::{PublicKey, UserName, password};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Manage the users of this machine's server
 ///
@@ -63,24 +64,7 @@ Examples:
   haul user ls --state /var/lib/haul
   haul user ls --json | jq -r '.keys[].fingerprint'")]
     Ls(Ls),
-    Key(user_key::Args),
-}
-
-#[derive(clap::Args)]
-pub(super) struct StateDir {
-    /// The server's state directory, as in haul serve
-    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
-    state: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-pub(super) struct Named {
-    /// The user
-    #[arg(value_hint = hint::USER)]
-    pub(super) name: String,
-
-    #[command(flatten)]
-    pub(super) state: StateDir,
+    Key(key::Args),
 }
 
 #[derive(clap::Args)]
@@ -119,61 +103,6 @@ struct Ls {
     json: bool,
 }
 
-/// What a user may do, as options.
-#[derive(clap::Args, Default)]
-pub(super) struct Rights {
-    /// The user's own root, beneath the server's
-    #[arg(long, value_name = "SUBDIR")]
-    root: Option<OsString>,
-
-    /// May do everything beneath the root [default for a new user]
-    #[arg(long, conflicts_with_all = ["read_only", "write_only"])]
-    full: bool,
-
-    /// May read and list, and change nothing
-    #[arg(long, conflicts_with = "write_only")]
-    read_only: bool,
-
-    /// May put files and make directories, and nothing else: a drop-box
-    #[arg(long)]
-    write_only: bool,
-}
-
-impl Rights {
-    /// True when any option is given.
-    pub(super) fn any(&self) -> bool {
-        self.root.is_some() || self.access().is_some()
-    }
-
-    fn access(&self) -> Option<Access> {
-        let given = [
-            (self.full, Access::Full),
-            (self.read_only, Access::ReadOnly),
-            (self.write_only, Access::WriteOnly),
-        ];
-        given.into_iter().find(|(given, _)| *given).map(|(_, access)| access)
-    }
-
-    /// Changes what the options name, and nothing else.
-    pub(super) fn apply(&self, user: &mut User) -> Result<(), Failure> {
-        if let Some(root) = &self.root {
-            user.root = parse_relative(root)?;
-        }
-        user.access = self.access().unwrap_or(user.access);
-        Ok(())
-    }
-}
-
-impl StateDir {
-    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
-        state_dir(self.state.clone())
-    }
-
-    pub(super) fn users(&self) -> Result<PathBuf, Failure> {
-        Ok(self.dir()?.join("users"))
-    }
-}
-
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Add(add) => add_user(&add).await,
@@ -200,34 +129,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             Ok(())
         }),
         Action::Ls(ls) => list(&ls),
-        Action::Key(args) => user_key::run(args),
+        Action::Key(args) => key::run(args),
     }
-}
-
-fn no_user(name: &str) -> Failure {
-    about_users(format!("there is no user {name}"))
-}
-
-fn about_users(reason: String) -> Failure {
-    Failure::new(exit::FAILED, reason).hint("haul user ls lists them")
-}
-
-/// The user of this name.
-pub(super) fn find(path: &Path, name: &str) -> Result<User, Failure> {
-    let found = users::read(path)?.into_iter().find(|user| user.name == *name);
-    found.ok_or_else(|| no_user(name))
-}
-
-/// Changes the user of this name.
-pub(super) fn change(
-    path: &Path,
-    name: &str,
-    work: impl FnOnce(&mut User) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
-        Some(user) => work(user),
-        None => Err(no_user(name)),
-    })
 }
 
 async fn add_user(add: &Add) -> Result<(), Failure> {
@@ -308,7 +211,7 @@ fn as_json(user: &User, last: &LastUsed, now: u64) -> Value {
     object.insert("access".into(), json!(user.access.name()));
     output::put_text(&mut object, "root", &[b"/", user.root.as_bytes()].concat());
     object.insert("password".into(), json!(user.password.is_some()));
-    let keys = user.keys.iter().map(|key| user_key::as_json(user, key, last));
+    let keys = user.keys.iter().map(|key| key::as_json(user, key, last));
     object.insert("keys".into(), keys.collect());
     object.insert("invites".into(), json!(invites(user, now)));
     Value::Object(object)

@@ -1,0 +1,83 @@
+//! One request or listing for each of several remote paths.
+
+use super::connect::{self, ConnectArgs, RemoteSession};
+use super::failure::{Failure, exit_of_parts};
+use super::location::{Location, Remote, ServerName};
+use crate::net::NetError;
+use crate::net::client::Client;
+use std::ffi::OsString;
+
+/// Sends the same request for each remote path. A failure names its path.
+///
+/// # Errors
+/// As [`each_remote`].
+pub async fn each(
+    paths: &[OsString],
+    args: &ConnectArgs,
+    work: impl AsyncFn(&Client, &[u8]) -> Result<(), NetError>,
+) -> Result<(), Failure> {
+    each_remote(&parse(paths)?, args, async |session, remote| {
+        let result = session.ask(async |client| work(client, remote.path.as_bytes()).await);
+        result.await.map_err(|e| Failure::about(&remote.shown, e))
+    })
+    .await
+}
+
+/// The remote paths that these arguments name.
+///
+/// # Errors
+/// A usage failure.
+pub fn parse(paths: &[OsString]) -> Result<Vec<Remote>, Failure> {
+    paths.iter().map(|path| Location::remote(path)).collect()
+}
+
+/// Does the same for each remote path. Paths on the same server, one after another, share a session. A failure does not keep
+/// the other paths from being processed.
+///
+/// # Errors
+/// The failure itself if there is only one path; else each is reported, and the exit code summarises them.
+pub async fn each_remote(
+    remotes: &[Remote],
+    args: &ConnectArgs,
+    work: impl AsyncFn(&mut RemoteSession, &Remote) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut current: Option<(ServerName, RemoteSession)> = None;
+    let (mut done, mut failures) = (0_usize, Vec::new());
+    for remote in remotes {
+        let mut session = match current.take() {
+            Some((server, session)) if server == remote.server => session,
+            other => {
+                if let Some((_, session)) = other {
+                    session.quit().await;
+                }
+                connect::for_requests(&remote.server, args).await?
+            }
+        };
+        match work(&mut session, remote).await {
+            Ok(()) => done = done.saturating_add(1),
+            Err(e) => failures.push(e),
+        }
+        current = Some((remote.server.clone(), session));
+    }
+    if let Some((_, session)) = current {
+        session.quit().await;
+    }
+    sum_up(done, failures)
+}
+
+/// A single failure is the command's own. Of several, or beside a success, each is reported, and the exit code summarises
+/// them.
+fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
+    match (failures.len(), failures.pop()) {
+        (0, _) | (_, None) => Ok(()),
+        (1, Some(only)) if done == 0 => Err(only),
+        (_, Some(last)) => {
+            failures.push(last);
+            for failure in &failures {
+                failure.report();
+            }
+            let codes = failures.iter().map(Failure::exit).collect();
+            Err(Failure::already_reported(exit_of_parts(done > 0, &codes)))
+        }
+    }
+}

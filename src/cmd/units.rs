@@ -1,0 +1,137 @@
+//! Times and sizes, as people write and read them.
+
+use crate::store::Time;
+use std::time::Duration;
+
+/// The longest time that an option takes.
+const LONGEST: u64 = 10 * 366 * 86_400;
+/// The smallest size that an option takes.
+const SMALLEST: u64 = 16 << 20;
+
+/// Reads a time: `90`, `90s`, `5m`, `2h`, `7d`, at most ten years.
+///
+/// # Errors
+/// A sentence that shows the form of a time.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a time like 30s, 5m, 2h or 7d, got {text}");
+    let (digits, unit) = split_unit(text);
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds <= LONGEST)
+        .ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Reads a size: `512M`, `2G`, or bytes, at least 16M.
+///
+/// # Errors
+/// A sentence that shows the form of a size.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = split_unit(text);
+    let unit: u64 = match unit {
+        "" => 1,
+        "K" | "k" | "KiB" => 1 << 10,
+        "M" | "m" | "MiB" => 1 << 20,
+        "G" | "g" | "GiB" => 1 << 30,
+        _ => return Err(format!("expected a size like 512M or 2G, got {text}")),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    size.filter(|n| *n >= SMALLEST)
+        .ok_or_else(|| format!("expected a size of at least 16M, got {text}"))
+}
+
+/// The digits of a number with a unit, and the unit.
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    (digits, text.strip_prefix(digits).unwrap_or_default())
+}
+
+/// Bytes with a unit of 1024.
+pub fn size(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
+/// `12:05` or `1:02:03`.
+pub fn duration(seconds: u64) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// Seconds since 1970 as a time.
+pub fn moment(secs: u64) -> Time {
+    Time {
+        secs: i64::try_from(secs).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
+/// RFC 3339 in UTC with nanoseconds. A time outside the years -9999 to 9999 is printed as seconds.
+pub fn rfc3339(time: Time) -> String {
+    match timestamp(time) {
+        Some(timestamp) => format!("{timestamp:.9}"),
+        None => format!("@{}.{:09}", time.secs, time.nanos),
+    }
+}
+
+/// Local time to the minute, as `ls -l` prints it.
+pub fn local_time(time: Time) -> String {
+    match timestamp(time) {
+        Some(t) => t
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M")
+            .to_string(),
+        None => rfc3339(time),
+    }
+}
+
+fn timestamp(time: Time) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(time.secs, i32::try_from(time.nanos).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_time("2h"), Ok(Duration::from_secs(7200)));
+        assert!(parse_time("soon").is_err());
+        assert!(parse_time("99999999999999999999d").is_err());
+        assert!(parse_time("18446744073709551615s").is_err());
+        assert!(parse_time("h").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units_and_a_least() {
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("16777216"), Ok(16 << 20));
+        for wrong in ["15M", "1T", "M", "-1G", "17179869184G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_read_as_usual() {
+        let time = Time { secs: 1, nanos: 5 };
+        assert_eq!(rfc3339(time), "1970-01-01T00:00:01.000000005Z");
+        let last = Time {
+            secs: i64::MAX,
+            nanos: 0,
+        };
+        assert_eq!(rfc3339(last), "@9223372036854775807.000000000");
+        assert_eq!(duration(3723), "1:02:03");
+        assert_eq!(duration(65), "1:05");
+    }
+}

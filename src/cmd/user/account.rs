@@ -1,0 +1,106 @@
+//! What the commands about users share: the options that name a user and bound their rights, and the file of users.
+
+use crate::auth::user::{Access, User};
+use crate::auth::users;
+use crate::cmd::failure::{Failure, exit};
+use crate::cmd::hint;
+use crate::cmd::location::parse_relative;
+use crate::cmd::settings::state_dir;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct StateDir {
+    /// The server's state directory, as in haul serve
+    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
+    state: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct Named {
+    /// The user
+    #[arg(value_hint = hint::USER)]
+    pub name: String,
+
+    #[command(flatten)]
+    pub state: StateDir,
+}
+
+/// What a user may do, as options.
+#[derive(clap::Args, Default)]
+pub struct Rights {
+    /// The user's own root, beneath the server's
+    #[arg(long, value_name = "SUBDIR")]
+    root: Option<OsString>,
+
+    /// May do everything beneath the root [default for a new user]
+    #[arg(long, conflicts_with_all = ["read_only", "write_only"])]
+    full: bool,
+
+    /// May read and list, and change nothing
+    #[arg(long, conflicts_with = "write_only")]
+    read_only: bool,
+
+    /// May put files and make directories, and nothing else: a drop-box
+    #[arg(long)]
+    write_only: bool,
+}
+
+impl Rights {
+    /// True when any option is given.
+    pub fn any(&self) -> bool {
+        self.root.is_some() || self.access().is_some()
+    }
+
+    fn access(&self) -> Option<Access> {
+        let given = [
+            (self.full, Access::Full),
+            (self.read_only, Access::ReadOnly),
+            (self.write_only, Access::WriteOnly),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, access)| access)
+    }
+
+    /// Changes what the options name, and nothing else.
+    pub fn apply(&self, user: &mut User) -> Result<(), Failure> {
+        if let Some(root) = &self.root {
+            user.root = parse_relative(root)?;
+        }
+        user.access = self.access().unwrap_or(user.access);
+        Ok(())
+    }
+}
+
+impl StateDir {
+    pub fn dir(&self) -> Result<PathBuf, Failure> {
+        state_dir(self.state.clone())
+    }
+
+    pub fn users(&self) -> Result<PathBuf, Failure> {
+        Ok(self.dir()?.join("users"))
+    }
+}
+
+/// The failure for a name that no user has.
+pub(super) fn no_user(name: &str) -> Failure {
+    about_users(format!("there is no user {name}"))
+}
+
+/// A failure that the list of users explains.
+pub(super) fn about_users(reason: String) -> Failure {
+    Failure::new(exit::FAILED, reason).hint("haul user ls lists them")
+}
+
+/// The user of this name.
+pub fn find(path: &Path, name: &str) -> Result<User, Failure> {
+    let found = users::read(path)?.into_iter().find(|user| user.name == *name);
+    found.ok_or_else(|| no_user(name))
+}
+
+/// Changes the user of this name.
+pub fn change(path: &Path, name: &str, work: impl FnOnce(&mut User) -> Result<(), Failure>) -> Result<(), Failure> {
+    users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
+        Some(user) => work(user),
+        None => Err(no_user(name)),
+    })
+}

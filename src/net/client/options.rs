@@ -1,0 +1,31 @@
+//! What a client chooses for its sessions.
+
+use crate::net::client::outage::Outage;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that this client allows a server to have outstanding.
+pub const WINDOW: u64 = 32 << 20;
+
+/// How a session reconnects, and over how many data connections it transfers.
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// Data connections of a transfer at first.
+    pub connections: usize,
+    /// The most data connections, used where more of them carry more.
+    pub most_connections: usize,
+    /// How long to retry without any progress after connections are lost.
+    pub retry_for: Duration,
+    /// Receives one sentence when the control connection is lost.
+    pub notify: Notify,
+    /// Since when the server has been unreachable.
+    pub outage: Arc<Outage>,
+}
+
+/// Receives sentences for the user.
+pub type Notify = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// This machine's name, for the server's log and for the holder of a lock.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -19,6 +19,7 @@ use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
+use crate::net::wire::request::Repeat;
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, LockEntry, Space};
 use parking_lot::Mutex;
@@ -180,11 +181,11 @@ impl Client {
 
     /// Sends a request and waits for its reply.
     async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
-        let changes = changes(&body);
+        let repeat = body.facts().repeat;
         let reply = self.start_request(body).await?;
         match self.reply(reply).await {
             // asked a second time it might do it a second time, or fail because it is done
-            Err(e) if changes && e.is_transient() && self.core.is_down() => {
+            Err(e) if repeat == Repeat::Unsafe && e.is_transient() && self.core.is_down() => {
                 Err(NetError::OutcomeUnknown(e.to_string()))
             }
             other => other,
@@ -400,15 +401,6 @@ impl Client {
         };
         let _ = timeout(most, bye).await;
         self.core.shut_down(NetError::lost("logged out"));
-    }
-}
-
-/// True for a request that is not the same when it is made twice.
-fn changes(body: &request::Body) -> bool {
-    match body {
-        request::Body::MakeDirectory(request) => !request.parents,
-        request::Body::Remove(_) | request::Body::Rename(_) | request::Body::Unlock(_) => true,
-        _ => false,
     }
 }
 

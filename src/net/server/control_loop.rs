@@ -236,11 +236,7 @@ impl Conversation {
             Seen::Unanswered => Ok(()),
             Seen::No => {
                 // A transfer takes part from here on, so that its first messages find it.
-                let transfer = match &request.body {
-                    Some(request::Body::Put(put)) => Some(put.transfer),
-                    Some(request::Body::Get(get)) => Some(get.transfer),
-                    _ => None,
-                };
+                let transfer = request.body.as_ref().and_then(|body| body.facts().transfer);
                 let channel = match transfer.map(|number| TransferChannel::join(core, number)) {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
                     channel => channel,

@@ -122,6 +122,7 @@ async fn log_in(
         let number = request.number;
         received = received.saturating_add(1);
         let (code, text) = match request.body {
+            Some(body) if !body.facts().sender.is_allowed_before_login() => (Code::LOGIN_REFUSED, "log in first"),
             Some(request::Body::Reattach(reattach)) => {
                 let proof = Attach {
                     session: exactly(&reattach.session)?,

@@ -206,9 +206,8 @@ impl From<NetError> for Failure {
                 None => Failure::new(exit_of(code), message),
             },
             NetError::Store(e) => e.into(),
-            NetError::File(e) => e.into(),
             NetError::Internal(_) => Failure::internal(&message),
-            NetError::Protocol(_) | NetError::Io { .. } => Failure::new(exit::FAILED, message),
+            NetError::File(_) | NetError::Protocol(_) => Failure::new(exit::FAILED, message),
         }
     }
 }

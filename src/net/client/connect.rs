@@ -8,7 +8,7 @@ use crate::net::client::outage::Outage;
 use crate::net::client::reattach::{Attachment, Keys};
 use crate::net::client::{Client, WINDOW, host_name};
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
@@ -67,10 +67,7 @@ pub(super) async fn shake_hands(
         Ok(connected) => connected,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
     };
-    let tcp = tcp.map_err(|source| NetError::Connect {
-        server: format!("{host}:{port}"),
-        source,
-    })?;
+    let tcp = tcp.map_err(|source| NetError::connect(format!("{host}:{port}"), source))?;
     socket::tune(&tcp, Role::Control);
     let address = tcp.peer_addr().map_err(NetError::lost)?;
     let config = config::client_config(ALPN_CONTROL, pin, identity)?;
@@ -78,7 +75,7 @@ pub(super) async fn shake_hands(
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
-        Err(_) => return Err(NetError::lost("the server did not complete the handshake within 10 s")),
+        Err(_) => return Err(NetError::Lost(LossReason::ServerHandshakeTimeout)),
     };
     if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
         return Err(NetError::Protocol("it does not speak haul/1".into()));
@@ -136,7 +133,7 @@ impl Connection {
         }
         let mut session = [0; 16];
         let filled = SystemRandom::new().fill(&mut session);
-        filled.map_err(|_| NetError::lost("no random numbers for a session id"))?;
+        filled.map_err(|_| NetError::Lost(LossReason::NoRandomness))?;
         let exported = self
             .tls
             .get_ref()

@@ -3,7 +3,7 @@
 use crate::net::client::Client;
 use crate::net::data::connection::DataConnection;
 use crate::net::data::pool::Added;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::tls::socket;
 use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
 use crate::net::wire::frame::ROLE_DATA;
@@ -97,7 +97,7 @@ impl Client {
     /// Dials, shakes hands, proves, and adds to the pool.
     async fn data_connection(&self) -> Result<Added, NetError> {
         let Some(keys) = &self.keys else {
-            return Err(NetError::lost("not logged in"));
+            return Err(NetError::Lost(LossReason::NotLoggedIn));
         };
         let pool = self.core.pool();
         let attach = async {
@@ -105,10 +105,7 @@ impl Client {
             let connected = TcpStream::connect(keys.address()).await;
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.round_trip.fetch_min(micros, Ordering::Relaxed);
-            let tcp = connected.map_err(|source| NetError::Connect {
-                server: self.server.clone(),
-                source,
-            })?;
+            let tcp = connected.map_err(|source| NetError::connect(&self.server, source))?;
             socket::tune(&tcp, Role::Data);
             let connection = DataConnection::connect(tcp, keys.config.clone()).await;
             let connection = connection.map_err(|e| keys.pin.explain(e))?;
@@ -122,7 +119,7 @@ impl Client {
                 let (reader, writer) = attached?;
                 Ok(pool.add(reader, writer))
             }
-            Err(_) => Err(NetError::lost("a data connection was not accepted within 10 s")),
+            Err(_) => Err(NetError::Lost(LossReason::AttachTimeout)),
         }
     }
 }

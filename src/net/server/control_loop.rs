@@ -4,7 +4,7 @@ use crate::auth::users::Access;
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::server::Server;
 use crate::net::server::login::{Accepted, Reattached, answer, send};
 use crate::net::server::requests::{self, Work};
@@ -75,7 +75,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         .run(tls, &mut queue, &mut reattached, server.config.limits.grace)
         .await;
     drop(worker);
-    session.core.shut_down(NetError::lost("the session is over"));
+    session.core.shut_down(NetError::Lost(LossReason::SessionOver));
     ended
 }
 
@@ -125,7 +125,7 @@ impl Conversation {
                     },
                 })
                 else {
-                    return Err(NetError::lost("the client did not come back"));
+                    return Err(NetError::Lost(LossReason::ClientGone));
                 };
                 let mut missed = Vec::new();
                 if let Err(e) = self.replay.resend(received, &mut missed) {
@@ -221,7 +221,7 @@ impl Conversation {
 
     /// Passes a request on. When this is cancelled the request has not been seen.
     async fn request(&self, request: proto::Request, message: MessageRoom) -> Result<(), NetError> {
-        let over = |_| NetError::lost("the session is over");
+        let over = |_| NetError::Lost(LossReason::SessionOver);
         if matches!(request.body, Some(request::Body::Quit(_))) {
             self.leaves.store(true, Ordering::Relaxed);
         }

@@ -192,12 +192,6 @@ impl NetError {
         }
     }
 
-    /// The same error for another of those whom it concerns.
-    #[must_use]
-    pub fn duplicate(&self) -> NetError {
-        self.clone().into_session_end()
-    }
-
     /// The same as the reason why a session ended. Only the peer's word, a breach of the protocol and a fault in haul
     /// stay what they are: another login may resume after any other error.
     #[must_use]

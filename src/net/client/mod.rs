@@ -8,7 +8,7 @@ mod reattach;
 mod tuner;
 
 use crate::net::control::codec::refused;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::session::router::MessageRoom;
@@ -123,9 +123,9 @@ impl Client {
         tokio::select! {
             biased;
             answered = answer.wait_for(Option::is_some) => match answered.ok().as_deref() {
-                Some(Some(Err(e))) => Err(e.duplicate()),
+                Some(Some(Err(e))) => Err(e.clone()),
                 Some(Some(Ok(_))) => Ok(()),
-                _ => Err(NetError::lost("the session is over")),
+                _ => Err(NetError::Lost(LossReason::SessionOver)),
             },
             why = self.core.down() => Err(why),
         }
@@ -139,7 +139,7 @@ impl Client {
     /// Why the login was refused, if it was: then that is also why anything else failed.
     pub fn refusal(&self) -> Option<NetError> {
         match &*self.login.borrow() {
-            Some(Err(e)) => Some(e.duplicate()),
+            Some(Err(e)) => Some(e.clone()),
             _ => None,
         }
     }
@@ -168,7 +168,7 @@ impl Client {
     async fn reply(&self, reply: oneshot::Receiver<proto::Reply>) -> Result<proto::Reply, NetError> {
         let reply = tokio::select! {
             biased;
-            reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
+            reply = reply => reply.map_err(|_| NetError::Lost(LossReason::SessionOver))?,
             why = self.core.down() => return Err(why),
         };
         self.core.progress();
@@ -400,12 +400,12 @@ impl Client {
             self.attachment.ended().await;
         };
         let _ = timeout(most, bye).await;
-        self.core.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.core.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
     }
 }

@@ -8,7 +8,7 @@ use crate::net::client::dialer::pause;
 use crate::net::control::codec::{encode, read_encoded, read_message, refused};
 use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
@@ -160,7 +160,7 @@ impl Attachment {
             let ended = self.carry(client, tls, first, &mut queue).await;
             self.core.set_attached(false);
             let why = match ended {
-                Ok(()) => NetError::lost("the session is over"),
+                Ok(()) => NetError::Lost(LossReason::SessionOver),
                 Err(e) => e,
             };
             let over = self.core.is_down() || self.leaving.load(Ordering::Relaxed);
@@ -239,7 +239,7 @@ impl Attachment {
                 }
                 Err(NetError::Refused {
                     code: Code::NO_SESSION, ..
-                }) => return Err(NetError::lost("the server does not know the session any more")),
+                }) => return Err(NetError::Lost(LossReason::SessionForgotten)),
                 Err(e) => return Err(e),
             }
             failures += 1;
@@ -273,7 +273,7 @@ impl Attachment {
             read_message(&mut tls).await
         };
         let asked = timeout(HANDSHAKE_TIMEOUT, asked).await;
-        let (answer, _) = asked.unwrap_or_else(|_| Err(NetError::lost("the server did not answer within 10 s")))?;
+        let (answer, _) = asked.unwrap_or_else(|_| Err(NetError::Lost(LossReason::ReattachTimeout)))?;
         let Some(Body::Reply(answer)) = answer.body else {
             return Err(NetError::Protocol("an answer to a re-attachment is none".into()));
         };

@@ -172,7 +172,7 @@ fn exit_of_error(error: &NetError) -> u8 {
         NetError::WrongKey { .. } => exit::KEY,
         NetError::Refused { code, .. } => exit_of(*code),
         NetError::Store(e) => exit_of(code_of(&e.kind)),
-        NetError::Internal(_) | NetError::Protocol(_) | NetError::File(_) | NetError::Io { .. } => exit::FAILED,
+        NetError::Internal(_) | NetError::Protocol(_) | NetError::File(_) => exit::FAILED,
     }
 }
 
@@ -231,7 +231,7 @@ fn hint_of_error(error: &NetError) -> Option<&'static str> {
         ),
         NetError::Internal(_) => Some(FAULT),
         NetError::Refused { code, .. } => hint_of(*code),
-        NetError::Store(_) | NetError::File(_) | NetError::Protocol(_) | NetError::Io { .. } => None,
+        NetError::Store(_) | NetError::File(_) | NetError::Protocol(_) => None,
     }
 }
 
@@ -256,6 +256,6 @@ impl From<StoreError> for Failure {
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Failure {
-        NetError::File(error).into()
+        NetError::from(error).into()
     }
 }

@@ -1,20 +1,21 @@
-//! What can go wrong between two machines.
+//! The errors of connections, sessions and transfers.
 
 use crate::auth::{FileError, Fingerprint};
 use crate::net::wire::{Code, Malformed};
 use crate::store::{ErrorKind, StoreError};
 use std::io;
+use std::sync::Arc;
 
-/// An error of a connection, a session or a transfer.
-#[derive(Debug, thiserror::Error)]
+/// An error of a connection, a session or a transfer. A clone is for another task that it concerns.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum NetError {
-    /// No connection to a server could be made.
+    /// The client could not connect to the server.
     #[error("cannot connect to {server}: {source}")]
     Connect {
         /// `host:port`.
         server: String,
-        /// What the system said.
-        source: io::Error,
+        /// The system's error.
+        source: Arc<io::Error>,
     },
     /// The TLS handshake failed.
     #[error("the encrypted connection could not be set up: {0}")]
@@ -22,18 +23,18 @@ pub enum NetError {
     /// The server's key is not the pinned one.
     #[error("the server's key is {found}, not the pinned {pinned}")]
     WrongKey {
-        /// What was expected.
+        /// The pinned key.
         pinned: Fingerprint,
-        /// What the server presented.
+        /// The key that the server presented.
         found: Fingerprint,
     },
-    /// The connection ended, or nothing came for too long.
+    /// The connection or the session ended before its work was done.
     #[error("the connection was lost: {0}")]
-    Lost(String),
-    /// The connection was lost while a request was under way that changes something.
+    Lost(LossReason),
+    /// The connection was lost before the reply to a request that must not be repeated blindly.
     #[error("the connection was lost before the answer came: {0}")]
     OutcomeUnknown(String),
-    /// haul itself is at fault: a task panicked. What it said, and which task it was.
+    /// A fault in haul: a task panicked. The text has the task's name and the panic's message.
     #[error("internal error: {0}")]
     Internal(String),
     /// The peer broke the protocol.
@@ -44,57 +45,171 @@ pub enum NetError {
     Refused {
         /// The status code.
         code: Code,
-        /// What it said, as it came: make it safe before showing it.
+        /// The peer's text, unchanged: make it printable before showing it.
         text: String,
     },
-    /// The store on this side.
+    /// An error of the store on this side.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// A file of keys or users on this side.
+    /// An error of a file of keys or users on this side.
     #[error("{0}")]
-    File(#[from] FileError),
-    /// Anything else that the system refused.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
+    File(Arc<FileError>),
+}
+
+/// Why a connection or a session was lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LossReason {
+    /// The client said goodbye.
+    #[error("logged out")]
+    LoggedOut,
+    /// The session is over; another task knows why.
+    #[error("the session is over")]
+    SessionOver,
+    /// The server ended the session to make room for another one.
+    #[error("another session took its place")]
+    Displaced,
+    /// The server was told to stop.
+    #[error("the server is stopping")]
+    ServerStopping,
+    /// The server does not have the session any more.
+    #[error("the server does not know the session any more")]
+    SessionForgotten,
+    /// No client resumed the session within the server's grace.
+    #[error("the client did not come back")]
+    ClientGone,
+    /// The task was aborted.
+    #[error("the task was ended")]
+    TaskEnded,
+    /// The client has no session.
+    #[error("not logged in")]
+    NotLoggedIn,
+    /// The system returned no random bytes.
+    #[error("no random numbers for a session id")]
+    NoRandomness,
+
+    /// The server did not complete the TLS handshake in time.
+    #[error("the server did not complete the handshake within 10 s")]
+    ServerHandshakeTimeout,
+    /// The server did not answer a re-attachment in time.
+    #[error("the server did not answer within 10 s")]
+    ReattachTimeout,
+    /// The server did not accept a data connection in time.
+    #[error("a data connection was not accepted within 10 s")]
+    AttachTimeout,
+    /// The client did not complete the TLS handshake in time.
+    #[error("it did not complete the handshake in time")]
+    ClientHandshakeTimeout,
+    /// The client did not log in in time.
+    #[error("it did not log in in time")]
+    LoginTimeout,
+    /// The client's logins were refused too often.
+    #[error("it failed to log in too often")]
+    TooManyLogins,
+    /// The oldest connection before its login made room for a newer one.
+    #[error("too many connections were waiting, and this the longest")]
+    TooManyWaiting,
+    /// The proof of a data connection names a session that did not begin in time.
+    #[error("its proof was for no login")]
+    NoSuchLogin,
+    /// The user has no share of data connections left.
+    #[error("its user has all data connections they may have")]
+    DataConnectionsUsedUp,
+
+    /// The peer closed the connection before its ClientHello.
+    #[error("closed before its handshake")]
+    ClosedBeforeHello,
+    /// The peer closed the connection within its ClientHello.
+    #[error("closed within its first message")]
+    ClosedInHello,
+    /// The peer closed the connection during the TLS handshake.
+    #[error("closed during the handshake")]
+    ClosedInHandshake,
+    /// The bytes are not a record of TLS.
+    #[error("not a TLS record")]
+    NotTls,
+    /// The peer sent an alert of TLS.
+    #[error("TLS alert {0}")]
+    TlsAlert(u8),
+
+    /// This side closed the control connection.
+    #[error("the control connection is closed")]
+    ControlClosed,
+    /// The peer closed the control connection.
+    #[error("closed by the other side")]
+    ClosedByPeer,
+    /// The peer sent nothing on the control connection, not even a heartbeat.
+    #[error("nothing came for 20 s")]
+    ControlSilent,
+    /// The peer read nothing from the control connection.
+    #[error("the other side took nothing for 20 s")]
+    NothingTaken,
+    /// The peer confirmed no message.
+    #[error("the other side confirmed nothing for 20 s")]
+    NothingConfirmed,
+
+    /// The data connection has ended.
+    #[error("the connection is gone")]
+    DataGone,
+    /// The peer answered no ping on a data connection in time.
+    #[error("a data connection is silent")]
+    DataSilent,
+    /// The peer read nothing from a data connection.
+    #[error("a data connection took nothing for 60 s")]
+    DataStalled,
+    /// The peer closed a data connection before its proof.
+    #[error("closed before it said what it is")]
+    ClosedBeforeProof,
+    /// The peer closed a data connection.
+    #[error("cut by the other side")]
+    CutByPeer,
+    /// A data connection ended within a frame.
+    #[error("cut within a frame")]
+    CutInFrame,
+
+    /// The sender of a transfer makes no progress.
+    #[error("the sender has sent nothing for four minutes")]
+    SenderStalled,
+    /// The receiver of a transfer makes no progress.
+    #[error("the receiver has answered nothing for two minutes")]
+    ReceiverStalled,
+
+    /// The text of an error of the system or of a library.
+    #[error("{0}")]
+    Foreign(String),
 }
 
 impl NetError {
-    /// An error of the system's.
-    pub fn io(doing: &'static str) -> impl FnOnce(io::Error) -> NetError {
-        move |source| NetError::Io { doing, source }
-    }
-
-    /// The connection was lost, for this reason.
+    /// The connection was lost because of an error of the system or of a library.
     pub fn lost(why: impl ToString) -> NetError {
-        NetError::Lost(why.to_string())
+        NetError::Lost(LossReason::Foreign(why.to_string()))
     }
 
-    /// The same error for another of those whom it concerns.
-    #[must_use]
-    pub fn duplicate(&self) -> NetError {
-        match self {
-            NetError::WrongKey { pinned, found } => NetError::WrongKey {
-                pinned: *pinned,
-                found: *found,
-            },
-            NetError::Refused { code, text } => NetError::Refused {
-                code: *code,
-                text: text.clone(),
-            },
-            NetError::Protocol(why) => NetError::Protocol(why.clone()),
-            NetError::Internal(why) => NetError::Internal(why.clone()),
-            NetError::Lost(why) => NetError::Lost(why.clone()),
-            NetError::OutcomeUnknown(why) => NetError::OutcomeUnknown(why.clone()),
-            other => NetError::Lost(other.to_string()),
+    /// The client could not connect to `server`.
+    pub fn connect(server: impl Into<String>, source: io::Error) -> NetError {
+        NetError::Connect {
+            server: server.into(),
+            source: Arc::new(source),
         }
     }
 
-    /// It may be another thing in a moment: another login may go on with what this ended.
+    /// The same as the reason why a session ended. Only the peer's word, a breach of the protocol and a fault in haul
+    /// stay what they are: another login may resume after any other error.
+    #[must_use]
+    pub fn into_session_end(self) -> NetError {
+        match self {
+            NetError::WrongKey { .. }
+            | NetError::Refused { .. }
+            | NetError::Protocol(_)
+            | NetError::Internal(_)
+            | NetError::Lost(_)
+            | NetError::OutcomeUnknown(_) => self,
+            NetError::Connect { .. } | NetError::Tls(_) | NetError::Store(_) | NetError::File(_) => {
+                NetError::lost(self)
+            }
+        }
+    }
+
+    /// True for a transient error: a new login may resume the work.
     pub fn is_transient(&self) -> bool {
         match self {
             NetError::Connect { .. } | NetError::Lost(_) => true,
@@ -109,18 +224,24 @@ impl NetError {
             NetError::Refused { code, text } => (*code, text.clone()),
             NetError::Store(e) => (code_of(&e.kind), e.to_string()),
             NetError::Protocol(why) => (Code::MALFORMED, why.clone()),
-            NetError::Lost(why) => (Code::ABORTED, why.clone()),
+            NetError::Lost(why) => (Code::ABORTED, why.to_string()),
             NetError::File(_) => (
                 Code::LOCAL_ERROR,
-                "a file of the server's state is not in order; see its log".into(),
+                "a file of the server's state cannot be used; see the server's log".into(),
             ),
-            // a peer has no use for the rest
+            // a peer has no use for the panic's message
             NetError::Internal(_) => (
                 Code::LOCAL_ERROR,
                 "an internal error on the other side; its output says where".into(),
             ),
             other => (Code::LOCAL_ERROR, other.to_string()),
         }
+    }
+}
+
+impl From<FileError> for NetError {
+    fn from(e: FileError) -> NetError {
+        NetError::File(Arc::new(e))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Most tasks have no one who waits for them, and a channel that closes because its task panicked looks like one that
 //! closes because all is done. So every task of haul starts here, through the [`Tasks`] of its session or of the server.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -57,7 +57,7 @@ impl Tasks {
     {
         caught(faults::injected(name, work)).await.map_err(|panic| {
             let error = NetError::Internal(format!("{name}: {}", message(&*panic)));
-            (self.on_panic)(error.duplicate());
+            (self.on_panic)(error.clone());
             error
         })
     }
@@ -69,7 +69,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let joined = ready!(Pin::new(&mut self.0).poll(cx));
         // a panic has been caught within: this is a task that was ended
-        Poll::Ready(joined.unwrap_or_else(|_| Err(NetError::lost("the task was ended"))))
+        Poll::Ready(joined.unwrap_or_else(|_| Err(NetError::Lost(LossReason::TaskEnded))))
     }
 }
 

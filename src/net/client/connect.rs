@@ -5,7 +5,7 @@ use crate::net::client::keys::Endpoint;
 use crate::net::client::options::host_name;
 use crate::net::client::router::LOGIN;
 use crate::net::control::codec::{Outgoing, read_message, refused};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
 use crate::net::tls::socket;
@@ -48,7 +48,7 @@ pub(super) async fn shake_hands(
     };
     let tcp = tcp.map_err(|source| NetError::Connect {
         server: format!("{host}:{port}"),
-        source,
+        source: source.into(),
     })?;
     socket::tune(&tcp, Role::Control);
     let address = tcp.peer_addr().map_err(NetError::lost)?;
@@ -57,7 +57,7 @@ pub(super) async fn shake_hands(
     let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
-        Err(_) => return Err(NetError::lost("the server did not complete the handshake within 10 s")),
+        Err(_) => return Err(NetError::Lost(LossReason::ServerHandshakeTimeout)),
     };
     if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
         return Err(NetError::Protocol("it does not speak haul/1".into()));

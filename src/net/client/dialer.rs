@@ -7,7 +7,7 @@ use crate::net::client::options::SessionOptions;
 use crate::net::client::tuner::{ConnectionTuner, INTERVAL, Observation};
 use crate::net::data::connection::DataConnection;
 use crate::net::data::pool::Added;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::task::Task;
 use crate::net::tls::socket;
@@ -231,7 +231,7 @@ impl Dialing {
             self.round_trip.fetch_min(micros, Ordering::Relaxed);
             let tcp = connected.map_err(|source| NetError::Connect {
                 server: self.keys.server(),
-                source,
+                source: source.into(),
             })?;
             socket::tune(&tcp, Role::Data);
             let connection = DataConnection::connect(tcp, self.keys.config.clone()).await;
@@ -246,7 +246,7 @@ impl Dialing {
                 let (reader, writer) = attached?;
                 Ok(pool.add(reader, writer))
             }
-            Err(_) => Err(NetError::lost("a data connection was not accepted within 10 s")),
+            Err(_) => Err(NetError::Lost(LossReason::AttachTimeout)),
         }
     }
 }

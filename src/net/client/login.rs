@@ -2,7 +2,7 @@
 
 use crate::net::client::options::WINDOW;
 use crate::net::control::codec::refused;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, reply};
 use tokio::sync::watch;
@@ -59,9 +59,9 @@ impl Login {
     pub(super) async fn answered(&self) -> Result<(), NetError> {
         let mut answer = self.0.subscribe();
         match answer.wait_for(Option::is_some).await.ok().as_deref() {
-            Some(Some(Err(e))) => Err(e.duplicate()),
+            Some(Some(Err(e))) => Err(e.clone()),
             Some(Some(Ok(_))) => Ok(()),
-            _ => Err(NetError::lost("the session is over")),
+            _ => Err(NetError::Lost(LossReason::SessionOver)),
         }
     }
 
@@ -76,7 +76,7 @@ impl Login {
     /// Why the login was refused; `None` if it was not.
     pub(super) fn refusal(&self) -> Option<NetError> {
         match &*self.0.borrow() {
-            Some(Err(e)) => Some(e.duplicate()),
+            Some(Err(e)) => Some(e.clone()),
             _ => None,
         }
     }

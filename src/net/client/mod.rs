@@ -27,7 +27,7 @@ use crate::net::client::options::{SessionOptions, WINDOW, host_name};
 use crate::net::client::reattach::{Attachment, Inbound};
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::wire::proto::{self, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW};
@@ -69,7 +69,7 @@ impl Connection {
         }
         let mut session = [0; 16];
         let filled = SystemRandom::new().fill(&mut session);
-        filled.map_err(|_| NetError::lost("no random numbers for a session id"))?;
+        filled.map_err(|_| NetError::Lost(LossReason::NoRandomness))?;
         let tls = &self.tls.get_ref().1;
         let exported = tls.export_keying_material([0; 32], EXPORTER_LABEL, Some(&session))?;
         let login = proto::Login {
@@ -171,12 +171,12 @@ impl Client {
             self.attachment.ended().await;
         };
         let _ = timeout(most, bye).await;
-        self.core.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.core.shut_down(NetError::lost("logged out"));
+        self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
     }
 }

@@ -9,7 +9,7 @@ use crate::net::client::router::{LOGIN, ReplyRouter};
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::session::router::MessageRoom;
 use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
@@ -129,7 +129,7 @@ impl Attachment {
             let ended = self.carry(connection, &mut queue).await;
             core.set_attached(false);
             let why = match ended {
-                Ok(()) => NetError::lost("the session is over"),
+                Ok(()) => NetError::Lost(LossReason::SessionOver),
                 Err(e) => e,
             };
             let over = core.is_down() || self.leaving.load(Ordering::Relaxed);
@@ -205,7 +205,7 @@ impl Attachment {
                 }
                 Err(NetError::Refused {
                     code: Code::NO_SESSION, ..
-                }) => return Err(NetError::lost("the server does not know the session any more")),
+                }) => return Err(NetError::Lost(LossReason::SessionForgotten)),
                 Err(e) => return Err(e),
             }
             failures += 1;
@@ -233,7 +233,7 @@ impl Attachment {
             body: Some(request::Body::Reattach(reattach)),
         };
         let asked = timeout(HANDSHAKE_TIMEOUT, ask(&mut tls, request)).await;
-        let reply = asked.unwrap_or_else(|_| Err(NetError::lost("the server did not answer within 10 s")))?;
+        let reply = asked.unwrap_or_else(|_| Err(NetError::Lost(LossReason::ReattachTimeout)))?;
         match reply.body {
             Some(reply::Body::Reattach(reattached)) => {
                 let mut missed = Vec::new();

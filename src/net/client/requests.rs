@@ -2,7 +2,7 @@
 
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
@@ -11,6 +11,7 @@ use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
+use crate::net::wire::request::Repeat;
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, LockEntry, Space};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Client {
     async fn reply(&self, reply: oneshot::Receiver<proto::Reply>) -> Result<proto::Reply, NetError> {
         let reply = tokio::select! {
             biased;
-            reply = reply => reply.map_err(|_| NetError::lost("the session is over"))?,
+            reply = reply => reply.map_err(|_| NetError::Lost(LossReason::SessionOver))?,
             why = self.core.down() => return Err(why),
         };
         self.core.progress();
@@ -60,11 +61,11 @@ impl Client {
 
     /// Sends a request and waits for its reply.
     async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
-        let changes = changes(&body);
+        let repeat = body.facts().repeat;
         let reply = self.router.start(&self.core, body).await?;
         match self.reply(reply).await {
             // a repetition could have its effect twice, or fail because it had its effect
-            Err(e) if changes && e.is_transient() && self.core.is_down() => {
+            Err(e) if repeat == Repeat::Unsafe && e.is_transient() && self.core.is_down() => {
                 Err(NetError::OutcomeUnknown(e.to_string()))
             }
             other => other,
@@ -262,14 +263,5 @@ impl Client {
             let _ = self.core.control.send(control_message::Body::Transfer(message)).await;
         }
         result
-    }
-}
-
-/// True for a request whose repetition has another effect.
-fn changes(body: &request::Body) -> bool {
-    match body {
-        request::Body::MakeDirectory(request) => !request.parents,
-        request::Body::Remove(_) | request::Body::Rename(_) | request::Body::Unlock(_) => true,
-        _ => false,
     }
 }

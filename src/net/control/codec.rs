@@ -1,6 +1,6 @@
 //! The messages of a control connection as bytes: a length and a message, read and written.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::measure::decoded_size;
 use crate::net::wire::proto::control_message::Body;
 use crate::net::wire::proto::{ControlMessage, request};
@@ -110,7 +110,7 @@ async fn read_within(
             let is_whole = skipped == length as u64;
             return is_whole
                 .then_some(None)
-                .ok_or_else(|| NetError::lost("closed by the other side"));
+                .ok_or_else(|| NetError::Lost(LossReason::ClosedByPeer));
         }
         let mut bytes = vec![0; length];
         reader.read_exact(&mut bytes).await.map_err(closed)?;
@@ -119,7 +119,7 @@ async fn read_within(
     };
     match timeout(SILENCE, read).await {
         Ok(result) => result,
-        Err(_) => Err(NetError::lost("nothing came for 20 s")),
+        Err(_) => Err(NetError::Lost(LossReason::ControlSilent)),
     }
 }
 
@@ -135,7 +135,7 @@ pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<(Cont
 
 fn closed(e: std::io::Error) -> NetError {
     match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => NetError::lost("closed by the other side"),
+        std::io::ErrorKind::UnexpectedEof => NetError::Lost(LossReason::ClosedByPeer),
         _ => NetError::lost(e),
     }
 }

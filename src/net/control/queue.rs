@@ -2,7 +2,7 @@
 
 use crate::net::control::codec::{Outgoing, SILENCE, encode};
 use crate::net::control::replay::Replay;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::proto::control_message::Body;
 use crate::net::wire::proto::{ControlMessage, SessionEnd};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl ControlSender {
     /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
         let message = Outgoing::of(body)?;
-        let lost = || NetError::lost("the control connection is closed");
+        let lost = || NetError::Lost(LossReason::ControlClosed);
         let bytes = u32::try_from(message.bytes().len().min(self.most)).unwrap_or(u32::MAX);
         let room = tokio::select! {
             room = self.room.clone().acquire_many_owned(bytes) => room.map_err(|_| lost())?,
@@ -157,7 +157,7 @@ pub async fn write_messages(
             .filter(|_| replay.is_full())
             .or(replay.is_full().then(Instant::now));
         if full_since.is_some_and(|since| since.elapsed() > SILENCE) {
-            return Err(NetError::lost("the other side confirmed nothing for 20 s"));
+            return Err(NetError::Lost(LossReason::NothingConfirmed));
         }
         replay.confirm(idle, &mut out)?;
         if out.is_empty() && !closing {
@@ -170,7 +170,7 @@ pub async fn write_messages(
         });
         match written.await {
             Ok(result) => result.map_err(NetError::lost)?,
-            Err(_) => return Err(NetError::lost("the other side took nothing for 20 s")),
+            Err(_) => return Err(NetError::Lost(LossReason::NothingTaken)),
         }
         if is_secret {
             out.zeroize();

@@ -6,7 +6,7 @@ use crate::net::data::body::FrameBody;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::ConnectionId;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -143,7 +143,7 @@ impl Outgoing {
             if !send_queue.is_connected(self.id) {
                 // its owner has given it up: what it was woken for is another's
                 send_queue.wake_next();
-                return Err(NetError::lost("the connection is gone"));
+                return Err(NetError::Lost(LossReason::DataGone));
             }
             self.ping(&mut writer).await?;
             let is_retired = self.liveness.is_retired();

@@ -9,7 +9,7 @@ use crate::net::data::body::{DeferredChunk, FrameBody};
 use crate::net::data::carry::{ReadFrames, WriteFrames};
 use crate::net::data::decoder::FrameDecoder;
 use crate::net::data::payload::ReceivedFrame;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::tls::handshake::{self, Shaken};
 use crate::net::tls::record::Encryptor;
 use crate::net::wire::frame::FrameHeader;
@@ -86,7 +86,7 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Resul
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => match timeout(WRITE_STALL, tcp.writable()).await {
                 Ok(ready) => ready.map_err(NetError::lost)?,
-                Err(_) => return Err(NetError::lost("a data connection took nothing for 60 s")),
+                Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
             },
             Err(e) => return Err(NetError::lost(e)),
         }
@@ -118,7 +118,7 @@ impl FrameReader {
                 return Ok(bytes);
             }
             if self.decoder.is_closed() {
-                return Err(NetError::lost("closed before it said what it is"));
+                return Err(NetError::Lost(LossReason::ClosedBeforeProof));
             }
             self.receive().await?;
         }
@@ -133,7 +133,7 @@ impl FrameReader {
         tokio::task::consume_budget().await;
         loop {
             match self.tcp.try_read_vectored(&mut self.decoder.room()) {
-                Ok(0) => return Err(NetError::lost("cut by the other side")),
+                Ok(0) => return Err(NetError::Lost(LossReason::CutByPeer)),
                 Ok(n) => {
                     self.received.fetch_add(n as u64, Ordering::Relaxed);
                     return self.decoder.received(n);
@@ -156,7 +156,7 @@ impl ReadFrames for FrameReader {
             if self.decoder.is_closed() {
                 return match self.decoder.is_between_frames() {
                     true => Ok(None),
-                    false => Err(NetError::lost("cut within a frame")),
+                    false => Err(NetError::Lost(LossReason::CutInFrame)),
                 };
             }
             self.receive().await?;

@@ -5,7 +5,7 @@ use crate::net::data::balance::Balance;
 use crate::net::data::carry::{FrameRouter, LOOK, Outgoing, ReadFrames, WriteFrames, closed, read_frames};
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::task::{Task, Tasks};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -130,7 +130,7 @@ impl Pool {
                 }
                 said_goodbye
             }
-            () = self.silence(liveness, &counted) => Err(NetError::lost("a data connection is silent")),
+            () = self.silence(liveness, &counted) => Err(NetError::Lost(LossReason::DataSilent)),
             () = closed(&mut closing) => {
                 // the writer says goodbye properly, the reader has nothing to wait for
                 let _ = timeout(PARTING, &mut writing).await;

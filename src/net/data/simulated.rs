@@ -6,7 +6,7 @@ use crate::chunk::window::{Permit, Window, cost};
 use crate::net::data::body::FrameBody;
 use crate::net::data::carry::{ReadFrames, WriteFrames};
 use crate::net::data::payload::{Payload, ReceivedFrame};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl ReadFrames for SimulatedReader {
             }
             let arrives = async {
                 let Some((at, bytes)) = self.line.recv().await else {
-                    return Err(NetError::lost("cut by the other side"));
+                    return Err(NetError::Lost(LossReason::CutByPeer));
                 };
                 sleep_until(at).await;
                 // what is on a line that fell silent never arrives
@@ -195,8 +195,8 @@ impl SimulatedWriter {
             biased;
             lost = cut(&mut fault) => return Err(lost),
             sent = timeout(STALL, self.out.send(message)) => match sent {
-                Ok(sent) => sent.map_err(|_| NetError::lost("cut by the other side"))?,
-                Err(_) => return Err(NetError::lost("a data connection took nothing for 60 s")),
+                Ok(sent) => sent.map_err(|_| NetError::Lost(LossReason::CutByPeer))?,
+                Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
             },
         }
         self.sent.fetch_add(length, Ordering::Relaxed);
@@ -210,7 +210,7 @@ impl WriteFrames for SimulatedWriter {
         tokio::select! {
             biased;
             lost = cut(&mut fault) => Err(lost),
-            room = self.out.reserve() => room.map(drop).map_err(|_| NetError::lost("cut by the other side")),
+            room = self.out.reserve() => room.map(drop).map_err(|_| NetError::Lost(LossReason::CutByPeer)),
         }
     }
 

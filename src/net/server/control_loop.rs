@@ -4,7 +4,7 @@ use crate::auth::user::Access;
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::server::Server;
 use crate::net::server::login::{Accepted, Reattached, answer, send};
 use crate::net::server::requests::{self, Work};
@@ -75,7 +75,7 @@ pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<()
         .run(tls, &mut queue, &mut reattached, server.config.limits.grace)
         .await;
     drop(worker);
-    session.core.shut_down(NetError::lost("the session is over"));
+    session.core.shut_down(NetError::Lost(LossReason::SessionOver));
     ended
 }
 
@@ -125,7 +125,7 @@ impl Conversation {
                     },
                 })
                 else {
-                    return Err(NetError::lost("the client did not come back"));
+                    return Err(NetError::Lost(LossReason::ClientGone));
                 };
                 let mut missed = Vec::new();
                 if let Err(e) = self.replay.resend(received, &mut missed) {
@@ -221,7 +221,7 @@ impl Conversation {
 
     /// Passes a request on. When this is cancelled the request has not been seen.
     async fn request(&self, request: proto::Request, message: MessageRoom) -> Result<(), NetError> {
-        let over = |_| NetError::lost("the session is over");
+        let over = |_| NetError::Lost(LossReason::SessionOver);
         if matches!(request.body, Some(request::Body::Quit(_))) {
             self.leaves.store(true, Ordering::Relaxed);
         }
@@ -236,11 +236,7 @@ impl Conversation {
             Seen::Unanswered => Ok(()),
             Seen::No => {
                 // A transfer takes part from here on, so that its first messages find it.
-                let transfer = match &request.body {
-                    Some(request::Body::Put(put)) => Some(put.transfer),
-                    Some(request::Body::Get(get)) => Some(get.transfer),
-                    _ => None,
-                };
+                let transfer = request.body.as_ref().and_then(|body| body.facts().transfer);
                 let channel = match transfer.map(|number| TransferChannel::join(core, number)) {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
                     channel => channel,

@@ -8,7 +8,7 @@ use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::codec::{encode, read_encoded, read_or_skip};
 use crate::net::control::queue::{ControlQueue, ControlSender};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::printable;
 use crate::net::server::Server;
 use crate::net::server::enroll::enrol;
@@ -78,7 +78,7 @@ pub(super) async fn open(
     tls: TlsStream<TcpStream>,
     peer: SocketAddr,
 ) -> Result<LoginOutcome, NetError> {
-    let late = |_| NetError::lost("it did not log in in time");
+    let late = |_| NetError::Lost(LossReason::LoginTimeout);
     timeout(LOGIN_TIMEOUT, log_in(server, tls, peer)).await.map_err(late)?
 }
 
@@ -122,6 +122,7 @@ async fn log_in(
         let number = request.number;
         received = received.saturating_add(1);
         let (code, text) = match request.body {
+            Some(body) if !body.facts().sender.is_allowed_before_login() => (Code::LOGIN_REFUSED, "log in first"),
             Some(request::Body::Reattach(reattach)) => {
                 let proof = Attach {
                     session: exactly(&reattach.session)?,
@@ -201,7 +202,7 @@ async fn log_in(
         send(&mut tls, answer(number, code, text)).await?;
         replied = replied.saturating_add(1);
         if tries >= TRIES {
-            return Err(NetError::lost("it failed to log in too often"));
+            return Err(NetError::Lost(LossReason::TooManyLogins));
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::net::data::carry::WriteFrames;
 use crate::net::data::connection::{DataConnection, FrameReader, FrameWriter};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::task::{Tasks, keep_running};
 use crate::net::tls::config;
 use crate::net::tls::socket;
@@ -166,7 +166,7 @@ pub async fn run(
     tracing::info!("stopping");
     let _ = timeout(GRACE, server.idle()).await;
     for session in server.all_sessions() {
-        session.core.shut_down(NetError::lost("the server is stopping"));
+        session.core.shut_down(NetError::Lost(LossReason::ServerStopping));
     }
     // the goodbyes are on their way; a peer that does not take them is not waited for
     let _ = timeout(LETTING_GO, server.empty()).await;
@@ -226,7 +226,7 @@ impl Server {
         let (turn, gone) = self.waiting.enter(peer);
         let known = tokio::select! {
             known = self.know(tcp, peer) => known?,
-            _ = gone => return Err(NetError::lost("too many connections were waiting, and this the longest")),
+            _ = gone => return Err(NetError::Lost(LossReason::TooManyWaiting)),
         };
         drop(turn);
         match known {
@@ -243,7 +243,7 @@ impl Server {
 
     /// Handshake, and then login or proof.
     async fn know(self: &Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> Result<Known, NetError> {
-        let late = |_| NetError::lost("it did not complete the handshake in time");
+        let late = |_| NetError::Lost(LossReason::ClientHandshakeTimeout);
         let role = timeout(HANDSHAKE_TIMEOUT, socket::peek_role(&tcp))
             .await
             .map_err(late)??;
@@ -292,7 +292,7 @@ impl Server {
         self.changed.notify_waiters();
         let why = ended
             .as_ref()
-            .map_or_else(NetError::duplicate, |()| NetError::lost("logged out"));
+            .map_or_else(NetError::clone, |()| NetError::Lost(LossReason::LoggedOut));
         session.core.shut_down(why);
         ended
     }
@@ -306,7 +306,7 @@ impl Server {
         };
         for dead in self.all_sessions().into_iter().filter(dead) {
             tracing::info!(who = %dead.who, "a session whose client is gone is ended for a new one");
-            dead.core.shut_down(NetError::lost("another session took its place"));
+            dead.core.shut_down(NetError::Lost(LossReason::Displaced));
             let _ = timeout(LETTING_GO, dead.still()).await;
         }
     }
@@ -322,7 +322,7 @@ impl Server {
         };
         let (attach, session) = match timeout(HOLD_PROOF, attach).await {
             Ok(found) => found?,
-            Err(_) => return Err(NetError::lost("its proof was for no login")),
+            Err(_) => return Err(NetError::Lost(LossReason::NoSuchLogin)),
         };
         session.admit(&attach)?;
         self.allows(&session, peer.ip()).map_err(revocation::refusal)?;
@@ -330,7 +330,7 @@ impl Server {
             0 => None,
             _ => {
                 let share = self.pools.connection(&session.grant.name().as_str().into());
-                Some(share.ok_or_else(|| NetError::lost("its user has all data connections they may have"))?)
+                Some(share.ok_or_else(|| NetError::Lost(LossReason::DataConnectionsUsedUp))?)
             }
         };
         reader.use_pool(session.core.pool().buffers().clone());
@@ -348,7 +348,7 @@ impl Server {
         drop(session);
         match core.pool().add(reader, writer).owner.await {
             Ok(Err(e @ NetError::Protocol(_))) => {
-                core.shut_down(e.duplicate());
+                core.shut_down(e.clone());
                 Err(e)
             }
             ended => ended.flatten(),

@@ -5,7 +5,7 @@
 //! and a fixed part. Two windows are frames that came (those that are sent again after a connection was
 //! lost are there twice), one is frames that go out, and one has offers, messages and lists.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::server::session::Session;
 use crate::net::server::{LETTING_GO, Limits, Server};
 use crate::net::session::SessionBounds;
@@ -164,7 +164,7 @@ impl Server {
         let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), std::cmp::Reverse(s.core.stalled()))) else {
             return false;
         };
-        gone.core.shut_down(NetError::lost("another session took its place"));
+        gone.core.shut_down(NetError::Lost(LossReason::Displaced));
         true
     }
 }

@@ -12,7 +12,7 @@ use crate::net::control::queue::ControlSender;
 use crate::net::data::carry::FrameRouter;
 use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::router::{MessageRoom, Router};
 use crate::net::task::Tasks;
 use crate::net::wire::Code;
@@ -90,8 +90,7 @@ impl SessionCore {
         Arc::new_cyclic(|core: &Weak<SessionCore>| {
             let core = core.clone();
             // one that is gone has ended already
-            let tasks =
-                Tasks::new(move |panic| core.upgrade().into_iter().for_each(|l| l.shut_down(panic.duplicate())));
+            let tasks = Tasks::new(move |panic| core.upgrade().into_iter().for_each(|l| l.shut_down(panic.clone())));
             SessionCore {
                 control,
                 pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone()),
@@ -182,7 +181,7 @@ impl SessionCore {
         let first = self.down.send_if_modified(|down| {
             let first = down.is_none();
             if first {
-                *down = Some(why);
+                *down = Some(why.into_session_end());
             }
             first
         });
@@ -212,15 +211,15 @@ impl SessionCore {
 
     /// Why the session is over, once it is.
     pub fn ended(&self) -> Option<NetError> {
-        self.down.borrow().as_ref().map(NetError::duplicate)
+        self.down.borrow().clone()
     }
 
     /// Waits for the end of the session; gives the reason.
     pub async fn down(&self) -> NetError {
         let mut watch = self.down.subscribe();
         let ended = watch.wait_for(Option::is_some).await;
-        let why = ended.ok().and_then(|why| why.as_ref().map(NetError::duplicate));
-        why.unwrap_or_else(|| NetError::lost("the session is over"))
+        let why = ended.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(|| NetError::Lost(LossReason::SessionOver))
     }
 
     /// True once a side has ended the session against the other's will: nothing that is queued

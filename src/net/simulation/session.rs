@@ -7,7 +7,7 @@ use crate::net::control::codec::{SILENCE, read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, ControlSender, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::data::simulated::{Line, LineFault, LineOptions};
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::wire::MAX_CONTROL;
 use crate::net::wire::proto::control_message::Body;
@@ -167,15 +167,15 @@ async fn carry_control(mut a: Side, mut b: Side, mut chance: Chance, weather: We
         cores.iter().for_each(|core| core.set_attached(false));
         match ended {
             Ok(Err(why)) if !matches!(why, NetError::Lost(_)) => {
-                cores.iter().for_each(|core| core.shut_down(why.duplicate()));
+                cores.iter().for_each(|core| core.shut_down(why.clone()));
             }
             Ok(Err(_)) | Err(_) => {}
             Ok(Ok(())) => cores
                 .iter()
-                .for_each(|core| core.shut_down(NetError::lost("the session is over"))),
+                .for_each(|core| core.shut_down(NetError::Lost(LossReason::SessionOver))),
         }
         if let Some(why) = cores.iter().find_map(|core| core.ended()) {
-            cores.iter().for_each(|core| core.shut_down(why.duplicate()));
+            cores.iter().for_each(|core| core.shut_down(why.clone()));
             return;
         }
         faults = faults.saturating_sub(1);

@@ -1,6 +1,6 @@
 //! The TLS handshake of a data connection, through rustls' unbuffered API, and the keys that come out of it.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::tls::config;
 use crate::net::tls::record::{Decryptor, Encryptor, HEAD, directions};
 use rustls::client::UnbufferedClientConnection;
@@ -99,7 +99,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
         }
         tcp.readable().await.map_err(NetError::lost)?;
         match tcp.try_read_buf(&mut received) {
-            Ok(0) => return Err(NetError::lost("closed during the handshake")),
+            Ok(0) => return Err(NetError::Lost(LossReason::ClosedInHandshake)),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(NetError::lost(e)),
@@ -164,7 +164,7 @@ fn process<T: Unbuffered>(
             }
             ConnectionState::BlockedHandshake => Some(false),
             ConnectionState::PeerClosed | ConnectionState::Closed => {
-                return Err(NetError::lost("closed during the handshake"));
+                return Err(NetError::Lost(LossReason::ClosedInHandshake));
             }
             // early data is not offered, so rustls does not take any
             _ => return Err(NetError::Protocol("a state of TLS that has no place here".into())),

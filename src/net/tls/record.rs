@@ -4,7 +4,7 @@
 //! kernel with kTLS. Its own record layer copies each record into a vector of its own, which is measurable here: see
 //! `docs/PERFORMANCE.md`. The two directions share nothing but the secret that the next keys come from.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use parking_lot::Mutex;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
@@ -159,7 +159,7 @@ impl Decryptor {
         let length = usize::from(u16::from_be_bytes([high, low]));
         if kind != DATA || !(TAIL..=CONTENT + TAIL).contains(&length) {
             // nobody has vouched for this yet: it ends the connection, not the session
-            return Err(NetError::lost("what came is no record of TLS"));
+            return Err(NetError::Lost(LossReason::NotTls));
         }
         Ok(length)
     }
@@ -194,7 +194,7 @@ impl Decryptor {
         match (padded.first(), content) {
             (Some(&DATA), content) => Ok(Decrypted::Data(content.len())),
             (Some(&ALERT), content) if content == CLOSE_NOTIFY => Ok(Decrypted::Closed),
-            (Some(&ALERT), [_, description]) => Err(NetError::lost(format!("alert {description} of TLS"))),
+            (Some(&ALERT), [_, description]) => Err(NetError::Lost(LossReason::TlsAlert(*description))),
             (Some(&HANDSHAKE), [KEY_UPDATE, 0, 0, 1, asks @ (NOT_REQUESTED | REQUESTED)]) => {
                 if *asks == REQUESTED {
                     self.shared.asked.store(true, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The sockets below TLS: which kind of connection a client opens, and the options of every one.
 
-use crate::net::error::NetError;
+use crate::net::error::{LossReason, NetError};
 use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
 use rustix::net::RecvFlags;
 use rustls::server::Acceptor;
@@ -48,10 +48,10 @@ pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
             }
         });
         match peeked {
-            Ok(0) => return Err(NetError::lost("closed before its handshake")),
+            Ok(0) => return Err(NetError::Lost(LossReason::ClosedBeforeHello)),
             Ok(n) => before = n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
-                return Err(NetError::lost("closed within its first message"));
+                return Err(NetError::Lost(LossReason::ClosedInHello));
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
             Err(e) => return Err(NetError::lost(e)),

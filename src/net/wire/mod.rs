@@ -1,13 +1,15 @@
 //! What travels, as values: pure encoding and decoding, no I/O.
 //!
 //! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the status
-//! codes. [`measure`] bounds what a control message takes decoded. [`entry`] turns wire entries into the store's types and back, checking everything on the way.
+//! codes. [`request`] has the facts of each request. [`measure`] bounds the memory of a decoded control message.
+//! [`entry`] converts entries to the store's types and back, and checks all of them.
 
 pub mod code;
 pub mod entry;
 pub mod frame;
 pub mod measure;
 pub mod reader;
+pub mod request;
 
 /// The messages of `control.proto`, as prost generates them.
 #[allow(missing_docs, clippy::doc_markdown)]

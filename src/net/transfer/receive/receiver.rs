@@ -3,7 +3,7 @@
 //! One task owns all state and never waits for the store: what touches that runs as a job of one set ([`Jobs`]).
 
 use crate::net::control::codec::refused;
-use crate::net::error::{NetError, code_of};
+use crate::net::error::{LossReason, NetError, code_of};
 use crate::net::jobs::Work;
 use crate::net::session::SessionCore;
 use crate::net::session::channel::{ChannelEvent, TransferChannel};
@@ -210,7 +210,7 @@ impl Receiver {
             self.channel.send(Body::Acks(proto::Acks::default())).await?;
         }
         if files.waits_for_sender && idle > STALL.saturating_mul(2) {
-            return Err(NetError::lost("the sender has sent nothing for four minutes"));
+            return Err(NetError::Lost(LossReason::SenderStalled));
         }
         Ok(())
     }

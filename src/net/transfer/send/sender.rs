@@ -6,7 +6,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
 use crate::net::control::codec::refused;
 use crate::net::data::body::FileId;
-use crate::net::error::{NetError, code_of};
+use crate::net::error::{LossReason, NetError, code_of};
 use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::task::Task;
@@ -153,7 +153,7 @@ impl Sender {
         let waits_for_answers = !self.state.is_empty() && self.streaming.is_empty();
         let waits = core.send_queue.is_waiting(self.channel.number()) || waits_for_answers;
         if waits && self.moved.elapsed() > stall {
-            return Err(NetError::lost("the receiver has answered nothing for two minutes"));
+            return Err(NetError::Lost(LossReason::ReceiverStalled));
         }
         Ok(())
     }

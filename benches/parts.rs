@@ -46,7 +46,7 @@ fn reassembly(c: &mut Criterion) {
         let rules = PartRules {
             least: 1,
             most: 4 << 20,
-            held,
+            skip_gap_after: held,
         };
         group.bench_function(name, |b| {
             b.iter_batched(

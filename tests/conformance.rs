@@ -5,8 +5,8 @@ use crate::support::until;
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Content, ErrorKind, Kind, NewEntry, RemotePath, Resume, StageRequest,
-    Staging, Store, StoreError, Time,
+    Allocation, Attributes, Bytes, Checkpoint, Content, Durability, ErrorKind, Kind, NewEntry, RemotePath,
+    RemoveScope, Resume, StageRequest, Staging, Store, StoreError, StoreExt, Time, UnlockMode,
 };
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn request(who: &str) -> StageRequest {
     StageRequest {
         who: who.into(),
         if_version: None,
-        durable: true,
+        durability: Durability::Durable,
         source: None,
     }
 }
@@ -57,7 +57,11 @@ async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
 /// What can be read without waiting is what is read with.
 async fn reads_what_is_at_hand(store: &dyn Store) {
     let content: Vec<u8> = (0..300_000).map(|i| (i / 7) as u8).collect();
-    let put = store.put_whole(vec![entry("h", Content::File(shared(&content)))], "t", false);
+    let put = store.put_whole(
+        vec![entry("h", Content::File(shared(&content)))],
+        "t",
+        Durability::Volatile,
+    );
     assert!(put.await.iter().all(Result::is_ok));
     let source = store.open(&path("h")).await.unwrap();
     for (offset, length) in [
@@ -102,7 +106,7 @@ async fn puts_whole_entries(store: &dyn Store) {
         entry("l", Content::Link(b"a".to_vec())),
         entry("no/b", Content::File(shared(b"x"))),
     ];
-    let results = store.put_whole(entries, "test", true).await;
+    let results = store.put_whole(entries, "test", Durability::Durable).await;
     assert!(results[0].is_ok() && results[1].is_ok(), "{results:?}");
     assert_eq!(results[2].as_ref().unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(read(store, "a").await.unwrap(), b"one");
@@ -136,7 +140,11 @@ async fn stages_and_commits(store: &dyn Store) {
         other => panic!("{other:?}"),
     }
     let whole = store
-        .put_whole(vec![entry("big", Content::File(shared(b"x")))], "third", false)
+        .put_whole(
+            vec![entry("big", Content::File(shared(b"x")))],
+            "third",
+            Durability::Volatile,
+        )
         .await;
     assert!(matches!(whole[0].as_ref().unwrap_err().kind, ErrorKind::Locked(_)));
     staging.commit(11, ATTRIBUTES).await.unwrap();
@@ -177,15 +185,15 @@ async fn keeps_and_resumes(store: &dyn Store) {
         digests: vec![[3; 32], [4; 32]],
     };
     let mut first = stage(store, "r", &of("v1")).await;
-    assert_eq!(first.left(), Resume::Fresh);
+    assert_eq!(first.resume(), Resume::Fresh);
     first.write(0, vec![shared(b"hello ")]).await.unwrap();
-    first.checkpointer().unwrap().keep(point.clone()).await.unwrap();
+    first.checkpointer().unwrap().checkpoint(point.clone()).await.unwrap();
     first.write(6, vec![shared(b"lost")]).await.unwrap();
     drop(first);
-    let mut held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().held;
+    let mut held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().entries;
     while held[0].live {
         // see `stage`
-        held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().held;
+        held = store.locks(&RemotePath::root(), &[], 100).await.unwrap().entries;
     }
     assert_eq!(held.len(), 1);
     assert_eq!(
@@ -194,9 +202,9 @@ async fn keeps_and_resumes(store: &dyn Store) {
     );
 
     let mut second = stage(store, "r", &of("v1")).await;
-    assert_eq!(second.left(), Resume::From(point.clone()));
+    assert_eq!(second.resume(), Resume::From(point.clone()));
     assert!(matches!(
-        store.unlock(&path("r"), false).await.unwrap_err().kind,
+        store.unlock(&path("r"), UnlockMode::Abandoned).await.unwrap_err().kind,
         ErrorKind::Locked(_)
     ));
     second.write(6, vec![shared(b"world")]).await.unwrap();
@@ -207,7 +215,7 @@ async fn keeps_and_resumes(store: &dyn Store) {
             .locks(&RemotePath::root(), &[], 100)
             .await
             .unwrap()
-            .held
+            .entries
             .is_empty()
     );
 
@@ -215,19 +223,19 @@ async fn keeps_and_resumes(store: &dyn Store) {
     let mut third = stage(store, "r", &of("v2")).await;
     third.write(0, vec![shared(b"HELLO ")]).await.unwrap();
     let keeper = third.checkpointer().unwrap();
-    keeper.keep(point.clone()).await.unwrap();
+    keeper.checkpoint(point.clone()).await.unwrap();
     drop((third, keeper));
     let mut fourth = stage(store, "r", &of("v3")).await;
-    assert_eq!(fourth.left(), Resume::Discarded(6));
+    assert_eq!(fourth.resume(), Resume::Discarded(6));
     fourth.write(0, vec![shared(b"again ")]).await.unwrap();
     let stale = fourth.checkpointer().unwrap();
     fourth.restart(Some("v4".into())).await.unwrap();
-    stale.keep(point.clone()).await.unwrap();
+    stale.checkpoint(point.clone()).await.unwrap();
     drop((fourth, stale));
     let fifth = stage(store, "r", &of("v4")).await;
-    assert_eq!(fifth.left(), Resume::Fresh);
+    assert_eq!(fifth.resume(), Resume::Fresh);
     fifth.discard().await;
-    assert!(!store.unlock(&path("r"), false).await.unwrap());
+    assert!(!store.unlock(&path("r"), UnlockMode::Abandoned).await.unwrap());
     assert_eq!(read(store, "r").await.unwrap(), b"hello world");
 }
 
@@ -236,7 +244,7 @@ async fn checks_versions(store: &dyn Store) {
     let put = async |content: &[u8], version: Option<&str>| {
         let mut new = entry("v", Content::File(shared(content)));
         new.if_version = version.map(str::to_string);
-        store.put_whole(vec![new], "test", false).await.remove(0)
+        store.put_whole(vec![new], "test", Durability::Volatile).await.remove(0)
     };
     let first = put(b"1", Some("none")).await.unwrap();
     assert_eq!(
@@ -262,11 +270,11 @@ async fn checks_versions(store: &dyn Store) {
 
 /// Pages cover a directory once each, whatever their size.
 async fn lists_in_pages(store: &dyn Store) {
-    store.make_dir(&path("d"), false).await.unwrap();
+    store.make_dir(&path("d")).await.unwrap();
     let new = (0..57)
         .map(|i| entry(&format!("d/{i}"), Content::File(shared(b""))))
         .collect();
-    store.put_whole(new, "test", false).await;
+    store.put_whole(new, "test", Durability::Volatile).await;
     for limit in [1, 7, 57, 1000] {
         let (mut names, mut cookie) = (Vec::new(), Vec::new());
         loop {
@@ -284,7 +292,7 @@ async fn lists_in_pages(store: &dyn Store) {
     }
     assert!(store.list(&path("d"), b"nonsense cookie", 10).await.is_err());
     for few in ["e", "f"] {
-        store.make_dir(&path(few), false).await.unwrap();
+        store.make_dir(&path(few)).await.unwrap();
     }
     let dirs = ["e", "none", "f", "d", "e"].map(path).to_vec();
     let first = store.list_whole(dirs.clone(), 100).await;
@@ -301,30 +309,31 @@ async fn lists_in_pages(store: &dyn Store) {
 
 async fn makes_removes_renames(store: &dyn Store) {
     assert_eq!(
-        store.make_dir(&path("x/y"), false).await.unwrap_err().kind,
+        store.make_dir(&path("x/y")).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
-    store.make_dir(&path("x/y/z"), true).await.unwrap();
-    store.make_dir(&path("x/y"), true).await.unwrap();
+    store.make_dir_all(&path("x/y/z")).await.unwrap();
+    store.make_dir_all(&path("x/y")).await.unwrap();
+    assert_eq!(store.make_dir(&path("x")).await.unwrap_err().kind, ErrorKind::Exists);
     assert_eq!(
-        store.make_dir(&path("x"), false).await.unwrap_err().kind,
-        ErrorKind::Exists
-    );
-    assert_eq!(
-        store.remove(&path("x"), false).await.unwrap_err().kind,
+        store.remove(&path("x"), RemoveScope::Entry).await.unwrap_err().kind,
         ErrorKind::NotEmpty
     );
     assert!(store.rename(&path("x"), &path("x/y/in-itself")).await.is_err());
     store.rename(&path("x/y"), &path("moved")).await.unwrap();
     assert_eq!(store.stat(&path("moved/z")).await.unwrap().kind, Kind::Dir);
-    store.remove(&path("moved"), true).await.unwrap();
-    store.remove(&path("x"), false).await.unwrap();
+    store.remove(&path("moved"), RemoveScope::Tree).await.unwrap();
+    store.remove(&path("x"), RemoveScope::Entry).await.unwrap();
     assert_eq!(
-        store.remove(&path("x"), false).await.unwrap_err().kind,
+        store.remove(&path("x"), RemoveScope::Entry).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
     assert_eq!(
-        store.remove(&RemotePath::root(), true).await.unwrap_err().kind,
+        store
+            .remove(&RemotePath::root(), RemoveScope::Tree)
+            .await
+            .unwrap_err()
+            .kind,
         ErrorKind::Denied
     );
     assert!(store.space(&RemotePath::root()).await.unwrap().total > 0);
@@ -336,7 +345,7 @@ async fn the_local_store_conforms() {
     let store = LocalStore::open(dir.path()).unwrap();
     // as requests see it, and as a transfer does
     for (name, strict) in [("requests", false), ("transfers", true)] {
-        store.make_dir(&path(name), false).await.unwrap();
+        store.make_dir(&path(name)).await.unwrap();
         let sub: Arc<dyn Store> = match strict {
             true => store.subtree(&path(name)).await.unwrap(),
             false => Arc::new(store.rooted_at(&path(name), "").unwrap()),
@@ -371,7 +380,7 @@ async fn a_closed_store_publishes_and_removes_nothing() {
     large.write(0, vec![shared(b"content")]).await.unwrap();
 
     let removing = store.clone();
-    let removal = tokio::spawn(async move { removing.remove(&path("tree"), true).await });
+    let removal = tokio::spawn(async move { removing.remove(&path("tree"), RemoveScope::Tree).await });
     until("the removal has begun", || {
         std::fs::metadata(&tree).unwrap().modified().unwrap() != long_ago
     });
@@ -385,13 +394,13 @@ async fn a_closed_store_publishes_and_removes_nothing() {
 
     assert!(large.commit(7, ATTRIBUTES).await.is_err());
     let small = vec![entry("small", Content::File(shared(b"content")))];
-    assert!(sub.put_whole(small, "me", true).await[0].is_err());
+    assert!(sub.put_whole(small, "me", Durability::Durable).await[0].is_err());
     for name in ["large", "small"] {
         assert!(!dir.path().join(name).exists(), "{name}");
     }
 }
 
-/// A writer whose staging file was taken away under it cannot commit.
+/// A writer whose partial file was taken away under it cannot commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_lost_its_lock_cannot_commit() {
     let dir = tempfile::tempdir().unwrap();

@@ -57,7 +57,7 @@ fn a_killed_client_leaves_the_old_file_or_the_new_one() {
         .unwrap()
         .map(|e| e.unwrap().file_name())
         .collect();
-    assert_eq!(left, ["f"], "no staging file is left");
+    assert_eq!(left, ["f"], "no partial file is left");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn inject(call: &str, fault: &str, at: usize, paths: &[PathBuf]) -> Vec<String> 
     options
 }
 
-/// The directories and staging files of the sample tree in `dir`: what a library does elsewhere when a program starts
+/// The directories and partial files of the sample tree in `dir`: what a library does elsewhere when a program starts
 /// does not count.
 fn places(dir: &Path) -> Vec<PathBuf> {
     let targets = ["large", "small", "link", "new/small"].map(|name| staged(Path::new(name)));

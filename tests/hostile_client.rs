@@ -7,7 +7,7 @@ use haul::chunk::digest::whole_digest;
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::store::Name;
-use haul::store::reserved::StagingNames;
+use haul::store::partial_names::PartialNames;
 use prost::Message;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -48,7 +48,7 @@ async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
         b"//etc",
         b"a//b",
         b"a\0b",
-        &StagingNames::of(&Name::parse(b"x").unwrap()).file,
+        &PartialNames::of(&Name::parse(b"x").unwrap()).file,
         &[b'n'; 300],
     ] {
         let path = path.to_vec();

@@ -119,7 +119,7 @@ fn every_test_file_is_compiled() {
 fn the_systems_clock_decides_nothing() {
     let allowed = [
         "store/local/lock.rs",
-        "store/local/leftover.rs",
+        "store/local/partial.rs",
         "net/transfer/receive/staged.rs",
         "auth/invite.rs",
         "auth/users.rs",

@@ -37,7 +37,7 @@ fn odd_names_go_there_and_back_byte_for_byte() {
         snapshot(&client.work().join("t")),
         snapshot(&client.work().join("back"))
     );
-    // a 255-byte name has a shortened staging file
+    // a 255-byte name has a shortened partial file
     write(&client.work().join(OsStr::from_bytes(&long)), &bytes(1, 3 << 20));
     client.ok([OsStr::new("put"), OsStr::from_bytes(&long), OsStr::new("srv:")]);
 }
@@ -96,11 +96,11 @@ fn reserved_names_are_refused_and_not_shown() {
     let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
     let x = name(&staged(std::path::Path::new("x")));
     let get = client.run(["get", &format!("srv:d/{x}"), "x"]);
-    get.failed(2, &["haul's staging files"]);
+    get.failed(2, &["haul's partial files"]);
     let y = staged(&client.work().join("y"));
     write(&y, b"x");
     let put = client.run(["put", &name(&y), "srv:"]);
-    put.failed(1, &[&name(&y), "haul's staging files"]);
+    put.failed(1, &[&name(&y), "haul's partial files"]);
     client.ok(["get", "-r", "srv:d", "back"]);
     assert_eq!(std::fs::read_dir(client.work().join("back")).unwrap().count(), 1);
     client.ok(["rm", "srv:d/y"]);

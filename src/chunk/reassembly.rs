@@ -205,10 +205,10 @@ impl<T> Reassembly<T> {
     }
 
     /// The next part that is ready: consecutive chunks of at most `rules.most` bytes, and of at least `rules.least` unless
-    /// the file ends there, or a hole begins. They are those from where the last part ended; with `rules.held` chunks waiting for a
+    /// the file ends there, or a hole begins. They are those from where the last part ended; with `rules.skip_gap_after` chunks waiting for a
     /// missing one, the first there are.
     pub fn take_part(&mut self, rules: &PartRules) -> Option<Part<T>> {
-        let first = match rules.held.is_some_and(|held| self.waiting.len() >= held) {
+        let first = match rules.skip_gap_after.is_some_and(|most| self.waiting.len() >= most) {
             true => *self.waiting.first_key_value()?.0,
             false => self.next_offset(),
         };
@@ -272,8 +272,12 @@ mod tests {
 
     const MIB: u64 = CHUNK_SIZE as u64;
 
-    fn rules(least: usize, most: usize, held: Option<usize>) -> PartRules {
-        PartRules { least, most, held }
+    fn rules(least: usize, most: usize, skip_gap_after: Option<usize>) -> PartRules {
+        PartRules {
+            least,
+            most,
+            skip_gap_after,
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::hint;
 use super::location::{Location, Remote, ServerName};
 use super::output;
 use super::put::local_source;
+use super::transfer::durability;
 use crate::auth::credential::AuthorizedKey;
 use crate::auth::users::{self, User};
 use crate::auth::{Fingerprint, Identity, UserName, file};
@@ -69,7 +70,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let connections = args.connections.map_or(4, usize::from);
     let options = Options {
         recursive: true,
-        no_fsync: args.no_fsync,
+        durability: durability(args.no_fsync),
         ..Options::default()
     };
     let place = args.what.as_deref().map(Location::parse).transpose()?;

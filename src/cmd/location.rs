@@ -227,7 +227,7 @@ impl ServerName {
 mod tests {
     use super::*;
     use crate::store::Name;
-    use crate::store::reserved::StagingNames;
+    use crate::store::partial_names::PartialNames;
 
     fn remote(text: &str) -> (Option<String>, String, Option<u16>, String, bool) {
         match Location::parse(OsStr::new(text)) {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn malformed_ones_are_refused() {
-        let names = StagingNames::of(&Name::parse(b"x").unwrap());
+        let names = PartialNames::of(&Name::parse(b"x").unwrap());
         let own = format!("nas:{}", String::from_utf8(names.file).unwrap());
         for path in [
             "nas:../x",

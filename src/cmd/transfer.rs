@@ -13,6 +13,7 @@ use crate::net::client::outage::Outage;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::walk::{Origin, TransferSource};
+use crate::store::Durability;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -93,12 +94,20 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// What `--no-fsync` asks for.
+pub(super) fn durability(no_fsync: bool) -> Durability {
+    match no_fsync {
+        true => Durability::Volatile,
+        false => Durability::Durable,
+    }
+}
+
 impl TransferArgs {
     /// As the transfer wants them.
     pub fn options(&self) -> Options {
         Options {
             checksum: self.checksum,
-            no_fsync: self.no_fsync,
+            durability: durability(self.no_fsync),
             wait: self.wait,
             if_version: self.if_version.clone(),
             recursive: self.recursive,

@@ -152,6 +152,14 @@ impl StoreError {
 }
 
 impl Holder {
+    /// A holder of whom nothing else is known.
+    pub(super) fn of(who: &str) -> Holder {
+        Holder {
+            who: who.to_string(),
+            ..Holder::default()
+        }
+    }
+
     fn describe(&self) -> String {
         let mut text = format!("being written by {}", self.who);
         if let Some(held) = self.held_for {

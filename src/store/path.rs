@@ -7,8 +7,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Longest name, in bytes (NAME_MAX of Linux).
-pub const MAX_NAME: usize = 255;
+pub use super::reserved::MAX_NAME;
+
 /// Longest path, in bytes (PATH_MAX of Linux, less its final NUL).
 pub const MAX_PATH: usize = 4095;
 
@@ -31,13 +31,13 @@ pub enum BadPath {
     #[error("it is too long (a name has at most 255 bytes, a path 4095)")]
     TooLong,
     /// `.NAME~HASH.haul` and `.NAME~HASH.haul-info` belong to haul.
-    #[error("names of the form .NAME~HASH.haul and .NAME~HASH.haul-info are haul's staging files")]
+    #[error("names of the form .NAME~HASH.haul and .NAME~HASH.haul-info are haul's partial files")]
     Reserved,
 }
 
 /// One component of a path.
 ///
-/// Invariants: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`, not of the reserved staging form. Bytes, not
+/// Invariants: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`, not of a form that is reserved for haul. Bytes, not
 /// necessarily UTF-8.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Vec<u8>);
@@ -207,7 +207,7 @@ impl fmt::Debug for RemotePath {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reserved::StagingNames;
+    use super::super::partial_names::PartialNames;
     use super::*;
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(refused(b"a//b"), BadPath::Empty);
         assert_eq!(refused(b"a/"), BadPath::Empty);
         assert_eq!(refused(b"a\0b"), BadPath::Nul);
-        let x = StagingNames::of(&Name::parse(b"x").unwrap());
+        let x = PartialNames::of(&Name::parse(b"x").unwrap());
         assert_eq!(refused(&[b"d/", &x.file[..]].concat()), BadPath::Reserved);
         assert_eq!(refused(&[&x.record[..], b"/d"].concat()), BadPath::Reserved);
         assert_eq!(refused(&[b'a'; 256]), BadPath::TooLong);

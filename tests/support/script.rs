@@ -338,7 +338,7 @@ pub fn put(transfer: u32, destination: &[u8]) -> request::Body {
         names: vec![b"f".to_vec()],
         source_ids: Vec::new(),
         options: Some(proto::Options {
-            no_fsync: true,
+            durability: proto::Durability::Volatile.into(),
             recursive: true,
             ..Default::default()
         }),

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use haul::store::{
-    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
-    Store, StoreError, Time, Version, WholeFile,
+    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, RemotePath,
+    RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,12 +72,8 @@ impl Store for Slow {
         Ok(Arc::new(Slow { inner, delays, trap }))
     }
 
-    async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
-        self.trap.look(path);
-        self.inner.stat(path).await
-    }
-
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
+        paths.iter().for_each(|path| self.trap.look(path));
         self.inner.stat_many(paths).await
     }
 
@@ -90,17 +86,21 @@ impl Store for Slow {
         self.inner.list_whole(paths, limit).await
     }
 
-    async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
-        self.inner.make_dir(path, parents).await
+    async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
+        self.inner.make_dir(path).await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+    ) -> Vec<Result<bool, StoreError>> {
         pause(self.delays.make_dirs).await;
-        self.inner.make_dirs(dirs, open_up).await
+        self.inner.make_dirs(dirs, existing).await
     }
 
-    async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        self.inner.remove(path, recursive).await
+    async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
+        self.inner.remove(path, scope).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
@@ -121,8 +121,13 @@ impl Store for Slow {
         self.inner.read_whole(paths, most).await
     }
 
-    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
-        self.inner.put_whole(entries, who, durable).await
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        who: &str,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>> {
+        self.inner.put_whole(entries, who, durability).await
     }
 
     async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
@@ -139,8 +144,8 @@ impl Store for Slow {
         self.inner.locks(path, cookie, limit).await
     }
 
-    async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
-        self.inner.unlock(path, force).await
+    async fn unlock(&self, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
+        self.inner.unlock(path, mode).await
     }
 
     async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {

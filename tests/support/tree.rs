@@ -1,7 +1,7 @@
 //! Trees to move, and their comparison with code that is not haul's.
 
 use haul::store::Name;
-use haul::store::reserved::StagingNames;
+use haul::store::partial_names::PartialNames;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -117,16 +117,16 @@ pub fn sample(top: &Path) {
     set_mtime(&top.join("empty/deeper"), 8);
 }
 
-/// The staging file of a target.
+/// The partial file of a target.
 pub fn staged(target: &Path) -> PathBuf {
-    target.with_file_name(OsStr::from_bytes(&staging_names(target).file))
+    target.with_file_name(OsStr::from_bytes(&partial_names(target).file))
 }
 
 /// The record beside it.
 pub fn record_of(target: &Path) -> PathBuf {
-    target.with_file_name(OsStr::from_bytes(&staging_names(target).record))
+    target.with_file_name(OsStr::from_bytes(&partial_names(target).record))
 }
 
-fn staging_names(target: &Path) -> StagingNames {
-    StagingNames::of(&Name::parse(target.file_name().unwrap().as_bytes()).unwrap())
+fn partial_names(target: &Path) -> PartialNames {
+    PartialNames::of(&Name::parse(target.file_name().unwrap().as_bytes()).unwrap())
 }

@@ -21,7 +21,7 @@ use crate::net::task::Tasks;
 use crate::net::wire::frame::{Attach, ROLE_CONTROL};
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW, MAX_CONTROL_BEFORE_LOGIN};
-use crate::store::{ErrorKind, Store};
+use crate::store::{ErrorKind, StoreExt};
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -440,7 +440,7 @@ async fn open_root(
     let store = &server.config.store;
     match store.rooted_at(&user.root, user.name.as_str()) {
         Err(e) if e.kind == ErrorKind::NotFound => {
-            store.make_dir(&user.root, true).await?;
+            store.make_dir_all(&user.root).await?;
             store.rooted_at(&user.root, user.name.as_str())
         }
         other => other,

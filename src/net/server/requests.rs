@@ -10,7 +10,7 @@ use crate::net::server::{Server, revocation, transfers};
 use crate::net::session::{MessageRoom, TransferChannel};
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
-use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode};
 use parking_lot::Mutex;
 use prost::Message;
 use std::sync::Arc;
@@ -211,17 +211,25 @@ async fn answer(
             Ok((Code::ANSWER, "listing", Some(reply::Body::List(page))))
         }
         Some(Body::MakeDirectory(request)) if session.is_write_only() => {
-            match store.make_dir(&path(&request.path)?, true).await {
+            match store.make_dir_all(&path(&request.path)?).await {
                 Err(e) if !tells_what_is_there(&e.kind) => Err(e.into()),
                 _ => Ok((Code::CHANGED, "accepted", None)),
             }
         }
         Some(Body::MakeDirectory(request)) => {
-            store.make_dir(&path(&request.path)?, request.parents).await?;
+            let path = path(&request.path)?;
+            match request.parents {
+                true => store.make_dir_all(&path).await?,
+                false => store.make_dir(&path).await?,
+            }
             Ok((Code::CHANGED, "directory made", None))
         }
         Some(Body::Remove(request)) => {
-            store.remove(&path(&request.path)?, request.recursive).await?;
+            let scope = match request.recursive {
+                true => RemoveScope::Tree,
+                false => RemoveScope::Entry,
+            };
+            store.remove(&path(&request.path)?, scope).await?;
             Ok((Code::CHANGED, "removed", None))
         }
         Some(Body::Rename(request)) => {
@@ -246,13 +254,17 @@ async fn answer(
                     page_limit(request.limit).min(LOCKS_PAGE),
                 )
                 .await?;
-            let held = page.held.into_iter().map(entry::lock_to_wire).collect();
+            let locks = page.entries.into_iter().map(entry::lock_to_wire).collect();
             let cookie = page.next.unwrap_or_default();
-            let page = proto::LocksReply { locks: held, cookie };
+            let page = proto::LocksReply { locks, cookie };
             Ok((Code::ANSWER, "locks", Some(reply::Body::Locks(page))))
         }
         Some(Body::Unlock(request)) => {
-            let removed = store.unlock(&path(&request.path)?, request.force).await?;
+            let mode = match request.force {
+                true => UnlockMode::Force,
+                false => UnlockMode::Abandoned,
+            };
+            let removed = store.unlock(&path(&request.path)?, mode).await?;
             let unlocked = proto::UnlockReply { removed };
             Ok((Code::CHANGED, "unlocked", Some(reply::Body::Unlock(unlocked))))
         }

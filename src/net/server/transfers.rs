@@ -14,7 +14,7 @@ use crate::net::transfer::send::walk::{Origin, TransferSource};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, blocking};
+use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, StoreExt, blocking};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

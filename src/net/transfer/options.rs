@@ -1,6 +1,7 @@
 //! What the user wants of a transfer, here and on the wire.
 
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
+use crate::store::Durability;
 use std::time::Duration;
 
 /// What the user wants of a transfer.
@@ -8,8 +9,8 @@ use std::time::Duration;
 pub struct Options {
     /// Compare by content instead of size and mtime.
     pub checksum: bool,
-    /// Do not fsync.
-    pub no_fsync: bool,
+    /// What the files survive once they are acknowledged.
+    pub durability: Durability,
     /// How long to wait for a lock that another writer holds.
     pub wait: Option<Duration>,
     /// The version that the target must have; `none`: it must not exist.
@@ -26,7 +27,10 @@ impl Options {
     pub fn to_wire(&self) -> proto::Options {
         proto::Options {
             checksum: self.checksum,
-            no_fsync: self.no_fsync,
+            durability: match self.durability {
+                Durability::Durable => proto::Durability::Durable.into(),
+                Durability::Volatile => proto::Durability::Volatile.into(),
+            },
             wait_ms: self.wait.map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
             if_version: self.if_version.clone(),
             recursive: self.recursive,
@@ -45,7 +49,10 @@ impl Options {
         }
         Ok(Options {
             checksum: options.checksum,
-            no_fsync: options.no_fsync,
+            durability: match options.durability() {
+                proto::Durability::Durable => Durability::Durable,
+                proto::Durability::Volatile => Durability::Volatile,
+            },
             wait: options.wait_ms.map(|ms| Duration::from_millis(ms).min(WEEK)),
             if_version: options.if_version,
             recursive: options.recursive,

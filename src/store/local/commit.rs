@@ -1,24 +1,26 @@
-//! The commit: what is staged gets its time and mode, and then its target's name.
+//! The commit: a partial file gets its time and mode, and then its target's name.
 
-use super::lock::{Lock, STAGED_MODE};
-use super::sys::{Directory, Node, OpenFile};
-use super::tree::{Tree, remove_file, sync_dir};
+use super::attributes::{ModeChange, set_open};
+use super::inode::version;
+use super::lock::PARTIAL_MODE;
+use super::sys::{Directory, Node, OpenFile, remove_file};
+use super::target::LockedTarget;
+use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
-use crate::store::local::stat::version;
-use crate::store::{Attributes, ErrorKind, Name, RemotePath, StoreError, Time};
-use rustix::fs::{RenameFlags, Timespec, Timestamps};
+use crate::store::{Attributes, Durability, ErrorKind, Holder, RemotePath, StoreError};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 /// The bits of a mode that a file takes over.
 const FILE_MODE: u32 = 0o777;
-/// What a writer asks for who wants no target to be there.
+/// The version of a target that does not exist.
 const NO_VERSION: &str = "none";
 
-/// The mode of a file with these attributes while it still has its staging name. It can be opened then: a writer that comes
+/// The mode of a file with these attributes while it still is a partial file. It can be opened: a writer that comes
 /// after a crash must be able to see whether this one lives.
-pub(super) fn mode_before(attributes: Attributes) -> u32 {
+fn mode_before(attributes: Attributes) -> u32 {
     match mode_of(attributes) {
-        mode if mode & STAGED_MODE == 0 => STAGED_MODE,
+        mode if mode & PARTIAL_MODE == 0 => PARTIAL_MODE,
         mode => mode,
     }
 }
@@ -27,7 +29,18 @@ fn mode_of(attributes: Attributes) -> u32 {
     attributes.mode & FILE_MODE
 }
 
-/// Refuses when the target is not the version that the writer named; `none` names its absence.
+/// Sets time and mode of a complete partial file, which has the mode `from`.
+pub(super) fn prepare(
+    file: &impl Node,
+    attributes: Attributes,
+    from: u32,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
+    let to = mode_before(attributes);
+    set_open(file, attributes.mtime, ModeChange { from, to }, path)
+}
+
+/// Refuses a target that is not of the version `wanted`; `none` is the version of an absent one.
 pub(super) fn check_version<D: Directory>(
     tree: &Tree<D>,
     path: &RemotePath,
@@ -40,81 +53,39 @@ pub(super) fn check_version<D: Directory>(
         Err(Errno::NOENT) => NO_VERSION.into(),
         Err(e) => return Err(e).at("stat", path),
     };
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(StoreError::new(ErrorKind::VersionChanged, path))
+    match found == wanted {
+        true => Ok(()),
+        false => Err(StoreError::new(ErrorKind::VersionChanged, path)),
     }
 }
 
-/// utimensat's argument for a modification time; the access time stays.
-pub(super) fn timestamps(mtime: Time) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.secs,
-            tv_nsec: i64::from(mtime.nanos),
-        },
-    }
-}
-
-/// Time and mode of an open file or directory that has mode `has`, in an order that keeps the time.
-pub(super) fn set_open(
-    file: &impl Node,
-    attributes: Attributes,
-    (has, mode): (u32, u32),
-    path: &RemotePath,
-) -> Result<(), StoreError> {
-    if has != mode {
-        file.fchmod(mode).at("set the mode", path)?;
-    }
-    file.futimens(&timestamps(attributes.mtime)).at("set the time", path)
-}
-
-/// What of a staged entry gets its name where.
-pub(super) struct Staged<'a, D: Directory> {
-    pub(super) dir: &'a D,
-    pub(super) lock: &'a Lock<D::File>,
-    /// The name that it has: a symlink is staged beside its lock.
-    pub(super) from: &'a [u8],
-    pub(super) name: &'a Name,
-    pub(super) path: &'a RemotePath,
-}
-
-/// Gives a staged entry its target's name, unless the store was closed, the lock was taken away, or the target is not `if_version`. From the fence on
-/// nobody takes the lock away, so that what is renamed is what was written.
+/// Renames `from`, a name in the target's directory, to the target's name. It refuses if the store was closed, the lock
+/// was taken away, or the target is not of the version `if_version`. From the fence on no process takes the lock away,
+/// so the renamed file is the written one.
 ///
 /// # Errors
-/// Any, and then the target is what it was.
+/// Any; the target is then unchanged.
 pub(super) fn publish<D: Directory>(
     tree: &Tree<D>,
-    staged: &Staged<'_, D>,
+    target: &LockedTarget<D>,
+    from: &[u8],
     if_version: Option<&str>,
     before_rename: impl FnOnce() -> rustix::io::Result<()>,
 ) -> Result<(), StoreError> {
-    let Staged {
-        dir,
-        lock,
-        from,
-        name,
-        path,
-    } = staged;
+    let LockedTarget { path, dir, name, lock } = target;
     tree.closed().check(path)?;
     check_version(tree, path, if_version)?;
-    if !lock.fence(*dir) {
+    if !lock.fence(&**dir) {
         return Err(lost_lock(path));
     }
     before_rename().at("remove the record", path)?;
     let renamed = match if_version {
-        Some(NO_VERSION) => rename_new(*dir, from, name.as_bytes()),
+        Some(NO_VERSION) => rename_new(&**dir, from, name.as_bytes()),
         _ => dir.rename_at(from, name.as_bytes(), RenameFlags::empty()),
     };
     match renamed {
         Err(Errno::EXIST) if if_version.is_some() => Err(StoreError::new(ErrorKind::VersionChanged, path)),
-        other => other.at("rename the staging file", path),
+        other => other.at("rename the partial file", path),
     }
 }
 
@@ -124,7 +95,7 @@ fn rename_new(dir: &impl Directory, from: &[u8], to: &[u8]) -> rustix::io::Resul
         // a file system without it has link(2)
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             dir.link_at(from, to)?;
-            // it is there; a name that is left leads to a second link, which is never resumed
+            // the target exists; the other name leads to a second link, which no writer resumes
             let _ = remove_file(dir, from);
             Ok(())
         }
@@ -132,13 +103,14 @@ fn rename_new(dir: &impl Directory, from: &[u8], to: &[u8]) -> rustix::io::Resul
     }
 }
 
-/// The target is there; makes its name durable, and gives it its last mode.
+/// Gives a committed file its final mode, durably if it is to be durable.
 ///
 /// # Errors
-/// The target is there, but may not survive a power loss.
+/// The target exists, but may not survive a power loss.
 pub(super) fn settle(
     file: &impl OpenFile,
-    (attributes, durable): (Attributes, bool),
+    attributes: Attributes,
+    durability: Durability,
     path: &RemotePath,
 ) -> Result<(), StoreError> {
     let (before, mode) = (mode_before(attributes), mode_of(attributes));
@@ -146,16 +118,16 @@ pub(super) fn settle(
         return Ok(());
     }
     file.fchmod(mode).at("set the mode", path)?;
-    match durable {
-        true => file.fsync().at("fsync", path).map_err(not_durable),
-        false => Ok(()),
+    match durability {
+        Durability::Durable => file.fsync().at("fsync", path).map_err(not_durable),
+        Durability::Volatile => Ok(()),
     }
 }
 
-/// fsync of the directory in which targets have got their names.
+/// fsync of the directory of committed targets.
 ///
 /// # Errors
-/// The targets are there, but may not survive a power loss.
+/// The targets exist, but may not survive a power loss.
 pub(super) fn sync_names<D: Directory>(tree: &Tree<D>, dir: &D, path: &RemotePath) -> Result<(), StoreError> {
     sync_dir(dir, path).and_then(|()| tree.sync()).map_err(not_durable)
 }
@@ -168,16 +140,13 @@ fn not_durable(error: StoreError) -> StoreError {
     StoreError::because(&why, &error.path)
 }
 
+/// The error of a writer whose lock was taken away.
 pub(super) fn lost_lock(path: &RemotePath) -> StoreError {
-    StoreError::new(
-        ErrorKind::Locked(crate::store::Holder {
-            who: "another writer, who took the lock over".into(),
-            ..Default::default()
-        }),
-        path,
-    )
+    let holder = Holder::of("another writer, who took the lock over");
+    StoreError::new(ErrorKind::Locked(holder), path)
 }
 
+/// The version of a committed file.
 pub(super) fn committed_version(file: &impl Node, path: &RemotePath) -> Result<String, StoreError> {
     Ok(version(&file.fstat().at("stat", path)?).to_string())
 }
@@ -209,7 +178,7 @@ mod tests {
             attributes: Attributes::default(),
             if_version: if_version.map(str::to_string),
         };
-        put_whole(tree, &[entry], "t", true).remove(0)
+        put_whole(tree, &[entry], "t", Durability::Durable).remove(0)
     }
 
     #[test]

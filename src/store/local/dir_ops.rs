@@ -1,12 +1,13 @@
 //! Making, removing and renaming entries.
 
 use super::closed::Closed;
-use super::leftover::remove_dead;
+use super::partial::remove_dead;
+use super::stat::stat;
+use super::sys::linux::retry;
 use super::sys::{Directory, Node};
-use super::tree::{Tree, open_subdir, read_dir, retry, sync_dir};
+use super::tree::{Tree, open_subdir, read_dir, sync_dir};
 use crate::store::error::At;
-use crate::store::local::stat::stat;
-use crate::store::{ErrorKind, Kind, Name, RemotePath, StoreError};
+use crate::store::{ErrorKind, ExistingDirs, Kind, Name, RemotePath, RemoveScope, StoreError};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
@@ -39,31 +40,25 @@ fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
     RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
 }
 
-/// mkdir, with `parents` as `mkdir -p`.
-pub(super) fn make_dir(tree: &Tree, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
+/// mkdir(2), with the name durable.
+pub(super) fn make_dir(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     if path.is_root() {
-        let exists = StoreError::new(ErrorKind::Exists, path);
-        return if parents { Ok(()) } else { Err(exists) };
-    }
-    if parents && let Some((above, _)) = path.split() {
-        match tree.dir(&above) {
-            Err(e) if e.kind == ErrorKind::NotFound => make_dir(tree, &above, true)?,
-            other => drop(other?),
-        }
+        return Err(StoreError::new(ErrorKind::Exists, path));
     }
     let (dir, name) = tree.parent(path)?;
-    match rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777)) {
-        Err(Errno::EXIST) if parents => tree.dir(path).map(drop),
-        made => {
-            made.at("make directory", path)?;
-            sync_dir(&*dir, path)
-        }
-    }
+    rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777)).at("make directory", path)?;
+    sync_dir(&*dir, path)
 }
 
 /// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync. One that is there
 /// and keeps its owner out is opened up, where the transfer sets its mode when it is complete.
-pub(super) fn ensure_dir(tree: &Tree, path: &RemotePath, mode: u32, open_up: bool) -> Result<bool, StoreError> {
+pub(super) fn ensure_dir(
+    tree: &Tree,
+    path: &RemotePath,
+    mode: u32,
+    existing: ExistingDirs,
+) -> Result<bool, StoreError> {
+    let open_up = existing == ExistingDirs::OpenUp;
     let Some((parent, _)) = path.split() else {
         if open_up {
             open_up_dir(tree.root());
@@ -112,8 +107,8 @@ fn open_up_dir(dir: &Dir) {
     }
 }
 
-/// rm, rmdir, or with `recursive` rm -r, until the store is closed.
-pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
+/// rm, rmdir, or rm -r of a tree, until the store is closed.
+pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
     if path.is_root() {
         return Err(StoreError::new(ErrorKind::Denied, path));
     }
@@ -123,7 +118,7 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, recursive: bool) -> Result<
         rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::empty()).at("remove", path)?;
         return sync_dir(&*dir, path);
     }
-    if recursive {
+    if scope == RemoveScope::Tree {
         let inner = open_subdir(&*dir, &name, path)?;
         remove_beneath(&inner, path, tree.closed())?;
     }

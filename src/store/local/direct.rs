@@ -1,13 +1,13 @@
-//! Writing past the page cache: what is far into a large file goes straight to the disk (open(2), O_DIRECT).
+//! Writing past the page cache: the later bytes of a large file go straight to the disk (open(2), O_DIRECT).
 //!
-//! A durable file has to reach the disk before it is committed in any case. On the way through the page cache it costs a copy, pages
-//! that have to be found by throwing others out, and a second pass when they are written back; and what was thrown out is missed by
-//! everybody else. The beginning of a file stays in the cache, and so do smaller ones: those may well be read soon.
+//! A durable file has to reach the disk before it is committed in any case. On the way through the page cache it costs a
+//! copy, pages that evict those of other programs, and a second pass when they are written back. The beginning of a file
+//! stays in the cache, and so do smaller files: another program may well read them soon.
 
-use super::lock::Lock;
-use super::sys::{Directory, Node, OpenFile};
+use super::fs_type::is_good_at_direct;
+use super::sys::{Directory, Node, OpenFile, WARY};
+use super::target::LockedTarget;
 use crate::store::Bytes;
-use crate::store::local::fs_type::is_good_at_direct;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -18,13 +18,13 @@ const FROM: u64 = 64 << 20;
 /// What offsets, lengths and memory have to be multiples of: no disk asks for more.
 const ALIGN: usize = 4096;
 
-/// How one staging file is written past the page cache.
+/// How one partial file is written past the page cache.
 pub(super) struct Direct<F>(Mutex<DirectState<F>>);
 
 enum DirectState<F> {
     Untried,
     Open(F),
-    /// It cannot be, and goes through the page cache.
+    /// The file system or the disk refuses it: all writes go through the page cache.
     Never,
 }
 
@@ -34,11 +34,10 @@ impl<F: OpenFile> Direct<F> {
         Direct(Mutex::new(DirectState::Untried))
     }
 
-    /// Writes what it can of `parts`, from the first on; gives how many bytes that were.
-    pub(super) fn write(
+    /// Writes the leading ones of `parts` that can be written so; returns the number of bytes.
+    pub(super) fn write<D: Directory<File = F>>(
         &self,
-        held: &Lock<F>,
-        dir: &impl Directory<File = F>,
+        target: &LockedTarget<D>,
         offset: u64,
         parts: &[Bytes],
     ) -> rustix::io::Result<usize> {
@@ -53,7 +52,7 @@ impl<F: OpenFile> Direct<F> {
         }
         let mut state = self.0.lock();
         if matches!(*state, DirectState::Untried) {
-            *state = open(held, dir).map_or(DirectState::Never, DirectState::Open);
+            *state = open(target).map_or(DirectState::Never, DirectState::Open);
         }
         let DirectState::Open(file) = &*state else { return Ok(0) };
         match file.pwritev(&slices, offset) {
@@ -66,12 +65,13 @@ impl<F: OpenFile> Direct<F> {
     }
 }
 
-/// The staging file once more, for direct writes.
-fn open<D: Directory>(held: &Lock<D::File>, dir: &D) -> Option<D::File> {
-    if !is_good_at_direct(&held.file) {
+/// Opens the partial file a second time, for direct writes.
+fn open<D: Directory>(target: &LockedTarget<D>) -> Option<D::File> {
+    let LockedTarget { dir, lock, .. } = target;
+    if !is_good_at_direct(&lock.file) {
         return None;
     }
-    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = dir.open_at(&held.names.file, flags).ok()?;
-    held.is_of(&file.fstat().ok()?).then_some(file)
+    let flags = WARY | OFlags::WRONLY | OFlags::DIRECT;
+    let file = dir.open_at(&lock.names.file, flags).ok()?;
+    lock.is_of(&file.fstat().ok()?).then_some(file)
 }

@@ -5,11 +5,13 @@
 //! in the directory meanwhile. Streams are few ([`HANDLES`]); without one the names are all read at
 //! once. A request has only its cookie ([`page_from`]).
 
-use super::tree::{Tree, read_dir};
+use super::blocking::blocking_for;
+use super::fd_budget::HANDLES;
+use super::fs_type::{has_stable_positions, tells_sizes};
+use super::inode::{entry, version};
+use super::stat::facts_of;
+use super::tree::{Tree, read_dir, seek};
 use crate::store::error::At;
-use crate::store::local::fd_budget::HANDLES;
-use crate::store::local::fs_type::{has_stable_positions, tells_sizes};
-use crate::store::local::stat::{entry, facts_of, seek, version};
 use crate::store::reserved::is_reserved;
 use crate::store::shares::{Share, Shares};
 use crate::store::{DirPage, DirStream, Entry, ErrorKind, Name, Page, RemotePath, StoreError};
@@ -198,7 +200,7 @@ impl OpenListing {
 impl DirStream for OpenListing {
     async fn next_page(mut self: Box<Self>, limit: usize) -> Result<DirPage, StoreError> {
         let owner = self.tree.owner().clone();
-        super::blocking_for(&owner, move || {
+        blocking_for(&owner, move || {
             let (entries, sized) = (self.entries(limit)?, self.sized);
             let rest = (entries.len() >= limit).then_some(self as Box<dyn DirStream>);
             Ok(DirPage { entries, sized, rest })
@@ -259,7 +261,7 @@ mod tests {
             std::fs::write(dir.join(format!("file {n}")), b"").unwrap();
         }
         let root = cap_std::fs::Dir::open_ambient_dir(dir, ambient_authority()).unwrap();
-        Arc::new(Tree::strict(Arc::new(super::super::tree::readable(root))))
+        Arc::new(Tree::strict(Arc::new(super::super::sys::linux::readable(root))))
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 //! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
 //! moves them off the async threads.
 
+mod attributes;
+mod blocking;
 mod closed;
 mod commit;
 mod dir_ops;
@@ -11,11 +13,11 @@ mod direct;
 mod fd_budget;
 mod flush;
 mod fs_type;
-mod leftover;
+mod inode;
+
 mod listing;
 mod lock;
-#[cfg(test)]
-mod power;
+mod partial;
 mod read;
 pub mod record;
 mod small;
@@ -23,27 +25,33 @@ mod sparse;
 mod stage;
 mod stat;
 mod sys;
+mod target;
 mod times;
 mod tree;
 mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Entry, FileSource, Kind, LockPage, NewEntry, Page, RemotePath, Space, StageRequest, Staging,
-    Store, StoreError, Time, Version, WholeFile, blocking,
+    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, RemotePath,
+    RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
 };
 use async_trait::async_trait;
+use blocking::blocking_for;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
 use std::path::Path;
 use std::sync::Arc;
+use times::Times;
 use tree::Tree;
+use unchanged::Unchanged;
 
 /// A directory of this machine as a [`Store`]. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalStore {
     tree: Arc<Tree>,
+    unchanged: Arc<Unchanged<Dir>>,
+    times: Arc<Times<Dir>>,
 }
 
 impl LocalStore {
@@ -56,9 +64,16 @@ impl LocalStore {
         // cap-std resolves through /proc/self/fd, which it opens once: now, since a server that is confined cannot later,
         // and without it a path is resolved by opening it, which for a FIFO never ends
         let _ = dir.canonicalize(".");
-        Ok(LocalStore {
-            tree: Arc::new(Tree::new(tree::readable(dir))),
-        })
+        Ok(LocalStore::over(Tree::new(sys::linux::readable(dir))))
+    }
+
+    fn over(tree: Tree) -> LocalStore {
+        let tree = Arc::new(tree);
+        LocalStore {
+            unchanged: Arc::new(Unchanged::new(&tree)),
+            times: Arc::new(Times::new(&tree)),
+            tree,
+        }
     }
 
     /// The versions of a directory of this machine and of all that it is in, up to the root: where two of these are equal
@@ -66,7 +81,7 @@ impl LocalStore {
     pub fn ancestors(path: &Path) -> Vec<String> {
         let real = path.canonicalize().unwrap_or_default();
         let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| stat::version(&stat).to_string()).collect()
+        stats.map(|stat| inode::version(&stat).to_string()).collect()
     }
 
     /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own. What
@@ -76,9 +91,7 @@ impl LocalStore {
     /// That of opening it; symlinks that lead outside are not followed.
     pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
         let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
-        Ok(LocalStore {
-            tree: Arc::new(Tree::new(dir).of(&Arc::from(user))),
-        })
+        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user))))
     }
 
     /// From now on this store and those of its subtrees publish nothing and remove nothing, also of
@@ -89,7 +102,7 @@ impl LocalStore {
 
     /// Removes the staging files that dead writers left more than `age` ago; gives how many.
     pub async fn sweep(&self, age: std::time::Duration) -> usize {
-        self.run(move |tree| leftover::sweep(tree, age)).await
+        self.run(move |tree| partial::sweep(tree, age)).await
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static) -> T {
@@ -107,19 +120,6 @@ impl LocalStore {
     }
 }
 
-/// Runs blocking work of one user of several: all of them together leave threads for the others.
-async fn blocking_for<T: Send + 'static>(owner: &Arc<str>, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if owner.is_empty() {
-        return blocking(work).await;
-    }
-    let call = HANDLES.calls.take(owner, 1).await;
-    blocking(move || {
-        let _until_it_returns = call;
-        work()
-    })
-    .await
-}
-
 #[async_trait]
 impl Store for LocalStore {
     async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError> {
@@ -128,13 +128,8 @@ impl Store for LocalStore {
 
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
-        Ok(Arc::new(LocalStore {
-            tree: Arc::new(Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree)),
-        }))
-    }
-
-    async fn stat(&self, path: &RemotePath) -> Result<Entry, StoreError> {
-        self.run_on(path, stat::stat).await
+        let tree = Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree);
+        Ok(Arc::new(LocalStore::over(tree)))
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
@@ -151,22 +146,25 @@ impl Store for LocalStore {
         self.run(move |tree| listing::first_pages(tree, paths, limit)).await
     }
 
-    async fn make_dir(&self, path: &RemotePath, parents: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| dir_ops::make_dir(tree, path, parents))
-            .await
+    async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
+        self.run_on(path, dir_ops::make_dir).await
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, open_up: bool) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+    ) -> Vec<Result<bool, StoreError>> {
         self.run(move |tree| {
             dirs.iter()
-                .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, open_up))
+                .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, existing))
                 .collect()
         })
         .await
     }
 
-    async fn remove(&self, path: &RemotePath, recursive: bool) -> Result<(), StoreError> {
-        self.run_on(path, move |tree, path| dir_ops::remove(tree, path, recursive))
+    async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
+        self.run_on(path, move |tree, path| dir_ops::remove(tree, path, scope))
             .await
     }
 
@@ -190,7 +188,12 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn put_whole(&self, entries: Vec<NewEntry>, who: &str, durable: bool) -> Vec<Result<String, StoreError>> {
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        who: &str,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>> {
         let mut results = Vec::with_capacity(entries.len());
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -198,7 +201,7 @@ impl Store for LocalStore {
             let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
-                self.run(move |tree| small::put_whole(tree, &group, &who, durable))
+                self.run(move |tree| small::put_whole(tree, &group, &who, durability))
                     .await,
             );
         }
@@ -218,7 +221,7 @@ impl Store for LocalStore {
         self.run(move |tree| {
             entries
                 .iter()
-                .map(|(p, a)| stage::set_attributes(tree, p, *a))
+                .map(|(p, a)| attributes::set_attributes(tree, p, *a))
                 .collect()
         })
         .await
@@ -226,12 +229,12 @@ impl Store for LocalStore {
 
     async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
         let cookie = cookie.to_vec();
-        self.run_on(path, move |tree, path| leftover::locks(tree, path, &cookie, limit))
+        self.run_on(path, move |tree, path| partial::locks(tree, path, &cookie, limit))
             .await
     }
 
-    async fn unlock(&self, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
-        self.run_on(path, move |tree, path| leftover::unlock(tree, path, force))
+    async fn unlock(&self, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
+        self.run_on(path, move |tree, path| partial::unlock(tree, path, mode))
             .await
     }
 
@@ -239,21 +242,22 @@ impl Store for LocalStore {
         if wanted == found || !times::may_be_same(wanted, found) {
             return wanted == found;
         }
-        let path = path.clone();
-        self.run(move |tree| times::is_same(tree, &path, wanted, found)).await
+        let (path, times) = (path.clone(), self.times.clone());
+        self.run(move |_| times.is_same(&path, wanted, found)).await
     }
 
     async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
-        let covers = |(_, _, version): &(RemotePath, Kind, Version)| self.tree.unchanged().covers(version);
-        if found.iter().all(covers) {
+        if found.iter().all(|(_, _, version)| self.unchanged.covers(version)) {
             return found.iter().map(|_| Ok(())).collect();
         }
-        self.run(move |tree| found.iter().map(|entry| unchanged::note(tree, entry)).collect())
+        let unchanged = self.unchanged.clone();
+        self.run(move |_| found.iter().map(|entry| unchanged.note(entry)).collect())
             .await
     }
 
     async fn sync_unchanged(&self) -> Result<(), StoreError> {
-        self.run(|tree| unchanged::sync(tree)).await
+        let unchanged = self.unchanged.clone();
+        self.run(move |_| unchanged.sync()).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -262,105 +266,6 @@ impl Store for LocalStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Content, ErrorKind};
-    use std::time::Duration;
-
-    type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-    const USED_UP: Duration = Duration::from_millis(200);
-
-    fn of_user(dir: &Path, user: &str) -> LocalStore {
-        let store = LocalStore::open(dir).unwrap();
-        store.rooted_at(&RemotePath::root(), user).unwrap()
-    }
-
-    fn open_beneath(dir: &Path) -> usize {
-        let open = std::fs::read_dir("/proc/self/fd").unwrap();
-        let open = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
-        open.filter(|file| file.parent() == Some(dir)).count()
-    }
-
-    /// A user who reads very many files at once has only some of them open, and reads all of them.
-    #[tokio::test]
-    async fn files_beyond_a_users_share_are_opened_for_each_call() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = of_user(dir.path(), "reads all files");
-        let path = RemotePath::parse(b"f").unwrap();
-        std::fs::write(dir.path().join("f"), b"content").unwrap();
-        let share = HANDLES.sources.room("reads all files");
-        let mut sources = Vec::new();
-        for _ in 0..share + 100 {
-            sources.push(store.open(&path).await.unwrap());
-        }
-        assert_eq!(open_beneath(dir.path()) as u64, share);
-        let next = of_user(dir.path(), "the next user").open(&path).await.unwrap();
-        assert_eq!(open_beneath(dir.path()) as u64, share + 1, "there is some left");
-        let version = next.stat().await.unwrap().version;
-        for source in sources.iter().rev().take(200) {
-            assert_eq!(source.stat().await.unwrap().version, version);
-            assert_eq!(source.read_at(3, vec![0; 9], Arc::new(())).await.unwrap(), b"tent");
-        }
-        drop((sources, next));
-        assert_eq!(HANDLES.sources.room("reads all files"), share, "given back");
-        assert!(store.open(&path).await.unwrap().is_at_hand(0, 7));
-    }
-
-    /// Whatever waits for a disk takes of its user's share of the threads for that.
-    #[tokio::test]
-    async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = of_user(dir.path(), "waits for disks");
-        let stage = async |name: &[u8]| {
-            let request = StageRequest {
-                who: "t".into(),
-                if_version: None,
-                durable: true,
-                source: Some("v1".into()),
-            };
-            let path = RemotePath::parse(name).unwrap();
-            let mut staging = store.stage(&path, &request).await.unwrap();
-            let bytes: crate::store::Bytes = Arc::new(vec![7; 5]);
-            staging.write(0, vec![bytes]).await.unwrap();
-            staging
-        };
-        let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
-        let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
-        let keeper = kept.checkpointer().unwrap();
-        let owner = store.tree.owner().clone();
-        let all = HANDLES.calls.take(&owner, u64::MAX).await;
-        let calls: [(&str, Waits); 4] = [
-            (
-                "commit",
-                Box::pin(async { drop(committed.commit(5, Attributes::default()).await.unwrap()) }),
-            ),
-            ("discard", Box::pin(discarded.discard())),
-            ("restart", Box::pin(async { restarted.restart(None).await.unwrap() })),
-            (
-                "keep",
-                Box::pin(async { keeper.keep(Default::default()).await.unwrap() }),
-            ),
-        ];
-        let mut waiting = Vec::new();
-        for (name, mut call) in calls {
-            assert!(tokio::time::timeout(USED_UP, &mut call).await.is_err(), "{name}");
-            waiting.push(call);
-        }
-        let entry = NewEntry {
-            path: RemotePath::parse(b"of another").unwrap(),
-            content: Content::Link(b"x".to_vec()),
-            attributes: Attributes::default(),
-            if_version: None,
-        };
-        let put = of_user(dir.path(), "another").put_whole(vec![entry], "t", true).await;
-        assert!(put.iter().all(Result::is_ok), "others go on");
-        drop(all);
-        for call in waiting {
-            call.await;
-        }
-        let gone = store.stat(&RemotePath::parse(b"discarded").unwrap()).await;
-        assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
-        assert!(store.stat(&RemotePath::parse(b"committed").unwrap()).await.is_ok());
-    }
-}
+mod power;
+#[cfg(test)]
+mod tests;

@@ -4,16 +4,20 @@
 //! fsync; it is stopped at some call, and started again. Whatever happens, a target is one whole version of one source,
 //! and what was reported as done, or as unchanged, is there after a power loss.
 
-use super::leftover::unlock;
+use super::inode::{mtime, version};
+use super::partial::unlock;
+use super::small::put_whole;
 use super::stage::{LocalStaging, stage};
 use super::sys::Directory;
 use super::sys::model::{Chance, Device, Handle, World};
+use super::times::Times;
 use super::tree::Tree;
-use super::{times, unchanged};
+use super::unchanged::Unchanged;
 use crate::store::error::At;
-use crate::store::local::small::put_whole;
-use crate::store::local::stat::{mtime, version};
-use crate::store::{Attributes, Checkpoint, Content, Kind, NewEntry, RemotePath, Resume, StageRequest, Time};
+use crate::store::{
+    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Staging, Time,
+    UnlockMode,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,16 +91,16 @@ struct Expected {
 }
 
 impl Expected {
-    fn attempted(&mut self, version: usize, durable: bool) {
-        self.unsynced |= !durable;
+    fn attempted(&mut self, version: usize, durability: Durability) {
+        self.unsynced |= !durability.is_durable();
         self.now.push(version);
         self.on_disk.push(version);
     }
 
-    fn reported(&mut self, version: usize, durable: bool) {
+    fn reported(&mut self, version: usize, durability: Durability) {
         self.now = vec![version];
-        self.unsynced |= !durable;
-        if durable {
+        self.unsynced |= !durability.is_durable();
+        if durability.is_durable() {
             (self.on_disk, self.unsynced) = (vec![version], false);
         } else {
             self.on_disk.push(version);
@@ -172,7 +176,7 @@ impl Scenario {
     }
 
     /// True where a target looks as this version of its source would.
-    fn is_unchanged(tree: &Tree<Handle>, target: &str, version: usize) -> bool {
+    fn is_unchanged(tree: &Tree<Handle>, times: &Times<Handle>, target: &str, version: usize) -> bool {
         let Ok((dir, name)) = tree.parent(&path(target)) else {
             return false;
         };
@@ -180,19 +184,20 @@ impl Scenario {
             return false;
         };
         let same_size = found.st_size as usize == content(target, version).len();
-        same_size && times::is_same(tree, &path(target), attributes(version).mtime, mtime(&found))
+        same_size && times.is_same(&path(target), attributes(version).mtime, mtime(&found))
     }
 
     /// One transfer; true when it got to its end without an error.
-    fn transfer(&mut self, durable: bool, all: bool) -> bool {
+    fn transfer(&mut self, durability: Durability, all: bool) -> bool {
         let tree = self.tree();
+        let times = Times::new(&tree);
         let (mut unchanged, mut entries, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for (target, size) in TARGETS {
             if self.one_file && target != "large" || !all && self.chance.one_in(3) {
                 continue;
             }
             let version = self.version(target);
-            if Scenario::is_unchanged(&tree, target, version) {
+            if Scenario::is_unchanged(&tree, &times, target, version) {
                 unchanged.push((target, version));
             } else if size <= SMALL {
                 entries.push((target, version));
@@ -204,37 +209,37 @@ impl Scenario {
         // on the first device enough for one syncfs, most often
         while !entries.is_empty() {
             let group: Vec<_> = entries.drain(..entries.len().min(16)).collect();
-            well &= self.put_group(&tree, &group, durable);
+            well &= self.put_group(&tree, &group, durability);
         }
         for (target, version) in larger {
-            well &= self.put_large(&tree, target, version, durable, all);
+            well &= self.put_large(&tree, target, version, durability, all);
         }
-        let synced = !durable || settle(&tree, &unchanged);
+        let synced = !durability.is_durable() || settle(&tree, &unchanged);
         if synced {
             for (target, version) in unchanged {
-                self.report(target, version, durable);
+                self.report(target, version, durability);
             }
         }
         well && synced
     }
 
-    fn report(&mut self, target: &'static str, version: usize, durable: bool) {
-        self.log.push(format!("{target} {version} done, durable {durable}"));
-        self.expected.get_mut(target).unwrap().reported(version, durable);
+    fn report(&mut self, target: &'static str, version: usize, durability: Durability) {
+        self.log.push(format!("{target} {version} done, {durability:?}"));
+        self.expected.get_mut(target).unwrap().reported(version, durability);
     }
 
     /// The whole target is new: it is known again.
-    fn put(&mut self, target: &'static str, version: usize, durable: bool) {
-        self.expected.get_mut(target).unwrap().lost &= !durable;
-        self.report(target, version, durable);
+    fn put(&mut self, target: &'static str, version: usize, durability: Durability) {
+        self.expected.get_mut(target).unwrap().lost &= !durability.is_durable();
+        self.report(target, version, durability);
     }
 
-    fn attempt(&mut self, target: &'static str, version: usize, durable: bool) {
+    fn attempt(&mut self, target: &'static str, version: usize, durability: Durability) {
         self.log.push(format!("{target} {version} begins"));
-        self.expected.get_mut(target).unwrap().attempted(version, durable);
+        self.expected.get_mut(target).unwrap().attempted(version, durability);
     }
 
-    fn put_group(&mut self, tree: &Tree<Handle>, group: &[(&'static str, usize)], durable: bool) -> bool {
+    fn put_group(&mut self, tree: &Tree<Handle>, group: &[(&'static str, usize)], durability: Durability) -> bool {
         let entry = |(target, version): &(&'static str, usize)| NewEntry {
             path: path(target),
             content: Content::File(Arc::new(content(target, *version))),
@@ -243,12 +248,12 @@ impl Scenario {
         };
         let entries: Vec<NewEntry> = group.iter().map(entry).collect();
         for (target, version) in group {
-            self.attempt(target, *version, durable);
+            self.attempt(target, *version, durability);
         }
-        let results = put_whole(tree, &entries, "writer", durable);
+        let results = put_whole(tree, &entries, "writer", durability);
         for ((target, version), result) in group.iter().zip(&results) {
             match result {
-                Ok(_) => self.put(target, *version, durable),
+                Ok(_) => self.put(target, *version, durability),
                 Err(e) => self.log.push(format!("{target}: {e}")),
             }
         }
@@ -261,18 +266,18 @@ impl Scenario {
         tree: &Arc<Tree<Handle>>,
         target: &'static str,
         mut version: usize,
-        durable: bool,
+        durability: Durability,
         to_the_end: bool,
     ) -> bool {
-        self.attempt(target, version, durable);
-        let mut staged = match begin(tree, target, version, durable) {
+        self.attempt(target, version, durability);
+        let mut staged = match begin(tree, target, version, durability) {
             Ok(staged) => staged,
             Err(e) => {
                 self.log.push(format!("{target}: {e}"));
                 return false;
             }
         };
-        let mut at = match staged.left_now() {
+        let mut at = match staged.resume() {
             Resume::From(point) => point.offset as usize,
             _ => 0,
         };
@@ -286,14 +291,14 @@ impl Scenario {
             match self.chance.below(16) {
                 0..3 if at < bytes.len() => {
                     self.log.push(format!("{target} {version} checkpoint {at}"));
-                    if staged.keep_now(&point(&bytes, at)).is_err() {
+                    if staged.checkpoint_now(&point(&bytes, at)).is_err() {
                         return false;
                     }
                 }
                 3 if !to_the_end => return true,
                 4 if self.chance.one_in(3) => {
                     version = self.version(target);
-                    self.attempt(target, version, durable);
+                    self.attempt(target, version, durability);
                     if staged.restart_now(Some(source(target, version))).is_err() {
                         return false;
                     }
@@ -304,7 +309,7 @@ impl Scenario {
         }
         match staged.commit_now(bytes.len() as u64, attributes(version)) {
             Ok(_) => {
-                self.put(target, version, durable);
+                self.put(target, version, durability);
                 true
             }
             Err(e) => {
@@ -349,12 +354,12 @@ impl Scenario {
         };
         let version = self.newest[target];
         self.newest.insert(target, version + 2);
-        self.attempt(target, version + 1, true);
+        self.attempt(target, version + 1, Durability::Durable);
         let (slot, calls) = (other.clone(), self.chance.below(calls) as u64);
         let takes_over = move |world: &World| {
             let tree = Arc::new(Tree::strict(Arc::new(world.root())));
-            let _ = unlock(&tree, &path(target), true);
-            let Ok(staged) = begin(&tree, target, version + 1, true) else {
+            let _ = unlock(&tree, &path(target), UnlockMode::Force);
+            let Ok(staged) = begin(&tree, target, version + 1, Durability::Durable) else {
                 return;
             };
             if write(&staged, 0, &content(target, version + 1)) {
@@ -371,7 +376,10 @@ impl Scenario {
             false => (2 + self.chance.below(4), CALLS),
         };
         for _ in 0..transfers {
-            let durable = !self.chance.one_in(5);
+            let durability = match self.chance.one_in(5) {
+                true => Durability::Volatile,
+                false => Durability::Durable,
+            };
             let fault = self.chance.below(8);
             let mut other = Other::default();
             match fault {
@@ -380,9 +388,9 @@ impl Scenario {
                 5 => other = self.intrude(calls),
                 _ => {}
             }
-            self.log.push(format!("transfer, durable {durable}, fault {fault}"));
+            self.log.push(format!("transfer, {durability:?}, fault {fault}"));
             let all = self.chance.one_in(2);
-            let well = self.transfer(durable, all);
+            let well = self.transfer(durability, all);
             let stopped = self.world.calm();
             if !well && fault > 5 {
                 return Err(format!("it fails without a fault\n{}", self.log.join("\n")));
@@ -405,14 +413,14 @@ impl Scenario {
                 let whole = content(target, version);
                 let written = (PART..whole.len()).step_by(PART).all(|at| write(&staged, at, &whole));
                 if written && staged.commit_now(whole.len() as u64, attributes(version)).is_ok() {
-                    self.report(target, version, true);
+                    self.report(target, version, Durability::Durable);
                 }
                 drop(staged);
                 self.check(false)?;
             }
         }
         self.log.push("the last transfer".into());
-        if !self.transfer(true, true) {
+        if !self.transfer(Durability::Durable, true) {
             return Err(format!("it fails without a fault\n{}", self.log.join("\n")));
         }
         self.check(false)?;
@@ -429,12 +437,12 @@ fn begin(
     tree: &Arc<Tree<Handle>>,
     target: &str,
     version: usize,
-    durable: bool,
+    durability: Durability,
 ) -> Result<Staged, crate::store::StoreError> {
     let request = StageRequest {
         who: "writer".into(),
         if_version: None,
-        durable,
+        durability,
         source: Some(source(target, version)),
     };
     stage(tree, &path(target), &request, None)
@@ -457,12 +465,13 @@ fn point(bytes: &[u8], at: usize) -> Checkpoint {
 
 /// What the end of a transfer makes durable.
 fn settle(tree: &Arc<Tree<Handle>>, unchanged: &[(&'static str, usize)]) -> bool {
+    let pending = Unchanged::new(tree);
     let note = |(target, _): &(&'static str, usize)| {
         let (dir, name) = tree.parent(&path(target))?;
         let found = dir.stat_at(name.as_bytes()).at("stat", &path(target))?;
-        unchanged::note(tree, &(path(target), Kind::File, version(&found)))
+        pending.note(&(path(target), Kind::File, version(&found)))
     };
-    unchanged.iter().map(note).all(|noted| noted.is_ok()) && unchanged::sync(tree).is_ok()
+    unchanged.iter().map(note).all(|noted| noted.is_ok()) && pending.sync().is_ok()
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Reading: open files by offset, and small files whole.
 
-use super::tree::{Tree, open_in, retry};
+use super::blocking::blocking_for;
+use super::fd_budget::HANDLES;
+use super::fs_type::is_in_memory;
+use super::inode::{entry, version};
+use super::sys::WARY;
+use super::sys::linux::{open_in, retry};
+use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::local::fd_budget::HANDLES;
-use crate::store::local::fs_type::is_in_memory;
-use crate::store::local::stat::{self, entry};
 use crate::store::shares::Share;
 use crate::store::{Entry, ErrorKind, Extent, FileSource, RemotePath, StoreError, Watch, WholeFile};
 use async_trait::async_trait;
@@ -56,8 +59,9 @@ pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalSource, S
 /// A regular file and its stat. O_NONBLOCK: a FIFO that took its place must not make us wait for a writer.
 fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError> {
     let (dir, name) = tree.parent(path)?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: File = open_in(&dir, name.as_bytes(), flags).at("open", path)?.into();
+    let file: File = open_in(&dir, name.as_bytes(), WARY | OFlags::RDONLY)
+        .at("open", path)?
+        .into();
     let stat = rustix::fs::fstat(&file).at("stat", path)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok((file, stat)),
@@ -81,7 +85,7 @@ impl LocalSource {
         work: impl FnOnce(&File) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let source = self.clone();
-        super::blocking_for(self.tree.owner(), move || source.with(work)).await
+        blocking_for(self.tree.owner(), move || source.with(work)).await
     }
 }
 
@@ -212,9 +216,9 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         }
     }
     let after = rustix::fs::fstat(&file).at("stat", path)?;
-    let version = stat::version(&after);
-    if bytes.len() != size || version != stat::version(&before) {
+    let now = version(&after);
+    if bytes.len() != size || now != version(&before) {
         return Err(changed());
     }
-    Ok(WholeFile { version, bytes })
+    Ok(WholeFile { version: now, bytes })
 }

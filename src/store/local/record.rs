@@ -5,8 +5,7 @@
 //! durably, before the staging file is emptied, renamed or removed. So what a power loss leaves of it never speaks of
 //! other bytes.
 
-use super::sys::{Birth, Directory, Node, OpenFile};
-use super::tree::remove_file;
+use super::sys::{Birth, Directory, Node, OpenFile, WARY, remove_file};
 use crate::store::Checkpoint;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -59,8 +58,8 @@ impl ResumeRecord {
         }
     }
 
-    /// True where it speaks of this staging file.
-    pub(super) fn names(&self, file: Identity) -> bool {
+    /// True if it is the record of this partial file.
+    pub(super) fn is_of(&self, file: Identity) -> bool {
         (self.inode, self.born) == file
     }
 
@@ -120,8 +119,7 @@ pub(super) struct RecordFile<F> {
 
 /// Reads the record of a name. What is not a file of ours is none.
 pub(super) fn read(dir: &impl Directory, name: &[u8]) -> Option<ResumeRecord> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    read_open(&open(dir, name, flags).ok()??)
+    read_open(&open(dir, name, OFlags::RDONLY).ok()??)
 }
 
 fn read_open(file: &impl OpenFile) -> Option<ResumeRecord> {
@@ -138,8 +136,8 @@ fn read_open(file: &impl OpenFile) -> Option<ResumeRecord> {
 }
 
 /// Opens a record; none where it is something that haul has not made.
-fn open<D: Directory>(dir: &D, name: &[u8], flags: OFlags) -> rustix::io::Result<Option<D::File>> {
-    let file = dir.open_at(name, flags)?;
+fn open<D: Directory>(dir: &D, name: &[u8], access: OFlags) -> rustix::io::Result<Option<D::File>> {
+    let file = dir.open_at(name, WARY | access)?;
     let stat = file.fstat()?;
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
     let plain = FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink == 1;
@@ -149,8 +147,7 @@ fn open<D: Directory>(dir: &D, name: &[u8], flags: OFlags) -> rustix::io::Result
 /// Removes a record. While it says that something is durable, a power loss could bring it back beside another file: it is
 /// made to say the contrary first, durably.
 pub(super) fn remove(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match open(dir, name, flags) {
+    match open(dir, name, OFlags::RDWR) {
         Ok(Some(file)) => {
             if let Some(record) = read_open(&file).filter(|record| record.offset > 0) {
                 let mut open = RecordFile { file, record };
@@ -174,9 +171,8 @@ impl<F: OpenFile> RecordFile<F> {
         name: &[u8],
         record: ResumeRecord,
     ) -> rustix::io::Result<RecordFile<F>> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         remove(dir, name)?;
-        let file = dir.create_at(name, flags, 0o600)?;
+        let file = dir.create_at(name, WARY | OFlags::RDWR, 0o600)?;
         let mut fresh = RecordFile { file, record };
         fresh.write()?;
         Ok(fresh)
@@ -191,8 +187,7 @@ impl<F: OpenFile> RecordFile<F> {
         name: &[u8],
         record: ResumeRecord,
     ) -> rustix::io::Result<RecordFile<F>> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = open(dir, name, flags)?.ok_or(Errno::NOENT)?;
+        let file = open(dir, name, OFlags::RDWR)?.ok_or(Errno::NOENT)?;
         let found = read_open(&file).ok_or(Errno::NOENT)?;
         let (sequence, offset, digests) = (found.sequence, found.offset, found.digests);
         let record = ResumeRecord {
@@ -219,7 +214,7 @@ impl<F: OpenFile> RecordFile<F> {
     }
 
     /// Says, durably, that so much is durable.
-    pub(super) fn keep(&mut self, point: &Checkpoint) -> rustix::io::Result<()> {
+    pub(super) fn checkpoint(&mut self, point: &Checkpoint) -> rustix::io::Result<()> {
         self.record.set(point);
         self.write()?;
         self.file.fdatasync()
@@ -233,14 +228,15 @@ impl<F: OpenFile> RecordFile<F> {
     }
 }
 
-/// How far the writer of a staging file is, for others in this process.
+/// The progress of a writer, for other tasks of this process.
 pub(super) struct Progress {
+    /// The writer.
     pub(super) who: String,
     pub(super) since: std::time::Instant,
     /// Bytes written.
     pub(super) written: AtomicU64,
     /// Leading bytes of them that the record says are durable.
-    pub(super) kept: AtomicU64,
+    pub(super) durable_offset: AtomicU64,
 }
 
 impl Progress {
@@ -249,13 +245,13 @@ impl Progress {
             who: who.to_string(),
             since: std::time::Instant::now(),
             written: AtomicU64::new(0),
-            kept: AtomicU64::new(0),
+            durable_offset: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn set(&self, written: u64, kept: u64) {
+    pub(super) fn set(&self, written: u64, durable_offset: u64) {
         self.written.store(written, Ordering::Relaxed);
-        self.kept.store(kept, Ordering::Relaxed);
+        self.durable_offset.store(durable_offset, Ordering::Relaxed);
     }
 }
 

@@ -1,15 +1,16 @@
-//! Files that arrive in parts: the staging file, its record, and the commit.
+//! Files that arrive in parts: the partial file, its record, and the commit.
 
-use super::commit::{Staged, check_version, committed_version, mode_before, publish, set_open, settle, sync_names};
+use super::blocking::blocking_for;
+use super::commit::{check_version, committed_version, prepare, publish, settle, sync_names};
 use super::direct::Direct;
-use super::lock::{Lock, obstacle};
+use super::fs_type::is_in_memory;
+use super::lock::obstacle;
 use super::record::{self, RecordFile};
 use super::sparse;
 use super::sys::{Directory, Node, OpenFile};
+use super::target::LockedTarget;
 use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
-use crate::store::local::fs_type::is_in_memory;
-use crate::store::local::stat::mtime;
 use crate::store::shares::Share;
 use crate::store::{
     Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, Name, PartRules, RemotePath, Resume,
@@ -18,16 +19,17 @@ use crate::store::{
 use async_trait::async_trait;
 use cap_std::fs::Dir;
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags, Stat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Chunks that wait for a missing one before they are written without it: file systems on disks like to be written in order, and
-/// where the connections are alike the missing one comes soon. In memory each is written at once, while it is in a processor's cache.
-const HELD: usize = 8;
+/// As many chunks wait for a missing one before they are written without it. File systems on disks like to be written
+/// in order, and with equally fast connections the missing one comes soon. In memory each chunk is written at once,
+/// while it is in a processor's cache.
+const SKIP_GAP_AFTER: usize = 8;
 
-/// Locks a target for a file that arrives in parts; takes over what an earlier writer of the same source left.
+/// Locks a target for a file that arrives in parts, and resumes the partial file of an earlier writer of the same source.
 /// `open` is its share of what may be open.
 pub(super) fn stage<D: Directory>(
     tree: &Arc<Tree<D>>,
@@ -37,30 +39,29 @@ pub(super) fn stage<D: Directory>(
 ) -> Result<LocalStaging<D>, StoreError> {
     let (dir, name) = tree.parent(path)?;
     refuse_directory(&*dir, &name, path)?;
-    let source = request.source.clone().filter(|_| request.durable);
-    let lock = Lock::acquire(&*dir, &name, path, &request.who, source.as_deref())?;
-    let left = lock.left.clone();
-    let kept = match &left {
+    let durable = request.durability.is_durable();
+    let source = request.source.clone().filter(|_| durable);
+    let target = LockedTarget::acquire(dir, name, path, &request.who, source.as_deref())?;
+    let lock = &target.lock;
+    let resume = lock.resume.clone();
+    let start = match &resume {
         Resume::From(point) => point.offset,
         _ => 0,
     };
-    if lock.size > kept {
-        lock.file.ftruncate(kept).at("empty the staging file", path)?;
+    if lock.size > start {
+        lock.file.ftruncate(start).at("empty the partial file", path)?;
     }
-    lock.progress.set(kept, kept);
+    lock.progress.set(start, start);
     // where it cannot be written, on a full disk above all, the file can do without
-    let record = match lock.record(&*dir, source) {
+    let record = match lock.record(&*target.dir, source) {
         Err(Errno::ISDIR | Errno::EXIST) => return Err(obstacle(&lock.names.record, path)),
         other => other.ok(),
     };
-    let staged = PartialFile {
-        path: path.clone(),
+    let partial = PartialFile {
         in_memory: is_in_memory(&lock.file),
-        direct: request.durable.then(Direct::new),
-        dir,
-        name,
-        lock,
+        direct: durable.then(Direct::new),
         record: Mutex::new(record),
+        target,
         generation: AtomicU64::new(0),
         named: AtomicBool::new(false),
         sync_failed: Mutex::new(false),
@@ -70,13 +71,13 @@ pub(super) fn stage<D: Directory>(
     Ok(LocalStaging {
         tree: tree.clone(),
         request: request.clone(),
-        staged: Arc::new(staged),
-        left,
+        partial: Arc::new(partial),
+        resume,
         allocation: Allocation::default(),
     })
 }
 
-/// A directory in the way is known before any byte is written, not only when the rename fails.
+/// Refuses a target that is a directory before any byte is written, and not only when the rename fails.
 fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Result<(), StoreError> {
     match dir.stat_at(name.as_bytes()) {
         Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => {
@@ -86,57 +87,64 @@ fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Res
     }
 }
 
-/// The staging file, with what its writer and its keepers share.
+/// A partial file, as its writer and its checkpointers share it.
 struct PartialFile<D: Directory> {
-    path: RemotePath,
-    dir: Arc<D>,
-    name: Name,
-    lock: Lock<D::File>,
-    /// None where it does not have to reach the disk.
+    target: LockedTarget<D>,
+    /// `None` if it does not have to reach the disk.
     direct: Option<Direct<D::File>>,
     /// See [`is_in_memory`].
     in_memory: bool,
     record: Mutex<Option<RecordFile<D::File>>>,
-    /// Counts restarts: what was to be kept of the time before one is not.
+    /// Counts restarts: a checkpoint of the time before one is dropped.
     generation: AtomicU64,
-    /// The names of staging file and record are durable.
+    /// The names of partial file and record are durable.
     named: AtomicBool,
-    /// An fsync has failed. Held during each: the system tells one caller of an error, and must not tell the other of success.
+    /// An fsync has failed. Held during each: the system reports an error to one caller, and must not report success to the
+    /// other.
     sync_failed: Mutex<bool>,
     _open: Option<Share>,
 }
 
 impl<D: Directory> Drop for PartialFile<D> {
-    /// What is durable stays for the next writer to take over; anything else is no use to anybody.
+    /// The durable beginning stays for the next writer to resume; no writer has a use for the rest.
     fn drop(&mut self) {
-        match self.lock.progress.kept.load(Ordering::Relaxed) {
-            0 => self.remove(),
+        let LockedTarget { dir, lock, .. } = &self.target;
+        match lock.progress.durable_offset.load(Ordering::Relaxed) {
+            0 => self.target.discard(),
             // room for others; a file that was committed is not touched
-            kept if self.lock.still_held(&*self.dir) => drop(self.lock.file.ftruncate(kept)),
+            durable if lock.still_held(&**dir) => drop(lock.file.ftruncate(durable)),
             _ => {}
         }
     }
 }
 
 impl<D: Directory> PartialFile<D> {
-    fn remove(&self) {
-        self.lock.discard(&*self.dir);
+    fn path(&self) -> &RemotePath {
+        &self.target.path
     }
 
-    /// fsync or fdatasync, unless one has failed before: what that was about is lost, whatever a later one says.
+    fn file(&self) -> &D::File {
+        &self.target.lock.file
+    }
+
+    /// Everything up to `end` is written.
+    fn wrote_to(&self, end: u64) {
+        self.target.lock.progress.written.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// fsync or fdatasync, unless one has failed before: its data is lost, whatever a later one returns.
     fn sync(&self, call: impl FnOnce(&D::File) -> rustix::io::Result<()>) -> Result<(), StoreError> {
         let mut failed = self.sync_failed.lock();
         if *failed {
-            return Err(StoreError::because("an fsync of it has failed before", &self.path));
+            return Err(StoreError::because("an fsync of it has failed before", self.path()));
         }
-        let synced = call(&self.lock.file);
+        let synced = call(self.file());
         *failed = synced.is_err();
-        synced.at("fsync", &self.path)
+        synced.at("fsync", self.path())
     }
 
-    /// Makes leading bytes durable, and then the record that says so; unless the file was begun anew since `generation`.
-    fn keep(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
-        let path = &self.path;
+    /// Makes leading bytes durable, and then the record that says so; unless the file was restarted since `generation`.
+    fn checkpoint(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
         self.sync(OpenFile::fdatasync)?;
         let mut record = self.record.lock();
         if self.generation.load(Ordering::Relaxed) != generation {
@@ -145,14 +153,15 @@ impl<D: Directory> PartialFile<D> {
         let Some(open) = record.as_mut() else { return Ok(()) };
         // before the record says anything: beside a name that is not durable it could be found with another file
         if !self.named.swap(true, Ordering::Relaxed) {
-            sync_dir(&*self.dir, path)?;
+            sync_dir(&*self.target.dir, self.path())?;
         }
-        if open.keep(point).is_err() {
+        if open.checkpoint(point).is_err() {
             // the data is safe, only the next writer will not know: no reason to fail the file
             *record = None;
             return Ok(());
         }
-        self.lock.progress.kept.store(point.offset, Ordering::Relaxed);
+        let progress = &self.target.lock.progress;
+        progress.durable_offset.store(point.offset, Ordering::Relaxed);
         Ok(())
     }
 
@@ -163,36 +172,36 @@ impl<D: Directory> PartialFile<D> {
         }
     }
 
-    /// Writes parts, but for the blocks of zeros in them.
+    /// Writes parts without the blocks of zeros in them.
     fn write_sparse(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
         let mut at = offset;
         for part in parts {
             let bytes = (**part).as_ref();
             match sparse::has_zero_block(bytes) {
                 false => self.write_dense(at, std::slice::from_ref(part))?,
-                true => sparse::write(&self.lock.file, bytes, at).at("write", &self.path)?,
+                true => sparse::write(self.file(), bytes, at).at("write", self.path())?,
             }
             at = at.saturating_add(bytes.len() as u64);
         }
-        self.lock.progress.written.fetch_max(at, Ordering::Relaxed);
+        self.wrote_to(at);
         Ok(())
     }
 
-    /// The file reaches to `end`, with a hole where nothing was written.
+    /// Extends the file to `end`, with a hole where nothing was written.
     fn extend(&self, end: u64) -> Result<(), StoreError> {
-        sparse::extend(&self.lock.file, end).at("extend", &self.path)?;
-        self.lock.progress.written.fetch_max(end, Ordering::Relaxed);
+        sparse::extend(self.file(), end).at("extend", self.path())?;
+        self.wrote_to(end);
         Ok(())
     }
 
-    /// Writes parts, past the page cache where that serves.
+    /// Writes parts, past the page cache if that serves.
     fn write_dense(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
         let written = match &self.direct {
-            Some(direct) if !self.in_memory => direct.write(&self.lock, &*self.dir, offset, parts),
+            Some(direct) if !self.in_memory => direct.write(&self.target, offset, parts),
             _ => Ok(0),
         };
         let written = written.and_then(|written| self.write_cached(written, offset, parts));
-        written.at("write", &self.path)
+        written.at("write", self.path())
     }
 
     /// Writes parts that belong at `offset`, without their first `written` bytes.
@@ -203,112 +212,102 @@ impl<D: Directory> PartialFile<D> {
             let here = written.min(bytes.len());
             written = written.saturating_sub(here);
             let rest = bytes.get(here..).unwrap_or_default();
-            self.lock.file.pwrite_all(rest, at)?;
+            self.file().pwrite_all(rest, at)?;
             at = at.saturating_add(rest.len() as u64);
         }
-        self.lock.progress.written.fetch_max(at, Ordering::Relaxed);
+        self.wrote_to(at);
         Ok(())
     }
 
-    /// Another version of the source: nothing that was written counts any more.
+    /// Forgets all that was written, for another version of the source.
     fn restart(&self, source: Option<String>) -> Result<(), StoreError> {
+        let lock = &self.target.lock;
         let mut record = self.record.lock();
         self.generation.fetch_add(1, Ordering::Relaxed);
         // first the record: it must not speak of bytes that are gone
         let restarted = match record.as_mut() {
             Some(open) => open.restart(source),
-            None => record::remove(&*self.dir, &self.lock.names.record),
+            None => record::remove(&*self.target.dir, &lock.names.record),
         };
-        restarted.at("write the record", &self.path)?;
-        self.lock.progress.set(0, 0);
-        self.lock.file.ftruncate(0).at("empty the staging file", &self.path)
+        restarted.at("write the record", self.path())?;
+        lock.progress.set(0, 0);
+        lock.file.ftruncate(0).at("empty the partial file", self.path())
     }
 }
 
-/// The staging of a [`super::LocalStore`].
+/// The [`Staging`] of a [`super::LocalStore`].
 pub(super) struct LocalStaging<D: Directory = Dir> {
     tree: Arc<Tree<D>>,
     request: StageRequest,
-    staged: Arc<PartialFile<D>>,
-    left: Resume,
+    partial: Arc<PartialFile<D>>,
+    resume: Resume,
     allocation: Allocation,
 }
 
-/// Keeps what a [`LocalStaging`] has written. It holds the lock as well.
+/// Checkpoints the partial file of a [`LocalStaging`]. It holds the lock as well.
 struct LocalCheckpointer<D: Directory> {
     tree: Arc<Tree<D>>,
-    staged: Arc<PartialFile<D>>,
+    partial: Arc<PartialFile<D>>,
     generation: u64,
 }
 
 #[async_trait]
 impl<D: Directory> Checkpointer for LocalCheckpointer<D> {
-    async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
-        let (staged, generation) = (self.staged.clone(), self.generation);
-        super::blocking_for(self.tree.owner(), move || staged.keep(&point, generation)).await
+    async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError> {
+        let (partial, generation) = (self.partial.clone(), self.generation);
+        blocking_for(self.tree.owner(), move || partial.checkpoint(&point, generation)).await
     }
 }
 
 #[cfg(test)]
 impl<D: Directory> LocalStaging<D> {
     pub(super) fn path(&self) -> &RemotePath {
-        &self.staged.path
-    }
-
-    pub(super) fn left_now(&self) -> Resume {
-        self.left.clone()
+        self.partial.path()
     }
 
     pub(super) fn write_now(&self, offset: u64, parts: &[Bytes]) -> Result<(), StoreError> {
-        self.staged.write(offset, parts, self.allocation)
+        self.partial.write(offset, parts, self.allocation)
     }
 
     pub(super) fn hole_now(&self, offset: u64, length: u64) -> Result<(), StoreError> {
-        self.staged.extend(offset + length)
+        self.partial.extend(offset + length)
     }
 
-    pub(super) fn keep_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
-        self.staged.keep(point, self.staged.generation.load(Ordering::Relaxed))
+    pub(super) fn checkpoint_now(&self, point: &Checkpoint) -> Result<(), StoreError> {
+        self.partial
+            .checkpoint(point, self.partial.generation.load(Ordering::Relaxed))
     }
 
     pub(super) fn restart_now(&mut self, source: Option<String>) -> Result<(), StoreError> {
-        self.staged.restart(source)
+        self.partial.restart(source)
     }
 }
 
 impl<D: Directory> LocalStaging<D> {
+    /// The commit, on a thread that may wait.
     pub(super) fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
-        let PartialFile {
-            path, lock, dir, name, ..
-        } = &*self.staged;
-        let (file, durable) = (&lock.file, self.request.durable);
-        let found = file.fstat().at("stat the staging file", path)?;
+        let target = &self.partial.target;
+        let LockedTarget { path, dir, lock, .. } = target;
+        let (file, durability) = (&lock.file, self.request.durability);
+        let found = file.fstat().at("stat the partial file", path)?;
         if u64::try_from(found.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
-        let modes = (found.st_mode & 0o7777, mode_before(attributes));
-        set_open(file, attributes, modes, path)?;
-        if durable {
-            self.staged.sync(Node::fsync)?;
+        prepare(file, attributes, found.st_mode & 0o7777, path)?;
+        if durability.is_durable() {
+            self.partial.sync(Node::fsync)?;
         }
-        let from = &lock.names.file;
-        let staged = Staged {
-            dir: &**dir,
-            lock,
-            from,
-            name,
-            path,
-        };
         // the record goes before the rename: after it the name is free, and the record could be another writer's
         let remove_record = || {
             record::remove(&**dir, &lock.names.record)?;
             // without it nothing can be resumed
-            lock.progress.kept.store(0, Ordering::Relaxed);
+            lock.progress.durable_offset.store(0, Ordering::Relaxed);
             Ok(())
         };
-        publish(&self.tree, &staged, self.request.if_version.as_deref(), remove_record)?;
-        settle(file, (attributes, durable), path)?;
-        if durable {
+        let if_version = self.request.if_version.as_deref();
+        publish(&self.tree, target, &lock.names.file, if_version, remove_record)?;
+        settle(file, attributes, durability, path)?;
+        if durability.is_durable() {
             sync_names(&self.tree, &**dir, path)?;
         }
         committed_version(file, path)
@@ -321,58 +320,59 @@ impl<D: Directory> Staging for LocalStaging<D> {
         PartRules {
             least: 1,
             most: 4 << 20,
-            held: Some(if self.staged.in_memory { 1 } else { HELD }),
+            skip_gap_after: Some(if self.partial.in_memory { 1 } else { SKIP_GAP_AFTER }),
         }
     }
 
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let allocation = self.allocation;
-        if self.staged.in_memory {
-            return self.staged.write(offset, &parts, allocation);
+        if self.partial.in_memory {
+            return self.partial.write(offset, &parts, allocation);
         }
-        let staged = self.staged.clone();
-        super::blocking_for(self.tree.owner(), move || staged.write(offset, &parts, allocation)).await
+        let partial = self.partial.clone();
+        blocking_for(self.tree.owner(), move || partial.write(offset, &parts, allocation)).await
     }
 
     async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError> {
-        let staged = self.staged.clone();
-        super::blocking_for(self.tree.owner(), move || staged.extend(offset.saturating_add(length))).await
+        let partial = self.partial.clone();
+        blocking_for(self.tree.owner(), move || partial.extend(offset.saturating_add(length))).await
     }
 
     fn allocate(&mut self, allocation: Allocation) {
         self.allocation = allocation;
     }
 
-    fn left(&self) -> Resume {
-        self.left.clone()
+    fn resume(&self) -> Resume {
+        self.resume.clone()
     }
 
     fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
-        if self.request.source.is_none() || !self.request.durable || self.staged.record.lock().is_none() {
+        let resumable = self.request.source.is_some() && self.request.durability.is_durable();
+        if !resumable || self.partial.record.lock().is_none() {
             return None;
         }
         Some(Arc::new(LocalCheckpointer {
             tree: self.tree.clone(),
-            staged: self.staged.clone(),
-            generation: self.staged.generation.load(Ordering::Relaxed),
+            partial: self.partial.clone(),
+            generation: self.partial.generation.load(Ordering::Relaxed),
         }))
     }
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
         self.request.source.clone_from(&source);
-        self.left = Resume::Fresh;
-        let staged = self.staged.clone();
-        super::blocking_for(self.tree.owner(), move || staged.restart(source)).await
+        self.resume = Resume::Fresh;
+        let partial = self.partial.clone();
+        blocking_for(self.tree.owner(), move || partial.restart(source)).await
     }
 
     async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
         let owner = self.tree.owner().clone();
-        super::blocking_for(&owner, move || {
+        blocking_for(&owner, move || {
             let committed = self.commit_now(size, attributes);
             committed.inspect_err(|e| {
-                // what is durable of it is as good as before when there is room again
+                // its checkpoint is as good as before once there is room again
                 if !matches!(e.kind, ErrorKind::NoSpace | ErrorKind::Quota) {
-                    self.staged.remove();
+                    self.partial.target.discard();
                 }
             })
         })
@@ -381,50 +381,6 @@ impl<D: Directory> Staging for LocalStaging<D> {
 
     async fn discard(self: Box<Self>) {
         let owner = self.tree.owner().clone();
-        super::blocking_for(&owner, move || self.staged.remove()).await;
-    }
-}
-
-/// Time and mode of an existing file or directory. Set-uid and set-gid bits stay as the target has them. What is as it should
-/// be is not touched: its change time stays, too.
-pub(super) fn set_attributes<D: Directory>(
-    tree: &Tree<D>,
-    path: &RemotePath,
-    attributes: Attributes,
-) -> Result<(), StoreError> {
-    let wanted = |found: &Stat| {
-        let sticky = match FileType::from_raw_mode(found.st_mode) {
-            FileType::Directory => 0o1000,
-            _ => 0,
-        };
-        (found.st_mode & 0o6000) | (attributes.mode & (0o777 | sticky))
-    };
-    let is_right = |found: &Stat| mtime(found) == attributes.mtime && found.st_mode & 0o7777 == wanted(found);
-    if path.is_root() {
-        return set_where_wrong(tree.root(), attributes, (wanted, is_right), path);
-    }
-    let (dir, name) = tree.parent(path)?;
-    let found = dir.stat_at(name.as_bytes()).at("stat", path)?;
-    if !FileType::from_raw_mode(found.st_mode).is_symlink() && is_right(&found) {
-        return Ok(());
-    }
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match dir.open_at(name.as_bytes(), flags | OFlags::RDONLY) {
-        Err(Errno::ACCESS) => dir.open_at(name.as_bytes(), flags | OFlags::WRONLY),
-        other => other,
-    };
-    set_where_wrong(&file.at("open", path)?, attributes, (wanted, is_right), path)
-}
-
-/// Sets time and mode of what is open, unless they are right.
-fn set_where_wrong(
-    node: &impl Node,
-    attributes: Attributes,
-    (wanted, is_right): (impl Fn(&Stat) -> u32, impl Fn(&Stat) -> bool),
-    path: &RemotePath,
-) -> Result<(), StoreError> {
-    match node.fstat().at("stat", path)? {
-        found if is_right(&found) => Ok(()),
-        found => set_open(node, attributes, (found.st_mode & 0o7777, wanted(&found)), path),
+        blocking_for(&owner, move || self.partial.target.discard()).await;
     }
 }

@@ -1,14 +1,12 @@
 //! stat: what is there, without opening it.
 
+use super::inode::entry;
 use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::{
-    Allocation, Attributes, Entry, ErrorKind, Kind, Name, RemotePath, Space, StoreError, Time, Version,
-};
+use crate::store::{Entry, ErrorKind, Name, RemotePath, Space, StoreError};
 use cap_std::fs::Dir;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Stat, StatVfs};
-use rustix::io::Errno;
 use std::sync::Arc;
 
 /// lstat of a path.
@@ -54,22 +52,6 @@ pub(super) fn facts_of(dir: &impl AsFd, name: &Name) -> rustix::io::Result<(Stat
     Ok((stat, target))
 }
 
-/// Goes to where a cookie says.
-pub(super) fn seek(
-    mut stream: rustix::fs::Dir,
-    cookie: &[u8],
-    path: &RemotePath,
-) -> Result<rustix::fs::Dir, StoreError> {
-    if !cookie.is_empty() {
-        let position = <[u8; 8]>::try_from(cookie)
-            .map(i64::from_be_bytes)
-            .map_err(|_| Errno::INVAL)
-            .at("continue the listing", path)?;
-        stream.seek(position).at("continue the listing", path)?;
-    }
-    Ok(stream)
-}
-
 /// statvfs.
 pub(super) fn space(tree: &Tree, path: &RemotePath) -> Result<Space, StoreError> {
     let dir = match tree.dir(path) {
@@ -92,72 +74,9 @@ fn sizes(stat: &StatVfs) -> Space {
     }
 }
 
-/// The entry that a stat describes.
-pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) -> Entry {
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        _ => Kind::Other,
-    };
-    Entry {
-        name,
-        kind,
-        size: match kind {
-            Kind::File => u64::try_from(stat.st_size).unwrap_or(0),
-            _ => 0,
-        },
-        attributes: attributes(stat),
-        target,
-        version: version(stat),
-    }
-}
-
-pub(super) fn attributes(stat: &Stat) -> Attributes {
-    // st_blocks counts units of 512 bytes, whatever the file system's are
-    let stored = stat.st_blocks.saturating_mul(512);
-    let sparse = FileType::from_raw_mode(stat.st_mode).is_file() && stored < stat.st_size;
-    Attributes {
-        mtime: mtime(stat),
-        mode: stat.st_mode & 0o7777,
-        allocation: match sparse {
-            true => Allocation::Sparse,
-            false => Allocation::Dense,
-        },
-    }
-}
-
-pub(super) fn mtime(stat: &Stat) -> Time {
-    Time {
-        secs: stat.st_mtime,
-        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-    }
-}
-
-/// The device of an entry of this store.
-pub(super) fn device_of(version: &Version) -> Option<u64> {
-    match version {
-        Version::Facts([device, ..]) => Some(*device),
-        Version::Text(_) => None,
-    }
-}
-
-/// A version id: whatever makes this inode's content another one changes it.
-pub(super) fn version(stat: &Stat) -> Version {
-    Version::Facts([
-        stat.st_dev,
-        stat.st_ino,
-        stat.st_size.cast_unsigned(),
-        stat.st_mtime.cast_unsigned(),
-        stat.st_mtime_nsec,
-        stat.st_ctime.cast_unsigned(),
-        stat.st_ctime_nsec,
-    ])
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::store::local::stat::*;
+    use super::*;
 
     #[test]
     fn reserved_blocks_are_neither_free_nor_used() {

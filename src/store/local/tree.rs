@@ -6,17 +6,16 @@
 use super::closed::Closed;
 use super::flush::Flush;
 use super::sys::Directory;
-use super::times::Probes;
-use super::unchanged::Found;
+use super::sys::linux::open_in;
 use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::shares::Share;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -42,8 +41,6 @@ pub(super) struct Tree<D: Directory = Dir> {
     /// asked again, so its error is everybody's from then on.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,
-    unchanged: Found<D>,
-    probes: Probes<D::File>,
     /// A permit for each directory stream that is open.
     listings: Arc<Semaphore>,
     closed: Closed,
@@ -69,8 +66,6 @@ impl<D: Directory> Tree<D> {
             unsynced: Mutex::default(),
             syncing: Mutex::new(Ok(())),
             flush: Flush::default(),
-            unchanged: Found::default(),
-            probes: Probes::default(),
             listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
             closed: Closed::default(),
         }
@@ -176,16 +171,6 @@ impl<D: Directory> Tree<D> {
         &self.flush
     }
 
-    /// What was found unchanged.
-    pub(super) fn unchanged(&self) -> &Found<D> {
-        &self.unchanged
-    }
-
-    /// What file systems make of times.
-    pub(super) fn probes(&self) -> &Probes<D::File> {
-        &self.probes
-    }
-
     /// Remembers that a name was made in `dir` that is not on disk yet.
     pub(super) fn mark_unsynced(&self, dir: RemotePath) {
         self.unsynced.lock().insert(dir);
@@ -211,22 +196,28 @@ impl<D: Directory> Tree<D> {
     }
 }
 
-/// A handle that can be listed and synced: cap-std's own are opened with O_PATH. A directory that may not be read keeps
-/// its handle, with which what is in it can still be opened by name.
-pub(super) fn readable(dir: Dir) -> Dir {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match open_in(&dir, b".", flags) {
-        Ok(fd) => Dir::from_std_file(fd.into()),
-        Err(_) => dir,
-    }
-}
-
 /// Opens a directory's entries for reading, from the start.
 pub(super) fn read_dir(dir: &Dir, path: &RemotePath) -> Result<rustix::fs::Dir, StoreError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open_in(dir, b".", flags)
         .and_then(rustix::fs::Dir::new)
         .at("read directory", path)
+}
+
+/// Moves a stream to the position that a cookie names.
+pub(super) fn seek(
+    mut stream: rustix::fs::Dir,
+    cookie: &[u8],
+    path: &RemotePath,
+) -> Result<rustix::fs::Dir, StoreError> {
+    if !cookie.is_empty() {
+        let position = <[u8; 8]>::try_from(cookie)
+            .map(i64::from_be_bytes)
+            .map_err(|_| Errno::INVAL)
+            .at("continue the listing", path)?;
+        stream.seek(position).at("continue the listing", path)?;
+    }
+    Ok(stream)
 }
 
 /// Opens a subdirectory without following a symlink.
@@ -243,30 +234,7 @@ pub(super) fn open_subdir<D: Directory>(dir: &D, name: &Name, path: &RemotePath)
     }
 }
 
-/// openat of a single component that is there.
-pub(super) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    retry(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
-}
-
-/// openat of a single component that must not be there; of `mode` the umask has its part.
-pub(super) fn create_in(dir: &Dir, name: &[u8], flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-    retry(|| rustix::fs::openat(dir, name, flags | OFlags::CREATE | OFlags::EXCL, mode))
-}
-
-/// unlink; that it is gone already is no error.
-pub(super) fn remove_file(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()> {
-    match dir.unlink_at(name) {
-        Err(rustix::io::Errno::NOENT) => Ok(()),
-        other => other,
-    }
-}
-
 /// fsync of a directory.
 pub(super) fn sync_dir(dir: &impl Directory, path: &RemotePath) -> Result<(), StoreError> {
     dir.fsync().at("fsync of the directory", path)
-}
-
-/// Repeats a call that a signal interrupted.
-pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    rustix::io::retry_on_intr(&mut call)
 }

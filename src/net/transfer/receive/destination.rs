@@ -7,7 +7,8 @@ use crate::chunk::window::AllowancePermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
-    Attributes, Entry, ErrorKind, Holder, Kind, NewEntry, RemotePath, StageRequest, Staging, Store, StoreError,
+    Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath, StageRequest,
+    Staging, Store, StoreError,
 };
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -129,7 +130,13 @@ impl Target {
     /// Makes directories, outer ones first; true for those that were not there.
     pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
         match self {
-            Target::Tree(tree) => tree.store.make_dirs(dirs, !tree.write_only).await,
+            Target::Tree(tree) => {
+                let existing = match tree.write_only {
+                    true => ExistingDirs::Keep,
+                    false => ExistingDirs::OpenUp,
+                };
+                tree.store.make_dirs(dirs, existing).await
+            }
             Target::Stream(_) => dirs
                 .iter()
                 .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
@@ -163,7 +170,7 @@ impl Target {
                 Some(Ok(entry)) => {
                     let version = entry.version.clone();
                     let decision = tree.compare(candidate, entry, options, pool).await;
-                    if matches!(decision, Decision::Unchanged) && !options.no_fsync {
+                    if matches!(decision, Decision::Unchanged) && options.durability.is_durable() {
                         unchanged.push((candidate.path.clone(), candidate.kind, version));
                     }
                     decision
@@ -201,7 +208,7 @@ impl Target {
         let request = StageRequest {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
-            durable: !options.no_fsync,
+            durability: options.durability,
             source: source.filter(|_| !tree.write_only),
         };
         let mut pause = Duration::from_millis(20);
@@ -219,15 +226,15 @@ impl Target {
     }
 
     /// Puts a group of small entries.
-    pub async fn put_whole(&self, entries: Vec<NewEntry>, durable: bool) -> Vec<Result<String, StoreError>> {
+    pub async fn put_whole(&self, entries: Vec<NewEntry>, durability: Durability) -> Vec<Result<String, StoreError>> {
         match self {
             Target::Tree(tree) => {
-                let mut results = tree.store.put_whole(entries.clone(), &tree.who, durable).await;
+                let mut results = tree.store.put_whole(entries.clone(), &tree.who, durability).await;
                 for (entry, result) in entries.into_iter().zip(&mut results) {
                     if let Err(e) = result
                         && is_locked(e)
                         && tree.released(e).await
-                        && let Some(second) = tree.store.put_whole(vec![entry], &tree.who, durable).await.pop()
+                        && let Some(second) = tree.store.put_whole(vec![entry], &tree.who, durability).await.pop()
                     {
                         *result = second;
                     }

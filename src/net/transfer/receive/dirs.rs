@@ -6,7 +6,7 @@ use crate::net::error::NetError;
 use crate::net::task::Jobs;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::report::shown;
-use crate::store::{Attributes, BadPath, ErrorKind, Name, RemotePath, StoreError};
+use crate::store::{Attributes, BadPath, Durability, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
 
 /// Where an entry of the transfer goes.
@@ -193,7 +193,7 @@ impl Dirs {
 
     /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have
     /// become ready meanwhile. When its result is there, [`Dirs::completed`] has to be told.
-    pub(super) fn complete(&mut self, target: &Target, durable: bool, jobs: &Jobs<Completed>) {
+    pub(super) fn complete(&mut self, target: &Target, durability: Durability, jobs: &Jobs<Completed>) {
         if self.completing || self.to_complete.is_empty() {
             return;
         }
@@ -221,7 +221,10 @@ impl Dirs {
         let target = target.clone();
         jobs.start("directories", async move {
             let ends = target.complete_dirs(set).await;
-            let synced = if durable { target.sync().await } else { Ok(()) };
+            let synced = match durability {
+                Durability::Durable => target.sync().await,
+                Durability::Volatile => Ok(()),
+            };
             let ends = numbers
                 .into_iter()
                 .zip(ends.into_iter().map(|end| end.and(synced.clone())));

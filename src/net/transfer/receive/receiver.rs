@@ -18,7 +18,7 @@ use crate::net::transfer::report::{Counters, Event, Reporter, Waiting, shown};
 use crate::net::transfer::{MAX_BATCH, MAX_UNSETTLED, STALL};
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::net::wire::{Code, entry};
-use crate::store::{ErrorKind, Kind, StoreError};
+use crate::store::{Durability, ErrorKind, Kind, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -191,13 +191,16 @@ impl Receiver {
             if self.outgoing.is_large() {
                 self.flush().await?;
             }
-            self.dirs.complete(&self.target, !self.options.no_fsync, &completing);
+            self.dirs.complete(&self.target, self.options.durability, &completing);
             if self.ended && self.unsettled.is_empty() && self.dirs.is_empty() {
                 self.flush().await?;
-                let (target, durable) = (self.target.clone(), !self.options.no_fsync);
+                let (target, durability) = (self.target.clone(), self.options.durability);
                 if !std::mem::replace(&mut is_last, true) {
                     last.start("unchanged", async move {
-                        if durable { target.sync_unchanged().await } else { Ok(()) }
+                        match durability {
+                            Durability::Durable => target.sync_unchanged().await,
+                            Durability::Volatile => Ok(()),
+                        }
                     });
                 }
             }

@@ -103,10 +103,10 @@ impl SmallFileBatches {
             let count = self.gathered.len().min(GROUP);
             let group: Vec<SmallFile> = self.gathered.drain(..count).collect();
             let entries = group.iter().map(|g| g.entry.clone()).collect();
-            let (target, durable) = (self.target.clone(), !self.options.no_fsync);
+            let (target, durability) = (self.target.clone(), self.options.durability);
             self.running = self.running.saturating_add(1);
             self.jobs.start("group", async move {
-                let results = target.put_whole(entries, durable).await;
+                let results = target.put_whole(entries, durability).await;
                 JobDone::Group(group, results)
             });
         }

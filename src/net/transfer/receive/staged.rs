@@ -188,7 +188,7 @@ impl StagedFile {
     ) -> Option<(Checkpoint, u64)> {
         self.permit = Some(permit);
         if source == self.source
-            && let Some(found) = self.take_over(staging.left())
+            && let Some(found) = self.take_over(staging.resume())
         {
             staging.allocate(self.attributes.allocation);
             self.state = StagingState::Idle(staging);
@@ -390,7 +390,7 @@ impl StagedFile {
         let point = self.written.clone();
         (self.kept, self.kept_at, self.keeping) = (point.offset, Instant::now(), true);
         jobs.start("keep", async move {
-            JobDone::AllowancePermit(number, keeper.keep(point).await)
+            JobDone::AllowancePermit(number, keeper.checkpoint(point).await)
         });
     }
 
@@ -451,7 +451,7 @@ fn keep_written(
 ) -> Option<impl Future<Output = ()> + Send + 'static> {
     let keeper = staging.checkpointer().filter(|_| resumable.offset > kept)?;
     Some(async move {
-        let _ = keeper.keep(resumable).await;
+        let _ = keeper.checkpoint(resumable).await;
         drop(staging);
     })
 }

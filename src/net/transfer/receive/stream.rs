@@ -86,7 +86,7 @@ impl Stream {
 
 #[async_trait]
 impl Checkpointer for Stream {
-    async fn keep(&self, point: Checkpoint) -> Result<(), StoreError> {
+    async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError> {
         self.state.lock().kept = point;
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Staging for StreamStaging {
         PartRules {
             least: 1,
             most: 4 << 20,
-            held: None,
+            skip_gap_after: None,
         }
     }
 
@@ -149,7 +149,7 @@ impl Staging for StreamStaging {
 
     fn allocate(&mut self, _: Allocation) {}
 
-    fn left(&self) -> Resume {
+    fn resume(&self) -> Resume {
         self.left.clone()
     }
 
@@ -218,7 +218,7 @@ mod tests {
             first.write(0, parts(&[&b"123456789"[..gone]])).await.unwrap();
             drop(first);
             let mut second = stream.stage(source("v")).await.unwrap();
-            assert_eq!(second.left(), Resume::Fresh);
+            assert_eq!(second.resume(), Resume::Fresh);
             second.write(0, parts(&[b"123", b"45"])).await.unwrap();
             second.write(5, parts(&[b"6789"])).await.unwrap();
             let attributes = Attributes {

@@ -153,6 +153,7 @@ impl Inline {
 #[cfg(test)]
 mod tests {
     use crate::net::transfer::send::offer::*;
+    use crate::store::StoreExt;
     use crate::store::local::LocalStore;
 
     /// A file that was changed after it was listed, and its time of change set back, is not sent

@@ -18,7 +18,7 @@ use crate::net::transfer::send::walk::{Origin, TransferSource, Walk, Walked};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

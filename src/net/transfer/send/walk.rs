@@ -6,7 +6,7 @@ use crate::chunk::hash::hash_file;
 use crate::net::transfer::MAX_BATCH;
 use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::io::AsyncRead;

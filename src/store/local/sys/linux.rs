@@ -1,15 +1,34 @@
 //! Linux answers: every call is the one of its name, repeated when a signal interrupted it.
 
 use super::{Birth, Call, Directory, Node, OpenFile};
-use crate::store::local::tree::{create_in, open_in, readable, retry};
 use cap_std::fs::Dir;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+
+/// Repeats a call that a signal interrupted.
+pub(in crate::store::local) fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
+    rustix::io::retry_on_intr(&mut call)
+}
+
+/// openat(2) of an entry that exists.
+pub(in crate::store::local) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> Call<OwnedFd> {
+    retry(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
+}
+
+/// Returns a handle that can be listed and synced: cap-std opens its own with O_PATH. A directory that may not be read
+/// keeps its handle, which still opens its entries by name.
+pub(in crate::store::local) fn readable(dir: Dir) -> Dir {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match open_in(&dir, b".", flags) {
+        Ok(fd) => Dir::from_std_file(fd.into()),
+        Err(_) => dir,
+    }
+}
 
 fn birth(fd: &impl AsFd) -> Option<Birth> {
     let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
@@ -17,9 +36,9 @@ fn birth(fd: &impl AsFd) -> Option<Birth> {
     known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
-/// fsync of what may be an O_PATH handle, of a directory that may not be read: then all is synced that the system has.
-fn sync_any(fd: &impl AsFd) -> Call<()> {
-    match rustix::fs::fsync(fd) {
+/// What remains of a sync call on an O_PATH handle, of a directory that may not be read: everything is synced.
+fn or_sync_all(synced: Call<()>) -> Call<()> {
+    match synced {
         Err(Errno::BADF) => {
             rustix::fs::sync();
             Ok(())
@@ -48,11 +67,11 @@ macro_rules! node {
             }
 
             fn fsync(&self) -> Call<()> {
-                sync_any(self)
+                or_sync_all(rustix::fs::fsync(self))
             }
 
             fn syncfs(&self) -> Call<()> {
-                rustix::fs::syncfs(self)
+                or_sync_all(rustix::fs::syncfs(self))
             }
 
             fn fs_type(&self) -> Call<u64> {
@@ -88,7 +107,8 @@ impl Directory for Dir {
     }
 
     fn create_at(&self, name: &[u8], flags: OFlags, mode: u32) -> Call<File> {
-        Ok(create_in(self, name, flags, Mode::from_raw_mode(mode))?.into())
+        let flags = flags | OFlags::CREATE | OFlags::EXCL;
+        Ok(retry(|| rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode)))?.into())
     }
 
     fn stat_at(&self, name: &[u8]) -> Call<Stat> {

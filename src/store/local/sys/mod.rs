@@ -3,16 +3,20 @@
 //! [`linux`] answers them with the kernel, `model` in tests with a file system that loses at a crash what was not synced.
 //! A name is a single component; no call follows it if it is a symlink.
 
-mod linux;
+pub(super) mod linux;
 #[cfg(test)]
 pub(super) mod model;
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
+use rustix::io::Errno;
 use std::io::IoSlice;
 use std::path::Path;
 
 /// What a call returns, or the system's error number.
 pub(super) type Call<T> = rustix::io::Result<T>;
+
+/// How haul opens what others may have made: it follows no symlink, waits for no FIFO, and no child inherits the file.
+pub(super) const WARY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// When an inode was made: seconds since 1970, and nanoseconds.
 pub(super) type Birth = (i64, u32);
@@ -27,9 +31,9 @@ pub(super) trait Node: Send + Sync + 'static {
     fn fchmod(&self, mode: u32) -> Call<()>;
     /// futimens(3).
     fn futimens(&self, times: &Timestamps) -> Call<()>;
-    /// fsync(2).
+    /// fsync(2); of a handle that cannot be synced (O_PATH), sync(2).
     fn fsync(&self) -> Call<()>;
-    /// syncfs(2): all of the file system that this is in.
+    /// syncfs(2): all of the file system that this is in; of a handle that cannot be synced (O_PATH), sync(2).
     fn syncfs(&self) -> Call<()>;
     /// fstatfs(2), `f_type`.
     fn fs_type(&self) -> Call<u64>;
@@ -79,4 +83,29 @@ pub(super) trait OpenFile: Node {
     fn pwrite_all(&self, bytes: &[u8], offset: u64) -> Call<()>;
     /// One pwritev(2); returns the bytes written.
     fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize>;
+}
+
+/// Opens an entry for the first of these accesses that its mode allows; returns that access too.
+pub(super) fn open_allowed<D: Directory>(dir: &D, name: &[u8], accesses: &[OFlags]) -> Call<(D::File, OFlags)> {
+    let mut last = Errno::ACCESS;
+    for access in accesses {
+        match dir.open_at(name, WARY | *access) {
+            Err(e @ (Errno::ACCESS | Errno::ISDIR)) => last = e,
+            other => return Ok((other?, *access)),
+        }
+    }
+    Err(last)
+}
+
+/// Opens an entry for calls that need neither its content nor write access, such as fsync(2) and fchmod(2).
+pub(super) fn open_any<D: Directory>(dir: &D, name: &[u8]) -> Call<D::File> {
+    open_allowed(dir, name, &[OFlags::RDONLY, OFlags::WRONLY]).map(|(file, _)| file)
+}
+
+/// unlink(2); an entry that does not exist is no error.
+pub(super) fn remove_file(dir: &impl Directory, name: &[u8]) -> Call<()> {
+    match dir.unlink_at(name) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
 }

@@ -1,12 +1,12 @@
 //! Staging files that are there: listed, unlocked, and removed when their writers are dead and long gone.
 
-use super::lock::{holder_of, open_if_dead, open_to_break, remove_staged};
+use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
 use super::record;
 use super::sys::{Directory, Node};
-use super::tree::{Tree, open_subdir, read_dir};
+use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
-use crate::store::reserved::StagingNames;
-use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError};
+use crate::store::partial_names::PartialNames;
+use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode};
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -20,15 +20,15 @@ const MAX_DEPTH: usize = 256;
 /// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
 pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
     let dir = tree.dir(path)?;
-    let mut stream = super::stat::seek(read_dir(&dir, path)?, cookie, path)?;
+    let mut stream = seek(read_dir(&dir, path)?, cookie, path)?;
     let mut page = LockPage::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
-        let Some((target, names)) = StagingNames::of_file(next.file_name().to_bytes()) else {
+        let Some((target, names)) = PartialNames::of_file(next.file_name().to_bytes()) else {
             continue;
         };
-        page.held.extend(look(&*dir, target.to_vec(), &names));
-        if page.held.len() >= limit {
+        page.entries.extend(look(&*dir, target.to_vec(), &names));
+        if page.entries.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
         }
@@ -37,7 +37,7 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
 }
 
 /// What is known of a staging file; none when it has gone meanwhile.
-fn look(dir: &impl Directory, target: Vec<u8>, names: &StagingNames) -> Option<LockEntry> {
+fn look(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<LockEntry> {
     match open_if_dead(dir, &names.file) {
         Ok(fd) => {
             let age = age_of(&fd.fstat().ok()?);
@@ -72,12 +72,12 @@ fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
 }
 
 /// Removes the staging file of a target.
-pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: bool) -> Result<bool, StoreError> {
+pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
     let (dir, name) = tree.parent(path)?;
-    let names = StagingNames::of(&name);
+    let names = PartialNames::of(&name);
     let locked = match open_if_dead(&*dir, &names.file) {
         // its writer lives, or cannot be seen to; it is not taken away in the middle of its commit
-        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if force => {
+        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if mode == UnlockMode::Force => {
             open_to_break(&*dir, &names.file)
         }
         other => other,
@@ -92,7 +92,7 @@ pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, force: boo
         }
         Err(e) => return Err(e).at("open the staging file", path),
     };
-    match remove_staged(&*dir, &names, &held) {
+    match remove_partial(&*dir, &names, &held) {
         Err(Errno::AGAIN) => Err(StoreError::new(ErrorKind::Locked(Holder::default()), path)),
         removed => removed.at("remove the staging file", path).map(|()| true),
     }
@@ -114,14 +114,14 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
         }
         if held.len().saturating_add(records.len()) >= MAX_DEAD {
             return Err(not_empty());
-        } else if let Some((_, names)) = StagingNames::of_file(name) {
+        } else if let Some((_, names)) = PartialNames::of_file(name) {
             held.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
         } else {
-            records.push(StagingNames::of_record(name).ok_or_else(not_empty)?.record);
+            records.push(PartialNames::of_record(name).ok_or_else(not_empty)?.record);
         }
     }
     for (file, names) in held {
-        remove_staged(&*dir, &names, &file).at("remove a dead staging file", path)?;
+        remove_partial(&*dir, &names, &file).at("remove a dead staging file", path)?;
     }
     for name in records {
         record::remove(&*dir, &name).at("remove a dead writer's record", path)?;
@@ -141,9 +141,9 @@ fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
     let mut swept = 0_usize;
     for entry in stream.flatten() {
         let bytes = entry.file_name().to_bytes();
-        if let Some(names) = StagingNames::of_record(bytes) {
+        if let Some(names) = PartialNames::of_record(bytes) {
             swept = swept.saturating_add(usize::from(sweep_record(dir, &names, age)));
-        } else if let Some((_, names)) = StagingNames::of_file(bytes) {
+        } else if let Some((_, names)) = PartialNames::of_file(bytes) {
             swept = swept.saturating_add(usize::from(sweep_file(dir, &names, age)));
         } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
             && depth < MAX_DEPTH
@@ -156,16 +156,16 @@ fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
     swept
 }
 
-fn sweep_file(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
+fn sweep_file(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     let Ok(fd) = open_if_dead(dir, &names.file) else {
         return false;
     };
     let old = fd.fstat().ok().and_then(|stat| age_of(&stat)).is_some_and(|a| a >= age);
-    old && remove_staged(dir, names, &fd).is_ok()
+    old && remove_partial(dir, names, &fd).is_ok()
 }
 
 /// A record without its staging file: its writer died between the commit and the removal.
-fn sweep_record(dir: &Dir, names: &StagingNames, age: Duration) -> bool {
+fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     let is_old = |stat: rustix::fs::Stat| age_of(&stat).is_some_and(|a| a >= age);
     let old = dir.stat_at(&names.record).is_ok_and(is_old);
     let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));

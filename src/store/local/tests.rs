@@ -1,0 +1,104 @@
+//! How much of what all users share a store takes.
+
+use super::*;
+use crate::store::{Content, ErrorKind, StoreExt};
+use std::time::Duration;
+
+type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+const USED_UP: Duration = Duration::from_millis(200);
+
+fn of_user(dir: &Path, user: &str) -> LocalStore {
+    let store = LocalStore::open(dir).unwrap();
+    store.rooted_at(&RemotePath::root(), user).unwrap()
+}
+
+fn open_beneath(dir: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    open.filter(|file| file.parent() == Some(dir)).count()
+}
+
+/// A user who reads very many files at once has only some of them open, and reads all of them.
+#[tokio::test]
+async fn files_beyond_a_users_share_are_opened_for_each_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = of_user(dir.path(), "reads all files");
+    let path = RemotePath::parse(b"f").unwrap();
+    std::fs::write(dir.path().join("f"), b"content").unwrap();
+    let share = HANDLES.sources.room("reads all files");
+    let mut sources = Vec::new();
+    for _ in 0..share + 100 {
+        sources.push(store.open(&path).await.unwrap());
+    }
+    assert_eq!(open_beneath(dir.path()) as u64, share);
+    let next = of_user(dir.path(), "the next user").open(&path).await.unwrap();
+    assert_eq!(open_beneath(dir.path()) as u64, share + 1, "there is some left");
+    let version = next.stat().await.unwrap().version;
+    for source in sources.iter().rev().take(200) {
+        assert_eq!(source.stat().await.unwrap().version, version);
+        assert_eq!(source.read_at(3, vec![0; 9], Arc::new(())).await.unwrap(), b"tent");
+    }
+    drop((sources, next));
+    assert_eq!(HANDLES.sources.room("reads all files"), share, "given back");
+    assert!(store.open(&path).await.unwrap().is_at_hand(0, 7));
+}
+
+/// Whatever waits for a disk takes of its user's share of the threads for that.
+#[tokio::test]
+async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = of_user(dir.path(), "waits for disks");
+    let stage = async |name: &[u8]| {
+        let request = StageRequest {
+            who: "t".into(),
+            if_version: None,
+            durability: Durability::Durable,
+            source: Some("v1".into()),
+        };
+        let path = RemotePath::parse(name).unwrap();
+        let mut staging = store.stage(&path, &request).await.unwrap();
+        let bytes: crate::store::Bytes = Arc::new(vec![7; 5]);
+        staging.write(0, vec![bytes]).await.unwrap();
+        staging
+    };
+    let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
+    let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
+    let checkpointer = kept.checkpointer().unwrap();
+    let owner = store.tree.owner().clone();
+    let all = HANDLES.calls.take(&owner, u64::MAX).await;
+    let calls: [(&str, Waits); 4] = [
+        (
+            "commit",
+            Box::pin(async { drop(committed.commit(5, Attributes::default()).await.unwrap()) }),
+        ),
+        ("discard", Box::pin(discarded.discard())),
+        ("restart", Box::pin(async { restarted.restart(None).await.unwrap() })),
+        (
+            "checkpoint",
+            Box::pin(async { checkpointer.checkpoint(Default::default()).await.unwrap() }),
+        ),
+    ];
+    let mut waiting = Vec::new();
+    for (name, mut call) in calls {
+        assert!(tokio::time::timeout(USED_UP, &mut call).await.is_err(), "{name}");
+        waiting.push(call);
+    }
+    let entry = NewEntry {
+        path: RemotePath::parse(b"of another").unwrap(),
+        content: Content::Link(b"x".to_vec()),
+        attributes: Attributes::default(),
+        if_version: None,
+    };
+    let put = of_user(dir.path(), "another")
+        .put_whole(vec![entry], "t", Durability::Durable)
+        .await;
+    assert!(put.iter().all(Result::is_ok), "others go on");
+    drop(all);
+    for call in waiting {
+        call.await;
+    }
+    let gone = store.stat(&RemotePath::parse(b"discarded").unwrap()).await;
+    assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
+    assert!(store.stat(&RemotePath::parse(b"committed").unwrap()).await.is_ok());
+}

@@ -1,4 +1,5 @@
-//! What every store must do: plain async functions over `&dyn Store`, run here against the local directory.
+//! Requirements on every store: plain async functions over `&dyn Store`, run here against the local
+//! directory.
 
 use crate::support::tree::staged;
 use crate::support::until;
@@ -54,7 +55,7 @@ async fn read(store: &dyn Store, name: &str) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// What can be read without waiting is what is read with.
+/// A read without waiting returns the same bytes as one that may wait.
 async fn reads_what_is_at_hand(store: &dyn Store) {
     let content: Vec<u8> = (0..300_000).map(|i| (i / 7) as u8).collect();
     let put = store.put_whole(
@@ -83,8 +84,8 @@ async fn reads_what_is_at_hand(store: &dyn Store) {
     }
 }
 
-/// Stages what nobody writes. Other tests of this process start children, and a child between fork and exec has the files
-/// of a moment ago open, with their locks.
+/// Stages a target without a writer. Other tests of this process start children, and a child
+/// between fork and exec has the files of a moment ago open, with their locks.
 async fn stage(store: &dyn Store, name: &str, request: &StageRequest) -> Box<dyn Staging> {
     let started = std::time::Instant::now();
     loop {
@@ -99,7 +100,7 @@ async fn stage(store: &dyn Store, name: &str, request: &StageRequest) -> Box<dyn
     }
 }
 
-/// What is put whole is there whole, with its attributes and a version.
+/// Entries that were put whole are there, with their attributes and a version.
 async fn puts_whole_entries(store: &dyn Store) {
     let entries = vec![
         entry("a", Content::File(shared(b"one"))),
@@ -151,7 +152,8 @@ async fn stages_and_commits(store: &dyn Store) {
     assert_eq!(read(store, "big").await.unwrap(), b"hello world");
 }
 
-/// What is dropped, discarded or of another size than said is not committed, and the lock is free again.
+/// A file that was dropped or discarded, or has another size than expected, is not committed, and
+/// its lock is free again.
 async fn gives_up_staged_files(store: &dyn Store) {
     let mut dropped = stage(store, "s", &request("a")).await;
     dropped
@@ -174,7 +176,8 @@ async fn gives_up_staged_files(store: &dyn Store) {
     assert_eq!(read(store, "s").await.unwrap(), b"ok");
 }
 
-/// What was kept of a source is gone on with by a later writer of the same source, and of no other.
+/// A later writer of the same source resumes at its checkpoint; a writer of another source does
+/// not.
 async fn keeps_and_resumes(store: &dyn Store) {
     let of = |source: &str| StageRequest {
         source: Some(source.into()),
@@ -219,7 +222,7 @@ async fn keeps_and_resumes(store: &dyn Store) {
             .is_empty()
     );
 
-    // another version of the source starts anew, and a restart forgets what was kept
+    // another version of the source starts anew, and a restart forgets the checkpoint
     let mut third = stage(store, "r", &of("v2")).await;
     third.write(0, vec![shared(b"HELLO ")]).await.unwrap();
     let keeper = third.checkpointer().unwrap();
@@ -239,7 +242,7 @@ async fn keeps_and_resumes(store: &dyn Store) {
     assert_eq!(read(store, "r").await.unwrap(), b"hello world");
 }
 
-/// A version that was named must be the one that is there.
+/// The target must have the version that the writer expects.
 async fn checks_versions(store: &dyn Store) {
     let put = async |content: &[u8], version: Option<&str>| {
         let mut new = entry("v", Content::File(shared(content)));
@@ -268,7 +271,7 @@ async fn checks_versions(store: &dyn Store) {
     assert_eq!(read(store, "v").await.unwrap(), b"2");
 }
 
-/// Pages cover a directory once each, whatever their size.
+/// Pages return each entry of a directory once, whatever their size.
 async fn lists_in_pages(store: &dyn Store) {
     store.make_dir(&path("d")).await.unwrap();
     let new = (0..57)
@@ -361,8 +364,8 @@ async fn the_local_store_conforms() {
     }
 }
 
-/// As when the session of a user ends who was removed: a removal that is under way stops, and what
-/// was complete but for its name does not get it.
+/// As at the end of a removed user's session: a removal under way stops, and a complete partial
+/// file does not get its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_store_publishes_and_removes_nothing() {
     const FILES: usize = 20_000;

@@ -6,6 +6,7 @@ use crate::support::script::ScriptedClient;
 use crate::support::tree::{bytes, record_of, staged, write};
 use crate::support::{Client, Ended, Server, until};
 use haul::chunk::hole::MAX_HOLE;
+use haul::net::data::carry::WriteFrames;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto;
 use std::fs::File;

@@ -6,6 +6,7 @@ use crate::support::messages::{ended, offer, offers, put};
 use crate::support::script::{SESSION, ScriptedClient};
 use crate::support::tree::write;
 use haul::chunk::digest::whole_digest;
+use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::store::Name;

@@ -5,6 +5,7 @@ use crate::support::messages::{ended, get, offer, offered, offers, put, result, 
 use crate::support::script::ScriptedClient;
 use crate::support::tree::{bytes, write};
 use haul::chunk::digest::chunk_digest;
+use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 

@@ -6,6 +6,7 @@ use crate::support::tree::write;
 use haul::auth::Identity;
 use haul::auth::invite::Invite;
 use haul::chunk::digest::{chunk_digest, whole_digest};
+use haul::net::data::carry::WriteFrames;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, request, transfer_message};
 use std::io::Write;

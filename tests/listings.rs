@@ -2,7 +2,8 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
-use haul::net::transfer::send::walk::{Origin, TransferSource, Walk, Walked};
+use haul::net::transfer::send::source::{Origin, TransferSource};
+use haul::net::transfer::send::walk::{Walk, Walked};
 use haul::net::wire::proto::{self, reply, request};
 use haul::store::local::LocalStore;
 use haul::store::{Entry, ErrorKind, RemotePath, Store};
@@ -113,7 +114,7 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
     while let Some(batch) = walked.recv().await {
         for step in batch {
             match step {
-                Walked::Entry { entry, .. } if stays(&entry) => stayed += 1,
+                Walked::Entry(found) if stays(&found.entry) => stayed += 1,
                 Walked::Failed { error, .. } => panic!("{error}"),
                 _ => {}
             }

@@ -7,13 +7,14 @@ use haul::chunk::buffer::BufferPool;
 use haul::net::NetError;
 use haul::net::control::codec::read_encoded;
 use haul::net::control::queue::{ControlQueue, ControlSender};
+use haul::net::session::channel::TransferChannel;
 use haul::net::session::{SessionBounds, SessionCore};
 use haul::net::transfer::options::Options;
 use haul::net::transfer::receive::destination::{Target, Tree};
 use haul::net::transfer::receive::receiver;
 use haul::net::transfer::report::{Counters, Reporter};
 use haul::net::transfer::send::sender;
-use haul::net::transfer::send::walk::{Origin, TransferSource};
+use haul::net::transfer::send::source::{Origin, TransferSource};
 use haul::net::wire::MAX_CONTROL;
 use haul::net::wire::proto::control_message::Body;
 use haul::store::local::LocalStore;
@@ -84,7 +85,10 @@ async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetErro
         recursive: true,
         ..Options::default()
     };
-    let (channel, other) = (sending.join(1).unwrap(), receiving.join(1).unwrap());
+    let (channel, other) = (
+        TransferChannel::join(&sending, 1).unwrap(),
+        TransferChannel::join(&receiving, 1).unwrap(),
+    );
     let reporter = Reporter::silent();
     let ended = tokio::join!(
         sender::send(channel, sources, options.clone(), reporter.clone()),

@@ -1,5 +1,5 @@
-//! Power loss after an acknowledgement: the server's system calls, in the order in which strace saw them, drive a model
-//! of a disk that keeps nothing but what was fsynced, data and names apart.
+//! Power loss after an acknowledgement. The server's system calls, in the order in which strace saw
+//! them, drive a model of a disk that keeps nothing but fsynced data and names.
 
 use crate::support::tree::{bytes, write};
 use crate::support::{Server, has_strace};
@@ -14,12 +14,12 @@ type Inode = usize;
 /// Names in a directory.
 type Names = HashMap<String, Inode>;
 
-/// What is in memory and what is on the disk.
+/// The state of memory and disk.
 #[derive(Default)]
 struct Disk {
     inodes: usize,
     now: HashMap<PathBuf, Inode>,
-    /// Of each directory, the names that are on the disk.
+    /// The names of each directory that are on the disk.
     names: HashMap<Inode, Names>,
     /// Files with written data that is not on the disk.
     dirty: HashMap<Inode, bool>,
@@ -44,7 +44,7 @@ impl Disk {
         self.names.insert(inode, names);
     }
 
-    /// syncfs: everything that there is.
+    /// syncfs: everything.
     fn sync_all(&mut self) {
         let paths: Vec<PathBuf> = self.now.keys().cloned().collect();
         paths.iter().for_each(|path| self.sync(path));
@@ -56,7 +56,7 @@ impl Disk {
         }
     }
 
-    /// What is at this path after the power was lost: nothing, or a file with all its data or without.
+    /// True if a file with all its data is at this path after a power loss.
     fn survives(&self, root: &Path, path: &Path) -> bool {
         let Some(mut inode) = self.now.get(root).copied() else {
             return false;
@@ -72,7 +72,8 @@ impl Disk {
     }
 }
 
-/// A call of the trace: when it ended, its name, its arguments with what is known of descriptors, whether it went well.
+/// A call of the trace: the time of its end, its name, and its arguments with the paths of
+/// descriptors.
 struct Call {
     at: f64,
     name: String,
@@ -150,11 +151,11 @@ fn replay(log: &str, until: f64) -> Disk {
     disk
 }
 
-/// Puts a tree; gives the trace, and when the client knew of each file.
+/// Puts a tree; returns the trace, and when the client knew of each file.
 fn put(arguments: &[&str]) -> (Server, String, Vec<(PathBuf, f64)>) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    // a slow fsync: an acknowledgement that does not wait for it comes long before it ends
+    // a slow fsync: an acknowledgement that does not wait for it comes long before its end
     let trace = "trace=openat,mkdirat,pwrite64,pwritev,fsync,fdatasync,syncfs,renameat,unlinkat";
     let slow = "inject=fsync,fdatasync,syncfs:delay_enter=30000";
     let prefix = [
@@ -205,7 +206,7 @@ fn what_was_acknowledged_survives_power_loss() {
     for (path, at) in &known {
         assert!(replay(&log, *at).survives(&root, path), "{} is lost", path.display());
     }
-    // and what was put without waiting for the disk does not: the model can tell
+    // and a tree that was put without fsync does not: the model can tell
     let (server, log, known) = put(&["--no-fsync"]);
     let root = server.root.canonicalize().unwrap();
     let lost = known

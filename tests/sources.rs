@@ -75,7 +75,7 @@ async fn a_small_source_that_changed_unnoticed_is_offered_anew() {
     client.transfer(1, want(1)).await;
     let changed = tokio::select! {
         changed = changed(&mut client) => changed,
-        frame = connection.next() => panic!("not the version that was offered: {:?}", frame.header),
+        frame = connection.next() => panic!("not what was offered: {:?}", frame.header),
     };
     assert_eq!((changed.attempt, changed.offer.unwrap().number), (1, 1));
     client.transfer(1, want(1)).await;

@@ -1,13 +1,14 @@
 //! Invites: one-time codes that carry the server's fingerprint and list a new key for a user.
 //!
-//! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The server keeps only
-//! SHA-256 of the random bytes, with the user: an invite makes nobody, and ends with its user.
+//! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The
+//! server keeps only SHA-256 of the random bytes, with the user: an invite makes nobody, and ends
+//! with its user.
 
-use super::credential::AuthorizedKey;
 use super::file::FileError;
 use super::key::Fingerprint;
 use super::name::UserName;
-use super::users::{self, User};
+use super::user::{AuthorizedKey, OpenInvite, User};
+use super::users;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -55,27 +56,6 @@ impl Invite {
     }
 }
 
-/// What the server keeps of an invite that has not been used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenInvite {
-    /// SHA-256 of its secret, in hexadecimal.
-    pub hash: String,
-    /// From when on it is good no more, in seconds since 1970.
-    pub expires: u64,
-}
-
-impl OpenInvite {
-    /// What people tell it by, and what reveals nothing that helps to use it.
-    pub fn id(&self) -> &str {
-        self.hash.get(..8).unwrap_or(&self.hash)
-    }
-}
-
-/// True for what may be the hash of an invite.
-pub(super) fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 fn hash_of(secret: &[u8]) -> String {
     digest(&SHA256, secret)
         .as_ref()
@@ -95,7 +75,8 @@ pub fn add(user: &mut User, invite: &Invite, now: u64, expires: u64) {
 
 /// Whom an invite is for; `None` where it is unknown, used or expired at `now`.
 pub fn find<'a>(all: &'a [User], secret: &[u8], now: u64) -> Option<&'a User> {
-    // The hash is compared, not the secret: how long that takes tells nothing that helps to guess one.
+    // The hash is compared, not the secret: how long that takes tells nothing that helps to guess
+    // one.
     let hash = hash_of(secret);
     let good = |open: &OpenInvite| open.hash == hash && open.expires > now;
     all.iter().find(|user| user.invites.iter().any(good))

@@ -5,7 +5,7 @@
 use super::file::{self, FileError};
 use super::key::Fingerprint;
 use super::name::UserName;
-use super::users::User;
+use super::user::User;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -81,8 +81,8 @@ pub fn record(path: &Path, uses: &[Use], users: &[User]) -> Result<(), FileError
 
 #[cfg(test)]
 mod tests {
-    use super::super::credential::AuthorizedKey;
     use super::super::key::PublicKey;
+    use super::super::user::AuthorizedKey;
     use super::*;
 
     #[test]

@@ -8,12 +8,10 @@
 //!
 //! A time is in seconds since 1970. What is not visible ASCII is percent-encoded.
 
-use super::credential::{AuthorizedKey, parse_network};
-use super::invite::{OpenInvite, is_hash};
 use super::key::PublicKey;
 use super::name::UserName;
 use super::password;
-use super::users::{Access, User};
+use super::user::{Access, AuthorizedKey, OpenInvite, User, is_hash, parse_network};
 use crate::store::RemotePath;
 use std::fmt::Write;
 

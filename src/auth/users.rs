@@ -1,85 +1,14 @@
-//! The `users` file: who may log in to a server. `user_line` has its format, `credential` what
-//! logs a user in.
+//! The `users` file: who may log in to a server. `user_line` has its format.
 
-use super::credential::AuthorizedKey;
 use super::file::{self, FileError};
-use super::invite::OpenInvite;
-use super::name::UserName;
+use super::user::User;
 use super::user_line;
-use crate::store::RemotePath;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// What a user may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// Everything.
-    #[default]
-    Full,
-    /// Read and list, change nothing.
-    ReadOnly,
-    /// Put files and make directories, see nothing: a drop-box.
-    WriteOnly,
-}
-
-impl Access {
-    /// All of them.
-    pub const ALL: [Access; 3] = [Access::Full, Access::ReadOnly, Access::WriteOnly];
-
-    /// `full`, `read-only` or `write-only`, as in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Access::Full => "full",
-            Access::ReadOnly => "read-only",
-            Access::WriteOnly => "write-only",
-        }
-    }
-
-    /// True when whatever `other` allows is allowed.
-    pub fn covers(self, other: Access) -> bool {
-        self == Access::Full || self == other
-    }
-}
-
-/// A user of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// Login name.
-    pub name: UserName,
-    /// Directory beneath the server's root that is this user's root.
-    pub root: RemotePath,
-    /// What they may do.
-    pub access: Access,
-    /// argon2id hash; `None`: no login by password.
-    pub password: Option<String>,
-    /// Keys that log in without a password.
-    pub keys: Vec<AuthorizedKey>,
-    /// Invites that have not been used yet. They are part of the user, so that none outlives one.
-    pub invites: Vec<OpenInvite>,
-}
-
-impl User {
-    /// A user with full access and no way to log in yet.
-    pub fn new(name: UserName) -> User {
-        User {
-            name,
-            root: RemotePath::root(),
-            access: Access::Full,
-            password: None,
-            keys: Vec::new(),
-            invites: Vec::new(),
-        }
-    }
-
-    /// True when a password or a key logs this user in.
-    pub fn can_log_in(&self) -> bool {
-        self.password.is_some() || !self.keys.is_empty()
-    }
-}
 
 /// Seconds since 1970, as the file has them.
 pub fn now() -> u64 {
@@ -140,7 +69,8 @@ struct Cache {
     users: Arc<Vec<User>>,
 }
 
-/// What tells one version of the file from the next; it is only ever replaced, so the inode changes.
+/// What tells one version of the file from the next; it is only ever replaced, so the inode
+/// changes.
 #[derive(Clone, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -224,6 +154,8 @@ impl Users {
 
 #[cfg(test)]
 mod tests {
+    use super::super::name::UserName;
+    use super::super::user::Access;
     use super::*;
 
     fn kim() -> User {

@@ -1,4 +1,4 @@
-//! Several reads at once, delivered in the order in which they were asked for.
+//! Several jobs at once, with their results in the order of their starts.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 
-/// A queue of jobs, in the order in which they were started.
+/// A queue of jobs, in the order of their starts.
 pub struct Ahead<T> {
     jobs: VecDeque<Job<T>>,
     most: usize,
@@ -18,7 +18,7 @@ enum Job<T> {
 }
 
 impl<T: Send + Unpin + 'static> Ahead<T> {
-    /// At most `most` jobs at once.
+    /// Makes a queue of at most `most` jobs at once.
     pub fn new(most: usize) -> Ahead<T> {
         Ahead {
             jobs: VecDeque::with_capacity(most),
@@ -26,12 +26,12 @@ impl<T: Send + Unpin + 'static> Ahead<T> {
         }
     }
 
-    /// True when [`Ahead::next`] must be called before another job may start.
+    /// True if [`Ahead::next`] must be called before another job may start.
     pub fn is_full(&self) -> bool {
         self.jobs.len() >= self.most
     }
 
-    /// True when no job is under way.
+    /// True if no job is under way.
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }
@@ -41,8 +41,9 @@ impl<T: Send + Unpin + 'static> Ahead<T> {
         self.jobs.push_back(Job::Running(tokio::spawn(job)));
     }
 
-    /// The oldest job's result; waits for it. None when no job is under way. Dropping the future before it is ready
-    /// loses nothing. A panic in any of the jobs is passed on at once, however long those before it take.
+    /// Waits for the result of the oldest job; `None` if no job is under way. Dropping the future
+    /// before it is ready loses nothing. A panic in any job reaches the caller at once, however
+    /// long the jobs before it take.
     pub async fn next(&mut self) -> Option<T> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }

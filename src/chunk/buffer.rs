@@ -1,19 +1,19 @@
-//! Chunk-sized buffers that are used again and again, because a fresh MiB costs 256 page faults.
+//! Chunk-sized buffers that are reused, because a fresh MiB costs 256 page faults.
 
 use super::CHUNK_SIZE;
 use parking_lot::Mutex;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The alignment of what a payload begins with, in bytes: that of pages, which writes past the page cache ask for.
+/// The alignment of a payload, in bytes: that of pages, as writes past the page cache need it.
 const ALIGN: usize = 4096;
 
-/// Size of a buffer: a chunk that is aligned in it, and the byte that TLS puts behind its last record.
+/// Size of a buffer: an aligned chunk, and the byte that TLS puts behind its last record.
 const SIZE: usize = CHUNK_SIZE + ALIGN;
 
-/// A pool of buffers for a chunk each. Cheap to clone. It bounds what is kept, not what is handed out:
-/// that is the window's work. What needs at most half a chunk gets memory of its own size, since the window counts
-/// what is in a buffer and not what it could hold.
+/// A pool of buffers of a chunk each. Cheap to clone. It bounds the number of unused buffers; the
+/// window bounds those in use. A payload of at most half a chunk gets memory of its own size, since
+/// the window counts the bytes in a buffer and not its capacity.
 #[derive(Clone)]
 pub struct BufferPool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -21,7 +21,7 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// A pool that keeps at most `keep` unused buffers.
+    /// Makes a pool that keeps at most `keep` unused buffers.
     pub fn new(keep: usize) -> BufferPool {
         BufferPool {
             free: Arc::default(),
@@ -29,12 +29,13 @@ impl BufferPool {
         }
     }
 
-    /// The pool of a session with this window, in bytes: it keeps half of what can be under way, as more is seldom used.
+    /// Makes the pool of a session with this window, in bytes. It keeps half of the window, as more
+    /// is seldom in use.
     pub fn for_window(window: u64) -> BufferPool {
         BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2)
     }
 
-    /// A buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
+    /// Returns a buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
     pub fn take(&self, length: usize) -> Vec<u8> {
         if length <= CHUNK_SIZE / 2 {
             return vec![0; length];
@@ -44,14 +45,14 @@ impl BufferPool {
         buffer
     }
 
-    /// A buffer that has `length` bytes, at most [`CHUNK_SIZE`], and at least one more from where it says on: where they are
-    /// aligned, when they are a whole chunk.
+    /// Returns a buffer and a start in it, with room for `length` bytes, at most [`CHUNK_SIZE`],
+    /// and at least one more. The start is aligned if `length` is a whole chunk.
     pub fn take_aligned(&self, length: usize) -> (Vec<u8>, usize) {
         if length < CHUNK_SIZE {
             return (self.take(length.saturating_add(1)), 0);
         }
         let buffer = self.take_all();
-        // usize::MAX where it cannot be told
+        // usize::MAX if the alignment cannot be told
         let start = Some(buffer.as_ptr().align_offset(ALIGN)).filter(|start| *start < ALIGN);
         (buffer, start.unwrap_or(0))
     }
@@ -63,12 +64,13 @@ impl BufferPool {
         buffer
     }
 
-    /// Makes a buffer, filled and cut to its content, into shared bytes that come back here when they are dropped.
+    /// Makes shared bytes of a buffer that is cut to its content. Dropping them returns the buffer
+    /// to this pool.
     pub fn share(&self, bytes: Vec<u8>) -> Buffer {
         self.share_from(bytes, 0)
     }
 
-    /// The same where the content begins at `start`.
+    /// As [`BufferPool::share`], for content that begins at `start`.
     pub fn share_from(&self, bytes: Vec<u8>, start: usize) -> Buffer {
         Buffer {
             bytes,

@@ -7,35 +7,36 @@ use parking_lot::Mutex;
 /// A chaining value or a hash, 32 bytes.
 pub type Digest = [u8; 32];
 
-/// The digest of one chunk of a file that has more than one: the chaining value of its subtree.
+/// Returns the digest of one chunk of a file that has several: the chaining value of its subtree.
 ///
-/// `offset` is where the chunk starts, in bytes, a multiple of [`super::CHUNK_SIZE`]; `bytes` are not empty.
+/// `offset` is the start of the chunk in bytes, a multiple of [`super::CHUNK_SIZE`]; `bytes` are
+/// not empty.
 pub fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
     let mut hashing = Hashing::of_chunk(offset);
     hashing.update(bytes);
     hashing.digest()
 }
 
-/// The digest of a file that is a single chunk: its ordinary BLAKE3 hash.
+/// Returns the digest of a file that is a single chunk: its ordinary BLAKE3 hash.
 pub fn whole_digest(bytes: &[u8]) -> Digest {
     *blake3::hash(bytes).as_bytes()
 }
 
-/// A digest in the making, of bytes that come piece by piece.
+/// An unfinished digest, of bytes that come piece by piece.
 pub struct Hashing {
     hasher: blake3::Hasher,
     whole: bool,
 }
 
 impl Hashing {
-    /// That of [`chunk_digest`].
+    /// Starts that of [`chunk_digest`].
     pub fn of_chunk(offset: u64) -> Hashing {
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(offset);
         Hashing { hasher, whole: false }
     }
 
-    /// That of [`whole_digest`].
+    /// Starts that of [`whole_digest`].
     pub fn of_whole() -> Hashing {
         Hashing {
             hasher: blake3::Hasher::new(),
@@ -43,12 +44,12 @@ impl Hashing {
         }
     }
 
-    /// The next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
     }
 
-    /// The digest of all that came. A chunk without bytes has none: zeros.
+    /// Returns the digest of all bytes so far; zeros for a chunk without bytes.
     pub fn digest(&self) -> Digest {
         match self.whole {
             true => *self.hasher.finalize().as_bytes(),
@@ -58,16 +59,16 @@ impl Hashing {
     }
 }
 
-/// A digest that is made where the bytes are read.
+/// A digest that the reading thread makes.
 pub struct Reading(Mutex<Hashing>);
 
 impl Reading {
-    /// Goes on with this one.
+    /// Continues this digest.
     pub fn new(hashing: Hashing) -> Reading {
         Reading(Mutex::new(hashing))
     }
 
-    /// The digest of all that was read.
+    /// Returns the digest of all bytes that were read.
     pub fn digest(&self) -> Digest {
         self.0.lock().digest()
     }
@@ -81,7 +82,7 @@ impl Watch for Reading {
 
 /// Merges the digests of a file's chunks, given in order, into the file's BLAKE3 hash.
 ///
-/// It holds one value for each complete subtree so far: at most 44 for the largest file there can be.
+/// It holds one value per complete subtree so far: at most 44, for the largest possible file.
 #[derive(Clone, Debug, Default)]
 pub struct RootHasher {
     stack: Vec<Digest>,
@@ -89,9 +90,10 @@ pub struct RootHasher {
 }
 
 impl RootHasher {
-    /// The next chunk's digest.
+    /// Adds the next chunk's digest.
     pub fn push(&mut self, digest: Digest) {
-        // Complete subtrees are merged only now that more follows: the topmost merge makes the root, and is another.
+        // complete subtrees are merged only once more follows: the topmost merge makes the root, in
+        // another way
         while self.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
             self.merge_top();
         }
@@ -105,7 +107,8 @@ impl RootHasher {
         }
     }
 
-    /// The values that cover the chunks pushed so far, given that more follow: what [`RootHasher::resume`] goes on with.
+    /// Returns the values that cover the chunks so far, given that more follow: the `state` of
+    /// [`RootHasher::resume`].
     pub fn state(&self) -> Vec<Digest> {
         let mut complete = self.clone();
         while complete.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
@@ -114,13 +117,14 @@ impl RootHasher {
         complete.stack
     }
 
-    /// Goes on after the first `chunks` chunks of a file, which `state` covers; none where it cannot.
+    /// Resumes after the first `chunks` chunks of a file, which `state` covers; `None` if it does
+    /// not.
     pub fn resume(chunks: u64, state: Vec<Digest>) -> Option<RootHasher> {
         (state.len() as u64 == u64::from(chunks.count_ones())).then_some(RootHasher { stack: state, chunks })
     }
 
-    /// The file's hash; none unless at least two digests were pushed (a single chunk's hash is
-    /// [`whole_digest`], made in another way).
+    /// Returns the file's hash; `None` unless at least two digests were added. The hash of a single
+    /// chunk is its [`whole_digest`].
     pub fn root(mut self) -> Option<Digest> {
         while self.stack.len() > 2 {
             self.merge_top();

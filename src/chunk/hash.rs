@@ -1,4 +1,4 @@
-//! The BLAKE3 hash of a file in a store, without moving it anywhere.
+//! The BLAKE3 hash of a file in a store, computed where the file is.
 
 use super::CHUNK_SIZE;
 use super::ahead::Ahead;
@@ -10,11 +10,11 @@ use std::sync::Arc;
 /// Chunks that are read at once.
 const AHEAD: usize = 4;
 
-/// Reads a file in parallel and hashes it. Returns what it was before and after, too.
+/// Reads a file in parallel and hashes it. Returns its entry, the same before and after, too.
 ///
 /// # Errors
-/// [`StoreError`], with [`ErrorKind::SourceChanged`] where the file changed meanwhile, or has not as many
-/// bytes as its size says.
+/// [`StoreError`], with [`ErrorKind::SourceChanged`] if the file changed meanwhile, or has not as
+/// many bytes as its size.
 pub async fn hash_file(
     store: &dyn Store,
     path: &RemotePath,

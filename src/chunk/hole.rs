@@ -1,18 +1,20 @@
-//! Holes: chunks of zeros that are neither read, sent nor written. In a file's hash they count as zeros.
+//! Holes: chunks of zeros that are neither read, sent nor written. In a file's hash they count as
+//! zeros.
 //!
-//! A chunk's digest depends on where it is, so a hole costs the processor what its bytes do, and is
-//! hashed by several threads.
+//! A chunk's digest depends on its offset, so a hole costs the processor as much as its bytes
+//! would, and several threads hash it.
 
-use super::CHUNK_SIZE;
 use super::ahead::Ahead;
 use super::digest::{Digest, Hashing};
+use super::{CHUNK_SIZE, Extent};
 use crate::store::blocking;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
 
-/// Most bytes of a hole that travels as one: a longer one is several. It is hashed in a moment.
+/// Most bytes of a hole that travels as one frame; a longer hole is several. Hashing it takes a
+/// moment.
 pub const MAX_HOLE: u64 = 256 << 20;
-/// Bytes that a thread hashes before others have their turn.
+/// Bytes that a thread hashes before other holes get their turn.
 const TURN: u64 = 16 << 20;
 /// Most threads of the process that hash holes at once.
 const MAX_THREADS: usize = 8;
@@ -20,7 +22,7 @@ const MAX_THREADS: usize = 8;
 const PIECE: usize = 64 << 10;
 
 static ZEROS: [u8; PIECE] = [0; PIECE];
-/// As many permits as threads may hash holes. All files of all sessions take turns.
+/// One permit per thread that may hash holes. All files of all sessions take turns.
 static THREADS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(threads()));
 
 /// A chunk within a hole.
@@ -34,11 +36,21 @@ pub struct ZeroChunk {
     pub digest: Digest,
 }
 
+impl ZeroChunk {
+    /// Where it is.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            offset: self.offset,
+            length: self.length,
+        }
+    }
+}
+
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS))
 }
 
-/// The chunks of a hole of `length` bytes at `offset`, which is a multiple of [`CHUNK_SIZE`].
+/// Returns the chunks of a hole of `length` bytes at `offset`, a multiple of [`CHUNK_SIZE`].
 pub async fn chunks(offset: u64, length: u64) -> Vec<ZeroChunk> {
     let end = offset.saturating_add(length);
     let (mut at, mut found) = (offset, Vec::new());
@@ -56,7 +68,7 @@ pub async fn chunks(offset: u64, length: u64) -> Vec<ZeroChunk> {
     }
 }
 
-/// The chunks from `offset` to `end`.
+/// Returns the chunks from `offset` to `end`.
 async fn turn(offset: u64, end: u64) -> Vec<ZeroChunk> {
     // never closed
     let _permit = THREADS.acquire().await;
@@ -79,7 +91,7 @@ fn hash(offset: u64, end: u64) -> Vec<ZeroChunk> {
     chunks
 }
 
-/// The digest of a chunk of zeros.
+/// Returns the digest of a chunk of zeros.
 fn zeros(offset: u64, length: usize) -> Digest {
     let (mut hashing, mut left) = (Hashing::of_chunk(offset), length);
     while left > 0 {

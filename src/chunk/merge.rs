@@ -1,9 +1,9 @@
-//! Digests of a file's chunks, in any order, become its hash.
+//! The digests of a file's chunks, in any order, become its hash.
 
 use super::digest::{Digest, RootHasher};
 use std::collections::BTreeMap;
 
-/// What is known of a file's hash. A digest that comes before its turn waits for those before it: hashes merge in order.
+/// The known part of a file's hash. Hashes merge in order, so a digest waits for those before it.
 #[derive(Clone, Debug, Default)]
 pub struct Merge {
     /// Bytes from the start of the file that `root` covers.
@@ -14,7 +14,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Goes on behind the first `covered` bytes, which are whole chunks and whose hash is `root`.
+    /// Resumes behind the first `covered` bytes, which are whole chunks with the hash `root`.
     pub fn resume(covered: u64, root: RootHasher) -> Merge {
         Merge {
             covered,
@@ -23,7 +23,8 @@ impl Merge {
         }
     }
 
-    /// The digest of the chunk of `length` bytes at `offset`. One that is covered already changes nothing.
+    /// Adds the digest of the chunk of `length` bytes at `offset`. One that is covered already
+    /// changes nothing.
     pub fn insert(&mut self, offset: u64, length: u64, digest: Digest) {
         if offset < self.covered {
             return;
@@ -35,28 +36,29 @@ impl Merge {
         }
     }
 
-    /// Bytes from the start of the file of which every digest has come.
+    /// Returns how many bytes from the start of the file are covered.
     pub fn covered(&self) -> u64 {
         self.covered
     }
 
-    /// What has come for the chunk at `offset`, which is not covered yet: digest and length.
+    /// Returns digest and length of the chunk at `offset`, if they have come and are not covered
+    /// yet.
     pub fn apart(&self, offset: u64) -> Option<(Digest, u64)> {
         self.apart.get(&offset).copied()
     }
 
-    /// True when the digest of a chunk between these offsets has come, which is not covered yet.
+    /// True if the digest of a chunk between these offsets has come and is not covered yet.
     pub fn has_apart(&self, from: u64, to: u64) -> bool {
         self.apart.range(from..to).next().is_some()
     }
 
-    /// Where the last chunk ends whose digest has come, in bytes from the start.
+    /// Returns the end of the last chunk whose digest has come, in bytes from the start.
     pub fn end(&self) -> u64 {
         let last = self.apart.last_key_value();
         last.map_or(self.covered, |(offset, (_, length))| offset.saturating_add(*length))
     }
 
-    /// The hash of what is covered.
+    /// The hash of the covered bytes.
     pub fn root(&self) -> &RootHasher {
         &self.root
     }

@@ -1,11 +1,12 @@
-//! The window: how many bytes a sender may have outstanding, counted on both sides.
+//! The window: how many bytes may be outstanding, counted on both sides. Whatever occupies bytes holds a [`Permit`], which
+//! gives them back when it is dropped.
 
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// What a frame costs besides its payload, in bytes: its header, and about what it takes to remember it.
+/// Bytes that a frame costs besides its payload: its header, and about what it takes to remember it.
 pub const FRAME_COST: u64 = 256;
 
 /// What a frame with `payload` bytes takes from the window.
@@ -13,96 +14,150 @@ pub fn cost(payload: usize) -> u64 {
     FRAME_COST.saturating_add(payload as u64)
 }
 
-/// The sender's side: bytes granted by the receiver, less those outstanding. Cheap to clone.
-#[derive(Clone)]
-pub struct Credit {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    state: Mutex<CreditState>,
+/// The bytes that are taken, their bound, and a wake-up for those who wait for room.
+struct Budget {
+    counts: Mutex<Counts>,
     changed: Notify,
 }
 
-struct CreditState {
-    granted: u64,
-    /// What the sender allows itself of that.
-    limit: u64,
-    outstanding: u64,
+struct Counts {
+    taken: u64,
+    most: u64,
+}
+
+impl Budget {
+    fn new(most: u64) -> Arc<Budget> {
+        Arc::new(Budget {
+            counts: Mutex::new(Counts { taken: 0, most }),
+            changed: Notify::new(),
+        })
+    }
+
+    fn set_most(&self, most: u64) {
+        self.counts.lock().most = most;
+        self.changed.notify_waiters();
+    }
+
+    fn taken(&self) -> u64 {
+        self.counts.lock().taken
+    }
+
+    /// Takes `bytes` if `fits` says so of what is taken already and of the bound.
+    fn try_take(self: &Arc<Budget>, bytes: u64, fits: impl FnOnce(u64, u64) -> bool) -> Option<Permit> {
+        let mut counts = self.counts.lock();
+        if !fits(counts.taken, counts.most) {
+            return None;
+        }
+        counts.taken = counts.taken.saturating_add(bytes);
+        let budget = self.clone();
+        Some(Permit { budget, bytes })
+    }
+
+    /// Waits until `look` finds something, and looks again after every change. Cancel-safe.
+    async fn wait_for<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // registered before the look, so that no change in between is missed
+            changed.as_mut().enable();
+            if let Some(found) = look() {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Bytes of a window or an allowance. Dropping it gives them back.
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Permit {
+    /// The bytes that it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Cuts a permit for `bytes` off, at most for all that there are.
+    #[must_use]
+    pub fn split(&mut self, bytes: u64) -> Permit {
+        debug_assert!(bytes <= self.bytes, "{bytes} of {}", self.bytes);
+        let bytes = bytes.min(self.bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let budget = self.budget.clone();
+        Permit { budget, bytes }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        {
+            let mut counts = self.budget.counts.lock();
+            debug_assert!(self.bytes <= counts.taken, "{} of {}", self.bytes, counts.taken);
+            counts.taken = counts.taken.saturating_sub(self.bytes);
+        }
+        self.budget.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({})", self.bytes)
+    }
+}
+
+/// A permit of an [`Allowance`] with several holders: the last one gives it back.
+pub type SharedPermit = Arc<Permit>;
+
+/// The sender's side: the bytes that the receiver granted. Cheap to clone.
+#[derive(Clone)]
+pub struct Credit {
+    budget: Arc<Budget>,
+    /// What the receiver granted, and what the sender allows itself of that.
+    bounds: Arc<Mutex<(u64, u64)>>,
 }
 
 impl Credit {
     /// A window of `granted` bytes.
     pub fn new(granted: u64) -> Credit {
         Credit {
-            inner: Arc::new(Inner {
-                state: Mutex::new(CreditState {
-                    granted,
-                    limit: u64::MAX,
-                    outstanding: 0,
-                }),
-                changed: Notify::new(),
-            }),
+            budget: Budget::new(granted),
+            bounds: Arc::new(Mutex::new((granted, u64::MAX))),
         }
-    }
-
-    fn state(&self) -> parking_lot::MutexGuard<'_, CreditState> {
-        self.inner.state.lock()
     }
 
     /// The receiver has granted another size.
     pub fn grant(&self, bytes: u64) {
-        self.state().granted = bytes;
-        self.inner.changed.notify_waiters();
+        self.bound(|bounds| bounds.0 = bytes);
     }
 
     /// The sender uses no more than `bytes` of what is granted: more would only lie in memory.
     pub fn limit(&self, bytes: u64) {
-        let before = std::mem::replace(&mut self.state().limit, bytes);
-        if bytes > before {
-            self.inner.changed.notify_waiters();
+        self.bound(|bounds| bounds.1 = bytes);
+    }
+
+    fn bound(&self, change: impl FnOnce(&mut (u64, u64))) {
+        let mut bounds = self.bounds.lock();
+        let before = *bounds;
+        change(&mut bounds);
+        if *bounds != before {
+            self.budget.set_most(bounds.0.min(bounds.1));
         }
     }
 
     /// Waits until `bytes` fit, and takes them. A single frame always fits into an empty window, so that a window
-    /// smaller than a chunk is slow but not the end.
-    pub async fn take(&self, bytes: u64) {
-        loop {
-            let changed = self.inner.changed.notified();
-            tokio::pin!(changed);
-            // registered before the look, so that no release in between is missed
-            changed.as_mut().enable();
-            {
-                let mut state = self.state();
-                let after = state.outstanding.saturating_add(bytes);
-                if after <= state.granted.min(state.limit) || state.outstanding == 0 {
-                    state.outstanding = after;
-                    return;
-                }
-            }
-            changed.await;
-        }
-    }
-
-    /// The receiver is done with `bytes`, or they were never sent.
-    pub fn give_back(&self, bytes: u64) {
-        {
-            let mut state = self.state();
-            state.outstanding = state.outstanding.saturating_sub(bytes);
-        }
-        self.inner.changed.notify_waiters();
+    /// smaller than a chunk is slow but not the end. Cancel-safe.
+    pub async fn acquire(&self, bytes: u64) -> Permit {
+        let fits = |taken: u64, most: u64| taken == 0 || taken.saturating_add(bytes) <= most;
+        self.budget.wait_for(|| self.budget.try_take(bytes, fits)).await
     }
 
     /// Bytes taken and not given back.
     pub fn outstanding(&self) -> u64 {
-        self.state().outstanding
+        self.budget.taken()
     }
-}
-
-/// The receiver's side: what arrived and is not done with may not exceed what was granted.
-pub struct Account {
-    granted: u64,
-    held: AtomicU64,
 }
 
 /// The sender sent more than it was allowed to.
@@ -110,163 +165,86 @@ pub struct Account {
 #[error("the peer sent more than its window allows")]
 pub struct Overrun;
 
-impl Account {
+/// The receiver's side: the frames that arrived and are still in memory fit into what was granted. Cheap to clone.
+#[derive(Clone)]
+pub struct Window {
+    budget: Arc<Budget>,
+}
+
+impl Window {
     /// A window of `granted` bytes.
-    pub fn new(granted: u64) -> Account {
-        Account {
-            granted,
-            held: AtomicU64::new(0),
+    pub fn new(granted: u64) -> Window {
+        Window {
+            budget: Budget::new(granted),
         }
     }
 
-    /// A frame of `bytes` (its [`cost`]) arrived.
+    /// Charges a frame of `bytes` (its [`cost`]), from its header on and until it is written or dropped.
     ///
     /// # Errors
-    /// [`Overrun`] where it does not fit. A single frame always does.
-    pub fn arrived(&self, bytes: u64) -> Result<(), Overrun> {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        // What is sent again after its connection died is here twice for a moment: hence twice the window.
-        let most = self.granted.saturating_mul(2);
-        if before == 0 || before.saturating_add(bytes) <= most {
-            Ok(())
-        } else {
-            self.done(bytes);
-            Err(Overrun)
-        }
+    /// [`Overrun`] if it does not fit. A single frame always does.
+    pub fn charge(&self, bytes: u64) -> Result<Permit, Overrun> {
+        // A frame that is resent after its connection died is here twice for a moment: hence twice the window.
+        let fits = |taken: u64, granted: u64| taken == 0 || taken.saturating_add(bytes) <= granted.saturating_mul(2);
+        self.budget.try_take(bytes, fits).ok_or(Overrun)
     }
 
-    /// A frame of `bytes` was written, or dropped.
-    pub fn done(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    /// Bytes of frames that are in memory.
+    pub fn charged(&self) -> u64 {
+        self.budget.taken()
     }
 }
 
-/// A bound on what is kept besides frames: each part of it is a guard that gives itself back.
-/// Cheap to clone.
+/// A bound on what is kept besides frames. Cheap to clone.
 #[derive(Clone)]
 pub struct Allowance {
-    inner: Arc<AllowanceInner>,
-}
-
-struct AllowanceInner {
-    most: AtomicU64,
-    held: AtomicU64,
-    changed: Notify,
-}
-
-/// Bytes of an [`Allowance`]; they go back when the last clone is dropped.
-#[derive(Clone)]
-pub struct AllowancePermit {
-    _held: Arc<Held>,
-}
-
-struct Held {
-    inner: Arc<AllowanceInner>,
-    bytes: u64,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.inner.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.inner.changed.notify_waiters();
-    }
+    budget: Arc<Budget>,
 }
 
 impl Allowance {
     /// At most `most` bytes.
     pub fn new(most: u64) -> Allowance {
         Allowance {
-            inner: Arc::new(AllowanceInner {
-                most: AtomicU64::new(most),
-                held: AtomicU64::new(0),
-                changed: Notify::new(),
-            }),
+            budget: Budget::new(most),
         }
     }
 
     /// Another bound from now on.
     pub fn set_most(&self, most: u64) {
-        self.inner.most.store(most, Ordering::Relaxed);
-        self.inner.changed.notify_waiters();
+        self.budget.set_most(most);
     }
 
     /// Takes `bytes`, whether or not they fit: the sender stops before the next batch.
-    pub fn take(&self, bytes: u64) -> AllowancePermit {
-        self.inner.held.fetch_add(bytes, Ordering::Relaxed);
-        self.kept(bytes)
+    pub fn take(&self, bytes: u64) -> SharedPermit {
+        let mut counts = self.budget.counts.lock();
+        counts.taken = counts.taken.saturating_add(bytes);
+        let budget = self.budget.clone();
+        Arc::new(Permit { budget, bytes })
     }
 
-    /// Takes `bytes` where they fit.
+    /// Takes `bytes` if they fit.
     ///
     /// # Errors
-    /// [`Overrun`] where they do not.
-    pub fn try_take(&self, bytes: u64) -> Result<AllowancePermit, Overrun> {
-        let fits = |held: u64| {
-            let after = held.saturating_add(bytes);
-            (after <= self.inner.most.load(Ordering::Relaxed)).then_some(after)
-        };
-        let held = &self.inner.held;
-        let taken = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map(|_| self.kept(bytes)).map_err(|_| Overrun)
-    }
-
-    fn kept(&self, bytes: u64) -> AllowancePermit {
-        let inner = self.inner.clone();
-        let held = Held { inner, bytes };
-        AllowancePermit { _held: Arc::new(held) }
+    /// [`Overrun`] if they do not.
+    pub fn try_take(&self, bytes: u64) -> Result<SharedPermit, Overrun> {
+        let fits = |taken: u64, most: u64| taken.saturating_add(bytes) <= most;
+        self.budget.try_take(bytes, fits).map(Arc::new).ok_or(Overrun)
     }
 
     /// True while less than the bound is taken.
     pub fn has_room(&self) -> bool {
-        self.held() < self.inner.most.load(Ordering::Relaxed)
+        let counts = self.budget.counts.lock();
+        counts.taken < counts.most
     }
 
     /// Waits until less than the bound is taken. Cancel-safe.
     pub async fn room(&self) {
-        loop {
-            let changed = self.inner.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            changed.await;
-        }
+        self.budget.wait_for(|| self.has_room().then_some(())).await;
     }
 
     /// Bytes that are taken.
-    pub fn held(&self) -> u64 {
-        self.inner.held.load(Ordering::Relaxed)
-    }
-}
-
-/// A frame that has begun to come, charged to an [`Account`]: it is given back where the frame never
-/// becomes complete.
-pub struct Arriving {
-    account: Arc<Account>,
-    bytes: u64,
-}
-
-impl Arriving {
-    /// A frame of `bytes` (its [`cost`]) begins to come.
-    ///
-    /// # Errors
-    /// As [`Account::arrived`].
-    pub fn begin(account: &Arc<Account>, bytes: u64) -> Result<Arriving, Overrun> {
-        account.arrived(bytes)?;
-        let account = account.clone();
-        Ok(Arriving { account, bytes })
-    }
-
-    /// It is complete: from now on [`Account::done`] is to be told.
-    pub fn complete(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.account.done(self.bytes);
+    pub fn taken(&self) -> u64 {
+        self.budget.taken()
     }
 }
 
@@ -275,14 +253,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_allowance_comes_back_with_its_last_guard_and_wakes() {
+    async fn an_allowance_comes_back_with_its_last_permit_and_wakes() {
         let allowance = Allowance::new(100);
         let kept = allowance.try_take(60).unwrap();
         assert!(allowance.try_take(41).is_err());
         let also = kept.clone();
         drop(kept);
         let over = allowance.take(80);
-        assert_eq!((allowance.held(), allowance.has_room()), (140, false));
+        assert_eq!((allowance.taken(), allowance.has_room()), (140, false));
         let waiting = tokio::spawn({
             let allowance = allowance.clone();
             async move { allowance.room().await }
@@ -290,35 +268,37 @@ mod tests {
         tokio::task::yield_now().await;
         drop((also, over));
         waiting.await.unwrap();
-        assert_eq!(allowance.held(), 0);
+        assert_eq!(allowance.taken(), 0);
         allowance.set_most(0);
         assert!(!allowance.has_room());
     }
 
-    /// Takes in a task of its own, which has come as far as it can.
-    async fn take_meanwhile(credit: &Credit, bytes: u64) -> tokio::task::JoinHandle<()> {
+    /// Acquires in a task of its own, which has come as far as it can.
+    async fn acquire_meanwhile(credit: &Credit, bytes: u64) -> tokio::task::JoinHandle<Permit> {
         let credit = credit.clone();
-        let waiting = tokio::spawn(async move { credit.take(bytes).await });
+        let waiting = tokio::spawn(async move { credit.acquire(bytes).await });
         tokio::task::yield_now().await;
         waiting
     }
 
     #[tokio::test]
-    async fn take_waits_for_room() {
+    async fn acquire_waits_for_room() {
         let credit = Credit::new(100);
-        credit.take(60).await;
-        let waiting = take_meanwhile(&credit, 60).await;
+        let first = credit.acquire(60).await;
+        let waiting = acquire_meanwhile(&credit, 60).await;
         assert_eq!(credit.outstanding(), 60);
-        credit.give_back(60);
-        waiting.await.unwrap();
+        drop(first);
+        let second = waiting.await.unwrap();
         assert_eq!(credit.outstanding(), 60);
+        drop(second);
+        assert_eq!(credit.outstanding(), 0);
     }
 
     #[tokio::test]
     async fn one_frame_always_fits_and_a_grant_wakes() {
         let credit = Credit::new(10);
-        credit.take(1000).await;
-        let waiting = take_meanwhile(&credit, 1000).await;
+        let _first = credit.acquire(1000).await;
+        let waiting = acquire_meanwhile(&credit, 1000).await;
         credit.grant(5000);
         waiting.await.unwrap();
     }
@@ -327,38 +307,36 @@ mod tests {
     async fn a_limit_holds_within_what_is_granted_and_wakes_when_it_grows() {
         let credit = Credit::new(100);
         credit.limit(50);
-        credit.take(40).await;
-        let waiting = take_meanwhile(&credit, 40).await;
+        let _first = credit.acquire(40).await;
+        let waiting = acquire_meanwhile(&credit, 40).await;
         assert_eq!(credit.outstanding(), 40);
         credit.limit(80);
-        waiting.await.unwrap();
+        let _second = waiting.await.unwrap();
         assert_eq!(credit.outstanding(), 80);
     }
 
-    #[test]
-    fn a_frame_that_never_becomes_complete_gives_back_what_it_took() {
-        let account = Arc::new(Account::new(100));
-        let complete = Arriving::begin(&account, 150).unwrap();
-        assert!(Arriving::begin(&account, 60).is_err());
-        drop(Arriving::begin(&account, 50).unwrap());
-        complete.complete();
-        assert!(
-            account.arrived(51).is_err(),
-            "the complete one counts until it is done with"
-        );
-        account.done(150);
-        assert_eq!(account.arrived(200), Ok(()));
+    #[tokio::test]
+    async fn what_is_cut_off_a_permit_is_given_back_by_itself() {
+        let credit = Credit::new(100);
+        let mut all = credit.acquire(90).await;
+        let part = all.split(30);
+        assert_eq!((part.bytes(), all.bytes(), credit.outstanding()), (30, 60, 90));
+        drop(all);
+        assert_eq!(credit.outstanding(), 30);
+        drop(part);
+        assert_eq!(credit.outstanding(), 0);
     }
 
     #[test]
-    fn the_account_refuses_an_overrun() {
-        let account = Account::new(100);
-        assert_eq!(account.arrived(1000), Ok(()));
-        account.done(1000);
-        assert_eq!(account.arrived(100), Ok(()));
-        assert_eq!(account.arrived(100), Ok(()));
-        assert_eq!(account.arrived(1), Err(Overrun));
-        account.done(200);
-        assert_eq!(account.arrived(100), Ok(()));
+    fn a_window_refuses_an_overrun() {
+        let window = Window::new(100);
+        let large = window.charge(1000).unwrap();
+        assert_eq!(window.charge(1).err(), Some(Overrun));
+        drop(large);
+        let both = (window.charge(100).unwrap(), window.charge(100).unwrap());
+        assert_eq!(window.charge(1).err(), Some(Overrun));
+        drop(both);
+        assert_eq!(window.charged(), 0);
+        assert!(window.charge(200).is_ok());
     }
 }

@@ -8,8 +8,8 @@ use super::location::{Location, Remote, ServerName};
 use super::output;
 use super::put::local_source;
 use super::transfer::durability;
-use crate::auth::credential::AuthorizedKey;
-use crate::auth::users::{self, User};
+use crate::auth::user::{AuthorizedKey, User};
+use crate::auth::users;
 use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::net::NetError;
 use crate::net::client::Client;
@@ -243,10 +243,10 @@ fn limit(counters: &Counters, side: Side, busy: f64) -> &'static str {
         return "processor";
     }
     let waited = |what: Waiting| counters.waited.get(what as usize).map_or(0, Counters::get);
-    let all = [Waiting::TransferSource, Waiting::Network, Waiting::Receiver];
+    let all = [Waiting::Source, Waiting::Network, Waiting::Receiver];
     let most = all.into_iter().max_by_key(|what| waited(*what));
     match (side, most) {
-        (Side::Sends, Some(Waiting::TransferSource)) => "reading here",
+        (Side::Sends, Some(Waiting::Source)) => "reading here",
         (Side::Sends, Some(Waiting::Network)) => "network",
         (Side::Sends, _) => "writing there",
         (Side::Receives, Some(Waiting::Receiver)) => "writing here",

@@ -6,7 +6,7 @@ use super::hint;
 use super::location::{Location, Remote, local_failure, means_contents, split_local};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
-use crate::net::transfer::send::walk::{Origin, TransferSource};
+use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, RemotePath, Store, StoreError};
 use parking_lot::Mutex;

@@ -12,7 +12,7 @@ use crate::net::client::Client;
 use crate::net::client::outage::Outage;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
-use crate::net::transfer::send::walk::{Origin, TransferSource};
+use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::Durability;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

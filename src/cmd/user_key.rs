@@ -6,9 +6,9 @@ use super::output;
 use super::table;
 use super::transfer::parse_time;
 use super::user::{self, Named};
-use crate::auth::credential::{self, AuthorizedKey, parse_network};
 use crate::auth::last_used::{self, LastUsed};
-use crate::auth::users::{self, User};
+use crate::auth::user::{AuthorizedKey, User, clean_label, parse_network};
+use crate::auth::users;
 use crate::auth::{Fingerprint, PublicKey};
 use clap::Subcommand;
 use ipnet::IpNet;
@@ -85,7 +85,7 @@ struct Ls {
 }
 
 fn parse_label(text: &str) -> Result<String, String> {
-    if text.is_empty() || credential::label(text) != text {
+    if text.is_empty() || clean_label(text) != text {
         return Err("a label has 1 to 64 characters and no control characters".into());
     }
     Ok(text.to_string())

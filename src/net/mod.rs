@@ -33,8 +33,11 @@ pub mod client;
 pub mod control;
 pub mod data;
 pub mod error;
+pub mod jobs;
 pub mod server;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod task;
 pub mod tls;
 pub mod transfer;

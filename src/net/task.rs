@@ -53,7 +53,7 @@ impl Tasks {
     /// [`NetError::Internal`] if it panicked; `on_panic` has heard of it by then.
     pub async fn guard<T, W>(&self, name: &'static str, work: Pin<Box<W>>) -> Result<T, NetError>
     where
-        W: Future<Output = T>,
+        W: Future<Output = T> + ?Sized,
     {
         caught(faults::injected(name, work)).await.map_err(|panic| {
             let error = NetError::Internal(format!("{name}: {}", message(&*panic)));
@@ -158,7 +158,7 @@ mod faults {
 
     /// `work`, which panics at the next step after it has been asked to. As with any panic, what it owns is dropped before
     /// the panic is caught.
-    pub(super) async fn injected<T>(name: &'static str, mut work: Pin<Box<impl Future<Output = T>>>) -> T {
+    pub(super) async fn injected<T>(name: &'static str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> T {
         std::future::poll_fn(|cx| {
             #[allow(clippy::panic)]
             if let Some(dir) = &*FAULTS

@@ -1,4 +1,4 @@
-//! What a store knows of an entry without reading it.
+//! Entries, as a store describes them without reading them.
 
 use super::path::Name;
 use std::fmt;
@@ -35,21 +35,21 @@ pub enum Allocation {
     Sparse,
 }
 
-/// What is kept of an entry besides its content.
+/// The properties of an entry that are transferred with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Time of the last change of the content.
     pub mtime: Time,
     /// Permission bits, 0o7777.
     pub mode: u32,
-    /// Sparse where a file takes less room than its size.
+    /// Sparse if a file takes less room than its size.
     pub allocation: Allocation,
 }
 
-/// One entry as `stat` and listings show it.
+/// An entry, as stat and listings describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name in its directory; none for the store's root.
+    /// Its name in its directory; `None` for the store's root.
     pub name: Option<Name>,
     /// Its kind.
     pub kind: Kind,
@@ -57,19 +57,19 @@ pub struct Entry {
     pub size: u64,
     /// Time and mode.
     pub attributes: Attributes,
-    /// Where a symlink points.
+    /// The target of a symlink.
     pub target: Option<Vec<u8>>,
-    /// Differs whenever the file is another one or was changed.
+    /// Differs whenever the file was replaced or changed.
     pub version: Version,
 }
 
-/// What tells one state of an entry from all others: opaque, and known to users and peers as text. Of most entries nobody
-/// asks for that, so it is made when somebody does.
+/// Distinguishes one state of an entry from all others. It is opaque, and users and peers see it as
+/// text. Most versions are never shown, so the text is made on demand.
 #[derive(Clone, Debug)]
 pub enum Version {
     /// The text itself.
     Text(String),
-    /// What the text is made of, by a store that has it at hand.
+    /// The numbers that the text is made of.
     Facts([u64; 7]),
 }
 
@@ -105,7 +105,7 @@ impl Eq for Version {}
 pub struct Page {
     /// The entries, in the store's order.
     pub entries: Vec<Entry>,
-    /// Where the next page starts, opaque to everyone but the store; none after the last page.
+    /// Where the next page starts, opaque to all but the store; `None` after the last page.
     pub next: Option<Vec<u8>>,
 }
 
@@ -116,9 +116,9 @@ pub struct Space {
     pub total: u64,
     /// Bytes that a user may still write.
     pub free: u64,
-    /// Bytes in use. What is neither free nor used is reserved for the system.
+    /// Bytes in use. The system reserves those that are neither free nor used.
     pub used: u64,
-    /// Inodes in all; 0 where the store has no such limit.
+    /// Inodes in all; 0 if the store has no such limit.
     pub files: u64,
     /// Inodes free.
     pub files_free: u64,

@@ -1,39 +1,39 @@
-//! The errors of a store: what kind, at which path, and what the system said.
+//! The errors of a store: their kind, the path, and the system's message.
 
 use super::path::{BadPath, RemotePath};
 use rustix::io::Errno;
 use std::io;
 use std::time::Duration;
 
-/// Who holds a lock, as far as can be known.
+/// The holder of a lock, as far as it can be known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Holder {
-    /// For people: `user@host`, or a process.
+    /// The name to show: `user@host`, or a process.
     pub who: String,
-    /// How long it has been held; none when that is not known.
+    /// How long the lock has been held, if that is known.
     pub held_for: Option<Duration>,
-    /// Bytes written so far; none when that is not known.
+    /// Bytes written so far, if that is known.
     pub written: Option<u64>,
 }
 
-/// What went wrong, in the kinds that callers treat differently.
+/// The kinds of errors that callers treat differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No such entry.
     NotFound,
     /// The system's permissions forbid it.
     Denied,
-    /// Something of that name is there already.
+    /// An entry of that name exists.
     Exists,
-    /// A directory was needed.
+    /// Expected a directory.
     NotADirectory,
-    /// Anything but a directory was needed.
+    /// Expected anything but a directory.
     IsADirectory,
     /// The directory is not empty.
     NotEmpty,
     /// Another writer holds the target.
     Locked(Holder),
-    /// The target's version is not the one that was named.
+    /// The target has another version than the expected one.
     VersionChanged,
     /// The source changed while it was read.
     SourceChanged,
@@ -47,11 +47,11 @@ pub enum ErrorKind {
     BadName(BadPath),
     /// Neither a file, a directory nor a symlink.
     BadKind,
-    /// Something under a name of haul's own, which haul did not make.
+    /// An entry with a name of haul's own that haul did not make.
     Obstacle(Vec<u8>),
-    /// Another source of the same transfer, this one, goes to the same name, and came first.
+    /// Another source of the same transfer, this one, has the same destination and came first.
     SameName(Vec<u8>),
-    /// A symlink stands where a directory was needed, or leads outside the root.
+    /// A symlink where a directory is needed, or one that leads outside the root.
     Symlink,
     /// Any other error.
     Other,
@@ -69,7 +69,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error of a kind that explains itself.
+    /// Makes an error of a kind that explains itself.
     pub fn new(kind: ErrorKind, path: &RemotePath) -> StoreError {
         StoreError {
             kind,
@@ -78,7 +78,7 @@ impl StoreError {
         }
     }
 
-    /// An error of no kind of its own, in a sentence.
+    /// Makes an error of no kind of its own from a sentence.
     pub fn because(why: &str, path: &RemotePath) -> StoreError {
         StoreError {
             detail: why.to_string(),
@@ -86,7 +86,8 @@ impl StoreError {
         }
     }
 
-    /// A system call's error; `doing` is the call, for errors that have no kind of their own.
+    /// Makes an error from a system call's. `doing` names the call, for errors of no kind of their
+    /// own.
     pub fn io(doing: &str, path: &RemotePath, error: &io::Error) -> StoreError {
         let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT) => ErrorKind::NotFound,
@@ -111,7 +112,7 @@ impl StoreError {
         }
     }
 
-    /// The same error, about another path: that which the caller asked for.
+    /// Returns the same error about another path, the one that the caller asked for.
     #[must_use]
     pub fn about(self, path: &RemotePath) -> StoreError {
         StoreError {
@@ -120,32 +121,32 @@ impl StoreError {
         }
     }
 
-    /// One clause for people, without the path.
+    /// Describes the error in one clause, without the path.
     pub fn describe(&self) -> String {
         match &self.kind {
             ErrorKind::NotFound => "no such file or directory".into(),
             ErrorKind::Denied => "permission denied".into(),
-            ErrorKind::Exists => "it exists already".into(),
+            ErrorKind::Exists => "it already exists".into(),
             ErrorKind::NotADirectory => "not a directory".into(),
             ErrorKind::IsADirectory => "it is a directory".into(),
             ErrorKind::NotEmpty => "the directory is not empty".into(),
             ErrorKind::Locked(holder) => holder.describe(),
-            ErrorKind::VersionChanged => "it is not the version that was named".into(),
+            ErrorKind::VersionChanged => "it has another version than the expected one".into(),
             ErrorKind::SourceChanged => "it changed while it was read".into(),
             ErrorKind::NoSpace => "no space left on the device".into(),
-            ErrorKind::Quota => "the disk quota is used up".into(),
+            ErrorKind::Quota => "the disk quota is exceeded".into(),
             ErrorKind::ReadOnly => "the file system is read-only".into(),
             ErrorKind::BadName(why) => format!("the name is not allowed: {why}"),
-            ErrorKind::BadKind => "not a file, directory or symlink".into(),
+            ErrorKind::BadKind => "expected a file, a directory or a symlink, got another kind".into(),
             ErrorKind::Obstacle(name) => format!(
-                "{} is in the way, and no file of haul's: remove it",
+                "{} is in the way and is not haul's: remove it",
                 String::from_utf8_lossy(name)
             ),
             ErrorKind::SameName(first) => format!(
                 "{} goes to the same name and came first: copy them one by one",
                 String::from_utf8_lossy(first)
             ),
-            ErrorKind::Symlink => "a symlink on the way is not followed".into(),
+            ErrorKind::Symlink => "haul does not follow a symlink on the way".into(),
             ErrorKind::Other => self.detail.clone(),
         }
     }

@@ -1,7 +1,7 @@
 //! Where files live. [`Store`] is all that the rest of haul knows of a file system.
 //!
-//! [`local::LocalStore`] is a directory of this machine, behind open directory handles. The trait also fits a store
-//! behind a network; its documentation lists what such a store has to provide.
+//! [`local::LocalStore`] is a directory of this machine, behind open directory handles. The trait
+//! also fits a store behind a network; its documentation lists what such a store has to provide.
 
 mod blocking;
 mod durability;
@@ -77,7 +77,8 @@ pub trait DirStream: Send {
 pub enum ExistingDirs {
     /// It keeps its mode.
     Keep,
-    /// A mode that keeps its owner out is replaced by one that does not, for a transfer that sets the mode in the end.
+    /// A mode that keeps its owner out is replaced by one that does not, for a transfer that sets
+    /// the mode in the end.
     OpenUp,
 }
 
@@ -92,55 +93,61 @@ pub enum RemoveScope {
 
 /// A place that holds a tree of files.
 ///
-/// All paths are beneath the store's root, and stay there whatever symlinks are on the way. A method that takes
-/// many entries returns one result for each, in order.
+/// All paths are beneath the store's root, and stay there whatever symlinks are on the way. A
+/// method that takes many entries returns one result for each, in order.
 ///
 /// # A store behind a network
 ///
-/// The trait asks for no open directories and no file system. A store that maps paths to object keys provides:
+/// The trait asks for no open directories and no file system. A store that maps paths to object
+/// keys provides:
 ///
-/// - **Listings by cookie.** [`Store::list`] returns an opaque cookie, such as the last key of a page. A stream of
-///   [`Store::list_whole`] may hold nothing but that cookie.
-/// - **Part sizes.** [`Staging::part_rules`] tells the writer how large the parts of an upload may be, and whether
-///   they have to come in order.
-/// - **Locks.** The store decides how a lock is stored: [`Store::stage`] takes it, [`Store::locks`] lists it.
-///   Dropping the [`Staging`] returns it, or lets it expire.
-/// - **Commits by condition.** A commit replaces the target at once and completely, if the target still has the
-///   version of `if_version`. A conditional write does that on the server's side.
-/// - **Checkpoints.** An upload whose finished parts survive offers a [`Checkpointer`]; any other returns `None`.
-/// - **Versions.** [`Entry::version`] is any text that changes with the content, such as an entity tag.
+/// - **Listings by cookie.** [`Store::list`] returns an opaque cookie, such as the last key of a
+///   page. A stream of [`Store::list_whole`] may hold nothing but that cookie.
+/// - **Part sizes.** [`Staging::part_rules`] tells the writer how large the parts of an upload may
+///   be, and whether they have to come in order.
+/// - **Locks.** The store decides how a lock is stored: [`Store::stage`] takes it, [`Store::locks`]
+///   lists it. Dropping the [`Staging`] returns it, or lets it expire.
+/// - **Commits by condition.** A commit replaces the target at once and completely, if the target
+///   still has the version of `if_version`. A conditional write does that on the server's side.
+/// - **Checkpoints.** An upload whose finished parts survive offers a [`Checkpointer`]; any other
+///   returns `None`.
+/// - **Versions.** [`Entry::version`] is any text that changes with the content, such as an entity
+///   tag.
 ///
-/// A store that acknowledges nothing before it is durable keeps the default of [`Store::note_unchanged`],
-/// [`Store::sync_unchanged`] and [`Store::sync`]. One that keeps times exactly keeps that of [`Store::is_same_time`].
-/// Methods that follow from these are in [`StoreExt`].
+/// A store that acknowledges nothing before it is durable keeps the default of
+/// [`Store::note_unchanged`], [`Store::sync_unchanged`] and [`Store::sync`]. One that keeps times
+/// exactly keeps that of [`Store::is_same_time`]. Methods that follow from these are in
+/// [`StoreExt`].
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Returns the path without symlinks in it, following those that stay beneath the root.
     async fn resolve(&self, path: &RemotePath) -> Result<RemotePath, StoreError>;
 
-    /// Returns the store beneath a directory. It follows no symlinks at all and may keep handles open: use it for
-    /// one transfer and drop it.
+    /// Returns the store beneath a directory. It follows no symlinks at all and may keep handles
+    /// open: use it for one transfer and drop it.
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError>;
 
     /// Describes entries; a symlink at the end of a path is not followed.
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>>;
 
-    /// Returns a page of at most `limit` entries of a directory, from `cookie` on (empty: from the start).
+    /// Returns a page of at most `limit` entries of a directory, from `cookie` on (empty: from the
+    /// start).
     ///
     /// # Errors
-    /// [`ErrorKind::SourceChanged`] if the directory changed since the cookie was made, and the store cannot tell
-    /// any more which entries follow it: list the directory again.
+    /// [`ErrorKind::SourceChanged`] if the directory changed since the cookie was made, and the
+    /// store cannot tell any more which entries follow it: list the directory again.
     async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError>;
 
-    /// Starts to list directories: returns their first pages, each of at most `limit` entries, and stops once the
-    /// pages have `limit` entries together; the first is always returned. Every entry that exists from the first
-    /// page to the last is in one of them, whatever else changes.
+    /// Starts to list directories: returns their first pages, each of at most `limit` entries, and
+    /// stops once the pages have `limit` entries together; the first is always returned. Every
+    /// entry that exists from the first page to the last is in one of them, whatever else changes.
     async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>>;
 
     /// Makes a directory; the one above it must exist.
     async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError>;
 
-    /// Makes directories for a transfer, outer ones first; one that exists is used. Returns true for new ones.
+    /// Makes directories for a transfer, outer ones first; one that exists is used. Returns true
+    /// for new ones.
     async fn make_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,
@@ -162,12 +169,12 @@ pub trait Store: Send + Sync {
     /// Reads files of at most `most` bytes each.
     ///
     /// # Errors
-    /// [`ErrorKind::SourceChanged`] for a file that is larger, changes meanwhile, or has not as many bytes as its
-    /// size.
+    /// [`ErrorKind::SourceChanged`] for a file that is larger, changes meanwhile, or has not as
+    /// many bytes as its size.
     async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>>;
 
-    /// Locks, stages and commits entries that fit into memory. Durable ones are on disk, content and name, before
-    /// this returns.
+    /// Locks, stages and commits entries that fit into memory. Durable ones are on disk, content
+    /// and name, before this returns.
     async fn put_whole(
         &self,
         entries: Vec<NewEntry>,
@@ -184,15 +191,15 @@ pub trait Store: Send + Sync {
     /// Returns a page of the partial files and locks of a directory's entries.
     async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError>;
 
-    /// Removes the lock and the partial file of a target; false if there is none. A writer that lives and loses its
-    /// lock cannot commit any more.
+    /// Removes the lock and the partial file of a target; false if there is none. A writer that
+    /// lives and loses its lock cannot commit any more.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] if the writer lives and `mode` does not allow for that.
     async fn unlock(&self, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError>;
 
-    /// True if this store turns the time `wanted` into `found`, the time of the entry at `path`: some stores keep
-    /// whole seconds.
+    /// True if this store turns the time `wanted` into `found`, the time of the entry at `path`:
+    /// some stores keep whole seconds.
     async fn is_same_time(&self, _path: &RemotePath, wanted: Time, found: Time) -> bool {
         wanted == found
     }

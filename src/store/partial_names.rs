@@ -22,8 +22,8 @@ impl PartialNames {
         }
     }
 
-    /// The name of the target, cut if it was too long, and the names for it; `None` if `file` is not the name of a
-    /// partial file.
+    /// The name of the target, cut if it was too long, and the names for it; `None` if `file` is
+    /// not the name of a partial file.
     pub fn of_file(file: &[u8]) -> Option<(&[u8], PartialNames)> {
         let stem = file.strip_suffix(PARTIAL)?;
         let target = target_of(stem)?;

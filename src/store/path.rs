@@ -1,4 +1,4 @@
-//! Names and paths of entries in a store, and the rules that every one of them has passed.
+//! Names and paths of entries in a store, checked where they come in.
 
 use super::reserved::is_reserved;
 use std::borrow::Borrow;
@@ -15,17 +15,17 @@ pub const MAX_PATH: usize = 4095;
 /// Why bytes are not a name or a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPath {
-    /// Nothing between two slashes, or no name at all.
+    /// Two slashes in a row, or an empty name.
     #[error("it has an empty component")]
     Empty,
     /// `.` or `..`.
     #[error("'.' and '..' are not allowed in it")]
     Dots,
     /// A slash where a single name belongs.
-    #[error("a name has no '/' in it")]
+    #[error("a name cannot contain '/'")]
     Slash,
     /// A NUL byte.
-    #[error("it has a NUL byte")]
+    #[error("it contains a NUL byte")]
     Nul,
     /// More than [`MAX_NAME`] or [`MAX_PATH`] bytes.
     #[error("it is too long (a name has at most 255 bytes, a path 4095)")]
@@ -37,8 +37,8 @@ pub enum BadPath {
 
 /// One component of a path.
 ///
-/// Invariants: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`, not of a form that is reserved for haul. Bytes, not
-/// necessarily UTF-8.
+/// Invariants: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`, not of a form that is reserved for
+/// haul. Bytes, not necessarily UTF-8.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Vec<u8>);
 
@@ -73,9 +73,9 @@ impl fmt::Debug for Name {
 
 /// The path of an entry beneath a store's root; empty for the root itself.
 ///
-/// Invariants: every component is a [`Name`]; joined with single slashes; no leading or trailing slash; at most
-/// [`MAX_PATH`] bytes. So a path can name nothing above the root, whatever a peer sent. That symlinks on the
-/// way cannot lead outside either is the store's work, at the time it opens them.
+/// Invariants: every component is a [`Name`]; single slashes between them, none in front or behind;
+/// at most [`MAX_PATH`] bytes. So a path can name nothing above the root, whatever a peer sent. The
+/// store sees to it that symlinks cannot lead outside either, when it opens them.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct RemotePath(Vec<u8>);
 
@@ -102,7 +102,7 @@ impl RemotePath {
         Ok(RemotePath(bytes.to_vec()))
     }
 
-    /// This path with one more component.
+    /// Returns this path with one more component.
     ///
     /// # Errors
     /// [`BadPath::TooLong`].
@@ -110,7 +110,7 @@ impl RemotePath {
         self.followed_by(&name.0)
     }
 
-    /// This path followed by `rest`.
+    /// Returns this path followed by `rest`.
     ///
     /// # Errors
     /// [`BadPath::TooLong`].
@@ -132,13 +132,14 @@ impl RemotePath {
         }
     }
 
-    /// The directory that holds this entry, and its name there; none for the root.
+    /// Returns the path of the directory that holds this entry, and its name there; `None` for the
+    /// root.
     pub fn split(&self) -> Option<(RemotePath, Name)> {
         let (parent, name) = self.halves()?;
         Some((RemotePath(parent.to_vec()), name))
     }
 
-    /// As [`RemotePath::split`], with the bytes of the directory's path.
+    /// As [`RemotePath::split`], with the directory's path as bytes.
     pub fn halves(&self) -> Option<(&[u8], Name)> {
         let slash = self.0.iter().rposition(|b| *b == b'/');
         let (parent, name) = match slash.and_then(|slash| self.0.split_at_checked(slash)) {
@@ -153,7 +154,7 @@ impl RemotePath {
         self.0.is_empty()
     }
 
-    /// True where `self` is `other` or lies beneath it.
+    /// True if `self` is `other` or lies beneath it.
     pub fn is_within(&self, other: &RemotePath) -> bool {
         match self.0.strip_prefix(other.0.as_slice()) {
             Some(rest) => rest.is_empty() || other.is_root() || rest.starts_with(b"/"),
@@ -161,7 +162,7 @@ impl RemotePath {
         }
     }
 
-    /// What is left of this path behind `other`; `None` where it is not within that.
+    /// Returns this path relative to `other`; `None` if it is not within that.
     pub fn beneath(&self, other: &RemotePath) -> Option<RemotePath> {
         let rest = self
             .0
@@ -183,7 +184,7 @@ impl RemotePath {
         &self.0
     }
 
-    /// As the standard library's type; `.` for the root.
+    /// Returns it as the standard library's type; `.` for the root.
     pub fn as_path(&self) -> &Path {
         if self.is_root() {
             Path::new(".")

@@ -1,6 +1,8 @@
-//! The names that belong to haul: `.NAME~HASH.haul`, the partial file of NAME, and `.NAME~HASH.haul-info`, its record.
+//! The names that belong to haul: `.NAME~HASH.haul`, the partial file of NAME, and
+//! `.NAME~HASH.haul-info`, its record.
 //!
-//! HASH makes them haul's: 16 hexadecimal digits of NAME's BLAKE3 hash. A user's `.notes.haul` is a file like others.
+//! HASH makes them haul's: 16 hexadecimal digits of NAME's BLAKE3 hash. A user's `.notes.haul` is a
+//! file like others.
 
 /// Longest name of an entry, in bytes (NAME_MAX of Linux).
 pub const MAX_NAME: usize = 255;
@@ -32,7 +34,8 @@ fn mark(name: &[u8]) -> Vec<u8> {
     [b"~", hash.as_bytes().get(..MARK - 1).unwrap_or_default()].concat()
 }
 
-/// Returns NAME of `.NAME~HASH` if HASH is right. Of a name that was cut only the form can be checked.
+/// Returns NAME of `.NAME~HASH` if HASH is right. Of a name that was cut only the form can be
+/// checked.
 pub(super) fn target_of(stem: &[u8]) -> Option<&[u8]> {
     let stem = stem.strip_prefix(b".")?;
     let (target, found) = stem.split_at_checked(stem.len().checked_sub(MARK)?)?;

@@ -1,17 +1,17 @@
-//! Fair shares: what each owner may take of something that all of them use.
+//! Fair shares of a resource that several owners use.
 //!
-//! An owner may hold at most half of what all others leave. So one alone may take half, the next a
-//! quarter, and each newcomer still finds something, however much the others want.
+//! An owner may hold at most half of the amount that all others leave. So one alone may take half,
+//! the next a quarter, and each newcomer still gets some, however much the others want.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Something that is shared out among owners, by name.
+/// A resource that is divided among owners, by name.
 pub struct Shares {
     total: u64,
-    /// An owner who has nothing yet may take this much of what is left, although it is more than half.
+    /// An owner that has nothing yet may take this much of the rest, even if it is more than half.
     least: u64,
     taken: Mutex<Taken>,
     changed: Notify,
@@ -23,7 +23,7 @@ struct Taken {
     by_owner: HashMap<Arc<str>, u64>,
 }
 
-/// What an owner has taken; it goes back when this is dropped.
+/// The amount that an owner has taken. Dropping it returns it.
 pub struct Share {
     shares: Arc<Shares>,
     owner: Arc<str>,
@@ -31,7 +31,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// How much it is.
+    /// The amount.
     pub fn amount(&self) -> u64 {
         self.amount
     }
@@ -53,7 +53,7 @@ impl Drop for Share {
 }
 
 impl Shares {
-    /// `total` of it, of which a newcomer gets at least `least` while there is that much.
+    /// Divides `total`, of which a newcomer gets at least `least` while that much is left.
     pub fn new(total: u64, least: u64) -> Arc<Shares> {
         Arc::new(Shares {
             total,
@@ -67,7 +67,7 @@ impl Shares {
         self.taken.lock()
     }
 
-    /// How much more `owner` may take now.
+    /// Returns how much more `owner` may take now.
     pub fn room(&self, owner: &str) -> u64 {
         self.room_in(&self.taken(), owner)
     }
@@ -80,7 +80,7 @@ impl Shares {
         share.max(least).min(self.total.saturating_sub(taken.all))
     }
 
-    /// Takes `amount` for `owner`; `None` where that is more than their share.
+    /// Takes `amount` for `owner`; `None` if that is more than their share.
     pub fn try_take(self: &Arc<Shares>, owner: &Arc<str>, amount: u64) -> Option<Share> {
         let mut taken = self.taken();
         if amount > self.room_in(&taken, owner) {
@@ -97,13 +97,14 @@ impl Shares {
         })
     }
 
-    /// Takes `amount` for `owner`, less where all of it together is less; waits until their share allows it.
+    /// Takes `amount` for `owner`, or the most that one owner can ever have; waits until their
+    /// share allows it.
     pub async fn take(self: &Arc<Shares>, owner: &Arc<str>, amount: u64) -> Share {
         let amount = amount.min(self.total.div_ceil(2).max(self.least));
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // registered before the look, so that nothing given back in between is missed
+            // registered before the check, so that no return in between is missed
             changed.as_mut().enable();
             if let Some(share) = self.try_take(owner, amount) {
                 return share;
@@ -121,7 +122,7 @@ mod tests {
         Arc::from(name)
     }
 
-    /// As many single shares as an owner gets.
+    /// Takes as many single shares as an owner can get.
     fn all(shares: &Arc<Shares>, name: &str) -> Vec<Share> {
         std::iter::from_fn(|| shares.try_take(&owner(name), 1)).collect()
     }
@@ -162,7 +163,7 @@ mod tests {
         assert!(!more.is_finished());
         drop(held);
         assert_eq!(more.await.unwrap(), 1);
-        // more than there will ever be is as much as there can be
+        // more than the total is as much as one owner can have
         assert_eq!(shares.take(&owner("a"), 100).await.amount(), 2);
     }
 }

@@ -13,8 +13,8 @@ pub struct WholeFile {
     pub bytes: Vec<u8>,
 }
 
-/// Sees bytes as they are read, piece by piece and in order. It runs on the thread that reads, while the bytes are in
-/// the processor's cache.
+/// Sees bytes as they are read, piece by piece and in order. It runs on the thread that reads,
+/// while the bytes are in the processor's cache.
 pub trait Watch: Send + Sync {
     /// Takes the next piece.
     fn see(&self, bytes: &[u8]);
@@ -49,9 +49,9 @@ pub trait FileSource: Send + Sync {
     /// True if [`FileSource::read_now`] can probably read these bytes.
     fn is_at_hand(&self, offset: u64, length: usize) -> bool;
 
-    /// Reads from `offset` on until `buffer` is full or the file ends, without waiting for any device: for threads
-    /// that must not wait. Returns the number of bytes; `None` if it would have to wait, and then the content of
-    /// `buffer` is unspecified.
+    /// Reads from `offset` on until `buffer` is full or the file ends, without waiting for any
+    /// device: for threads that must not wait. Returns the number of bytes; `None` if it would have
+    /// to wait, and then the content of `buffer` is unspecified.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>>;
 
     /// Returns the data or the hole at `offset`. A store that cannot tell returns data.
@@ -60,7 +60,7 @@ pub trait FileSource: Send + Sync {
     /// Makes an error about this file.
     fn error(&self, kind: ErrorKind) -> StoreError;
 
-    /// Reads from `offset` on into `buffer`, up to its length, and shows `watch` the bytes. Returns the buffer, cut
-    /// to the bytes that were read; they are fewer only at the end of the file.
+    /// Reads from `offset` on into `buffer`, up to its length, and shows `watch` the bytes. Returns
+    /// the buffer, cut to the bytes that were read; they are fewer only at the end of the file.
     async fn read_at(&self, offset: u64, buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError>;
 }

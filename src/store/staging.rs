@@ -6,7 +6,8 @@ use super::error::StoreError;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// Bytes that are shared without being copied: a buffer that returns to its pool when its last user drops it.
+/// Bytes that are shared without being copied: a buffer that returns to its pool when its last user
+/// drops it.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The sizes and the order in which a store wants the content of a larger file.
@@ -18,8 +19,8 @@ pub struct PartRules {
     pub least: usize,
     /// Most bytes of a part.
     pub most: usize,
-    /// As many chunks wait for a missing one before they are written without it. `None` if they always wait: each
-    /// part starts where the one before has ended.
+    /// As many chunks wait for a missing one before they are written without it. `None` if they
+    /// always wait: each part starts where the one before has ended.
     pub skip_gap_after: Option<usize>,
 }
 
@@ -32,8 +33,8 @@ pub struct StageRequest {
     pub if_version: Option<String>,
     /// What the commit survives once it is acknowledged.
     pub durability: Durability,
-    /// The version of the source, in the words of the store that it comes from. A writer resumes the partial file of
-    /// the same version; without a version it never resumes.
+    /// The version of the source, in the words of the store that it comes from. A writer resumes
+    /// the partial file of the same version; without a version it never resumes.
     pub source: Option<String>,
 }
 
@@ -42,7 +43,8 @@ pub struct StageRequest {
 pub struct Checkpoint {
     /// The number of bytes.
     pub offset: u64,
-    /// The BLAKE3 values that cover them: for the component that hashes the file, not for the store.
+    /// The BLAKE3 values that cover them: for the component that hashes the file, not for the
+    /// store.
     pub digests: Vec<[u8; 32]>,
 }
 
@@ -57,8 +59,8 @@ pub enum Resume {
     Discarded(u64),
 }
 
-/// A file that is being written, invisible under its name until it is committed. It holds the target's lock; dropping
-/// it releases the lock, and the next writer takes over.
+/// A file that is being written, invisible under its name until it is committed. It holds the
+/// target's lock; dropping it releases the lock, and the next writer takes over.
 #[async_trait]
 pub trait Staging: Send {
     /// Returns how large parts may be, and in which order they may come.
@@ -67,25 +69,28 @@ pub trait Staging: Send {
     /// Writes one part. Parts obey the [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
-    /// Leaves a hole of `length` bytes at `offset`, and extends the file to its end. The hole reads as zeros, and
-    /// takes no room if the store can do that.
+    /// Leaves a hole of `length` bytes at `offset`, and extends the file to its end. The hole reads
+    /// as zeros, and takes no room if the store can do that.
     async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError>;
 
-    /// Sets how blocks of zeros within later parts are stored; the default is [`Allocation::Dense`].
+    /// Sets how blocks of zeros within later parts are stored; the default is
+    /// [`Allocation::Dense`].
     fn allocate(&mut self, allocation: Allocation);
 
-    /// Returns where this writer starts. With [`Resume::From`] the next part has that offset, unless
-    /// [`Staging::restart`] comes first.
+    /// Returns where this writer starts. With [`Resume::From`] the next part has that offset,
+    /// unless [`Staging::restart`] comes first.
     fn resume(&self) -> Resume;
 
-    /// Returns the handle that makes leading bytes durable beside the writing; `None` if this store, or this file,
-    /// has no use for it.
+    /// Returns the handle that makes leading bytes durable beside the writing; `None` if this
+    /// store, or this file, has no use for it.
     fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>>;
 
-    /// Forgets all that was written; the next part has offset 0 and is of this version of the source.
+    /// Forgets all that was written; the next part has offset 0 and is of this version of the
+    /// source.
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError>;
 
-    /// Publishes the file under its name, complete and, if it is to be durable, on disk; returns its version.
+    /// Publishes the file under its name, complete and, if it is to be durable, on disk; returns
+    /// its version.
     ///
     /// # Errors
     /// Any; the target is then unchanged, unless the error says otherwise.
@@ -101,6 +106,7 @@ pub trait Checkpointer: Send + Sync {
     /// Makes the leading bytes durable, which have been written, and then the record that says so.
     ///
     /// # Errors
-    /// Any; the file must fail then. Data that an fsync has failed on is lost, whatever a later fsync returns.
+    /// Any; the file must fail then. Data that an fsync has failed on is lost, whatever a later
+    /// fsync returns.
     async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError>;
 }

@@ -1,6 +1,7 @@
 //! What a scripted client receives of a file: its frames, and what the sender says of it.
 
 use super::script::ScriptedClient;
+use haul::net::data::carry::ReadFrames;
 use haul::net::data::connection::FrameWriter;
 use haul::net::data::payload::ReceivedFrame;
 use haul::net::wire::frame::{FrameHeader, FrameKind};

@@ -4,6 +4,7 @@ mod client;
 pub mod disk;
 pub mod floods;
 pub mod frames;
+pub mod imports;
 pub mod messages;
 pub mod proxy;
 pub mod script;

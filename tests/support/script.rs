@@ -3,6 +3,7 @@
 use super::{Client, Ended, Server};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::control::codec::{encode, read_message};
+use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::data::connection::{DataConnection, FrameReader, FrameWriter};
 use haul::net::tls::config;
 use haul::net::tls::pin::Pin;

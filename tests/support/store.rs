@@ -1,4 +1,4 @@
-//! A store that takes its time, or panics: what it does is done by another one, later.
+//! A store that delays calls, or panics, in front of another one.
 
 use async_trait::async_trait;
 use haul::store::{
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long calls wait before they are made.
+/// The delay before each kind of call.
 #[derive(Clone, Copy, Default)]
 pub struct Delays {
     pub sync: Duration,
@@ -18,8 +18,8 @@ pub struct Delays {
     pub stage: Duration,
 }
 
-/// Where calls panic: when they list a directory whose path ends so, read from such a file, or ask a second time what it
-/// is, which a walk does and a command has done before. The default is nowhere.
+/// Where calls panic: on listing a directory whose path ends so, on reading such a file, or on its
+/// second stat, which is the walk's. The default is nowhere.
 #[derive(Default)]
 pub struct Trap {
     pub at: Option<&'static str>,

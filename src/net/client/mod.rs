@@ -9,13 +9,15 @@ mod tuner;
 
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
-use crate::net::session::{MessageRoom, SessionCore};
+use crate::net::session::SessionCore;
+use crate::net::session::channel::TransferChannel;
+use crate::net::session::router::MessageRoom;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
-use crate::net::transfer::send::walk::TransferSource;
+use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, entry};
 use crate::store::{Entry, LockEntry, Space};
@@ -296,7 +298,7 @@ impl Client {
         reporter: Reporter,
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
-        let channel = self.core.join(transfer)?;
+        let channel = TransferChannel::join(&self.core, transfer)?;
         let mut source_ids = Vec::new();
         for source in sources.iter() {
             source_ids.extend(source.identity().await);
@@ -324,7 +326,7 @@ impl Client {
         reporter: Reporter,
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
-        let channel = self.core.join(transfer)?;
+        let channel = TransferChannel::join(&self.core, transfer)?;
         let get = proto::Get {
             transfer,
             sources,

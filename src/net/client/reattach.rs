@@ -222,7 +222,7 @@ impl Attachment {
         let lost_at = Instant::now();
         let _outage = self.options.outage.begin(lost_at);
         self.already_reported.store(true, Ordering::Relaxed);
-        (self.options.notify)(&format!("{}:{}: {why}; trying reattached", keys.host, keys.port));
+        (self.options.notify)(&format!("{}:{}: {why}; trying again", keys.host, keys.port));
         let mut failures = 0;
         loop {
             let reattached = tokio::select! {
@@ -232,7 +232,7 @@ impl Attachment {
             match reattached {
                 Ok(reattached) => return Ok(reattached),
                 Err(e @ (NetError::Lost(_) | NetError::Connect { .. })) => {
-                    tracing::debug!(error = %e, failures, "not attached reattached");
+                    tracing::debug!(error = %e, failures, "not attached again");
                     if lost_at.elapsed().min(self.core.stalled()) >= self.options.retry_for {
                         return Err(e);
                     }

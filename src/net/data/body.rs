@@ -2,6 +2,7 @@
 
 use crate::chunk::buffer::Buffer;
 use crate::chunk::digest::{Digest, Hashing};
+use crate::chunk::{CHUNK_SIZE, Extent};
 use crate::net::wire::frame::VOID;
 use crate::store::{ErrorKind, FileSource, StoreError};
 use std::sync::{Arc, OnceLock};
@@ -33,16 +34,21 @@ impl FrameBody {
     }
 }
 
+/// An attempt at an offered file. A file that changes while it is read is sent anew, as the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// The number of its offer.
+    pub number: u64,
+    /// Counts up from 0.
+    pub attempt: u8,
+}
+
 /// A chunk that was read, or could not be.
 pub struct ChunkRead {
-    /// The offer that it belongs to, and which attempt at it.
-    pub number: u64,
-    /// See [`crate::net::wire::frame::FrameHeader::attempt`].
-    pub attempt: u8,
-    /// Bytes from the start of the file.
-    pub offset: u64,
-    /// Bytes.
-    pub length: usize,
+    /// What it is of.
+    pub id: FileId,
+    /// Where in the file.
+    pub extent: Extent,
     /// Its digest.
     pub digest: Result<Digest, StoreError>,
 }
@@ -51,8 +57,7 @@ pub struct ChunkRead {
 /// one reads it again where that is lost: so nothing of it has to be kept, and each piece goes through one processor's cache.
 pub struct DeferredChunk {
     source: Arc<dyn FileSource>,
-    number: u64,
-    attempt: u8,
+    id: FileId,
     offset: u64,
     length: usize,
     /// Once all of it has been read.
@@ -61,27 +66,26 @@ pub struct DeferredChunk {
 }
 
 impl DeferredChunk {
-    /// `length` bytes of `source` from `offset` on, as a chunk of this attempt at this offer. `read` is told when it has been read
+    /// An extent of `source`, as a chunk of this attempt at a file. `read` is told when it has been read
     /// for the first time, and whenever it cannot be.
     pub fn new(
         source: Arc<dyn FileSource>,
-        (number, attempt): (u64, u8),
-        (offset, length): (u64, usize),
+        id: FileId,
+        extent: Extent,
         read: mpsc::UnboundedSender<ChunkRead>,
     ) -> DeferredChunk {
         DeferredChunk {
             source,
-            number,
-            attempt,
-            offset,
-            length,
+            id,
+            offset: extent.offset,
+            length: usize::try_from(extent.length).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE),
             digest: OnceLock::new(),
             read,
         }
     }
 
     /// Reads it once.
-    pub(super) fn read(&self) -> Reading<'_> {
+    pub(in crate::net) fn read(&self) -> Reading<'_> {
         Reading {
             chunk: self,
             done: 0,
@@ -92,17 +96,18 @@ impl DeferredChunk {
 
     fn tell(&self, digest: Result<Digest, StoreError>) {
         let _ = self.read.send(ChunkRead {
-            number: self.number,
-            attempt: self.attempt,
-            offset: self.offset,
-            length: self.length,
+            id: self.id,
+            extent: Extent {
+                offset: self.offset,
+                length: self.length as u64,
+            },
             digest,
         });
     }
 }
 
 /// A chunk while it is read. Dropped before its end, nobody is told of it.
-pub(super) struct Reading<'a> {
+pub(in crate::net) struct Reading<'a> {
     chunk: &'a DeferredChunk,
     done: usize,
     hashing: Hashing,
@@ -112,7 +117,7 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     /// Puts the next piece into `piece`; false when there is none. What cannot be read is zeros: a frame that has begun must be
     /// ended, and its digest says that it is void.
-    pub(super) async fn next(&mut self, piece: &mut Vec<u8>) -> bool {
+    pub(in crate::net) async fn next(&mut self, piece: &mut Vec<u8>) -> bool {
         let length = PIECE.min(self.chunk.length.saturating_sub(self.done));
         piece.resize(length, 0);
         if length == 0 {
@@ -152,12 +157,12 @@ impl Reading<'_> {
     }
 
     /// There is no further piece.
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(in crate::net) fn is_at_end(&self) -> bool {
         self.done >= self.chunk.length
     }
 
     /// What goes behind it, at its end.
-    pub(super) fn digest(&self) -> Digest {
+    pub(in crate::net) fn digest(&self) -> Digest {
         if self.failed {
             return VOID;
         }
@@ -178,7 +183,7 @@ impl Reading<'_> {
 mod tests {
     use crate::chunk::digest::chunk_digest;
     use crate::net::data::body::*;
-    use crate::store::{Entry, Extent, RemotePath, Watch};
+    use crate::store::{self, Entry, RemotePath, Watch};
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -207,8 +212,8 @@ mod tests {
             Some(Ok(n))
         }
 
-        async fn extent(&self, _: u64) -> Result<Extent, StoreError> {
-            Ok(Extent::Data { end: u64::MAX })
+        async fn extent(&self, _: u64) -> Result<store::Extent, StoreError> {
+            Ok(store::Extent::Data { end: u64::MAX })
         }
 
         fn error(&self, kind: ErrorKind) -> StoreError {
@@ -239,11 +244,26 @@ mod tests {
             for there in [length, length - 1, 2 * PIECE, 1, 0] {
                 let source = Arc::new(Fake(bytes[..there].to_vec(), AtomicUsize::new(at_hand)));
                 let (read, mut told) = mpsc::unbounded_channel();
-                let chunk = DeferredChunk::new(source, (1, 0), (0, length), read);
+                let chunk = DeferredChunk::new(
+                    source,
+                    FileId { number: 1, attempt: 0 },
+                    Extent {
+                        offset: 0,
+                        length: length as u64,
+                    },
+                    read,
+                );
                 let (sent, digest) = all(&chunk).await;
                 assert_eq!(sent.len(), length, "a frame that has begun has its length");
                 let told_of = told.try_recv().unwrap();
-                assert_eq!((told_of.number, told_of.offset, told_of.length), (1, 0, length));
+                assert_eq!(told_of.id.number, 1);
+                assert_eq!(
+                    told_of.extent,
+                    Extent {
+                        offset: 0,
+                        length: length as u64
+                    }
+                );
                 if there == length {
                     assert!(sent == bytes && digest == chunk_digest(0, &bytes));
                     assert_eq!(told_of.digest.unwrap(), digest);

@@ -4,8 +4,9 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::Account;
+use crate::chunk::window::Window;
 use crate::net::data::body::{DeferredChunk, FrameBody};
+use crate::net::data::carry::{ReadFrames, WriteFrames};
 use crate::net::data::decoder::FrameDecoder;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
@@ -101,38 +102,9 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// The next frame; none when the peer has closed properly between two frames. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`NetError::Lost`] where the connection was cut, [`NetError::Protocol`] where it carries no frames.
-    pub async fn next(&mut self) -> Result<Option<ReceivedFrame>, NetError> {
-        loop {
-            if let Some(frame) = self.decoder.next() {
-                return Ok(Some(frame));
-            }
-            if self.decoder.is_closed() {
-                return match self.decoder.is_between_frames() {
-                    true => Ok(None),
-                    false => Err(NetError::lost("cut within a frame")),
-                };
-            }
-            self.receive().await?;
-        }
-    }
-
-    /// Counts the bytes that came, for whoever wants to know whether any do.
-    pub fn received(&self) -> Arc<AtomicU64> {
-        self.received.clone()
-    }
-
     /// From now on payloads come out of this pool: that of the session.
     pub fn use_pool(&mut self, pool: BufferPool) {
         self.decoder.use_pool(pool);
-    }
-
-    /// From now on frames count against this account.
-    pub fn charge_to(&mut self, account: Arc<Account>) {
-        self.decoder.charge_to(account);
     }
 
     /// Exactly `n` bytes before the first frame.
@@ -175,6 +147,31 @@ impl FrameReader {
     }
 }
 
+impl ReadFrames for FrameReader {
+    async fn next(&mut self) -> Result<Option<ReceivedFrame>, NetError> {
+        loop {
+            if let Some(frame) = self.decoder.next() {
+                return Ok(Some(frame));
+            }
+            if self.decoder.is_closed() {
+                return match self.decoder.is_between_frames() {
+                    true => Ok(None),
+                    false => Err(NetError::lost("cut within a frame")),
+                };
+            }
+            self.receive().await?;
+        }
+    }
+
+    fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    fn charge_to(&mut self, window: Window) {
+        self.decoder.charge_to(window);
+    }
+}
+
 /// The sending direction.
 pub struct FrameWriter {
     tcp: Arc<TcpStream>,
@@ -187,19 +184,6 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// Counts the bytes that the socket has taken.
-    pub fn sent(&self) -> Arc<AtomicU64> {
-        self.sent.clone()
-    }
-
-    /// Waits until the socket would take more.
-    ///
-    /// # Errors
-    /// [`NetError::Lost`].
-    pub async fn writable(&self) -> Result<(), NetError> {
-        self.tcp.writable().await.map_err(NetError::lost)
-    }
-
     /// Sends bytes that are no frame: the attach message.
     ///
     /// # Errors
@@ -209,22 +193,44 @@ impl FrameWriter {
         self.flush().await
     }
 
-    /// Takes a frame that may have to be sent again.
-    ///
-    /// # Errors
-    /// As [`FrameWriter::write`].
-    pub async fn write_content(&mut self, header: &FrameHeader, content: &FrameBody) -> Result<(), NetError> {
-        match content {
-            FrameBody::Bytes(bytes) => self.write(header, bytes).await,
-            FrameBody::Deferred(chunk) => self.write_deferred(header, chunk).await,
+    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet. That the payload cannot be read is no
+    /// error: the frame is void then.
+    async fn write_deferred(&mut self, header: &FrameHeader, chunk: &DeferredChunk) -> Result<(), NetError> {
+        self.plain.extend_from_slice(&header.encode());
+        self.encrypt_gathered()?;
+        let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
+        while reading.next(&mut piece).await {
+            self.encryptor.encrypt(&piece, &mut self.out)?;
+            if reading.is_at_end() {
+                self.encryptor.encrypt(&reading.digest(), &mut self.out)?;
+            }
+            self.send().await?;
         }
+        self.piece = piece;
+        Ok(())
     }
 
-    /// Takes a frame; small ones are gathered until [`FrameWriter::flush`].
-    ///
-    /// # Errors
-    /// [`NetError::Lost`], also where the peer takes nothing for too long.
-    pub async fn write(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), NetError> {
+    fn encrypt_gathered(&mut self) -> Result<(), NetError> {
+        if !self.plain.is_empty() {
+            self.encryptor.encrypt(&self.plain, &mut self.out)?;
+            self.plain.clear();
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), NetError> {
+        write_all(&self.tcp, &self.out, &self.sent).await?;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+impl WriteFrames for FrameWriter {
+    async fn writable(&self) -> Result<(), NetError> {
+        self.tcp.writable().await.map_err(NetError::lost)
+    }
+
+    async fn write(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), NetError> {
         self.plain.extend_from_slice(&header.encode());
         if payload.len() <= CHUNK_SIZE / 8 {
             self.plain.extend_from_slice(payload);
@@ -248,54 +254,27 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet.
-    ///
-    /// # Errors
-    /// As [`FrameWriter::write`]. That it cannot be read is none: the frame is void then.
-    async fn write_deferred(&mut self, header: &FrameHeader, chunk: &DeferredChunk) -> Result<(), NetError> {
-        self.plain.extend_from_slice(&header.encode());
-        self.encrypt_gathered()?;
-        let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
-        while reading.next(&mut piece).await {
-            self.encryptor.encrypt(&piece, &mut self.out)?;
-            if reading.is_at_end() {
-                self.encryptor.encrypt(&reading.digest(), &mut self.out)?;
-            }
-            self.send().await?;
+    async fn write_body(&mut self, header: &FrameHeader, body: &FrameBody) -> Result<(), NetError> {
+        match body {
+            FrameBody::Bytes(bytes) => self.write(header, bytes).await,
+            FrameBody::Deferred(chunk) => self.write_deferred(header, chunk).await,
         }
-        self.piece = piece;
-        Ok(())
     }
 
-    /// Sends what was gathered.
-    ///
-    /// # Errors
-    /// As [`FrameWriter::write`].
-    pub async fn flush(&mut self) -> Result<(), NetError> {
+    async fn flush(&mut self) -> Result<(), NetError> {
         self.encrypt_gathered()?;
         self.send().await
     }
 
-    fn encrypt_gathered(&mut self) -> Result<(), NetError> {
-        if !self.plain.is_empty() {
-            self.encryptor.encrypt(&self.plain, &mut self.out)?;
-            self.plain.clear();
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self) -> Result<(), NetError> {
-        write_all(&self.tcp, &self.out, &self.sent).await?;
-        self.out.clear();
-        Ok(())
-    }
-
-    /// Says properly that nothing follows.
-    pub async fn close(mut self) {
+    async fn close(mut self) {
         self.out.clear();
         let closed = self.encryptor.close(&mut self.out);
         if closed.is_ok() {
             let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
         }
+    }
+
+    fn sent(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
     }
 }

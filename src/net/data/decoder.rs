@@ -4,14 +4,13 @@
 //! tails of its records, and nothing is copied. All else, and what does not come in such records, is received elsewhere.
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::{Account, Arriving, cost};
+use crate::chunk::window::{Permit, Window, cost};
 use crate::net::data::payload::{Outcome, Payload, Placed, ReceivedFrame, WORTH, fill};
 use crate::net::error::NetError;
 use crate::net::tls::record::{Decrypted, Decryptor, HEAD};
 use crate::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
-use std::sync::Arc;
 
 /// Size of the buffer of a connection that has not carried many small frames yet, and of one that has.
 const SMALL: usize = 32 << 10;
@@ -26,7 +25,7 @@ pub(super) struct FrameDecoder {
     decryptor: Decryptor,
     pool: BufferPool,
     /// What frames count against, once they may come.
-    account: Option<Arc<Account>>,
+    window: Option<Window>,
     /// Plaintext that came before there was an decryptor.
     early: Vec<u8>,
     /// Nothing has been worked off so far.
@@ -64,7 +63,7 @@ impl FrameDecoder {
         FrameDecoder {
             decryptor,
             pool,
-            account: None,
+            window: None,
             early,
             fresh: true,
             wire,
@@ -85,9 +84,9 @@ impl FrameDecoder {
         self.pool = pool;
     }
 
-    /// From now on frames count against this account, from their headers on.
-    pub(super) fn charge_to(&mut self, account: Arc<Account>) {
-        self.account = Some(account);
+    /// Charges frames to this window from now on, from their headers on.
+    pub(super) fn charge_to(&mut self, window: Window) {
+        self.window = Some(window);
     }
 
     /// Something may have come behind the handshake that has not been worked off.
@@ -258,12 +257,12 @@ impl FrameDecoder {
     }
 
     /// Takes a frame's cost from the window before there is memory for it. Pings and such cost nothing.
-    fn charge(&self, header: &FrameHeader) -> Result<Option<Arriving>, NetError> {
+    fn charge(&self, header: &FrameHeader) -> Result<Option<Permit>, NetError> {
         let counts = matches!(header.kind, FrameKind::File | FrameKind::Chunk | FrameKind::End);
-        let Some(account) = self.account.as_ref().filter(|_| counts) else {
+        let Some(window) = self.window.as_ref().filter(|_| counts) else {
             return Ok(None);
         };
-        let charge = Arriving::begin(account, cost(header.length as usize));
+        let charge = window.charge(cost(header.length as usize));
         charge.map(Some).map_err(|e| NetError::Protocol(e.to_string()))
     }
 

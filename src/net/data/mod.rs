@@ -1,10 +1,14 @@
 //! Data connections: frames in and out, the queue of what is to be sent, and the pool of a session's connections.
 
+mod balance;
 pub mod body;
+pub mod carry;
 pub mod connection;
 mod decoder;
 pub mod payload;
 pub mod pool;
 pub mod rtt;
 pub mod send_queue;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub mod throughput;

@@ -7,10 +7,12 @@
 
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
-use crate::chunk::window::Arriving;
+use crate::chunk::window::Permit;
 use crate::net::error::NetError;
 use crate::net::tls::record::{CONTENT, Decrypted, Decryptor, HEAD, TAIL};
 use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
+use crate::store::Bytes;
+use std::sync::Arc;
 
 /// A payload of which less is missing is not received in its place.
 pub(super) const WORTH: usize = 2 * CONTENT;
@@ -26,7 +28,29 @@ pub struct ReceivedFrame {
     /// Whether the payload has the digest that came with it. Seals and such have nothing to verify: true.
     pub intact: bool,
     /// What it takes of the window, charged from its header on.
-    pub charge: Option<Arriving>,
+    pub charge: Option<Permit>,
+}
+
+/// A payload that is charged to the window for as long as it is in memory.
+struct ChargedPayload {
+    payload: Buffer,
+    _charge: Option<Permit>,
+}
+
+impl AsRef<[u8]> for ChargedPayload {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl ReceivedFrame {
+    /// Its payload, which stays charged to the window until the last holder drops it.
+    pub fn into_bytes(self) -> Bytes {
+        Arc::new(ChargedPayload {
+            payload: self.payload,
+            _charge: self.charge,
+        })
+    }
 }
 
 /// A payload that is not complete: `done` bytes of it are there.
@@ -41,11 +65,11 @@ pub(super) struct Payload {
     hashed: usize,
     /// What has come of that which is behind it.
     trailer: Vec<u8>,
-    charge: Option<Arriving>,
+    charge: Option<Permit>,
 }
 
 impl Payload {
-    pub(super) fn new(header: FrameHeader, pool: &BufferPool, charge: Option<Arriving>) -> Payload {
+    pub(super) fn new(header: FrameHeader, pool: &BufferPool, charge: Option<Permit>) -> Payload {
         let hashing = match header.kind {
             FrameKind::Chunk => Hashing::of_chunk(header.offset),
             _ => Hashing::of_whole(),

@@ -1,12 +1,14 @@
 //! Whether a data connection lives, and how fast it is: pings, their answers, and an adaptive time-out.
 //!
 //! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as data. A connection
-//! whose ping is not answered within it is silent: it is ended, and another one takes over what it held.
+//! whose ping is not answered within it is silent: it is ended, and another one takes over what it held. Whoever asks says
+//! what time it is.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Time between two pings of a connection that carries data.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -18,9 +20,41 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
 const LEAST_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// The round trip of a connection, smoothed, and its variation (RFC 6298, section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RttEstimator {
+    smoothed: Option<(Duration, Duration)>,
+}
+
+impl RttEstimator {
+    /// Takes a sample in.
+    pub fn sample(&mut self, sample: Duration) {
+        self.smoothed = Some(match self.smoothed {
+            None => (sample, sample / 2),
+            Some((srtt, variation)) => {
+                let variation = (variation * 3 + srtt.abs_diff(sample)) / 4;
+                ((srtt * 7 + sample) / 8, variation)
+            }
+        });
+    }
+
+    /// The smoothed round trip; zero before the first sample.
+    pub fn round_trip(&self) -> Duration {
+        self.smoothed.map_or(Duration::ZERO, |(srtt, _)| srtt)
+    }
+
+    /// How long an answer may take.
+    pub fn timeout(&self) -> Duration {
+        match self.smoothed {
+            None => FIRST_TIMEOUT,
+            Some((srtt, variation)) => (srtt + variation * 4).clamp(LEAST_TIMEOUT, MOST_TIMEOUT),
+        }
+    }
+}
+
 /// The pings of one connection.
 pub struct Liveness {
-    state: Mutex<PingState>,
+    pings: Mutex<PingState>,
     owing: Notify,
     retired: AtomicBool,
 }
@@ -32,32 +66,26 @@ struct PingState {
     answered: bool,
     /// When anything last came.
     heard: Instant,
-    /// Smoothed round trip, and its variation.
-    srtt: Option<(Duration, Duration)>,
+    rtt: RttEstimator,
     /// The peer's last ping, which is to be answered.
     owed: Option<u64>,
 }
 
-impl Default for Liveness {
-    fn default() -> Liveness {
+impl Liveness {
+    /// The pings of a connection that begins at `now`.
+    pub fn new(now: Instant) -> Liveness {
         Liveness {
-            state: Mutex::new(PingState {
+            pings: Mutex::new(PingState {
                 last: 0,
-                sent: Instant::now(),
+                sent: now,
                 answered: true,
-                heard: Instant::now(),
-                srtt: None,
+                heard: now,
+                rtt: RttEstimator::default(),
                 owed: None,
             }),
             owing: Notify::new(),
             retired: AtomicBool::new(false),
         }
-    }
-}
-
-impl Liveness {
-    fn state(&self) -> parking_lot::MutexGuard<'_, PingState> {
-        self.state.lock()
     }
 
     /// The connection is to end as soon as it carries nothing any more.
@@ -73,7 +101,7 @@ impl Liveness {
 
     /// The peer has sent a ping.
     pub fn pinged(&self, number: u64) {
-        self.state().owed = Some(number);
+        self.pings.lock().owed = Some(number);
         self.owing.notify_one();
     }
 
@@ -84,114 +112,114 @@ impl Liveness {
 
     /// The number of the ping that is to be answered now.
     pub fn take_owed(&self) -> Option<u64> {
-        self.state().owed.take()
+        self.pings.lock().owed.take()
     }
 
-    /// The number of a ping, if one is due now; `busy`: before data is sent.
-    pub fn take_due(&self, busy: bool) -> Option<u64> {
-        let mut state = self.state();
-        let pause = if busy { BUSY_PAUSE } else { IDLE_PAUSE };
-        if !state.answered || state.sent.elapsed() < pause {
+    /// The number of a ping, if one is due at `now`; `is_busy`: before data is sent.
+    pub fn take_due(&self, is_busy: bool, now: Instant) -> Option<u64> {
+        let mut pings = self.pings.lock();
+        let pause = if is_busy { BUSY_PAUSE } else { IDLE_PAUSE };
+        if !pings.answered || now.saturating_duration_since(pings.sent) < pause {
             return None;
         }
-        state.last = state.last.saturating_add(1);
-        (state.sent, state.answered) = (Instant::now(), false);
-        Some(state.last)
+        pings.last = pings.last.saturating_add(1);
+        (pings.sent, pings.answered) = (now, false);
+        Some(pings.last)
     }
 
-    /// How long until an idle connection is to ping.
-    pub fn until_due(&self) -> Duration {
-        let state = self.state();
-        match state.answered {
-            true => IDLE_PAUSE.saturating_sub(state.sent.elapsed()),
+    /// How long from `now` until an idle connection is to ping.
+    pub fn until_due(&self, now: Instant) -> Duration {
+        let pings = self.pings.lock();
+        match pings.answered {
+            true => IDLE_PAUSE.saturating_sub(now.saturating_duration_since(pings.sent)),
             false => IDLE_PAUSE,
         }
     }
 
-    /// The peer has answered.
-    pub fn answered(&self, number: u64) {
-        let mut state = self.state();
-        if state.answered || number != state.last {
+    /// The peer's answer came at `now`.
+    pub fn answered(&self, number: u64, now: Instant) {
+        let mut pings = self.pings.lock();
+        if pings.answered || number != pings.last {
             return;
         }
-        state.answered = true;
-        let sample = state.sent.elapsed();
-        // RFC 6298, section 2
-        state.srtt = Some(match state.srtt {
-            None => (sample, sample / 2),
-            Some((srtt, var)) => {
-                let var = (var * 3 + srtt.abs_diff(sample)) / 4;
-                ((srtt * 7 + sample) / 8, var)
-            }
-        });
+        pings.answered = true;
+        let sample = now.saturating_duration_since(pings.sent);
+        pings.rtt.sample(sample);
     }
 
-    /// Something has come: on a slow link an answer may wait behind a long frame, of which bytes arrive all the time.
-    pub fn heard(&self) {
-        self.state().heard = Instant::now();
+    /// Something came at `now`: on a slow link an answer may wait behind a long frame, of which bytes arrive all the time.
+    pub fn heard(&self, now: Instant) {
+        self.pings.lock().heard = now;
     }
 
-    /// True when a ping has not been answered, and nothing else has come, for longer than the time-out.
-    pub fn is_silent(&self) -> bool {
-        let state = self.state();
-        !state.answered && state.sent.max(state.heard).elapsed() > timeout(&state)
+    /// True if at `now` a ping has not been answered, and nothing else has come, for longer than the time-out.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let pings = self.pings.lock();
+        let since = pings.sent.max(pings.heard);
+        !pings.answered && now.saturating_duration_since(since) > pings.rtt.timeout()
     }
 
-    /// How long what is sent now takes to get there and be answered, as far as is known.
-    pub fn round_trip(&self) -> Duration {
-        let state = self.state();
-        let smoothed = state.srtt.map_or(Duration::ZERO, |(srtt, _)| srtt);
-        match state.answered {
+    /// How long a frame that is sent at `now` takes to get there and be answered, as far as is known.
+    pub fn round_trip(&self, now: Instant) -> Duration {
+        let pings = self.pings.lock();
+        let smoothed = pings.rtt.round_trip();
+        match pings.answered {
             true => smoothed,
-            false => smoothed.max(state.sent.elapsed()),
+            false => smoothed.max(now.saturating_duration_since(pings.sent)),
         }
-    }
-}
-
-fn timeout(state: &PingState) -> Duration {
-    match state.srtt {
-        None => FIRST_TIMEOUT,
-        Some((srtt, var)) => (srtt + var * 4).clamp(LEAST_TIMEOUT, MOST_TIMEOUT),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::net::data::rtt::*;
+    use super::*;
 
     #[test]
     fn one_ping_at_a_time_and_only_its_answer_counts() {
-        let liveness = Liveness::default();
-        assert_eq!(liveness.take_due(true), None, "not yet");
-        std::thread::sleep(BUSY_PAUSE);
-        assert_eq!(liveness.take_due(false), None, "not when idle");
-        assert_eq!(liveness.take_due(true), Some(1));
-        assert_eq!(liveness.take_due(true), None);
-        liveness.answered(7);
-        assert!(liveness.state().srtt.is_none());
-        liveness.answered(1);
-        let first = liveness.state().srtt.unwrap();
-        liveness.answered(1);
-        assert_eq!(liveness.state().srtt.unwrap(), first, "an answer counts once");
-        assert!(!liveness.is_silent());
+        let start = Instant::now();
+        let liveness = Liveness::new(start);
+        assert_eq!(liveness.take_due(true, start), None, "not yet");
+        let later = start + BUSY_PAUSE;
+        assert_eq!(liveness.take_due(false, later), None, "not when idle");
+        assert_eq!(liveness.take_due(true, later), Some(1));
+        assert_eq!(liveness.take_due(true, later + IDLE_PAUSE), None);
+        let rtt = || liveness.pings.lock().rtt;
+        liveness.answered(7, later);
+        assert_eq!(rtt(), RttEstimator::default());
+        let round_trip = Duration::from_millis(30);
+        assert!(
+            liveness.round_trip(later + 2 * round_trip) == 2 * round_trip,
+            "at least"
+        );
+        liveness.answered(1, later + round_trip);
+        assert_eq!(rtt().round_trip(), round_trip);
+        liveness.answered(1, later + 5 * round_trip);
+        assert_eq!(rtt().round_trip(), round_trip, "an answer counts once");
+        assert!(!liveness.is_silent(later + MOST_TIMEOUT));
+    }
+
+    #[test]
+    fn a_connection_is_silent_when_neither_an_answer_nor_anything_else_comes_in_time() {
+        let start = Instant::now();
+        let liveness = Liveness::new(start);
+        assert_eq!(liveness.take_due(false, start + IDLE_PAUSE), Some(1));
+        let sent = start + IDLE_PAUSE;
+        assert!(!liveness.is_silent(sent + FIRST_TIMEOUT));
+        let late = sent + FIRST_TIMEOUT + Duration::from_millis(1);
+        assert!(liveness.is_silent(late));
+        liveness.heard(late);
+        assert!(!liveness.is_silent(late + FIRST_TIMEOUT));
+        assert!(liveness.is_silent(late + 2 * FIRST_TIMEOUT));
     }
 
     #[test]
     fn the_time_out_follows_the_round_trip() {
-        let mut state = PingState {
-            last: 0,
-            sent: Instant::now(),
-            answered: true,
-            heard: Instant::now(),
-            srtt: None,
-            owed: None,
+        let of = |srtt, variation| RttEstimator {
+            smoothed: Some((Duration::from_millis(srtt), Duration::from_millis(variation))),
         };
-        assert_eq!(timeout(&state), FIRST_TIMEOUT);
-        state.srtt = Some((Duration::from_millis(50), Duration::from_millis(5)));
-        assert_eq!(timeout(&state), LEAST_TIMEOUT);
-        state.srtt = Some((Duration::from_secs(8), Duration::from_secs(1)));
-        assert_eq!(timeout(&state), Duration::from_secs(12));
-        state.srtt = Some((Duration::from_secs(80), Duration::from_secs(40)));
-        assert_eq!(timeout(&state), MOST_TIMEOUT);
+        assert_eq!(RttEstimator::default().timeout(), FIRST_TIMEOUT);
+        assert_eq!(of(50, 5).timeout(), LEAST_TIMEOUT);
+        assert_eq!(of(8000, 1000).timeout(), Duration::from_secs(12));
+        assert_eq!(of(80_000, 40_000).timeout(), MOST_TIMEOUT);
     }
 }

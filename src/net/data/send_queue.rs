@@ -1,15 +1,16 @@
 //! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
 
 use crate::chunk::CHUNK_SIZE;
-use crate::chunk::window::{Credit, cost};
+use crate::chunk::window::{Credit, Permit};
 use crate::net::data::body::FrameBody;
 use crate::net::data::throughput::Throughput;
 use crate::net::wire::frame::FrameHeader;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Number of a data connection in its session.
 pub type ConnectionId = u64;
@@ -45,17 +46,18 @@ impl Key {
 
 struct Frame {
     header: FrameHeader,
-    content: Arc<FrameBody>,
+    body: Arc<FrameBody>,
     /// The connection that it was given to, and when.
     on: Option<(ConnectionId, Instant)>,
     /// The one that it was given to as well, because the first is slow.
     also: Option<ConnectionId>,
+    /// What it takes of the window.
+    _permit: Permit,
 }
 
 /// Frames from the moment that they were read until the receiver has them.
 ///
-/// It is bounded by the window: whoever puts a frame in has taken its cost from [`SendQueue::credit`] before, and gets
-/// it back when the frame is acknowledged or forgotten.
+/// It is bounded by the window: each frame holds a permit of [`SendQueue::credit`] until it is acknowledged or forgotten.
 pub struct SendQueue {
     state: Mutex<QueueState>,
     filled: Notify,
@@ -69,8 +71,8 @@ struct QueueState {
     live: BTreeMap<Key, Frame>,
     /// Connections that may be given frames. The writer of one that is lost may still ask for a moment.
     connected: HashSet<ConnectionId>,
-    /// What each transfer under way has taken from the window and not given back.
-    reserved: HashMap<u32, u64>,
+    /// The transfers under way.
+    transfers: HashSet<u32>,
     /// Bytes given to connections, and those of them that were given a second time.
     given: u64,
     repeated: u64,
@@ -101,45 +103,21 @@ impl SendQueue {
         self.state.lock()
     }
 
-    /// A transfer begins; until [`SendQueue::end`] it may reserve and push.
+    /// A transfer begins: until [`SendQueue::end`] its frames are taken.
     pub fn begin(&self, transfer: u32) {
-        self.state().reserved.insert(transfer, 0);
+        self.state().transfers.insert(transfer);
     }
 
-    /// A transfer ends: nothing more of it is sent, and all that it took from the window goes back, whatever became of
-    /// the reads that it was for.
+    /// A transfer ends: nothing more of it is sent.
     pub fn end(&self, transfer: u32) {
         let mut state = self.state();
+        state.transfers.remove(&transfer);
         state.live.retain(|key, _| key.transfer != transfer);
-        let left = state.reserved.remove(&transfer).unwrap_or(0);
-        drop(state);
-        self.credit.give_back(left);
     }
 
-    /// Waits until `bytes` fit into the window, and takes them for a transfer. Cancel-safe.
-    pub async fn reserve(&self, transfer: u32, bytes: u64) {
-        self.credit.take(bytes).await;
-        match self.state().reserved.get_mut(&transfer) {
-            Some(reserved) => *reserved = reserved.saturating_add(bytes),
-            None => self.credit.give_back(bytes),
-        }
-    }
-
-    /// Gives bytes back that were reserved: a frame is acknowledged, or will not be sent.
-    pub fn release(&self, transfer: u32, bytes: u64) {
-        SendQueue::release_in(&mut self.state(), &self.credit, transfer, bytes);
-    }
-
-    fn release_in(state: &mut QueueState, credit: &Credit, transfer: u32, bytes: u64) {
-        if let Some(reserved) = state.reserved.get_mut(&transfer) {
-            let back = bytes.min(*reserved);
-            *reserved = reserved.saturating_sub(back);
-            credit.give_back(back);
-        }
-    }
-
-    /// Queues a frame whose cost has been reserved. One of a transfer that has ended is dropped.
-    pub fn push(&self, header: FrameHeader, content: FrameBody) {
+    /// Queues a frame, with what it takes of the window until the receiver has it. One of a transfer that has ended is
+    /// dropped.
+    pub fn push(&self, header: FrameHeader, body: FrameBody, permit: Permit) {
         let key = Key {
             transfer: header.transfer,
             number: header.number,
@@ -147,18 +125,17 @@ impl SendQueue {
         };
         let frame = Frame {
             header,
-            content: Arc::new(content),
+            body: Arc::new(body),
             on: None,
             also: None,
+            _permit: permit,
         };
         {
             let mut state = self.state();
-            if !state.reserved.contains_key(&key.transfer) {
+            if !state.transfers.contains(&key.transfer) {
                 return;
             }
-            if let Some(old) = state.live.insert(key, frame) {
-                SendQueue::release_in(&mut state, &self.credit, key.transfer, cost(old.content.len()));
-            }
+            state.live.insert(key, frame);
             state.queue.push_back(key);
         }
         self.filled.notify_one();
@@ -175,7 +152,7 @@ impl SendQueue {
     }
 
     /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
-    pub fn try_pop(&self, connection: ConnectionId) -> Option<(FrameHeader, Arc<FrameBody>)> {
+    pub fn try_pop(&self, connection: ConnectionId, now: Instant) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let mut state = self.state();
         if !state.connected.contains(&connection) {
             return None;
@@ -183,8 +160,8 @@ impl SendQueue {
         while let Some(key) = state.queue.pop_front() {
             // acknowledged or forgotten meanwhile: nothing to send
             if let Some(frame) = state.live.get_mut(&key) {
-                frame.on = Some((connection, Instant::now()));
-                let popped = (frame.header, frame.content.clone());
+                frame.on = Some((connection, now));
+                let popped = (frame.header, frame.body.clone());
                 state.given = state.given.saturating_add(popped.1.len() as u64);
                 if !state.queue.is_empty() {
                     self.filled.notify_one();
@@ -201,6 +178,7 @@ impl SendQueue {
     pub fn duplicate_slow(
         &self,
         connection: ConnectionId,
+        now: Instant,
         is_slow: impl Fn(ConnectionId, Duration) -> bool,
     ) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let mut state = self.state();
@@ -212,13 +190,13 @@ impl SendQueue {
             .saturating_sub(state.repeated);
         let slow = state.live.values_mut().find(|frame| {
             frame.also.is_none()
-                && frame.content.len() as u64 <= most
+                && frame.body.len() as u64 <= most
                 && frame
                     .on
-                    .is_some_and(|(on, since)| on != connection && is_slow(on, since.elapsed()))
+                    .is_some_and(|(on, since)| on != connection && is_slow(on, now.saturating_duration_since(since)))
         })?;
         slow.also = Some(connection);
-        let repeated = (slow.header, slow.content.clone());
+        let repeated = (slow.header, slow.body.clone());
         state.repeated = state.repeated.saturating_add(repeated.1.len() as u64);
         Some(repeated)
     }
@@ -247,8 +225,7 @@ impl SendQueue {
         };
         let mut state = self.state();
         if let Some(frame) = state.live.remove(&key) {
-            self.throughput.add(frame.content.len() as u64);
-            SendQueue::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+            self.throughput.add(frame.body.len() as u64);
         }
     }
 
@@ -262,15 +239,14 @@ impl SendQueue {
             .collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
-                self.throughput.add(frame.content.len() as u64);
-                SendQueue::release_in(&mut state, &self.credit, transfer, cost(frame.content.len()));
+                self.throughput.add(frame.body.len() as u64);
             }
         }
     }
 
     /// A connection is gone, and given nothing any more: what it had not had acknowledged goes out on the others, first of
     /// all. Returns how many frames that are.
-    pub fn disconnected(&self, connection: ConnectionId) -> usize {
+    pub fn disconnected(&self, connection: ConnectionId, now: Instant) -> usize {
         let mut state = self.state();
         state.connected.remove(&connection);
         let mut keys = Vec::new();
@@ -279,7 +255,7 @@ impl SendQueue {
                 frame.also = None;
             }
             if frame.on.is_some_and(|(on, _)| on == connection) {
-                frame.on = frame.also.take().map(|also| (also, Instant::now()));
+                frame.on = frame.also.take().map(|also| (also, now));
                 if frame.on.is_none() {
                     keys.push(*key);
                 }
@@ -321,11 +297,12 @@ impl SendQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::chunk::buffer::BufferPool;
-    use crate::net::data::send_queue::*;
+    use crate::chunk::window::cost;
     use crate::net::wire::frame::FrameKind;
 
-    fn push(send_queue: &SendQueue, number: u64, offset: u64) {
+    async fn push(send_queue: &SendQueue, number: u64, offset: u64) {
         let header = FrameHeader {
             kind: FrameKind::Chunk,
             transfer: 1,
@@ -334,11 +311,18 @@ mod tests {
             length: 3,
             ..FrameHeader::bare(FrameKind::Chunk)
         };
-        send_queue.push(header, FrameBody::Bytes(BufferPool::new(0).share(vec![1, 2, 3])));
+        let permit = send_queue.credit().acquire(cost(3)).await;
+        send_queue.push(
+            header,
+            FrameBody::Bytes(BufferPool::new(0).share(vec![1, 2, 3])),
+            permit,
+        );
     }
 
     fn pop(send_queue: &SendQueue, connection: ConnectionId) -> Option<(u64, u64)> {
-        send_queue.try_pop(connection).map(|(h, _)| (h.number, h.offset))
+        send_queue
+            .try_pop(connection, Instant::now())
+            .map(|(h, _)| (h.number, h.offset))
     }
 
     #[tokio::test]
@@ -348,15 +332,14 @@ mod tests {
         for connection in [7, 8] {
             send_queue.connected(connection);
         }
-        send_queue.reserve(1, 4 * cost(3)).await;
         for number in 1..=4 {
-            push(&send_queue, number, 0);
+            push(&send_queue, number, 0).await;
         }
         assert_eq!(pop(&send_queue, 7), Some((1, 0)));
         assert_eq!(pop(&send_queue, 8), Some((2, 0)));
         assert_eq!(pop(&send_queue, 7), Some((3, 0)));
         send_queue.acknowledge(1, 1, 0);
-        assert_eq!(send_queue.disconnected(7), 1);
+        assert_eq!(send_queue.disconnected(7, Instant::now()), 1);
         assert_eq!(pop(&send_queue, 7), None, "its writer may ask once more before it ends");
         assert_eq!(pop(&send_queue, 8), Some((3, 0)));
         assert_eq!(pop(&send_queue, 8), Some((4, 0)));
@@ -364,16 +347,12 @@ mod tests {
         send_queue.acknowledge(1, 1, 0);
         send_queue.forget_file(1, 3);
         assert!(send_queue.is_waiting(1));
-        send_queue.reserve(1, 1000).await;
         send_queue.end(1);
         assert!(!send_queue.is_waiting(1));
-        assert_eq!(
-            send_queue.credit().outstanding(),
-            0,
-            "also what was reserved for reads that never ended"
-        );
-        push(&send_queue, 5, 0);
+        assert_eq!(send_queue.credit().outstanding(), 0);
+        push(&send_queue, 5, 0).await;
         assert_eq!(pop(&send_queue, 8), None, "the transfer has ended");
+        assert_eq!(send_queue.credit().outstanding(), 0);
     }
 
     #[tokio::test]
@@ -383,9 +362,15 @@ mod tests {
         for connection in [7, 8] {
             send_queue.connected(connection);
         }
-        send_queue.reserve(1, 3 * cost(3)).await;
-        (1..=3).for_each(|number| push(&send_queue, number, 0));
-        let repeat = |to, slow| send_queue.duplicate_slow(to, |on, _| on == slow).map(|(h, _)| h.number);
+        for number in 1..=3 {
+            push(&send_queue, number, 0).await;
+        }
+        let now = Instant::now();
+        let repeat = |to, slow| {
+            send_queue
+                .duplicate_slow(to, now, |on, _| on == slow)
+                .map(|(h, _)| h.number)
+        };
         assert_eq!(pop(&send_queue, 7), Some((1, 0)));
         assert_eq!(repeat(8, 7), None, "there is something else to send");
         assert_eq!(pop(&send_queue, 8), Some((2, 0)));
@@ -394,8 +379,8 @@ mod tests {
         assert_eq!(repeat(8, 7), Some(1));
         assert_eq!(repeat(8, 7), None, "only once");
         // the slow one dies: the other has it already
-        assert_eq!(send_queue.disconnected(7), 0);
-        assert_eq!(send_queue.disconnected(8), 3);
+        assert_eq!(send_queue.disconnected(7, now), 0);
+        assert_eq!(send_queue.disconnected(8, now), 3);
         send_queue.end(1);
         assert_eq!(send_queue.credit().outstanding(), 0);
     }

@@ -2,7 +2,8 @@
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The shortest time over which a rate is taken.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -40,9 +41,12 @@ impl Throughput {
 
     /// Bytes a second; none before anything has moved. While nothing moves it stays what it was: that a transfer waits
     /// for one connection does not make that one fast.
-    pub fn rate(&self) -> Option<f64> {
+    pub fn rate(&self, now: Instant) -> Option<f64> {
         let mut state = self.state.lock();
-        let (moved, elapsed) = (self.moved.load(Ordering::Relaxed), state.since.elapsed());
+        let (moved, elapsed) = (
+            self.moved.load(Ordering::Relaxed),
+            now.saturating_duration_since(state.since),
+        );
         if elapsed >= SAMPLE {
             let new = moved.saturating_sub(state.before) as f64 / elapsed.as_secs_f64();
             if moved > state.before {
@@ -52,7 +56,7 @@ impl Throughput {
                     new
                 };
             }
-            (state.since, state.before) = (Instant::now(), moved);
+            (state.since, state.before) = (now, moved);
         }
         Some(state.rate).filter(|rate| *rate > 0.0)
     }

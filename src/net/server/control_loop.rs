@@ -1,6 +1,6 @@
 //! A session's conversation: requests in, replies out, over one control connection after another.
 
-use crate::auth::users::Access;
+use crate::auth::user::Access;
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
@@ -9,7 +9,8 @@ use crate::net::server::Server;
 use crate::net::server::login::{Accepted, Reattached, answer, send};
 use crate::net::server::requests::{self, Work};
 use crate::net::server::session::{ReplyCache, Seen, Session};
-use crate::net::session::MessageRoom;
+use crate::net::session::channel::TransferChannel;
+use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL};
 use parking_lot::Mutex;
@@ -240,7 +241,7 @@ impl Conversation {
                     Some(request::Body::Get(get)) => Some(get.transfer),
                     _ => None,
                 };
-                let channel = match transfer.map(|number| core.join(number)) {
+                let channel = match transfer.map(|number| TransferChannel::join(core, number)) {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
                     channel => channel,
                 };

@@ -1,6 +1,6 @@
 //! Turns an invite into a key of its user.
 
-use crate::auth::credential::{self, AuthorizedKey};
+use crate::auth::user::{AuthorizedKey, clean_label};
 use crate::auth::{FileError, PublicKey, UserName, invite, users};
 use crate::net::error::NetError;
 use crate::net::server::Server;
@@ -33,7 +33,7 @@ pub(super) async fn enrol(
         None => Ok(None),
         Some(_) => {
             let key = AuthorizedKey {
-                label: credential::label(&enroll.client),
+                label: clean_label(&enroll.client),
                 added: Some(now),
                 ..AuthorizedKey::new(public)
             };

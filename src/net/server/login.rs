@@ -3,7 +3,7 @@
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::name::MAX_USER;
 use crate::auth::password::Secret;
-use crate::auth::users::User;
+use crate::auth::user::User;
 use crate::auth::{PublicKey, UserName, password, users};
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::codec::{encode, read_encoded, read_or_skip};
@@ -36,7 +36,7 @@ use zeroize::Zeroize;
 /// How long a control connection may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client is told of a session that there is not, or not any more.
-const NO_SESSION: &str = "no such session: log in reattached";
+const NO_SESSION: &str = "no such session: log in again";
 /// Logins that may be tried on one connection.
 const TRIES: usize = 3;
 

@@ -22,6 +22,7 @@ mod transfers;
 
 use crate::auth::Identity;
 use crate::auth::users::Users;
+use crate::net::data::carry::WriteFrames;
 use crate::net::data::connection::{DataConnection, FrameReader, FrameWriter};
 use crate::net::error::NetError;
 use crate::net::task::{Tasks, keep_running};

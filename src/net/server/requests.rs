@@ -1,13 +1,15 @@
 //! The requests of a session, answered one after another.
 
-use crate::auth::users::{self, Access};
+use crate::auth::user::Access;
+use crate::auth::users;
 use crate::chunk::hash::hash_file;
 use crate::net::control::codec;
 use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::session::{ReplyCache, Session};
 use crate::net::server::{Server, revocation, transfers};
-use crate::net::session::{MessageRoom, TransferChannel};
+use crate::net::session::channel::TransferChannel;
+use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::{ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode};

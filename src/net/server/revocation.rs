@@ -6,7 +6,8 @@
 //! a new connection are checked against the file in any case.
 
 use crate::auth::credential::Revoked;
-use crate::auth::users::{self, User};
+use crate::auth::user::User;
+use crate::auth::users;
 use crate::net::error::NetError;
 use crate::net::server::Server;
 use crate::net::server::session::Session;

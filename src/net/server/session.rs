@@ -1,7 +1,7 @@
 //! The state of a session: who it is, where it is, and what it has been answered.
 
 use crate::auth::credential::Grant;
-use crate::auth::users::Access;
+use crate::auth::user::Access;
 use crate::net::error::NetError;
 use crate::net::server::login::Reattached;
 use crate::net::session::SessionCore;

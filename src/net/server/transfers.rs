@@ -4,13 +4,13 @@ use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::Server;
 use crate::net::server::session::Session;
-use crate::net::session::TransferChannel;
+use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Target, Tree};
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::sender;
-use crate::net::transfer::send::walk::{Origin, TransferSource};
+use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::net::wire::proto::{self, reply, transfer_message::Body};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
@@ -70,7 +70,7 @@ pub(super) async fn put(
         // whatever the answer, it would tell what is there
         return Err(NetError::Refused {
             code: Code::DENIED,
-            text: "this user may only write: --if-version would tell origin is there".into(),
+            text: "this user may only write: --if-version would tell what is there".into(),
         });
     }
     let (tree, base) = place(session, &put).await?;

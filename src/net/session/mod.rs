@@ -1,25 +1,28 @@
-//! What client and server hold of a session alike: the way out for control messages and frames, and the way in to
-//! the transfer that each is for.
+//! A session as both sides hold it: the queues of control messages and frames, the data connections, its tasks, its end.
+//!
+//! Transfers take part through a [`channel`]; the [`router`] passes what arrives on to them.
+
+pub mod channel;
+pub mod router;
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::{Account, Allowance, cost};
+use crate::chunk::window::Allowance;
 use crate::net::control::codec::Encoded;
 use crate::net::control::queue::ControlSender;
-use crate::net::data::payload::ReceivedFrame;
-use crate::net::data::pool::{FrameSink, Pool};
+use crate::net::data::carry::FrameRouter;
+use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::NetError;
+use crate::net::session::router::{MessageRoom, Router};
 use crate::net::task::Tasks;
 use crate::net::wire::Code;
-use crate::net::wire::frame::FrameKind;
-use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message, transfer_message};
+use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message};
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 /// How long the reason of a session's end may take to be known after the end itself.
 const REASON: Duration = Duration::from_secs(5);
@@ -57,25 +60,18 @@ impl SessionBounds {
     }
 }
 
-/// What a message takes of a session's memory, until it has been processed.
-pub struct MessageRoom {
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
 /// The shared half of a session.
 pub struct SessionCore {
     /// Messages to the other side.
     pub control: ControlSender,
     /// Frames to the other side.
     pub send_queue: Arc<SendQueue>,
-    inbox: Arc<Inbox>,
+    router: Arc<Router>,
     pool: Arc<Pool>,
     tasks: Tasks,
-    mailboxes: Mutex<HashMap<u32, Mailbox>>,
     /// Room for messages that wait, of all transfers and requests.
     room: Arc<Semaphore>,
     most_messages: usize,
-    most_transfers: usize,
     /// What unsettled offers take, of those that this side made, and of those that came.
     offered: Allowance,
     accepted: Allowance,
@@ -86,77 +82,11 @@ pub struct SessionCore {
     attached: AtomicBool,
 }
 
-/// Where the messages for a transfer go, each with its room.
-type Mailbox = mpsc::UnboundedSender<(transfer_message::Body, MessageRoom)>;
-
-/// Where the frames for a transfer go, and what it holds of the window.
-type Route = (mpsc::UnboundedSender<ReceivedFrame>, Arc<AtomicU64>);
-
-/// Frames from the other side, sorted by transfer.
-struct Inbox {
-    transfers: Mutex<HashMap<u32, Route>>,
-    account: Arc<Account>,
-}
-
-impl FrameSink for Inbox {
-    fn account(&self) -> Arc<Account> {
-        self.account.clone()
-    }
-
-    fn accept(&self, mut frame: ReceivedFrame) -> Result<(), NetError> {
-        if frame.header.kind == FrameKind::Attached {
-            return Ok(());
-        }
-        let cost = cost(frame.payload.len());
-        match frame.charge.take() {
-            Some(charge) => charge.complete(),
-            // its header came right behind the proof
-            None => self
-                .account
-                .arrived(cost)
-                .map_err(|e| NetError::Protocol(e.to_string()))?,
-        }
-        let transfers = self.transfers.lock();
-        match transfers.get(&frame.header.transfer) {
-            // The channel has no bound of its own: the account has.
-            Some((frames, held)) => {
-                held.fetch_add(cost, Ordering::Relaxed);
-                let _ = frames.send(frame);
-            }
-            // of a transfer that has ended: accepted and dropped
-            None => self.account.done(cost),
-        }
-        Ok(())
-    }
-}
-
-/// A transfer's place in a [`SessionCore`]; leaving it is dropping this.
-pub struct TransferChannel {
-    core: Arc<SessionCore>,
-    transfer: u32,
-    messages: mpsc::UnboundedReceiver<(transfer_message::Body, MessageRoom)>,
-    /// Each counts against the window until [`TransferChannel::done`].
-    frames: mpsc::UnboundedReceiver<ReceivedFrame>,
-    /// What this transfer holds of the window; all of it goes back when it ends.
-    held: Arc<AtomicU64>,
-}
-
-/// What comes in for a transfer.
-pub enum ChannelEvent {
-    /// On the control connection.
-    Message(transfer_message::Body),
-    /// On a data connection.
-    Frame(ReceivedFrame),
-}
-
 impl SessionCore {
     /// A link that sends through `control`.
     pub fn new(control: ControlSender, bounds: SessionBounds, buffers: BufferPool) -> Arc<SessionCore> {
         let send_queue = Arc::new(SendQueue::new(bounds.credit));
-        let inbox = Arc::new(Inbox {
-            transfers: Mutex::default(),
-            account: Arc::new(Account::new(bounds.window)),
-        });
+        let router = Arc::new(Router::new(bounds.window, bounds.transfers));
         Arc::new_cyclic(|core: &Weak<SessionCore>| {
             let core = core.clone();
             // one that is gone has ended already
@@ -164,14 +94,12 @@ impl SessionCore {
                 Tasks::new(move |panic| core.upgrade().into_iter().for_each(|l| l.shut_down(panic.duplicate())));
             SessionCore {
                 control,
-                pool: Pool::new(send_queue.clone(), inbox.clone(), buffers, tasks.clone()),
+                pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone()),
                 send_queue,
-                inbox,
+                router,
                 tasks,
-                mailboxes: Mutex::default(),
                 room: Arc::new(Semaphore::new(bounds.messages)),
                 most_messages: bounds.messages,
-                most_transfers: bounds.transfers,
                 offered: Allowance::new(bounds.credit / OFFERED_PART),
                 accepted: Allowance::new(bounds.window / ACCEPTED_PART),
                 down: watch::Sender::new(None),
@@ -215,6 +143,16 @@ impl SessionCore {
     /// True while there is a control connection.
     pub fn is_attached(&self) -> bool {
         self.attached.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of frames that have arrived and are still in memory.
+    pub fn charged(&self) -> u64 {
+        self.router.window().charged()
+    }
+
+    /// The routes to transfers.
+    pub(super) fn router(&self) -> &Arc<Router> {
+        &self.router
     }
 
     /// The data connections.
@@ -291,36 +229,6 @@ impl SessionCore {
         matches!(&*self.down.borrow(), Some(NetError::Refused { code, .. }) if *code != Code::BYE)
     }
 
-    /// Takes part as transfer `number`.
-    ///
-    /// # Errors
-    /// [`NetError::Protocol`] where the number is taken, [`NetError::Refused`] where there are too many.
-    pub fn join(self: &Arc<SessionCore>, number: u32) -> Result<TransferChannel, NetError> {
-        let (send, messages) = mpsc::unbounded_channel();
-        let (send_frames, frames) = mpsc::unbounded_channel();
-        let mut mailboxes = self.mailboxes.lock();
-        if mailboxes.contains_key(&number) {
-            return Err(NetError::Protocol("the number of a transfer is used twice".into()));
-        }
-        if mailboxes.len() >= self.most_transfers {
-            let text = format!("a session has at most {} transfers at once", self.most_transfers);
-            let code = Code::UNAVAILABLE;
-            return Err(NetError::Refused { code, text });
-        }
-        mailboxes.insert(number, send);
-        let held = Arc::new(AtomicU64::new(0));
-        let way_in = (send_frames, held.clone());
-        self.inbox.transfers.lock().insert(number, way_in);
-        self.send_queue.begin(number);
-        Ok(TransferChannel {
-            core: self.clone(),
-            transfer: number,
-            messages,
-            frames,
-            held,
-        })
-    }
-
     /// Waits until a message that came fits into the session's memory, and takes its room. One that is larger than
     /// all of it takes all of it.
     pub async fn room_for(&self, encoded: &Encoded) -> MessageRoom {
@@ -328,71 +236,14 @@ impl SessionCore {
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         // the semaphore is never closed
         let permit = self.room.clone().acquire_many_owned(permits).await.ok();
-        MessageRoom { _permit: permit }
+        MessageRoom::new(permit)
     }
 
-    /// Passes a message on to its transfer. One for no transfer is dropped: that may have ended while the message was
-    /// on its way.
+    /// Passes a message on to its transfer. One for no transfer is dropped: the transfer may have ended while the message
+    /// was on its way.
     pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {
-        let mailboxes = self.mailboxes.lock();
-        if let (Some(mailbox), Some(body)) = (mailboxes.get(&message.transfer), message.body) {
-            let _ = mailbox.send((body, room));
+        if let Some(body) = message.body {
+            self.router.deliver(message.transfer, body, room);
         }
-    }
-}
-
-impl TransferChannel {
-    /// The session.
-    pub fn core(&self) -> &Arc<SessionCore> {
-        &self.core
-    }
-
-    /// The transfer's number.
-    pub fn number(&self) -> u32 {
-        self.transfer
-    }
-
-    /// The next message of the transfer. Cancel-safe.
-    pub async fn receive(&mut self) -> Option<transfer_message::Body> {
-        self.messages.recv().await.map(|(body, _)| body)
-    }
-
-    /// The next message or frame of the transfer, messages first. Cancel-safe.
-    pub async fn receive_any(&mut self) -> Option<ChannelEvent> {
-        tokio::select! {
-            biased;
-            message = self.messages.recv() => message.map(|(body, _)| ChannelEvent::Message(body)),
-            frame = self.frames.recv() => frame.map(ChannelEvent::Frame),
-        }
-    }
-
-    /// Sends a message of this transfer.
-    ///
-    /// # Errors
-    /// [`NetError::Lost`].
-    pub async fn send(&self, body: transfer_message::Body) -> Result<(), NetError> {
-        let message = TransferMessage {
-            transfer: self.transfer,
-            body: Some(body),
-        };
-        self.core.send(control_message::Body::Transfer(message)).await
-    }
-
-    /// A frame with this many bytes of payload is written or dropped: the window is open for another.
-    pub fn done(&self, payload: usize) {
-        let cost = cost(payload);
-        self.held.fetch_sub(cost, Ordering::Relaxed);
-        self.core.inbox.account.done(cost);
-    }
-}
-
-impl Drop for TransferChannel {
-    fn drop(&mut self) {
-        let core = &self.core;
-        core.mailboxes.lock().remove(&self.transfer);
-        core.inbox.transfers.lock().remove(&self.transfer);
-        // nothing can be added any more: the way in is gone
-        core.inbox.account.done(self.held.swap(0, Ordering::Relaxed));
-        core.send_queue.end(self.transfer);
     }
 }

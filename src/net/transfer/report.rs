@@ -58,7 +58,7 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// For reads.
-    TransferSource = 0,
+    Source = 0,
     /// For the connections to take what is queued; at the receiver, for what the sender sends.
     Network = 1,
     /// For the receiver to acknowledge what was sent; at the receiver itself, for its disk.

@@ -23,8 +23,8 @@ pub(super) fn set_open(node: &impl Node, mtime: Time, mode: ModeChange, path: &R
     node.futimens(&timestamps(mtime)).at("set the time", path)
 }
 
-/// Sets time and mode of an existing file or directory. Set-uid and set-gid bits stay. An entry that is as it should be
-/// is not touched, so that its change time stays too.
+/// Sets time and mode of an existing file or directory. Set-uid and set-gid bits stay. An entry
+/// that is as it should be is not touched, so that its change time stays too.
 pub(super) fn set_attributes<D: Directory>(
     tree: &Tree<D>,
     path: &RemotePath,

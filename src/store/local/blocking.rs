@@ -4,7 +4,8 @@ use super::fd_budget::HANDLES;
 use crate::store::blocking;
 use std::sync::Arc;
 
-/// Runs blocking work of one user of several: all of them together leave threads for the others.
+/// Runs blocking work of one user of several: even all of their calls leave threads for other
+/// users.
 pub(super) async fn blocking_for<T: Send + 'static>(
     owner: &Arc<str>,
     work: impl FnOnce() -> T + Send + 'static,

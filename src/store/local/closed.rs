@@ -1,5 +1,5 @@
-//! A store that has been closed publishes nothing any more and removes nothing more, whatever had
-//! begun: a thread cannot be aborted as a task can.
+//! A closed store publishes nothing and removes nothing, not even in calls under way: a thread
+//! cannot be aborted as a task can.
 
 use crate::store::{RemotePath, StoreError};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Closed(Arc<AtomicBool>);
 
 impl Closed {
-    /// From now on they are.
+    /// Closes them.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
     /// # Errors
-    /// Once the store is closed.
+    /// If the store is closed.
     pub(super) fn check(&self, path: &RemotePath) -> Result<(), StoreError> {
         match self.0.load(Ordering::SeqCst) {
             true => Err(StoreError::because("access to it has ended", path)),

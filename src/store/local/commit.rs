@@ -16,8 +16,8 @@ const FILE_MODE: u32 = 0o777;
 /// The version of a target that does not exist.
 const NO_VERSION: &str = "none";
 
-/// The mode of a file with these attributes while it still is a partial file. It can be opened: a writer that comes
-/// after a crash must be able to see whether this one lives.
+/// The mode of a file with these attributes while it still is a partial file. It can be opened: a
+/// writer that comes after a crash must be able to see whether this one lives.
 fn mode_before(attributes: Attributes) -> u32 {
     match mode_of(attributes) {
         mode if mode & PARTIAL_MODE == 0 => PARTIAL_MODE,
@@ -59,9 +59,9 @@ pub(super) fn check_version<D: Directory>(
     }
 }
 
-/// Renames `from`, a name in the target's directory, to the target's name. It refuses if the store was closed, the lock
-/// was taken away, or the target is not of the version `if_version`. From the fence on no process takes the lock away,
-/// so the renamed file is the written one.
+/// Renames `from`, a name in the target's directory, to the target's name. It refuses if the store
+/// was closed, the lock was taken away, or the target is not of the version `if_version`. From the
+/// fence on no process takes the lock away, so the renamed file is the written one.
 ///
 /// # Errors
 /// Any; the target is then unchanged.
@@ -134,7 +134,7 @@ pub(super) fn sync_names<D: Directory>(tree: &Tree<D>, dir: &D, path: &RemotePat
 
 fn not_durable(error: StoreError) -> StoreError {
     let why = format!(
-        "it is there, whole, but may not survive a power loss: {}",
+        "it is written completely, but may not survive a power loss: {}",
         error.describe()
     );
     StoreError::because(&why, &error.path)
@@ -218,7 +218,7 @@ mod tests {
         world.fail_fsync_of_directories();
         let error = put(&tree, None).unwrap_err().describe();
         assert!(
-            error.contains("it is there, whole, but may not survive a power loss"),
+            error.contains("it is written completely, but may not survive a power loss"),
             "{error}"
         );
         assert_eq!(world.content("sub/f").as_deref(), Some(&b"ours"[..]));

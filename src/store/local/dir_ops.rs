@@ -3,7 +3,7 @@
 use super::closed::Closed;
 use super::partial::remove_dead;
 use super::stat::stat;
-use super::sys::linux::retry;
+use super::sys::retry;
 use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir, sync_dir};
 use crate::store::error::At;
@@ -13,13 +13,13 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 
-/// The path with all symlinks followed; one that leads outside the root is an error.
+/// Returns the path with all symlinks followed; one that leads outside the root is an error.
 pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
     let Some((parent, name)) = path.split() else {
         return Ok(RemotePath::root());
     };
-    // What is no symlink is not opened to learn its real name, which /proc does not know any more of a file that another
-    // one is being renamed over.
+    // only a symlink is opened to learn its real name: of a file that is being replaced by a
+    // rename, /proc does not know it any more
     let is_link = stat(tree, path)?.kind == Kind::Symlink;
     let parent = canonical(tree, &parent)?;
     let real = parent
@@ -50,8 +50,9 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath) -> Result<(), StoreError>
     sync_dir(&*dir, path)
 }
 
-/// The directory of a transfer: made if it is not there (then true), its parent marked for a later fsync. One that is there
-/// and keeps its owner out is opened up, where the transfer sets its mode when it is complete.
+/// Makes the directory of a transfer if it does not exist (then true), and marks its parent for a
+/// later fsync. An existing one that keeps its owner out is opened up if the transfer sets its mode
+/// in the end.
 pub(super) fn ensure_dir(
     tree: &Tree,
     path: &RemotePath,
@@ -66,7 +67,7 @@ pub(super) fn ensure_dir(
         return Ok(false);
     };
     let (dir, name) = tree.parent(path)?;
-    // what comes into it must be writable for us until it is complete; its own mode is set then
+    // writable for this process until it is complete; its own mode is set then
     let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);
     match rustix::fs::mkdirat(&*dir, name.as_bytes(), mode) {
         Ok(()) => {
@@ -76,7 +77,8 @@ pub(super) fn ensure_dir(
         Err(Errno::EXIST) => {
             let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
             match FileType::from_raw_mode(found.st_mode) {
-                // whoever made it may not have synced its name: a transfer that was killed, or another one
+                // its maker may not have synced its name: a transfer that was killed, or another
+                // one
                 FileType::Directory => {
                     tree.mark_unsynced(parent);
                     if open_up && keeps_owner_out(&found) {
@@ -92,13 +94,14 @@ pub(super) fn ensure_dir(
     }
 }
 
-/// True where this process owns a directory, and its mode does not let it make anything there.
+/// True if this process owns a directory whose mode does not let it make anything there.
 fn keeps_owner_out(found: &Stat) -> bool {
     let owner = rustix::process::geteuid();
     !owner.is_root() && found.st_uid == owner.as_raw() && found.st_mode & 0o300 != 0o300
 }
 
-/// Gives a directory that keeps its owner out a mode that does not. Where that fails, what is put into it says why.
+/// Sets a mode that lets its owner in. If that fails, the entries to be made there fail and say
+/// why.
 fn open_up_dir(dir: &Dir) {
     if let Ok(found) = dir.fstat()
         && keeps_owner_out(&found)
@@ -124,7 +127,7 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Resu
     }
     match rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY) => {
-            // what dead writers left is not shown in listings, so it must not be in the way either
+            // listings do not show abandoned partial files, so they must not be in the way either
             remove_dead(tree, path)?;
             rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::REMOVEDIR).at("remove", path)?;
         }
@@ -133,7 +136,8 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Resu
     sync_dir(&*dir, path)
 }
 
-/// Everything in a directory, staging files too. Goes on past what cannot be removed and reports the first.
+/// Removes everything in a directory, partial files too. Continues after a failure, and returns the
+/// first.
 fn remove_beneath(dir: &Dir, path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
     let mut first = Ok(());
     let stream = read_dir(dir, path)?;
@@ -163,7 +167,7 @@ fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, closed: &Closed) ->
     rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
 }
 
-/// rename(2), both directories synced.
+/// rename(2), with both directories synced.
 pub(super) fn rename(tree: &Tree, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
     if to.is_within(from) && to != from {
         return Err(StoreError::because("a directory cannot be moved into itself", to));

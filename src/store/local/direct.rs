@@ -1,8 +1,10 @@
-//! Writing past the page cache: the later bytes of a large file go straight to the disk (open(2), O_DIRECT).
+//! Writing past the page cache: the later bytes of a large file go straight to the disk (open(2),
+//! O_DIRECT).
 //!
-//! A durable file has to reach the disk before it is committed in any case. On the way through the page cache it costs a
-//! copy, pages that evict those of other programs, and a second pass when they are written back. The beginning of a file
-//! stays in the cache, and so do smaller files: another program may well read them soon.
+//! A durable file has to reach the disk before it is committed in any case. On the way through the
+//! page cache it costs a copy, pages that evict those of other programs, and a second pass when
+//! they are written back. The beginning of a file stays in the cache, and so do smaller files:
+//! another program may well read them soon.
 
 use super::fs_type::is_good_at_direct;
 use super::sys::{Directory, Node, OpenFile, WARY};

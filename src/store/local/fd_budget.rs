@@ -1,14 +1,15 @@
-//! How many files this process has open at once, and how many threads wait for its disks: a share of what the system allows
-//! (getrlimit(2), RLIMIT_NOFILE), and of that a fair share for each user of a server ([`Shares`]). Whoever comes when there
-//! are none left for them waits.
+//! The limits for open files and for threads that wait for disks. The whole is a share of what the
+//! system allows (getrlimit(2), RLIMIT_NOFILE); each user of a server has a fair share of that
+//! ([`Shares`]), and waits once it is used up.
 
 use crate::store::shares::Shares;
 use rustix::process::{Resource, getrlimit};
 use std::sync::{Arc, LazyLock};
 
-/// What is assumed where there is no limit.
+/// Assumed if the system has no limit.
 const UNLIMITED: u64 = 65_536;
-/// Calls of one user's that are under way at once: half of the threads for blocking work, while they are alone.
+/// Calls of users that are under way at once: one user alone gets half of the threads for blocking
+/// work.
 const CALLS: u64 = crate::store::BLOCKING_THREADS as u64;
 
 /// Most directory streams that one tree keeps open.
@@ -16,12 +17,13 @@ pub(super) const LISTINGS_OF_A_TREE: usize = 16;
 /// Bytes of names that are in memory because there were no streams for them, of all trees together.
 const NAMES: u64 = 16 << 20;
 
-/// What may be open, for each purpose.
+/// The limit for each purpose.
 pub(super) struct Handles {
     /// Directories that one tree keeps open.
     pub(super) dirs: usize,
-    /// Those of all trees. One that has no share left keeps none, and opens them again.
-    pub(super) kept: Arc<Shares>,
+    /// Directories that all trees keep open. A tree without a share keeps none, and opens them
+    /// again.
+    pub(super) cached_dirs: Arc<Shares>,
     /// Streams of directories that are being listed.
     pub(super) listings: Arc<Shares>,
     /// Room for the names of directories that have no stream, in bytes.
@@ -29,9 +31,10 @@ pub(super) struct Handles {
     /// Small files of the groups that are being put: each is open until its group is committed.
     pub(super) grouped: Arc<Shares>,
     pub(super) most_grouped: usize,
-    /// Files that are being read. One that has no share left is opened for each call.
+    /// Files that are being read. A file without a share is opened for each call.
     pub(super) sources: Arc<Shares>,
-    /// Staging files of larger files. They wait for their content, so that nothing else may have to wait for them.
+    /// Partial files of larger files. Nothing else may have to wait for them, since they wait for
+    /// their content.
     pub(super) staged: Arc<Shares>,
     /// Blocking calls of users.
     pub(super) calls: Arc<Shares>,
@@ -47,14 +50,14 @@ impl Handles {
         let grouped = (limit / 4).max(1);
         Handles {
             dirs: usize::try_from(limit / 16).unwrap_or(0).clamp(1, 256),
-            kept: Shares::new((limit / 16).max(2), 1),
+            cached_dirs: Shares::new((limit / 16).max(2), 1),
             listings: Shares::new((limit / 16).max(1), 1),
             names: Shares::new(NAMES, 1),
             // as many as one user alone may have
             most_grouped: usize::try_from(grouped.div_ceil(2)).unwrap_or(1),
             grouped: Shares::new(grouped, 1),
             sources: Shares::new((limit / 32).max(1), 1),
-            // each has a record besides
+            // each also has a record
             staged: Shares::new((limit / 8).max(1), 1),
             calls: Shares::new(CALLS, 1),
         }
@@ -69,7 +72,7 @@ mod tests {
     fn much_of_a_small_limit_is_left_for_everything_else() {
         for limit in [0, 64, 128, 1024, 4096, u64::MAX] {
             let handles = Handles::within(limit);
-            // what all users together get, of whom each takes half of what is left
+            // the shares of all users together, each taking half of the rest
             let all = |shares: &Arc<Shares>| {
                 let owners = (0..64).map(|n| Arc::from(n.to_string().as_str()));
                 let taken: Vec<_> = owners
@@ -77,12 +80,12 @@ mod tests {
                     .collect();
                 taken.len() as u64
             };
-            let (kept, staged) = (all(&handles.kept), all(&handles.staged));
+            let (cached, staged) = (all(&handles.cached_dirs), all(&handles.staged));
             let grouped = all(&handles.grouped);
             assert!(handles.dirs > 0 && handles.most_grouped > 0);
-            assert!(kept > 0 && staged > 0 && grouped > 0);
+            assert!(cached > 0 && staged > 0 && grouped > 0);
             let (listings, sources) = (all(&handles.listings), all(&handles.sources));
-            let open = kept + listings + sources + grouped + 2 * staged;
+            let open = cached + listings + sources + grouped + 2 * staged;
             assert!(limit == 0 || open <= limit / 3 * 2, "{open} of {limit}");
         }
     }

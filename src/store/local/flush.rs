@@ -1,9 +1,10 @@
-//! Making a group of small files durable: with fsync(2) for each, or with one syncfs(2) for all that are on one device,
-//! whichever costs less there. On file systems that are not known to honour syncfs(2) it is fsync: FUSE tells its daemon
-//! nothing of it.
+//! Makes a group of small files durable: with an fsync(2) each, or with one syncfs(2) for all of a
+//! device, whichever costs less there. File systems that are not known to honour syncfs(2) get
+//! fsync: FUSE does not pass it on to its daemon.
 //!
-//! Each fsync flushes the disk's cache once; syncfs does so once for a group, but writes what others have written to the
-//! file system as well. Which is cheaper depends on the file system, the disk and the neighbours, so it is measured.
+//! Each fsync flushes the disk's cache once. syncfs does so once per group, but also writes the
+//! data of other programs. Which is cheaper depends on the file system, the disk and the other
+//! programs, so it is measured.
 
 use super::sys::Node;
 use crate::store::local::fs_type::honours_syncfs;
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 
 /// Groups smaller than this are synced file by file.
 const LEAST: usize = 8;
-/// One in this many groups is synced in the way that seemed to cost more, to see whether it still does.
+/// One in this many groups is synced in the seemingly dearer way, to measure that again.
 const LOOK_AGAIN: u64 = 32;
-/// A syncfs that takes longer has written what others wrote: it is not used again.
+/// A syncfs that takes longer has written the data of other programs: it is not used again.
 const TOO_LONG: Duration = Duration::from_millis(500);
-/// Before Linux 5.17 syncfs(2) does not report every error: `sync_filesystem` dropped those of `->sync_fs`, and before 5.8
-/// those of writing data back.
+/// Before Linux 5.17 syncfs(2) does not report every error: `sync_filesystem` dropped those of
+/// `->sync_fs`, and before 5.8 those of writing data back.
 const RELIABLE: (u32, u32) = (5, 17);
 
 static IS_RELIABLE: LazyLock<bool> = LazyLock::new(|| {
@@ -32,7 +33,7 @@ static IS_RELIABLE: LazyLock<bool> = LazyLock::new(|| {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RELIABLE
 });
 
-/// What syncing has cost so far, for one transfer, on each device that it writes to.
+/// The measured cost of syncing, for one transfer, on each device that it writes to.
 #[derive(Default)]
 pub(super) struct Flush {
     devices: Mutex<HashMap<u64, Arc<DeviceFlush>>>,
@@ -41,9 +42,9 @@ pub(super) struct Flush {
 /// The same, for one device.
 #[derive(Default)]
 struct DeviceFlush {
-    /// syncfs(2) means something there.
+    /// syncfs(2) makes everything durable there.
     syncfs: bool,
-    /// Nanoseconds a file, averaged; 0: not known yet.
+    /// Nanoseconds per file, averaged; 0 if not measured yet.
     each: AtomicU64,
     together: AtomicU64,
     groups: AtomicU64,
@@ -51,8 +52,8 @@ struct DeviceFlush {
 }
 
 impl Flush {
-    /// Makes the content of files durable, each with the device that it is on; returns a result for each. Of those of a
-    /// device the first is the one that was opened first.
+    /// Makes the content of files durable, each with its device; returns one result per file. The
+    /// first file of a device must be the one that was opened first.
     pub(super) fn flush<N: Node>(&self, files: &[(u64, &N)]) -> Vec<rustix::io::Result<()>> {
         let mut results = vec![Ok(()); files.len()];
         let mut devices: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -84,7 +85,7 @@ impl Flush {
     }
 }
 
-/// True where one syncfs(2) makes everything of a file system durable, and reports what it could not.
+/// True if one syncfs(2) makes everything of a file system durable, and reports all errors.
 pub(super) fn syncs_whole(node: &impl Node) -> bool {
     *IS_RELIABLE && honours_syncfs(node)
 }
@@ -93,8 +94,8 @@ impl DeviceFlush {
     fn flush(&self, files: &[&impl Node]) -> Vec<rustix::io::Result<()>> {
         let started = Instant::now();
         let together = self.is_better_together(files.len());
-        // The error of writing any of these files back comes through the file that was open before all of them were
-        // written; whose it is, or whether it is another's, each file's own fsync says.
+        // The first file was open before any of these were written, so syncfs through it reports
+        // their errors. Each file's own fsync then tells whose error it is.
         let synced = together && files.first().is_some_and(|first| first.syncfs().is_ok());
         let results = match synced {
             true => vec![Ok(()); files.len()],

@@ -1,4 +1,4 @@
-//! What a file's file system is good at, by its type (statfs(2)).
+//! The capabilities of a file system, by its type (statfs(2)).
 
 use super::sys::Node;
 
@@ -9,7 +9,7 @@ const EXT4: u64 = 0xEF53;
 const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683E;
 const F2FS: u64 = 0xF2F5_2010;
-/// overlayfs, NFS, SMB 2 and 1, FAT, exFAT and ZFS, which have nothing else in common.
+/// overlayfs, NFS, SMB 2 and 1, FAT, exFAT and ZFS.
 const OTHERS: [u64; 7] = [
     0x794C_7630,
     0x6969,
@@ -20,29 +20,32 @@ const OTHERS: [u64; 7] = [
     0x2FC1_2FC1,
 ];
 
-/// Reads and writes have no device to wait for (but swap). Handing them to a thread that may wait costs more than they do.
+/// True if reads and writes wait for no device (except swap): a thread for blocking calls costs
+/// more than they do.
 pub(super) fn is_in_memory(file: &impl Node) -> bool {
     file.fs_type() == Ok(TMPFS)
 }
 
-/// It does well what goes past the page cache. On a network file system each such write would wait for the server.
+/// True if writes past the page cache serve there. On a network file system each would wait for the
+/// server.
 pub(super) fn is_good_at_direct(file: &impl Node) -> bool {
     matches!(file.fs_type(), Ok(EXT4 | XFS))
 }
 
-/// syncfs(2) makes all of it durable. Of others it is not known, and FUSE does nothing then.
+/// True if syncfs(2) makes all of it durable. FUSE does nothing then, and of others it is not
+/// known.
 pub(super) fn honours_syncfs(node: &impl Node) -> bool {
     matches!(node.fs_type(), Ok(TMPFS | EXT4 | XFS | BTRFS | F2FS))
 }
 
-/// On a file system of this type a position in a directory means the same place for as long as the
-/// directory is there, whatever else is made and removed in it.
+/// True if a position in a directory stays valid for as long as the directory exists, whatever is
+/// made and removed in it.
 pub(super) fn has_stable_positions(fs_type: u64) -> bool {
     matches!(fs_type, EXT4 | XFS | BTRFS)
 }
 
-/// A file on a file system of this type has as many bytes as its size says. Those of /proc and /sys
-/// have not, and FUSE may be anything.
+/// True if files have as many bytes as their sizes. Those of /proc and /sys have not, and FUSE may
+/// be anything.
 pub(super) fn tells_sizes(fs_type: u64) -> bool {
     matches!(fs_type, TMPFS | EXT4 | XFS | BTRFS | F2FS) || OTHERS.contains(&fs_type)
 }

@@ -1,9 +1,9 @@
-//! What a stat(2) says, in the terms of a store.
+//! The result of stat(2), in the terms of a store.
 
 use crate::store::{Allocation, Attributes, Entry, Kind, Name, Time, Version};
 use rustix::fs::{FileType, Stat};
 
-/// The entry that a stat describes.
+/// Makes an entry from its stat.
 pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) -> Entry {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,
@@ -45,7 +45,7 @@ pub(super) fn mtime(stat: &Stat) -> Time {
     }
 }
 
-/// The device of an entry of this store.
+/// Returns the device of an entry of this store.
 pub(super) fn device_of(version: &Version) -> Option<u64> {
     match version {
         Version::Facts([device, ..]) => Some(*device),
@@ -53,7 +53,7 @@ pub(super) fn device_of(version: &Version) -> Option<u64> {
     }
 }
 
-/// A version id: whatever makes this inode's content another one changes it.
+/// Returns the version of an inode: every change of its content changes it.
 pub(super) fn version(stat: &Stat) -> Version {
     Version::Facts([
         stat.st_dev,

@@ -1,9 +1,9 @@
 //! Listings: the entries of a directory, page by page.
 //!
-//! A transfer lists a directory through one open stream ([`first_pages`], [`OpenListing`]): the
-//! system then shows every name that is there from the beginning to the end, whatever else happens
-//! in the directory meanwhile. Streams are few ([`HANDLES`]); without one the names are all read at
-//! once. A request has only its cookie ([`page_from`]).
+//! A transfer lists a directory through one open stream ([`first_pages`], [`OpenListing`]). The
+//! system then shows every name that exists from the beginning to the end, whatever else changes
+//! meanwhile. Streams are few ([`HANDLES`]); without one, all names are read at once. A request has
+//! only its cookie ([`page_from`]).
 
 use super::blocking::blocking_for;
 use super::fd_budget::HANDLES;
@@ -22,12 +22,13 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Bytes of names for which room is taken at once: few, since a deep tree has the rest of a small page on each level.
+/// Bytes of names for which room is taken at once: few, since a deep tree holds the rest of a small
+/// page on each level.
 const BLOCK: usize = 1 << 10;
-/// How often an entry is looked at again that was replaced between two calls.
+/// How often the stat of an entry is retried that was replaced between two calls.
 const LOOKS: usize = 16;
 
-/// A directory of which only some entries have been given.
+/// A directory of which some pages are still to come.
 struct OpenListing {
     tree: Arc<Tree>,
     path: RemotePath,
@@ -35,15 +36,15 @@ struct OpenListing {
     names: Names,
 }
 
-/// The names that are left of a listing.
+/// The names of a listing that are still to come.
 enum Names {
-    /// They come through the stream that was opened for the first one.
+    /// They come through the stream of the first page.
     Streamed {
         stream: Box<Dir>,
         _of_all: Share,
         _of_tree: OwnedSemaphorePermit,
     },
-    /// They are in memory, each with a zero behind it, from `at` on.
+    /// They are in memory, each followed by a zero, from `at` on.
     Read {
         packed: Vec<u8>,
         at: usize,
@@ -51,7 +52,8 @@ enum Names {
     },
 }
 
-/// The first pages of directories, until they have `limit` entries together; one is always there.
+/// Returns the first pages of directories, until they have `limit` entries together; at least one
+/// page.
 pub(super) fn first_pages(
     tree: &Arc<Tree>,
     paths: Vec<RemotePath>,
@@ -78,7 +80,7 @@ fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPag
         let rest = None;
         return Ok(DirPage { entries, sized, rest });
     }
-    let names = Names::keep(tree, stream, &path)?;
+    let names = Names::rest_of(tree, stream, &path)?;
     let tree = tree.clone();
     let rest = OpenListing {
         tree,
@@ -93,7 +95,7 @@ fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPag
     })
 }
 
-/// The next entries of an open stream; fewer than `limit` only at its end.
+/// Returns the next entries of an open stream; fewer than `limit` only at its end.
 fn stream_entries(stream: &mut Dir, path: &RemotePath, limit: usize) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     while entries.len() < limit {
@@ -105,7 +107,7 @@ fn stream_entries(stream: &mut Dir, path: &RemotePath, limit: usize) -> Result<V
     Ok(entries)
 }
 
-/// The next name that may be shown, and the position behind it.
+/// Returns the next name that may be shown, and the position behind it.
 fn next_name(stream: &mut Dir, path: &RemotePath) -> Result<Option<(Name, i64)>, StoreError> {
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
@@ -121,7 +123,7 @@ fn name_of(bytes: &[u8], dir: &RemotePath) -> Result<Name, StoreError> {
     Name::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), dir))
 }
 
-/// What an entry is; `None` once it is gone.
+/// Describes an entry; `None` once it is gone.
 fn present_entry(dir: impl AsFd, name: Name, path: &RemotePath) -> Result<Option<Entry>, StoreError> {
     let mut looks = 1;
     loop {
@@ -136,8 +138,8 @@ fn present_entry(dir: impl AsFd, name: Name, path: &RemotePath) -> Result<Option
 }
 
 impl Names {
-    /// Keeps the stream open, or reads the names that are left where too many streams are open.
-    fn keep(tree: &Tree, stream: Dir, path: &RemotePath) -> Result<Names, StoreError> {
+    /// Keeps the stream open, or reads the remaining names if too many streams are open.
+    fn rest_of(tree: &Tree, stream: Dir, path: &RemotePath) -> Result<Names, StoreError> {
         let of_tree = tree.listings().clone().try_acquire_owned();
         match (of_tree, HANDLES.listings.try_take(tree.owner(), 1)) {
             (Ok(_of_tree), Some(_of_all)) => Ok(Names::Streamed {
@@ -145,18 +147,18 @@ impl Names {
                 _of_all,
                 _of_tree,
             }),
-            _ => Names::read_all(stream, path, (&HANDLES.names, tree.owner())),
+            _ => Names::read_all(stream, path, &HANDLES.names, tree.owner()),
         }
     }
 
     fn read_all(
         mut stream: Dir,
         path: &RemotePath,
-        (names, owner): (&Arc<Shares>, &Arc<str>),
+        names: &Arc<Shares>,
+        owner: &Arc<str>,
     ) -> Result<Names, StoreError> {
         let no_room = || {
-            let why = "too many large directories are being listed to hold the names of another \
-                one: try again later, or copy fewer trees at once";
+            let why = "too many large directories are being listed: retry later, or copy fewer trees at once";
             StoreError::because(why, path)
         };
         let (mut packed, mut room) = (Vec::new(), Vec::new());
@@ -209,8 +211,8 @@ impl DirStream for OpenListing {
     }
 }
 
-/// A page of a directory from `cookie` on: the position of the file system behind the page before,
-/// and the version that the directory had there, 8 bytes each.
+/// Returns a page of a directory from `cookie` on. A cookie has the position of the file system
+/// behind the page before, and the directory's version then, 8 bytes each.
 pub(super) fn page_from(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
     let mut stream = read_dir(&*tree.dir(path)?, path)?;
     let now = directory_version(&stream, path)?;
@@ -236,7 +238,7 @@ pub(super) fn page_from(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: us
     Ok(page)
 }
 
-/// The type of its file system (statfs(2)).
+/// Returns the type of its file system (statfs(2)).
 fn fs_type(stream: &Dir, path: &RemotePath) -> Result<u64, StoreError> {
     let found = stream.statfs().at("statfs", path)?;
     Ok(u64::try_from(found.f_type).unwrap_or_default())
@@ -261,7 +263,7 @@ mod tests {
             std::fs::write(dir.join(format!("file {n}")), b"").unwrap();
         }
         let root = cap_std::fs::Dir::open_ambient_dir(dir, ambient_authority()).unwrap();
-        Arc::new(Tree::strict(Arc::new(super::super::sys::linux::readable(root))))
+        Arc::new(Tree::strict(Arc::new(super::super::sys::readable(root))))
     }
 
     #[tokio::test]
@@ -302,7 +304,7 @@ mod tests {
             let names = Shares::new(room as u64, 1);
             let stream = read_dir(tree.root(), &path).unwrap();
             let before = names.room("");
-            let read = Names::read_all(stream, &path, (&names, tree.owner())).map(drop);
+            let read = Names::read_all(stream, &path, &names, tree.owner()).map(drop);
             assert_eq!(names.room(""), before, "given back");
             read
         };

@@ -1,11 +1,13 @@
 //! The partial file as the lock of its target.
 //!
-//! For target `NAME` it is `.NAME~HASH.haul` in the same directory, made with O_EXCL and mode 0600, and held with
-//! flock(2). A writer that finds one tries that flock. If it is refused, the holder lives. If it is granted and the name
-//! still leads to this inode, the holder died: the writer resumes its partial file or removes it. No process but its
-//! maker ever writes to an inode anew. `.NAME~HASH.haul-info` beside it records how much of it is durable.
+//! For target `NAME` it is `.NAME~HASH.haul` in the same directory, made with O_EXCL and mode 0600,
+//! and held with flock(2). A writer that finds one tries that flock. If it is refused, the holder
+//! lives. If it is granted and the name still leads to this inode, the holder died: the writer
+//! resumes its partial file or removes it. No process but its maker ever writes to an inode anew.
+//! `.NAME~HASH.haul-info` beside it records how much of it is durable.
 //!
-//! Only a regular file under such a name is haul's: anything else is an obstacle, which the error names.
+//! Only a regular file under such a name is haul's: anything else is an obstacle, which the error
+//! names.
 
 use super::record::{self, Identity, Progress, RecordFile, ResumeRecord};
 use super::sys::{Directory, Node, OpenFile, WARY, open_allowed, remove_file};
@@ -23,7 +25,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How often a writer retries while others make and remove partial files at the same time.
 const TRIES: usize = 64;
 
-/// How often a writer retries a lock that may be held by a process that only looks at it or removes an abandoned one.
+/// How often a writer retries a lock that may be held by a process that only looks at it or removes
+/// an abandoned one.
 const GLANCES: u32 = 4;
 /// The pause before that.
 const GLANCE: Duration = Duration::from_millis(2);
@@ -51,17 +54,19 @@ pub(super) struct Lock<F> {
 
 impl<F> Drop for Lock<F> {
     fn drop(&mut self) {
-        // before the file is closed, and thus unlocked: another thread may lock the same inode right after
+        // before the file is closed, and thus unlocked: another thread may lock the same inode
+        // right after
         HELD.lock().remove(&self.inode);
     }
 }
 
 impl<F: OpenFile> Lock<F> {
-    /// Locks `name` for a writer of this version of a source. It resumes the partial file if its record names the same
-    /// version, and makes a new one otherwise.
+    /// Locks `name` for a writer of this version of a source. It resumes the partial file if its
+    /// record names the same version, and makes a new one otherwise.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] names the holder, [`ErrorKind::Obstacle`] an entry in the way that is not haul's.
+    /// [`ErrorKind::Locked`] names the holder, [`ErrorKind::Obstacle`] an entry in the way that is
+    /// not haul's.
     pub(super) fn acquire(
         dir: &impl Directory<File = F>,
         name: &Name,
@@ -91,7 +96,8 @@ impl<F: OpenFile> Lock<F> {
                 Err(e) => return Err(e).at("lock the partial file", path),
             }
             let found = opened.file.fstat().at("stat the partial file", path)?;
-            // between open and flock another writer may have taken the name over, or committed the file: it is the target
+            // between open and flock another writer may have taken the name over, or committed the
+            // file: it is the target
             if !leads_to(dir, &names.file, &found).at("stat the partial file", path)? {
                 continue;
             }
@@ -135,8 +141,8 @@ impl<F: OpenFile> Lock<F> {
         }
     }
 
-    /// Starts the record of a new partial file, or continues that of a resumed one. The record names the holder to other
-    /// processes.
+    /// Starts the record of a new partial file, or continues that of a resumed one. The record
+    /// names the holder to other processes.
     pub(super) fn record(
         &self,
         dir: &impl Directory<File = F>,
@@ -160,7 +166,8 @@ impl<F: OpenFile> Lock<F> {
         self.inode.0
     }
 
-    /// The fence before a rename: true if the lock is still held, and then no process can remove it any more.
+    /// The fence before a rename: true if the lock is still held, and then no process can remove it
+    /// any more.
     pub(super) fn fence(&self, dir: &impl Directory) -> bool {
         exclude_commit(&self.file).is_ok() && self.still_held(dir)
     }
@@ -280,8 +287,9 @@ impl<F: OpenFile> Opened<F> {
     }
 }
 
-/// Removes a partial file that the caller has locked, if it still has its name. Its record goes first: while that says
-/// that something is durable, the file stays. No other process removes or commits it meanwhile.
+/// Removes a partial file that the caller has locked, if it still has its name. Its record goes
+/// first: while that says that something is durable, the file stays. No other process removes or
+/// commits it meanwhile.
 ///
 /// # Errors
 /// AGAIN: another process is removing or committing it.
@@ -294,7 +302,8 @@ pub(super) fn remove_partial<D: Directory>(dir: &D, names: &PartialNames, file: 
     remove_file(dir, &names.file)
 }
 
-/// Takes the lock by which commits and removals exclude each other. A file system without such locks grants it.
+/// Takes the lock by which commits and removals exclude each other. A file system without such
+/// locks grants it.
 ///
 /// # Errors
 /// AGAIN: another process has it.
@@ -351,7 +360,8 @@ pub(super) fn holder_of(dir: &impl Directory, names: &PartialNames, file: &impl 
     }
 }
 
-/// Opens and locks a partial file to remove it or to see whether its writer lives: the returned file holds the lock.
+/// Opens and locks a partial file to remove it or to see whether its writer lives: the returned
+/// file holds the lock.
 ///
 /// # Errors
 /// WOULDBLOCK: its writer lives. NOENT: it is gone, or is no partial file.

@@ -1,8 +1,9 @@
 //! The store that is a directory of this machine.
 //!
-//! `tree` opens directories beneath the root, as many as `handles` lets it, `look` stats, `listing` lists, `read` reads, `lock`, `record`, `stage` and
-//! `whole` write, `leftover` finds what writers left, `names` makes, removes and renames. All of it is plain system calls in blocking functions; this file
-//! moves them off the async threads.
+//! `tree` opens directories beneath the root, within the limits of `fd_budget`. `stat` describes
+//! entries, `listing` lists them, `read` reads. `lock`, `record`, `stage`, `small` and `commit`
+//! write; `partial` finds the files of other writers; `dir_ops` makes, removes and renames. All of
+//! these are system calls in blocking functions, which this file moves off the async threads.
 
 mod attributes;
 mod blocking;
@@ -20,6 +21,8 @@ mod lock;
 mod partial;
 mod read;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod small;
 mod sparse;
 mod stage;
@@ -61,10 +64,10 @@ impl LocalStore {
     /// That of opening it.
     pub fn open(root: &Path) -> std::io::Result<LocalStore> {
         let dir = Dir::open_ambient_dir(root, ambient_authority())?;
-        // cap-std resolves through /proc/self/fd, which it opens once: now, since a server that is confined cannot later,
-        // and without it a path is resolved by opening it, which for a FIFO never ends
+        // cap-std resolves through /proc/self/fd, which it opens once: now, since a confined server
+        // cannot later. Without it, a path is resolved by opening it, which for a FIFO never ends.
         let _ = dir.canonicalize(".");
-        Ok(LocalStore::over(Tree::new(sys::linux::readable(dir))))
+        Ok(LocalStore::over(Tree::new(sys::readable(dir))))
     }
 
     fn over(tree: Tree) -> LocalStore {
@@ -76,16 +79,17 @@ impl LocalStore {
         }
     }
 
-    /// The versions of a directory of this machine and of all that it is in, up to the root: where two of these are equal
-    /// on two sides of a connection, both sides are the same machine, and the same place.
+    /// Returns the versions of a directory of this machine and of all directories above it. If two
+    /// of these are equal on both sides of a connection, both sides are the same machine, and the
+    /// same place.
     pub fn ancestors(path: &Path) -> Vec<String> {
         let real = path.canonicalize().unwrap_or_default();
         let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
         stats.map(|stat| inode::version(&stat).to_string()).collect()
     }
 
-    /// A store whose root is a directory of this one, with the same manners: for a user with a root of their own. What
-    /// is open for it, and the calls that are under way, are shares of theirs.
+    /// Returns a store whose root is a directory of this one, for a user with a root of their own.
+    /// Its open files and its calls under way are shares of that user.
     ///
     /// # Errors
     /// That of opening it; symlinks that lead outside are not followed.
@@ -94,13 +98,13 @@ impl LocalStore {
         Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user))))
     }
 
-    /// From now on this store and those of its subtrees publish nothing and remove nothing, also of
-    /// what has begun: whoever it was made for may not write any more.
+    /// Closes this store and its subtrees: they publish nothing and remove nothing any more, not
+    /// even in calls under way. The user may not write any more.
     pub fn close(&self) {
         self.tree.closed().set();
     }
 
-    /// Removes the staging files that dead writers left more than `age` ago; gives how many.
+    /// Removes partial files that dead writers left more than `age` ago; returns how many.
     pub async fn sweep(&self, age: std::time::Duration) -> usize {
         self.run(move |tree| partial::sweep(tree, age)).await
     }

@@ -1,4 +1,4 @@
-//! Staging files that are there: listed, unlocked, and removed when their writers are dead and long gone.
+//! Partial files: listed, unlocked, and removed once their writers are long dead.
 
 use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
 use super::record;
@@ -12,12 +12,14 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Most left-over files that are removed with a directory that is otherwise empty; each is held open meanwhile.
+/// Most abandoned files that are removed with an otherwise empty directory; each is held open
+/// meanwhile.
 const MAX_DEAD: usize = 256;
 /// How deep the sweep goes: each level has a directory open.
 const MAX_DEPTH: usize = 256;
 
-/// A page of the staging files in a directory. The cookie is the position that the file system gave, as 8 bytes.
+/// Returns a page of the partial files in a directory. The cookie is the position of the file
+/// system, as 8 bytes.
 pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
     let dir = tree.dir(path)?;
     let mut stream = seek(read_dir(&dir, path)?, cookie, path)?;
@@ -27,7 +29,7 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
         let Some((target, names)) = PartialNames::of_file(next.file_name().to_bytes()) else {
             continue;
         };
-        page.entries.extend(look(&*dir, target.to_vec(), &names));
+        page.entries.extend(describe(&*dir, target.to_vec(), &names));
         if page.entries.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
@@ -36,8 +38,8 @@ pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize)
     Ok(page)
 }
 
-/// What is known of a staging file; none when it has gone meanwhile.
-fn look(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<LockEntry> {
+/// Describes a partial file; `None` if it has gone meanwhile.
+fn describe(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<LockEntry> {
     match open_if_dead(dir, &names.file) {
         Ok(fd) => {
             let age = age_of(&fd.fstat().ok()?);
@@ -52,7 +54,7 @@ fn look(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<L
         }
         Err(Errno::NOENT) => None,
         Err(_) => {
-            // it is locked, or cannot be opened for reading: then only the record tells
+            // it is locked, or cannot be opened for reading: then only the record tells its writer
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = dir.open_at(&names.file, flags).ok()?;
             let holder = holder_of(dir, names, &fd);
@@ -65,72 +67,76 @@ fn look(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Option<L
     }
 }
 
-/// How long ago a file was written to, by the system's clock.
+/// Returns how long ago a file was written to, by the system's clock.
 fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
     let since = u64::try_from(stat.st_mtime).ok()?;
     (UNIX_EPOCH + Duration::from_secs(since)).elapsed().ok()
 }
 
-/// Removes the staging file of a target.
+/// Removes the partial file of a target; false if there is none.
 pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
     let (dir, name) = tree.parent(path)?;
     let names = PartialNames::of(&name);
     let locked = match open_if_dead(&*dir, &names.file) {
-        // its writer lives, or cannot be seen to; it is not taken away in the middle of its commit
+        // its writer lives, or that cannot be known; it is not taken away in the middle of its
+        // commit
         Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if mode == UnlockMode::Force => {
             open_to_break(&*dir, &names.file)
         }
         other => other,
     };
-    let held = match locked {
+    let partial = match locked {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::WOULDBLOCK) => {
             let target = name.as_bytes().to_vec();
-            let holder = look(&*dir, target, &names).map(|held| held.holder).unwrap_or_default();
+            let holder = describe(&*dir, target, &names)
+                .map(|entry| entry.holder)
+                .unwrap_or_default();
             return Err(StoreError::new(ErrorKind::Locked(holder), path));
         }
-        Err(e) => return Err(e).at("open the staging file", path),
+        Err(e) => return Err(e).at("open the partial file", path),
     };
-    match remove_partial(&*dir, &names, &held) {
+    match remove_partial(&*dir, &names, &partial) {
         Err(Errno::AGAIN) => Err(StoreError::new(ErrorKind::Locked(Holder::default()), path)),
-        removed => removed.at("remove the staging file", path).map(|()| true),
+        removed => removed.at("remove the partial file", path).map(|()| true),
     }
 }
 
-/// Removes what dead writers left in a directory in which there is nothing else, so that it can be removed.
+/// Removes the files of dead writers in a directory that has no others, so that it can be removed.
 ///
 /// # Errors
-/// [`ErrorKind::NotEmpty`] where there is something else, or a writer lives; then nothing is removed.
+/// [`ErrorKind::NotEmpty`] if the directory has other entries, or a writer lives; then nothing is
+/// removed.
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut held, mut records) = (Vec::new(), Vec::new());
+    let (mut partials, mut records) = (Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if held.len().saturating_add(records.len()) >= MAX_DEAD {
+        if partials.len().saturating_add(records.len()) >= MAX_DEAD {
             return Err(not_empty());
         } else if let Some((_, names)) = PartialNames::of_file(name) {
-            held.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
+            partials.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
         } else {
             records.push(PartialNames::of_record(name).ok_or_else(not_empty)?.record);
         }
     }
-    for (file, names) in held {
-        remove_partial(&*dir, &names, &file).at("remove a dead staging file", path)?;
+    for (file, names) in partials {
+        remove_partial(&*dir, &names, &file).at("remove an abandoned partial file", path)?;
     }
     for name in records {
-        record::remove(&*dir, &name).at("remove a dead writer's record", path)?;
+        record::remove(&*dir, &name).at("remove an abandoned record", path)?;
     }
     Ok(())
 }
 
-/// Removes what dead writers left more than `age` ago, in the whole tree; gives how many. What cannot be looked at is
-/// passed over: the next sweep comes.
+/// Removes, in the whole tree, partial files that dead writers left more than `age` ago; returns
+/// how many. It skips what it cannot read: the next sweep comes.
 pub(super) fn sweep(tree: &Tree, age: Duration) -> usize {
     sweep_dir(tree.root(), age, 0)
 }
@@ -164,7 +170,7 @@ fn sweep_file(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     old && remove_partial(dir, names, &fd).is_ok()
 }
 
-/// A record without its staging file: its writer died between the commit and the removal.
+/// Removes a record without its partial file: its writer died between the commit and the removal.
 fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     let is_old = |stat: rustix::fs::Stat| age_of(&stat).is_some_and(|a| a >= age);
     let old = dir.stat_at(&names.record).is_ok_and(is_old);

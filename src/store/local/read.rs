@@ -5,7 +5,7 @@ use super::fd_budget::HANDLES;
 use super::fs_type::is_in_memory;
 use super::inode::{entry, version};
 use super::sys::WARY;
-use super::sys::linux::{open_in, retry};
+use super::sys::{open_in, retry};
 use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::shares::Share;
@@ -19,44 +19,45 @@ use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Bytes that are read, and then looked at, at once: few enough to stay in a cache near the processor.
+/// Bytes per read, before the watch sees them: few enough to stay in a cache near the processor.
 const PIECE: usize = 128 << 10;
 
-/// A file of a [`super::LocalStore`] that is read. Cheap to clone.
+/// A [`FileSource`] of a [`super::LocalStore`]. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct LocalSource {
+pub(super) struct LocalFileSource {
     tree: Arc<Tree>,
     path: RemotePath,
-    /// `None` where its owner has no share of open files left: then it is opened for each call. Whether it is still the
-    /// same file tells its version, which is looked at when all of it has been read.
-    kept: Option<Arc<Kept>>,
+    /// `None` if its owner has no share of open files left: each call opens the file then. The
+    /// caller compares versions in the end, which tells whether it was the same file.
+    open: Option<Arc<CachedFile>>,
 }
 
 /// A file that stays open between two calls.
-struct Kept {
+struct CachedFile {
     file: File,
     /// Its file system has no device to wait for.
     in_memory: bool,
-    _open: Share,
+    _share: Share,
 }
 
-/// Opens a regular file, and says what it is.
-pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalSource, StoreError> {
+/// Opens a regular file.
+pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalFileSource, StoreError> {
     let (file, _) = open_file(tree, path)?;
-    let open = HANDLES.sources.try_take(tree.owner(), 1);
-    let kept = open.map(|open| Kept {
+    let share = HANDLES.sources.try_take(tree.owner(), 1);
+    let open = share.map(|share| CachedFile {
         in_memory: is_in_memory(&file),
         file,
-        _open: open,
+        _share: share,
     });
-    Ok(LocalSource {
+    Ok(LocalFileSource {
         tree: tree.clone(),
         path: path.clone(),
-        kept: kept.map(Arc::new),
+        open: open.map(Arc::new),
     })
 }
 
-/// A regular file and its stat. O_NONBLOCK: a FIFO that took its place must not make us wait for a writer.
+/// Opens a regular file; returns its stat too. O_NONBLOCK: the open must not wait for the writer of
+/// a FIFO that took its place.
 fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError> {
     let (dir, name) = tree.parent(path)?;
     let file: File = open_in(&dir, name.as_bytes(), WARY | OFlags::RDONLY)
@@ -70,11 +71,11 @@ fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError>
     }
 }
 
-impl LocalSource {
-    /// Does something with the file, which is opened where it is not.
+impl LocalFileSource {
+    /// Calls `work` with the file, and opens that first if it is not open.
     fn with<T>(&self, work: impl FnOnce(&File) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.kept {
-            Some(kept) => work(&kept.file),
+        match &self.open {
+            Some(open) => work(&open.file),
             None => work(&open_file(&self.tree, &self.path)?.0),
         }
     }
@@ -89,18 +90,18 @@ impl LocalSource {
     }
 }
 
-/// What an open file is.
+/// Describes an open file.
 fn stat(file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
     let stat = rustix::fs::fstat(file).at("stat", path)?;
     Ok(entry(path.split().map(|(_, name)| name), &stat, None))
 }
 
 #[async_trait]
-impl FileSource for LocalSource {
+impl FileSource for LocalFileSource {
     async fn stat(&self) -> Result<Entry, StoreError> {
-        match &self.kept {
+        match &self.open {
             // does not wait
-            Some(kept) => stat(&kept.file, &self.path),
+            Some(open) => stat(&open.file, &self.path),
             None => {
                 let path = self.path.clone();
                 self.run(move |file| stat(file, &path)).await
@@ -111,17 +112,17 @@ impl FileSource for LocalSource {
     fn is_at_hand(&self, offset: u64, length: usize) -> bool {
         let last = offset.saturating_add(length.saturating_sub(1) as u64);
         let has = |at| matches!(self.read_now(at, &mut [0]), Some(Ok(_)));
-        self.kept.as_ref().is_some_and(|kept| kept.in_memory) || (has(offset) && has(last))
+        self.open.as_ref().is_some_and(|open| open.in_memory) || (has(offset) && has(last))
     }
 
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
-        let kept = self.kept.as_ref()?;
-        let read = match kept.in_memory {
-            true => fill(buffer, offset, |rest, at| kept.file.read_at(rest, at)),
-            // in the page cache, where the file system can tell
+        let open = self.open.as_ref()?;
+        let read = match open.in_memory {
+            true => fill(buffer, offset, |rest, at| open.file.read_at(rest, at)),
+            // from the page cache, if the file system can tell
             false => fill(buffer, offset, |rest, at| {
                 let mut rest = [IoSliceMut::new(rest)];
-                Ok(rustix::io::preadv2(&kept.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
+                Ok(rustix::io::preadv2(&open.file, &mut rest, at, ReadWriteFlags::NOWAIT)?)
             }),
         };
         match read {
@@ -166,7 +167,8 @@ impl FileSource for LocalSource {
     }
 }
 
-/// Reads from `offset` on until the buffer is full or the file ends; `read` is told where in the file.
+/// Reads from `offset` on until the buffer is full or the file ends; `read` gets the rest of the
+/// buffer and its offset.
 fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut n = 0;
     while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
@@ -180,7 +182,8 @@ fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Res
     Ok(n)
 }
 
-/// What is at `offset`, by lseek(2). Nothing else looks at the position that this moves.
+/// Finds the data or the hole at `offset` by lseek(2). No other call uses the position that this
+/// moves.
 fn extent(file: &File, offset: u64) -> rustix::io::Result<Extent> {
     let end = u64::MAX;
     match rustix::fs::seek(file, SeekFrom::Data(offset)) {
@@ -198,7 +201,8 @@ fn extent(file: &File, offset: u64) -> rustix::io::Result<Extent> {
     }
 }
 
-/// Reads a small file in one go; it must not change meanwhile, and have as many bytes as its size says.
+/// Reads a small file completely. It must not change meanwhile, and must have as many bytes as its
+/// size.
 pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<WholeFile, StoreError> {
     let (file, before) = open_file(tree, path)?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
@@ -206,7 +210,7 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
         .ok()
         .filter(|s| *s <= most)
         .ok_or_else(changed)?;
-    // not filled with zeros before; one more than there should be tells whether there are more
+    // not filled with zeros first; one spare byte shows whether the file has more than its size
     let mut bytes = Vec::with_capacity(size.saturating_add(1));
     while bytes.len() <= size {
         let (end, room) = (bytes.len(), bytes.capacity().saturating_sub(bytes.len()));

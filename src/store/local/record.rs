@@ -1,9 +1,10 @@
-//! The record beside a staging file, `.NAME~HASH.haul-info`: who writes, of which source, and how much of it is durable.
+//! The record beside a partial file, `.NAME~HASH.haul-info`: its writer, the source, and how much
+//! of it is durable.
 //!
-//! It has two slots that are written in turn, each with a checksum, so that a torn write leaves the one before. What
-//! the record says is durable has been fsynced before it says so, names included; and it has been made to say the contrary,
-//! durably, before the staging file is emptied, renamed or removed. So what a power loss leaves of it never speaks of
-//! other bytes.
+//! It has two slots that are written in turn, each with a checksum, so that a torn write leaves the
+//! one before. Data and names are fsynced before the record calls them durable. The record is made
+//! to say the contrary, durably, before the partial file is emptied, renamed or removed. So
+//! whatever a power loss leaves of it never speaks of other bytes.
 
 use super::sys::{Birth, Directory, Node, OpenFile, WARY, remove_file};
 use crate::store::Checkpoint;
@@ -20,14 +21,14 @@ const MAX_TEXT: usize = 256;
 /// Most digests: as many as a file of 2^63 bytes needs, one for each bit of its number of chunks.
 const MAX_DIGESTS: usize = 44;
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResumeRecord {
     /// Counts up with every write.
     sequence: u64,
-    /// Who writes, for people.
+    /// The writer, to show to users.
     pub who: String,
-    /// Seconds since 1970, for people only: nothing is decided by it.
+    /// Seconds since 1970, only to show to users: nothing is decided by it.
     pub since: u64,
     /// The version of the source.
     pub source: Option<String>,
@@ -35,18 +36,19 @@ pub struct ResumeRecord {
     pub offset: u64,
     /// BLAKE3 values that cover them, in hexadecimal digits.
     digests: Vec<String>,
-    /// The staging file that it speaks of; a record without one speaks of none.
+    /// The inode of its partial file. A record without one belongs to no file.
     #[serde(default)]
     inode: u64,
     #[serde(default)]
     born: Option<Birth>,
 }
 
-/// What tells a staging file from others of its name: its inode's number, and when that was made.
+/// Distinguishes a partial file from others of its name: the number of its inode, and the time when
+/// that was made.
 pub(super) type Identity = (u64, Option<Birth>);
 
 impl ResumeRecord {
-    /// A record of a file of which nothing is durable yet.
+    /// Makes the record of a file of which nothing is durable yet.
     pub(super) fn new(who: &str, since: u64, source: Option<String>, (inode, born): Identity) -> ResumeRecord {
         ResumeRecord {
             inode,
@@ -63,7 +65,7 @@ impl ResumeRecord {
         (self.inode, self.born) == file
     }
 
-    /// How far the writer came; none where the record makes no sense.
+    /// Returns how far the writer came; `None` if the record makes no sense.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let digests = self.digests.iter().map(|hex| {
             let hash = blake3::Hash::from_hex(hex).ok()?;
@@ -81,7 +83,8 @@ impl ResumeRecord {
         self.digests = point.digests.iter().take(MAX_DIGESTS).map(hex).collect();
     }
 
-    /// A slot: the record as JSON, a line with its BLAKE3 hash, and zeros. None where it does not fit.
+    /// Returns a slot: the record as JSON, a line with its BLAKE3 hash, and zeros. `None` if it
+    /// does not fit.
     pub fn encode(&self) -> Option<[u8; SLOT]> {
         let mut text = serde_json::to_vec(self).ok()?;
         let hash = blake3::hash(&text).to_hex();
@@ -93,7 +96,7 @@ impl ResumeRecord {
         Some(slot)
     }
 
-    /// The newest of the slots that are whole.
+    /// Returns the newest of the slots that are intact.
     pub fn decode(bytes: &[u8]) -> Option<ResumeRecord> {
         let slots = bytes.chunks(SLOT).take(SLOTS).filter_map(|slot| {
             let mut lines = slot.split(|b| *b == b'\n');
@@ -103,7 +106,7 @@ impl ResumeRecord {
                 return None;
             }
             let record: ResumeRecord = serde_json::from_slice(text).ok()?;
-            // what could not be written by haul was not
+            // haul did not write what it could not write
             let sound = record.digests.len() <= MAX_DIGESTS && record.encode().is_some();
             sound.then_some(record)
         });
@@ -117,7 +120,7 @@ pub(super) struct RecordFile<F> {
     record: ResumeRecord,
 }
 
-/// Reads the record of a name. What is not a file of ours is none.
+/// Reads the record of a name; `None` for anything that is not a file of haul's.
 pub(super) fn read(dir: &impl Directory, name: &[u8]) -> Option<ResumeRecord> {
     read_open(&open(dir, name, OFlags::RDONLY).ok()??)
 }
@@ -135,7 +138,7 @@ fn read_open(file: &impl OpenFile) -> Option<ResumeRecord> {
     ResumeRecord::decode(&bytes)
 }
 
-/// Opens a record; none where it is something that haul has not made.
+/// Opens a record; `None` if haul did not make it.
 fn open<D: Directory>(dir: &D, name: &[u8], access: OFlags) -> rustix::io::Result<Option<D::File>> {
     let file = dir.open_at(name, WARY | access)?;
     let stat = file.fstat()?;
@@ -144,8 +147,8 @@ fn open<D: Directory>(dir: &D, name: &[u8], access: OFlags) -> rustix::io::Resul
     Ok((ours && plain).then_some(file))
 }
 
-/// Removes a record. While it says that something is durable, a power loss could bring it back beside another file: it is
-/// made to say the contrary first, durably.
+/// Removes a record. While it calls something durable, a power loss could bring it back beside
+/// another file: so it first says the contrary, durably.
 pub(super) fn remove(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()> {
     match open(dir, name, OFlags::RDWR) {
         Ok(Some(file)) => {
@@ -155,7 +158,7 @@ pub(super) fn remove(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()
             }
         }
         Err(Errno::NOENT) => return Ok(()),
-        // a symlink that was staged here, or what cannot be a record for another reason
+        // a symlink that was staged here, or something else that cannot be a record
         Ok(None) | Err(_) => {}
     }
     remove_file(dir, name)
@@ -178,7 +181,7 @@ impl<F: OpenFile> RecordFile<F> {
         Ok(fresh)
     }
 
-    /// Goes on with the record that is there, for another writer.
+    /// Continues an existing record, for another writer.
     ///
     /// # Errors
     /// That of the system.
@@ -201,7 +204,7 @@ impl<F: OpenFile> RecordFile<F> {
         Ok(resumed)
     }
 
-    /// Another version of the source: nothing is durable any more, and that is.
+    /// Says, durably, that nothing is durable any more, for another version of the source.
     pub(super) fn restart(&mut self, source: Option<String>) -> rustix::io::Result<()> {
         let said_so = self.record.offset > 0;
         self.record.source = source;
@@ -213,7 +216,7 @@ impl<F: OpenFile> RecordFile<F> {
         }
     }
 
-    /// Says, durably, that so much is durable.
+    /// Says, durably, that this much is durable.
     pub(super) fn checkpoint(&mut self, point: &Checkpoint) -> rustix::io::Result<()> {
         self.record.set(point);
         self.write()?;
@@ -235,7 +238,7 @@ pub(super) struct Progress {
     pub(super) since: std::time::Instant,
     /// Bytes written.
     pub(super) written: AtomicU64,
-    /// Leading bytes of them that the record says are durable.
+    /// Leading bytes that the record calls durable.
     pub(super) durable_offset: AtomicU64,
 }
 

@@ -52,7 +52,8 @@ pub(super) fn put_whole<D: Directory>(
                 .or_insert_with(|| (target.dir.clone(), Vec::new()));
             touched.1.push(index);
         }
-        // the partial file of a committed file is gone; that of a symlink, or of a failed entry, still exists
+        // the partial file of a committed file is gone; that of a symlink, or of a failed entry,
+        // still exists
         if committed.is_err() || matches!(entry.content, Content::Link(_)) {
             target.discard();
         }
@@ -124,8 +125,8 @@ fn stage_whole<D: Directory>(tree: &Tree<D>, entry: &NewEntry, who: &str) -> Res
     }
 }
 
-/// Makes a symlink under the name of the record that files have: a symlink cannot be locked, so it is staged beside its
-/// lock.
+/// Makes a symlink under the name of the record that files have: a symlink cannot be locked, so it
+/// is staged beside its lock.
 fn link(dir: &impl Directory, staged: &[u8], pointee: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
     let path = &entry.path;
     remove_file(dir, staged).at("remove an abandoned partial file", path)?;

@@ -2,12 +2,13 @@
 
 use super::sys::{Call, OpenFile};
 
-/// What file systems allocate at least, in bytes. Zeros that do not fill an aligned block of this size are written.
+/// The least that file systems allocate, in bytes. Zeros that do not fill an aligned block are
+/// written.
 const BLOCK: usize = 4096;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Writes `bytes` at `offset`, a multiple of the block size, but for blocks of zeros: there must be nothing yet. The file
-/// reaches to their end then.
+/// Writes `bytes` at `offset`, a multiple of the block size, without blocks of zeros, and extends
+/// the file to their end. The file must have no data there yet.
 pub(super) fn write(file: &impl OpenFile, bytes: &[u8], offset: u64) -> Call<()> {
     for (from, run) in data_runs(bytes) {
         file.pwrite_all(run, offset.saturating_add(from as u64))?;
@@ -15,7 +16,8 @@ pub(super) fn write(file: &impl OpenFile, bytes: &[u8], offset: u64) -> Call<()>
     extend(file, offset.saturating_add(bytes.len() as u64))
 }
 
-/// Makes the file at least `size` bytes long, with a hole at its end. Nothing else may write it meanwhile.
+/// Makes the file at least `size` bytes long, with a hole at its end. No other thread may write it
+/// meanwhile.
 pub(super) fn extend(file: &impl OpenFile, size: u64) -> Call<()> {
     match u64::try_from(file.fstat()?.st_size) {
         Ok(found) if found >= size => Ok(()),
@@ -23,7 +25,7 @@ pub(super) fn extend(file: &impl OpenFile, size: u64) -> Call<()> {
     }
 }
 
-/// True for bytes of which a block would be left out.
+/// True if some block of these bytes would be left out.
 pub(super) fn has_zero_block(bytes: &[u8]) -> bool {
     bytes.chunks(BLOCK).any(is_zero)
 }
@@ -32,7 +34,7 @@ fn is_zero(block: &[u8]) -> bool {
     ZEROS.get(..block.len()) == Some(block)
 }
 
-/// Runs of blocks that are not all zeros: where each begins, and its bytes.
+/// Returns the runs of blocks that are not all zeros: the offset of each, and its bytes.
 fn data_runs(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let (mut at, mut rest) = (0_usize, bytes);
     std::iter::from_fn(move || {
@@ -44,7 +46,7 @@ fn data_runs(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// The blocks at the beginning that are zeros, or are not, and what is behind them.
+/// Splits off the leading blocks that are zeros, or that are not.
 fn split_run(bytes: &[u8], zeros: bool) -> (&[u8], &[u8]) {
     let run = bytes.chunks(BLOCK).take_while(|block| is_zero(block) == zeros);
     let length = run.map(<[u8]>::len).sum();

@@ -24,13 +24,13 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// As many chunks wait for a missing one before they are written without it. File systems on disks like to be written
-/// in order, and with equally fast connections the missing one comes soon. In memory each chunk is written at once,
-/// while it is in a processor's cache.
+/// As many chunks wait for a missing one before they are written without it. File systems on disks
+/// like to be written in order, and with equally fast connections the missing one comes soon. In
+/// memory each chunk is written at once, while it is in a processor's cache.
 const SKIP_GAP_AFTER: usize = 8;
 
-/// Locks a target for a file that arrives in parts, and resumes the partial file of an earlier writer of the same source.
-/// `open` is its share of what may be open.
+/// Locks a target for a file that arrives in parts, and resumes the partial file of an earlier
+/// writer of the same source. `open` is its share of what may be open.
 pub(super) fn stage<D: Directory>(
     tree: &Arc<Tree<D>>,
     path: &RemotePath,
@@ -77,7 +77,8 @@ pub(super) fn stage<D: Directory>(
     })
 }
 
-/// Refuses a target that is a directory before any byte is written, and not only when the rename fails.
+/// Refuses a target that is a directory before any byte is written, and not only when the rename
+/// fails.
 fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Result<(), StoreError> {
     match dir.stat_at(name.as_bytes()) {
         Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => {
@@ -99,8 +100,8 @@ struct PartialFile<D: Directory> {
     generation: AtomicU64,
     /// The names of partial file and record are durable.
     named: AtomicBool,
-    /// An fsync has failed. Held during each: the system reports an error to one caller, and must not report success to the
-    /// other.
+    /// An fsync has failed. Held during each: the system reports an error to one caller, and must
+    /// not report success to the other.
     sync_failed: Mutex<bool>,
     _open: Option<Share>,
 }
@@ -132,18 +133,20 @@ impl<D: Directory> PartialFile<D> {
         self.target.lock.progress.written.fetch_max(end, Ordering::Relaxed);
     }
 
-    /// fsync or fdatasync, unless one has failed before: its data is lost, whatever a later one returns.
+    /// fsync or fdatasync, unless one has failed before: its data is lost, whatever a later one
+    /// returns.
     fn sync(&self, call: impl FnOnce(&D::File) -> rustix::io::Result<()>) -> Result<(), StoreError> {
         let mut failed = self.sync_failed.lock();
         if *failed {
-            return Err(StoreError::because("an fsync of it has failed before", self.path()));
+            return Err(StoreError::because("an earlier fsync of this file failed", self.path()));
         }
         let synced = call(self.file());
         *failed = synced.is_err();
         synced.at("fsync", self.path())
     }
 
-    /// Makes leading bytes durable, and then the record that says so; unless the file was restarted since `generation`.
+    /// Makes leading bytes durable, and then the record that says so; unless the file was restarted
+    /// since `generation`.
     fn checkpoint(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
         self.sync(OpenFile::fdatasync)?;
         let mut record = self.record.lock();
@@ -151,7 +154,8 @@ impl<D: Directory> PartialFile<D> {
             return Ok(());
         }
         let Some(open) = record.as_mut() else { return Ok(()) };
-        // before the record says anything: beside a name that is not durable it could be found with another file
+        // before the record says anything: beside a name that is not durable it could be found with
+        // another file
         if !self.named.swap(true, Ordering::Relaxed) {
             sync_dir(&*self.target.dir, self.path())?;
         }
@@ -278,8 +282,23 @@ impl<D: Directory> LocalStaging<D> {
             .checkpoint(point, self.partial.generation.load(Ordering::Relaxed))
     }
 
+    /// Which beginning of the file a checkpoint is of.
+    pub(super) fn generation_now(&self) -> u64 {
+        self.partial.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn checkpoint_of(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
+        self.partial.checkpoint(point, generation)
+    }
+
     pub(super) fn restart_now(&mut self, source: Option<String>) -> Result<(), StoreError> {
+        self.request.source.clone_from(&source);
+        self.resume = Resume::Fresh;
         self.partial.restart(source)
+    }
+
+    pub(super) fn discard_now(&self) {
+        self.partial.target.discard();
     }
 }
 
@@ -297,7 +316,8 @@ impl<D: Directory> LocalStaging<D> {
         if durability.is_durable() {
             self.partial.sync(Node::fsync)?;
         }
-        // the record goes before the rename: after it the name is free, and the record could be another writer's
+        // the record goes before the rename: after it the name is free, and the record could be
+        // another writer's
         let remove_record = || {
             record::remove(&**dir, &lock.names.record)?;
             // without it nothing can be resumed

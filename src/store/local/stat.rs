@@ -1,4 +1,4 @@
-//! stat: what is there, without opening it.
+//! stat: describes entries without opening them.
 
 use super::inode::entry;
 use super::tree::Tree;
@@ -19,7 +19,7 @@ pub(super) fn stat(tree: &Tree, path: &RemotePath) -> Result<Entry, StoreError> 
     entry_of(&*dir, name).at("stat", path)
 }
 
-/// [`stat`] of many; the directory of one is most often that of the next.
+/// [`stat`] of many; most often the directory of one is that of the next.
 pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, StoreError>> {
     let mut last: Option<(&[u8], Arc<Dir>)> = None;
     let mut stat_next = |path| {
@@ -36,13 +36,14 @@ pub(super) fn stat_many(tree: &Tree, paths: &[RemotePath]) -> Vec<Result<Entry, 
     paths.iter().map(&mut stat_next).collect()
 }
 
-/// lstat of a name in an open directory, and where it points if it is a symlink.
+/// Describes a name in an open directory.
 fn entry_of(dir: &impl AsFd, name: Name) -> rustix::io::Result<Entry> {
     let (stat, target) = facts_of(dir, &name)?;
     Ok(entry(Some(name), &stat, target))
 }
 
-/// What [`entry`] needs to know of a name in an open directory.
+/// Returns the arguments of [`entry`] for a name in an open directory: its stat, and the target of
+/// a symlink.
 pub(super) fn facts_of(dir: &impl AsFd, name: &Name) -> rustix::io::Result<(Stat, Option<Vec<u8>>)> {
     let stat = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
     let target = match FileType::from_raw_mode(stat.st_mode) {
@@ -67,7 +68,7 @@ fn sizes(stat: &StatVfs) -> Space {
     Space {
         total: bytes(stat.f_blocks),
         free: bytes(stat.f_bavail),
-        // f_bfree has the blocks that are reserved, f_bavail has not
+        // f_bfree counts reserved blocks, f_bavail does not
         used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
         files: stat.f_files,
         files_free: stat.f_favail,

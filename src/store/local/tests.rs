@@ -1,4 +1,4 @@
-//! How much of what all users share a store takes.
+//! Shares of a store's users: open files and threads.
 
 use super::*;
 use crate::store::{Content, ErrorKind, StoreExt};
@@ -44,7 +44,7 @@ async fn files_beyond_a_users_share_are_opened_for_each_call() {
     assert!(store.open(&path).await.unwrap().is_at_hand(0, 7));
 }
 
-/// Whatever waits for a disk takes of its user's share of the threads for that.
+/// Every call that waits for a disk takes of its user's share of the threads.
 #[tokio::test]
 async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -63,8 +63,8 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
         staging
     };
     let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
-    let (mut restarted, kept) = (stage(b"restarted").await, stage(b"kept").await);
-    let checkpointer = kept.checkpointer().unwrap();
+    let (mut restarted, partial) = (stage(b"restarted").await, stage(b"partial").await);
+    let checkpointer = partial.checkpointer().unwrap();
     let owner = store.tree.owner().clone();
     let all = HANDLES.calls.take(&owner, u64::MAX).await;
     let calls: [(&str, Waits); 4] = [

@@ -12,7 +12,8 @@ use rustix::fs::{OFlags, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Seconds that the coarsest file system (FAT) rounds to: times that are farther apart are not the same anywhere.
+/// Seconds that the coarsest file system (FAT) rounds to: times that are farther apart are not the
+/// same anywhere.
 const COARSEST: u64 = 2;
 
 /// Compares times as the file systems of a tree store them.

@@ -1,12 +1,12 @@
-//! Directory handles beneath a root: the one place where a path becomes something open.
+//! Directory handles beneath a root: only here a path becomes something open.
 //!
-//! Every later system call names a single component relative to one of these handles and does not follow it,
-//! so what another process does to the tree meanwhile cannot lead outside the root.
+//! Every later system call names a single component relative to one of these handles and does not
+//! follow it, so what another process does to the tree meanwhile cannot lead outside the root.
 
 use super::closed::Closed;
 use super::flush::Flush;
 use super::sys::Directory;
-use super::sys::linux::open_in;
+use super::sys::open_in;
 use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::shares::Share;
@@ -19,10 +19,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// What happens to symlinks on the way to a directory.
+/// How symlinks on the way to a directory are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Links {
-    /// Followed where they stay beneath the root.
+    /// Followed if they stay beneath the root.
     Beneath,
     /// Never followed.
     Refused,
@@ -32,27 +32,28 @@ enum Links {
 pub(super) struct Tree<D: Directory = Dir> {
     root: Arc<D>,
     links: Links,
-    /// The user that all this is for, who has a share of what is open: empty where there is only one.
+    /// The user of the tree, who has a share of open files; empty if there is only one user.
     owner: Arc<str>,
-    /// Handles that are kept open; when there are too many it forgets them all and starts anew.
+    /// Handles that stay open. A full cache is cleared.
     cache: Mutex<HashMap<RemotePath, (Arc<D>, Share)>>,
     unsynced: Mutex<HashSet<RemotePath>>,
-    /// Held while directories are synced: who comes second must not go on before they are. An fsync that failed is not
-    /// asked again, so its error is everybody's from then on.
+    /// Held while directories are synced: a second caller must wait until they are. A failed fsync
+    /// is not repeated, so all later callers get its error.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,
-    /// A permit for each directory stream that is open.
+    /// One permit per directory stream that is open.
     listings: Arc<Semaphore>,
     closed: Closed,
 }
 
 impl<D: Directory> Tree<D> {
-    /// A tree for single requests: symlinks that stay beneath the root are followed, no handle is kept.
+    /// Makes a tree for single requests. It follows symlinks that stay beneath the root, and keeps
+    /// no handle open.
     pub(super) fn new(root: D) -> Tree<D> {
         Tree::with(Arc::new(root), Links::Beneath)
     }
 
-    /// A tree for one transfer: no symlink is followed, handles are kept.
+    /// Makes a tree for one transfer. It follows no symlink, and keeps handles open.
     pub(super) fn strict(root: Arc<D>) -> Tree<D> {
         Tree::with(root, Links::Refused)
     }
@@ -71,25 +72,25 @@ impl<D: Directory> Tree<D> {
         }
     }
 
-    /// The same for one user of several.
+    /// Returns the same tree for one user of several.
     #[must_use]
     pub(super) fn of(self, owner: &Arc<str>) -> Tree<D> {
         let owner = owner.clone();
         Tree { owner, ..self }
     }
 
-    /// Whose share of what is open this tree takes from.
+    /// The user whose share of open files this tree takes from.
     pub(super) fn owner(&self) -> &Arc<str> {
         &self.owner
     }
 
-    /// Is closed when `other` is.
+    /// Returns the same tree, closed together with `other`.
     pub(super) fn closed_with(mut self, other: &Tree<D>) -> Tree<D> {
         self.closed = other.closed.clone();
         self
     }
 
-    /// Whether it may still be written.
+    /// Tells whether the tree may still be written.
     pub(super) fn closed(&self) -> &Closed {
         &self.closed
     }
@@ -121,7 +122,7 @@ impl<D: Directory> Tree<D> {
                 Some(known) => known,
                 None => {
                     let opened = Arc::new(open_subdir(&*dir, &name, &walked)?);
-                    self.keep(walked.clone(), &opened);
+                    self.cache_dir(walked.clone(), &opened);
                     opened
                 }
             };
@@ -129,25 +130,26 @@ impl<D: Directory> Tree<D> {
         Ok(dir)
     }
 
-    /// Keeps a directory open, if its owner's share allows it.
-    fn keep(&self, path: RemotePath, dir: &Arc<D>) {
+    /// Caches a directory, if its owner's share allows it.
+    fn cache_dir(&self, path: RemotePath, dir: &Arc<D>) {
         let mut cache = self.cache.lock();
         if cache.len() >= HANDLES.dirs {
             cache.clear();
         }
-        let mut share = HANDLES.kept.try_take(&self.owner, 1);
+        let mut share = HANDLES.cached_dirs.try_take(&self.owner, 1);
         if share.is_none() && !cache.is_empty() {
             cache.clear();
-            share = HANDLES.kept.try_take(&self.owner, 1);
+            share = HANDLES.cached_dirs.try_take(&self.owner, 1);
         }
         cache.extend(share.map(|share| (path, (dir.clone(), share))));
     }
 
-    /// Opens the directory that holds `path`, and gives the name there. The root has none: an error.
+    /// Opens the directory that holds `path`; returns the name there too. The root has none: an
+    /// error.
     pub(super) fn parent(&self, path: &RemotePath) -> Result<(Arc<D>, Name), StoreError> {
         let is_root = || StoreError::new(ErrorKind::IsADirectory, path);
         let (above, name) = path.halves().ok_or_else(is_root)?;
-        // most often it is open already, and its path need not be made
+        // most often it is cached, and its path need not be made
         if let Some(dir) = self.known(above) {
             return Ok((dir, name));
         }
@@ -156,31 +158,32 @@ impl<D: Directory> Tree<D> {
         Ok((dir, name))
     }
 
-    /// The directory at this path, if it is kept open.
+    /// Returns the directory at this path, if it is cached.
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
         self.cache.lock().get(path).map(|(dir, _)| dir.clone())
     }
 
-    /// A permit for each directory stream that it may have open.
+    /// One permit per directory stream that the tree may have open.
     pub(super) fn listings(&self) -> &Arc<Semaphore> {
         &self.listings
     }
 
-    /// How small files are made durable.
+    /// Makes small files durable.
     pub(super) fn flush(&self) -> &Flush {
         &self.flush
     }
 
-    /// Remembers that a name was made in `dir` that is not on disk yet.
+    /// Marks a directory in which a name was made that is not on disk yet.
     pub(super) fn mark_unsynced(&self, dir: RemotePath) {
         self.unsynced.lock().insert(dir);
     }
 
-    /// fsyncs every directory marked so far.
+    /// fsyncs every marked directory.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let mut state = self.syncing.lock();
         state.clone()?;
-        // Taken out before they are synced: a name that is made in one of them meanwhile marks it again.
+        // Taken out before they are synced: a name that is made meanwhile marks its directory
+        // again.
         let mut marked: Vec<RemotePath> = self.unsynced.lock().drain().collect();
         while let Some(path) = marked.pop() {
             let synced = self.dir(&path).and_then(|dir| sync_dir(&*dir, &path));

@@ -1,8 +1,8 @@
-//! Entries that a transfer finds unchanged are durable when it ends. An earlier transfer may have been killed between
-//! its renames and their fsync, or may have run without any.
+//! Entries that a transfer finds unchanged are durable when it ends. An earlier transfer may have
+//! been killed between its renames and their fsync, or may have run without any.
 //!
-//! Where one syncfs(2) makes a whole file system durable, it is called once, at the end. Elsewhere each file is
-//! opened for an fsync when it is found.
+//! Where one syncfs(2) makes a whole file system durable, it is called once, at the end. Elsewhere
+//! each file is opened for an fsync when it is found.
 
 use super::flush::syncs_whole;
 use super::inode::device_of;
@@ -20,7 +20,8 @@ pub(super) type Entry = (RemotePath, Kind, Version);
 /// The unchanged entries of a tree that are not durable yet.
 pub(super) struct Unchanged<D: Directory> {
     tree: Arc<Tree<D>>,
-    /// The devices of such entries, each with a directory of it; `None` if each file is synced by itself.
+    /// The devices of such entries, each with a directory of it; `None` if each file is synced by
+    /// itself.
     devices: Mutex<HashMap<u64, Option<Arc<D>>>>,
 }
 

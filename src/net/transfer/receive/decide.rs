@@ -2,15 +2,15 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::{Digest, whole_digest};
-use crate::chunk::window::AllowancePermit;
+use crate::chunk::window::SharedPermit;
 use crate::net::error::NetError;
+use crate::net::jobs::Work;
 use crate::net::transfer::MAX_INLINE;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Candidate, Decision, Target};
 use crate::net::wire::{MAX_VERSION, proto};
 use crate::store::{Attributes, Kind, RemotePath, StoreError};
-use std::collections::HashSet;
-use tokio::sync::mpsc;
+use std::collections::{HashSet, VecDeque};
 
 /// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
 const MAX_EMPTY: usize = 1024;
@@ -26,59 +26,85 @@ pub(super) struct Batch {
 
 /// What became of some batches: directories by their numbers, and what was decided of the rest.
 pub(super) struct Decided {
-    pub(super) batches: usize,
     /// True for those that were not there before.
     pub(super) made: Vec<(u64, Result<bool, StoreError>)>,
     pub(super) decided: Vec<(Candidate, Decision)>,
+    /// Directories that this transfer made, to be given back to [`Decider::ended`].
+    empty: HashSet<u64>,
 }
 
-/// Works batches off one after another, so that a directory is made before what is in it is looked at.
-pub(super) async fn decide_all(
+/// Processes batches one after another, so that a directory is made before what is in it is looked at.
+pub(super) struct Decider {
     target: Target,
     options: Options,
     pool: BufferPool,
-    mut batches: mpsc::UnboundedReceiver<Batch>,
-    done: mpsc::UnboundedSender<Decided>,
-) {
-    // Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
-    let mut empty = HashSet::new();
-    while let Some(mut batch) = batches.recv().await {
-        let mut count = 1_usize;
+    waiting: VecDeque<Batch>,
+    /// Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
+    /// `None` while a job has them.
+    empty: Option<HashSet<u64>>,
+}
+
+impl Decider {
+    pub(super) fn new(target: Target, options: Options, pool: BufferPool) -> Decider {
+        Decider {
+            target,
+            options,
+            pool,
+            waiting: VecDeque::new(),
+            empty: Some(HashSet::new()),
+        }
+    }
+
+    /// Adds a batch.
+    pub(super) fn add(&mut self, batch: Batch) {
+        self.waiting.push_back(batch);
+    }
+
+    /// True while a batch waits, or a job decides.
+    pub(super) fn is_busy(&self) -> bool {
+        self.empty.is_none() || !self.waiting.is_empty()
+    }
+
+    /// The work of deciding, if a batch waits and nothing else is being decided. With hashes it may take long.
+    pub(super) fn next(&mut self) -> Option<Work<Decided>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let mut empty = self.empty.take()?;
+        let mut batch = self.waiting.pop_front()?;
         // what has come meanwhile is done in one go: directories first, and then what is in them
         while batch.candidates.len() < MAX_DECIDED
-            && let Ok(more) = batches.try_recv()
+            && let Some(more) = self.waiting.pop_front()
         {
             batch.dirs.extend(more.dirs);
             batch.candidates.extend(more.candidates);
-            count = count.saturating_add(1);
         }
-        let wanted = batch
-            .dirs
-            .iter()
-            .map(|(_, path, attributes)| (path.clone(), *attributes))
-            .collect();
-        let made = target.make_dirs(wanted).await;
-        if empty.len() > MAX_EMPTY {
-            empty.clear();
-        }
-        let new = batch
-            .dirs
-            .iter()
-            .zip(&made)
-            .filter(|(_, made)| matches!(made, Ok(true)));
-        empty.extend(new.map(|((number, ..), _)| *number));
-        let numbers = batch.dirs.iter().map(|(number, ..)| *number);
-        let made = numbers.zip(made).collect();
-        let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
-        let decided = batch.candidates.into_iter().zip(decisions).collect();
-        let decided = Decided {
-            batches: count,
-            made,
-            decided,
-        };
-        if done.send(decided).is_err() {
-            return;
-        }
+        let (target, options, pool) = (self.target.clone(), self.options.clone(), self.pool.clone());
+        Some(Work::new("decide", async move {
+            let wanted = batch.dirs.iter();
+            let wanted = wanted.map(|(_, path, attributes)| (path.clone(), *attributes));
+            let made = target.make_dirs(wanted.collect()).await;
+            if empty.len() > MAX_EMPTY {
+                empty.clear();
+            }
+            let numbers = batch.dirs.iter().map(|(number, ..)| *number);
+            let made: Vec<_> = numbers.zip(made).collect();
+            empty.extend(
+                made.iter()
+                    .filter(|(_, made)| matches!(made, Ok(true)))
+                    .map(|(n, _)| *n),
+            );
+            let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
+            let decided = batch.candidates.into_iter().zip(decisions).collect();
+            Decided { made, decided, empty }
+        }))
+    }
+
+    /// A job has ended. Returns what it decided.
+    pub(super) fn ended(&mut self, mut decided: Decided) -> Decided {
+        debug_assert!(self.empty.is_none(), "a job was under way");
+        self.empty = Some(std::mem::take(&mut decided.empty));
+        decided
     }
 }
 
@@ -91,7 +117,7 @@ pub(super) fn candidate_of(
     kind: Kind,
     path: RemotePath,
     attributes: Attributes,
-    cost: AllowancePermit,
+    cost: SharedPermit,
 ) -> Result<Candidate, NetError> {
     let hash = match offer.hash.as_slice() {
         [] => None,

@@ -3,7 +3,7 @@
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
-use crate::chunk::window::AllowancePermit;
+use crate::chunk::window::SharedPermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
@@ -95,7 +95,7 @@ pub struct Candidate {
     /// Of a small file whose content came with the offer: that, and its hash.
     pub content: Option<(Vec<u8>, Digest)>,
     /// What it takes of the window's part for offers, until nobody keeps anything of it.
-    pub cost: AllowancePermit,
+    pub cost: SharedPermit,
 }
 
 /// What is to become of a candidate.

@@ -1,9 +1,9 @@
 //! Directories of a receiver that are not complete: entries find their place in them, and when everything in one is settled
 //! its time and mode are set, bottom-up.
 
-use crate::chunk::window::AllowancePermit;
+use crate::chunk::window::SharedPermit;
 use crate::net::error::NetError;
-use crate::net::task::Jobs;
+use crate::net::jobs::Work;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::report::shown;
 use crate::store::{Attributes, BadPath, Durability, ErrorKind, Name, RemotePath, StoreError};
@@ -47,7 +47,7 @@ struct Dir {
     /// The sender has offered everything in it.
     closed: bool,
     /// What it takes of the window's part for offers.
-    _cost: AllowancePermit,
+    _cost: SharedPermit,
 }
 
 /// How directories ended, by their numbers.
@@ -122,7 +122,7 @@ impl Dirs {
     }
 
     /// A directory that was offered.
-    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, AllowancePermit)) {
+    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, SharedPermit)) {
         let (attributes, cost) = with;
         let dir = Dir {
             parent,
@@ -191,11 +191,11 @@ impl Dirs {
         Some((dir.parent, dir.place, dir.made))
     }
 
-    /// Sets time and mode of the directories that nothing will change any more: one job at a time, for all that have
-    /// become ready meanwhile. When its result is there, [`Dirs::completed`] has to be told.
-    pub(super) fn complete(&mut self, target: &Target, durability: Durability, jobs: &Jobs<Completed>) {
+    /// The work of setting time and mode of the directories that nothing will change any more: one at a time, for all that
+    /// have become ready meanwhile. [`Dirs::completed`] is told when it has ended.
+    pub(super) fn complete(&mut self, target: &Target, durability: Durability) -> Option<Work<Completed>> {
         if self.completing || self.to_complete.is_empty() {
-            return;
+            return None;
         }
         let (mut numbers, mut set, mut results) = (Vec::new(), Vec::new(), BTreeMap::new());
         for number in std::mem::take(&mut self.to_complete) {
@@ -219,7 +219,7 @@ impl Dirs {
         }
         self.completing = true;
         let target = target.clone();
-        jobs.start("directories", async move {
+        Some(Work::new("directories", async move {
             let ends = target.complete_dirs(set).await;
             let synced = match durability {
                 Durability::Durable => target.sync().await,
@@ -229,7 +229,7 @@ impl Dirs {
                 .into_iter()
                 .zip(ends.into_iter().map(|end| end.and(synced.clone())));
             results.into_iter().chain(ends).collect()
-        });
+        }))
     }
 
     /// True while time and mode of directories are set, and their names made durable.

@@ -1,10 +1,16 @@
 //! The receiving side of a transfer: decides what it wants, puts what arrives in order, commits it, settles every offer.
 
+mod answers;
 mod decide;
 pub mod destination;
 mod dirs;
+mod event;
 mod files;
+mod job;
+mod ledger;
+mod progress;
 pub mod receiver;
 mod small;
 mod staged;
+mod staged_files;
 pub mod stream;

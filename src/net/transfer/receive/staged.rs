@@ -1,81 +1,90 @@
-//! One larger file of a receiver: its chunks are put back in order, written part by part, made durable now and then, and
+//! One larger file of a receiver: its chunks are put back in order, written part by part, checkpointed now and then, and
 //! committed.
 //!
 //! ```text
-//! Opening ──staged──▶ Idle ──part ready──▶ Busy ──written──▶ Idle … ──all there──▶ Busy (commit) ──▶ settled
+//! Opening ──opened──▶ Idle ──part ready──▶ Busy ──written──▶ Idle … ──all there──▶ Busy (commit) ──▶ settled
 //!    ▲                  │                    │
 //!    │      restart: the source changed   restart
 //!    │                  ▼                    ▼
 //!    └──────────────────┴────written────── Stale
 //! ```
+//!
+//! It starts nothing itself: it returns the [`Work`] that is due, and is told how that ended.
 
+use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
 use crate::chunk::hole::{self, ZeroChunk};
-use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
+use crate::chunk::reassembly::{Inserted, Mismatch, Part, Reassembly};
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
-use crate::net::session::TransferChannel;
-use crate::net::transfer::receive::files::JobDone;
+use crate::net::jobs::Work;
+use crate::net::transfer::receive::progress::{AHEAD, Progress};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use crate::store::{Attributes, Bytes, Checkpoint, Resume, Staging, StoreError, Time};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-/// Bytes after which what is written is made durable, when some time has gone by, too.
-const KEEP_BYTES: u64 = 64 << 20;
-/// That time.
-const KEEP_PAUSE: Duration = Duration::from_secs(1);
-/// Time after which it is made durable however little has come.
-const KEEP_TIME: Duration = Duration::from_secs(5);
-/// Bytes that may be written, and told of as written, behind a chunk that is missing: what is lost when it never comes.
-const AHEAD: u64 = 64 << 20;
-/// How far behind a missing chunk one of a stream may come at all: with this much not told of and the largest window there
-/// is. Holes take nothing of a window, so a file of known size is bounded by that.
+/// How far behind a missing chunk one of a stream may come at all: with this much not acknowledged and the largest window
+/// there is. Holes take little of a window, so a file of known size is bounded by that.
 const FARTHEST: u64 = AHEAD + (128 << 20);
-/// Chunks that may be written and not told of: more than the largest window has.
-const MOST_AHEAD: usize = 192;
 
-/// The jobs of a receiver's files.
-pub(super) type Jobs = crate::net::task::Jobs<JobDone>;
+/// An open partial file, and the turn of a file that has one open.
+pub(super) struct Opened {
+    /// The version of the source that it was opened for.
+    pub(super) source_version: Option<String>,
+    pub(super) staging: Box<dyn Staging>,
+    pub(super) turn: OwnedSemaphorePermit,
+}
 
-/// Offset and length of a chunk, or of a hole.
-pub(super) type Extent = (u64, usize);
+/// How a job of a staged file ended.
+pub(super) enum StagedDone {
+    /// The partial file is open, or emptied.
+    Opened(Result<Opened, StoreError>),
+    /// A part was written.
+    Written(Written),
+    /// A checkpoint was made.
+    Checkpointed(Result<(), StoreError>),
+    /// All of it was committed; the result is its version.
+    Committed {
+        size: u64,
+        hash: Digest,
+        result: Result<String, StoreError>,
+    },
+}
+
+/// A part that was written, or could not be.
+pub(super) struct Written {
+    pub(super) staging: Box<dyn Staging>,
+    wrote: Wrote,
+    result: Result<(), StoreError>,
+}
 
 /// What a job has written.
-pub(super) enum Wrote {
+enum Wrote {
     Chunks(Vec<Extent>),
     /// The chunks of a hole.
     Hole(Vec<ZeroChunk>),
 }
 
 impl Wrote {
-    /// Its frames are done with.
-    pub(super) fn is_done(&self, channel: &TransferChannel) {
-        match self {
-            Wrote::Chunks(extents) => extents.iter().for_each(|(_, length)| channel.done(*length)),
-            Wrote::Hole(_) => channel.done(0),
-        }
-    }
-
     /// What the sender is told of.
     fn extents(self) -> Vec<Extent> {
         match self {
             Wrote::Chunks(extents) => extents,
             Wrote::Hole(chunks) => {
                 let length = chunks.iter().map(|chunk| chunk.length).fold(0, u64::saturating_add);
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                chunks.first().map(|first| (first.offset, length)).into_iter().collect()
+                let first = chunks.first().map(|first| first.offset);
+                first.map(|offset| Extent { offset, length }).into_iter().collect()
             }
         }
     }
 }
 
-/// What becomes of the staging file of a file that fails.
+/// What becomes of the partial file of a file that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// Its content is wrong, or of no source any more.
+pub(super) enum Salvage {
+    /// Nothing is kept: its content is wrong, or of no source any more.
     Nothing,
     /// The next transfer resumes what is durable of it.
     Durable,
@@ -83,8 +92,21 @@ pub(super) enum Keep {
     Written,
 }
 
+/// What a file is to be.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// Which attempt at it.
+    pub(super) attempt: u8,
+    /// `None`: a stream.
+    pub(super) size: Option<u64>,
+    pub(super) attributes: Attributes,
+    pub(super) source_version: Option<String>,
+    /// Its hash, if it was offered with one.
+    pub(super) hash: Option<Digest>,
+}
+
 enum StagingState {
-    /// The lock is being waited for, or the staging file emptied.
+    /// The lock is being waited for, or the partial file emptied.
     Opening,
     Idle(Box<dyn Staging>),
     Busy,
@@ -94,62 +116,29 @@ enum StagingState {
 
 /// A file of more than a chunk, or a stream, that is being received.
 pub(super) struct StagedFile {
-    attributes: Attributes,
-    attempt: u8,
-    /// None: a stream.
-    size: Option<u64>,
-    /// The version of the source.
-    source: Option<String>,
-    /// Its hash, where it was offered with one.
-    hash: Option<Digest>,
+    wanted: Wanted,
     reassembly: Reassembly<Bytes>,
     state: StagingState,
-    permit: Option<OwnedSemaphorePermit>,
-    /// What is written, and as far as which it has been made durable, or is being.
-    written: Checkpoint,
-    /// What was written the last time that a transfer could still go on from there: before the end.
-    resumable: Checkpoint,
-    kept: u64,
-    kept_at: Instant,
-    keeping: bool,
-    /// Chunks that are written far ahead of one that is missing: not told of yet, so that the sender's window closes.
-    ahead: Vec<Extent>,
+    turn: Option<OwnedSemaphorePermit>,
+    progress: Progress,
+    is_checkpointing: bool,
 }
 
 impl StagedFile {
-    pub(super) fn new(
-        size: Option<u64>,
-        attributes: Attributes,
-        attempt: u8,
-        source: Option<String>,
-        hash: Option<Digest>,
-    ) -> StagedFile {
+    pub(super) fn new(wanted: Wanted, now: Instant) -> StagedFile {
         StagedFile {
-            attributes,
-            attempt,
-            size,
-            source,
-            hash,
+            wanted,
             reassembly: Reassembly::default(),
             state: StagingState::Opening,
-            permit: None,
-            written: Checkpoint::default(),
-            resumable: Checkpoint::default(),
-            kept: 0,
-            kept_at: Instant::now(),
-            keeping: false,
-            ahead: Vec::new(),
+            turn: None,
+            progress: Progress::new(now),
+            is_checkpointing: false,
         }
     }
 
     /// Which attempt's frames it takes.
     pub(super) fn attempt(&self) -> u8 {
-        self.attempt
-    }
-
-    /// The version of the source that it is to be.
-    pub(super) fn source(&self) -> Option<String> {
-        self.source.clone()
+        self.wanted.attempt
     }
 
     /// True when frames may come for it.
@@ -157,7 +146,7 @@ impl StagedFile {
         matches!(self.state, StagingState::Idle(_) | StagingState::Busy)
     }
 
-    /// True while its staging file is being opened, or emptied.
+    /// True while its partial file is being opened, or emptied.
     pub(super) fn is_opening(&self) -> bool {
         matches!(self.state, StagingState::Opening)
     }
@@ -167,47 +156,43 @@ impl StagedFile {
         matches!(self.state, StagingState::Busy)
     }
 
-    /// True while a job writes it, or makes it durable.
-    pub(super) fn is_worked_on(&self) -> bool {
-        self.keeping || matches!(self.state, StagingState::Busy | StagingState::Stale)
+    /// True while a job writes it, or makes a checkpoint.
+    pub(super) fn has_job(&self) -> bool {
+        self.is_checkpointing || matches!(self.state, StagingState::Busy | StagingState::Stale)
     }
 
-    /// True when content is missing that only the sender can give. A stream takes as long as it takes.
+    /// True while a job has its partial file.
+    pub(super) fn is_away(&self) -> bool {
+        !matches!(self.state, StagingState::Idle(_))
+    }
+
+    /// True when content is missing that only the sender can deliver. A stream takes as long as it takes.
     pub(super) fn waits_for_sender(&self) -> bool {
-        self.size.is_some() && matches!(self.state, StagingState::Idle(_))
+        self.wanted.size.is_some() && matches!(self.state, StagingState::Idle(_))
     }
 
-    /// The staging file is open, or empty, for the version `source` of the source. Gives from where its content is wanted, and
-    /// how many bytes of another version are gone; nothing where it has to be emptied first.
-    pub(super) fn staged(
-        &mut self,
-        number: u64,
-        (mut staging, permit): (Box<dyn Staging>, OwnedSemaphorePermit),
-        source: Option<String>,
-        jobs: &Jobs,
-    ) -> Option<(Checkpoint, u64)> {
-        self.permit = Some(permit);
-        if source == self.source
-            && let Some(found) = self.take_over(staging.resume())
-        {
-            staging.allocate(self.attributes.allocation);
+    /// The partial file is open, or empty. Returns from where the content is wanted, and how many bytes of another version
+    /// were discarded; or the work of emptying it first.
+    pub(super) fn opened(&mut self, opened: Opened, now: Instant) -> Result<(Checkpoint, u64), Work<StagedDone>> {
+        let (mut staging, is_current) = (opened.staging, opened.source_version == self.wanted.source_version);
+        self.turn = Some(opened.turn);
+        if is_current && let Some((point, discarded)) = self.take_over(staging.resume()) {
+            self.progress.opened(point.clone(), now);
+            staging.allocate(self.wanted.attributes.allocation);
             self.state = StagingState::Idle(staging);
-            return Some(found);
+            return Ok((point, discarded));
         }
-        // the source changed while this was opened, or what is left makes no sense
-        self.empty(number, staging, jobs);
-        None
+        // the source changed while this was opened, or the record makes no sense
+        Err(self.empty(staging))
     }
 
-    /// Goes on where an earlier writer ended; says from where, and how many bytes of another version were left.
-    fn take_over(&mut self, left: Resume) -> Option<(Checkpoint, u64)> {
-        self.kept_at = Instant::now();
-        match left {
+    /// Resumes where an earlier writer ended; returns from where, and how many bytes of another version there were.
+    fn take_over(&mut self, found: Resume) -> Option<(Checkpoint, u64)> {
+        match found {
             Resume::From(point) => {
-                let fits = self.size.is_some_and(|size| point.offset < size);
+                let fits = self.wanted.size.is_some_and(|size| point.offset < size);
                 let reassembly = Reassembly::resume(point.offset, point.digests.clone());
                 self.reassembly = reassembly.filter(|_| fits)?;
-                (self.written, self.kept) = (point.clone(), point.offset);
                 Some((point, 0))
             }
             Resume::Discarded(bytes) => Some((Checkpoint::default(), bytes)),
@@ -215,53 +200,48 @@ impl StagedFile {
         }
     }
 
-    fn empty(&mut self, number: u64, mut staging: Box<dyn Staging>, jobs: &Jobs) {
+    fn empty(&mut self, mut staging: Box<dyn Staging>) -> Work<StagedDone> {
         self.state = StagingState::Opening;
-        let (permit, source) = (self.permit.take(), self.source.clone());
-        let Some(permit) = permit else { return };
-        jobs.start("empty", async move {
-            let emptied = staging.restart(source.clone()).await;
-            JobDone::Staged(number, source, emptied.map(|()| staging), permit)
-        });
+        let (turn, source_version) = (self.turn.take(), self.wanted.source_version.clone());
+        debug_assert!(turn.is_some(), "a file that is open has its turn");
+        Work::new("empty", async move {
+            let Some(turn) = turn else {
+                return std::future::pending().await;
+            };
+            let emptied = staging.restart(source_version.clone()).await;
+            StagedDone::Opened(emptied.map(|()| Opened {
+                source_version,
+                staging,
+                turn,
+            }))
+        })
     }
 
-    /// Takes an intact frame. Its payload is counted in `seat` until it is written, or known not to be.
+    /// Takes an intact frame.
     ///
     /// # Errors
     /// The outer one breaks the protocol, the inner one only fails the file.
-    pub(super) fn frame(
-        &mut self,
-        frame: ReceivedFrame,
-        channel: &TransferChannel,
-    ) -> Result<Result<Inserted, Mismatch>, NetError> {
-        let (header, length) = (frame.header, frame.payload.len());
+    pub(super) fn frame(&mut self, frame: ReceivedFrame) -> Result<Result<Inserted, Mismatch>, NetError> {
+        let (header, length) = (frame.header, frame.payload.len() as u64);
         if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
             return Err(NetError::Protocol("it sends more than its window allows".into()));
         }
         if !self.is_within_size(&header) {
-            channel.done(length);
             return Ok(Err(Mismatch::Shape));
         }
-        let bytes: Bytes = Arc::new(frame.payload);
         let reassembly = &mut self.reassembly;
-        let inserted = match header.kind {
-            FrameKind::File => reassembly.insert_whole(length as u64, header.digest, bytes),
+        Ok(match header.kind {
+            FrameKind::File => reassembly.insert_whole(length, header.digest, frame.into_bytes()),
             FrameKind::End => reassembly.seal(header.offset, header.digest).map(|()| Inserted::New),
-            FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole()),
-            _ => reassembly.insert(header.offset, length as u64, header.digest, bytes),
-        };
-        // a seal and an empty file carry nothing that is written later
-        let is_taken = length == 0 && header.kind != FrameKind::Hole;
-        if is_taken || inserted != Ok(Inserted::New) {
-            channel.done(length);
-        }
-        Ok(inserted)
+            FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole(), frame.into_bytes()),
+            _ => reassembly.insert(header.offset, length, header.digest, frame.into_bytes()),
+        })
     }
 
-    /// True where a chunk at `offset` is more than a sender that obeys its window could have sent.
+    /// True for a chunk at `offset` that is more than a sender that obeys its window could have sent.
     fn is_too_far(&self, offset: u64) -> bool {
         let farthest = self.reassembly.next_offset().saturating_add(FARTHEST);
-        (self.size.is_none() && offset > farthest) || self.ahead.len() > MOST_AHEAD
+        (self.wanted.size.is_none() && offset > farthest) || self.progress.is_overrun()
     }
 
     /// True unless a chunk or a hole reaches beyond the size that was offered. A stream has no holes.
@@ -271,201 +251,162 @@ impl StagedFile {
             FrameKind::Hole => header.hole(),
             _ => return true,
         };
-        match self.size {
+        match self.wanted.size {
             Some(size) => header.offset.saturating_add(length) <= size,
             None => header.kind == FrameKind::Chunk,
         }
     }
 
-    /// Starts the next job, if one is due.
+    /// The next work, if any is due.
     ///
     /// # Errors
-    /// [`Mismatch`] where all is there and is not what was offered.
-    pub(super) fn advance(&mut self, number: u64, jobs: &Jobs) -> Result<(), Mismatch> {
-        let mut staging = match std::mem::replace(&mut self.state, StagingState::Busy) {
+    /// [`Mismatch`] if all of the file is there and is not what was offered.
+    pub(super) fn advance(&mut self) -> Result<Option<Work<StagedDone>>, Mismatch> {
+        let staging = match std::mem::replace(&mut self.state, StagingState::Busy) {
             StagingState::Idle(staging) => staging,
             other => {
                 self.state = other;
-                return Ok(());
+                return Ok(None);
             }
         };
         if let Some((offset, length)) = self.reassembly.next_hole() {
-            jobs.start("hole", async move {
-                let chunks = hole::chunks(offset, length).await;
-                let left = staging.hole(offset, length).await;
-                JobDone::Written(number, staging, Wrote::Hole(chunks), left)
-            });
-            return Ok(());
+            return Ok(Some(leave_hole(staging, Extent { offset, length })));
         }
         if let Some(part) = self.reassembly.take_part(&staging.part_rules()) {
-            jobs.start("write", async move {
-                let extent = |(offset, bytes): &(u64, Bytes)| (*offset, (**bytes).as_ref().len());
-                let extents = Wrote::Chunks(part.chunks.iter().map(extent).collect());
-                let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
-                let written = staging.write(part.offset, bytes).await;
-                JobDone::Written(number, staging, extents, written)
-            });
-            return Ok(());
+            return Ok(Some(write(staging, part)));
         }
-        let complete = self.complete();
-        if let Ok(Some((size, hash))) = complete {
-            let mut attributes = self.attributes;
-            if attributes.mtime == Time::default() && self.size.is_none() {
-                attributes.mtime = now();
+        match self.complete() {
+            Ok(Some((size, hash))) => Ok(Some(self.commit(staging, size, hash))),
+            other => {
+                self.state = StagingState::Idle(staging);
+                other.map(|_| None)
             }
-            jobs.start("commit", async move {
-                let committed = staging.commit(size, attributes).await;
-                JobDone::Committed(number, size, hash, committed)
-            });
-        } else {
-            self.state = StagingState::Idle(staging);
         }
-        complete.map(drop)
     }
 
-    /// Size and hash, when all of it is written and it may be committed.
+    /// Size and hash, once all of it is written and it may be committed.
     fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
         match self.reassembly.complete()? {
-            // An fsync tells of an error once: it must not be the keeper's that hears of it, and the commit's that succeeds.
-            Some(_) if self.keeping => Ok(None),
-            Some((_, hash)) if self.hash.is_some_and(|offered| offered != hash) => Err(Mismatch::Hash),
-            Some((size, _)) if self.size.is_some_and(|offered| offered != size) => Err(Mismatch::Shape),
+            // The system tells one fsync of an error: not the checkpoint's, while the commit's succeeds.
+            Some(_) if self.is_checkpointing => Ok(None),
+            Some((_, hash)) if self.wanted.hash.is_some_and(|offered| offered != hash) => Err(Mismatch::Hash),
+            Some((size, _)) if self.wanted.size.is_some_and(|offered| offered != size) => Err(Mismatch::Shape),
             complete => Ok(complete),
         }
     }
 
-    /// A part was written, or could not be. Gives the chunks that the sender may be told of.
+    fn commit(&self, staging: Box<dyn Staging>, size: u64, hash: Digest) -> Work<StagedDone> {
+        let mut attributes = self.wanted.attributes;
+        if attributes.mtime == Time::default() && self.wanted.size.is_none() {
+            attributes.mtime = time_of_day();
+        }
+        Work::new("commit", async move {
+            let result = staging.commit(size, attributes).await;
+            StagedDone::Committed { size, hash, result }
+        })
+    }
+
+    /// A part was written, or could not be. Returns the extents that the sender may be told of; for an attempt that is out
+    /// of date, the work of emptying the partial file.
     ///
     /// # Errors
     /// That of writing.
     pub(super) fn written(
         &mut self,
-        number: u64,
-        staging: Box<dyn Staging>,
-        wrote: Wrote,
-        result: Result<(), StoreError>,
-        jobs: &Jobs,
-    ) -> Result<Vec<Extent>, StoreError> {
+        Written { staging, wrote, result }: Written,
+    ) -> Result<(Vec<Extent>, Option<Work<StagedDone>>), StoreError> {
         if matches!(self.state, StagingState::Stale) {
-            self.empty(number, staging, jobs);
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Some(self.empty(staging))));
         }
-        if let Err(e) = result {
-            self.state = StagingState::Idle(staging);
-            return Err(e);
-        }
-        self.take_back(staging, &wrote);
-        self.keep_if_due(number, jobs);
-        self.ahead.extend(wrote.extents());
-        let most = self.written.offset.saturating_add(AHEAD);
-        Ok(self.ahead.extract_if(.., |(offset, _)| *offset <= most).collect())
-    }
-
-    /// A part was written: nothing is being written any more.
-    pub(super) fn take_back(&mut self, staging: Box<dyn Staging>, wrote: &Wrote) {
-        if let Wrote::Hole(chunks) = wrote {
+        debug_assert!(self.is_busy(), "it was being written");
+        self.state = StagingState::Idle(staging);
+        result?;
+        if let Wrote::Hole(chunks) = &wrote {
             self.reassembly.take_hole(chunks);
         }
         let (offset, digests) = self.reassembly.taken();
-        self.written = Checkpoint { offset, digests };
-        if self.size.is_some_and(|size| offset < size) {
-            self.resumable = self.written.clone();
-        }
-        self.state = StagingState::Idle(staging);
+        self.progress.reached(Checkpoint { offset, digests }, self.wanted.size);
+        Ok((self.progress.acknowledge(wrote.extents()), None))
     }
 
-    /// Makes durable what is written, beside the writing. What is complete is committed right after, which does that too.
-    fn keep_if_due(&mut self, number: u64, jobs: &Jobs) {
-        let new = self.written.offset.saturating_sub(self.kept);
-        let since = self.kept_at.elapsed();
-        let complete = self.size.is_none_or(|size| self.written.offset >= size);
-        let due = since >= KEEP_TIME || (new >= KEEP_BYTES && since >= KEEP_PAUSE);
+    /// The work of a checkpoint, if one is due. What is complete is committed instead, which makes it durable, too.
+    pub(super) fn checkpoint_if_due(&mut self, now: Instant) -> Option<Work<StagedDone>> {
         let StagingState::Idle(staging) = &self.state else {
-            return;
+            return None;
         };
-        if self.keeping || complete || new == 0 || !due {
-            return;
+        if self.is_checkpointing {
+            return None;
         }
-        let Some(keeper) = staging.checkpointer() else { return };
-        let point = self.written.clone();
-        (self.kept, self.kept_at, self.keeping) = (point.offset, Instant::now(), true);
-        jobs.start("keep", async move {
-            JobDone::AllowancePermit(number, keeper.checkpoint(point).await)
-        });
+        let checkpointer = staging.checkpointer()?;
+        let point = self.progress.due(self.wanted.size, now)?;
+        self.is_checkpointing = true;
+        Some(Work::new("checkpoint", async move {
+            StagedDone::Checkpointed(checkpointer.checkpoint(point).await)
+        }))
     }
 
-    /// That has ended.
-    pub(super) fn kept(&mut self) {
-        self.keeping = false;
+    /// A checkpoint was made, or failed.
+    pub(super) fn checkpointed(&mut self) {
+        self.is_checkpointing = false;
     }
 
-    /// The source changed: it begins anew, as `anew`.
-    pub(super) fn restart(&mut self, number: u64, anew: StagedFile, channel: &TransferChannel, jobs: &Jobs) {
-        let old = std::mem::replace(self, anew);
-        (self.permit, self.keeping) = (old.permit, old.keeping);
-        drop_waiting(old.reassembly, channel);
+    /// The source changed: the file begins anew. Returns the work of emptying the partial file, if that can be done now.
+    pub(super) fn restart(&mut self, wanted: Wanted, now: Instant) -> Option<Work<StagedDone>> {
+        let old = std::mem::replace(self, StagedFile::new(wanted, now));
+        (self.turn, self.is_checkpointing) = (old.turn, old.is_checkpointing);
         match old.state {
-            StagingState::Idle(staging) => self.empty(number, staging, jobs),
+            StagingState::Idle(staging) => return Some(self.empty(staging)),
             StagingState::Opening => {}
             StagingState::Busy | StagingState::Stale => self.state = StagingState::Stale,
         }
+        None
     }
 
-    /// It fails: what came is dropped, and what was written is kept or removed.
-    pub(super) fn give_up(self, keep: Keep, channel: &TransferChannel, jobs: &Jobs) {
-        let StagedFile {
-            reassembly,
-            state,
-            resumable,
-            kept,
-            ..
-        } = self;
-        drop_waiting(reassembly, channel);
-        let StagingState::Idle(staging) = state else { return };
-        match keep {
-            Keep::Nothing => jobs.tasks().detach("discard", staging.discard()),
-            // a staging file of which nothing is durable goes with its writer
-            Keep::Durable => drop(staging),
-            Keep::Written => {
-                if let Some(keeping) = keep_written(staging, resumable, kept) {
-                    jobs.tasks().detach("suspend", keeping);
-                }
-            }
-        }
-    }
-
-    /// What makes durable what has been written, where it is not yet.
-    pub(super) fn suspend(self) -> Option<impl Future<Output = ()> + Send + 'static> {
+    /// The file is given up. Returns what is to be done with its partial file, unless a job has that.
+    pub(super) fn give_up(self, salvage: Salvage) -> Option<Work<()>> {
         let StagingState::Idle(staging) = self.state else {
             return None;
         };
-        keep_written(staging, self.resumable, self.kept)
+        match salvage {
+            Salvage::Nothing => Some(Work::new("discard", staging.discard())),
+            // a partial file of which nothing is durable goes with its writer
+            Salvage::Durable => None,
+            Salvage::Written => {
+                let checkpointer = staging.checkpointer()?;
+                let point = self.progress.to_suspend()?;
+                Some(Work::new("suspend", async move {
+                    let _ = checkpointer.checkpoint(point).await;
+                    drop(staging);
+                }))
+            }
+        }
     }
 }
 
-/// Makes durable what has been written, where more has been than is durable, and lets the file go.
-fn keep_written(
-    staging: Box<dyn Staging>,
-    resumable: Checkpoint,
-    kept: u64,
-) -> Option<impl Future<Output = ()> + Send + 'static> {
-    let keeper = staging.checkpointer().filter(|_| resumable.offset > kept)?;
-    Some(async move {
-        let _ = keeper.checkpoint(resumable).await;
-        drop(staging);
+fn leave_hole(mut staging: Box<dyn Staging>, hole: Extent) -> Work<StagedDone> {
+    Work::new("hole", async move {
+        let chunks = hole::chunks(hole.offset, hole.length).await;
+        let result = staging.hole(hole.offset, hole.length).await;
+        let wrote = Wrote::Hole(chunks);
+        StagedDone::Written(Written { staging, wrote, result })
     })
 }
 
-fn drop_waiting(reassembly: Reassembly<Bytes>, channel: &TransferChannel) {
-    for _ in 0..reassembly.waiting_holes() {
-        channel.done(0);
-    }
-    for (_, bytes) in reassembly.into_waiting() {
-        channel.done((*bytes).as_ref().len());
-    }
+fn write(mut staging: Box<dyn Staging>, part: Part<Bytes>) -> Work<StagedDone> {
+    Work::new("write", async move {
+        let extent = |(offset, bytes): &(u64, Bytes)| Extent {
+            offset: *offset,
+            length: (**bytes).as_ref().len() as u64,
+        };
+        let wrote = Wrote::Chunks(part.chunks.iter().map(extent).collect());
+        let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
+        let result = staging.write(part.offset, bytes).await;
+        StagedDone::Written(Written { staging, wrote, result })
+    })
 }
 
-fn now() -> Time {
+/// The mtime of a stream, which has none of its own.
+fn time_of_day() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time {
         secs: i64::try_from(since.as_secs()).unwrap_or(0),
@@ -475,21 +416,26 @@ fn now() -> Time {
 
 #[cfg(test)]
 mod tests {
-    use crate::net::task::Tasks;
-    use crate::net::transfer::receive::staged::*;
+    use super::*;
 
-    /// What was made durable tells so while a part of the attempt before is still being written: its staging file has to be
-    /// emptied when that ends, and is not to be taken for one that is being written anew.
+    /// A checkpoint may end while a part of the attempt before is still being written: the partial file has to be emptied
+    /// when that ends, and is not to be taken for one that is being written anew.
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
-        let (jobs, _ended) = Jobs::new(Tasks::new(|_| {}));
-        let mut large = StagedFile::new(Some(2 << 20), Attributes::default(), 1, None, None);
+        let wanted = Wanted {
+            attempt: 1,
+            size: Some(2 << 20),
+            attributes: Attributes::default(),
+            source_version: None,
+            hash: None,
+        };
+        let mut file = StagedFile::new(wanted, Instant::now());
         for state in [StagingState::Opening, StagingState::Busy, StagingState::Stale] {
             let before = std::mem::discriminant(&state);
-            large.state = state;
-            large.kept();
-            large.advance(1, &jobs).unwrap();
-            assert_eq!(std::mem::discriminant(&large.state), before);
+            file.state = state;
+            file.checkpointed();
+            assert!(file.advance().unwrap().is_none());
+            assert_eq!(std::mem::discriminant(&file.state), before);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::hole::MAX_HOLE;
 use crate::net::task::Tasks;
-use crate::net::transfer::send::reads::{OpenOnce, Wanted, opened};
+use crate::net::transfer::send::reads::{OpenOnce, WantedFile, opened};
 use crate::store::{Allocation, Extent, StoreError};
 use tokio::sync::mpsc;
 
@@ -42,7 +42,7 @@ pub(super) enum Layout {
 
 impl Layout {
     /// That of a wanted file, from where it is wanted. Only one with holes is looked at.
-    pub(super) fn of(wanted: &Wanted, source: &OpenOnce, tasks: &Tasks) -> Layout {
+    pub(super) fn of(wanted: &WantedFile, source: &OpenOnce, tasks: &Tasks) -> Layout {
         if wanted.allocation == Allocation::Dense {
             return Layout::Dense;
         }
@@ -83,7 +83,7 @@ impl Layout {
 }
 
 /// Tells of every piece of a file, in order.
-async fn find(wanted: Wanted, source: OpenOnce, out: mpsc::Sender<Result<Piece, StoreError>>) {
+async fn find(wanted: WantedFile, source: OpenOnce, out: mpsc::Sender<Result<Piece, StoreError>>) {
     let mut offset = wanted.offset;
     while offset < wanted.size {
         let piece = piece_at(&wanted, &source, offset).await;
@@ -97,7 +97,7 @@ async fn find(wanted: Wanted, source: OpenOnce, out: mpsc::Sender<Result<Piece, 
     }
 }
 
-async fn piece_at(wanted: &Wanted, source: &OpenOnce, offset: u64) -> Result<Piece, StoreError> {
+async fn piece_at(wanted: &WantedFile, source: &OpenOnce, offset: u64) -> Result<Piece, StoreError> {
     let extent = opened(wanted, source).await?.extent(offset).await?;
     Ok(piece_of(extent, offset, wanted.size))
 }

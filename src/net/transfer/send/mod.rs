@@ -3,9 +3,12 @@
 mod layout;
 mod levels;
 mod offer;
+mod offering;
 mod overlap;
 mod reader;
 mod reads;
 pub mod sender;
+pub mod source;
+mod state;
 mod stream;
 pub mod walk;

@@ -1,66 +1,14 @@
-//! What the sender offers: the message, what it remembers of it, and the content that goes with the first small files.
+//! What the sender offers: the message, and the content that goes with the first small files.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, whole_digest};
-use crate::chunk::window::AllowancePermit;
-use crate::net::transfer::send::walk::is_missized;
+use crate::net::transfer::send::source::is_missized;
 use crate::net::transfer::{INLINE_BUDGET, MAX_INLINE};
-use crate::net::wire::{Code, entry::kind_to_wire, proto};
+use crate::net::wire::{entry::kind_to_wire, proto};
 use crate::store::{Allocation, Entry, Kind, RemotePath, Store};
 
 /// What a file takes of the budget at least: each is read by itself.
 const INLINE_COST: usize = 512;
-
-/// An offer that the receiver has not settled yet.
-pub(super) struct Offered {
-    pub(super) source: usize,
-    pub(super) path: RemotePath,
-    /// None for a stream.
-    pub(super) entry: Option<Entry>,
-    /// False where the bytes are sent as a stream: nobody knows yet how many there are.
-    pub(super) sized: bool,
-    pub(super) attempt: u8,
-    pub(super) wanted: bool,
-    /// Hash and bytes of this attempt, once all of it is on its way.
-    pub(super) read: Option<(Digest, u64)>,
-    /// Bytes that the receiver had of it before.
-    pub(super) resumed: u64,
-    /// Bytes that acks have reported as written.
-    pub(super) written: u64,
-    /// Why it was withdrawn; the receiver's result then only confirms that.
-    pub(super) withdrawn: Option<(Code, String)>,
-    /// What it takes of the window's part for offers.
-    _cost: AllowancePermit,
-}
-
-impl Offered {
-    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: AllowancePermit) -> Offered {
-        Offered {
-            source,
-            path,
-            sized: entry.is_some(),
-            entry,
-            attempt: 0,
-            wanted: false,
-            read: None,
-            resumed: 0,
-            written: 0,
-            withdrawn: None,
-            _cost: cost,
-        }
-    }
-}
-
-impl Offered {
-    /// How many bytes it has; of a stream those that were written, until all of it has been read.
-    pub(super) fn size(&self) -> u64 {
-        match (&self.entry, self.read) {
-            (Some(entry), _) if self.sized => entry.size,
-            (_, Some((_, bytes))) => bytes,
-            (_, None) => self.written,
-        }
-    }
-}
 
 /// The offer of an entry.
 pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {

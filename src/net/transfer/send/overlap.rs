@@ -2,7 +2,7 @@
 //! and the others are refused.
 
 use crate::net::transfer::report::shown;
-use crate::net::transfer::send::walk::TransferSource;
+use crate::net::transfer::send::source::TransferSource;
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::sync::Arc;
 

@@ -1,515 +1,440 @@
-//! The pump: wanted files become frames. Reads run in parallel, in the window's bounds, and leave in file order.
+//! The reader of a sender: starts the reads that are due within the window, and turns what was read into frames, in file
+//! order.
+//!
+//! It owns no state of the files: [`SendState`] says what is due, and what is live.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
 use crate::chunk::digest::Digest;
-use crate::chunk::hole;
-use crate::chunk::merge::Merge;
-use crate::chunk::window::cost;
-use crate::net::data::body::{ChunkRead, DeferredChunk, FrameBody};
+use crate::chunk::window::{Permit, cost};
+use crate::net::data::body::{ChunkRead, DeferredChunk, FileId, FrameBody};
 use crate::net::session::SessionCore;
-use crate::net::transfer::report::{Counters, Waiting};
-use crate::net::transfer::send::layout::{Layout, Next};
+use crate::net::transfer::report::Waiting;
 use crate::net::transfer::send::reads::{
-    Chunk, Job, OpenOnce, Wanted, check_unchanged, chunk_length, chunk_of, read_small,
+    Chunk, ReadDone, SmallRead, check_unchanged, hash_hole, read_chunk, read_small,
 };
+use crate::net::transfer::send::state::{Plan, SendState};
+use crate::net::transfer::send::stream::StreamEvent;
 use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::store::{ErrorKind, StoreError};
-use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Jobs (a chunk, or a batch of small files) that are read at once.
 const PARALLEL: usize = 6;
-/// Small files in one job.
-const BATCH_FILES: usize = 32;
-/// Their bytes.
-const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
 
-/// What the sender needs to know.
-pub enum ReadEvent {
-    /// All of this attempt at a file is on its way.
-    Read {
-        /// Its offer's number.
-        number: u64,
-        /// Which attempt.
-        attempt: u8,
-        /// Its hash, and how many bytes it has.
-        read: (Digest, u64),
-    },
-    /// This attempt at it is not any more what was offered.
-    Changed(u64, u8),
-    /// It cannot be read, in this attempt.
-    Failed(u64, u8, StoreError),
+/// An attempt at a file that cannot be sent to its end.
+pub(super) enum ReadFailure {
+    /// It is not any more what was offered.
+    Changed(FileId),
+    /// It cannot be read.
+    Failed(FileId, StoreError),
 }
 
-impl ReadEvent {
-    /// Why this attempt at a file was not read to its end.
-    pub(super) fn of_error(number: u64, attempt: u8, error: StoreError) -> ReadEvent {
+impl ReadFailure {
+    fn of(id: FileId, error: StoreError) -> ReadFailure {
         match error.kind {
-            ErrorKind::SourceChanged => ReadEvent::Changed(number, attempt),
-            _ => ReadEvent::Failed(number, attempt, error),
+            ErrorKind::SourceChanged => ReadFailure::Changed(id),
+            _ => ReadFailure::Failed(id, error),
         }
     }
 }
 
-/// A job that has been planned and waits for room in the window.
-enum Plan {
-    Small(Vec<Wanted>),
-    Chunk(Wanted, OpenOnce, u64),
-    /// Offset and length.
-    Hole(Wanted, u64, u64),
-    Seal(Wanted, OpenOnce, Digest),
+/// What the reader has found out.
+pub(super) enum ReadEvent {
+    /// A job has ended.
+    Done(ReadDone),
+    /// A connection has read a deferred chunk, or could not.
+    Deferred(ChunkRead),
+    /// A stream has come further.
+    Stream(StreamEvent),
+    /// The window has room for the read that is due.
+    Room(Permit),
+    /// More is known of where the current file has holes.
+    LayoutFound,
 }
 
-/// A larger file that is being read.
-struct LargeFile {
-    wanted: Wanted,
-    source: OpenOnce,
-    layout: Layout,
-    offset: u64,
-}
-
-impl LargeFile {
-    /// Its next job and the cost; `None` while nothing is known of what comes next.
-    fn plan(&mut self) -> Result<Option<(Plan, u64)>, StoreError> {
-        let (wanted, offset) = (self.wanted.clone(), self.offset);
-        let (plan, length, cost) = match self.layout.next(offset) {
-            Next::Chunk => {
-                let length = chunk_length(&wanted, offset);
-                let plan = Plan::Chunk(wanted, self.source.clone(), offset);
-                (plan, length as u64, cost(length))
-            }
-            Next::Hole(length) => (Plan::Hole(wanted, offset, length), length, cost(0)),
-            Next::Unknown => return Ok(None),
-            Next::Failed(e) => return Err(e),
-        };
-        self.offset = offset.saturating_add(length);
-        Ok(Some((plan, cost)))
-    }
-}
-
-/// Waits until more is known of the layout of the file that is being read.
-async fn layout_found(large: &mut Option<LargeFile>) {
-    match large {
-        Some(large) => large.layout.found().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A larger file whose hash is not known yet, of the attempt that is being read.
-struct Hashed {
-    wanted: Wanted,
-    source: OpenOnce,
-    merge: Merge,
-}
-
-/// Reads what is wanted until its sender is dropped.
-pub struct FileReader {
+/// Reads the files that are wanted.
+pub(super) struct FileReader {
     core: Arc<SessionCore>,
     transfer: u32,
-    counters: Arc<Counters>,
-    wanted: mpsc::UnboundedReceiver<Wanted>,
-    out: mpsc::UnboundedSender<ReadEvent>,
-    /// Files that the receiver has given up or settled: no more reads for them.
-    stopped: Cancelled,
-    queue: VecDeque<Wanted>,
-    large: Option<LargeFile>,
-    /// By offer.
-    hashing: HashMap<u64, Hashed>,
-    /// Files of which everything has been read.
-    complete: VecDeque<Hashed>,
-    /// Attempts at files of which everything has been read, and that are looked at once more.
-    sealing: HashMap<u64, u8>,
+    ahead: Ahead<ReadDone>,
+    /// The read that is due, until the window has room for it.
+    planned: Option<Plan>,
     /// Connections tell of the chunks that they have read.
-    read: mpsc::UnboundedReceiver<ChunkRead>,
-    read_in: mpsc::UnboundedSender<ChunkRead>,
-}
-
-/// Numbers of files that need no more reading, set by the sender.
-#[derive(Clone, Default)]
-pub struct Cancelled(Arc<Mutex<HashSet<u64>>>);
-
-impl Cancelled {
-    fn set(&self) -> parking_lot::MutexGuard<'_, HashSet<u64>> {
-        self.0.lock()
-    }
-
-    /// No more reads for this file.
-    pub fn insert(&self, number: u64) {
-        self.set().insert(number);
-    }
-
-    pub(super) fn contains(&self, number: u64) -> bool {
-        self.set().contains(&number)
-    }
+    deferred: mpsc::UnboundedReceiver<ChunkRead>,
+    deferred_in: mpsc::UnboundedSender<ChunkRead>,
+    streams: mpsc::UnboundedReceiver<StreamEvent>,
+    streams_in: mpsc::UnboundedSender<StreamEvent>,
 }
 
 impl FileReader {
-    /// A pump for a transfer of `link`.
-    pub fn new(
-        core: Arc<SessionCore>,
-        transfer: u32,
-        counters: Arc<Counters>,
-        wanted: mpsc::UnboundedReceiver<Wanted>,
-        out: mpsc::UnboundedSender<ReadEvent>,
-        stopped: Cancelled,
-    ) -> FileReader {
-        let (read_in, read) = mpsc::unbounded_channel();
+    pub(super) fn new(core: Arc<SessionCore>, transfer: u32) -> FileReader {
+        let (deferred_in, deferred) = mpsc::unbounded_channel();
+        let (streams_in, streams) = mpsc::unbounded_channel();
         FileReader {
             core,
             transfer,
-            counters,
-            wanted,
-            out,
-            stopped,
-            queue: VecDeque::new(),
-            large: None,
-            hashing: HashMap::new(),
-            complete: VecDeque::new(),
-            sealing: HashMap::new(),
-            read,
-            read_in,
+            ahead: Ahead::new(PARALLEL),
+            planned: None,
+            deferred,
+            deferred_in,
+            streams,
+            streams_in,
         }
     }
 
-    /// Runs until nothing more can be wanted and everything has been read.
-    pub async fn run(mut self) {
-        let mut ahead: Ahead<Job> = Ahead::new(PARALLEL);
-        let mut planned: Option<(Plan, u64)> = None;
-        let mut open = true;
-        let send_queue = self.core.send_queue.clone();
-        loop {
-            while let Ok(wanted) = self.wanted.try_recv() {
-                self.queue.push_back(wanted);
+    /// Where the readers of streams send what they read.
+    pub(super) fn streams(&self) -> mpsc::UnboundedSender<StreamEvent> {
+        self.streams_in.clone()
+    }
+
+    /// Plans the next read, if none waits.
+    pub(super) fn plan(&mut self, state: &mut SendState) -> Option<ReadFailure> {
+        if self.planned.is_some() || self.ahead.is_full() {
+            return None;
+        }
+        match state.plan() {
+            Ok(plan) => {
+                self.planned = plan;
+                None
             }
-            if planned.is_none() && !ahead.is_full() {
-                planned = self.plan();
-            }
-            if planned.is_none() && ahead.is_empty() && !open && self.hashing.is_empty() {
-                return;
-            }
-            let needed = planned.as_ref().map_or(0, |(_, cost)| *cost);
-            let since = Instant::now();
-            let waiting = match (self.core.send_queue.is_queued(), &planned) {
-                (true, _) => Waiting::Network,
-                (false, Some(_)) if ahead.is_empty() => Waiting::Receiver,
-                _ => Waiting::TransferSource,
-            };
-            let idle = planned.is_none() && ahead.is_empty();
-            tokio::select! {
-                biased;
-                job = ahead.next(), if !ahead.is_empty() => if let Some(job) = job {
-                    self.finish(job);
-                },
-                Some(read) = self.read.recv() => self.chunk_read(read),
-                () = send_queue.reserve(self.transfer, needed), if planned.is_some() && !ahead.is_full() => {
-                    if let Some((plan, _)) = planned.take() {
-                        self.start(plan, &mut ahead);
-                    }
-                }
-                () = layout_found(&mut self.large), if planned.is_none() && !ahead.is_full() => {}
-                wanted = self.wanted.recv(), if open => match wanted {
-                    Some(wanted) => self.queue.push_back(wanted),
-                    None => open = false,
-                },
-            }
-            if !idle {
-                self.counters.waited(waiting, since.elapsed());
-            }
+            Err((id, error)) => Some(ReadFailure::of(id, error)),
         }
     }
 
-    /// The next job and its cost.
-    fn plan(&mut self) -> Option<(Plan, u64)> {
-        self.hashing.retain(|number, _| !self.stopped.contains(*number));
-        while let Some(file) = self.complete.pop_front() {
-            if let Some(hash) = file.merge.root().clone().root()
-                && !self.stopped.contains(file.wanted.number)
-            {
-                self.sealing.insert(file.wanted.number, file.wanted.attempt);
-                return Some((Plan::Seal(file.wanted, file.source, hash), cost(0)));
-            }
+    /// What the transfer waits for at the moment; `None` while nothing is to be read.
+    pub(super) fn waits_for(&self) -> Option<Waiting> {
+        if self.planned.is_none() && self.ahead.is_empty() {
+            return None;
         }
-        loop {
-            if let Some(large) = &mut self.large {
-                if large.offset < large.wanted.size && !self.stopped.contains(large.wanted.number) {
-                    match large.plan() {
-                        Ok(plan) => return plan,
-                        Err(e) => {
-                            let of = (large.wanted.number, large.wanted.attempt);
-                            self.gave_up(of, e);
-                        }
-                    }
-                }
-                self.large = None;
-            }
-            let next = self.queue.pop_front()?;
-            if self.stopped.contains(next.number) {
-                continue;
-            }
-            self.counters.started(next.path.as_bytes());
-            if next.is_small() {
-                return Some(self.plan_small(next));
-            }
-            let source = OpenOnce::default();
-            let hashed = Hashed {
-                wanted: next.clone(),
-                source: source.clone(),
-                merge: Merge::resume(next.offset, next.root.clone()),
-            };
-            self.hashing.insert(next.number, hashed);
-            self.large = Some(LargeFile {
-                layout: Layout::of(&next, &source, self.core.tasks()),
-                source,
-                offset: next.offset,
-                wanted: next,
-            });
+        Some(match (self.core.send_queue.is_queued(), &self.planned) {
+            (true, _) => Waiting::Network,
+            (false, Some(_)) if self.ahead.is_empty() => Waiting::Receiver,
+            _ => Waiting::Source,
+        })
+    }
+
+    /// The next event. Cancel-safe.
+    pub(super) async fn next(&mut self, state: &mut SendState) -> ReadEvent {
+        let may_start = self.planned.is_some() && !self.ahead.is_full();
+        let needed = self.planned.as_ref().map_or(0, Plan::cost);
+        let may_plan = self.planned.is_none() && !self.ahead.is_full();
+        tokio::select! {
+            biased;
+            Some(done) = self.ahead.next(), if !self.ahead.is_empty() => ReadEvent::Done(done),
+            Some(read) = self.deferred.recv() => ReadEvent::Deferred(read),
+            Some(event) = self.streams.recv() => ReadEvent::Stream(event),
+            permit = self.core.send_queue.credit().acquire(needed), if may_start => ReadEvent::Room(permit),
+            () = state.layout_found(), if may_plan => ReadEvent::LayoutFound,
         }
     }
 
-    fn plan_small(&mut self, first: Wanted) -> (Plan, u64) {
-        let mut bytes = first.size;
-        let mut batch = vec![first];
-        while batch.len() < BATCH_FILES {
-            let fits = |w: &Wanted| {
-                w.is_small()
-                    && bytes.saturating_add(w.size) <= BATCH_BYTES
-                    && batch.first().is_some_and(|f| Arc::ptr_eq(&f.store, &w.store))
-            };
-            match self.queue.pop_front() {
-                Some(next) if fits(&next) => {
-                    bytes = bytes.saturating_add(next.size);
-                    batch.push(next);
+    /// Processes an event; returns the attempts that cannot be sent to their end.
+    pub(super) fn process(&mut self, event: ReadEvent, state: &mut SendState) -> Vec<ReadFailure> {
+        match event {
+            ReadEvent::Done(done) => self.done(done, state),
+            ReadEvent::Deferred(read) => match read.digest {
+                Ok(digest) => {
+                    state.hashed(read.id, read.extent, digest);
+                    Vec::new()
                 }
-                Some(next) => {
-                    self.queue.push_front(next);
-                    break;
+                Err(e) => failure(state, read.id, e),
+            },
+            ReadEvent::Stream(event) => self.stream(event, state),
+            ReadEvent::Room(permit) => {
+                if let Some(plan) = self.planned.take() {
+                    self.start(plan, permit, state);
                 }
-                None => break,
+                Vec::new()
             }
+            ReadEvent::LayoutFound => Vec::new(),
         }
-        let cost = batch.iter().map(small_cost).fold(0, u64::saturating_add);
-        (Plan::Small(batch), cost)
     }
 
-    fn start(&mut self, plan: Plan, ahead: &mut Ahead<Job>) {
+    /// Starts a read. One of a file that is not live any more gives its permit back.
+    fn start(&mut self, plan: Plan, permit: Permit, state: &SendState) {
         match plan {
-            Plan::Small(batch) => ahead.start(read_small(batch)),
-            Plan::Chunk(wanted, source, offset) => {
+            Plan::Small(batch) => self.ahead.start(read_small(batch, permit)),
+            Plan::Chunk(file, ..) | Plan::Hole(file, _) | Plan::Check(file, ..) if !state.is_live(file.id) => {}
+            Plan::Chunk(file, source, offset) => {
                 let pool = self.core.pool().buffers().clone();
-                ahead.start(async move {
-                    let result = chunk_of(&wanted, &source, offset, &pool).await;
-                    Job::Chunk(wanted, offset, result)
-                });
+                self.ahead.start(read_chunk(file, source, offset, permit, pool));
             }
-            Plan::Hole(wanted, offset, length) => {
-                self.hole(&wanted, offset, length);
-                ahead.start(async move { Job::Hole(wanted, hole::chunks(offset, length).await) });
+            Plan::Hole(file, hole) => {
+                // the receiver hashes it meanwhile
+                let header = self.header(file.id, FrameKind::Hole, hole.offset, 0, VOID);
+                let header = FrameHeader::of_hole(header, hole.length);
+                self.push(header, Vec::new(), permit);
+                self.ahead.start(hash_hole(file.id, hole));
             }
-            Plan::Seal(wanted, source, hash) => ahead.start(async move {
-                let result = check_unchanged(&wanted, &source).await;
-                Job::Seal(wanted, hash, result)
-            }),
+            Plan::Check(file, source, hash) => self.ahead.start(check_unchanged(file, source, hash, permit)),
         }
     }
 
-    fn finish(&mut self, job: Job) {
-        match job {
-            Job::Small(batch) => {
-                for (wanted, result) in batch {
-                    let cost = small_cost(&wanted);
-                    let read = result.map(|(bytes, digest)| {
-                        let header = wanted.header(FrameKind::File, self.transfer, 0, bytes.len(), digest);
-                        (header, self.share(bytes))
-                    });
-                    self.push(&wanted, read, cost);
-                }
-            }
-            Job::Chunk(wanted, offset, result) => self.chunk(&wanted, offset, result),
-            Job::Hole(wanted, chunks) => {
+    fn done(&mut self, done: ReadDone, state: &mut SendState) -> Vec<ReadFailure> {
+        match done {
+            ReadDone::Small(files) => files.into_iter().flat_map(|file| self.small(file, state)).collect(),
+            ReadDone::Hole { id, chunks } => {
                 for chunk in chunks {
-                    let of = (wanted.number, wanted.attempt);
-                    self.hashed(of, (chunk.offset, chunk.length), chunk.digest);
+                    state.hashed(id, chunk.extent(), chunk.digest);
+                }
+                Vec::new()
+            }
+            // given up, or begun anew, after the read was started
+            ReadDone::Chunk { id, .. } | ReadDone::Checked { id, .. } if !state.is_live(id) => Vec::new(),
+            ReadDone::Chunk {
+                id,
+                extent,
+                permit,
+                result,
+            } => {
+                let length = usize::try_from(extent.length).unwrap_or(CHUNK_SIZE);
+                let header = |digest| self.header(id, FrameKind::Chunk, extent.offset, length, digest);
+                match result {
+                    Ok(Chunk::Read(buffer, digest)) => {
+                        let body = FrameBody::Bytes(buffer);
+                        self.core.send_queue.push(header(digest), body, permit);
+                        state.hashed(id, extent, digest);
+                    }
+                    Ok(Chunk::Deferred(source)) => {
+                        let chunk = DeferredChunk::new(source, id, extent, self.deferred_in.clone());
+                        let body = FrameBody::Deferred(chunk);
+                        self.core.send_queue.push(header(VOID), body, permit);
+                    }
+                    Err(e) => return failure(state, id, e),
+                }
+                Vec::new()
+            }
+            ReadDone::Checked {
+                id,
+                hash,
+                permit,
+                result,
+            } => {
+                let size = state.get(id.number).map_or(0, |file| file.size());
+                match result {
+                    Ok(()) => {
+                        let header = self.header(id, FrameKind::End, size, 0, hash);
+                        self.push(header, Vec::new(), permit);
+                        state.sent(id, hash, size);
+                        Vec::new()
+                    }
+                    Err(e) => failure(state, id, e),
                 }
             }
-            Job::Seal(wanted, hash, result) => {
-                if self.sealing.get(&wanted.number) != Some(&wanted.attempt) {
-                    // given up, or begun anew, after this look was started
-                    return self.core.send_queue.release(self.transfer, cost(0));
+        }
+    }
+
+    fn small(&self, file: SmallRead, state: &mut SendState) -> Option<ReadFailure> {
+        let SmallRead { id, permit, result } = file;
+        if !state.is_live(id) {
+            return None;
+        }
+        match result {
+            Ok((bytes, digest)) => {
+                let length = bytes.len();
+                let header = self.header(id, FrameKind::File, 0, length, digest);
+                self.push(header, bytes, permit);
+                state.sent(id, digest, length as u64);
+                None
+            }
+            Err(e) => Some(ReadFailure::of(id, e)),
+        }
+    }
+
+    fn stream(&self, event: StreamEvent, state: &mut SendState) -> Vec<ReadFailure> {
+        match event {
+            StreamEvent::Frame(frame) if state.is_live(frame.id) => {
+                let length = frame.bytes.len();
+                let header = self.header(frame.id, frame.kind, frame.offset, length, frame.digest);
+                self.push(header, frame.bytes, frame.permit);
+                if let Some((hash, bytes)) = frame.whole {
+                    state.sent(frame.id, hash, bytes);
                 }
-                self.sealing.remove(&wanted.number);
-                let read = result.map(|()| {
-                    let header = wanted.header(FrameKind::End, self.transfer, wanted.size, 0, hash);
-                    (header, self.share(Vec::new()))
-                });
-                self.push(&wanted, read, cost(0));
+                Vec::new()
             }
+            StreamEvent::Frame(_) => Vec::new(),
+            StreamEvent::Failed(id, e) => failure(state, id, e),
         }
     }
 
-    fn share(&self, bytes: Vec<u8>) -> FrameBody {
-        FrameBody::Bytes(self.core.pool().buffers().share(bytes))
-    }
-
-    fn chunk(&mut self, wanted: &Wanted, offset: u64, result: Result<Chunk, StoreError>) {
-        let length = chunk_length(wanted, offset);
-        if !self.is_current(wanted.number, wanted.attempt) {
-            // given up, or begun anew, after this read was started
-            return self.core.send_queue.release(self.transfer, cost(length));
-        }
-        let header = |digest| wanted.header(FrameKind::Chunk, self.transfer, offset, length, digest);
-        let read = match result {
-            Ok(Chunk::Read(buffer, digest)) => {
-                let frame = (header(digest), FrameBody::Bytes(buffer));
-                self.hashed((wanted.number, wanted.attempt), (offset, length as u64), digest);
-                Ok(frame)
-            }
-            Ok(Chunk::AtHand(source)) => {
-                let (of, at) = ((wanted.number, wanted.attempt), (offset, length));
-                let unread = DeferredChunk::new(source, of, at, self.read_in.clone());
-                Ok((header(VOID), FrameBody::Deferred(unread)))
-            }
-            Err(e) => Err(e),
-        };
-        self.push(wanted, read, cost(length));
-    }
-
-    /// Queues a hole: the receiver hashes it meanwhile.
-    fn hole(&mut self, wanted: &Wanted, offset: u64, length: u64) {
-        if !self.is_current(wanted.number, wanted.attempt) {
-            return self.core.send_queue.release(self.transfer, cost(0));
-        }
-        let header = wanted.header(FrameKind::Hole, self.transfer, offset, 0, VOID);
-        let frame = (FrameHeader::of_hole(header, length), self.share(Vec::new()));
-        self.push(wanted, Ok(frame), cost(0));
-    }
-
-    /// This attempt at a larger file is the one that is being read.
-    fn is_current(&self, number: u64, attempt: u8) -> bool {
-        let current = self.hashing.get(&number);
-        current.is_some_and(|file| file.wanted.attempt == attempt)
-    }
-
-    /// A connection has read a chunk, or could not.
-    fn chunk_read(&mut self, read: ChunkRead) {
-        let of = (read.number, read.attempt);
-        match read.digest {
-            Ok(digest) => self.hashed(of, (read.offset, read.length as u64), digest),
-            Err(e) => self.gave_up(of, e),
+    fn header(&self, id: FileId, kind: FrameKind, offset: u64, length: usize, digest: Digest) -> FrameHeader {
+        FrameHeader {
+            kind,
+            attempt: id.attempt,
+            transfer: self.transfer,
+            number: id.number,
+            offset,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            digest,
         }
     }
 
-    fn hashed(&mut self, (number, attempt): (u64, u8), (offset, length): (u64, u64), digest: Digest) {
-        let current = self.hashing.get_mut(&number);
-        let Some(file) = current.filter(|file| file.wanted.attempt == attempt) else {
-            return;
-        };
-        file.merge.insert(offset, length, digest);
-        if file.merge.covered() >= file.wanted.size {
-            self.complete.extend(self.hashing.remove(&number));
-        }
-    }
-
-    /// Queues a frame, or gives its cost back.
-    fn push(&mut self, wanted: &Wanted, read: Result<(FrameHeader, FrameBody), StoreError>, cost: u64) {
-        let send_queue = &self.core.send_queue;
-        match read {
-            Ok((header, content)) if !self.stopped.contains(wanted.number) => {
-                send_queue.push(header, content);
-                // The receiver may have settled the file between the look and the push.
-                if self.stopped.contains(wanted.number) {
-                    send_queue.forget_file(self.transfer, wanted.number);
-                } else if matches!(header.kind, FrameKind::File | FrameKind::End) {
-                    let _ = self.out.send(ReadEvent::Read {
-                        number: wanted.number,
-                        attempt: wanted.attempt,
-                        read: (header.digest, wanted.size),
-                    });
-                }
-            }
-            Ok(_) => send_queue.release(self.transfer, cost),
-            Err(e) => {
-                send_queue.release(self.transfer, cost);
-                self.gave_up((wanted.number, wanted.attempt), e);
-            }
-        }
-    }
-
-    /// The file is not read further; the sender decides what becomes of it.
-    fn gave_up(&mut self, (number, attempt): (u64, u8), error: StoreError) {
-        let is_it = |wanted: &Wanted| wanted.number == number && wanted.attempt == attempt;
-        self.hashing.retain(|_, file| !is_it(&file.wanted));
-        self.complete.retain(|file| !is_it(&file.wanted));
-        self.large.take_if(|large| is_it(&large.wanted));
-        self.sealing.retain(|sealing, of| (*sealing, *of) != (number, attempt));
-        let _ = self.out.send(ReadEvent::of_error(number, attempt, error));
+    fn push(&self, header: FrameHeader, bytes: Vec<u8>, permit: Permit) {
+        let body = FrameBody::Bytes(self.core.pool().buffers().share(bytes));
+        self.core.send_queue.push(header, body, permit);
     }
 }
 
-fn small_cost(wanted: &Wanted) -> u64 {
-    cost(usize::try_from(wanted.size).unwrap_or(CHUNK_SIZE))
+impl Plan {
+    /// What it takes of the window.
+    fn cost(&self) -> u64 {
+        match self {
+            Plan::Small(batch) => batch.iter().map(|file| file.cost()).fold(0, u64::saturating_add),
+            Plan::Chunk(file, _, offset) => {
+                let length = file.chunk(*offset).length;
+                cost(usize::try_from(length).unwrap_or(CHUNK_SIZE))
+            }
+            Plan::Hole(..) | Plan::Check(..) => cost(0),
+        }
+    }
+}
+
+/// What comes of an attempt that cannot be read, if it is live.
+fn failure(state: &SendState, id: FileId, error: StoreError) -> Vec<ReadFailure> {
+    let live = state.is_live(id).then(|| ReadFailure::of(id, error));
+    live.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::chunk::buffer::BufferPool;
     use crate::chunk::digest::RootHasher;
+    use crate::chunk::window::Allowance;
     use crate::net::control::queue::ControlSender;
     use crate::net::session::SessionBounds;
-    use crate::net::transfer::send::reader::*;
+    use crate::net::session::channel::TransferChannel;
+    use crate::net::transfer::send::reads::WantedFile;
+    use crate::net::transfer::send::state::{Phase, SendFile};
     use crate::store::local::LocalStore;
-    use crate::store::{Allocation, RemotePath, Version};
+    use crate::store::{Allocation, RemotePath, Store, StoreExt};
+    use std::path::Path;
 
-    /// A connection may find that a chunk is another one when it reads it once more, while the file
-    /// is looked at for the last time: then no seal is sent, and the file is not reported as read.
+    /// A transfer of one file of two chunks, `f` in `dir`.
+    struct Fixture {
+        core: Arc<SessionCore>,
+        reader: FileReader,
+        state: SendState,
+        store: Arc<dyn Store>,
+        _channel: TransferChannel,
+    }
+
+    impl Fixture {
+        async fn new(dir: &Path) -> Fixture {
+            std::fs::write(dir.join("f"), vec![7; CHUNK_SIZE + 1]).unwrap();
+            let (control, _queue) = ControlSender::channel(1 << 20);
+            let bounds = SessionBounds::of_client(8 << 20, 8 << 20);
+            let core = SessionCore::new(control, bounds, BufferPool::new(1));
+            let channel = TransferChannel::join(&core, 1).unwrap();
+            let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir).unwrap());
+            let mut state = SendState::new(core.tasks().clone(), Arc::default());
+            let path = RemotePath::parse(b"f").unwrap();
+            let entry = store.stat(&path).await.unwrap();
+            let cost = Allowance::new(1).take(0);
+            state.add(7, SendFile::new(0, path, Some(entry), cost));
+            Fixture {
+                reader: FileReader::new(core.clone(), 1),
+                core,
+                state,
+                store,
+                _channel: channel,
+            }
+        }
+
+        /// The receiver wants this attempt at it.
+        fn want(&mut self, attempt: u8) {
+            let file = self.state.get_mut(7).unwrap();
+            (file.attempt, file.phase) = (attempt, Phase::Offered);
+            let entry = file.entry.clone().unwrap();
+            self.state.queue(WantedFile {
+                id: FileId { number: 7, attempt },
+                store: self.store.clone(),
+                path: RemotePath::parse(b"f").unwrap(),
+                size: entry.size,
+                version: entry.version,
+                allocation: Allocation::Dense,
+                offset: 0,
+                root: RootHasher::default(),
+            });
+        }
+
+        /// Reads until a job of this kind has ended, which is not processed.
+        async fn until(&mut self, is_it: impl Fn(&ReadEvent) -> bool) -> ReadEvent {
+            loop {
+                assert!(self.reader.plan(&mut self.state).is_none());
+                // as the connection that sends a deferred chunk does
+                self.core.send_queue.connected(1);
+                while let Some((_, body)) = self.core.send_queue.try_pop(1, tokio::time::Instant::now()) {
+                    if let FrameBody::Deferred(chunk) = &*body {
+                        let (mut reading, mut piece) = (chunk.read(), Vec::new());
+                        while reading.next(&mut piece).await {}
+                        reading.digest();
+                    }
+                }
+                let event = self.reader.next(&mut self.state).await;
+                if is_it(&event) {
+                    return event;
+                }
+                assert!(self.reader.process(event, &mut self.state).is_empty());
+            }
+        }
+    }
+
+    /// A connection may find that a chunk is another one when it reads it once more, while the file is looked at for the
+    /// last time: then no end is sent, and the file does not count as sent.
     #[tokio::test]
     async fn an_attempt_that_was_given_up_is_not_sealed() {
         let dir = tempfile::tempdir().unwrap();
-        let (control, _queue) = ControlSender::channel(1 << 20);
-        let core = SessionCore::new(control, SessionBounds::of_client(1 << 20, 1 << 20), BufferPool::new(1));
-        let channel = core.join(1).unwrap();
-        let (_wanted, wanted) = mpsc::unbounded_channel();
-        let (out, mut told) = mpsc::unbounded_channel();
-        let mut reader = FileReader::new(core.clone(), 1, Arc::default(), wanted, out, Cancelled::default());
-        let wanted = |attempt| Wanted {
-            number: 7,
-            attempt,
-            store: Arc::new(LocalStore::open(dir.path()).unwrap()),
-            path: RemotePath::parse(b"f").unwrap(),
-            size: 1,
-            allocation: Allocation::Dense,
-            version: Version::Text(String::new()),
-            offset: 0,
-            root: RootHasher::default(),
-        };
-        let read = |attempt| {
-            let mut merge = Merge::resume(0, RootHasher::default());
-            merge.insert(0, 1, [1; 32]);
-            merge.insert(1, 1, [2; 32]);
-            Hashed {
-                wanted: wanted(attempt),
-                source: OpenOnce::default(),
-                merge,
-            }
-        };
-        let seal = |reader: &mut FileReader, attempt| match reader.plan() {
-            Some((Plan::Seal(wanted, _, hash), _)) if wanted.attempt == attempt => (wanted, hash),
-            _ => panic!("a seal was due"),
-        };
-        reader.complete.push_back(read(0));
-        let (old, hash) = seal(&mut reader, 0);
-        reader.gave_up((7, 0), StoreError::new(ErrorKind::SourceChanged, &old.path));
-        assert!(matches!(told.try_recv(), Ok(ReadEvent::Changed(7, 0))));
-        reader.complete.push_back(read(1));
-        let (new, new_hash) = seal(&mut reader, 1);
-        reader.finish(Job::Seal(old, hash, Ok(())));
-        assert!(told.try_recv().is_err() && !core.send_queue.is_queued(), "given up");
-        reader.finish(Job::Seal(new, new_hash, Ok(())));
-        assert!(matches!(told.try_recv(), Ok(ReadEvent::Read { attempt: 1, .. })));
-        assert!(core.send_queue.is_queued());
-        drop(channel);
+        let mut fixture = Fixture::new(dir.path()).await;
+        let is_checked = |event: &ReadEvent| matches!(event, ReadEvent::Done(ReadDone::Checked { .. }));
+        fixture.want(0);
+        let old = fixture.until(is_checked).await;
+        fixture.core.send_queue.forget_file(1, 7);
+        fixture.want(1);
+        assert!(fixture.reader.process(old, &mut fixture.state).is_empty());
+        assert!(!fixture.core.send_queue.is_queued(), "given up");
+        let new = fixture.until(is_checked).await;
+        assert!(fixture.reader.process(new, &mut fixture.state).is_empty());
+        assert!(matches!(fixture.state.get(7).unwrap().phase, Phase::Sent(_, n) if n == CHUNK_SIZE as u64 + 1));
+        assert!(fixture.core.send_queue.is_queued());
+    }
+
+    /// What is read of a file that is settled meanwhile is not sent, and takes nothing of the window any more.
+    #[tokio::test]
+    async fn what_was_read_of_a_settled_file_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fixture = Fixture::new(dir.path()).await;
+        let is_chunk = |event: &ReadEvent| matches!(event, ReadEvent::Done(ReadDone::Chunk { .. }));
+        fixture.want(0);
+        let read = fixture.until(is_chunk).await;
+        fixture.state.settle(7).unwrap();
+        assert!(fixture.reader.process(read, &mut fixture.state).is_empty());
+        while !fixture.reader.ahead.is_empty() {
+            let event = fixture.reader.next(&mut fixture.state).await;
+            assert!(fixture.reader.process(event, &mut fixture.state).is_empty());
+        }
+        assert!(!fixture.core.send_queue.is_waiting(1));
+        assert_eq!(fixture.core.send_queue.credit().outstanding(), 0);
+    }
+
+    /// A file that changes is offered anew, without what was read of it before: else its hash would be reported.
+    #[tokio::test]
+    async fn a_change_forgets_what_was_read_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fixture = Fixture::new(dir.path()).await;
+        fixture.want(0);
+        let id = |attempt| FileId { number: 7, attempt };
+        assert!(fixture.reader.plan(&mut fixture.state).is_none());
+        assert!(fixture.state.is_live(id(0)));
+        fixture.state.sent(id(0), [1; 32], 5);
+        assert_eq!(fixture.state.get(7).unwrap().hash(), Some([1; 32]));
+        fixture.want(1);
+        assert_eq!(fixture.state.get(7).unwrap().hash(), None);
+        // the last word of the attempt before may come late
+        fixture.state.sent(id(0), [1; 32], 5);
+        assert_eq!(fixture.state.get(7).unwrap().hash(), None);
+        assert!(!fixture.state.is_live(id(0)));
     }
 }

@@ -1,64 +1,57 @@
-//! The reads of the pump: a chunk of a larger file, or some small files in one go; and whether what was read is what was
-//! offered.
+//! The reads of a sender, as jobs without state: a chunk of a larger file, some small files in one go, a hole, and whether
+//! what was read is what was offered.
 
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
-use crate::chunk::hole::ZeroChunk;
-use crate::net::wire::frame::{FrameHeader, FrameKind};
+use crate::chunk::hole::{self, ZeroChunk};
+use crate::chunk::window::{Permit, cost};
+use crate::chunk::{CHUNK_SIZE, Extent};
+use crate::net::data::body::FileId;
 use crate::store::{Allocation, ErrorKind, FileSource, RemotePath, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 /// A file that the receiver wants.
 #[derive(Clone)]
-pub struct Wanted {
-    /// Its offer's number.
-    pub number: u64,
-    /// Counts up each time that it is started anew.
-    pub attempt: u8,
-    /// Where it is.
-    pub store: Arc<dyn Store>,
+pub(super) struct WantedFile {
+    /// Which attempt at which offer.
+    pub(super) id: FileId,
+    pub(super) store: Arc<dyn Store>,
     /// Where it is in there.
-    pub path: RemotePath,
+    pub(super) path: RemotePath,
     /// Bytes, as offered.
-    pub size: u64,
+    pub(super) size: u64,
     /// The version that was offered.
-    pub version: Version,
+    pub(super) version: Version,
     /// Whether it has holes.
-    pub allocation: Allocation,
-    /// Bytes that the receiver has already.
-    pub offset: u64,
-    /// The hash of those.
-    pub root: RootHasher,
+    pub(super) allocation: Allocation,
+    /// Bytes that the receiver has already, and their hash.
+    pub(super) offset: u64,
+    pub(super) root: RootHasher,
 }
 
-impl Wanted {
+impl WantedFile {
+    /// True of a file that travels as one frame.
     pub(super) fn is_small(&self) -> bool {
         self.size <= CHUNK_SIZE as u64
     }
 
-    pub(super) fn header(
-        &self,
-        kind: FrameKind,
-        transfer: u32,
-        offset: u64,
-        length: usize,
-        digest: Digest,
-    ) -> FrameHeader {
-        FrameHeader {
-            kind,
-            attempt: self.attempt,
-            transfer,
-            number: self.number,
+    /// What a small file takes of the window.
+    pub(super) fn cost(&self) -> u64 {
+        cost(usize::try_from(self.size).unwrap_or(CHUNK_SIZE))
+    }
+
+    /// The chunk at `offset`.
+    pub(super) fn chunk(&self, offset: u64) -> Extent {
+        let left = self.size.saturating_sub(offset);
+        Extent {
             offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            digest,
+            length: left.min(CHUNK_SIZE as u64),
         }
     }
 
-    /// What was read is the version that was offered: no digest would tell that a part of it, or
-    /// the beginning that the receiver has, is of another one.
+    /// What was read is the version that was offered: no digest would tell that a part of it, or the beginning that the
+    /// receiver has, is of another one.
     fn check(&self, found: &Version) -> Result<(), StoreError> {
         match *found == self.version {
             true => Ok(()),
@@ -70,81 +63,128 @@ impl Wanted {
 /// A file that is opened by whichever of its jobs comes first.
 pub(super) type OpenOnce = Arc<OnceCell<Arc<dyn FileSource>>>;
 
-/// Bytes and their digest.
-pub(super) type ReadResult = Result<(Vec<u8>, Digest), StoreError>;
+/// A small file that was read: its bytes, their digest, and what they take of the window.
+pub(super) struct SmallRead {
+    pub(super) id: FileId,
+    pub(super) permit: Permit,
+    pub(super) result: Result<(Vec<u8>, Digest), StoreError>,
+}
 
-/// The results of one job.
-pub(super) enum Job {
-    Small(Vec<(Wanted, ReadResult)>),
-    Chunk(Wanted, u64, Result<Chunk, StoreError>),
-    Hole(Wanted, Vec<ZeroChunk>),
-    Seal(Wanted, Digest, Result<(), StoreError>),
+/// How a job ended.
+pub(super) enum ReadDone {
+    Small(Vec<SmallRead>),
+    Chunk {
+        id: FileId,
+        extent: Extent,
+        permit: Permit,
+        result: Result<Chunk, StoreError>,
+    },
+    Hole {
+        id: FileId,
+        chunks: Vec<ZeroChunk>,
+    },
+    /// The file was looked at once more, when all of it had been read.
+    Checked {
+        id: FileId,
+        hash: Digest,
+        permit: Permit,
+        result: Result<(), StoreError>,
+    },
 }
 
 /// A chunk of a larger file.
 pub(super) enum Chunk {
     Read(Buffer, Digest),
     /// To be read by the connection that sends it.
-    AtHand(Arc<dyn FileSource>),
+    Deferred(Arc<dyn FileSource>),
 }
 
-/// Bytes of the chunk at `offset`.
-pub(super) fn chunk_length(wanted: &Wanted, offset: u64) -> usize {
-    let left = wanted.size.saturating_sub(offset);
-    usize::try_from(left).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)
+/// The file's source, opened if it is not.
+pub(super) async fn opened(file: &WantedFile, cell: &OpenOnce) -> Result<Arc<dyn FileSource>, StoreError> {
+    cell.get_or_try_init(|| file.store.open(&file.path)).await.cloned()
 }
 
-pub(super) async fn opened(
-    wanted: &Wanted,
-    cell: &OnceCell<Arc<dyn FileSource>>,
-) -> Result<Arc<dyn FileSource>, StoreError> {
-    cell.get_or_try_init(|| wanted.store.open(&wanted.path)).await.cloned()
-}
-
-/// The chunk at `offset`, read, unless that does not wait for a device.
-pub(super) async fn chunk_of(
-    wanted: &Wanted,
-    source: &OpenOnce,
+/// Reads the chunk at `offset`, unless it can be read without waiting for a device.
+pub(super) async fn read_chunk(
+    file: WantedFile,
+    source: OpenOnce,
     offset: u64,
+    permit: Permit,
+    pool: BufferPool,
+) -> ReadDone {
+    let extent = file.chunk(offset);
+    let result = chunk_of(&file, &source, extent, &pool).await;
+    ReadDone::Chunk {
+        id: file.id,
+        extent,
+        permit,
+        result,
+    }
+}
+
+async fn chunk_of(
+    file: &WantedFile,
+    source: &OpenOnce,
+    extent: Extent,
     pool: &BufferPool,
 ) -> Result<Chunk, StoreError> {
-    let length = chunk_length(wanted, offset);
-    let source = opened(wanted, source).await?;
+    let (offset, length) = (extent.offset, usize::try_from(extent.length).unwrap_or(CHUNK_SIZE));
+    let source = opened(file, source).await?;
     if source.is_at_hand(offset, length) {
-        return Ok(Chunk::AtHand(source));
+        return Ok(Chunk::Deferred(source));
     }
     let reading = Arc::new(Reading::new(Hashing::of_chunk(offset)));
     let bytes = source.read_at(offset, pool.take(length), reading.clone()).await?;
     if bytes.len() != length {
-        return Err(StoreError::new(ErrorKind::SourceChanged, &wanted.path));
+        return Err(StoreError::new(ErrorKind::SourceChanged, &file.path));
     }
     Ok(Chunk::Read(pool.share(bytes), reading.digest()))
 }
 
-/// The file that was read is, still, the one that was offered, and all of it was read.
-pub(super) async fn check_unchanged(wanted: &Wanted, source: &OpenOnce) -> Result<(), StoreError> {
-    let source = opened(wanted, source).await?;
-    wanted.check(&source.stat().await?.version)?;
-    // its size may be less than what it has
-    match source.read_at(wanted.size, vec![0; 1], Arc::new(())).await?.is_empty() {
-        true => Ok(()),
-        false => Err(source.error(ErrorKind::SourceChanged)),
+/// Hashes a hole.
+pub(super) async fn hash_hole(id: FileId, extent: Extent) -> ReadDone {
+    let chunks = hole::chunks(extent.offset, extent.length).await;
+    ReadDone::Hole { id, chunks }
+}
+
+/// Checks that the file that was read is, still, the one that was offered, and that all of it was read.
+pub(super) async fn check_unchanged(file: WantedFile, source: OpenOnce, hash: Digest, permit: Permit) -> ReadDone {
+    let check = async {
+        let source = opened(&file, &source).await?;
+        file.check(&source.stat().await?.version)?;
+        // its size may be less than what it has
+        match source.read_at(file.size, vec![0; 1], Arc::new(())).await?.is_empty() {
+            true => Ok(()),
+            false => Err(source.error(ErrorKind::SourceChanged)),
+        }
+    };
+    ReadDone::Checked {
+        id: file.id,
+        hash,
+        permit,
+        result: check.await,
     }
 }
 
-pub(super) async fn read_small(batch: Vec<Wanted>) -> Job {
+/// Reads small files of one store; `permit` is for all of them together.
+pub(super) async fn read_small(batch: Vec<WantedFile>, mut permit: Permit) -> ReadDone {
     let Some(first) = batch.first() else {
-        return Job::Small(Vec::new());
+        return ReadDone::Small(Vec::new());
     };
-    let paths = batch.iter().map(|w| w.path.clone()).collect();
+    let paths = batch.iter().map(|file| file.path.clone()).collect();
     let read = first.store.read_whole(paths, CHUNK_SIZE).await;
-    let results = batch.into_iter().zip(read).map(|(wanted, result)| {
-        let result = result.and_then(|file| {
-            wanted.check(&file.version)?;
-            let digest = whole_digest(&file.bytes);
-            Ok((file.bytes, digest))
+    let results = batch.into_iter().zip(read).map(|(file, result)| {
+        let permit = permit.split(file.cost());
+        let result = result.and_then(|read| {
+            file.check(&read.version)?;
+            let digest = whole_digest(&read.bytes);
+            Ok((read.bytes, digest))
         });
-        (wanted, result)
+        SmallRead {
+            id: file.id,
+            permit,
+            result,
+        }
     });
-    Job::Small(results.collect())
+    ReadDone::Small(results.collect())
 }

@@ -1,17 +1,18 @@
-//! The pump of a stream: what comes becomes frames, in order, and its size is known at its end. A
-//! file whose size is not what its file system says is one, too.
+//! Reads a stream: what comes becomes frames, in order, and its size is known at its end. A file whose size is not what its
+//! file system says is one, too.
 
 use crate::chunk::CHUNK_SIZE;
+use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::{Digest, RootHasher, chunk_digest, whole_digest};
-use crate::chunk::window::cost;
-use crate::net::data::body::FrameBody;
-use crate::net::session::SessionCore;
+use crate::chunk::window::{Credit, Permit, cost};
+use crate::net::data::body::FileId;
 use crate::net::transfer::STALL;
 use crate::net::transfer::report::Counters;
-use crate::net::wire::frame::{FrameHeader, FrameKind};
+use crate::net::wire::frame::FrameKind;
 use crate::store::{ErrorKind, FileSource, RemotePath, Store, StoreError, Version};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
 
 /// Where the bytes of a stream come from.
 pub(super) enum Input {
@@ -24,14 +25,6 @@ pub(super) enum Input {
         version: Version,
         offset: u64,
     },
-}
-
-/// The file of a transfer that a stream becomes.
-pub(super) struct Outlet {
-    pub(super) core: Arc<SessionCore>,
-    pub(super) transfer: u32,
-    pub(super) number: u64,
-    pub(super) attempt: u8,
 }
 
 impl Input {
@@ -76,69 +69,99 @@ impl Input {
     }
 }
 
-impl Outlet {
-    fn header(&self, kind: FrameKind, offset: u64, length: usize, digest: Digest) -> FrameHeader {
-        FrameHeader {
-            kind,
-            attempt: self.attempt,
-            transfer: self.transfer,
-            number: self.number,
-            offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            digest,
+/// A frame of a stream.
+pub(super) struct StreamFrame {
+    pub(super) id: FileId,
+    pub(super) kind: FrameKind,
+    pub(super) offset: u64,
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) permit: Permit,
+    /// With the last one: hash and bytes of the whole.
+    pub(super) whole: Option<(Digest, u64)>,
+}
+
+/// What the reader of a stream tells the sender, in order.
+pub(super) enum StreamEvent {
+    /// The next frame of it.
+    Frame(StreamFrame),
+    /// It cannot be read to its end.
+    Failed(FileId, StoreError),
+}
+
+/// Reads one stream.
+pub(super) struct StreamReader {
+    pub(super) id: FileId,
+    pub(super) credit: Credit,
+    pub(super) pool: BufferPool,
+    pub(super) counters: Arc<Counters>,
+    pub(super) out: mpsc::UnboundedSender<StreamEvent>,
+}
+
+impl StreamReader {
+    /// Reads chunk after chunk, as they come, never more than the window in memory.
+    pub(super) async fn run(self, open: impl Future<Output = Result<Input, StoreError>>) {
+        let read = async { self.read(open.await?).await };
+        if let Err(e) = read.await {
+            let _ = self.out.send(StreamEvent::Failed(self.id, e));
         }
     }
 
-    /// Queues a frame, once the window has room for it.
-    async fn push(&self, header: FrameHeader, bytes: Vec<u8>) {
-        let content = FrameBody::Bytes(self.core.pool().buffers().share(bytes));
-        self.core.send_queue.reserve(self.transfer, cost(content.len())).await;
-        self.core.send_queue.push(header, content);
-    }
-}
-
-/// Sends a stream: chunk after chunk, as they come, never more than the window in memory. Returns
-/// its hash and how many bytes it had.
-///
-/// # Errors
-/// That of reading the stream; [`ErrorKind::SourceChanged`] where its file changed meanwhile.
-pub(super) async fn send_stream(
-    to: &Outlet,
-    mut input: Input,
-    counters: &Counters,
-) -> Result<(Digest, u64), StoreError> {
-    let pool = to.core.pool().buffers().clone();
-    // One chunk is read ahead: whether the first is the only one decides what it travels as.
-    let mut chunk = input.chunk(pool.take(CHUNK_SIZE)).await?;
-    let mut next = match chunk.len() {
-        CHUNK_SIZE => input.chunk(pool.take(CHUNK_SIZE)).await?,
-        _ => Vec::new(),
-    };
-    if next.is_empty() {
+    async fn read(&self, mut input: Input) -> Result<(), StoreError> {
+        // One chunk is read ahead: whether the first is the only one decides what it travels as.
+        let mut chunk = input.chunk(self.pool.take(CHUNK_SIZE)).await?;
+        let mut next = self.after(&chunk, &mut input).await?;
+        if next.is_empty() {
+            input.check().await?;
+            let (hash, length) = (whole_digest(&chunk), chunk.len() as u64);
+            self.frame((FrameKind::File, 0), hash, chunk, Some((hash, length)))
+                .await;
+            return Ok(());
+        }
+        let (mut offset, mut root) = (0_u64, RootHasher::default());
+        while !chunk.is_empty() {
+            let (digest, length) = (chunk_digest(offset, &chunk), chunk.len() as u64);
+            root.push(digest);
+            self.frame((FrameKind::Chunk, offset), digest, chunk, None).await;
+            offset = offset.saturating_add(length);
+            chunk = next;
+            next = self.after(&chunk, &mut input).await?;
+        }
         input.check().await?;
-        let (hash, length) = (whole_digest(&chunk), chunk.len());
-        Counters::add(&counters.bytes_found, length as u64);
-        to.push(to.header(FrameKind::File, 0, length, hash), chunk).await;
-        return Ok((hash, length as u64));
+        let hash = root.root().unwrap_or([0; 32]);
+        let end = (FrameKind::End, offset);
+        self.frame(end, hash, Vec::new(), Some((hash, offset))).await;
+        Ok(())
     }
-    let (mut offset, mut root) = (0_u64, RootHasher::default());
-    while !chunk.is_empty() {
-        let (digest, length) = (chunk_digest(offset, &chunk), chunk.len());
-        root.push(digest);
-        Counters::add(&counters.bytes_found, length as u64);
-        let header = to.header(FrameKind::Chunk, offset, length, digest);
-        to.push(header, chunk).await;
-        offset = offset.saturating_add(length as u64);
-        chunk = next;
-        next = match chunk.len() {
-            CHUNK_SIZE => input.chunk(pool.take(CHUNK_SIZE)).await?,
-            _ => Vec::new(),
-        };
+
+    /// The chunk after this one; empty at the end.
+    async fn after(&self, chunk: &[u8], input: &mut Input) -> Result<Vec<u8>, StoreError> {
+        match chunk.len() {
+            CHUNK_SIZE => input.chunk(self.pool.take(CHUNK_SIZE)).await,
+            _ => Ok(Vec::new()),
+        }
     }
-    input.check().await?;
-    let hash = root.root().unwrap_or([0; 32]);
-    to.push(to.header(FrameKind::End, offset, 0, hash), Vec::new()).await;
-    Ok((hash, offset))
+
+    /// Passes a frame on, once the window has room for it.
+    async fn frame(
+        &self,
+        (kind, offset): (FrameKind, u64),
+        digest: Digest,
+        bytes: Vec<u8>,
+        whole: Option<(Digest, u64)>,
+    ) {
+        Counters::add(&self.counters.bytes_found, bytes.len() as u64);
+        let permit = self.credit.acquire(cost(bytes.len())).await;
+        let _ = self.out.send(StreamEvent::Frame(StreamFrame {
+            id: self.id,
+            kind,
+            offset,
+            digest,
+            bytes,
+            permit,
+            whole,
+        }));
+    }
 }
 
 /// A full chunk, or less at the end of the stream.

@@ -6,89 +6,36 @@ use crate::chunk::hash::hash_file;
 use crate::net::transfer::MAX_BATCH;
 use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
+use crate::net::transfer::send::source::{Origin, TransferSource, is_missized};
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
-use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
 /// Bytes of messages that go out in one batch.
 const BATCH_BYTES: usize = 128 << 10;
 
-/// Something to send.
-pub struct TransferSource {
-    /// What the user called it, for messages.
-    pub label: Vec<u8>,
+/// An entry that the walk has found.
+pub struct Found {
+    /// Its number.
+    pub number: u64,
+    /// The number of the directory that it is in; 0 for a source itself.
+    pub parent: u64,
+    /// Index of the source.
+    pub source: usize,
+    /// Where it is in the source's store.
+    pub path: RemotePath,
     /// What it is.
-    pub origin: Origin,
-    /// Where it goes at the destination: the root where its contents go into the destination itself.
-    /// `None` where that is not known.
-    pub place: Option<RemotePath>,
-}
-
-/// Where the bytes of a source come from.
-pub enum Origin {
-    /// An entry of a store, and everything beneath it. The store follows no symlinks.
-    Tree {
-        /// The store.
-        store: Arc<dyn Store>,
-        /// The entry; the root for a whole store.
-        path: RemotePath,
-    },
-    /// Nothing: it could not be found.
-    Missing(StoreError),
-    /// A stream of unknown length. Taken out when it is read.
-    Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
-}
-
-impl TransferSource {
-    /// The store, the entry in there, and its place, of a tree whose place is known.
-    pub(super) fn tree(&self) -> Option<(&Arc<dyn Store>, &RemotePath, &RemotePath)> {
-        match (&self.origin, &self.place) {
-            (Origin::Tree { store, path }, Some(place)) => Some((store, path, place)),
-            _ => None,
-        }
-    }
-
-    /// The version of a source that is a directory.
-    pub async fn identity(&self) -> Option<String> {
-        match &self.origin {
-            Origin::Tree { store, path } => {
-                let entry = store.stat(path).await.ok()?;
-                (entry.kind == Kind::Dir).then(|| entry.version.to_string())
-            }
-            Origin::Stream(_) | Origin::Missing(_) => None,
-        }
-    }
-
-    /// False for a stream that has been read from: it is gone.
-    pub fn is_repeatable(&self) -> bool {
-        match &self.origin {
-            Origin::Stream(stream) => stream.lock().is_some(),
-            Origin::Tree { .. } | Origin::Missing(_) => true,
-        }
-    }
+    pub entry: Entry,
+    /// Its hash, if contents are to be compared.
+    pub hash: Option<Digest>,
+    /// False for a file whose size is not what its file system says.
+    pub sized: bool,
 }
 
 /// A step of the walk. `number`s count up from 1 over all sources.
 pub enum Walked {
     /// An entry.
-    Entry {
-        /// Its number.
-        number: u64,
-        /// The number of the directory that it is in; 0 for a source itself.
-        parent: u64,
-        /// Index of the source.
-        source: usize,
-        /// Where it is in the source's store.
-        path: RemotePath,
-        /// What it is.
-        entry: Entry,
-        /// Its hash, where contents are to be compared.
-        hash: Option<Digest>,
-        /// False for a file whose size is not what its file system says.
-        sized: bool,
-    },
+    Entry(Box<Found>),
     /// The source itself is a stream.
     Stream {
         /// Its number.
@@ -119,10 +66,11 @@ impl Walked {
     fn size(&self) -> usize {
         const REST: usize = 128;
         let text = match self {
-            Walked::Entry { path, entry, .. } => path
+            Walked::Entry(found) => found
+                .path
                 .as_bytes()
                 .len()
-                .saturating_add(entry.target.as_ref().map_or(0, Vec::len)),
+                .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len)),
             Walked::Failed { path, .. } => path.as_bytes().len(),
             Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
         };
@@ -258,7 +206,7 @@ impl Walk {
             _ => (None, true),
         };
         let number = self.next_number();
-        self.push(Walked::Entry {
+        self.push(Walked::Entry(Box::new(Found {
             number,
             parent,
             source,
@@ -266,7 +214,7 @@ impl Walk {
             entry,
             hash,
             sized,
-        })
+        })))
         .await?;
         Ok(Some(number))
     }
@@ -388,13 +336,6 @@ impl Walk {
             false => Ok(()),
         }
     }
-}
-
-/// True where `error` came from a file that is what it was, and yet has not as many bytes as its
-/// size says.
-pub(super) async fn is_missized(store: &dyn Store, path: &RemotePath, entry: &Entry, error: &StoreError) -> bool {
-    let same = |now: Entry| now.version == entry.version;
-    error.kind == ErrorKind::SourceChanged && store.stat(path).await.is_ok_and(same)
 }
 
 /// False also where it cannot be read: that fails when it is wanted.

@@ -11,18 +11,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Repeats a call that a signal interrupted.
-pub(in crate::store::local) fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
+pub fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
     rustix::io::retry_on_intr(&mut call)
 }
 
 /// openat(2) of an entry that exists.
-pub(in crate::store::local) fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> Call<OwnedFd> {
+pub fn open_in(dir: &Dir, name: &[u8], flags: OFlags) -> Call<OwnedFd> {
     retry(|| rustix::fs::openat(dir, name, flags, Mode::empty()))
 }
 
-/// Returns a handle that can be listed and synced: cap-std opens its own with O_PATH. A directory that may not be read
-/// keeps its handle, which still opens its entries by name.
-pub(in crate::store::local) fn readable(dir: Dir) -> Dir {
+/// Returns a handle that can be listed and synced: cap-std opens its own with O_PATH. A directory
+/// that may not be read keeps its handle, which still opens its entries by name.
+pub fn readable(dir: Dir) -> Dir {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match open_in(&dir, b".", flags) {
         Ok(fd) => Dir::from_std_file(fd.into()),
@@ -36,7 +36,8 @@ fn birth(fd: &impl AsFd) -> Option<Birth> {
     known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
-/// What remains of a sync call on an O_PATH handle, of a directory that may not be read: everything is synced.
+/// What remains of a sync call on an O_PATH handle, of a directory that may not be read: everything
+/// is synced.
 fn or_sync_all(synced: Call<()>) -> Call<()> {
     match synced {
         Err(Errno::BADF) => {
@@ -94,7 +95,8 @@ impl Directory for Dir {
 
     fn open_dir_at(&self, name: &[u8]) -> Call<Dir> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // one that may not be read keeps a handle with which what is in it can still be opened by name
+        // one that may not be read keeps a handle with which what is in it can still be opened by
+        // name
         let fd = match open_in(self, name, flags | OFlags::RDONLY) {
             Err(Errno::ACCESS) => open_in(self, name, flags | OFlags::PATH),
             other => other,

@@ -1,21 +1,24 @@
 //! The system calls of a local store, by their names in Linux's manual: three small traits.
 //!
-//! [`linux`] answers them with the kernel, `model` in tests with a file system that loses at a crash what was not synced.
-//! A name is a single component; no call follows it if it is a symlink.
+//! The kernel answers them, or, in tests, a model of a file system that loses at a crash what was
+//! not synced. A name is a single component; no call follows it if it is a symlink.
 
-pub(super) mod linux;
+mod linux;
 #[cfg(test)]
 pub(super) mod model;
+
+pub(super) use linux::{open_in, readable, retry};
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
 use rustix::io::Errno;
 use std::io::IoSlice;
 use std::path::Path;
 
-/// What a call returns, or the system's error number.
+/// The result of a call, or the system's error number.
 pub(super) type Call<T> = rustix::io::Result<T>;
 
-/// How haul opens what others may have made: it follows no symlink, waits for no FIFO, and no child inherits the file.
+/// How haul opens entries that other programs may have made: it follows no symlink, waits for no
+/// FIFO, and no child process inherits the file.
 pub(super) const WARY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// When an inode was made: seconds since 1970, and nanoseconds.
@@ -33,7 +36,8 @@ pub(super) trait Node: Send + Sync + 'static {
     fn futimens(&self, times: &Timestamps) -> Call<()>;
     /// fsync(2); of a handle that cannot be synced (O_PATH), sync(2).
     fn fsync(&self) -> Call<()>;
-    /// syncfs(2): all of the file system that this is in; of a handle that cannot be synced (O_PATH), sync(2).
+    /// syncfs(2): all of the file system that this is in; of a handle that cannot be synced
+    /// (O_PATH), sync(2).
     fn syncfs(&self) -> Call<()>;
     /// fstatfs(2), `f_type`.
     fn fs_type(&self) -> Call<u64>;
@@ -41,14 +45,14 @@ pub(super) trait Node: Send + Sync + 'static {
 
 /// An open directory.
 pub(super) trait Directory: Node + Sized {
-    /// What it gives for a file in it.
+    /// A file in it.
     type File: OpenFile;
 
     /// Opens a directory beneath this one; symlinks are followed as long as they stay beneath.
     fn open_beneath(&self, path: &Path) -> std::io::Result<Self>;
     /// openat(2) of a directory.
     fn open_dir_at(&self, name: &[u8]) -> Call<Self>;
-    /// openat(2) of something that is there.
+    /// openat(2) of an existing entry.
     fn open_at(&self, name: &[u8], flags: OFlags) -> Call<Self::File>;
     /// openat(2) with `O_CREAT | O_EXCL`; the umask takes its part of `mode`.
     fn create_at(&self, name: &[u8], flags: OFlags, mode: u32) -> Call<Self::File>;
@@ -74,8 +78,8 @@ pub(super) trait OpenFile: Node {
     fn ftruncate(&self, length: u64) -> Call<()>;
     /// flock(2).
     fn flock(&self, operation: FlockOperation) -> Call<()>;
-    /// fcntl(2), F_OFD_SETLK over the whole file: held while a commit renames it, until it is closed. For writing where
-    /// it is open for that.
+    /// fcntl(2), F_OFD_SETLK over the whole file: held from a commit's rename until the file is
+    /// closed. It locks for writing if the file is open for that.
     fn lock_commit(&self) -> Call<()>;
     /// One pread(2): fewer bytes than asked for do not mean the end, none do.
     fn pread(&self, buffer: &mut [u8], offset: u64) -> Call<usize>;
@@ -97,7 +101,8 @@ pub(super) fn open_allowed<D: Directory>(dir: &D, name: &[u8], accesses: &[OFlag
     Err(last)
 }
 
-/// Opens an entry for calls that need neither its content nor write access, such as fsync(2) and fchmod(2).
+/// Opens an entry for calls that need neither its content nor write access, such as fsync(2) and
+/// fchmod(2).
 pub(super) fn open_any<D: Directory>(dir: &D, name: &[u8]) -> Call<D::File> {
     open_allowed(dir, name, &[OFlags::RDONLY, OFlags::WRONLY]).map(|(file, _)| file)
 }

@@ -1,112 +1,32 @@
-//! Power loss, kills and rude neighbours at any system call: the real code over the model file system, from a seed.
+//! Power loss, kills and other writers at any system call: the real code over the model file
+//! system, from a seed.
 //!
-//! A machine gets several transfers of small and larger files, of sources that change and change back, some without
-//! fsync; it is stopped at some call, and started again. Whatever happens, a target is one whole version of one source,
-//! and what was reported as done, or as unchanged, is there after a power loss.
+//! A machine runs several transfers of small and larger files, of sources that change and change
+//! back, some without fsync. It is stopped at some call, and restarted. Whatever happens, a target
+//! is one complete version of one source, and every version that was reported as done, or as
+//! unchanged, survives a power loss.
 
-use super::inode::{mtime, version};
-use super::partial::unlock;
-use super::small::put_whole;
-use super::stage::{LocalStaging, stage};
-use super::sys::Directory;
-use super::sys::model::{Chance, Device, Handle, World};
-use super::times::Times;
-use super::tree::Tree;
-use super::unchanged::Unchanged;
-use crate::store::error::At;
-use crate::store::{
-    Attributes, Checkpoint, Content, Durability, Kind, NewEntry, RemotePath, Resume, StageRequest, Staging, Time,
-    UnlockMode,
-};
+mod expected;
+mod samples;
+mod steps;
+
+use crate::store::local::inode::mtime;
+use crate::store::local::partial::unlock;
+use crate::store::local::small::put_whole;
+use crate::store::local::sys::Directory;
+use crate::store::local::sys::model::{Chance, Device, Handle, World};
+use crate::store::local::times::Times;
+use crate::store::local::tree::Tree;
+use crate::store::{Content, Durability, NewEntry, Resume, Staging, UnlockMode};
+use expected::Expected;
 use parking_lot::Mutex;
+use samples::{PART, SMALL, TARGETS, attributes, content, path, point, source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use steps::{Staged, begin, settle, write};
 
-/// Targets, with the sizes of their files: what is larger than this arrives in parts.
-const SMALL: usize = 24;
-const TARGETS: [(&str, usize); 19] = [
-    ("a", 5),
-    ("b", 8),
-    ("sub/a", 16),
-    ("sub/b", 17),
-    ("mount/a", 9),
-    ("mount/b", 20),
-    ("mount/c", 3),
-    ("mount/d", 3),
-    ("c", 1),
-    ("d", 23),
-    ("e", 4),
-    ("f", 2),
-    ("g", 7),
-    ("h", 12),
-    ("sub/c", 6),
-    ("sub/d", 21),
-    ("large", 64),
-    ("sub/large", 57),
-    ("mount/large", 72),
-];
-/// Bytes of a part, and of what a checkpoint's offset is a multiple of.
-const PART: usize = 8;
-/// A transfer's calls, about: faults come within so many.
+/// About as many calls as a transfer makes: faults come within so many.
 const CALLS: usize = 260;
-
-/// A version of a source, as a sender would offer it.
-fn content(target: &str, version: usize) -> Vec<u8> {
-    let size = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
-    let hash = blake3::hash(format!("{target} {version}").as_bytes());
-    let mut content: Vec<u8> = hash.as_bytes().iter().copied().cycle().take(size).collect();
-    // a larger one has holes
-    if let Some(hole) = content.get_mut(3 * PART..5 * PART) {
-        hole.fill(0);
-    }
-    content
-}
-
-fn attributes(version: usize) -> Attributes {
-    let mtime = Time {
-        secs: 1_000_000_001 + 3 * version as i64,
-        nanos: 987_654_321,
-    };
-    Attributes {
-        mtime,
-        mode: 0o644,
-        ..Attributes::default()
-    }
-}
-
-fn path(text: &str) -> RemotePath {
-    RemotePath::parse(text.as_bytes()).unwrap()
-}
-
-/// What may be found of a target.
-#[derive(Default)]
-struct Expected {
-    /// Versions that may be there, 0 for none, by what this process has done; and after a power loss.
-    now: Vec<usize>,
-    on_disk: Vec<usize>,
-    /// It was written without fsync since it was last known durable: a power loss may leave anything.
-    unsynced: bool,
-    /// That happened: nothing is known of it any more.
-    lost: bool,
-}
-
-impl Expected {
-    fn attempted(&mut self, version: usize, durability: Durability) {
-        self.unsynced |= !durability.is_durable();
-        self.now.push(version);
-        self.on_disk.push(version);
-    }
-
-    fn reported(&mut self, version: usize, durability: Durability) {
-        self.now = vec![version];
-        self.unsynced |= !durability.is_durable();
-        if durability.is_durable() {
-            (self.on_disk, self.unsynced) = (vec![version], false);
-        } else {
-            self.on_disk.push(version);
-        }
-    }
-}
 
 struct Scenario {
     world: World,
@@ -114,14 +34,22 @@ struct Scenario {
     expected: BTreeMap<&'static str, Expected>,
     /// The newest version of each source.
     newest: BTreeMap<&'static str, usize>,
-    /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, again and again.
+    /// One larger file, of two sources in turn, and nothing else: it is resumed, or not, many
+    /// times.
     one_file: bool,
     log: Vec<String>,
 }
 
-type Staged = LocalStaging<Handle>;
+/// Where a larger file may end.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// Only where it is complete.
+    Complete,
+    /// Also when its writer gives up.
+    Anywhere,
+}
 
-/// A writer that came in between, with what it writes.
+/// A writer that came in between, and the version that it writes.
 type Other = Arc<Mutex<Option<(Staged, usize)>>>;
 
 impl Scenario {
@@ -161,7 +89,7 @@ impl Scenario {
         Arc::new(Tree::strict(Arc::new(self.world.root())))
     }
 
-    /// A version of a source: what it is now, or before, or has just become.
+    /// Picks a version of a source: the current one, the one before, or a new one.
     fn version(&mut self, target: &'static str) -> usize {
         if self.one_file {
             return 1 + self.chance.below(2);
@@ -175,7 +103,7 @@ impl Scenario {
         *newest
     }
 
-    /// True where a target looks as this version of its source would.
+    /// True if a target looks like this version of its source.
     fn is_unchanged(tree: &Tree<Handle>, times: &Times<Handle>, target: &str, version: usize) -> bool {
         let Ok((dir, name)) = tree.parent(&path(target)) else {
             return false;
@@ -187,7 +115,7 @@ impl Scenario {
         same_size && times.is_same(&path(target), attributes(version).mtime, mtime(&found))
     }
 
-    /// One transfer; true when it got to its end without an error.
+    /// Runs one transfer; true if it ended without an error.
     fn transfer(&mut self, durability: Durability, all: bool) -> bool {
         let tree = self.tree();
         let times = Times::new(&tree);
@@ -206,13 +134,14 @@ impl Scenario {
             }
         }
         let mut well = true;
-        // on the first device enough for one syncfs, most often
+        let end = if all { End::Complete } else { End::Anywhere };
+        // on the first device most often enough for one syncfs
         while !entries.is_empty() {
             let group: Vec<_> = entries.drain(..entries.len().min(16)).collect();
             well &= self.put_group(&tree, &group, durability);
         }
         for (target, version) in larger {
-            well &= self.put_large(&tree, target, version, durability, all);
+            well &= self.put_large(&tree, (target, version), durability, end);
         }
         let synced = !durability.is_durable() || settle(&tree, &unchanged);
         if synced {
@@ -228,7 +157,7 @@ impl Scenario {
         self.expected.get_mut(target).unwrap().reported(version, durability);
     }
 
-    /// The whole target is new: it is known again.
+    /// Reports a target that was written completely: its content is known again.
     fn put(&mut self, target: &'static str, version: usize, durability: Durability) {
         self.expected.get_mut(target).unwrap().lost &= !durability.is_durable();
         self.report(target, version, durability);
@@ -260,14 +189,14 @@ impl Scenario {
         results.iter().all(Result::is_ok)
     }
 
-    /// A larger file: from a checkpoint on, with checkpoints, cut off or of a source that changes meanwhile.
+    /// Writes a larger file: from a checkpoint on, with checkpoints, given up, or of a source that
+    /// changes meanwhile.
     fn put_large(
         &mut self,
         tree: &Arc<Tree<Handle>>,
-        target: &'static str,
-        mut version: usize,
+        (target, mut version): (&'static str, usize),
         durability: Durability,
-        to_the_end: bool,
+        end: End,
     ) -> bool {
         self.attempt(target, version, durability);
         let mut staged = match begin(tree, target, version, durability) {
@@ -295,7 +224,7 @@ impl Scenario {
                         return false;
                     }
                 }
-                3 if !to_the_end => return true,
+                3 if end == End::Anywhere => return true,
                 4 if self.chance.one_in(3) => {
                     version = self.version(target);
                     self.attempt(target, version, durability);
@@ -319,7 +248,7 @@ impl Scenario {
         }
     }
 
-    /// Looks at every target.
+    /// Checks every target.
     fn check(&mut self, after_power_loss: bool) -> Result<(), String> {
         for (target, expected) in &mut self.expected {
             let found = self.world.content(target);
@@ -333,7 +262,7 @@ impl Scenario {
                 version => found.as_ref() == Some(&content(target, *version)),
             };
             if let Some(version) = may.iter().find(|version| is(version)).copied() {
-                // nothing else can come of it
+                // no other version can appear any more
                 if after_power_loss && !expected.unsynced {
                     (expected.now, expected.on_disk) = (vec![version], vec![version]);
                 }
@@ -345,7 +274,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Another process takes the lock away and writes, at some call.
+    /// Lets another process take the lock away and write, at some call.
     fn intrude(&mut self, calls: usize) -> Other {
         let other = Other::default();
         let target = match self.one_file {
@@ -407,7 +336,7 @@ impl Scenario {
                 self.check(false)?;
             }
             if let Some((staged, version)) = other.lock().take() {
-                // it goes on, not knowing what has happened since
+                // it continues, not knowing what has happened since
                 let target = std::str::from_utf8(staged.path().as_bytes()).unwrap().to_string();
                 let target = TARGETS.iter().find(|(name, _)| **name == target).unwrap().0;
                 let whole = content(target, version);
@@ -427,51 +356,6 @@ impl Scenario {
         self.world.lose_power();
         self.check(true)
     }
-}
-
-fn source(target: &str, version: usize) -> String {
-    format!("source of {target} {version}")
-}
-
-fn begin(
-    tree: &Arc<Tree<Handle>>,
-    target: &str,
-    version: usize,
-    durability: Durability,
-) -> Result<Staged, crate::store::StoreError> {
-    let request = StageRequest {
-        who: "writer".into(),
-        if_version: None,
-        durability,
-        source: Some(source(target, version)),
-    };
-    stage(tree, &path(target), &request, None)
-}
-
-fn write(staged: &Staged, at: usize, whole: &[u8]) -> bool {
-    let part = whole[at..(at + PART).min(whole.len())].to_vec();
-    match part.iter().all(|byte| *byte == 0) {
-        true => staged.hole_now(at as u64, part.len() as u64).is_ok(),
-        false => staged.write_now(at as u64, &[Arc::new(part)]).is_ok(),
-    }
-}
-
-fn point(bytes: &[u8], at: usize) -> Checkpoint {
-    Checkpoint {
-        offset: at as u64,
-        digests: vec![*blake3::hash(&bytes[..at]).as_bytes()],
-    }
-}
-
-/// What the end of a transfer makes durable.
-fn settle(tree: &Arc<Tree<Handle>>, unchanged: &[(&'static str, usize)]) -> bool {
-    let pending = Unchanged::new(tree);
-    let note = |(target, _): &(&'static str, usize)| {
-        let (dir, name) = tree.parent(&path(target))?;
-        let found = dir.stat_at(name.as_bytes()).at("stat", &path(target))?;
-        pending.note(&(path(target), Kind::File, version(&found)))
-    };
-    unchanged.iter().map(note).all(|noted| noted.is_ok()) && pending.sync().is_ok()
 }
 
 #[test]

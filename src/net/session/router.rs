@@ -1,0 +1,112 @@
+//! Passes messages and frames that arrive on to the transfers that they are for.
+
+use crate::chunk::window::{Window, cost};
+use crate::net::data::carry::FrameRouter;
+use crate::net::data::payload::ReceivedFrame;
+use crate::net::error::NetError;
+use crate::net::wire::Code;
+use crate::net::wire::frame::FrameKind;
+use crate::net::wire::proto::transfer_message::Body;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// What a message takes of a session's memory, until it has been processed.
+pub struct MessageRoom {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl MessageRoom {
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>) -> MessageRoom {
+        MessageRoom { _permit: permit }
+    }
+}
+
+/// Where the messages and the frames of a transfer go. The channels have no bounds of their own: messages hold their room,
+/// and frames are charged to the window.
+struct Route {
+    messages: mpsc::UnboundedSender<(Body, MessageRoom)>,
+    frames: mpsc::UnboundedSender<ReceivedFrame>,
+}
+
+/// The receiving ends of a route.
+pub(super) struct Arrivals {
+    pub(super) messages: mpsc::UnboundedReceiver<(Body, MessageRoom)>,
+    pub(super) frames: mpsc::UnboundedReceiver<ReceivedFrame>,
+}
+
+/// The routes of a session, by the numbers of the transfers.
+pub struct Router {
+    routes: Mutex<HashMap<u32, Route>>,
+    most: usize,
+    window: Window,
+}
+
+impl Router {
+    /// No routes yet, and at most `most`; frames are charged to a window of `window` bytes.
+    pub(super) fn new(window: u64, most: usize) -> Router {
+        Router {
+            routes: Mutex::default(),
+            most,
+            window: Window::new(window),
+        }
+    }
+
+    /// Opens the route to transfer `number`.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] if the number is taken, [`NetError::Refused`] if there are too many transfers.
+    pub(super) fn open(&self, number: u32) -> Result<Arrivals, NetError> {
+        let (messages_in, messages) = mpsc::unbounded_channel();
+        let (frames_in, frames) = mpsc::unbounded_channel();
+        let mut routes = self.routes.lock();
+        if routes.contains_key(&number) {
+            return Err(NetError::Protocol("the number of a transfer is used twice".into()));
+        }
+        if routes.len() >= self.most {
+            let text = format!("a session has at most {} transfers at once", self.most);
+            let code = Code::UNAVAILABLE;
+            return Err(NetError::Refused { code, text });
+        }
+        let route = Route {
+            messages: messages_in,
+            frames: frames_in,
+        };
+        routes.insert(number, route);
+        Ok(Arrivals { messages, frames })
+    }
+
+    /// Closes it.
+    pub(super) fn close(&self, number: u32) {
+        self.routes.lock().remove(&number);
+    }
+
+    /// Passes a message on to its transfer, if that is still under way.
+    pub(super) fn deliver(&self, transfer: u32, body: Body, room: MessageRoom) {
+        if let Some(route) = self.routes.lock().get(&transfer) {
+            let _ = route.messages.send((body, room));
+        }
+    }
+}
+
+impl FrameRouter for Router {
+    fn window(&self) -> &Window {
+        &self.window
+    }
+
+    fn route(&self, mut frame: ReceivedFrame) -> Result<(), NetError> {
+        if frame.header.kind == FrameKind::Attached {
+            return Ok(());
+        }
+        if frame.charge.is_none() {
+            // its header came right behind the proof
+            let charge = self.window.charge(cost(frame.payload.len()));
+            frame.charge = Some(charge.map_err(|e| NetError::Protocol(e.to_string()))?);
+        }
+        // one of a transfer that has ended is accepted and dropped
+        if let Some(route) = self.routes.lock().get(&frame.header.transfer) {
+            let _ = route.frames.send(frame);
+        }
+        Ok(())
+    }
+}

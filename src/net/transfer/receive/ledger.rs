@@ -1,0 +1,250 @@
+//! The offers that a receiver has not settled: each is answered with one result, counted, and reported.
+
+use crate::chunk::window::SharedPermit;
+use crate::net::error::code_of;
+use crate::net::transfer::receive::answers::Answers;
+use crate::net::transfer::receive::dirs::{Dirs, Place};
+use crate::net::transfer::receive::event::FileEvent;
+use crate::net::transfer::report::{Event, Reporter, shown};
+use crate::net::wire::{Code, proto};
+use crate::store::{Checkpoint, StoreError};
+use std::collections::HashMap;
+
+/// An unsettled file or symlink.
+struct Unsettled {
+    /// The directory that it is in.
+    parent: u64,
+    /// What the user calls it; empty if that is not reported.
+    path: Vec<u8>,
+    size: u64,
+    /// What it takes of the window's part for offers.
+    _cost: SharedPermit,
+    /// Bytes that were there before.
+    resumed: u64,
+    /// Bytes that were reported as written.
+    written: u64,
+}
+
+/// The unsettled offers of a transfer.
+pub(super) struct Ledger {
+    /// What the user calls the destination.
+    label: Vec<u8>,
+    pub(super) dirs: Dirs,
+    /// Files and symlinks, by the numbers of their offers.
+    unsettled: HashMap<u64, Unsettled>,
+    pub(super) reporter: Reporter,
+    pub(super) answers: Answers,
+    /// A sender that may not know what is there gets one answer.
+    hides_what_exists: bool,
+}
+
+impl Ledger {
+    pub(super) fn new(label: Vec<u8>, reporter: Reporter, hides_what_exists: bool) -> Ledger {
+        Ledger {
+            label,
+            dirs: Dirs::new(!reporter.is_silent()),
+            unsettled: HashMap::new(),
+            reporter,
+            answers: Answers::default(),
+            hides_what_exists,
+        }
+    }
+
+    /// Unsettled entries.
+    pub(super) fn len(&self) -> usize {
+        self.unsettled.len().saturating_add(self.dirs.len())
+    }
+
+    /// True when everything that was offered is settled.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty() && self.dirs.is_empty()
+    }
+
+    /// True while this file or symlink is not settled.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.unsettled.contains_key(&number)
+    }
+
+    /// Adds a file or symlink.
+    pub(super) fn add(&mut self, offer: &proto::Offer, place: &Place, cost: SharedPermit) {
+        let path = match self.reporter.is_silent() {
+            true => Vec::new(),
+            false => self.shown(place.shown()),
+        };
+        let unsettled = Unsettled {
+            parent: offer.parent,
+            path,
+            size: offer.size,
+            _cost: cost,
+            resumed: 0,
+            written: 0,
+        };
+        let before = self.unsettled.insert(offer.number, unsettled);
+        debug_assert!(before.is_none(), "the numbers of offers count up");
+    }
+
+    /// What the user calls an entry of the target.
+    fn shown(&self, path: &[u8]) -> Vec<u8> {
+        shown(&self.label, path)
+    }
+
+    /// A file begins anew, with this size.
+    pub(super) fn restarted(&mut self, number: u64, size: u64) {
+        if let Some(unsettled) = self.unsettled.get_mut(&number) {
+            let counters = &self.reporter.counters;
+            counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
+            (unsettled.size, unsettled.resumed, unsettled.written) = (size, 0, 0);
+        }
+    }
+
+    /// Fails an offer. A directory is only reported: it is settled when it is closed, like any other.
+    pub(super) async fn refuse(&mut self, number: u64, error: StoreError) {
+        match self.dirs.fail(number, &error) {
+            Some(path) => self.reporter.failed(self.shown(&path), &error).await,
+            None => self.settle_failed(number, code_of(&error.kind), error.describe()).await,
+        }
+    }
+
+    /// Something became known of a wanted file.
+    pub(super) async fn file_event(&mut self, event: FileEvent) {
+        match event {
+            FileEvent::Want {
+                number,
+                from,
+                discarded,
+            } => self.want(number, from, discarded).await,
+            FileEvent::Written { number, offset, length } => {
+                self.reporter.counters.written(length);
+                if let Some(unsettled) = self.unsettled.get_mut(&number) {
+                    unsettled.written = unsettled.written.saturating_add(length);
+                }
+                self.answers.ack(proto::Ack { number, offset, length });
+            }
+            FileEvent::Committed { number, .. } => {
+                if let Some(unsettled) = self.unsettled.remove(&number) {
+                    self.settle_committed(unsettled, event).await;
+                }
+            }
+            FileEvent::Failed { number, code, text } => self.settle_failed(number, code, text).await,
+        }
+    }
+
+    /// The content of a staged file is wanted, from where an earlier writer ended.
+    async fn want(&mut self, number: u64, from: Checkpoint, discarded: u64) {
+        let offset = from.offset;
+        let path = match self.unsettled.get_mut(&number) {
+            Some(unsettled) => {
+                unsettled.resumed = offset;
+                unsettled.path.clone()
+            }
+            None => Vec::new(),
+        };
+        self.reporter.begins(&path, offset);
+        if offset > 0 {
+            self.reporter.report(Event::Resumed { path, offset }).await;
+        } else if discarded > 0 {
+            self.reporter.report(Event::Restarted { path, discarded }).await;
+        }
+        self.answers.want(proto::Want {
+            number,
+            offset,
+            digests: from.digests.iter().map(|d| d.to_vec()).collect(),
+            discarded,
+        });
+    }
+
+    async fn settle_committed(&mut self, unsettled: Unsettled, event: FileEvent) {
+        let FileEvent::Committed {
+            number,
+            hash,
+            size,
+            version,
+            batched,
+        } = event
+        else {
+            return;
+        };
+        if batched {
+            self.reporter.counters.written(size);
+        }
+        self.answers.result(proto::Result {
+            number,
+            outcome: proto::Outcome::Committed.into(),
+            version: version.clone(),
+            ..Default::default()
+        });
+        let staged = (!batched).then(|| unsettled.path.clone());
+        let event = || Event::Committed {
+            path: unsettled.path,
+            size,
+            hash,
+            version,
+        };
+        self.reporter.committed(size, staged.as_deref(), event).await;
+        self.dirs.settled(unsettled.parent);
+    }
+
+    /// A file or symlink was there already.
+    pub(super) async fn settle_unchanged(&mut self, number: u64) {
+        let Some(unsettled) = self.unsettled.remove(&number) else {
+            return;
+        };
+        self.answers.result(proto::Result {
+            number,
+            outcome: proto::Outcome::Unchanged.into(),
+            ..Default::default()
+        });
+        let (path, size) = (unsettled.path, unsettled.size);
+        let event = || Event::Unchanged { path, size };
+        self.reporter.unchanged(size, event).await;
+        self.dirs.settled(unsettled.parent);
+    }
+
+    /// A file or symlink has failed.
+    pub(super) async fn settle_failed(&mut self, number: u64, code: Code, text: String) {
+        let Some(unsettled) = self.unsettled.remove(&number) else {
+            return;
+        };
+        self.answers.result(proto::Result {
+            number,
+            outcome: proto::Outcome::Failed.into(),
+            code: u32::from(code.0),
+            text: text.clone(),
+            ..Default::default()
+        });
+        let counters = &self.reporter.counters;
+        counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
+        let path = unsettled.path;
+        self.reporter.report(Event::Failed { path, code, text }).await;
+        self.dirs.settled(unsettled.parent);
+    }
+
+    /// A directory is complete, or failed.
+    pub(super) async fn settle_dir(&mut self, number: u64, result: Result<(), StoreError>) {
+        let Some((parent, place, made)) = self.dirs.remove(number) else {
+            return;
+        };
+        let mut answer = proto::Result {
+            number,
+            outcome: match made || self.hides_what_exists {
+                true => proto::Outcome::Committed.into(),
+                false => proto::Outcome::Unchanged.into(),
+            },
+            ..Default::default()
+        };
+        match result {
+            Ok(()) => self.reporter.counters.directory_done(made),
+            Err(error) => {
+                answer.outcome = proto::Outcome::Failed.into();
+                answer.code = u32::from(code_of(&error.kind).0);
+                answer.text = error.describe();
+                // one that could not be made has been reported when that was known
+                if let Place::At(path) = place {
+                    self.reporter.failed(self.shown(path.as_bytes()), &error).await;
+                }
+            }
+        }
+        self.answers.result(answer);
+        self.dirs.settled(parent);
+    }
+}

@@ -1,0 +1,93 @@
+//! The sources of a transfer: what the user calls them, where their bytes come from, and where they go.
+
+use crate::net::transfer::report::shown;
+use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::io::AsyncRead;
+
+/// Something to send.
+pub struct TransferSource {
+    /// What the user called it, for messages.
+    pub label: Vec<u8>,
+    /// What it is.
+    pub origin: Origin,
+    /// Where it goes at the destination: the root where its contents go into the destination itself.
+    /// `None` where that is not known.
+    pub place: Option<RemotePath>,
+}
+
+/// Where the bytes of a source come from.
+pub enum Origin {
+    /// An entry of a store, and everything beneath it. The store follows no symlinks.
+    Tree {
+        /// The store.
+        store: Arc<dyn Store>,
+        /// The entry; the root for a whole store.
+        path: RemotePath,
+    },
+    /// Nothing: it could not be found.
+    Missing(StoreError),
+    /// A stream of unknown length. Taken out when it is read.
+    Stream(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
+}
+
+impl TransferSource {
+    /// The store, the entry in there, and its place, of a tree whose place is known.
+    pub(super) fn tree(&self) -> Option<(&Arc<dyn Store>, &RemotePath, &RemotePath)> {
+        match (&self.origin, &self.place) {
+            (Origin::Tree { store, path }, Some(place)) => Some((store, path, place)),
+            _ => None,
+        }
+    }
+
+    /// The version of a source that is a directory.
+    pub async fn identity(&self) -> Option<String> {
+        match &self.origin {
+            Origin::Tree { store, path } => {
+                let entry = store.stat(path).await.ok()?;
+                (entry.kind == Kind::Dir).then(|| entry.version.to_string())
+            }
+            Origin::Stream(_) | Origin::Missing(_) => None,
+        }
+    }
+
+    /// False for a stream that has been read from: it is gone.
+    pub fn is_repeatable(&self) -> bool {
+        match &self.origin {
+            Origin::Stream(stream) => stream.lock().is_some(),
+            Origin::Tree { .. } | Origin::Missing(_) => true,
+        }
+    }
+}
+
+/// What the user calls an entry of a source: its label, and the path beneath it.
+pub(super) fn shown_in(sources: &[TransferSource], source: usize, path: &RemotePath) -> Vec<u8> {
+    match sources.get(source) {
+        Some(TransferSource {
+            label,
+            origin: Origin::Tree { path: top, .. },
+            ..
+        }) => {
+            let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
+            shown(label, rest.strip_prefix(b"/").unwrap_or(rest))
+        }
+        Some(TransferSource { label, .. }) => label.clone(),
+        None => path.as_bytes().to_vec(),
+    }
+}
+
+/// The store of a source that has one.
+pub(super) fn store_of(sources: &[TransferSource], source: usize) -> Option<Arc<dyn Store>> {
+    match &sources.get(source)?.origin {
+        Origin::Tree { store, .. } => Some(store.clone()),
+        Origin::Stream(_) | Origin::Missing(_) => None,
+    }
+}
+
+/// True where `error` came from a file that is what it was, and yet has not as many bytes as its
+/// size says.
+pub(super) async fn is_missized(store: &dyn Store, path: &RemotePath, entry: &Entry, error: &StoreError) -> bool {
+    let same = |now: Entry| now.version == entry.version;
+    error.kind == ErrorKind::SourceChanged && store.stat(path).await.is_ok_and(same)
+}

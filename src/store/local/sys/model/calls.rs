@@ -1,0 +1,218 @@
+//! The system calls of the model.
+
+use super::inode::{Body, Inode, Meta};
+use super::world::Handle;
+use crate::store::local::sys::{Birth, Call, Directory, Node, OpenFile};
+use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+use std::io::IoSlice;
+use std::path::Path;
+
+impl Node for Handle {
+    fn fstat(&self) -> Call<Stat> {
+        self.call(|state| state.stat(self.inode))
+    }
+
+    fn birth(&self) -> Option<Birth> {
+        let found = self.call(|state| {
+            let inode = state.inode(self.inode)?;
+            let known = state.devices[inode.device].has_birth;
+            Ok(known.then_some((inode.birth / 1_000_000_000, inode.birth % 1_000_000_000)))
+        });
+        let (secs, nanos) = found.ok().flatten()?;
+        Some((secs.cast_signed(), nanos as u32))
+    }
+
+    fn fchmod(&self, mode: u32) -> Call<()> {
+        self.change(|inode, now| {
+            let mtime = inode.meta().mtime;
+            inode.metas.push(Meta {
+                mode,
+                mtime,
+                ctime: now,
+            });
+        })
+    }
+
+    fn futimens(&self, times: &Timestamps) -> Call<()> {
+        let wanted = times.last_modification;
+        if wanted.tv_nsec == UTIME_OMIT {
+            return Ok(());
+        }
+        let nanos = wanted.tv_sec.cast_unsigned() * 1_000_000_000 + wanted.tv_nsec.cast_unsigned();
+        self.call(|state| {
+            let device = state.inode(self.inode)?.device;
+            let (now, coarse) = (state.now(device), state.devices[device].granularity);
+            let inode = state.inodes[self.inode].as_mut().unwrap();
+            let mode = inode.meta().mode;
+            inode.metas.push(Meta {
+                mode,
+                mtime: nanos / coarse * coarse,
+                ctime: now,
+            });
+            Ok(())
+        })
+    }
+
+    fn fsync(&self) -> Call<()> {
+        self.call(|state| match state.inode(self.inode)?.body() {
+            Body::Dir(_) if state.no_dir_sync => Err(Errno::IO),
+            _ => Ok(()),
+        })?;
+        self.change(|inode, _| inode.sync())
+    }
+
+    fn syncfs(&self) -> Call<()> {
+        self.call(|state| {
+            let device = state.inode(self.inode)?.device;
+            if !state.devices[device].syncfs_lies {
+                let on = |inode: &&mut Inode| inode.device == device;
+                state.inodes.iter_mut().flatten().filter(on).for_each(Inode::sync);
+            }
+            Ok(())
+        })
+    }
+
+    fn fs_type(&self) -> Call<u64> {
+        self.call(|state| Ok(state.devices[state.inode(self.inode)?.device].fs_type))
+    }
+}
+
+impl Directory for Handle {
+    type File = Handle;
+
+    fn open_beneath(&self, _: &Path) -> std::io::Result<Handle> {
+        Err(Errno::NOSYS.into())
+    }
+
+    fn open_dir_at(&self, name: &[u8]) -> Call<Handle> {
+        let found = self.call(|state| {
+            let found = self.find(state, name)?;
+            state.inode(found)?.names().map(|_| found)
+        })?;
+        Ok(self.world.open(found))
+    }
+
+    fn open_at(&self, name: &[u8], _: OFlags) -> Call<Handle> {
+        let found = self.call(|state| {
+            let found = self.find(state, name)?;
+            match state.inode(found)?.body() {
+                Body::Link(_) => Err(Errno::LOOP),
+                _ => Ok(found),
+            }
+        })?;
+        Ok(self.world.open(found))
+    }
+
+    fn create_at(&self, name: &[u8], _: OFlags, mode: u32) -> Call<Handle> {
+        let made = self.add(name, Body::File(Vec::new()), mode)?;
+        Ok(self.world.open(made))
+    }
+
+    fn stat_at(&self, name: &[u8]) -> Call<Stat> {
+        self.call(|state| state.stat(self.find(state, name)?))
+    }
+
+    fn symlink_at(&self, target: &[u8], name: &[u8]) -> Call<()> {
+        self.add(name, Body::Link(target.to_vec()), 0o777).map(drop)
+    }
+
+    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()> {
+        let found = self.call(|state| self.find(state, name))?;
+        self.world.open(found).futimens(times)
+    }
+
+    fn unlink_at(&self, name: &[u8]) -> Call<()> {
+        self.call(|state| {
+            self.find(state, name)?;
+            state.name(self.inode, name, None);
+            Ok(())
+        })
+    }
+
+    fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()> {
+        self.call(|state| {
+            let moved = self.find(state, from)?;
+            if flags.contains(RenameFlags::NOREPLACE) && self.find(state, to).is_ok() {
+                return Err(Errno::EXIST);
+            }
+            state.name(self.inode, to, Some(moved));
+            state.name(self.inode, from, None);
+            Ok(())
+        })
+    }
+
+    fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()> {
+        self.call(|state| {
+            let linked = self.find(state, from)?;
+            if self.find(state, to).is_ok() {
+                return Err(Errno::EXIST);
+            }
+            state.name(self.inode, to, Some(linked));
+            Ok(())
+        })
+    }
+}
+
+impl OpenFile for Handle {
+    fn fdatasync(&self) -> Call<()> {
+        self.change(|inode, _| inode.sync_data())
+    }
+
+    fn ftruncate(&self, length: u64) -> Call<()> {
+        self.edit(|data| data.resize(length as usize, 0))
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Call<()> {
+        assert_eq!(operation, FlockOperation::NonBlockingLockExclusive);
+        self.call(|state| {
+            let inode = state.inodes[self.inode].as_mut().unwrap();
+            match inode.locked {
+                Some(by) if by != self.description => Err(Errno::WOULDBLOCK),
+                _ => {
+                    inode.locked = Some(self.description);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn lock_commit(&self) -> Call<()> {
+        self.call(|state| {
+            let inode = state.inodes[self.inode].as_mut().unwrap();
+            match inode.committing {
+                Some(by) if by != self.description => Err(Errno::AGAIN),
+                _ => {
+                    inode.committing = Some(self.description);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn pread(&self, buffer: &mut [u8], offset: u64) -> Call<usize> {
+        self.call(|state| {
+            let data = state.inode(self.inode)?.data();
+            let rest = data.get(offset as usize..).unwrap_or_default();
+            let n = rest.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&rest[..n]);
+            Ok(n)
+        })
+    }
+
+    fn pwrite_all(&self, bytes: &[u8], offset: u64) -> Call<()> {
+        self.edit(|data| {
+            let end = offset as usize + bytes.len();
+            if data.len() < end {
+                data.resize(end, 0);
+            }
+            data[offset as usize..end].copy_from_slice(bytes);
+        })
+    }
+
+    fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize> {
+        let bytes = parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>();
+        self.pwrite_all(&bytes, offset)?;
+        Ok(bytes.len())
+    }
+}

@@ -1,9 +1,8 @@
-//! Who gets in, with what, and what they may do.
+//! Logins by key and password, and the access of users.
 
 use crate::support::tree::{set_mode, staged, write};
 use crate::support::{Client, Ended, Server, haul, run_with, until};
 use std::fs::Permissions;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -68,44 +67,6 @@ fn an_unknown_server_is_refused_without_a_terminal_and_a_changed_one_always() {
     .unwrap();
     let ended = client.run(["ls", "--password-file", "password", "--accept-new", &url]);
     ended.failed(6, &[other, &server.fingerprint, "known_servers"]);
-}
-
-#[test]
-fn an_invite_is_all_that_a_newcomer_needs() {
-    let server = Server::start();
-    let client = Client::new();
-    let invite = server.invite("kim");
-    let login = client.run_with(
-        ["login", "--name", "srv", &server.address.to_string()],
-        invite.as_bytes(),
-    );
-    assert_eq!(login.code, 0, "{login:?}");
-    client.ok(["ls", "srv:"]);
-    let key = std::fs::metadata(client.config().join("key")).unwrap();
-    assert_eq!(key.mode() & 0o777, 0o600);
-    let again = Client::new().run_with(["login", &server.address.to_string()], invite.as_bytes());
-    again.failed(5, &["invite"]);
-    let garbage = Client::new().run_with(["login", &server.address.to_string()], b"haul1-xyz");
-    garbage.failed(5, &["not an invite"]);
-    let other = Server::start();
-    let wrong = Client::new().run_with(["login", &other.address.to_string()], server.invite("kim").as_bytes());
-    wrong.failed(6, &["invite is for another server"]);
-    assert_eq!(
-        std::fs::metadata(server.state.join("key")).unwrap().mode() & 0o777,
-        0o600
-    );
-}
-
-#[test]
-fn invites_expire() {
-    let server = Server::start();
-    let output = haul()
-        .args(["invite", "kim", "--ttl", "0s", "--state"])
-        .arg(&server.state)
-        .output()
-        .unwrap();
-    let late = Client::new().run_with(["login", &server.address.to_string()], &output.stdout);
-    late.failed(5, &["expired"]);
 }
 
 #[test]
@@ -188,7 +149,7 @@ fn a_login_tells_what_this_user_may_do_next() {
     }
 }
 
-/// Where a stream is lost, a user who may look is told how to, and another one is not.
+/// After a lost stream a hint names the command to check it, if the user may use it.
 #[test]
 fn a_lost_stream_tells_what_this_user_may_do_next() {
     use std::process::Stdio;
@@ -202,7 +163,7 @@ fn a_lost_stream_tells_what_this_user_may_do_next() {
         let mut put = client.command(["put", "-", &format!("srv:{user}")]);
         let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
         let mut put = put.stdin(stdin).stderr(stderr).spawn().unwrap();
-        // a stream that has not been begun would begin again
+        // haul would retry a stream of which nothing was read
         let mut open = put.stdin.take().unwrap();
         std::io::Write::write_all(&mut open, &vec![1; 2 << 20]).unwrap();
         let staged = staged(&server.root.join(user));
@@ -250,7 +211,7 @@ fn read_only_write_only_and_a_root_of_ones_own() {
         run("dropper", command).failed(8, &["may only put"]);
     }
     assert_eq!(std::fs::read(server.root.join("inbox/here/f")).unwrap(), b"new");
-    // who may not look is not told that the very same file is there already, nor who is writing one
+    // a write-only user does not learn that the same file is there, nor who is writing one
     let again = run("dropper", &["put", "--json", "f", "URL/"]);
     assert!(!again.out.contains("\"event\":\"unchanged\""), "{again:?}");
     let everything = server.client();
@@ -270,83 +231,6 @@ fn read_only_write_only_and_a_root_of_ones_own() {
 }
 
 #[test]
-fn an_invite_for_a_new_user_says_what_they_may_do_and_a_restricted_one_stays_restricted() {
-    let server = Server::start();
-    let invite = |name: &str| {
-        let mut command = haul();
-        command.args(["invite", name, "--state"]).arg(&server.state);
-        run_with(command, b"")
-    };
-    let new = invite("kim");
-    assert!(
-        String::from_utf8_lossy(&new.stderr).contains("new user, with full access"),
-        "{new:?}"
-    );
-    server.user(&["add", "guest", "--invited", "--read-only"], "");
-    let guest = invite("guest");
-    assert!(guest.stderr.is_empty(), "{guest:?}");
-    let client = Client::new();
-    let login = client.run_with(["login", "--name", "srv", &server.address.to_string()], &guest.stdout);
-    assert_eq!(login.code, 0, "{login:?}");
-    client.run(["mkdir", "srv:d"]).failed(8, &["may only read"]);
-}
-
-/// A code that outlives its user would make them again, with more than they had.
-#[test]
-fn an_invite_ends_with_its_user() {
-    let server = Server::start();
-    let login = |invite: &str| {
-        let client = Client::new();
-        let arguments = ["login", "--name", "srv", &server.address.to_string()];
-        (client.run_with(arguments, invite.as_bytes()), client)
-    };
-    server.user(&["add", "kim", "--invited", "--read-only"], "");
-    let invite = server.invite("kim");
-    server.user(&["rm", "kim"], "");
-    login(&invite).0.failed(5, &["the invite is unknown"]);
-    // nor is it the next one's of that name
-    server.user(&["add", "kim", "--invited"], "");
-    login(&invite).0.failed(5, &["the invite is unknown"]);
-    let users = std::fs::read_to_string(server.state.join("users")).unwrap();
-    assert!(!users.contains("key="), "{users}");
-    assert_eq!(login(&server.invite("kim")).0.code, 0);
-}
-
-#[test]
-fn an_invite_says_what_its_new_user_may_do() {
-    let server = Server::start();
-    write(&server.root.join("public/f"), b"x");
-    let invite = |arguments: &[&str]| {
-        let mut command = haul();
-        command.arg("invite").args(arguments).arg("--state").arg(&server.state);
-        Ended::of(run_with(command, b""))
-    };
-    let made = invite(&["guest", "--read-only", "--root", "public"]);
-    assert!(
-        made.err
-            .contains("guest is a new user, with read-only access to /public"),
-        "{made:?}"
-    );
-    let client = Client::new();
-    let login = ["login", "--name", "srv", &server.address.to_string()];
-    assert_eq!(client.run_with(login, &made.bytes).code, 0);
-    assert_eq!(client.ok(["ls", "srv:"]), "f\n");
-    client.run(["mkdir", "srv:d"]).failed(8, &["may only read"]);
-    invite(&["guest", "--full"]).failed(1, &["a user guest already", "haul user set guest"]);
-
-    let (list, guest) = (invite(&["ls"]), invite(&["guest"]));
-    assert_eq!(list.out, "user  id  expires\n", "the one that was used is gone");
-    let list: serde_json::Value = serde_json::from_str(&invite(&["ls", "--json"]).out).unwrap();
-    assert_eq!(list["user"], "guest");
-    assert!(!guest.out.contains(list["id"].as_str().unwrap()));
-    invite(&["rm", "guest", "00000000"]).failed(1, &["no such invite"]);
-    assert_eq!(invite(&["rm", "guest", list["id"].as_str().unwrap()]).code, 0);
-    let late = Client::new().run_with(login, &guest.bytes);
-    late.failed(5, &["the invite is unknown"]);
-    invite(&["rm", "nobody"]).failed(1, &["no user nobody"]);
-}
-
-#[test]
 fn secrets_are_not_in_argv_or_the_log() {
     let mut server = Server::with(&["-v"]);
     server.user(&["add", "pat"], "correct-horse");
@@ -358,7 +242,7 @@ fn secrets_are_not_in_argv_or_the_log() {
     assert!(!log.contains("correct-horse") && !log.contains("wrong-staple"), "{log}");
 }
 
-/// Whoever can open a lock file can hold the lock for as long as they like.
+/// A user who can open a lock file can hold the lock for any time.
 #[test]
 fn locks_of_the_state_are_its_owners_alone() {
     let server = Server::start();
@@ -372,39 +256,6 @@ fn locks_of_the_state_are_its_owners_alone() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert_eq!(std::fs::metadata(&server.state).unwrap().mode() & 0o777, 0o700);
-}
-
-/// The lock of the users is held, by a program that was stopped for example: newcomers wait, and
-/// nobody else does.
-#[test]
-fn invites_that_wait_for_a_lock_stall_nobody() {
-    let server = Server::start();
-    let client = server.client();
-    let cores = std::thread::available_parallelism().unwrap().get();
-    let invites: Vec<String> = (0..2 * cores).map(|_| server.invite("kim")).collect();
-    let held = std::fs::File::create(server.state.join("users.lock")).unwrap();
-    held.lock().unwrap();
-    let newcomers: Vec<_> = invites.iter().map(|_| Client::new()).collect();
-    let mut logins = Vec::new();
-    for (newcomer, invite) in newcomers.iter().zip(&invites) {
-        let address = server.address.to_string();
-        let mut login = newcomer.spawn_with_input(["login", "--name", "srv", &address]);
-        login.child.stdin.take().unwrap().write_all(invite.as_bytes()).unwrap();
-        logins.push(login);
-    }
-    let pid = format!(" {} ", server.pid().as_raw_nonzero());
-    until("an invite waits for the lock", || {
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
-        locks.lines().any(|line| line.contains("->") && line.contains(&pid))
-    });
-    for _ in 0..20 {
-        client.ok(["ls", "srv:"]);
-    }
-    drop(held);
-    for login in logins {
-        let ended = login.end();
-        assert_eq!(ended.code, 0, "{ended:?}");
-    }
 }
 
 #[test]
@@ -437,7 +288,7 @@ fn a_state_that_others_can_read_is_refused() {
         return;
     }
     serve().failed(1, &["belongs to user 65534", "chown"]);
-    // what root writes for a server that runs as another user is that user's
+    // files that root writes for a server of another user belong to that user
     assert_eq!(user(&["add", "pat"]).code, 0);
     for name in ["users", "users.lock"] {
         assert_eq!(std::fs::metadata(state.join(name)).unwrap().uid(), 65_534, "{name}");

@@ -1,7 +1,8 @@
 //! Holes of files are kept: they are not sent, and take no room where they arrive.
 
+use crate::support::messages::{offer, offers, put, result, wanted};
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::script::{ScriptedClient, offer, offers, put, result, wanted};
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{bytes, record_of, staged, write};
 use crate::support::{Client, Ended, Server, until};
 use haul::chunk::hole::MAX_HOLE;

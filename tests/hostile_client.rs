@@ -1,8 +1,10 @@
-//! Clients that speak the protocol wrongly: the server refuses, stays up, and disturbs nobody else.
+//! Clients that speak the protocol wrongly: the server refuses, stays up, and does not disturb
+//! others.
 
 use crate::support::Server;
-use crate::support::script::{SESSION, ScriptedClient, get, offer, offered, offers, put, result, want, wanted};
-use crate::support::tree::{bytes, write};
+use crate::support::messages::{ended, offer, offers, put};
+use crate::support::script::{SESSION, ScriptedClient};
+use crate::support::tree::write;
 use haul::chunk::digest::whole_digest;
 use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind};
@@ -12,28 +14,6 @@ use haul::store::partial_names::PartialNames;
 use prost::Message;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-
-/// The server still serves others.
-fn still_serves(server: &Server) {
-    server.client().ok(["ls", "srv:"]);
-}
-
-/// Waits for the end of a transfer, or of the session.
-async fn ended(client: &mut ScriptedClient) -> Option<u32> {
-    loop {
-        match client.receive().await? {
-            Body::Transfer(proto::TransferMessage {
-                body: Some(transfer_message::Body::Cancel(cancel)),
-                ..
-            }) => return Some(cancel.code),
-            Body::Transfer(proto::TransferMessage {
-                body: Some(transfer_message::Body::Finished(_)),
-                ..
-            }) => return Some(0),
-            _ => {}
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
@@ -106,7 +86,7 @@ async fn offered_names_that_are_none_end_the_transfer() {
         client.transfer(1, offers(vec![dir, bad])).await;
         assert_eq!(ended(&mut client).await, Some(500), "{name:?}");
     }
-    // what was not asked for, numbers that go back, directories that are not open, too many at once
+    // sources of no request, numbers that go back, closed directories, too many at once
     let file = |n, parent| offer(n, parent, b"x", proto::Kind::File, 1);
     let nonsense = [
         vec![proto::Offer {
@@ -137,7 +117,7 @@ async fn offered_names_that_are_none_end_the_transfer() {
         client.transfer(1, offers(batch)).await;
         assert_eq!(ended(&mut client).await, Some(500), "{shown}");
     }
-    // more at once than a message may have: that is not even decoded, and the session is over
+    // more than a message may have: it is not even decoded, and the session is over
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
     assert_eq!(client.ask(2, put(1, b"t3")).await.unwrap().code, 150);
@@ -145,7 +125,7 @@ async fn offered_names_that_are_none_end_the_transfer() {
     let batch = std::iter::once(offer(1, 0, b"", proto::Kind::Dir, 0)).chain(many);
     client.transfer(1, offers(batch.collect())).await;
     assert_eq!(ended(&mut client).await, None);
-    still_serves(&server);
+    server.still_serves();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,177 +184,7 @@ async fn strangers_and_wrong_proofs_get_nothing() {
     );
     assert!(client.receive().await.is_none());
     assert!(client.data(&client.attach(4)).await.is_none());
-    still_serves(&server);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn frames_that_lie_never_make_a_file() {
-    let server = Server::with(&["--session-grace", "0"]);
-    write(&server.root.join("f"), b"old");
-    let mib = bytes(1, 1 << 20);
-    let chunk = |offset: u64, digest: [u8; 32], length: usize| FrameHeader {
-        kind: FrameKind::Chunk,
-        transfer: 1,
-        number: 1,
-        offset,
-        length: length as u32,
-        digest,
-        ..FrameHeader::bare(FrameKind::Chunk)
-    };
-    let good = haul::chunk::digest::chunk_digest(0, &mib);
-    let seal = FrameHeader {
-        kind: FrameKind::End,
-        ..chunk(2 << 20, [9; 32], 0)
-    };
-    type Frames<'a> = Vec<(FrameHeader, &'a [u8])>;
-    let cases: Vec<(&str, Frames<'_>)> = vec![
-        ("a damaged chunk", vec![(chunk(0, [1; 32], 1 << 20), &mib)]),
-        (
-            "a chunk after the end",
-            vec![
-                (
-                    chunk(8 << 20, haul::chunk::digest::chunk_digest(8 << 20, &mib[..5]), 5),
-                    &mib[..5],
-                ),
-                (
-                    chunk(9 << 20, haul::chunk::digest::chunk_digest(9 << 20, &mib), 1 << 20),
-                    &mib,
-                ),
-            ],
-        ),
-        (
-            "a wrong root",
-            vec![
-                (chunk(0, good, 1 << 20), &mib),
-                (
-                    chunk(1 << 20, haul::chunk::digest::chunk_digest(1 << 20, &mib), 1 << 20),
-                    &mib,
-                ),
-                (seal, &[]),
-            ],
-        ),
-        (
-            "a seal too early",
-            vec![
-                (
-                    chunk(1 << 20, haul::chunk::digest::chunk_digest(1 << 20, &mib), 1 << 20),
-                    &mib,
-                ),
-                (FrameHeader { offset: 1, ..seal }, &[]),
-            ],
-        ),
-    ];
-    for (what, frames) in cases {
-        let mut client = ScriptedClient::connect(&server).await;
-        client.login().await;
-        assert_eq!(client.ask(2, put(1, b"f")).await.unwrap().code, 150);
-        client
-            .transfer(1, offers(vec![offer(1, 0, b"", proto::Kind::File, 2 << 20)]))
-            .await;
-        wanted(&mut client).await;
-        let (_reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
-        for (header, payload) in frames {
-            writer.write(&header, payload).await.unwrap();
-        }
-        writer.flush().await.unwrap();
-        let result = result(&mut client).await;
-        assert_eq!(
-            (result.outcome, result.code),
-            (proto::Outcome::Failed.into(), 500),
-            "{what}: {result:?}"
-        );
-        assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"old", "{what}");
-    }
-    still_serves(&server);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_withholds_a_chunk_cannot_fill_the_memory() {
-    let server = Server::start();
-    let mut client = ScriptedClient::connect(&server).await;
-    client.login().await;
-    assert_eq!(client.ask(2, put(1, b"f")).await.unwrap().code, 150);
-    client
-        .transfer(1, offers(vec![offer(1, 0, b"", proto::Kind::File, 1 << 40)]))
-        .await;
-    wanted(&mut client).await;
-    let (mut reader, mut writer) = client.data(&client.attach(1)).await.unwrap();
-    let mib = bytes(1, 1 << 20);
-    // Chunk 0 never comes; what is behind it is written, but not without end.
-    let sending = async {
-        for i in 1.. {
-            let header = FrameHeader {
-                kind: FrameKind::Chunk,
-                transfer: 1,
-                number: 1,
-                offset: i << 20,
-                length: 1 << 20,
-                digest: haul::chunk::digest::chunk_digest(i << 20, &mib),
-                ..FrameHeader::bare(FrameKind::Chunk)
-            };
-            if writer.write(&header, &mib).await.is_err() || writer.flush().await.is_err() {
-                break;
-            }
-        }
-    };
-    // the server's network may be ahead of its disk, and find out first: then the session is over
-    let end = async {
-        tokio::select! {
-            () = sending => None,
-            code = ended(&mut client) => code,
-        }
-    };
-    let end = tokio::time::timeout(std::time::Duration::from_secs(60), end).await;
-    match end.expect("all is taken") {
-        Some(code) => assert_eq!(code, 500, "the transfer is over"),
-        None => {
-            assert!(!matches!(reader.next().await, Ok(Some(_))));
-            assert!(
-                client.receive().await.is_none() || ended(&mut client).await.is_none(),
-                "the session is over"
-            );
-        }
-    }
-    still_serves(&server);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_never_reads_cannot_fill_the_memory_and_is_given_up() {
-    let mut server = Server::with(&["--session-grace", "0"]);
-    write(&server.root.join("f"), &bytes(1, 200 << 20));
-    for n in 0..300 {
-        write(
-            &server.root.join(format!("many/a-rather-long-name-of-a-file-{n:04}")),
-            b"",
-        );
-    }
-    let mut client = ScriptedClient::connect(&server).await;
-    client.login().await;
-    assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
-    let _data = client.data(&client.attach(1)).await.unwrap();
-    offered(&mut client).await;
-    client.transfer(1, want(1)).await;
-    // from here on nothing is read, on either connection, and much is asked for
-    let asking = async {
-        for number in 3..200_000 {
-            let list = proto::List {
-                path: b"many".to_vec(),
-                ..Default::default()
-            };
-            let body = Some(request::Body::List(list));
-            client.send(Body::Request(proto::Request { number, body })).await;
-        }
-    };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(15), asking).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid().as_raw_nonzero())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(peak < 150_000, "{peak} kB");
-    // what takes nothing for 20 s is lost
-    tokio::time::sleep(std::time::Duration::from_secs(22)).await;
-    still_serves(&server);
-    let log = server.log();
-    assert!(log.contains("control connection lost"), "{log}");
+    server.still_serves();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -396,7 +206,7 @@ async fn lengths_and_headers_are_bounded() {
     header[0] = 77;
     let _ = writer.write_raw(&header).await;
     assert!(!matches!(reader.next().await, Ok(Some(_))));
-    still_serves(&server);
+    server.still_serves();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,7 +229,7 @@ async fn every_message_cut_at_every_length_is_survived() {
         client.ask(99, request::Body::Quit(proto::Quit {})).await;
         while client.receive().await.is_some() {}
     }
-    still_serves(&server);
+    server.still_serves();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -536,64 +346,5 @@ async fn only_tls_13_with_our_alpn() {
             "an alert at most: {answer:?}"
         );
     }
-    still_serves(&server);
-}
-
-/// A client that needs a data connection no more says goodbye on it: what it carries still comes, and nothing twice.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_goodbye_of_one_connection_takes_nothing_from_a_transfer() {
-    const CHUNKS: u64 = 24;
-    let server = Server::start();
-    write(&server.root.join("f"), &bytes(1, (CHUNKS as usize) << 20));
-    let mut client = ScriptedClient::connect(&server).await;
-    client.login().await;
-    assert_eq!(client.ask(2, get(1, b"f")).await.unwrap().code, 150);
-    let (send, mut frames) = tokio::sync::mpsc::unbounded_channel();
-    let mut writers = Vec::new();
-    for n in 1..=2 {
-        let (mut reader, writer) = client.data(&client.attach(n)).await.unwrap();
-        writers.push(writer);
-        let send = send.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(frame)) = reader.next().await {
-                let _ = send.send((n, frame.header));
-            }
-        });
-    }
-    drop(send);
-    offered(&mut client).await;
-    client.transfer(1, want(1)).await;
-    let (mut seen, mut goodbye, mut sealed) = (std::collections::BTreeSet::new(), false, false);
-    while !(goodbye && sealed)
-        && let Some((connection, header)) = frames.recv().await
-    {
-        match header.kind {
-            FrameKind::Chunk => {
-                assert!(seen.insert(header.offset), "{} came twice", header.offset);
-                assert!(!(goodbye && connection == 2), "a frame after the goodbye");
-                let ack = proto::Ack {
-                    number: 1,
-                    offset: header.offset,
-                    length: 1 << 20,
-                };
-                let acks = proto::Acks { acks: vec![ack] };
-                client.transfer(1, transfer_message::Body::Acks(acks)).await;
-                if seen.len() == 3 {
-                    let writer = &mut writers[1];
-                    writer.write(&FrameHeader::bare(FrameKind::Goodbye), &[]).await.unwrap();
-                    writer.flush().await.unwrap();
-                }
-            }
-            FrameKind::Goodbye => {
-                assert_eq!(connection, 2, "only the one that was said goodbye to");
-                goodbye = true;
-            }
-            FrameKind::End => sealed = true,
-            _ => {}
-        }
-    }
-    assert_eq!(seen.len() as u64, CHUNKS);
-    assert!(goodbye, "the server answers");
-    assert!(sealed, "and goes on over the other");
-    still_serves(&server);
+    server.still_serves();
 }

@@ -1,8 +1,8 @@
-//! Servers that speak the protocol wrongly: the client fails with the right code and writes nothing it should not.
+//! Servers that speak the protocol wrongly: the client fails with the right code and writes
+//! nothing.
 
-use crate::support::script::{Scripted, ScriptedServer};
+use crate::support::script::{Scripted, ScriptedServer, against};
 use crate::support::tree::write;
-use crate::support::{Client, Ended};
 use haul::auth::Identity;
 use haul::auth::invite::Invite;
 use haul::chunk::digest::{chunk_digest, whole_digest};
@@ -10,26 +10,6 @@ use haul::net::data::carry::WriteFrames;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
 use haul::net::wire::proto::{self, request, transfer_message};
 use std::io::Write;
-
-/// Runs a command while the script plays the server.
-async fn against<F: Future<Output = ()>>(client: &Client, arguments: &[&str], script: F) -> Ended {
-    let (arguments, mut command) = (
-        arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        client.command([""; 0]),
-    );
-    command.args(arguments);
-    let running = tokio::task::spawn_blocking(move || crate::support::run_with(command, b""));
-    let output = tokio::select! {
-        output = running => output.unwrap(),
-        () = async { script.await; std::future::pending::<()>().await } => unreachable!(),
-    };
-    Ended {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        bytes: output.stdout,
-    }
-}
 
 async fn get_started(server: &ScriptedServer) -> Scripted {
     let mut client = server.logged_in().await;
@@ -137,7 +117,7 @@ async fn files_do_not_go_through_symlinks_that_the_server_sent() {
     assert!(!client.work().join("home/authorized_keys").exists());
 }
 
-/// A whole frame for file 1 of transfer 1.
+/// A `File` frame for file 1 of transfer 1.
 fn frame(payload: &[u8]) -> FrameHeader {
     FrameHeader {
         kind: FrameKind::File,
@@ -291,8 +271,8 @@ async fn unknown_codes_and_evil_texts_are_survived() {
     }
 }
 
-/// What a server calls the user goes into the settings: a line of its own there would send a later
-/// password elsewhere.
+/// The server's name for the user goes into the settings, where a line of its own would redirect a
+/// later password.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_writes_nothing_into_the_settings() {
     for user in [
@@ -363,117 +343,4 @@ async fn a_listing_that_does_not_end_takes_no_memory() {
     let ended = tokio::task::spawn_blocking(move || ls.end()).await.unwrap();
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert_eq!(ended.out.lines().count(), pages * 512);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_vanishes_after_the_listing_fails_alone() {
-    let server = ScriptedServer::start().await;
-    let client = server.client();
-    write(&client.work().join("t/gone"), b"1234");
-    let ended = against(
-        &client,
-        &["put", "-r", "--connections", "1", "t", &server.url("x")],
-        async {
-            let mut peer = server.logged_in().await;
-            let (number, _) = peer.request().await;
-            peer.reply(number, 150, None).await;
-            let (mut file, mut ended) = (0, false);
-            let mut dirs = Vec::new();
-            while file == 0 || !ended {
-                match peer.message().await {
-                    Some(transfer_message::Body::Offers(offers)) => {
-                        for offer in offers.offers.iter().filter(|o| !o.closes) {
-                            if offer.kind == i32::from(proto::Kind::File) {
-                                file = offer.number
-                            } else {
-                                dirs.push(offer.number)
-                            }
-                        }
-                    }
-                    Some(transfer_message::Body::End(_)) => ended = true,
-                    other => panic!("{other:?}"),
-                }
-            }
-            std::fs::remove_file(client.work().join("t/gone")).unwrap();
-            let wants = vec![proto::Want {
-                number: file,
-                ..Default::default()
-            }];
-            peer.transfer(1, transfer_message::Body::Wants(proto::Wants { wants }))
-                .await;
-            match peer.message().await {
-                Some(transfer_message::Body::Withdrawals(list)) => {
-                    assert_eq!((list.withdrawals[0].number, list.withdrawals[0].code), (file, 550))
-                }
-                other => panic!("{other:?}"),
-            }
-            let settled = |number, outcome: proto::Outcome| proto::Result {
-                number,
-                outcome: outcome.into(),
-                code: 550,
-                ..Default::default()
-            };
-            let mut results = vec![settled(file, proto::Outcome::Failed)];
-            results.extend(dirs.into_iter().map(|n| settled(n, proto::Outcome::Committed)));
-            peer.transfer(1, transfer_message::Body::Results(proto::Results { results }))
-                .await;
-            peer.transfer(1, transfer_message::Body::Finished(proto::Finished {}))
-                .await;
-            let _ = peer.message().await;
-        },
-    )
-    .await;
-    ended.failed(3, &["t/gone", "no such file"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_settles_or_wants_nonsense_is_refused() {
-    let nonsense = [
-        transfer_message::Body::Wants(proto::Wants {
-            wants: vec![proto::Want {
-                number: 99,
-                ..Default::default()
-            }],
-        }),
-        transfer_message::Body::Wants(proto::Wants {
-            wants: vec![proto::Want {
-                number: 1,
-                offset: u64::MAX,
-                ..Default::default()
-            }],
-        }),
-        transfer_message::Body::Results(proto::Results {
-            results: vec![proto::Result {
-                number: 99,
-                outcome: 1,
-                ..Default::default()
-            }],
-        }),
-        transfer_message::Body::Results(proto::Results {
-            results: vec![proto::Result {
-                number: 1,
-                outcome: 77,
-                ..Default::default()
-            }],
-        }),
-        transfer_message::Body::Finished(proto::Finished {}),
-        transfer_message::Body::Offers(proto::Offers::default()),
-    ];
-    for body in nonsense {
-        let server = ScriptedServer::start().await;
-        let client = server.client();
-        write(&client.work().join("f"), b"x");
-        let shown = format!("{body:?}");
-        let ended = against(&client, &["put", "--connections", "1", "f", &server.url("x")], async {
-            let mut peer = server.logged_in().await;
-            let (number, _) = peer.request().await;
-            peer.reply(number, 150, None).await;
-            while !matches!(peer.message().await, Some(transfer_message::Body::End(_)) | None) {}
-            peer.transfer(1, body).await;
-            while peer.message().await.is_some() {}
-        })
-        .await;
-        assert_eq!(ended.code, 1, "{shown}: {ended:?}");
-        assert!(ended.err.contains("broke the protocol"), "{shown}: {ended:?}");
-    }
 }

@@ -1,13 +1,13 @@
-//! Bounds before and around the login: guessed passwords, floods of connections, descriptors, memory.
+//! Bounds before and around the login: floods of connections, descriptors, memory.
 
-use crate::support::script::{ScriptedClient, offered, offers};
+use crate::support::messages::{offered, offers};
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{snapshot, staged, write};
 use crate::support::{Ended, Server, run_with, under, until};
 use haul::net::wire::proto::{self, request};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn limit_files(pid: Option<Pid>, files: u64) -> Rlimit {
@@ -19,174 +19,11 @@ fn limit_files(pid: Option<Pid>, files: u64) -> Rlimit {
     prlimit(pid, Resource::Nofile, limit).unwrap()
 }
 
-/// A field of /proc/PID/status, in kB.
-fn memory(server: &Server, field: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find(|l| l.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Processor time of the server, in ticks of 10 ms.
 fn ticks(server: &Server) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-#[test]
-fn guessed_passwords_get_slower_and_a_key_still_opens() {
-    let server = Server::start();
-    server.user(&["add", "pat"], "right");
-    let by_key = server.client();
-    let guesser = server.client();
-    let url = format!("haul://pat@{}/", server.address);
-    let guess = |password: &str| {
-        write(&guesser.work().join("p"), password.as_bytes());
-        let started = Instant::now();
-        let ended = guesser.run(["ls", "--password-file", "p", &url]);
-        (ended, started.elapsed())
-    };
-    for n in 0..6 {
-        let (ended, _) = guess(&format!("wrong {n}"));
-        assert_eq!(ended.code, 5, "{ended:?}");
-    }
-    // by now a guess has to wait for two seconds: however often one connects, and for the right password too
-    let (ended, took) = guess("right");
-    assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(took > Duration::from_millis(900), "{took:?}");
-    // a guess is waiting; a key goes past it
-    write(&guesser.work().join("p"), b"wrong");
-    let mut waiting = guesser.spawn(["ls", "--password-file", "p", &url]);
-    by_key.ok(["ls", "srv:"]);
-    assert!(
-        waiting.child.try_wait().unwrap().is_none(),
-        "the guess is still waiting"
-    );
-    assert_eq!(waiting.end().code, 5);
-    // in the end guesses are not waited for at all, from this address: the answer is the same
-    for _ in 0..3 {
-        guess("wrong");
-    }
-    let many: Vec<_> = (0..12)
-        .map(|_| guesser.spawn(["ls", "--password-file", "p", &url]))
-        .collect();
-    let ends: Vec<_> = many.into_iter().map(crate::support::Running::end).collect();
-    assert!(ends.iter().all(|e| e.code == 5), "{ends:?}");
-    assert!(
-        ends.iter().any(|e| e.err.contains("too many failed logins")),
-        "{ends:?}"
-    );
-    by_key.ok(["ls", "srv:"]);
-}
-
-/// A password that was looked at and found wrong, not one that was refused unseen.
-fn was_checked(reply: &proto::Reply) -> bool {
-    assert_eq!(reply.code, 530, "{reply:?}");
-    !reply.text.contains("too many")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn guesses_over_many_connections_are_as_slow_as_over_one() {
-    let server = Server::start();
-    server.user(&["add", "pat"], "right");
-    let mut guesses = tokio::task::JoinSet::new();
-    for _ in 0..40 {
-        let mut guesser = ScriptedClient::from_address([127, 0, 0, 2].into(), &server).await;
-        guesses.spawn(async move { guesser.try_password(1, "pat", "wrong").await.unwrap() });
-    }
-    let replies = guesses.join_all().await;
-    let checked = replies.iter().filter(|reply| was_checked(reply)).count();
-    // three are free, and five more fit into the longest wait
-    assert!((1..10).contains(&checked), "{checked} of 40 were looked at");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn guesses_from_many_addresses_keep_the_right_password_not_out() {
-    let server = Arc::new(Server::start());
-    server.user(&["add", "pat"], "right");
-    let (guessed, mut looked_at) = tokio::sync::mpsc::unbounded_channel();
-    let mut guessers = tokio::task::JoinSet::new();
-    for n in 0..24 {
-        let (server, guessed) = (server.clone(), guessed.clone());
-        // two connections of each of twelve addresses guess without a pause
-        let address = [127, 0, 1, 1 + n / 2].into();
-        guessers.spawn(async move {
-            loop {
-                let mut guesser = ScriptedClient::from_address(address, &server).await;
-                for number in 1..=3 {
-                    let Some(reply) = guesser.try_password(number, "pat", "wrong").await else {
-                        break;
-                    };
-                    let _ = was_checked(&reply).then(|| guessed.send(()));
-                }
-            }
-        });
-    }
-    for _ in 0..12 {
-        looked_at.recv().await.unwrap();
-    }
-    let mut pat = ScriptedClient::from_address([127, 0, 2, 1].into(), &server).await;
-    let reply = pat.try_password(1, "pat", "right").await.unwrap();
-    assert_eq!(reply.code, 230, "{reply:?}");
-}
-
-#[test]
-fn unknown_users_and_wrong_passwords_look_alike() {
-    // three tries are free of delays, so each kind has a server of its own
-    let tries = |user: &str| {
-        let server = Server::start();
-        server.user(&["add", "pat"], "right");
-        let client = server.client();
-        write(&client.work().join("p"), b"wrong");
-        let url = format!("haul://{user}@{}/", server.address);
-        let mut times: Vec<Duration> = (0..3)
-            .map(|_| {
-                let started = Instant::now();
-                let ended = client.run(["ls", "--password-file", "p", &url]);
-                let text = ended
-                    .err
-                    .replace(user, "USER")
-                    .replace(&server.address.to_string(), "SERVER");
-                assert_eq!(ended.code, 5);
-                assert_eq!(text.lines().count(), 1);
-                assert!(
-                    text.starts_with("haul: USER@SERVER: login refused: unknown user, wrong password or"),
-                    "{text}"
-                );
-                started.elapsed()
-            })
-            .collect();
-        times.sort();
-        times[1]
-    };
-    let (unknown, wrong) = (tries("nobody"), tries("pat"));
-    // a password that is not hashed is refused in a small part of the time
-    let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
-    assert!((0.2..5.0).contains(&ratio), "{unknown:?} {wrong:?}");
-}
-
-#[test]
-fn many_password_logins_at_once_stay_in_memory() {
-    let server = Server::start();
-    server.user(&["add", "pat"], "right");
-    let client = server.client();
-    write(&client.work().join("p"), b"right");
-    let url = format!("haul://pat@{}/", server.address);
-    let all: Vec<_> = (0..24)
-        .map(|_| client.spawn(["ls", "--password-file", "p", &url]))
-        .collect();
-    for one in all {
-        let ended = one.end();
-        assert_eq!(ended.code, 0, "{ended:?}");
-    }
-    // each hash takes 19 MiB, two at a time
-    assert!(memory(&server, "VmHWM") < 150_000, "{} kB", memory(&server, "VmHWM"));
-    // a password that is longer than anybody's is not hashed
-    write(&client.work().join("long"), &[b'x'; 100_000]);
-    client
-        .run(["ls", "--password-file", "long", &url])
-        .failed(5, &["login refused"]);
 }
 
 #[test]
@@ -210,7 +47,7 @@ fn a_flood_of_idle_connections_keeps_nobody_out() {
     client.ok(["ls", "srv:"]);
     // far from the deadlines of 10 and 20 s after which the flood would be gone by itself
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
-    assert!(memory(&server, "VmRSS") < 150_000);
+    assert!(server.memory("VmRSS") < 150_000);
     drop(flood);
 }
 
@@ -253,7 +90,7 @@ fn a_transfer_gets_by_with_few_open_files() {
 fn the_memory_of_all_sessions_is_shared_out() {
     let server = Server::with(&["--max-memory", "16M"]);
     let client = server.client();
-    // each session takes its part; when what is left is too little the next is told
+    // each session takes its part; when too little remains, the server refuses the next
     write(&client.work().join("f"), b"x");
     client.ok(["put", "f", "srv:"]);
     let mut held = Vec::new();
@@ -312,7 +149,7 @@ fn clients_that_were_killed_do_not_keep_others_out() {
     client.ok(["put", "f", "srv:"]);
 }
 
-/// One user opens sessions until the server refuses: of places, and of memory, something is left for the next user.
+/// One user opens sessions until the server refuses; places and memory remain for the next user.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_cannot_take_every_session_or_all_memory() {
     for arguments in [["--max-sessions", "8"], ["--max-memory", "128M"]] {
@@ -361,11 +198,11 @@ async fn the_sources_of_a_get_share_their_directories() {
     let reply = session.ask(2, request::Body::Get(get)).await.unwrap();
     assert_eq!(reply.code, 150, "{reply:?}");
     offered(&mut session).await;
-    // what a transfer keeps open, and what is open for a moment
+    // the handles that a transfer keeps, and those that are open for a moment
     assert!(open() < before + 256 + 64, "{} before, {} now", before, open());
 }
 
-/// What strangers can make the server write and keep is bounded, however much they send.
+/// Strangers fill neither the log nor the memory, however much they send.
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_fill_neither_the_log_nor_the_memory() {
     let mut server = Server::start();
@@ -385,7 +222,7 @@ async fn strangers_fill_neither_the_log_nor_the_memory() {
     let mut client = connect().await;
     let reply = client.ask(1, login("long".repeat(1000))).await.unwrap();
     assert_eq!(reply.code, 530, "{reply:?}");
-    // behind it, what was sent without waiting for the answer is skipped, however long
+    // behind it the server skips messages that were sent without waiting, however long
     let content = vec![proto::Offer {
         content: vec![7; 500_000],
         ..Default::default()
@@ -400,7 +237,7 @@ async fn strangers_fill_neither_the_log_nor_the_memory() {
         }
     }
     // very many that begin a message and do not end it
-    let before = memory(&server, "VmRSS");
+    let before = server.memory("VmRSS");
     let mut waiting = Vec::new();
     for _ in 0..60 {
         let mut client = connect().await;
@@ -408,7 +245,7 @@ async fn strangers_fill_neither_the_log_nor_the_memory() {
         client.raw(&vec![7; 1_000_000]).await;
         waiting.push(client);
     }
-    let after = memory(&server, "VmRSS");
+    let after = server.memory("VmRSS");
     assert!(after < before + 20_000, "{before} kB, then {after} kB");
     let log = server.log();
     let refused = log.matches("login refused").count();

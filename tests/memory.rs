@@ -1,18 +1,18 @@
 //! `--max-memory` is a promise: every kind of message and frame, as many as a server takes.
 
 use crate::support::Server;
-use crate::support::script::{ScriptedClient, offer, offered, offers, wanted};
+use crate::support::floods::{Kind, messages, requests};
+use crate::support::messages::{offer, offered, offers, wanted};
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{staged, write};
-use haul::chunk::digest::whole_digest;
 use haul::net::wire::frame::{FrameHeader, FrameKind};
-use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
-use prost::Message;
+use haul::net::wire::proto::{self, control_message::Body, request};
 use rustix::fs::FlockOperation;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-/// What the server may use for sessions, and what the process takes besides, in kB.
+/// The memory that the server may use for sessions, and that of the process besides, in kB.
 const MOST: &str = "16M";
 const MOST_KB: u64 = 16 << 10;
 const PROCESS_KB: u64 = 24 << 10;
@@ -21,254 +21,7 @@ const FLOOD: usize = 24 << 20;
 /// A server that takes nothing for this long waits for its own memory.
 const BLOCKED: Duration = Duration::from_secs(1);
 
-/// A field of /proc/PID/status, in kB.
-fn memory(server: &Server, field: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).unwrap();
-    let line = status.lines().find(|l| l.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Makes the message with this index, as it travels; requests are numbered from 10 on.
-type Kind = (&'static str, Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>);
-
-fn encoded(body: Body) -> Vec<u8> {
-    let message = proto::ControlMessage { body: Some(body) }.encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&length[..], &message].concat()
-}
-
-fn of_request(name: &'static str, body: impl Fn() -> request::Body + Send + Sync + 'static) -> Kind {
-    let make = move |index| {
-        encoded(Body::Request(proto::Request {
-            number: 10 + index,
-            body: Some(body()),
-        }))
-    };
-    (name, Box::new(make))
-}
-
-fn of_transfer(name: &'static str, body: impl Fn(u64) -> transfer_message::Body + Send + Sync + 'static) -> Kind {
-    let make = move |index| {
-        encoded(Body::Transfer(proto::TransferMessage {
-            transfer: 1,
-            body: Some(body(index)),
-        }))
-    };
-    (name, Box::new(make))
-}
-
-/// The same message again and again.
-fn always(name: &'static str, body: transfer_message::Body) -> Kind {
-    let (_, make) = of_transfer(name, move |_| body.clone());
-    let bytes = make(0);
-    (name, Box::new(move |_| bytes.clone()))
-}
-
-/// As long as one field may be.
-fn long() -> Vec<u8> {
-    vec![b'x'; 1_000_000]
-}
-
-fn text() -> String {
-    String::from_utf8(long()).unwrap()
-}
-
-/// Every request, with as much in it as fits.
-fn requests() -> Vec<Kind> {
-    use request::Body as R;
-    vec![
-        of_request("login", || {
-            R::Login(proto::Login {
-                user: text(),
-                ..Default::default()
-            })
-        }),
-        of_request("enroll", || {
-            R::Enroll(proto::Enroll {
-                code: long(),
-                ..Default::default()
-            })
-        }),
-        of_request("cd", || R::ChangeDirectory(proto::ChangeDirectory { path: long() })),
-        of_request("stat", || {
-            R::Stat(proto::Stat {
-                path: long(),
-                hash: true,
-            })
-        }),
-        of_request("list", || {
-            R::List(proto::List {
-                cookie: long(),
-                ..Default::default()
-            })
-        }),
-        of_request("listing", || {
-            R::List(proto::List {
-                path: b"many".to_vec(),
-                ..Default::default()
-            })
-        }),
-        of_request("mkdir", || {
-            R::MakeDirectory(proto::MakeDirectory {
-                path: long(),
-                parents: true,
-            })
-        }),
-        of_request("rm", || {
-            R::Remove(proto::Remove {
-                path: long(),
-                recursive: true,
-            })
-        }),
-        of_request("mv", || {
-            R::Rename(proto::Rename {
-                from: long()[..500_000].into(),
-                to: long()[..500_000].into(),
-                ..Default::default()
-            })
-        }),
-        of_request("df", || R::Space(proto::Space { path: long() })),
-        of_request("put: names", || {
-            R::Put(proto::Put {
-                transfer: 7,
-                names: vec![Vec::new(); 500_000],
-                ..Default::default()
-            })
-        }),
-        of_request("put: source_ids", || {
-            R::Put(proto::Put {
-                transfer: 7,
-                source_ids: vec![String::new(); 4096],
-                ..Default::default()
-            })
-        }),
-        of_request("get: destination_ancestors", || {
-            R::Get(proto::Get {
-                transfer: 7,
-                destination_ancestors: vec![String::new(); 500_000],
-                ..Default::default()
-            })
-        }),
-        of_request("noop", || R::Noop(proto::Noop {})),
-        of_request("reattach", || {
-            R::Reattach(proto::Reattach {
-                proof: long(),
-                ..Default::default()
-            })
-        }),
-        of_request("locks", || {
-            R::Locks(proto::Locks {
-                cookie: long(),
-                ..Default::default()
-            })
-        }),
-        of_request("unlock", || {
-            R::Unlock(proto::Unlock {
-                path: long(),
-                force: true,
-            })
-        }),
-    ]
-}
-
-/// Each message of a transfer, with as many entries as fit and as are allowed.
-fn messages() -> Vec<Kind> {
-    use transfer_message::Body as T;
-    vec![
-        always("offers: as many as fit", offers(vec![proto::Offer::default(); 500_000])),
-        of_transfer("offers: content", |index| {
-            let content = vec![7; 16 << 10];
-            let digest = whole_digest(&content).to_vec();
-            let file = |n| proto::Offer {
-                content: content.clone(),
-                digest: digest.clone(),
-                ..offer(2 + 60 * index + n, 1, b"locked", proto::Kind::File, 16 << 10)
-            };
-            offers((0..60).map(file).collect())
-        }),
-        of_transfer("offers: targets", |index| {
-            let link = |n| proto::Offer {
-                target: vec![b't'; 4000],
-                ..offer(2 + 240 * index + n, 1, b"locked", proto::Kind::Symlink, 0)
-            };
-            offers((0..240).map(link).collect())
-        }),
-        of_transfer("offers: versions", |index| {
-            let file = |n| proto::Offer {
-                version: "v".repeat(250),
-                ..offer(2 + 1000 * index + n, 1, b"locked", proto::Kind::File, 1 << 40)
-            };
-            offers((0..1000).map(file).collect())
-        }),
-        of_transfer("offers: directories", |index| {
-            let dir = |n| offer(2 + 1000 * index + n, 1, &[b'd'; 250], proto::Kind::Dir, 0);
-            offers((0..1000).map(dir).collect())
-        }),
-        of_transfer("offers: names that fail", |index| {
-            let name = [b'n'; 256];
-            let file = |n| offer(2 + 1000 * index + n, 1, &name, proto::Kind::File, 0);
-            offers((0..1000).map(file).collect())
-        }),
-        always("wants", {
-            let wants = vec![proto::Want::default(); 4096];
-            T::Wants(proto::Wants { wants })
-        }),
-        always("digests", {
-            let want = proto::Want {
-                digests: vec![Vec::new(); 500_000],
-                ..Default::default()
-            };
-            T::Wants(proto::Wants { wants: vec![want] })
-        }),
-        always("acks", {
-            let acks = vec![proto::Ack::default(); 500_000];
-            T::Acks(proto::Acks { acks })
-        }),
-        always("results", {
-            let results = vec![proto::Result::default(); 500_000];
-            T::Results(proto::Results { results })
-        }),
-        always("withdrawals", {
-            let withdrawals = vec![proto::Withdrawal::default(); 4096];
-            T::Withdrawals(proto::Withdrawals { withdrawals })
-        }),
-        always("changed", {
-            T::Changed(proto::Changed {
-                offer: Some(proto::Offer {
-                    content: long(),
-                    ..Default::default()
-                }),
-                attempt: 1,
-            })
-        }),
-        always("end", T::End(proto::EndOfOffers {})),
-        always("finished", T::Finished(proto::Finished {})),
-        always(
-            "cancel",
-            T::Cancel(proto::Cancel {
-                code: 500,
-                text: text(),
-            }),
-        ),
-        (
-            "reply",
-            Box::new(|_| {
-                let text = text();
-                encoded(Body::Reply(proto::Reply {
-                    text,
-                    ..Default::default()
-                }))
-            }),
-        ),
-        (
-            "heartbeat",
-            Box::new(|_| encoded(Body::Heartbeat(proto::Heartbeat { received: 0 }))),
-        ),
-    ]
-}
-
-/// Sends messages of a kind, as many as make up the flood, until the server hangs up or takes no more.
+/// Sends a flood of messages of a kind, until the server hangs up or takes no more.
 async fn flood(client: &mut ScriptedClient, kind: &Kind) {
     let mut sent = 0;
     for index in 0.. {
@@ -307,8 +60,17 @@ async fn begin(client: &mut ScriptedClient) {
     client.transfer(1, offers(vec![dir])).await;
 }
 
+/// The work that a flood waits behind.
+#[derive(Clone, Copy, PartialEq)]
+enum Behind {
+    /// A request that takes long.
+    Request,
+    /// A transfer that waits for a lock.
+    Transfer,
+}
+
 /// Runs each kind against a server of its own, of which one session gets all the memory.
-async fn run(kinds: Vec<Kind>, is_transfer: bool) {
+async fn run(kinds: Vec<Kind>, behind: Behind) {
     for kind in kinds {
         let server = Server::with(&["--max-memory", MOST, "--session-grace", "0"]);
         for n in 0..400 {
@@ -316,12 +78,12 @@ async fn run(kinds: Vec<Kind>, is_transfer: bool) {
         }
         let locked = std::fs::File::create(staged(&server.root.join("locked"))).unwrap();
         rustix::fs::flock(&locked, FlockOperation::LockExclusive).unwrap();
-        // hashing this takes longer than the flood: what comes behind it waits
+        // hashing this takes longer than the flood: requests behind it wait
         let huge = std::fs::File::create(server.root.join("huge")).unwrap();
         huge.set_len(1 << 42).unwrap();
         let mut session = ScriptedClient::connect(&server).await;
         session.login().await;
-        if is_transfer {
+        if behind == Behind::Transfer {
             begin(&mut session).await;
         } else {
             let (path, hash) = (b"huge".to_vec(), true);
@@ -336,23 +98,23 @@ async fn run(kinds: Vec<Kind>, is_transfer: bool) {
 
 #[track_caller]
 fn within(server: &Server, what: &str) {
-    let peak = memory(server, "VmHWM");
+    let peak = server.memory("VmHWM");
     println!("{what}: {peak} kB");
     assert!(peak < MOST_KB + PROCESS_KB, "{what}: {peak} kB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_every_kind_stay_within_the_memory() {
-    run(requests(), false).await;
+    run(requests(), Behind::Request).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_every_kind_stay_within_the_memory() {
-    run(messages(), true).await;
+    run(messages(), Behind::Transfer).await;
 }
 
-/// Chunks that never become complete, over as many connections as there may be, and very many small files that wait for
-/// a lock.
+/// Chunks that never become complete, over as many connections as allowed, and very many small
+/// files that wait for a lock.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_stay_within_the_memory() {
     let server = Server::with(&["--max-memory", MOST, "--session-grace", "0"]);
@@ -385,7 +147,7 @@ async fn frames_stay_within_the_memory() {
     within(&server, "chunks");
 }
 
-/// A read-only user asks for the same sources again and again, and answers nothing.
+/// A read-only user requests the same sources repeatedly, and answers nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn transfers_of_many_sources_stay_within_the_memory() {
     let server = Server::with(&["--max-memory", MOST, "--session-grace", "0"]);
@@ -412,7 +174,7 @@ async fn transfers_of_many_sources_stay_within_the_memory() {
             break;
         }
     }
-    // a transfer is as far as it gets when it offers what nobody settles, or waits for memory
+    // a transfer ends up with offers that the client does not settle, or waits for memory
     let _ = timeout(BLOCKED, offered(&mut session)).await;
     within(&server, "sources");
 }

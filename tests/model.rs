@@ -1,9 +1,11 @@
-//! Random operations of several clients at once, against a model that is a map: each has a directory of its own, in which
-//! the model says exactly what must be there, and all share one, in which every file must be one that somebody put.
+//! Random operations of several clients at once, against a model that is a map. Each client has a
+//! directory of its own, whose exact content the model knows. All share one, in which every file
+//! must be one that a client put.
 
 use crate::support::tree::bytes;
 use crate::support::{Client, Server};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Operations of each client.
@@ -32,14 +34,14 @@ impl Random {
     }
 }
 
-/// What is at a path: a directory, or a file with this content.
+/// An entry: a directory, or a file with this content.
 #[derive(Clone, PartialEq, Debug)]
 enum Node {
     Dir,
     File(Vec<u8>),
 }
 
-/// A file system, for people who know what it must do.
+/// The expected content of a file system.
 #[derive(Default)]
 struct Model(BTreeMap<String, Node>);
 
@@ -73,119 +75,203 @@ impl Model {
     }
 }
 
-/// One client's life. Panics where the server and the model differ.
+/// One client, and the expected content of its directory. Every step panics where the server and
+/// the model differ.
+struct Life<'a> {
+    client: &'a Client,
+    home: &'a str,
+    /// The contents that all clients have put into the directory that they share.
+    shared: &'a Mutex<Vec<Vec<u8>>>,
+    random: Random,
+    model: Model,
+    dirs: Vec<String>,
+}
+
+/// Where a step happens.
+struct Place {
+    dir: String,
+    path: String,
+    /// The path as an argument.
+    remote: String,
+    /// For the message when the step fails.
+    context: String,
+}
+
+impl<'a> Life<'a> {
+    fn begin(client: &'a Client, home: &'a str, seed: u64, shared: &'a Mutex<Vec<Vec<u8>>>) -> Life<'a> {
+        let mut model = Model::default();
+        client.ok(["mkdir", &format!("srv:{home}")]);
+        model.0.insert(home.to_string(), Node::Dir);
+        Life {
+            client,
+            home,
+            shared,
+            random: Random(seed),
+            model,
+            dirs: vec![home.to_string()],
+        }
+    }
+
+    fn local(&self, name: &str) -> PathBuf {
+        self.client.work().join(name)
+    }
+
+    fn step(&mut self, context: &str) {
+        let model = &self.model;
+        self.dirs.retain(|d| model.is_dir(d));
+        let dir = self.dirs[self.random.below(self.dirs.len() as u64) as usize].clone();
+        let path = format!("{dir}/{}", self.random.name());
+        let place = Place {
+            remote: format!("srv:{path}"),
+            context: format!("{context}, {path}"),
+            dir,
+            path,
+        };
+        match self.random.below(9) {
+            0 | 1 => self.put(place),
+            2 => self.mkdir(place),
+            3 => self.rm(&place),
+            4 if self.random.below(2) == 0 => self.rm_recursive(&place),
+            4 => self.mv(&place),
+            5 => self.get(&place),
+            6 => self.ls(&place),
+            7 => self.put_shared(&place),
+            _ => self.get_shared(&place),
+        }
+    }
+
+    fn put(&mut self, place: Place) {
+        let Place {
+            path, remote, context, ..
+        } = place;
+        let content = self.random.content();
+        std::fs::write(self.local("f"), &content).unwrap();
+        let put = self.client.run(["put", "f", &remote]);
+        // into a directory it goes under its own name
+        let into = self.model.is_dir(&path);
+        let target = if into { format!("{path}/f") } else { path };
+        let expected = !self.model.is_dir(&target);
+        assert_eq!(put.code == 0, expected, "{context}: {put:?}");
+        if expected {
+            self.model.0.insert(target, Node::File(content));
+        }
+    }
+
+    fn mkdir(&mut self, place: Place) {
+        let Place {
+            path, remote, context, ..
+        } = place;
+        let made = self.client.run(["mkdir", &remote]);
+        assert_eq!(made.code == 0, !self.model.0.contains_key(&path), "{context}: {made:?}");
+        if made.code == 0 {
+            self.model.0.insert(path.clone(), Node::Dir);
+            self.dirs.push(path);
+        }
+    }
+
+    fn rm(&mut self, place: &Place) {
+        let (path, context) = (&place.path, &place.context);
+        let removed = self.client.run(["rm", &place.remote]);
+        let expected = self.model.0.contains_key(path) && self.model.children(path).is_empty();
+        // a directory wants -r, even when it is empty, as with rm
+        let expected = expected && (removed.code == 0 || !self.model.is_dir(path));
+        assert_eq!(removed.code == 0, expected, "{context}: {removed:?}");
+        if expected {
+            self.model.remove(path);
+        }
+    }
+
+    fn rm_recursive(&mut self, place: &Place) {
+        let (path, context) = (&place.path, &place.context);
+        let removed = self.client.run(["rm", "-r", &place.remote]);
+        assert_eq!(
+            removed.code == 0,
+            self.model.0.contains_key(path),
+            "{context}: {removed:?}"
+        );
+        self.model.remove(path);
+    }
+
+    fn mv(&mut self, place: &Place) {
+        let (path, context) = (&place.path, &place.context);
+        let to = format!("{}/{}", self.home, self.random.name());
+        let model = &mut self.model;
+        let target = match (model.is_dir(&to), path.rsplit_once('/')) {
+            (true, Some((_, name))) => format!("{to}/{name}"),
+            _ => to.clone(),
+        };
+        let moved = self.client.run(["mv", &place.remote, &format!("srv:{to}")]);
+        let into_itself = target.starts_with(&format!("{path}/"));
+        let fits = match (model.0.get(path), model.0.get(&target)) {
+            (None, _) => false,
+            (_, None) => true,
+            (Some(Node::Dir), Some(Node::Dir)) => target == *path || model.children(&target).is_empty(),
+            (Some(Node::File(_)), Some(Node::File(_))) => true,
+            _ => false,
+        };
+        assert_eq!(moved.code == 0, fits && !into_itself, "{context} to {to}: {moved:?}");
+        if moved.code == 0 && target != *path {
+            model.rename(path, &target);
+        }
+    }
+
+    fn get(&self, place: &Place) {
+        let context = &place.context;
+        let _ = std::fs::remove_file(self.local("back"));
+        let got = self.client.run(["get", &place.remote, "back"]);
+        match self.model.0.get(&place.path) {
+            Some(Node::File(content)) => {
+                assert_eq!(got.code, 0, "{context}: {got:?}");
+                assert!(std::fs::read(self.local("back")).unwrap() == *content, "{context}");
+            }
+            _ => assert_ne!(got.code, 0, "{context}: {got:?}"),
+        }
+    }
+
+    fn ls(&self, place: &Place) {
+        let listed = self.client.ok(["ls", "-a", &format!("srv:{}", place.dir)]);
+        let listed: Vec<String> = listed.lines().map(str::to_string).collect();
+        assert_eq!(listed, self.model.children(&place.dir), "{}", place.context);
+    }
+
+    /// Puts a file where all clients meet.
+    fn put_shared(&mut self, place: &Place) {
+        let content = self.random.content();
+        self.shared.lock().unwrap().push(content.clone());
+        std::fs::write(self.local("s"), &content).unwrap();
+        let name = format!("srv:shared/{}", self.random.name());
+        let put = self.client.run(["put", "--wait=1m", "s", &name]);
+        assert_eq!(put.code, 0, "{}: {put:?}", place.context);
+    }
+
+    /// A file where all clients meet was put by one of them, whole.
+    fn get_shared(&mut self, place: &Place) {
+        let _ = std::fs::remove_file(self.local("s2"));
+        let name = format!("srv:shared/{}", self.random.name());
+        if self.client.run(["get", &name, "s2"]).code == 0 {
+            let found = std::fs::read(self.local("s2")).unwrap();
+            let put = self.shared.lock().unwrap().contains(&found);
+            assert!(put, "{}: no client put that", place.context);
+        }
+    }
+
+    fn end(&self, seed: u64) {
+        for (path, node) in &self.model.0 {
+            if let Node::File(content) = node {
+                let got = self.client.run(["get", "--checksum", &format!("srv:{path}"), "-"]);
+                assert!(got.bytes == *content, "seed {seed}: {path} in the end");
+            }
+        }
+    }
+}
+
+/// All steps of one client.
 fn live(client: &Client, home: &str, seed: u64, shared: &Mutex<Vec<Vec<u8>>>) {
-    let mut random = Random(seed);
-    let mut model = Model::default();
-    client.ok(["mkdir", &format!("srv:{home}")]);
-    model.0.insert(home.to_string(), Node::Dir);
-    let mut dirs = vec![home.to_string()];
+    let mut life = Life::begin(client, home, seed, shared);
     for step in 0..STEPS {
-        dirs.retain(|d| model.is_dir(d));
-        let dir = dirs[random.below(dirs.len() as u64) as usize].clone();
-        let path = format!("{dir}/{}", random.name());
-        let context = format!("seed {seed}, step {step}, {path}");
-        let remote = format!("srv:{path}");
-        match random.below(9) {
-            0 | 1 => {
-                let content = random.content();
-                std::fs::write(client.work().join("f"), &content).unwrap();
-                let put = client.run(["put", "f", &remote]);
-                // into a directory it goes under its own name
-                let target = if model.is_dir(&path) { format!("{path}/f") } else { path };
-                let expected = !model.is_dir(&target);
-                assert_eq!(put.code == 0, expected, "{context}: {put:?}");
-                if expected {
-                    model.0.insert(target, Node::File(content));
-                }
-            }
-            2 => {
-                let made = client.run(["mkdir", &remote]);
-                assert_eq!(made.code == 0, !model.0.contains_key(&path), "{context}: {made:?}");
-                if made.code == 0 {
-                    model.0.insert(path.clone(), Node::Dir);
-                    dirs.push(path);
-                }
-            }
-            3 => {
-                let removed = client.run(["rm", &remote]);
-                let expected = model.0.contains_key(&path) && model.children(&path).is_empty();
-                // a directory wants -r, even when it is empty, as with rm
-                let expected = expected && (removed.code == 0 || !model.is_dir(&path));
-                assert_eq!(removed.code == 0, expected, "{context}: {removed:?}");
-                if expected {
-                    model.remove(&path);
-                }
-            }
-            4 if random.below(2) == 0 => {
-                let removed = client.run(["rm", "-r", &remote]);
-                assert_eq!(removed.code == 0, model.0.contains_key(&path), "{context}: {removed:?}");
-                model.remove(&path);
-            }
-            4 => {
-                let to = format!("{home}/{}", random.name());
-                let target = match (model.is_dir(&to), path.rsplit_once('/')) {
-                    (true, Some((_, name))) => format!("{to}/{name}"),
-                    _ => to.clone(),
-                };
-                let moved = client.run(["mv", &remote, &format!("srv:{to}")]);
-                let into_itself = target.starts_with(&format!("{path}/"));
-                let fits = match (model.0.get(&path), model.0.get(&target)) {
-                    (None, _) => false,
-                    (_, None) => true,
-                    (Some(Node::Dir), Some(Node::Dir)) => target == path || model.children(&target).is_empty(),
-                    (Some(Node::File(_)), Some(Node::File(_))) => true,
-                    _ => false,
-                };
-                assert_eq!(moved.code == 0, fits && !into_itself, "{context} to {to}: {moved:?}");
-                if moved.code == 0 && target != path {
-                    model.rename(&path, &target);
-                }
-            }
-            5 => {
-                let _ = std::fs::remove_file(client.work().join("back"));
-                let got = client.run(["get", &remote, "back"]);
-                match model.0.get(&path) {
-                    Some(Node::File(content)) => {
-                        assert_eq!(got.code, 0, "{context}: {got:?}");
-                        assert!(
-                            std::fs::read(client.work().join("back")).unwrap() == *content,
-                            "{context}"
-                        );
-                    }
-                    _ => assert_ne!(got.code, 0, "{context}: {got:?}"),
-                }
-            }
-            6 => {
-                let listed = client.ok(["ls", "-a", &format!("srv:{dir}")]);
-                let listed: Vec<String> = listed.lines().map(str::to_string).collect();
-                assert_eq!(listed, model.children(&dir), "{context}");
-            }
-            7 => {
-                // where all meet: whatever is there was put by somebody, whole
-                let content = random.content();
-                shared.lock().unwrap().push(content.clone());
-                std::fs::write(client.work().join("s"), &content).unwrap();
-                let name = format!("srv:shared/{}", random.name());
-                let put = client.run(["put", "--wait=1m", "s", &name]);
-                assert_eq!(put.code, 0, "{context}: {put:?}");
-            }
-            _ => {
-                let _ = std::fs::remove_file(client.work().join("s2"));
-                let got = client.run(["get", &format!("srv:shared/{}", random.name()), "s2"]);
-                if got.code == 0 {
-                    let found = std::fs::read(client.work().join("s2")).unwrap();
-                    assert!(shared.lock().unwrap().contains(&found), "{context}: nobody put that");
-                }
-            }
-        }
+        life.step(&format!("seed {seed}, step {step}"));
     }
-    for (path, node) in &model.0 {
-        if let Node::File(content) = node {
-            let got = client.run(["get", "--checksum", &format!("srv:{path}"), "-"]);
-            assert!(got.bytes == *content, "seed {seed}: {path} in the end");
-        }
-    }
+    life.end(seed);
 }
 
 #[test]

@@ -1,12 +1,8 @@
-//! Connections that are lost, silent or slow, sessions that are gone, and servers that come back: commands go on.
+//! Connections that are lost, silent or slow, lost sessions, restarted servers: commands continue.
 
 use crate::support::proxy::{Proxy, Rules, Which};
-use crate::support::script::{SESSION, ScriptedClient, ScriptedServer};
 use crate::support::tree::{bytes, sample, snapshot, staged, write};
-use crate::support::{Client, Ended, Server, until};
-use haul::net::wire::frame::{Attach, ROLE_CONTROL};
-use haul::net::wire::proto::{self, control_message::Body, reply, request};
-use ring::hmac;
+use crate::support::{Client, Server, until};
 use std::path::Path;
 
 const MIB: usize = 1 << 20;
@@ -24,15 +20,6 @@ fn slow() -> Rules {
     }
 }
 
-/// It succeeded, and said in one line that the connection was lost.
-#[track_caller]
-fn went_on(ended: &Ended) {
-    assert_eq!(ended.code, 0, "{ended:?}");
-    let lines: Vec<&str> = ended.err.lines().filter(|l| l.starts_with("haul: ")).collect();
-    assert_eq!(lines.len(), 1, "{ended:?}");
-    assert!(lines[0].contains("trying again"), "{ended:?}");
-}
-
 #[test]
 fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     let mut server = Server::start();
@@ -42,7 +29,7 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     let put = client.spawn(["put", "-r", "tree", "srv:"]);
     until("some of it is on its way", || proxy.sent() > 3 * MIB);
     proxy.cut_now(Which::Control);
-    went_on(&put.end());
+    put.end().retried();
     assert_eq!(
         snapshot(&client.work().join("tree")),
         snapshot(&server.root.join("tree"))
@@ -53,12 +40,12 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
         staged(&client.work().join("back/big")).exists()
     });
     proxy.cut_now(Which::Control);
-    went_on(&get.end());
+    get.end().retried();
     assert_eq!(
         snapshot(&client.work().join("back")),
         snapshot(&server.root.join("tree"))
     );
-    // the sessions went on: nobody logged in a second time
+    // the sessions survived: no client logged in a second time
     let log = server.log();
     assert_eq!(log.matches("the session goes on").count(), 2, "{log}");
     assert_eq!(log.matches("INFO login").count(), 3, "{log}");
@@ -95,7 +82,7 @@ fn a_silent_control_connection_counts_as_lost() {
     std::thread::sleep(std::time::Duration::from_secs(21));
     proxy.heal();
     proxy.cut_now(Which::Control);
-    went_on(&put.end());
+    put.end().retried();
     assert_eq!(
         snapshot(&client.work().join("tree")),
         snapshot(&server.root.join("tree"))
@@ -115,7 +102,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     server.kill();
     server.restart();
     let ended = put.end();
-    went_on(&ended);
+    ended.retried();
     assert!(ended.out.contains(r#"{"event":"again"}"#), "{ended:?}");
     assert_eq!(
         snapshot(&client.work().join("tree")),
@@ -129,8 +116,8 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     server.kill();
     server.restart();
     let ended = get.end();
-    went_on(&ended);
-    // what had arrived here is not sent again: the client was alive all the time, and kept it
+    ended.retried();
+    // the server does not resend chunks that arrived here: the client was alive, and kept them
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
     assert_eq!(
         snapshot(&client.work().join("back")),
@@ -148,8 +135,8 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     );
 }
 
-/// What is sent a second time because the server was restarted does not count a second time, and what an earlier run left
-/// does not count at all.
+/// Bytes that are resent because the server was restarted count once, and those of an earlier run
+/// not at all.
 #[test]
 fn the_summary_counts_no_byte_twice() {
     let mut server = Server::start();
@@ -215,13 +202,13 @@ fn a_server_that_is_stopped_and_started_again_is_gone_on_with() {
         std::fs::metadata(staged(&server.root.join("big"))).is_ok_and(|m| m.len() > 2 * MIB as u64)
     });
     server.signal(rustix::process::Signal::TERM);
-    // no new sessions, but what runs has a grace time, which is too short for this
+    // no new sessions; running transfers have a grace time, which is too short for this
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(client.run(["ls", "srv:"]).code, 4);
     assert!(server.wait().success());
     server.restart();
     let ended = put.end();
-    went_on(&ended);
+    ended.retried();
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
     assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
 }
@@ -238,11 +225,11 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     });
     proxy.close();
     proxy.cut_now(Which::All);
-    until("the server has let go", || client_sees_left(&server));
+    until("the server has let go", || has_partial_file(&server));
     proxy.heal();
     let ended = put.end();
-    went_on(&ended);
-    // the server ended the session in order: it kept what had arrived
+    ended.retried();
+    // the server ended the session in order, with a checkpoint
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
     assert_eq!(
         snapshot(&client.work().join("tree")),
@@ -251,7 +238,7 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
 }
 
 /// The session is over: its lock is free.
-fn client_sees_left(server: &Server) -> bool {
+fn has_partial_file(server: &Server) -> bool {
     let other = server.client();
     other.ok(["locks", "-R", "srv:"]).contains("left")
 }
@@ -276,7 +263,7 @@ fn trying_again_has_an_end() {
         ended.err.lines().any(|l| l.contains("resume where they stopped")),
         "{ended:?}"
     );
-    // with the option also a first connection is tried again; without it is not
+    // with the option haul also retries a first connection; without it does not
     assert_eq!(client.run(["ls", "srv:"]).code, 4);
     let ls = client.spawn(["ls", "--retry-for", "1m", "srv:"]);
     server.restart();
@@ -330,108 +317,6 @@ fn one_slow_connection_does_not_hold_back_the_others() {
     assert!(carried[0] > 0 && carried[0] < MIB, "{carried:?}");
     let all: usize = carried.iter().sum();
     assert!(all < size + size / 20 + size / 50 + 2 * MIB, "{carried:?}");
-}
-
-/// The reply of the server to this re-attachment.
-async fn reattach(first: &ScriptedClient, n: u32, received: u64, key: &hmac::Key) -> (ScriptedClient, proto::Reply) {
-    let mut again = ScriptedClient::open(first.address, first.fingerprint, None).await;
-    let proof = hmac::sign(key, &Attach::signed(ROLE_CONTROL, &SESSION, n));
-    let body = request::Body::Reattach(proto::Reattach {
-        session: SESSION.to_vec(),
-        n,
-        proof: proof.as_ref().to_vec(),
-        received,
-    });
-    let reply = again.ask(0, body).await.unwrap();
-    (again, reply)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_has_its_effect_once_whatever_is_lost() {
-    let server = Server::start();
-    let mut client = ScriptedClient::connect(&server).await;
-    client.login().await;
-    let mkdir = || {
-        let path = b"d".to_vec();
-        request::Body::MakeDirectory(proto::MakeDirectory { path, parents: false })
-    };
-    let request = |number| {
-        Body::Request(proto::Request {
-            number,
-            body: Some(mkdir()),
-        })
-    };
-    // the reply is lost with the connection
-    client.send(request(2)).await;
-    until("it is done", || server.root.join("d").exists());
-    let (mut again, reply) = reattach(&client, 100, 1, &client.key).await;
-    let Some(reply::Body::Reattach(reattached)) = reply.body else {
-        panic!("{reply:?}")
-    };
-    assert_eq!((reply.code, reattached.received), (250, 2));
-    match again.receive().await {
-        Some(Body::Reply(reply)) => assert_eq!((reply.number, reply.code), (2, 250)),
-        other => panic!("{other:?}"),
-    }
-    // and asked again it is the same answer, though the directory is there
-    again.send(request(2)).await;
-    match again.receive().await {
-        Some(Body::Reply(reply)) => assert_eq!((reply.number, reply.code), (2, 250)),
-        other => panic!("{other:?}"),
-    }
-    let stranger = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
-    for (n, key) in [(100, &client.key), (101, &stranger)] {
-        let (_, reply) = reattach(&client, n, 1, key).await;
-        assert_eq!(reply.code, 430, "a proof that was used, and a wrong one");
-    }
-    let noop = again.ask(3, request::Body::Noop(proto::Noop {})).await.unwrap();
-    assert_eq!(noop.code, 200, "the session was not disturbed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_known_is_reported_as_unknown() {
-    let server = ScriptedServer::start().await;
-    let client = server.client();
-    let url = server.url("d");
-    let run = tokio::task::spawn_blocking(move || client.run(["mkdir", &url]));
-    let mut peer = server.logged_in().await;
-    let (_, body) = peer.request().await;
-    assert!(matches!(body, request::Body::MakeDirectory(_)));
-    drop(peer);
-    let mut next = server.accept().await;
-    let (number, body) = next.request().await;
-    assert!(matches!(body, request::Body::Reattach(_)), "{body:?}");
-    next.reply(number, 430, None).await;
-    let ended = run.await.unwrap();
-    assert_eq!(ended.code, 4, "{ended:?}");
-    assert!(ended.err.contains("outcome unknown"), "{ended:?}");
-}
-
-#[test]
-fn a_commit_whose_acknowledgement_was_lost_with_the_server_is_recognised() {
-    let mut server = Server::start();
-    let rules = Rules {
-        rate: Some(2 * MIB),
-        ..Rules::default()
-    };
-    let proxy = Proxy::start(server.address, rules);
-    let client = server.client_at(proxy.address);
-    write(&client.work().join("f"), &bytes(3, 6 * MIB));
-    let put = client.spawn(["put", "--connections=1", "--if-version", "none", "f", "srv:f"]);
-    until("some of it is on its way", || proxy.sent() > MIB);
-    proxy.silence(Which::Control);
-    until("it is committed", || server.root.join("f").exists());
-    server.kill();
-    server.restart();
-    proxy.heal();
-    proxy.cut_now(Which::All);
-    let ended = put.end();
-    went_on(&ended);
-    assert!(ended.err.contains("1 unchanged"), "{ended:?}");
-    // somebody else's file of that name is not taken for ours
-    client
-        .run(["put", "--if-version", "none", "f", "srv:f"])
-        .failed(7, &["f"]);
 }
 
 #[test]

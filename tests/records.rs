@@ -1,7 +1,8 @@
 //! A data connection whose other end is another implementation of TLS: rustls' own records, of other sizes, and new keys.
 
 use crate::support::Server;
-use crate::support::script::{ScriptedClient, get, offer, offered, offers, put, result, want, wanted};
+use crate::support::messages::{get, offer, offered, offers, put, result, want, wanted};
+use crate::support::script::ScriptedClient;
 use crate::support::tree::bytes;
 use haul::chunk::digest::chunk_digest;
 use haul::net::tls::config;

@@ -1,4 +1,4 @@
-//! What a change of users, keys and access ends: sessions and transfers that are under way.
+//! Changes of users, keys and access end the sessions and transfers that they no longer allow.
 
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::script::ScriptedClient;
@@ -130,7 +130,7 @@ fn narrowed_access_ends_what_it_does_not_allow_and_nothing_else() {
     assert_eq!(std::fs::read(client.work().join("big")).unwrap(), bytes(1, 24 << 20));
 }
 
-/// Somebody who only listens is told, too, and a session whose connection is gone cannot come back.
+/// An idle client learns the reason, too, and cannot reattach its session.
 #[tokio::test]
 async fn an_idle_session_ends_and_is_told_why() {
     let server = Server::start();
@@ -167,21 +167,35 @@ fn a_key_is_good_only_from_where_it_may_be_used() {
     assert!(server.log().contains("may not be used from this address"));
 }
 
+/// The objects that `haul user …` prints.
+fn listed(server: &Server, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let listed = user(server, arguments);
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let lines = listed.out.lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The table of users, and their objects; the key of the first one has this fingerprint.
+fn users_are_listed(server: &Server, fingerprint: &serde_json::Value) {
+    let table = user(server, &["ls"]).out;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "name           access      root      password  keys  invites");
+    assert_eq!(lines[1], "kim            full        /here     no        1     0");
+    assert_eq!(lines[2], "a-longer-name  write-only  /sub dir  yes       0     0");
+    let all = listed(server, &["ls", "--json"]);
+    assert_eq!(all[0]["keys"][0]["fingerprint"], *fingerprint);
+    assert_eq!(
+        (&all[1]["root"], &all[1]["password"]),
+        (&"/sub dir".into(), &true.into())
+    );
+}
+
 #[test]
 fn users_and_keys_are_listed_and_changed_one_by_one() {
     let server = Server::start();
     let client = server.client();
     server.user(&["add", "a-longer-name", "--root", "sub dir", "--write-only"], "pw");
-    let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
-        let listed = user(&server, arguments);
-        assert_eq!(listed.code, 0, "{listed:?}");
-        listed
-            .out
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    };
-    let key = || json(&["key", "ls", "kim", "--json"]).remove(0);
+    let key = || listed(&server, &["key", "ls", "kim", "--json"]).remove(0);
     until("the last use is noted", || key()["last_used"].is_string());
     let enrolled = key();
     assert!(
@@ -212,17 +226,7 @@ fn users_and_keys_are_listed_and_changed_one_by_one() {
     client.ok(["mkdir", "srv:d"]);
     assert!(server.root.join("here/d").exists());
 
-    let table = user(&server, &["ls"]).out;
-    let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines[0], "name           access      root      password  keys  invites");
-    assert_eq!(lines[1], "kim            full        /here     no        1     0");
-    assert_eq!(lines[2], "a-longer-name  write-only  /sub dir  yes       0     0");
-    let all = json(&["ls", "--json"]);
-    assert_eq!(all[0]["keys"][0]["fingerprint"], changed["fingerprint"]);
-    assert_eq!(
-        (&all[1]["root"], &all[1]["password"]),
-        (&"/sub dir".into(), &true.into())
-    );
+    users_are_listed(&server, &changed["fingerprint"]);
 
     user(&server, &["set", "kim"]).failed(2, &["nothing to set"]);
     user(&server, &["set", "nobody", "--full"]).failed(1, &["no user nobody"]);

@@ -1,8 +1,9 @@
-//! Sources that are not what they were offered as: changed with their times set back, or of another
-//! size than they say.
+//! Sources that differ from their offers: changed with their times set back, or of another size
+//! than they say.
 
 use crate::support::frames::{Connection, acknowledge, changed};
-use crate::support::script::{ScriptedClient, ScriptedServer, get, offered, want};
+use crate::support::messages::{get, offered, want};
+use crate::support::script::{ScriptedClient, ScriptedServer};
 use crate::support::tree::{bytes, write};
 use crate::support::{Client, Ended, Server, run_with, under};
 use haul::net::wire::frame::FrameKind;
@@ -11,8 +12,8 @@ use std::fs::{File, FileTimes};
 use std::io::Write;
 use std::path::Path;
 
-/// Overwrites a file with as many other bytes and sets its time of change back, as programs do that
-/// do not want to be noticed. Only the time that no program can set tells.
+/// Overwrites a file with as many other bytes and sets its modification time back. Only its change
+/// time, which no program can set, reveals it.
 fn change_unnoticed(path: &Path, seed: u64) {
     let before = std::fs::metadata(path).unwrap();
     let mut file = File::options().write(true).open(path).unwrap();
@@ -110,7 +111,7 @@ const LYING: [(&str, &str); 3] = [
     ("/sys", "kernel/mm/transparent_hugepage/enabled"),
 ];
 
-/// What a test reads there; `None` where there is no such file.
+/// The content of a file; `None` if it does not exist.
 fn content(path: &Path) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
 }
@@ -127,7 +128,7 @@ fn files_that_lie_about_their_size_are_sent_to_their_end() {
             };
             let serving = Server::on(Path::new(top));
             let getter = serving.client();
-            // what a haul that did not read them has left there
+            // as a haul that did not read them would have written them
             let (put, got) = (server.root.join("f"), getter.work().join("f"));
             let time = source.metadata().unwrap().modified().unwrap();
             for empty in [&put, &got] {
@@ -218,48 +219,55 @@ fn streams_are_given_by_path_too() {
     assert!(server.root.join("e/a").exists());
 }
 
-/// The first source of a name is sent, and what goes to the same name besides is refused, whichever
-/// side has the sources.
+/// Sources `a`, `b` and `c`, of which some have an entry of the same name: path and content.
+const OVERLAPPING: [(&str, &str); 12] = [
+    ("a/same", "a"),
+    ("a/only-a", "a"),
+    ("a/dir/same", "a"),
+    ("a/dir/only-a", "a"),
+    ("a/file-here", "a"),
+    ("a/c", "a"),
+    ("b/same", "longer"),
+    ("b/only-b", "b"),
+    ("b/dir/same", "longer"),
+    ("b/dir/only-b", "b"),
+    ("b/file-here/x", "b"),
+    ("c", "c"),
+];
+
+fn text(path: &Path) -> String {
+    String::from_utf8(content(path).unwrap()).unwrap()
+}
+
+/// The entries of `a` are beneath `top`, and each refused name was named with the first source.
+fn first_won(ended: Ended, top: &Path, refused: &[(&str, &str)]) {
+    assert_eq!(ended.code, 3, "{ended:?}");
+    for (name, first) in refused {
+        let line = ended.err.lines().find(|line| line.contains(&format!("{name}:")));
+        let line = line.unwrap_or_else(|| panic!("{name}: {ended:?}"));
+        assert!(
+            line.contains(&format!("{first} goes to the same name and came first")),
+            "{line}"
+        );
+    }
+    for path in ["same", "only-a", "dir/same", "dir/only-a", "file-here"] {
+        assert_eq!(text(&top.join(path)), "a", "{path}");
+    }
+}
+
+/// haul sends the first source of a name and refuses the others, whichever side has the sources.
 #[test]
 fn of_sources_that_go_to_one_name_the_first_is_sent_and_the_others_are_named() {
     let server = Server::start();
     let client = server.client();
-    for (path, content) in [
-        ("a/same", "a"),
-        ("a/only-a", "a"),
-        ("a/dir/same", "a"),
-        ("a/dir/only-a", "a"),
-        ("a/file-here", "a"),
-        ("a/c", "a"),
-        ("b/same", "longer"),
-        ("b/only-b", "b"),
-        ("b/dir/same", "longer"),
-        ("b/dir/only-b", "b"),
-        ("b/file-here/x", "b"),
-        ("c", "c"),
-    ] {
+    for (path, content) in OVERLAPPING {
         write(&client.work().join(path), content.as_bytes());
         write(&server.root.join(path), content.as_bytes());
     }
     std::fs::create_dir(server.root.join("put")).unwrap();
     std::fs::create_dir(client.work().join("got")).unwrap();
-    let text = |path: &Path| String::from_utf8(content(path).unwrap()).unwrap();
-    let check = |ended: Ended, top: &Path, refused: &[(&str, &str)]| {
-        assert_eq!(ended.code, 3, "{ended:?}");
-        for (name, first) in refused {
-            let line = ended.err.lines().find(|line| line.contains(&format!("{name}:")));
-            let line = line.unwrap_or_else(|| panic!("{name}: {ended:?}"));
-            assert!(
-                line.contains(&format!("{first} goes to the same name and came first")),
-                "{line}"
-            );
-        }
-        for path in ["same", "only-a", "dir/same", "dir/only-a", "file-here"] {
-            assert_eq!(text(&top.join(path)), "a", "{path}");
-        }
-    };
     let both = client.run(["put", "-r", "a/.", "b/.", "srv:put"]);
-    check(
+    first_won(
         both,
         &server.root.join("put"),
         &[
@@ -274,14 +282,14 @@ fn of_sources_that_go_to_one_name_the_first_is_sent_and_the_others_are_named() {
     // a name of its own, and one beneath a source whose contents are meant
     std::fs::remove_dir_all(server.root.join("put")).unwrap();
     std::fs::create_dir(server.root.join("put")).unwrap();
-    check(
+    first_won(
         client.run(["put", "-r", "a/.", "c", "srv:put"]),
         &server.root.join("put"),
         &[("c", "a/c")],
     );
     assert_eq!(text(&server.root.join("put/c")), "a");
     let got = client.work().join("got");
-    check(
+    first_won(
         client.run(["get", "-r", "srv:a/.", "srv:c", "got"]),
         &got,
         &[("c", "a/c")],
@@ -289,7 +297,7 @@ fn of_sources_that_go_to_one_name_the_first_is_sent_and_the_others_are_named() {
     assert_eq!(text(&got.join("c")), "a");
     std::fs::remove_dir_all(&got).unwrap();
     std::fs::create_dir(&got).unwrap();
-    check(
+    first_won(
         client.run(["get", "-r", "srv:c", "srv:a/.", "got"]),
         &got,
         &[("a/c", "c")],

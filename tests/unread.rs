@@ -2,7 +2,8 @@
 
 use crate::support::Server;
 use crate::support::frames::{Connection, acknowledge, changed};
-use crate::support::script::{ScriptedClient, get, offered, want};
+use crate::support::messages::{get, offered, want};
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{bytes, write};
 use haul::chunk::digest::chunk_digest;
 use haul::net::wire::frame::FrameKind;

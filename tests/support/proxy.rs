@@ -1,5 +1,5 @@
-//! A link between client and server that does to connections what bad networks do: it counts, records, refuses, cuts,
-//! delays, throttles and silences them.
+//! A link between client and server that treats connections as bad networks do: it counts, records,
+//! refuses, cuts, delays, throttles and silences them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What the link does to connections from the start.
+/// The faults of the link from the start.
 #[derive(Default)]
 pub struct Rules {
     /// Each of the first data connections is cut after this many bytes from the client.
@@ -21,7 +21,7 @@ pub struct Rules {
     pub delay: Duration,
     /// Data connections are refused altogether.
     pub no_data: bool,
-    /// Keep what goes over it.
+    /// Keep all bytes that go over it.
     pub record: bool,
 }
 
@@ -60,7 +60,7 @@ struct Shared {
     from_client: AtomicUsize,
     by_connection: Mutex<Vec<usize>>,
     recorded: Mutex<Vec<u8>>,
-    /// What is silent, now and for connections that come.
+    /// The silent connections, present and future.
     silent: Mutex<Vec<Which>>,
     /// New connections are refused.
     closed: AtomicBool,
@@ -70,6 +70,23 @@ struct Shared {
 struct Carried {
     data: Option<usize>,
     ends: (TcpStream, TcpStream),
+}
+
+/// One direction of a connection.
+struct Lane {
+    /// The data connection with this number; `None` for a control connection.
+    data: Option<usize>,
+    /// The connection is cut after this many bytes.
+    limit: Option<usize>,
+    /// Bytes a second.
+    rate: Option<usize>,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    ToServer,
+    ToClient,
 }
 
 /// Bytes that are to go out at a time.
@@ -177,7 +194,7 @@ impl Shared {
         for end in [&client, &server] {
             let _ = end.set_nodelay(true);
             if rate.is_some() {
-                // what is slow is not to look fast because of large buffers
+                // large buffers would make a slow connection look fast
                 let _ = socket2::SockRef::from(end).set_recv_buffer_size(64 << 10);
                 let _ = socket2::SockRef::from(end).set_send_buffer_size(64 << 10);
             }
@@ -186,8 +203,15 @@ impl Shared {
         self.carried.lock().unwrap().push(Carried { data, ends });
         let back = (server.try_clone()?, client.try_clone()?);
         let other = self.clone();
-        std::thread::spawn(move || other.pipe(back, Vec::new(), (data, limit, rate), false));
-        self.pipe((client, server), hello, (data, limit, rate), true);
+        let lane = |direction| Lane {
+            data,
+            limit,
+            rate,
+            direction,
+        };
+        let to_client = lane(Direction::ToClient);
+        std::thread::spawn(move || other.pipe(back, Vec::new(), &to_client));
+        self.pipe((client, server), hello, &lane(Direction::ToServer));
         Ok(())
     }
 
@@ -195,23 +219,15 @@ impl Shared {
         self.silent.lock().unwrap().iter().any(|which| which.has(data))
     }
 
-    fn pipe(
-        self: &Arc<Shared>,
-        (mut from, to): (TcpStream, TcpStream),
-        first: Vec<u8>,
-        (data, limit, rate): (Option<usize>, Option<usize>, Option<usize>),
-        forth: bool,
-    ) {
+    fn pipe(self: &Arc<Shared>, (from, to): (TcpStream, TcpStream), first: Vec<u8>, lane: &Lane) {
         // with a delay as much is on its way as fits; without, one piece at a time
         let room = if self.rules.delay.is_zero() { 0 } else { 10_000 };
         let (send, receive) = sync_channel::<Due>(room);
         let (writing, end) = (self.clone(), to.try_clone());
         let Ok(end) = end else { return };
+        let data = lane.data;
         let writer = std::thread::spawn(move || writing.write_all(end, data, &receive));
-        if self
-            .read_all(&mut from, &to, &send, first, (data, limit, rate), forth)
-            .is_none()
-        {
+        if self.read_all((&from, &to), &send, first, lane).is_none() {
             let _ = from.shutdown(Shutdown::Both);
         }
         drop(send);
@@ -220,17 +236,21 @@ impl Shared {
 
     fn read_all(
         &self,
-        from: &mut TcpStream,
-        to: &TcpStream,
+        (mut from, to): (&TcpStream, &TcpStream),
         send: &SyncSender<Due>,
         first: Vec<u8>,
-        (data, limit, rate): (Option<usize>, Option<usize>, Option<usize>),
-        forth: bool,
+        lane: &Lane,
     ) -> Option<()> {
+        let Lane {
+            data,
+            limit,
+            rate,
+            direction,
+        } = *lane;
         let mut buffer = vec![0; if rate.is_some() { 8 << 10 } else { 64 << 10 }];
         let mut carried = first.len();
         if !first.is_empty() {
-            self.pass(send, first, forth)?;
+            self.pass(send, first, direction)?;
         }
         loop {
             let n = from.read(&mut buffer).unwrap_or(0);
@@ -238,7 +258,9 @@ impl Shared {
                 return Some(());
             }
             carried += n;
-            if forth && let Some(index) = data {
+            if direction == Direction::ToServer
+                && let Some(index) = data
+            {
                 let mut by_connection = self.by_connection.lock().unwrap();
                 let needed = by_connection.len().max(index + 1);
                 by_connection.resize(needed, 0);
@@ -255,12 +277,12 @@ impl Shared {
             if let Some(rate) = rate {
                 std::thread::sleep(Duration::from_secs_f64(n as f64 / rate as f64));
             }
-            self.pass(send, buffer[..n].to_vec(), forth)?;
+            self.pass(send, buffer[..n].to_vec(), direction)?;
         }
     }
 
-    fn pass(&self, send: &SyncSender<Due>, bytes: Vec<u8>, forth: bool) -> Option<()> {
-        if forth {
+    fn pass(&self, send: &SyncSender<Due>, bytes: Vec<u8>, direction: Direction) -> Option<()> {
+        if direction == Direction::ToServer {
             self.from_client.fetch_add(bytes.len(), Ordering::SeqCst);
         }
         if self.rules.record {

@@ -1,6 +1,6 @@
 //! Peers that speak the protocol by hand, rightly or wrongly.
 
-use super::Server;
+use super::{Client, Ended, Server};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::control::codec::{encode, read_message};
 use haul::net::data::carry::{ReadFrames, WriteFrames};
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub const SESSION: [u8; 16] = *b"a session of ids";
 
-/// A control connection on which the test says what it likes.
+/// A control connection on which the test sends any message.
 pub struct ScriptedClient {
     pub tls: tokio_rustls::client::TlsStream<TcpStream>,
     pub address: SocketAddr,
@@ -36,7 +36,7 @@ impl ScriptedClient {
     }
 
     /// Connects with another client's key, for another session than the usual one.
-    pub async fn connect_as(server: &Server, client: &super::Client, session: [u8; 16]) -> ScriptedClient {
+    pub async fn connect_as(server: &Server, client: &Client, session: [u8; 16]) -> ScriptedClient {
         let identity = Identity::load(&client.config().join("key")).unwrap();
         let fingerprint = Fingerprint::parse(&server.fingerprint).unwrap();
         let tcp = TcpStream::connect(server.address).await.unwrap();
@@ -91,7 +91,7 @@ impl ScriptedClient {
     }
 
     pub async fn raw(&mut self, bytes: &[u8]) {
-        // a server that has hung up already is what some tests look for
+        // some tests expect that the server has hung up
         let _ = self.tls.write_all(bytes).await;
         let _ = self.tls.flush().await;
     }
@@ -106,7 +106,7 @@ impl ScriptedClient {
         }
     }
 
-    /// Sends a request and gives its reply.
+    /// Sends a request and returns its reply.
     pub async fn ask(&mut self, number: u64, body: request::Body) -> Option<proto::Reply> {
         self.send(Body::Request(proto::Request {
             number,
@@ -127,7 +127,7 @@ impl ScriptedClient {
         assert_eq!(refused, None);
     }
 
-    /// Logs in; gives the server's reply where it is refused.
+    /// Logs in; returns the server's reply if it refused.
     pub async fn try_login_as(&mut self, user: &str) -> Option<proto::Reply> {
         let login = proto::Login {
             session: self.session.to_vec(),
@@ -188,7 +188,7 @@ impl ScriptedClient {
     }
 }
 
-/// A server that logs anybody in and then does what the test says.
+/// A server that logs every client in and then follows the test.
 pub struct ScriptedServer {
     listener: TcpListener,
     pub address: SocketAddr,
@@ -216,8 +216,8 @@ impl ScriptedServer {
     }
 
     /// A client that trusts this server and has a key.
-    pub fn client(&self) -> super::Client {
-        let client = super::Client::new().with_env("HAUL_RETRY_FOR", "1s");
+    pub fn client(&self) -> Client {
+        let client = Client::new().with_env("HAUL_RETRY_FOR", "1s");
         let config = client.config();
         Identity::load_or_create(&config.join("key")).unwrap();
         let print = self.identity.public().fingerprint();
@@ -331,86 +331,22 @@ impl Scripted {
     }
 }
 
-pub fn put(transfer: u32, destination: &[u8]) -> request::Body {
-    request::Body::Put(proto::Put {
-        transfer,
-        destination: destination.to_vec(),
-        directory: false,
-        names: vec![b"f".to_vec()],
-        source_ids: Vec::new(),
-        options: Some(proto::Options {
-            durability: proto::Durability::Volatile.into(),
-            recursive: true,
-            ..Default::default()
-        }),
-    })
-}
-
-pub fn offer(number: u64, parent: u64, name: &[u8], kind: proto::Kind, size: u64) -> proto::Offer {
-    proto::Offer {
-        number,
-        parent,
-        name: name.to_vec(),
-        kind: kind.into(),
-        size,
-        mode: 0o755,
-        ..Default::default()
-    }
-}
-
-pub fn offers(offers: Vec<proto::Offer>) -> transfer_message::Body {
-    transfer_message::Body::Offers(proto::Offers { offers })
-}
-
-pub fn get(transfer: u32, source: &[u8]) -> request::Body {
-    request::Body::Get(proto::Get {
-        transfer,
-        sources: vec![source.to_vec()],
-        ..Default::default()
-    })
-}
-
-/// All of an offer is wanted.
-pub fn want(number: u64) -> transfer_message::Body {
-    let want = proto::Want {
-        number,
-        ..Default::default()
+/// Runs a command while the script plays the server.
+pub async fn against<F: Future<Output = ()>>(client: &Client, arguments: &[&str], script: F) -> Ended {
+    let (arguments, mut command) = (
+        arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        client.command([""; 0]),
+    );
+    command.args(arguments);
+    let running = tokio::task::spawn_blocking(move || super::run_with(command, b""));
+    let output = tokio::select! {
+        output = running => output.unwrap(),
+        () = async { script.await; std::future::pending::<()>().await } => unreachable!(),
     };
-    transfer_message::Body::Wants(proto::Wants { wants: vec![want] })
-}
-
-/// Waits for a message of a transfer.
-async fn until<T>(client: &mut ScriptedClient, pick: impl Fn(transfer_message::Body) -> Option<T>) -> T {
-    loop {
-        if let Body::Transfer(message) = client.receive().await.expect("the server hung up")
-            && let Some(found) = message.body.and_then(&pick)
-        {
-            return found;
-        }
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        bytes: output.stdout,
     }
-}
-
-/// Waits until the server has offered what it was asked for.
-pub async fn offered(client: &mut ScriptedClient) {
-    until(client, |body| {
-        matches!(body, transfer_message::Body::Offers(_)).then_some(())
-    })
-    .await;
-}
-
-/// Waits until the server wants what it was offered.
-pub async fn wanted(client: &mut ScriptedClient) {
-    until(client, |body| {
-        matches!(body, transfer_message::Body::Wants(_)).then_some(())
-    })
-    .await;
-}
-
-/// How an offer ended.
-pub async fn result(client: &mut ScriptedClient) -> proto::Result {
-    let pick = |body| match body {
-        transfer_message::Body::Results(results) => results.results.into_iter().next(),
-        _ => None,
-    };
-    until(client, pick).await
 }

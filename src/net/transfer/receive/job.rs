@@ -4,7 +4,7 @@ use crate::net::jobs::JobSet;
 use crate::net::transfer::receive::decide::Decided;
 use crate::net::transfer::receive::dirs::Completed;
 use crate::net::transfer::receive::small::{BatchDone, SmallFile};
-use crate::net::transfer::receive::staged::StagedDone;
+use crate::net::transfer::receive::staged_jobs::StagedDone;
 use crate::store::StoreError;
 
 /// The jobs of one receiver.

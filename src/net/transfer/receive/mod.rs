@@ -13,4 +13,5 @@ pub mod receiver;
 mod small;
 mod staged;
 mod staged_files;
+mod staged_jobs;
 pub mod stream;

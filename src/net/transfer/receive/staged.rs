@@ -13,84 +13,22 @@
 
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
-use crate::chunk::hole::{self, ZeroChunk};
-use crate::chunk::reassembly::{Inserted, Mismatch, Part, Reassembly};
+use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::jobs::Work;
 use crate::net::transfer::receive::progress::{AHEAD, Progress};
+use crate::net::transfer::receive::staged_jobs::{
+    Opened, Salvage, StagedDone, Written, Wrote, leave_hole, time_of_day, write,
+};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use crate::store::{Attributes, Bytes, Checkpoint, Resume, Staging, StoreError, Time};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// How far behind a missing chunk one of a stream may come at all: with this much not acknowledged and the largest window
 /// there is. Holes take little of a window, so a file of known size is bounded by that.
 const FARTHEST: u64 = AHEAD + (128 << 20);
-
-/// An open partial file, and the turn of a file that has one open.
-pub(super) struct Opened {
-    /// The version of the source that it was opened for.
-    pub(super) source_version: Option<String>,
-    pub(super) staging: Box<dyn Staging>,
-    pub(super) turn: OwnedSemaphorePermit,
-}
-
-/// How a job of a staged file ended.
-pub(super) enum StagedDone {
-    /// The partial file is open, or emptied.
-    Opened(Result<Opened, StoreError>),
-    /// A part was written.
-    Written(Written),
-    /// A checkpoint was made.
-    Checkpointed(Result<(), StoreError>),
-    /// All of it was committed; the result is its version.
-    Committed {
-        size: u64,
-        hash: Digest,
-        result: Result<String, StoreError>,
-    },
-}
-
-/// A part that was written, or could not be.
-pub(super) struct Written {
-    pub(super) staging: Box<dyn Staging>,
-    wrote: Wrote,
-    result: Result<(), StoreError>,
-}
-
-/// What a job has written.
-enum Wrote {
-    Chunks(Vec<Extent>),
-    /// The chunks of a hole.
-    Hole(Vec<ZeroChunk>),
-}
-
-impl Wrote {
-    /// What the sender is told of.
-    fn extents(self) -> Vec<Extent> {
-        match self {
-            Wrote::Chunks(extents) => extents,
-            Wrote::Hole(chunks) => {
-                let length = chunks.iter().map(|chunk| chunk.length).fold(0, u64::saturating_add);
-                let first = chunks.first().map(|first| first.offset);
-                first.map(|offset| Extent { offset, length }).into_iter().collect()
-            }
-        }
-    }
-}
-
-/// What becomes of the partial file of a file that fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Salvage {
-    /// Nothing is kept: its content is wrong, or of no source any more.
-    Nothing,
-    /// The next transfer resumes what is durable of it.
-    Durable,
-    /// What was written is made durable for that, too.
-    Written,
-}
 
 /// What a file is to be.
 #[derive(Clone)]
@@ -380,37 +318,6 @@ impl StagedFile {
                 }))
             }
         }
-    }
-}
-
-fn leave_hole(mut staging: Box<dyn Staging>, hole: Extent) -> Work<StagedDone> {
-    Work::new("hole", async move {
-        let chunks = hole::chunks(hole.offset, hole.length).await;
-        let result = staging.hole(hole.offset, hole.length).await;
-        let wrote = Wrote::Hole(chunks);
-        StagedDone::Written(Written { staging, wrote, result })
-    })
-}
-
-fn write(mut staging: Box<dyn Staging>, part: Part<Bytes>) -> Work<StagedDone> {
-    Work::new("write", async move {
-        let extent = |(offset, bytes): &(u64, Bytes)| Extent {
-            offset: *offset,
-            length: (**bytes).as_ref().len() as u64,
-        };
-        let wrote = Wrote::Chunks(part.chunks.iter().map(extent).collect());
-        let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
-        let result = staging.write(part.offset, bytes).await;
-        StagedDone::Written(Written { staging, wrote, result })
-    })
-}
-
-/// The mtime of a stream, which has none of its own.
-fn time_of_day() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time {
-        secs: i64::try_from(since.as_secs()).unwrap_or(0),
-        nanos: since.subsec_nanos(),
     }
 }
 

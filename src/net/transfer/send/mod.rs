@@ -8,6 +8,7 @@ mod overlap;
 mod reader;
 mod reads;
 pub mod sender;
+mod settle;
 pub mod source;
 mod state;
 mod stream;

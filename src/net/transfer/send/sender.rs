@@ -17,11 +17,10 @@ use crate::net::transfer::send::offering::Offering;
 use crate::net::transfer::send::reader::{FileReader, ReadEvent, ReadFailure};
 use crate::net::transfer::send::reads::WantedFile;
 use crate::net::transfer::send::source::{Origin, TransferSource, shown_in, store_of};
-use crate::net::transfer::send::state::{Phase, SendFile, SendState};
+use crate::net::transfer::send::state::{Phase, SendState, is_large};
 use crate::net::transfer::send::stream::{Input, StreamReader};
 use crate::net::transfer::send::walk::{Walk, Walked};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
-use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::store::{ErrorKind, Kind, StoreError, StoreExt};
 use std::collections::BTreeMap;
@@ -39,16 +38,16 @@ const STREAMS: usize = 4;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// One transfer, from the side that has the files.
-struct Sender {
-    channel: TransferChannel,
-    sources: Arc<Vec<TransferSource>>,
+pub(super) struct Sender {
+    pub(super) channel: TransferChannel,
+    pub(super) sources: Arc<Vec<TransferSource>>,
     options: Options,
-    reporter: Reporter,
-    state: SendState,
+    pub(super) reporter: Reporter,
+    pub(super) state: SendState,
     offering: Offering,
     reader: FileReader,
     /// The tasks that read streams, by the numbers of their offers: dropping one ends it.
-    streaming: BTreeMap<u64, Task<()>>,
+    pub(super) streaming: BTreeMap<u64, Task<()>>,
     /// The turns of streams to be read.
     streams: Arc<Semaphore>,
     /// The walk has not ended.
@@ -292,76 +291,6 @@ impl Sender {
         self.streaming.insert(id.number, task);
     }
 
-    fn acknowledged(&mut self, ack: &proto::Ack) {
-        let send_queue = &self.channel.core().send_queue;
-        send_queue.acknowledge(self.channel.number(), ack.number, ack.offset);
-        if let Some(file) = self.state.get_mut(ack.number) {
-            let most = match file.sized {
-                true => file.size().saturating_sub(file.resumed).saturating_sub(file.written),
-                false => CHUNK_SIZE as u64,
-            };
-            let length = ack.length.min(most);
-            file.written = file.written.saturating_add(length);
-            self.reporter.counters.written(length);
-        }
-    }
-
-    async fn result(&mut self, result: proto::Result) -> Result<(), NetError> {
-        let unasked = || NetError::Protocol("it settled what was not offered".into());
-        let file = self.state.settle(result.number).ok_or_else(unasked)?;
-        // whatever a stream still has is not wanted any more
-        self.streaming.remove(&result.number);
-        self.forget_frames(result.number);
-        let counters = &self.reporter.counters;
-        match proto::Outcome::try_from(result.outcome) {
-            Ok(proto::Outcome::Committed) if file.is_dir() => counters.directory_done(true),
-            Ok(proto::Outcome::Unchanged) if file.is_dir() => counters.directory_done(false),
-            Ok(proto::Outcome::Committed) => self.committed(file, result.version).await,
-            Ok(proto::Outcome::Unchanged) => {
-                let size = file.size();
-                let path = || shown_in(&self.sources, file.source, &file.path);
-                let event = || Event::Unchanged { path: path(), size };
-                self.reporter.unchanged(size, event).await;
-            }
-            Ok(proto::Outcome::Failed) => self.failed(file, result.code, &result.text).await,
-            _ => return Err(NetError::Protocol("it settled an entry with an unknown outcome".into())),
-        }
-        Ok(())
-    }
-
-    async fn committed(&self, file: SendFile, version: String) {
-        let (size, hash) = (file.size(), file.hash());
-        // what came in one piece has not been acknowledged before
-        let acknowledged = file.resumed.saturating_add(file.written);
-        self.reporter.counters.written(size.saturating_sub(acknowledged));
-        let path = || shown_in(&self.sources, file.source, &file.path);
-        let large = is_large(size).then(&path);
-        let event = || Event::Committed {
-            path: path(),
-            size,
-            hash,
-            version,
-        };
-        self.reporter.committed(size, large.as_deref(), event).await;
-    }
-
-    async fn failed(&self, file: SendFile, code: u32, text: &str) {
-        let counters = &self.reporter.counters;
-        counters.gave_up(file.size(), file.resumed, file.written);
-        let path = shown_in(&self.sources, file.source, &file.path);
-        let (code, text) = match file.phase {
-            Phase::Withdrawn(code, text) => (code, text),
-            _ => (Code::from_wire(code), format!("at the destination: {text}")),
-        };
-        self.reporter.report(Event::Failed { path, code, text }).await;
-    }
-
-    /// Nothing more of this file is to be sent.
-    fn forget_frames(&self, number: u64) {
-        let send_queue = &self.channel.core().send_queue;
-        send_queue.forget_file(self.channel.number(), number);
-    }
-
     async fn read_failed(&mut self, failed: ReadFailure) -> Result<(), NetError> {
         match failed {
             ReadFailure::Failed(id, error) => self.withdraw(id.number, &error).await,
@@ -442,11 +371,6 @@ fn unasked() -> NetError {
 async fn next_batch(core: &SessionCore, walked: &mut mpsc::Receiver<Vec<Walked>>) -> Option<Vec<Walked>> {
     core.offered().room().await;
     walked.recv().await
-}
-
-/// True of a file that comes in more than one piece, so that the beginning of it may be there.
-fn is_large(size: u64) -> bool {
-    size > CHUNK_SIZE as u64
 }
 
 /// The hash of the bytes of a file that the receiver has.

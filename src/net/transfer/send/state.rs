@@ -8,6 +8,7 @@
 //!              withdrawn (from any): waits for the receiver's result
 //! ```
 
+use crate::chunk::CHUNK_SIZE;
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
 use crate::chunk::merge::Merge;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 /// Small files in one read.
 const BATCH_FILES: usize = 32;
 /// Their bytes.
-const BATCH_BYTES: u64 = crate::chunk::CHUNK_SIZE as u64;
+const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
 
 /// How far an attempt at a file is.
 pub(super) enum Phase {
@@ -366,4 +367,9 @@ impl ReadingFile {
         self.planned = offset.saturating_add(length);
         Step::Due(plan)
     }
+}
+
+/// True of a file that comes in more than one piece, so that the beginning of it may be there.
+pub(super) fn is_large(size: u64) -> bool {
+    size > CHUNK_SIZE as u64
 }

@@ -155,7 +155,7 @@ fn a_lost_stream_tells_what_this_user_may_do_next() {
     use std::process::Stdio;
     let mut server = Server::start();
     server.user(&["add", "dropper", "--write-only", "--invited"], "");
-    for (user, next) in [("kim", "haul stat tells which"), ("dropper", "send it again")] {
+    for (user, next) in [("kim", "check with haul stat"), ("dropper", "send it again")] {
         let client = Client::new();
         let address = server.address.to_string();
         let login = client.run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());

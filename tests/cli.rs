@@ -196,7 +196,7 @@ fn one_missing_source_stops_neither_a_put_nor_a_get() {
         assert!(ended.err.contains("haul: missing: "), "{ended:?}");
         assert!(ended.err.contains("no such file or directory\n"), "{ended:?}");
         assert!(
-            ended.err.contains("haul: dir: ") && ended.err.contains("(-r takes directories)\n"),
+            ended.err.contains("haul: dir: ") && ended.err.contains("(use -r for directories)\n"),
             "{ended:?}"
         );
         let arrived: Vec<_> = std::fs::read_dir(at.join("into"))
@@ -465,7 +465,7 @@ fn every_command_has_help_with_examples() {
         );
     }
     assert_eq!(examples(&listed), examples(&help(&["--help"], "100")));
-    assert!(help(&["put", "--help"], "100").contains("alone: a week"));
+    assert!(help(&["put", "--help"], "100").contains("without TIME, up to a week"));
 }
 
 /// `-h` is what it is elsewhere: sizes with units.

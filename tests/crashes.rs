@@ -141,7 +141,7 @@ fn of_two_writers_one_wins_and_the_other_is_told_who_or_waits() {
     }
     client
         .run(["put", "--wait=1s", "f", "srv:x"])
-        .failed(7, &["being written by kim@", "--wait=TIME waits longer"]);
+        .failed(7, &["being written by kim@", "use --wait=TIME to wait longer"]);
     // another server on the same directory sees the same lock
     let second = Server::on(&server.root);
     second

@@ -53,7 +53,7 @@ fn a_stream_to_standard_output_that_was_complete_when_its_session_died_is_comple
         let (ended, read) = get_over_a_death(&mut server, size - WAITING, |_| {});
         assert_eq!(ended.code, 0, "{size}: {ended:?}");
         assert!(read == content, "{size}: {} bytes", read.len());
-        assert_eq!(ended.err.contains("goes on after"), resumed, "{size}: {}", ended.err);
+        assert_eq!(ended.err.contains("resumes after"), resumed, "{size}: {}", ended.err);
     }
 }
 

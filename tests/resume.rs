@@ -169,7 +169,7 @@ fn a_changed_source_starts_anew_and_says_so() {
     write(&client.work().join("big"), &bytes(7, 20 * MIB));
     let ended = client.run(["put", "big", "srv:"]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.err.contains("has changed since the last try"), "{ended:?}");
+    assert!(ended.err.contains("changed since the last attempt"), "{ended:?}");
     assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
 }
 
@@ -258,7 +258,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     other.ok(["unlock", "srv:dir/big"]);
     assert!(!staged.exists());
     assert_eq!(other.ok(["locks", "-R", "srv:"]), "");
-    other.run(["unlock", "srv:dir/big"]).failed(8, &["nothing is left"]);
+    other.run(["unlock", "srv:dir/big"]).failed(8, &["no partial file"]);
 
     // by force also that of a writer at work, who cannot commit then
     let put = client.spawn(["put", "-r", "dir", "srv:"]);
@@ -306,7 +306,7 @@ fn a_stream_to_standard_output_goes_on_over_a_restart() {
     let ended = get.end();
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(ended.bytes == content);
-    assert!(ended.err.contains("goes on after"), "{}", ended.err);
+    assert!(ended.err.contains("resumes after"), "{}", ended.err);
 }
 
 /// Cuts a put of `big` off when some of it is durable at the server.

@@ -1,12 +1,12 @@
-//! What the progress bar says, in as many columns as there are.
+//! The text of the progress bar, fitted to the columns of the terminal.
 
 use super::units::{duration, size};
 use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns that a bar takes at least; without room for them there is none.
+/// The shortest bar; without room for it, none is drawn.
 const SHORTEST: usize = 10;
-/// What stands between the names.
+/// The gap between the names.
 const GAP: &str = "  ";
 
 /// A transfer at one moment.
@@ -14,7 +14,7 @@ const GAP: &str = "  ";
 pub struct Snapshot {
     /// Bytes at the receiver.
     pub done: u64,
-    /// Bytes that are to be there in the end, as far as is known.
+    /// Bytes of the whole transfer, as far as they are known.
     pub total: u64,
     /// Files that are settled.
     pub files: u64,
@@ -22,11 +22,11 @@ pub struct Snapshot {
     pub found: u64,
     /// More may be found.
     pub searching: bool,
-    /// How much there is will be known at the end: a stream.
+    /// The size is known only at the end: a stream.
     pub endless: bool,
-    /// Bytes a second, once that can be told.
+    /// Bytes a second, once it is known.
     pub rate: Option<f64>,
-    /// The server cannot be reached for so long.
+    /// For how long the server has been unreachable.
     pub lost: Option<Duration>,
     /// Files under way, as a terminal may show them.
     pub current: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Lines {
     pub filled: String,
     /// The rest of the bar.
     pub empty: String,
-    /// What stands behind it.
+    /// The text behind it.
     pub text: String,
     /// The files under way.
     pub names: String,
@@ -67,14 +67,14 @@ impl Snapshot {
         self.parts().join(", ")
     }
 
-    /// Hundredths of the bytes that are done; `None` while that cannot be told.
+    /// The percentage of bytes that are done; `None` while it is unknown.
     fn percent(&self) -> Option<u64> {
         let known = !self.searching && !self.endless;
         let part = |total| self.done.min(total).saturating_mul(100).checked_div(total);
         known.then(|| part(self.total).unwrap_or(100))
     }
 
-    /// What is to be said, most important first.
+    /// The parts of the text, most important first.
     fn parts(&self) -> Vec<String> {
         let more = if self.searching { "+" } else { "" };
         let mut parts = Vec::new();
@@ -91,7 +91,7 @@ impl Snapshot {
         if let (Some(rate), None, Some(0..100)) = (self.rate.filter(|rate| *rate >= 1.0), self.lost, self.percent()) {
             parts.push(format!("{} left", duration((left as f64 / rate) as u64)));
         }
-        // of one file it is enough to know how far it is
+        // the progress of a single file needs no count
         if self.found > 1 {
             parts.push(format!("{} of {}{more} files", self.files, self.found));
         }
@@ -107,7 +107,7 @@ impl Snapshot {
     }
 }
 
-/// The names side by side, as many of the last as there is room for.
+/// The names side by side: as many of the last ones as fit.
 fn names(current: &[String], columns: usize) -> String {
     let count = current.len().min(columns / 20).max(1);
     let gaps = GAP.len().saturating_mul(count.saturating_sub(1));
@@ -116,8 +116,8 @@ fn names(current: &[String], columns: usize) -> String {
     last.map(|name| cut(name, each)).collect::<Vec<_>>().join(GAP)
 }
 
-/// A text in at most this many columns. What is too much is left out in its middle: files are told apart by the
-/// beginnings of their paths and by the ends of their names.
+/// A text in at most this many columns. A text that is too long loses its middle: the beginnings of
+/// paths and the ends of names tell files apart.
 pub fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_string();
@@ -130,7 +130,7 @@ pub fn cut(text: &str, columns: usize) -> String {
     format!("{begin}…{}", end.chars().rev().collect::<String>())
 }
 
-/// As many of these as fit.
+/// As many of these characters as fit.
 fn fitting(chars: impl Iterator<Item = char>, columns: usize) -> String {
     let mut left = columns;
     chars

@@ -1,7 +1,9 @@
-//! The third wall of the server: a seccomp filter with the system calls that it makes once it serves, and no other.
+//! The third wall of the server: a seccomp filter with the system calls that it makes once it
+//! serves, and no other.
 //!
-//! It starts no program and no process, makes no connection and no socket, and maps no memory that can be executed. What
-//! is not listed fails with ENOSYS, which a C library that is newer than this list takes as a reason to use an older call.
+//! It starts no program and no process, makes no connection and no socket, and maps no memory that
+//! can be executed. What is not listed fails with ENOSYS, which a C library that is newer than this
+//! list takes as a reason to use an older call.
 
 use libc::c_long;
 use seccompiler::{
@@ -62,8 +64,8 @@ pub enum NoFilter {
     Apply(#[from] seccompiler::Error),
 }
 
-/// From now on the calling thread, and those that it starts, make no other system calls. False where this architecture has
-/// no filter.
+/// From now on the calling thread, and those that it starts, make no other system calls. False
+/// where this architecture has no filter.
 ///
 /// # Errors
 /// Where there is one and the kernel refuses it.
@@ -124,7 +126,8 @@ mod tests {
         result.err().and_then(|e| e.raw_os_error())
     }
 
-    /// A thread behind the filter tries what a server that was taken over would try. Each works without the filter.
+    /// A thread behind the filter tries what a server that was taken over would try. Each works
+    /// without the filter.
     #[test]
     fn what_a_server_never_does_is_not_there() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,8 @@
-//! Confinement of the server by the kernel: Landlock, where there is any.
+//! Confinement of the server by Landlock, if the kernel has it.
 //!
-//! It is the second wall. The first is that every path is opened beneath the root's handle; this one holds should that
-//! fail: the process can open nothing outside what it serves and its own state any more, and start no other program.
+//! It is the second wall. The first one opens every path beneath the root's handle. If that fails,
+//! this one still keeps the process from opening anything outside its root and its state, and from
+//! starting other programs.
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
@@ -9,16 +10,17 @@ use landlock::{
 };
 use std::path::Path;
 
-/// The newest version of Landlock whose rights are asked for; an older kernel gives those that it has.
+/// The newest version of Landlock whose rights are used; an older kernel enforces those that it
+/// knows.
 const NEWEST: ABI = ABI::V5;
-/// What a time zone is read from, for the log.
+/// The files of the time zone, for the log.
 const READABLE: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
 
-/// Confines the calling thread, and those that it starts from now on, to reading and writing beneath `root` and `state`.
-/// False where the kernel has no Landlock.
+/// Confines the calling thread, and those that it starts from now on, to reading and writing
+/// beneath `root` and `state`. Returns false if the kernel has no Landlock.
 ///
 /// # Errors
-/// Where the kernel has it and refuses.
+/// If the kernel has it and refuses.
 pub fn confine(root: &Path, state: &Path) -> Result<bool, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -26,7 +28,8 @@ pub fn confine(root: &Path, state: &Path) -> Result<bool, RulesetError> {
         .create()?;
     let all = AccessFs::from_all(NEWEST) & !AccessFs::Execute;
     for path in [root, state] {
-        // both have been opened before: what cannot be opened now would not be served either
+        // both have been opened before: a directory that cannot be opened now would not be served
+        // either
         if let Ok(fd) = PathFd::new(path) {
             rules = rules.add_rule(PathBeneath::new(fd, all))?;
         }

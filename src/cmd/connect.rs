@@ -40,8 +40,8 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     password_file: Option<PathBuf>,
 
-    /// When the connection is lost, retry for TIME without progress [default: 5m]. If given, also retry the first
-    /// connection. HAUL_RETRY_FOR sets the same
+    /// When the connection is lost, retry for TIME without progress [default: 5m]. If given, also
+    /// retry the first connection. HAUL_RETRY_FOR sets the same
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     retry_for: Option<Duration>,
 }
@@ -98,7 +98,8 @@ impl RemoteSession {
         }
     }
 
-    /// Logs in again after the session was lost, for as long as the user wants to wait without progress.
+    /// Logs in again after the session was lost, for as long as the user wants to wait without
+    /// progress.
     ///
     /// # Errors
     /// `why` when that time is over, and any error that waiting does not mend.
@@ -135,8 +136,8 @@ impl RemoteSession {
         Ok(client)
     }
 
-    /// Continues after a refused login, which became known only when a later request failed: with a password, if the user
-    /// can be asked for one.
+    /// Continues after a refused login, which became known only when a later request failed: with a
+    /// password, if the user can be asked for one.
     ///
     /// # Errors
     /// That the login was refused.
@@ -191,7 +192,8 @@ pub async fn for_requests(name: &ServerName, args: &ConnectArgs) -> Result<Remot
     open(name, args, purpose).await
 }
 
-/// Connects and logs in: with the password if one is given, else with the key, else with the answer of a user at a terminal.
+/// Connects and logs in: with the password if one is given, else with the key, else with the answer
+/// of a user at a terminal.
 ///
 /// # Errors
 /// Failures with exit codes 4, 5 and 6.

@@ -1,4 +1,4 @@
-//! `haul df`: how much room a server has.
+//! `haul df`: shows the space of a server.
 
 use super::connect::ConnectArgs;
 use super::each::each;
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::cell::Cell;
 use std::ffi::OsString;
 
-/// Show how much space a server has
+/// Show the free and used space of a server
 #[derive(clap::Args)]
 #[command(
     after_help = "\
@@ -20,15 +20,15 @@ Examples:
     disable_help_flag = true
 )]
 pub struct Args {
-    /// Which: [USER@]HOST:PATH
+    /// Paths on the file systems: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// Sizes with units instead of bytes
+    /// Print sizes with units instead of bytes
     #[arg(short = 'h', long)]
     human_readable: bool,
 
-    /// Print one JSON object a line: path, total, used, free (bytes), files, files_free (inodes)
+    /// Print one JSON object per line: path, total, used, free (bytes), files, files_free (inodes)
     #[arg(long)]
     pub(super) json: bool,
 

@@ -1,4 +1,4 @@
-//! How a server that root has started becomes another user, for good.
+//! Turns a server that root has started into a process of another user, for good.
 
 use super::failure::{Failure, exit};
 use nix::unistd::{Gid, Uid, User, getgrouplist, getresgid, getresuid, setgroups, setresgid, setresuid};
@@ -6,11 +6,11 @@ use std::ffi::CString;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 
-/// Becomes the user `name`, with all groups of theirs and nothing of root's. `state` is made for them where it is not
-/// there. Called while there is one thread.
+/// Becomes the user `name`, with all of their groups and without root's rights. Creates `state` for
+/// them if it is missing. The process must have a single thread.
 ///
 /// # Errors
-/// Where there is no such user, or this one may not become another.
+/// If the user does not exist, or this process may not become another user.
 pub fn become_user(name: &str, state: &Path) -> Result<(), Failure> {
     let cannot = |doing: &str, e: &dyn std::fmt::Display| {
         Failure::new(exit::FAILED, format!("cannot run as {name}: {doing}: {e}"))
@@ -42,14 +42,14 @@ pub fn become_user(name: &str, state: &Path) -> Result<(), Failure> {
     }
 }
 
-/// True where nothing is left of another user, and nothing can be had back.
+/// True if the process has no rights of another user, and cannot regain them.
 fn is_only(uid: Uid, gid: Gid) -> bool {
     let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [uid; 3]);
     let groups = getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [gid; 3]);
     users && groups && setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_err()
 }
 
-/// The state directory is the user's; one that is there already stays whose it is, and is checked later.
+/// Creates the state directory for the user. An existing one keeps its owner, and is checked later.
 fn make_state(state: &Path, user: &User) -> std::io::Result<()> {
     if let Some(parent) = state.parent() {
         std::fs::create_dir_all(parent)?;

@@ -31,11 +31,12 @@ pub fn parse(paths: &[OsString]) -> Result<Vec<Remote>, Failure> {
     paths.iter().map(|path| Location::remote(path)).collect()
 }
 
-/// Does the same for each remote path. Paths on the same server, one after another, share a session. A failure does not keep
-/// the other paths from being processed.
+/// Does the same for each remote path. Paths on the same server, one after another, share a
+/// session. A failure does not keep the other paths from being processed.
 ///
 /// # Errors
-/// The failure itself if there is only one path; else each is reported, and the exit code summarises them.
+/// The failure itself if there is only one path; else each is reported, and the exit code
+/// summarises them.
 pub async fn each_remote(
     remotes: &[Remote],
     args: &ConnectArgs,
@@ -65,8 +66,8 @@ pub async fn each_remote(
     sum_up(done, failures)
 }
 
-/// A single failure is the command's own. Of several, or beside a success, each is reported, and the exit code summarises
-/// them.
+/// A single failure is the command's own. Of several, or beside a success, each is reported, and
+/// the exit code summarises them.
 fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
     match (failures.len(), failures.pop()) {
         (0, _) | (_, None) => Ok(()),

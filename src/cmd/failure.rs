@@ -176,8 +176,8 @@ fn exit_of_error(error: &NetError) -> u8 {
     }
 }
 
-/// The exit code of a status code, from a server or for a file of a transfer. Codes that this version does not know count
-/// as failures.
+/// The exit code of a status code, from a server or for a file of a transfer. Codes that this
+/// version does not know count as failures.
 pub fn exit_of(code: Code) -> u8 {
     match code {
         Code::LOGIN_REFUSED => exit::LOGIN,
@@ -197,7 +197,8 @@ pub fn local_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(code, format!("{}: {error}", path.display()))
 }
 
-/// The exit code of a command some of whose parts failed with these codes; `done`: another part succeeded.
+/// The exit code of a command some of whose parts failed with these codes; `done`: another part
+/// succeeded.
 pub fn exit_of_parts(done: bool, failed: &BTreeSet<u8>) -> u8 {
     match (failed.len(), failed.first()) {
         (0, _) => 0,

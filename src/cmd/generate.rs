@@ -16,7 +16,7 @@ pub struct Args {
     /// What to write
     what: What,
 
-    /// Where; made if it does not exist
+    /// The directory; created if it does not exist
     #[arg(value_hint = hint::LOCAL_DIR)]
     dir: PathBuf,
 }
@@ -27,7 +27,7 @@ enum What {
     Completions,
 }
 
-/// Writes what was asked for; `description` is the command line's.
+/// Writes the pages or the scripts; `description` is the command line's.
 pub(super) fn run(args: &Args, description: clap::Command) -> Result<(), Failure> {
     let written = std::fs::create_dir_all(&args.dir).and_then(|()| match args.what {
         What::Man => manual::write(description, &args.dir),

@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 /// Fetch files and directories from a server
 ///
-/// Each file appears here whole or not at all, is verified end to end, and is on disk when the command ends. Files
-/// that are here already, with the same size and modification time, are skipped. Mode, modification time and
-/// symlinks are kept.
+/// Each file appears here complete or not at all, is verified end to end, and is on disk when the
+/// command ends. Files that have the same size and modification time here are skipped. Mode,
+/// modification time and symlinks are preserved.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,11 +34,12 @@ Examples:
   haul get -rq nas:photos/. /srv/photos      for cron: the contents of photos
   haul get -r nas: /srv/mirror               everything")]
 pub struct Args {
-    /// What: [USER@]HOST:PATH, all on the same server
+    /// Files and directories (with -r): [USER@]HOST:PATH, all on the same server
     #[arg(required = true, value_name = "SRC", value_hint = hint::REMOTE)]
     sources: Vec<OsString>,
 
-    /// Where to: a local path, or - for standard output. A directory that exists receives the sources under their names
+    /// Where to: a local path, or - for standard output. A directory that exists receives the
+    /// sources under their names
     #[arg(value_name = "DEST", value_hint = hint::LOCAL)]
     destination: OsString,
 
@@ -62,7 +63,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         if args.transfer.json {
             return Err(Failure::usage(
-                "standard output is for the file; --json has no place there",
+                "standard output carries the file: --json cannot be used",
             ));
         }
         GetDestination {
@@ -74,7 +75,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let Location::Local(path) = Location::parse(&args.destination)? else {
             return Err(
                 Failure::usage(format!("{} is not on this machine", args.destination.display()))
-                    .hint("get fetches to here; ./NAME is a local file whose name has a colon"),
+                    .hint("get writes local files; write ./NAME for a local file with a colon in its name"),
             );
         };
         local_target(&sources, &path).await?
@@ -109,7 +110,7 @@ async fn get(
     transfer::carry(session, job, get, || true).await
 }
 
-/// A slash at the end follows a symlink to a directory, as everywhere.
+/// The path of a source. A slash at its end follows a symlink to a directory, as usual.
 fn wire_path(remote: &Remote) -> Vec<u8> {
     let mut path = remote.path.as_bytes().to_vec();
     if remote.directory && !path.is_empty() {
@@ -118,7 +119,8 @@ fn wire_path(remote: &Remote) -> Vec<u8> {
     path
 }
 
-/// Finds the place of each source beneath the destination, by the rules of cp. The server has no say in the names.
+/// Finds the place of each source beneath the destination, by the rules of cp. The server does not
+/// choose the names.
 pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<GetDestination, Failure> {
     let slash = destination.as_os_str().as_bytes().ends_with(b"/");
     let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
@@ -142,7 +144,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
     } else {
         if slash || sources.len() > 1 {
             let message = format!("{}: no such directory", destination.display());
-            return Err(Failure::new(exit::NOT_FOUND, message).hint("mkdir it first"));
+            return Err(Failure::new(exit::NOT_FOUND, message).hint("create it first"));
         }
         let (parent, top) = split_local(destination).map_err(|e| {
             let message = format!("{}: the name is not allowed: {e}", destination.display());
@@ -174,7 +176,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
     })
 }
 
-/// What is put before the names in messages: nothing for the working directory.
+/// The prefix of names in messages: empty for the working directory.
 fn label_of(base: &PathBuf) -> Vec<u8> {
     if base == Path::new(".") {
         Vec::new()

@@ -1,4 +1,4 @@
-//! What the values of arguments are. Each argument names its kind where it is declared; completion reads it there.
+//! The kinds of arguments' values. Each argument declares its kind; completion reads it there.
 
 use clap::ValueHint;
 

@@ -1,4 +1,4 @@
-//! Signals: what ends a command early, and how it gets to end properly.
+//! Signals that end a command early, and the time that it gets to end properly.
 
 use super::failure::{Failure, exit};
 use super::{prompt, screen};
@@ -18,15 +18,18 @@ pub const GRACE: Duration = Duration::from_millis(700);
 /// True once a signal that ends the command has come.
 static ASKED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
-/// Waits until a signal has asked this command to end. Whoever waits for it is given [`GRACE`].
+/// Waits until a signal has asked this command to end. While a task waits here, the command has
+/// [`GRACE`] to end.
 pub async fn asked() {
     let _ = ASKED.subscribe().wait_for(|asked| *asked).await;
 }
 
-/// Runs a command to its end, or to the first signal that ends it. A second one ends the process at once.
+/// Runs a command to its end, or to the first signal that ends it. A second one ends the process at
+/// once.
 ///
 /// # Errors
-/// The command's own, and 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
+/// The command's own, and 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for
+/// SIGHUP.
 pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::pin!(command);
     // before the command can have changed anything, the terminal above all
@@ -35,7 +38,7 @@ pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(
         result = &mut command => result,
         code = signalled(signals) => {
             ASKED.send_replace(true);
-            // nothing waits for the sign: there is nothing to be ended properly
+            // no task waits for the signal: nothing has to end properly
             if ASKED.receiver_count() == 0 {
                 return Err(Failure::new(code, "interrupted"));
             }
@@ -45,7 +48,7 @@ pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(
     }
 }
 
-/// The signals that end a process by default and that others send on purpose.
+/// The signals that end a process by default and are sent on purpose.
 const ENDING: [SignalKind; 7] = [
     SignalKind::interrupt(),
     SignalKind::terminate(),
@@ -58,9 +61,9 @@ const ENDING: [SignalKind; 7] = [
 
 /// The signals that this process waits for.
 struct Signals {
-    /// What ends a command, each with its exit code.
+    /// Those that end a command, with their exit codes.
     ending: Vec<(u8, Signal)>,
-    /// Stops the process until it is continued; `None` where it is ignored.
+    /// Stops the process until it is continued; `None` if it is ignored.
     stop: Option<Signal>,
 }
 
@@ -70,7 +73,7 @@ impl Signals {
         let mut ending = Vec::with_capacity(ENDING.len());
         for kind in ENDING {
             let always = [SignalKind::interrupt(), SignalKind::terminate()].contains(&kind);
-            // ignored by the parent's wish: nohup
+            // the parent has it ignored: nohup
             if always || !is_in(ignored, kind.as_raw_value()) {
                 let number = u8::try_from(kind.as_raw_value()).unwrap_or(0);
                 ending.push((number.saturating_add(128), signal(kind)?));
@@ -84,7 +87,8 @@ impl Signals {
         Ok(Signals { ending, stop })
     }
 
-    /// The exit code of the next signal that ends a command. Stops the process meanwhile when it is to stop.
+    /// The exit code of the next signal that ends a command. Stops the process meanwhile when it is
+    /// to stop.
     async fn next(&mut self) -> u8 {
         poll_fn(|context| {
             for (code, signal) in &mut self.ending {
@@ -103,7 +107,8 @@ impl Signals {
     }
 }
 
-/// Stops this process as Ctrl-Z does, with the terminal as it was; returns when it has been continued.
+/// Stops this process as Ctrl-Z does, with the terminal as it was; returns when it has been
+/// continued.
 fn stop_until_continued() {
     use rustix::process::{Signal, getpid, kill_process};
     let bar = screen::hide();

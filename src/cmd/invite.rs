@@ -1,4 +1,4 @@
-//! `haul invite`: a code with which a machine logs in without a password.
+//! `haul invite`: a code that lets a machine log in without a password.
 
 use super::failure::{Failure, exit};
 use super::hint;
@@ -20,8 +20,8 @@ use std::time::Duration;
 /// Print a one-time code that lets a machine log in as a user
 ///
 /// The code carries the fingerprint of the server's key, so that haul login on the other machine
-/// knows whom it talks to. It adds that machine's key to the user. A user of a new name is made at
-/// once, with full access to the server's root unless an option bounds it. A running server knows
+/// can verify the server. It adds that machine's key to the user. A new user is created at once,
+/// with full access to the server's root unless an option restricts it. A running server accepts
 /// the invite at once; haul user rm removes it with its user.
 #[derive(clap::Args)]
 #[command(
@@ -33,7 +33,7 @@ Examples:
   haul invite guest --read-only --root public --ttl 10m
   haul invite ls
   haul invite rm guest
-  haul invite -- ls                    for a user whose name is ls"
+  haul invite -- ls                    for a user named ls"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(required = true, value_hint = hint::USER)]
     name: Option<String>,
 
-    /// How long the code is good
+    /// How long the code is valid
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     ttl: Duration,
 
@@ -57,10 +57,10 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// List the invites that have not been used
+    /// List unused invites
     #[command(after_help = "Example:\n  haul invite ls --json")]
     Ls {
-        /// Print one JSON object a line: user, id, expires
+        /// Print one JSON object per line: user, id, expires
         #[arg(long)]
         json: bool,
 
@@ -68,14 +68,14 @@ enum Action {
         #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
         state: Option<PathBuf>,
     },
-    /// Remove invites that have not been used
+    /// Remove unused invites
     #[command(after_help = "Examples:\n  haul invite rm kim\n  haul invite rm kim 1f0c2a9b")]
     Rm {
         /// The user
         #[arg(value_hint = hint::USER)]
         name: String,
 
-        /// The one invite with this id, as haul invite ls shows it; without it all of the user's
+        /// The id of one invite, as haul invite ls prints it; without it, all of the user's
         id: Option<String>,
 
         /// The server's state directory, as in haul serve
@@ -97,14 +97,14 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 let access = user.access.name();
                 let root = output::name(user.root.as_bytes());
                 eprintln!("{name} is a new user, with {access} access to /{root}");
-                eprintln!("haul user set {name} changes that");
+                eprintln!("change that with haul user set {name}");
             }
             output::line(&code)
         }
     }
 }
 
-/// Makes an invite; gives its code, and the user where it made one.
+/// Makes an invite. Returns its code, and the user if it created one.
 pub(super) fn make(
     state: &Path,
     identity: &Identity,
@@ -122,7 +122,7 @@ pub(super) fn make(
     let new = users::update(&state.join("users"), |all| {
         if let Some(known) = all.iter_mut().find(|known| known.name == name) {
             if rights.any() {
-                let hint = format!("haul user set {name} changes what they may do");
+                let hint = format!("change their rights with haul user set {name}");
                 let reason = format!("there is a user {name} already");
                 return Err(Failure::new(exit::FAILED, reason).hint(hint));
             }

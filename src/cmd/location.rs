@@ -24,9 +24,9 @@ pub struct Remote {
     pub server: ServerName,
     /// The path, beneath the user's root.
     pub path: RemotePath,
-    /// It was written with a slash at its end: it is to be a directory.
+    /// The user wrote a slash at its end: it must be a directory.
     pub directory: bool,
-    /// It was written with `/.` at its end: as a source, what is in it is meant and not the directory by its name.
+    /// The user wrote `/.` at its end: as a source it stands for its contents.
     pub contents: bool,
     /// As the user wrote it.
     pub shown: String,
@@ -39,12 +39,13 @@ pub struct ServerName {
     pub user: Option<String>,
     /// A host's name or address, or a saved name.
     pub host: String,
-    /// Where it was given.
+    /// The port, if the user gave one.
     pub port: Option<u16>,
 }
 
 impl Location {
-    /// Reads an argument. What has a colon before any slash is remote, as with scp; `./a:b` is local.
+    /// Reads an argument. With a colon before any slash it is remote, as with scp; `./a:b` is
+    /// local.
     ///
     /// # Errors
     /// A usage failure that says what is wrong.
@@ -71,12 +72,12 @@ impl Location {
         match Location::parse(argument)? {
             Location::Remote(remote) => Ok(remote),
             Location::Local(path) => Err(Failure::usage(format!("{} is not a remote path", path.display()))
-                .hint("a remote path is [USER@]HOST:PATH")),
+                .hint("write a remote path as [USER@]HOST:PATH")),
         }
     }
 }
 
-/// Splits at the colon after the host; none where it is a local path.
+/// Splits at the colon after the host; `None` for a local path.
 fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = bytes
         .iter()
@@ -116,7 +117,7 @@ fn parse_server(argument: &OsStr, bytes: &[u8]) -> Result<ServerName, Failure> {
     })
 }
 
-/// A server by itself: `[USER@]HOST[:PORT]`.
+/// Reads a server: `[USER@]HOST[:PORT]`.
 ///
 /// # Errors
 /// A usage failure.
@@ -149,7 +150,7 @@ fn parse_url(argument: &OsStr, rest: &[u8]) -> Result<Remote, Failure> {
     remote(argument, parse_host(authority)?, path)
 }
 
-/// A path as people write it: slashes too many and `.` do no harm.
+/// Reads a path as people write it, with extra slashes and `.`.
 fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
     let components: Vec<&[u8]> = path
         .split(|b| *b == b'/')
@@ -158,7 +159,7 @@ fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
     RemotePath::parse(&components.join(&b'/'))
 }
 
-/// A directory beneath the server's root.
+/// Reads a directory beneath the server's root.
 ///
 /// # Errors
 /// A usage failure.
@@ -182,7 +183,7 @@ fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, F
     })
 }
 
-/// True of a directory that is written with `/.` at its end: as a source, what is in it is meant.
+/// True of a path with `/.` at its end: as a source it stands for its contents.
 pub fn means_contents(path: &[u8]) -> bool {
     path.ends_with(b"/.")
 }
@@ -204,7 +205,7 @@ pub fn split_local(path: &Path) -> Result<(PathBuf, RemotePath), BadPath> {
 fn malformed(argument: &OsStr, why: &str) -> Failure {
     let shown = printable(&argument.to_string_lossy());
     Failure::usage(format!("malformed remote path {shown}: {why}"))
-        .hint("it is [USER@]HOST:PATH or haul://[USER@]HOST[:PORT]/PATH")
+        .hint("write it as [USER@]HOST:PATH or haul://[USER@]HOST[:PORT]/PATH")
 }
 
 impl ServerName {

@@ -1,4 +1,4 @@
-//! `haul locks` and `haul unlock`: who is writing on a server, and what abandoned transfers left there.
+//! `haul locks` and `haul unlock`: locks and partial files on a server.
 
 use super::connect::{ConnectArgs, RemoteSession};
 use super::each::{self, each, each_remote};
@@ -15,27 +15,28 @@ use crate::store::{Kind, LockEntry};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 
-/// Show who is writing, and what unfinished transfers have left
+/// List locks and partial files on a server
 ///
-/// One line for each file that is being written, or was: its state (writing, or left by a transfer that is over), how
-/// long it has been so, the bytes that are there, the holder, and the path. What is left is gone on with by the next
-/// transfer of the same source, removed by haul unlock, and by the server after its --keep-partial.
+/// Prints one line per file that a transfer is writing or has left unfinished: its state (writing
+/// or left), for how long, the bytes of the partial file, the holder, and the path. The next
+/// transfer of the same source resumes a partial file. haul unlock removes it, and so does the
+/// server after its --keep-partial.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul locks nas:                      in your root on the server
-  haul locks -R nas:backup             and in everything beneath
+  haul locks -R nas:backup             with subdirectories
   haul locks --json nas: | jq -r .path")]
 pub struct Args {
     /// Directories: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// Also in the directories beneath
+    /// List subdirectories too
     #[arg(short = 'R', short_alias = 'r', long)]
     recursive: bool,
 
-    /// Print one JSON object a line: path, state, held_ms, bytes, holder
+    /// Print one JSON object per line: path, state, held_ms, bytes, holder
     #[arg(long)]
     pub(super) json: bool,
 
@@ -43,21 +44,21 @@ pub struct Args {
     connect: ConnectArgs,
 }
 
-/// Remove what an unfinished transfer has left
+/// Remove the partial file of an unfinished transfer
 ///
-/// The file that was to be written is not touched. A writer who is at work keeps its lock, except with --force: then it
-/// cannot finish.
+/// The target itself is not touched. A running transfer keeps its lock, except with --force: then
+/// it cannot finish.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul unlock nas:disk.img
-  haul unlock --force nas:disk.img     although it is being written")]
+  haul unlock --force nas:disk.img     even while a transfer writes it")]
 pub struct UnlockArgs {
-    /// The files that were to be written: [USER@]HOST:PATH
+    /// Targets of the transfers: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// Also when the writer is at work
+    /// Remove it even while a transfer writes it
     #[arg(short, long)]
     force: bool,
 
@@ -71,12 +72,11 @@ pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused(
                 u32::from(Code::NOT_FOUND.0),
-                "nothing is left there, and nobody is writing it".into(),
+                "no partial file, and no transfer writes it".into(),
             )),
-            Err(NetError::Refused { code, text }) if code == Code::LOCKED => Err(refused(
-                u32::from(code.0),
-                format!("{text}; --force removes it all the same"),
-            )),
+            Err(NetError::Refused { code, text }) if code == Code::LOCKED => {
+                Err(refused(u32::from(code.0), format!("{text}; --force removes it anyway")))
+            }
             Err(e) => Err(e),
         }
     })
@@ -121,8 +121,8 @@ async fn list_directory(
         let page = session
             .ask(async |client| client.locks(dir, from.clone()).await)
             .await?;
-        for held in &page.0 {
-            print(args, held, &shown(dir, &held.target))?;
+        for entry in &page.0 {
+            print(args, entry, &shown(dir, &entry.target))?;
         }
         cookie = page.1;
     }
@@ -137,9 +137,9 @@ async fn list_directory(
     Ok(())
 }
 
-fn print(args: &Args, held: &LockEntry, path: &[u8]) -> Result<(), Failure> {
-    let state = if held.live { "writing" } else { "left" };
-    let (age, bytes) = (held.holder.held_for, held.holder.written);
+fn print(args: &Args, entry: &LockEntry, path: &[u8]) -> Result<(), Failure> {
+    let state = if entry.live { "writing" } else { "left" };
+    let (age, bytes) = (entry.holder.held_for, entry.holder.written);
     if args.json {
         let mut object = Map::new();
         put_text(&mut object, "path", path);
@@ -149,14 +149,14 @@ fn print(args: &Args, held: &LockEntry, path: &[u8]) -> Result<(), Failure> {
             json!(age.map(|a| u64::try_from(a.as_millis()).unwrap_or(u64::MAX))),
         );
         object.insert("bytes".into(), json!(bytes));
-        object.insert("holder".into(), json!(held.holder.who));
+        object.insert("holder".into(), json!(entry.holder.who));
         return output::line(&Value::Object(object).to_string());
     }
     output::line(&format!(
         "{state:<8} {:>9} {:>12}  {}  {}",
         age.map_or_else(|| "?".into(), |a| units::duration(a.as_secs())),
         bytes.map_or_else(|| "?".into(), units::size),
-        printable(&held.holder.who),
+        printable(&entry.holder.who),
         output::name(path),
     ))
 }

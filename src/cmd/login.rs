@@ -17,9 +17,9 @@ use std::io::IsTerminal;
 
 /// Log in to a server for the first time, with an invite
 ///
-/// Asks for the invite that `haul invite` printed on the server, or takes it from standard input. Makes this machine's
-/// key if there is none, has it listed for the user, pins the server's key, and saves HOST as a name. After that no
-/// password is needed, from cron too.
+/// Asks for the invite that `haul invite` printed on the server, or reads it from standard input.
+/// Makes this machine's key if there is none, adds it to the user, pins the server's key, and saves
+/// HOST as a name. After that no password is needed, even from cron.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,11 +44,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         || name.contains(|c: char| c.is_whitespace() || ":/@=[]".contains(c)) && args.name.is_some()
     {
         return Err(Failure::usage(format!(
-            "{name} is not a name: it has no spaces and none of :/@=[]"
+            "expected a name without spaces and without :/@=[], got {name}"
         )));
     }
     let dir = config_dir()?;
-    // what is malformed is found out before the invite is used up
+    // malformed settings are found before the invite is used up
     let mut known = KnownServers::load(&dir.join("known_servers"))?;
     saved::load(&dir.join("servers"))?;
     let invite = Invite::parse(&read_invite(&args.host).await?).ok_or_else(|| {
@@ -61,9 +61,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let address = format!("{host}:{port}");
     let connection = Connection::open(&host, port, Some(invite.server), Some(&identity)).await;
     let connection = connection.map_err(|e| match e {
-        e @ crate::net::NetError::WrongKey { .. } => {
-            Failure::about(&address, e).hint("the invite is for another server, or somebody is in between")
-        }
+        e @ crate::net::NetError::WrongKey { .. } => Failure::about(&address, e)
+            .hint("the invite is for another server, or someone is intercepting the connection"),
         e => e.into(),
     })?;
     let user = connection
@@ -92,7 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let write_only = session.client().is_write_only();
     session.quit().await;
     let shown = if name.contains(':') { format!("[{name}]") } else { name };
-    // what this user may not do is no next step
+    // the next step is one that this user may take
     let next = if write_only { "put FILE" } else { "ls" };
     eprintln!("Logged in as {user}. From now on: haul {next} {shown}:");
     Ok(())

@@ -1,4 +1,4 @@
-//! `haul ls`: what is on a server.
+//! `haul ls`: lists files and directories on a server.
 
 use super::connect::{ConnectArgs, RemoteSession};
 use super::each::{self, each_remote};
@@ -11,10 +11,11 @@ use crate::net::transfer::report::shown;
 use crate::store::{Entry, Kind};
 use std::ffi::OsString;
 
-/// Entries of a directory that are sorted by name; a larger one is listed in the server's order, in bounded memory.
+/// The most entries that are sorted by name; a larger directory is listed in the server's order, in
+/// bounded memory.
 const SORTED: usize = 20_000;
 
-/// How often a directory is listed from the start again because it changed meanwhile.
+/// How often a listing restarts because the directory changed meanwhile.
 const RESTARTS: usize = 8;
 
 /// List files and directories on a server
@@ -24,34 +25,34 @@ const RESTARTS: usize = 8;
 Examples:
   haul ls nas:                       your root on the server
   haul ls -lh nas:photos             modes, sizes, times
-  haul ls -R --json nas: | jq .path  one object a line, everything beneath
+  haul ls -R --json nas: | jq .path  one object per line, with subdirectories
 
 A directory with more than 20,000 entries is listed in the server's order, not by name.",
     disable_help_flag = true
 )]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Args {
-    /// What: [USER@]HOST:PATH
+    /// Files and directories: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// One entry a line with mode, size and time
+    /// Print one entry per line, with mode, size and time
     #[arg(short)]
     long: bool,
 
-    /// Also names that start with a dot
+    /// Include names that start with a dot
     #[arg(short)]
     all: bool,
 
-    /// Everything beneath, directory by directory
+    /// List subdirectories too, directory by directory
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Sizes with units
+    /// Print sizes with units
     #[arg(short = 'h', long)]
     human_readable: bool,
 
-    /// Print one JSON object a line: name, path, kind, size, mtime, mode, target, version
+    /// Print one JSON object per line: name, path, kind, size, mtime, mode, target, version
     #[arg(long)]
     pub(super) json: bool,
 
@@ -85,7 +86,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles: Titles) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
-    // both questions in one round trip
+    // both requests in one round trip
     let looked = session
         .ask(async |client| {
             let (entry, page) = tokio::join!(client.stat(&top, false), client.list(&top, Vec::new()));
@@ -93,7 +94,7 @@ async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles:
         })
         .await;
     let (mut entry, mut page) = looked.map_err(about)?;
-    // a link to a directory lists that, as with ls
+    // a link to a directory lists the directory, as with ls
     let follows = entry.kind == Kind::Symlink && !args.long;
     if remote.directory || (follows && page.is_some()) {
         entry.kind = Kind::Dir;
@@ -101,7 +102,7 @@ async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles:
     if entry.kind != Kind::Dir {
         return print(args, &entry, &top, &top);
     }
-    // The directories still to be listed, deepest last; the next one is asked for only when its turn comes.
+    // the directories still to be listed, deepest last
     let mut todo = vec![top.clone()];
     let (mut first, mut partial) = (true, false);
     while let Some(dir) = todo.pop() {
@@ -168,7 +169,7 @@ async fn list_directory(
         };
         let (page, next) = match asked {
             Ok(page) => page,
-            // it changed between two pages, of which nothing has been printed yet
+            // it changed between two pages, and nothing has been printed yet
             Err(e) if e.exit() == exit::LOCKED && sorting && restarts < RESTARTS => {
                 restarts += 1;
                 held.clear();

@@ -1,4 +1,4 @@
-//! `haul mkdir`: directories on a server.
+//! `haul mkdir`: makes directories on a server.
 
 use super::connect::ConnectArgs;
 use super::each::each;
@@ -11,13 +11,13 @@ use std::ffi::OsString;
 #[command(after_help = "\
 Examples:
   haul mkdir nas:backup
-  haul mkdir -p nas:backup/2026/11  with what is above it; no error if it exists")]
+  haul mkdir -p nas:backup/2026/11  with its parents; no error if it exists")]
 pub struct Args {
-    /// Which: [USER@]HOST:PATH
+    /// Directories: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// Also make what is above it, and do not mind if it exists
+    /// Make missing parents too; no error if it exists
     #[arg(short, long)]
     parents: bool,
 

@@ -1,4 +1,5 @@
-//! The command line: one file a subcommand, with its arguments and what it does. The only code that prints.
+//! The command line: one file per subcommand, with its arguments and its work. No other layer
+//! prints.
 
 mod bar;
 mod bench;
@@ -58,7 +59,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What stands behind the list of commands.
+/// The text behind the list of commands.
 fn after_help() -> String {
     let exits = manual::reference::EXITS.iter();
     let exits: String = exits
@@ -78,7 +79,7 @@ Examples:
   laptop$ haul login server           asks for that invite, and never again
   laptop$ haul put -r photos server:  and haul get, ls, mkdir, mv, rm, stat, df
 
-`haul help COMMAND` has the options of a command, and examples.
+`haul help COMMAND` lists the options of a command, with examples.
 
 Exit status:";
 
@@ -105,7 +106,7 @@ enum Command {
 }
 
 impl Command {
-    /// Standard output is to be JSON.
+    /// True if standard output is to be JSON.
     fn is_json(&self) -> bool {
         match self {
             Command::Serve(args) => args.json,
@@ -129,7 +130,7 @@ impl Command {
     }
 }
 
-/// Runs a command; what it failed at goes to standard error as one line.
+/// Runs a command. A failure goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     panics::catch();
     runtime::keep_memory_private();
@@ -138,7 +139,7 @@ pub fn main(cli: Cli) -> ExitCode {
         failure::set_json();
     }
     let result = panics::contain(|| match cli.command {
-        // it ends itself, in its own way
+        // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
         other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
     });
@@ -151,7 +152,7 @@ pub fn main(cli: Cli) -> ExitCode {
 
 async fn run_client(command: Command) -> Result<(), Failure> {
     match command {
-        // not here: it has a runtime of its own
+        // the server has a runtime of its own
         Command::Serve(_) => Ok(()),
         Command::Put(args) => put::run(args).await,
         Command::Get(args) => get::run(args).await,

@@ -8,18 +8,19 @@ use std::ffi::OsString;
 
 /// Rename or move a file or directory on a server
 ///
-/// A file in the way is replaced; a directory that exists receives it. With a slash at its end TO must be one.
+/// If TO is a file, it is replaced; if it is a directory, FROM moves into it. A TO that ends with a
+/// slash must be a directory.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul mv nas:a.txt nas:b.txt
   haul mv nas:a.txt nas:archive/")]
 pub struct Args {
-    /// What: [USER@]HOST:PATH
+    /// File or directory: [USER@]HOST:PATH
     #[arg(value_name = "FROM", value_hint = hint::REMOTE)]
     from: OsString,
 
-    /// Its new place: [USER@]HOST:PATH, on the same server
+    /// Where to: [USER@]HOST:PATH, on the same server
     #[arg(value_name = "TO", value_hint = hint::REMOTE)]
     to: OsString,
 

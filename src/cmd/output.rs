@@ -1,4 +1,4 @@
-//! Names, modes and entries, as people and scripts read them; and the one way to standard output.
+//! Names, modes and entries as people and scripts read them, and the way to standard output.
 
 use super::failure::{Failure, exit};
 use super::units::rfc3339;
@@ -56,7 +56,7 @@ pub fn hex(hash: &[u8; 32]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Adds text under `key`; where it is not UTF-8 also the bytes, as base64, under `key_bytes`.
+/// Adds text under `key`. If it is not UTF-8, its bytes follow as base64 under `key_bytes`.
 pub fn put_text(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     object.insert(key.into(), json!(String::from_utf8_lossy(bytes)));
     if std::str::from_utf8(bytes).is_err() {
@@ -83,7 +83,8 @@ pub fn entry_json(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> Value {
     Value::Object(object)
 }
 
-/// Writes a line to standard output. A reader that has gone away, like `head`, is no failure but the end.
+/// Writes a line to standard output. If the reader has closed it, like `head`, the command ends
+/// without a failure.
 pub fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}") {

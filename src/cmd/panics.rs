@@ -1,4 +1,5 @@
-//! Panics: wherever one happens, a command ends at once with one line and exit code 1, and a server logs it.
+//! Panics: wherever one happens, a command ends at once with one line and exit code 1; a server
+//! logs it.
 
 use super::failure::Failure;
 use crate::net::task::message;
@@ -7,10 +8,11 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long a command may take to end by itself after a panic: to tell the server, and to sum up.
+/// How long a command may take to end by itself after a panic: to inform the server, and to print
+/// the summary.
 const ENDING: Duration = Duration::from_millis(500);
 
-/// The first panic: where it happened, and what it said.
+/// The first panic: its place and its message.
 static FIRST: LazyLock<watch::Sender<Option<String>>> = LazyLock::new(|| watch::Sender::new(None));
 
 /// From here on no panic prints by itself, unless RUST_BACKTRACE asks for its trace.
@@ -45,7 +47,7 @@ pub fn contain(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure
         .unwrap_or_else(|_| Err(first().unwrap_or_else(|| Failure::internal("internal error"))))
 }
 
-/// What has to be said of the first panic, if there was one.
+/// The failure of the first panic, if any.
 fn first() -> Option<Failure> {
     let first = FIRST.borrow();
     first

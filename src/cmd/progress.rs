@@ -1,5 +1,5 @@
-//! Progress, over counters that the transfer bumps: a bar on a terminal, a line now and then elsewhere. What else is
-//! printed goes above the bar.
+//! Shows the counters of a transfer: a bar on a terminal, a line now and then elsewhere. Other
+//! lines go above the bar.
 
 use super::bar::Snapshot;
 use super::output::name;
@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often the bar is drawn anew.
+/// How often the bar is redrawn.
 const TICK: Duration = Duration::from_millis(100);
-/// How often there is a line where there is no terminal.
+/// How often a line is printed without a terminal.
 const LINE: Duration = Duration::from_secs(5);
-/// The rate is that of the last this much time.
+/// The rate is the mean over this time.
 const RATE_OVER: Duration = Duration::from_secs(5);
-/// What the bar is made of: done, and not.
+/// The characters of the bar: done, and not.
 const BAR: &str = "━━";
-/// A rate takes this long to be told.
+/// The shortest time with a meaningful rate.
 const RATE_FROM: Duration = Duration::from_millis(500);
 
 /// Where the user wants progress.
@@ -42,7 +42,7 @@ pub struct Progress {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What is shown, and how.
+/// The counters, and how they are shown.
 struct Shown {
     counters: Arc<Counters>,
     outage: Arc<Outage>,
@@ -102,7 +102,7 @@ impl Shown {
     }
 }
 
-/// Two lines: the bar with what is said of it, and the names of the files under way.
+/// Draws two lines: the bar with its text, and the names of the files under way.
 fn draw(bar: &ProgressBar, snapshot: &Snapshot, columns: usize) {
     let lines = snapshot.lines(columns);
     let width = lines.filled.chars().chain(lines.empty.chars()).count();
@@ -143,12 +143,13 @@ fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> S
 /// Bytes a second over the last moments.
 #[derive(Default)]
 struct Rate {
-    /// When how many bytes had been moved, the oldest first: one more than what is in the window.
+    /// The bytes that had been moved by each moment, oldest first: one entry more than the window
+    /// has.
     seen: VecDeque<(Instant, u64)>,
 }
 
 impl Rate {
-    /// Bytes a second at this moment; `None` while it is too early to tell.
+    /// Bytes a second at `now`; `None` while it is too early to tell.
     fn update(&mut self, now: Instant, bytes: u64) -> Option<f64> {
         while let Some((then, _)) = self.seen.get(1)
             && now.saturating_duration_since(*then) >= RATE_OVER

@@ -1,5 +1,5 @@
-//! Questions at the terminal. A question is a future: whatever ends the command ends it at once, and
-//! then the terminal is as it was before.
+//! Questions at the terminal. A question is a future: the end of the command ends it at once, and
+//! restores the terminal.
 
 use super::screen;
 use crate::auth::password::Secret;
@@ -13,13 +13,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use zeroize::Zeroizing;
 
-/// Most bytes of an answer; a terminal gives no more as one line.
+/// The most bytes of an answer; a line of a terminal has no more.
 const LONGEST: usize = 4096;
 
 /// The question that is being asked, for [`suspend`] and [`resume`].
 static CURRENT: Mutex<Option<Arc<Question>>> = Mutex::new(None);
 
-/// True where there is a user at a terminal who can be asked.
+/// True if a user can be asked at a terminal.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -40,8 +40,8 @@ pub async fn secret(question: &str) -> io::Result<Option<Secret>> {
     ask(question, Echo::Hidden, TypedAhead::Dropped).await
 }
 
-/// Asks a question whose answer is yes or no; anything else is no. What was typed before the
-/// question was there is no answer to it.
+/// Asks a question whose answer is yes or no; anything else is no. Text that was typed before the
+/// question is not an answer to it.
 ///
 /// # Errors
 /// The terminal's.
@@ -50,7 +50,7 @@ pub async fn yes(question: &str) -> io::Result<bool> {
     Ok(answer.is_some_and(|answer| matches!(answer.trim(), "yes" | "y")))
 }
 
-/// The first line of standard input where that is no terminal. `None` at the end of input.
+/// The first line of standard input if that is not a terminal. `None` at the end of input.
 ///
 /// # Errors
 /// Standard input's, and a line that is too long.
@@ -67,7 +67,7 @@ pub async fn first_line_of_input() -> io::Result<Option<Secret>> {
     }
 }
 
-/// Gives the terminal back before this process is stopped in the middle of a question.
+/// Restores the terminal before this process is stopped in the middle of a question.
 pub fn suspend() {
     if let Some(question) = current() {
         question.restore(OptionalActions::Now);
@@ -77,7 +77,7 @@ pub fn suspend() {
 /// Asks the question once more after this process has been continued.
 pub fn resume() {
     if let Some(question) = current() {
-        // the half answer of before is not shown any more
+        // the half-typed answer is not on the screen any more
         let _ = tcflush(&question.terminal, QueueSelector::IFlush);
         question.show();
     }
@@ -131,7 +131,7 @@ impl Question {
     }
 }
 
-/// Gives the terminal back however the question ends.
+/// Restores the terminal however the question ends.
 struct Asked {
     question: Arc<Question>,
     answered: bool,
@@ -155,7 +155,8 @@ fn current() -> Option<Arc<Question>> {
     CURRENT.lock().clone()
 }
 
-/// Opens the terminal once more: not to wait must not be set for others who have it open, too.
+/// Opens the terminal once more: the non-blocking mode must not change for other processes that
+/// have it open.
 fn open_terminal() -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
@@ -187,7 +188,7 @@ async fn ask(text: &str, echo: Echo, typed_ahead: TypedAhead) -> io::Result<Opti
 }
 
 async fn read_line(terminal: &AsyncFd<File>) -> io::Result<Option<Secret>> {
-    // never grows: a copy of an answer would stay where it was
+    // never grows: reallocating would leave a copy of the answer
     let mut line = Zeroizing::new(Vec::with_capacity(2 * LONGEST));
     let mut buffer = Zeroizing::new([0; LONGEST]);
     loop {
@@ -201,7 +202,7 @@ async fn read_line(terminal: &AsyncFd<File>) -> io::Result<Option<Secret>> {
             Some(b'\n') => return self::text(line).map(Some),
             _ if line.len() > LONGEST => return Err(too_long()),
             None => return Ok(None),
-            // what was typed before the end of input
+            // typed before the end of input
             Some(_) if read == 0 => return self::text(line).map(Some),
             Some(_) => {}
         }

@@ -20,10 +20,10 @@ use tokio::io::AsyncRead;
 
 /// Send files and directories to a server
 ///
-/// Each file appears there whole or not at all, is verified end to end, and is on disk when the command ends. Files
-/// that are there already, with the same size and modification time, are skipped. Mode, modification time and
-/// symlinks are kept. FIFOs, sockets and devices are named and skipped; names of the form .NAME~HASH.haul are haul's own and
-/// left out.
+/// Each file appears on the server complete or not at all, is verified end to end, and is on disk
+/// when the command ends. Files that have the same size and modification time there are skipped.
+/// Mode, modification time and symlinks are preserved. FIFOs, sockets and devices are reported and
+/// skipped. Names of the form .NAME~HASH.haul are reserved for haul and skipped.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -92,12 +92,13 @@ async fn put(
     transfer::carry(session, job, put, repeatable).await
 }
 
-/// Looks at every source before anything is sent. One that cannot be sent is [`Origin::Missing`]; the others go on.
+/// Checks every source before anything is sent. A source that cannot be sent becomes
+/// [`Origin::Missing`].
 async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure> {
     if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
         let shown = stream_label(given).display();
         if args.sources.len() > 1 {
-            return Err(Failure::usage(format!("{shown} can only be put alone")).hint("it is a stream"));
+            return Err(Failure::usage(format!("{shown} is a stream: it can only be put alone")));
         }
         let name = stream_name(&args.destination).map_err(|e| Failure::about(&shown, e))?;
         return Ok(vec![(stream(given).await?, name)]);
@@ -107,7 +108,7 @@ async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure>
     for source in &args.sources {
         if let Location::Remote(remote) = Location::parse(source)? {
             return Err(Failure::usage(format!("{} is not on this machine", remote.shown))
-                .hint("put sends from here; ./NAME is a local file whose name has a colon"));
+                .hint("put sends local files; write ./NAME for a local file with a colon in its name"));
         }
         let path = Path::new(source);
         let found = local_source(path, args.transfer.recursive).await;
@@ -121,9 +122,9 @@ async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure>
     Ok(prepared)
 }
 
-/// True for standard input, and for the path of a file that this process has open, as a shell writes
-/// it for `<(COMMAND)`. What is behind it is read to its end. A FIFO with a name of its own is skipped:
-/// it may never have a writer.
+/// True for standard input, and for the path of a file that this process has open, as a shell
+/// writes it for `<(COMMAND)`. A stream is read to its end. A FIFO with a name of its own is
+/// skipped: it may never have a writer.
 fn is_stream(source: &OsStr) -> bool {
     let bytes = source.as_bytes();
     let number = |prefix: &[u8]| bytes.strip_prefix(prefix);
@@ -135,7 +136,7 @@ fn is_stream(source: &OsStr) -> bool {
     }
 }
 
-/// What a stream is called in messages.
+/// The name of a stream in messages.
 fn stream_label(source: &OsStr) -> &OsStr {
     match source.as_bytes() {
         b"-" => OsStr::new("standard input"),
@@ -172,7 +173,7 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// What stands for a source that cannot be sent, under the name that it would have had.
+/// A source that cannot be sent, under the name that it would have had.
 fn missing(path: &Path, error: StoreError) -> (TransferSource, Vec<u8>) {
     let label = path.as_os_str().as_bytes().to_vec();
     let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
@@ -181,13 +182,13 @@ fn missing(path: &Path, error: StoreError) -> (TransferSource, Vec<u8>) {
     (TransferSource { label, origin, place }, name)
 }
 
-/// Opens the directory that holds a source, or the source itself where it is a directory; gives the name that it has
-/// at the destination, empty for `.` and such, whose contents are meant.
+/// Opens the directory that holds a source, or the source itself if it is a directory. Returns its
+/// name at the destination: empty for `.` and the like, which stand for their contents.
 pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(TransferSource, Vec<u8>), StoreError> {
     let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
     let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
-    // With -r a symlink is itself an entry, as with cp -r; without, what it points to is meant.
+    // With -r a symlink is itself an entry, as with cp -r; without, its target is meant.
     let follow = slash || !recursive;
     let found = if follow {
         std::fs::metadata(path)

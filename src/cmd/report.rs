@@ -1,5 +1,5 @@
-//! The events of a transfer as they come: lines for people, objects for programs. Of many failures with one cause only
-//! the first are named, unless all are asked for.
+//! Prints the events of a transfer: lines for people, objects for programs. Of many failures with
+//! one cause it names only the first, unless the user asks for all.
 
 use super::failure::{Failure, exit, exit_of, hint_of};
 use super::output::{self, put_text};
@@ -13,12 +13,12 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::mpsc;
 
-/// How many failures with the same cause are named.
+/// The most failures with the same cause that are named.
 const NAMED: u64 = 5;
-/// How many causes are told apart; those of a code that come later count as one.
+/// The most causes; later ones with the same code count as one.
 const CAUSES: usize = 64;
 
-/// What the user wants to read of a transfer.
+/// The events of a transfer that the user wants to read.
 #[derive(Clone, Copy)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct ReportOptions {
@@ -30,18 +30,18 @@ pub struct ReportOptions {
     pub json: bool,
     /// Directories were asked for.
     pub recursive: bool,
-    /// A locked target was waited for.
+    /// The transfer waits for a locked target.
     pub waits: bool,
-    /// The target's version was named.
+    /// The user named the target's version.
     pub conditional: bool,
 }
 
-/// What has been printed.
+/// The outcome of the printed events.
 #[derive(Default)]
 pub struct Printed {
     /// The exit codes of what failed.
     pub failures: BTreeSet<u8>,
-    /// Standard output cannot be written any more.
+    /// Why standard output cannot be written any more.
     pub broken: Option<Failure>,
 }
 
@@ -73,7 +73,7 @@ impl Printer {
         match event {
             Event::Failed { path, code, text } => self.failed(path, *code, text),
             Event::Retrying => {
-                // what failed is tried again
+                // the next attempt retries the failed files
                 self.printed.failures.clear();
                 self.causes = Causes::default();
             }
@@ -96,17 +96,17 @@ impl Printer {
         }
     }
 
-    /// What people read of an event that is no failure.
+    /// The line for an event other than a failure.
     fn line(&self, event: &Event) -> Option<String> {
         let ReportOptions { quiet, verbose, .. } = self.options;
         match event {
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
             Event::Unchanged { path, .. } if verbose => Some(format!("{} (unchanged)", output::name(path))),
             Event::Resumed { path, offset } if !quiet => {
-                Some(format!("{}: goes on after {}", output::name(path), size(*offset)))
+                Some(format!("{}: resumes after {}", output::name(path), size(*offset)))
             }
             Event::Restarted { path, discarded } if !quiet => Some(format!(
-                "{}: the source has changed since the last try: starts anew, {} are sent again",
+                "{}: the source changed since the last attempt: restarts, and sends {} again",
                 output::name(path),
                 size(*discarded)
             )),
@@ -114,7 +114,7 @@ impl Printer {
         }
     }
 
-    /// A directory without `-r` is wrong usage, and that is how it counts.
+    /// The exit code of a failed file. A directory without `-r` is wrong usage.
     fn exit_for(&self, code: Code) -> u8 {
         match code {
             Code::IS_DIRECTORY if !self.options.recursive => exit::USAGE,
@@ -124,11 +124,11 @@ impl Printer {
 
     fn hint_for(&self, code: Code) -> Option<&'static str> {
         match code {
-            Code::IS_DIRECTORY if !self.options.recursive => Some("-r takes directories"),
-            Code::LOCKED if !self.options.waits => Some("--wait waits for the other writer"),
-            Code::LOCKED => Some("--wait=TIME waits longer"),
+            Code::IS_DIRECTORY if !self.options.recursive => Some("use -r for directories"),
+            Code::LOCKED if !self.options.waits => Some("use --wait to wait for the other writer"),
+            Code::LOCKED => Some("use --wait=TIME to wait longer"),
             Code::VERSION_CHANGED if !self.options.conditional => {
-                Some("run it again when nothing changes the source")
+                Some("run it again when the source no longer changes")
             }
             code => hint_of(code),
         }
@@ -140,7 +140,7 @@ impl Printer {
 struct Causes(HashMap<(u16, String), Cause>);
 
 struct Cause {
-    /// What the first of them said.
+    /// The text of the first of them.
     text: String,
     named: u64,
     left_out: u64,
@@ -148,7 +148,7 @@ struct Cause {
 
 impl Causes {
     fn cause(&mut self, code: Code, text: &str) -> &mut Cause {
-        // sizes and times differ where the cause is the same
+        // texts with one cause may differ in sizes and times
         let mut key = (code.0, text.split(|c: char| c.is_ascii_digit()).collect());
         if self.0.len() >= CAUSES && !self.0.contains_key(&key) {
             key.1 = String::new();
@@ -164,7 +164,7 @@ impl Causes {
         })
     }
 
-    /// Counts a failure. Returns whether it is one of those that are named.
+    /// Counts a failure. Returns true if it is to be named.
     fn count(&mut self, code: Code, text: &str) -> bool {
         let cause = self.cause(code, text);
         if cause.named < NAMED {
@@ -175,7 +175,7 @@ impl Causes {
         false
     }
 
-    /// A line for each cause with failures that were not named.
+    /// One line per cause with failures that were not named.
     fn rest(&self) -> Vec<String> {
         let mut causes: Vec<&Cause> = self.0.values().filter(|cause| cause.left_out > 0).collect();
         causes.sort_by(|a, b| b.left_out.cmp(&a.left_out).then_with(|| a.text.cmp(&b.text)));

@@ -10,15 +10,15 @@ use std::ffi::OsString;
 
 /// Remove files and directories from a server
 ///
-/// Without -r, a directory is removed only when it is empty.
+/// Without -r, a directory is removed only if it is empty.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul rm nas:old.txt nas:older.txt
   haul rm -r nas:backup/2025
-  haul rm -f nas:maybe.txt             no error if it is not there")]
+  haul rm -f nas:maybe.txt             no error if it does not exist")]
 pub struct Args {
-    /// Which: [USER@]HOST:PATH
+    /// Files and directories: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(short, long)]
     recursive: bool,
 
-    /// Do not mind what does not exist
+    /// Ignore paths that do not exist
     #[arg(short, long)]
     force: bool,
 

@@ -21,13 +21,15 @@ pub fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), F
     result
 }
 
-/// Keeps keys and passwords from other programs of the same user: they can read neither this process nor a core dump.
+/// Keeps keys and passwords from other programs of the same user: they can read neither this
+/// process nor a core dump.
 pub fn keep_memory_private() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Raises the limit of open files as far as the system allows: 1024, the usual one, is little for a pool and its batches.
+/// Raises the limit of open files as far as the system allows: 1024, the usual one, is little for a
+/// pool and its batches.
 pub fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const ENOUGH: u64 = 65_536;

@@ -1,14 +1,15 @@
-//! The part of the terminal that is drawn again and again: what indicatif draws is kept, and put where the cursor is.
+//! The part of the terminal that is redrawn: it keeps the last drawing of indicatif, and prints it
+//! at the cursor.
 //!
-//! The cursor stays where the bar begins. However a terminal has wrapped it after a change of its width, everything from
-//! there on is the bar's, and can be cleared.
+//! The cursor stays at the beginning of the bar. However a terminal wraps it after a resize, all
+//! below is the bar's and can be cleared.
 
 use indicatif::{ProgressDrawTarget, TermLike};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::termios::tcgetwinsize;
 use std::io::{self, Write};
 
-/// Columns of a terminal that does not tell how many it has.
+/// The columns of a terminal that does not report them.
 const COLUMNS: usize = 80;
 /// Most drawings a second.
 const RATE: u8 = 20;
@@ -21,13 +22,13 @@ static SCREEN: Mutex<Screen> = Mutex::new(Screen {
     hidden: 0,
 });
 
-/// What is on standard error below its last line.
+/// The drawing below the last line of standard error.
 pub struct Screen {
-    /// The bar as it was drawn last; `None` where there is none.
+    /// The bar as it was drawn last; `None` without a bar.
     drawn: Option<String>,
     /// The line below the bar, of its next drawing.
     below: String,
-    /// How many want it hidden.
+    /// How many guards hide it.
     hidden: usize,
 }
 
@@ -36,7 +37,7 @@ pub fn screen() -> MutexGuard<'static, Screen> {
     SCREEN.lock()
 }
 
-/// Columns that a line may have: in the last one a terminal may wrap already, so it stays free.
+/// The columns of a line. The last column of the terminal stays free: some terminals wrap there.
 pub fn columns() -> usize {
     let columns = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
     let columns = if columns == 0 { COLUMNS } else { columns };
@@ -44,24 +45,24 @@ pub fn columns() -> usize {
 }
 
 impl Screen {
-    /// There is a bar from now on.
+    /// Shows a bar from now on.
     pub fn show(&mut self, drawn: String) {
         self.drawn = Some(drawn);
     }
 
-    /// What stands below the bar when it is drawn next.
+    /// Sets the line below the bar for its next drawing.
     pub fn set_below(&mut self, below: String) {
         self.below = below;
     }
 
-    /// There is none any more.
+    /// Removes the bar.
     pub fn remove(&mut self) {
         if self.drawn.take().is_some() && self.hidden == 0 {
             let _ = io::stderr().write_all(CLEAR.as_bytes());
         }
     }
 
-    /// Prints this where the bar is, and the bar behind it.
+    /// Prints text in place of the bar, and the bar below it.
     fn print(&self, above: &str) {
         let bar = self.drawn.as_deref().filter(|_| self.hidden == 0);
         let (clear, bar) = match bar {
@@ -72,7 +73,7 @@ impl Screen {
     }
 }
 
-/// Prints a line on standard error, above the bar if there is one.
+/// Prints a line on standard error, above any bar.
 pub fn say(text: &str) {
     screen().print(&format!("{text}\n"));
 }
@@ -86,7 +87,7 @@ pub fn finish() {
     screen.drawn = None;
 }
 
-/// Hides the bar until what this returns is dropped.
+/// Hides the bar until the guard is dropped.
 pub fn hide() -> Hidden {
     hide_bar(&mut screen());
     Hidden
@@ -99,7 +100,7 @@ fn hide_bar(screen: &mut Screen) {
     screen.hidden = screen.hidden.saturating_add(1);
 }
 
-/// The bar is hidden.
+/// Hides the bar.
 pub struct Hidden;
 
 impl Drop for Hidden {
@@ -112,7 +113,7 @@ impl Drop for Hidden {
     }
 }
 
-/// The terminal as indicatif knows it: takes what is drawn at once, and moves no cursor.
+/// The terminal for indicatif: it collects each drawing, and moves no cursor.
 #[derive(Debug, Default)]
 pub struct Terminal(Mutex<String>);
 
@@ -163,8 +164,8 @@ impl TermLike for Terminal {
         Ok(())
     }
 
-    /// All of it is there. It must keep its lines even where the terminal has become narrower a moment ago, so nothing is
-    /// wrapped meanwhile; then the cursor goes back to its beginning.
+    /// Prints a complete drawing. Wrapping is off meanwhile, so that a terminal that has just
+    /// become narrower keeps its lines; then the cursor returns to its beginning.
     fn flush(&self) -> io::Result<()> {
         let drawn = std::mem::take(&mut *self.0.lock());
         let mut screen = screen();

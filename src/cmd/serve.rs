@@ -1,4 +1,4 @@
-//! `haul serve`: makes a directory of this machine available.
+//! `haul serve`: serves a directory of this machine.
 
 use super::calls;
 use super::confine::confine;
@@ -27,22 +27,23 @@ use tokio::net::TcpListener;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// How long the invite of a server without users is good.
+/// How long the invite of a server without users is valid.
 const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
 /// Serve a directory to users who log in
 ///
-/// At the first start a key is made. At a terminal, a server without users prints an invite, and the command that
-/// uses it on the other machine. SIGINT and SIGTERM stop the server: running transfers may go on for 10 seconds.
+/// The first start creates a key. At a terminal, a server without users prints an invite, and the
+/// command that uses it on the other machine. SIGINT and SIGTERM stop the server; running transfers
+/// get 10 seconds to finish.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul serve /srv/files                              all addresses, port 4285
   haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
-  haul user add kim --root kim --read-only           who may log in, to do what
+  haul user add kim --root kim --read-only           a user, and their rights
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
-    /// The directory
+    /// The directory to serve
     #[arg(value_hint = hint::LOCAL_DIR)]
     root: PathBuf,
 
@@ -50,35 +51,36 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<String>,
 
-    /// Where the key and the users are kept [default: $XDG_STATE_HOME/haul, /var/lib/haul for root]
+    /// The directory of the key and the users [default: $XDG_STATE_HOME/haul, /var/lib/haul for
+    /// root]
     #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
 
-    /// Drop the rights of root: once the port is bound, go on as this user, with their groups
+    /// Drop the rights of root: once the port is bound, run as this user, with their groups
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
-    /// Sessions at once
+    /// The most sessions at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
     max_sessions: usize,
 
-    /// Data connections of each session
+    /// The most data connections per session
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_count)]
     max_connections: usize,
 
-    /// Memory for all sessions together: data on its way, messages, buffers
+    /// The most memory for all sessions together: data in flight, messages, buffers
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     max_memory: u64,
 
-    /// How long a session waits for its client after its connection was lost
+    /// How long a session waits for its client after the connection is lost
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     session_grace: Duration,
 
-    /// How long what an abandoned transfer left is kept, so that it can be gone on with
+    /// How long to keep partial files for resuming
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_time)]
     keep_partial: Duration,
 
-    /// Say on which addresses it listens as JSON, one object a line
+    /// Print the listening addresses as JSON, one object per line
     #[arg(long)]
     pub(super) json: bool,
 
@@ -101,8 +103,8 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Everything up to the confinement, and then the server. This is no async function: threads that were there before
-/// the confinement would not be confined.
+/// Prepares and confines the process, and then runs the server. Not async: threads that exist
+/// before the confinement would not be confined.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let level = if args.verbose {
         tracing::Level::DEBUG
@@ -122,7 +124,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.user {
         Some(name) => become_user(name, &state)?,
         None if rustix::process::geteuid().is_root() => {
-            tracing::warn!("this server has all rights of root: --user NAME drops them once the port is bound");
+            tracing::warn!("this server has all rights of root: drop them with --user NAME");
         }
         None => {}
     }
@@ -133,12 +135,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match confine(&root, &state) {
         Ok(true) => tracing::debug!("confined by Landlock"),
         Ok(false) => tracing::debug!("this kernel has no Landlock"),
-        Err(e) => tracing::warn!(error = %e, "Landlock refuses; going on without"),
+        Err(e) => tracing::warn!(error = %e, "Landlock failed; running without it"),
     }
     match calls::restrict() {
         Ok(true) => tracing::debug!("confined by seccomp"),
         Ok(false) => tracing::debug!("no seccomp filter for this architecture"),
-        Err(e) => tracing::warn!(error = %e, "seccomp refuses; going on without"),
+        Err(e) => tracing::warn!(error = %e, "seccomp failed; running without it"),
     }
     let config = Config {
         store,
@@ -166,7 +168,7 @@ async fn serve(
     let listeners = listeners.into_iter().map(TcpListener::from_std);
     let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(cannot)?;
     let fingerprint = config.identity.public().fingerprint();
-    let nobody = !config.users.current()?.iter().any(User::can_log_in);
+    let no_users = !config.users.current()?.iter().any(User::can_log_in);
     let stop = stop_signal()?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(cannot)?;
@@ -178,13 +180,13 @@ async fn serve(
         };
         say(&line)?;
     }
-    if nobody && !json {
+    if no_users && !json {
         first_steps(state, &config.identity, &listeners)?;
     }
     server::run(config, listeners, stop).await.map_err(Failure::from)
 }
 
-/// A line on standard output that whoever started the server may wait for.
+/// Prints a line that the program that started the server may wait for.
 fn say(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let said = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -209,13 +211,13 @@ fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure
             state.display(),
             root.display()
         );
-        return Err(Failure::usage(message).hint("--state names another directory"));
+        return Err(Failure::usage(message).hint("choose another directory with --state"));
     }
     let store = LocalStore::open(&real).map_err(|e| failed(root, &e))?;
     Ok((real, store))
 }
 
-/// Opens the listening sockets. By default one for each protocol; a machine may have only one of them.
+/// Opens the listening sockets: by default one for each protocol that the machine has.
 fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     if given.is_empty() {
         let v6 = open_listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)));
@@ -229,7 +231,7 @@ fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     let mut listeners = Vec::new();
     for text in given {
         let addresses = text.to_socket_addrs().map_err(|e| {
-            Failure::usage(format!("--listen {text}: {e}")).hint("it is ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
+            Failure::usage(format!("--listen {text}: {e}")).hint("use ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
         })?;
         for address in addresses {
             listeners.push(open_listener(address).map_err(|e| cannot_listen(text, &e))?);
@@ -238,7 +240,7 @@ fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     Ok(listeners)
 }
 
-/// The machine does not have this protocol.
+/// True if the machine does not have this protocol.
 fn is_missing(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
@@ -249,7 +251,7 @@ fn is_missing(error: &std::io::Error) -> bool {
 
 fn cannot_listen(what: &str, error: &std::io::Error) -> Failure {
     Failure::new(exit::FAILED, format!("cannot listen on {what}: {error}"))
-        .hint("--listen takes another address or port")
+        .hint("choose another address or port with --listen")
 }
 
 fn open_listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
@@ -265,16 +267,16 @@ fn open_listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> 
     Ok(socket.into())
 }
 
-/// What a newcomer needs: nobody can log in yet.
+/// Tells a new administrator how the first user logs in.
 fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> Result<(), Failure> {
     if !std::io::stdout().is_terminal() {
-        tracing::warn!("there are no users yet: haul invite NAME or haul user add NAME makes one");
+        tracing::warn!("there are no users yet: add one with haul invite NAME or haul user add NAME");
         return Ok(());
     }
     let user = local_user();
     let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &Rights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
-    // a server that only this machine reaches is not to be looked for under its name
+    // a server that only this machine reaches is not found under its name
     let host = match first {
         Some(address) if address.ip().is_loopback() => address.ip().to_string(),
         _ => crate::net::client::options::host_name(),
@@ -287,7 +289,7 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
     };
     let name = parse_host(&host).map_or_else(|_| host.clone(), |h| h.host);
     say(&format!(
-        "\nNobody can log in yet. On the other machine, type\n\n    haul login {host}\n\nand answer with this invite, good once within a day, for user {user}:\n\n    {code}\n\nThen, there: haul put FILE {name}:\n"
+        "\nNo user can log in yet. On the other machine, type\n\n    haul login {host}\n\nand answer with this invite, valid once within a day, for user {user}:\n\n    {code}\n\nThen, there: haul put FILE {name}:\n"
     ))
 }
 

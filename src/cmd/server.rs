@@ -145,7 +145,8 @@ impl Server {
         Ok(())
     }
 
-    /// Connects and asks to log in, with a password or else with the key. Requests may follow at once.
+    /// Connects and asks to log in, with a password or else with the key. Requests may follow at
+    /// once.
     ///
     /// # Errors
     /// That of the connection. A refusal is known later, from [`Client::logged_in`].

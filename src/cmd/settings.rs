@@ -1,4 +1,4 @@
-//! Where haul keeps its files: the client's settings and the server's state.
+//! The directories of haul's files: the client's settings and the server's state.
 
 use super::failure::{Failure, exit};
 use crate::auth::file;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// The client's directory: `$HAUL_CONFIG_DIR`, else `$XDG_CONFIG_HOME/haul`, else `~/.config/haul`.
 ///
 /// # Errors
-/// Where none of the variables is set.
+/// If none of the variables is set.
 pub fn config_dir() -> Result<PathBuf, Failure> {
     if let Some(dir) = set("HAUL_CONFIG_DIR") {
         return Ok(dir.into());
@@ -16,10 +16,11 @@ pub fn config_dir() -> Result<PathBuf, Failure> {
     under("XDG_CONFIG_HOME", ".config", "settings", "HAUL_CONFIG_DIR")
 }
 
-/// The server's directory: `$XDG_STATE_HOME/haul`, else `/var/lib/haul` for root and `~/.local/state/haul` for others.
+/// The server's directory: `$XDG_STATE_HOME/haul`, else `/var/lib/haul` for root and
+/// `~/.local/state/haul` for others.
 ///
 /// # Errors
-/// Where it cannot be told, and for one that other users may look into.
+/// If none of the variables is set, and for a directory that other users may read.
 pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let dir = match given {
         Some(dir) => dir,

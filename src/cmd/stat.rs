@@ -1,4 +1,4 @@
-//! `haul stat`: everything about an entry on a server.
+//! `haul stat`: shows the attributes of an entry on a server.
 
 use super::connect::ConnectArgs;
 use super::each::each;
@@ -10,23 +10,23 @@ use crate::store::Entry;
 use std::cell::Cell;
 use std::ffi::OsString;
 
-/// Show what is known of a file or directory on a server
+/// Show the attributes of a file or directory on a server
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul stat nas:report.pdf
-  haul stat --hash nas:report.pdf      also its BLAKE3 hash, as b3sum has it
+  haul stat --hash nas:report.pdf      with its BLAKE3 hash, as b3sum prints it
   haul stat --json nas:x | jq -r .version")]
 pub struct Args {
-    /// Which: [USER@]HOST:PATH
+    /// Files and directories: [USER@]HOST:PATH
     #[arg(required = true, value_name = "PATH", value_hint = hint::REMOTE)]
     paths: Vec<OsString>,
 
-    /// Also the BLAKE3 hash of its content
+    /// Print the BLAKE3 hash of its content too
     #[arg(long)]
     hash: bool,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(super) json: bool,
 

@@ -1,13 +1,14 @@
-//! What a transfer has done, all in all: the last line, or the last object.
+//! The summary of a transfer: the last line, or the last JSON object.
 
 use super::units::size;
 use crate::net::transfer::report::Counters;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Seconds from which on a rate is told.
+/// The shortest time, in seconds, with a meaningful rate.
 const RATE_FROM: f64 = 0.5;
-/// What a transfer has done, all in all.
+
+/// The result of a transfer.
 pub struct Summary {
     verb: &'static str,
     pub files: u64,
@@ -30,19 +31,20 @@ impl Summary {
             bytes: get(&counters.bytes_committed),
             dirs: get(&counters.dirs_done),
             dirs_made: get(&counters.dirs_made),
-            // what was committed before the transfer began again has been found there since
+            // files that were committed before the transfer started again have been found unchanged
+            // since
             unchanged: get(&counters.unchanged).saturating_sub(before),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
     }
 
-    /// Something is there that was asked for.
+    /// True if anything that was asked for is there.
     pub fn has_done(&self) -> bool {
         self.files > 0 || self.unchanged > 0 || self.dirs_made > 0
     }
 
-    /// There is anything to tell.
+    /// True if there is anything to report.
     pub fn has_any(&self) -> bool {
         self.files > 0 || self.unchanged > 0 || self.failed > 0
     }
@@ -60,7 +62,6 @@ impl Summary {
         let s = if self.files == 1 { "" } else { "s" };
         let mut line = format!("{}: {} file{s}, {}", self.verb, self.files, size(self.bytes));
         line += &format!(" in {:.1} s", self.seconds);
-        // over a moment a rate says nothing
         if self.seconds >= RATE_FROM && self.bytes > 0 {
             line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
         }

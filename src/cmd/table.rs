@@ -3,8 +3,8 @@
 use super::failure::Failure;
 use super::output;
 
-/// Prints rows under a title, columns aligned, two spaces apart. The cells are made safe for a
-/// terminal before.
+/// Prints rows under a title, with aligned columns two spaces apart. The cells must be safe for a
+/// terminal.
 pub fn print<const N: usize>(title: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
     let title = title.map(String::from);
     let mut widths = [0; N];

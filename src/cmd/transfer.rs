@@ -1,4 +1,4 @@
-//! What put and get have in common: options, events as they come, the summary and the exit code.
+//! What put and get share: options, retries, events, the summary and the exit code.
 
 use super::connect::{self, Notices, Purpose, RemoteSession};
 use super::failure::{Failure, exit, exit_of_parts};
@@ -19,14 +19,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// How long the server may take to answer a goodbye when the user wants to go.
+/// How long the goodbye may take when the user wants to leave.
 const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Options of put and get.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct TransferArgs {
-    /// Take directories, with everything in them
+    /// Copy directories with everything in them
     #[arg(short, long)]
     pub recursive: bool,
 
@@ -34,7 +34,8 @@ pub struct TransferArgs {
     #[arg(short, long)]
     pub checksum: bool,
 
-    /// Replace the file only if it has version V (see stat --json); 'none': only if there is no such file
+    /// Replace the file only if it has version V (see stat --json); 'none': only if it does not
+    /// exist
     #[arg(long, value_name = "V")]
     pub if_version: Option<String>,
 
@@ -42,7 +43,8 @@ pub struct TransferArgs {
     #[arg(long)]
     pub no_fsync: bool,
 
-    /// Wait for another writer of the same file, at most TIME (30s, 5m, 1h; alone: a week)
+    /// Wait up to TIME (30s, 5m, 1h) for another writer of the same file; without TIME, up to a
+    /// week
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
     pub wait: Option<Duration>,
 
@@ -54,19 +56,20 @@ pub struct TransferArgs {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Name every file
+    /// Print the name of every file
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 
-    /// Show progress also where standard error is no terminal: a line every five seconds and at the end
+    /// Show progress even if standard error is not a terminal: a line every five seconds and at the
+    /// end
     #[arg(long, overrides_with = "no_progress")]
     pub progress: bool,
 
-    /// Show no progress
+    /// Do not show progress
     #[arg(long)]
     pub no_progress: bool,
 }
@@ -80,7 +83,7 @@ pub(super) fn durability(no_fsync: bool) -> Durability {
 }
 
 impl TransferArgs {
-    /// As the transfer wants them.
+    /// The transfer's own options.
     pub fn options(&self) -> Options {
         Options {
             checksum: self.checksum,
@@ -92,7 +95,7 @@ impl TransferArgs {
         }
     }
 
-    /// `--if-version` is about one file.
+    /// Checks that `--if-version` names one file.
     ///
     /// # Errors
     /// A usage failure.
@@ -145,8 +148,9 @@ pub struct Job<'a> {
     pub about: &'a str,
 }
 
-/// Runs a transfer to its end, and shows it. After each loss of its session it starts again, for as long as the user wants
-/// to wait. `once` runs it on one session; `is_repeatable` says whether it can start again.
+/// Runs a transfer to its end, and shows it. After each loss of its session it starts again, for as
+/// long as the user wants to wait. `once` runs it on one session; `is_repeatable` says whether it
+/// can start again.
 ///
 /// # Errors
 /// As [`Show::end`].
@@ -176,7 +180,8 @@ struct Carrier {
     session: RemoteSession,
     reporter: Reporter,
     options: Options,
-    /// How much had been transferred when the last session was lost, and since when it is no more than that.
+    /// How much had been transferred when the last session was lost, and since when it is no more
+    /// than that.
     stuck: Option<(u64, Instant)>,
 }
 
@@ -252,7 +257,7 @@ fn lost_stream(client: &Client, why: NetError) -> Failure {
     ))
 }
 
-/// The transfer of sources none of which can be sent: each is named, and no server is asked.
+/// The transfer of sources none of which can be sent: names each, and connects to no server.
 ///
 /// # Errors
 /// As [`Show::end`].
@@ -270,18 +275,17 @@ pub async fn refuse_all(
     show.end(Ok(()), "").await
 }
 
-/// Shows a transfer while it runs, and sums it up.
+/// Shows a transfer while it runs, and summarises it.
 pub struct Show {
     verb: &'static str,
     args: TransferArgs,
-    /// What stands before every path in messages: `HOST:` for what is named from the other side.
     reporter: Reporter,
     printer: tokio::task::JoinHandle<Printed>,
     started: Instant,
 }
 
 impl Show {
-    /// Starts to show.
+    /// Starts to show a transfer.
     pub fn start(verb: &'static str, args: &TransferArgs, outage: Arc<Outage>) -> Show {
         let (events, incoming) = mpsc::channel(1024);
         let reporter = Reporter::new(events, args.verbose || args.json);
@@ -300,12 +304,12 @@ impl Show {
         self.reporter.clone()
     }
 
-    /// The transfer has ended: prints the summary, and decides the exit code. `what` is what an error of the whole
-    /// transfer is about.
+    /// Prints the summary after the transfer, and decides the exit code. An error of the whole
+    /// transfer names `about`.
     ///
     /// # Errors
-    /// Whatever makes the exit code other than 0.
-    pub async fn end(self, result: Result<(), Failure>, what: &str) -> Result<(), Failure> {
+    /// Any failure, for an exit code other than 0.
+    pub async fn end(self, result: Result<(), Failure>, about: &str) -> Result<(), Failure> {
         let Show {
             verb,
             args,
@@ -323,7 +327,7 @@ impl Show {
                 0 => String::new(),
                 n => format!(", {n} files arrived and are safe"),
             };
-            Failure::about(what, e).and(&safe)
+            Failure::about(about, e).and(&safe)
         });
         if args.json {
             // the summary is the last object

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use walkdir::DirEntry;
 
-/// Compares two trees entry by entry, with other code than the transfer's. Returns how many entries they have.
+/// Compares two trees entry by entry, with other code than the transfer's. Returns how many entries
+/// they have.
 pub(super) fn compare(sent: &Path, received: &Path) -> Result<u64, Failure> {
     let walk = |top: &Path| walkdir::WalkDir::new(top).sort_by_file_name().into_iter();
     // special files are neither sent nor expected

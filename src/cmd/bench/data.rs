@@ -3,7 +3,7 @@
 use crate::cmd::failure::Failure;
 use std::path::{Path, PathBuf};
 
-/// Generated data: this many small files …
+/// This many small files …
 const SMALL_FILES: usize = 4000;
 /// … of this many bytes, …
 const SMALL_SIZE: usize = 4096;
@@ -26,7 +26,7 @@ pub(super) fn generate(dir: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
     Ok(vec![("small files".into(), small), ("a large file".into(), large)])
 }
 
-/// xorshift64: data that does not compress, the same every time.
+/// xorshift64: the same incompressible data every time.
 struct Random(u64);
 
 impl Random {

@@ -6,10 +6,10 @@ use crate::net::transfer::report::{Counters, Event, Reporter, Waiting};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// A machine that is busy for this share of the time has no processor left.
+/// A processor that is busy for this share of the time is the limit.
 const BUSY: f64 = 0.85;
 
-/// What was measured of one transfer.
+/// The figures of one transfer.
 pub(super) struct Measured {
     pub(super) files: u64,
     pub(super) bytes: u64,
@@ -52,7 +52,7 @@ pub(super) async fn measure<F: Future<Output = Result<(), NetError>>>(
     })
 }
 
-/// What a transfer mostly waited for.
+/// The part that a transfer mostly waited for.
 fn limit(counters: &Counters, side: Side, busy: f64) -> &'static str {
     if busy > BUSY {
         return "processor";
@@ -69,7 +69,8 @@ fn limit(counters: &Counters, side: Side, busy: f64) -> &'static str {
     }
 }
 
-/// Time that all processors of this machine were busy, and idle, since it started (proc(5), /proc/stat).
+/// How long the processors of this machine have been busy and idle since its start (proc(5),
+/// /proc/stat).
 #[derive(Clone, Copy)]
 struct BusyTime {
     busy: u64,

@@ -1,4 +1,4 @@
-//! `haul bench`: how fast haul is here, or to a real server, and what limits it.
+//! `haul bench`: measures how fast haul is, on this machine or to a server, and what limits it.
 
 mod compare;
 mod data;
@@ -27,8 +27,9 @@ use std::sync::Arc;
 
 /// Measure how fast haul moves data, and what limits it
 ///
-/// Without HOST:PATH it starts a server on this machine in a temporary directory. Either way the data is sent,
-/// fetched back and compared; then everything is removed again. All as in real use: encrypted, verified, durable.
+/// Without HOST:PATH, haul starts a server on this machine in a temporary directory. It sends the
+/// data, fetches it back, compares it, and removes everything again. The transfers are real ones:
+/// encrypted, verified, durable.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 
-/// A word that fits, and what it is.
+/// A word that fits, with its description.
 pub struct Candidate {
     /// The whole word.
     pub value: OsString,
-    /// A few words about it, or none.
+    /// A few words about it, or an empty text.
     pub help: String,
 }
 

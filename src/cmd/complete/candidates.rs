@@ -1,4 +1,4 @@
-//! What may stand in place of the word at the cursor.
+//! The candidates for the word at the cursor.
 
 use super::candidate::Candidate;
 use super::line::{Line, find_long};
@@ -11,7 +11,7 @@ use clap::{Arg, Command, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Which names of this machine fit beside the candidates.
+/// The names of this machine that fit beside the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
     /// None.
@@ -24,7 +24,7 @@ pub enum Local {
 
 type Answer = (Local, Vec<Candidate>);
 
-/// What fits behind `line`, beginning with `word`.
+/// The candidates behind `line` that begin with `word`.
 pub async fn of(line: &Line<'_>, word: &OsStr) -> Answer {
     let Some(command) = line.command else {
         return (Local::None, Vec::new());
@@ -80,7 +80,7 @@ async fn options(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
     (Local::None, offered.filter_map(option).collect())
 }
 
-/// An option by its long name where it has one.
+/// An option, by its long name if it has one.
 fn option(arg: &Arg) -> Option<Candidate> {
     let help = about(arg.get_help());
     let name = match (arg.get_long(), arg.get_short()) {
@@ -96,7 +96,8 @@ fn wants_value(arg: &Arg) -> bool {
     arg.get_num_args().is_some_and(|n| n.min_values() > 0)
 }
 
-/// The positionals that the word may be: behind the first of several sources it is a source or the destination.
+/// The positionals that the word may be: behind the first of several sources it is a source or the
+/// destination.
 async fn positionals(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
     let (mut least, mut most) = (0_usize, 0_usize);
     let (mut local, mut found) = (Local::None, Vec::new());
@@ -113,7 +114,7 @@ async fn positionals(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer
     (local, found)
 }
 
-/// What a value of this argument may be.
+/// The candidates for a value of this argument.
 async fn values(line: &Line<'_>, arg: &Arg, word: &OsStr) -> Answer {
     let possible = arg.get_possible_values();
     if !possible.is_empty() {
@@ -144,7 +145,7 @@ fn files(word: &OsStr) -> Local {
     }
 }
 
-/// An option's default shows what its value looks like.
+/// An option's default, as an example of its values.
 fn defaults(arg: &Arg) -> Vec<Candidate> {
     let values = arg.get_default_values().iter();
     values
@@ -153,7 +154,7 @@ fn defaults(arg: &Arg) -> Vec<Candidate> {
         .collect()
 }
 
-/// The users of this machine's server, where its state may be read.
+/// The users of this machine's server, if its state may be read.
 fn local_users(line: &Line<'_>) -> Vec<Candidate> {
     let users = || {
         let path = state_dir(line.state.clone()).ok()?.join("users");

@@ -1,19 +1,19 @@
-//! A command line up to the cursor: which command it is, and what is expected next.
+//! Reads a command line up to the cursor: its command, and the kind of word that comes next.
 
 use clap::{Arg, Command};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// What the words before the cursor's say.
+/// The words before the cursor.
 pub struct Line<'a> {
-    /// The innermost subcommand; `None` where there is no such command.
+    /// The innermost subcommand; `None` if the command is unknown.
     pub command: Option<&'a Command>,
-    /// Words that are no options.
+    /// Words that are not options.
     pub positionals: usize,
     /// The option whose value comes next.
     pub value_of: Option<&'a Arg>,
-    /// `--` has been there: what follows is no option.
+    /// After `--`, no word is an option.
     pub escaped: bool,
     /// The options that have been given.
     pub given: Vec<&'a Arg>,
@@ -59,7 +59,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// True where the next word may be a subcommand.
+    /// True if the next word may be a subcommand.
     pub fn takes_subcommand(&self) -> bool {
         !self.escaped && self.positionals == 0 && self.command.is_some_and(Command::has_subcommands)
     }
@@ -83,7 +83,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// `-rq`; what follows an option that takes a value is the value.
+    /// Reads `-rq`; the rest after an option with a value is the value.
     fn take_short(&mut self, command: &'a Command, letters: &str) {
         for (at, letter) in letters.char_indices() {
             let Some(arg) = command.get_arguments().find(|a| a.get_short() == Some(letter)) else {
@@ -116,7 +116,7 @@ fn wants_word(arg: &Arg) -> bool {
     arg.get_action().takes_values() && needed > 0 && !arg.is_require_equals_set()
 }
 
-/// A word of bash without its quotes; one that is not closed yet ends with the word.
+/// A word of bash without its quotes. An open quote ends with the word.
 pub fn unquote(word: &OsStr) -> OsString {
     let mut plain = Vec::with_capacity(word.len());
     let mut quote = None;

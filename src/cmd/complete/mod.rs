@@ -1,8 +1,10 @@
-//! `haul complete`: what the shells' completion scripts ask for. Hidden: people do not call it.
+//! `haul complete`: the candidates for the shells' completion scripts. Hidden: people do not call
+//! it.
 //!
-//! The first line of the answer says which local names fit too, and the shell completes those itself: `files`, `dirs` or
-//! `none`. Each further line is one candidate for the whole last word, unquoted, with its description behind a tab.
-//! A candidate that ends with `/`, `:` or `=` is the beginning of more.
+//! The first line of the answer says which local names fit too, and the shell completes those
+//! itself: `files`, `dirs` or `none`. Each further line is one candidate for the whole last word,
+//! unquoted, with its description behind a tab. A candidate that ends with `/`, `:` or `=` is the
+//! beginning of more.
 
 mod candidate;
 mod candidates;
@@ -17,7 +19,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// Print what may stand in place of the last word of a command line
+/// Print the candidates for the last word of a command line
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {

@@ -1,4 +1,5 @@
-//! Saved hosts, and names on a server: with the key of this machine, within a short time, and without a question.
+//! Saved hosts, and names on a server: with the key of this machine, within a short time, and
+//! without a question.
 
 use super::candidate::Candidate;
 use crate::auth::saved;
@@ -16,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// How long a server may take: whoever pressed the key waits for it.
+/// How long a server may take: the user waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the goodbye may take.
 const FAREWELL: Duration = Duration::from_millis(100);
-/// The most names of a directory that are offered.
+/// The most candidates from one directory.
 const MOST_NAMES: usize = 10_000;
 
 /// The saved servers, `user@` before and `:` behind each where a path may follow.
@@ -42,7 +43,8 @@ pub fn hosts(before: &str) -> Vec<Candidate> {
         .collect()
 }
 
-/// What a remote path that begins with `word` may be: a saved host, or names in the directory that the word names.
+/// The candidates for a remote path that begins with `word`: saved hosts, or names in the directory
+/// that the word names.
 pub async fn paths(word: &OsStr) -> Vec<Candidate> {
     let bytes = word.as_bytes();
     let base = match bytes.iter().rposition(|b| *b == b'/') {
@@ -63,12 +65,13 @@ pub async fn paths(word: &OsStr) -> Vec<Candidate> {
     }
 }
 
-/// The entries of a directory on a server whose names begin with `leaf`; hidden ones only where that says so.
+/// The entries of a directory on a server whose names begin with `leaf`; hidden ones only if it
+/// begins with a dot.
 async fn names(directory: &Remote, base: &[u8], leaf: &[u8]) -> Vec<Candidate> {
     let deadline = Instant::now() + PATIENCE;
     let mut found = Vec::new();
     if let Ok(Some(client)) = timeout_at(deadline, log_in(directory)).await {
-        // what has come by then is offered
+        // the names that have arrived by then are offered
         let _ = timeout_at(deadline, list(&client, directory, leaf, &mut found)).await;
         client.leave(FAREWELL).await;
     }
@@ -96,7 +99,7 @@ async fn list(client: &Client, directory: &Remote, leaf: &[u8], found: &mut Vec<
     Ok(())
 }
 
-/// Logs in with this machine's key to a server whose key is pinned; there is nobody to be asked anything.
+/// Logs in with this machine's key to a server whose key is pinned, without a question.
 async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
     let server = find(&directory.server, NewKey::Ask).ok()?;
     let pin = server.known.pin(&server.address())?;

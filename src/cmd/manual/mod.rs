@@ -57,7 +57,7 @@ fn sections(command: &Command, above: &[&Command]) -> Roff {
     page
 }
 
-/// As `--help` has it, with the names of values.
+/// The usage as in `--help`, with the names of values.
 fn synopsis(command: &Command) -> Roff {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
@@ -68,7 +68,7 @@ fn synopsis(command: &Command) -> Roff {
     page
 }
 
-/// What stands behind the options in `--help`: examples, and paragraphs with a title or without one.
+/// The text behind the options in `--help`: examples, and paragraphs with or without a title.
 fn after_help(page: &mut Roff, command: &Command) {
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let mut notes = Vec::new();
@@ -89,7 +89,7 @@ fn after_help(page: &mut Roff, command: &Command) {
     notes.into_iter().for_each(|note| paragraph(page, note));
 }
 
-/// One line each: the command, and behind two spaces what it does.
+/// One line per example: the command, and behind two spaces its description.
 fn examples(page: &mut Roff, lines: &str) {
     page.control("SH", ["EXAMPLES"]);
     for line in lines.lines() {
@@ -119,7 +119,8 @@ fn table(page: &mut Roff, title: &str, entries: &[Entry]) {
     }
 }
 
-/// The page above, those beneath, those beside it where it is a part of a command, and the related ones.
+/// The pages of the commands above and beneath, of a subcommand's siblings, and of related
+/// commands.
 fn see_also(command: &Command, above: &[&Command]) -> Vec<String> {
     let page = |c: &Command| c.get_display_name().unwrap_or_else(|| c.get_name()).to_string();
     let mut pages: Vec<String> = above.iter().map(|c| page(c)).collect();

@@ -1,4 +1,4 @@
-//! What help texts and manual pages say alike: exit codes, files, variables, and which pages belong together.
+//! What help texts and manual pages share: exit codes, files, variables, and related pages.
 
 use clap::Command;
 
@@ -11,7 +11,7 @@ pub const EXITS: [Entry; 10] = [
     ("1", "failed"),
     ("2", "wrong usage"),
     ("3", "done in part: some files failed, each named on standard error"),
-    ("4", "could not connect, or gave up trying again"),
+    ("4", "could not connect, or gave up retrying"),
     ("5", "login refused"),
     ("6", "the server's key is not the pinned one, or is not accepted"),
     ("7", "locked by another writer, or changed meanwhile (--if-version)"),
@@ -22,7 +22,7 @@ pub const EXITS: [Entry; 10] = [
     ),
 ];
 
-/// Those of commands that talk to no server.
+/// The exit codes of commands that talk to no server.
 const LOCAL_EXITS: [&str; 4] = ["0", "1", "2", "129, 130, 143"];
 
 const CLIENT_FILES: [Entry; 5] = [
@@ -33,13 +33,13 @@ const CLIENT_FILES: [Entry; 5] = [
     (
         "~/.config/haul/servers",
         "The saved names, one line each: NAME host=HOST port=PORT, and user=USER where another user than the local \
-         one logs in. haul login adds lines; they may be written by hand. Empty lines and those that begin with # \
-         mean nothing.",
+         one logs in. haul login adds lines; you may edit them. Empty lines and lines that begin with # \
+         are ignored.",
     ),
     (
         "~/.config/haul/known_servers",
-        "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Whoever removes a line accepts a new key of \
-         that server at the next login.",
+        "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Remove a line to accept a new key of that \
+         server at the next login.",
     ),
     (
         "~/.config/haul/key",
@@ -51,56 +51,55 @@ const CLIENT_FILES: [Entry; 5] = [
     ),
 ];
 
-const SERVER_FILES: [Entry; 5] = [
+const SERVER_FILES: [Entry; 4] = [
     (
         "/var/lib/haul/",
-        "The server's state, where --state names no other directory: $XDG_STATE_HOME/haul if that is set, else this \
-         directory for root and ~/.local/state/haul for others. Only its owner may look into it.",
+        "The server's state, unless --state names another directory: $XDG_STATE_HOME/haul if that is set, else this \
+         directory for root and ~/.local/state/haul for others. Only its owner may read it.",
     ),
     (
         "/var/lib/haul/key",
-        "The server's private key. With another one, clients that pinned the old one refuse to log in.",
+        "The server's private key. Clients that have pinned it refuse to log in to a server with another key.",
     ),
     (
         "/var/lib/haul/users",
-        "Who may log in, with which password or keys, and what they may do. haul user changes it.",
-    ),
-    (
-        "/var/lib/haul/invites",
-        "The invites that have not been used, as hashes. haul invite adds to it.",
+        "The users, with their passwords, keys, rights and unused invites. haul user and haul invite change it.",
     ),
     ("/var/lib/haul/last-used", "When each key logged in last."),
 ];
 
-/// What a transfer keeps beside its target.
+/// The files that a transfer keeps beside its target.
 const PARTIAL_FILES: [Entry; 1] = [(
     ".NAME~HASH.haul, .NAME~HASH.haul-info",
-    "Beside a target NAME that is being written: the partial file, which is also the lock, and how much of it is \
-     durable. HASH belongs to NAME; files of other names that end with .haul are files like others. They go when NAME \
-     is complete; haul locks lists them, haul unlock removes them.",
+    "The partial file of a target NAME, which is also its lock, and the checkpoint of how much of it is durable. \
+     HASH belongs to NAME; other files that end with .haul are ordinary files. Both go when NAME is complete; haul \
+     locks lists them, haul unlock removes them.",
 )];
 
 const CLIENT_VARIABLES: [Entry; 5] = [
     ("HAUL_CONFIG_DIR", "The directory of the settings."),
     (
         "HAUL_PASSWORD",
-        "The password, where --password-file gives none. Without either, the key logs in.",
+        "The password, unless --password-file gives one. Without either, haul logs in with the key.",
     ),
     (
         "HAUL_RETRY_FOR",
-        "How long to go on trying without progress, as --retry-for says it.",
+        "How long to retry without progress, like --retry-for.",
     ),
     (
         "USER, LOGNAME",
-        "The user to log in as, where neither the command nor the saved name has one.",
+        "The user to log in as, if neither the command nor the saved name has one.",
     ),
     (
         "XDG_CONFIG_HOME, HOME",
-        "Where the settings are without HAUL_CONFIG_DIR.",
+        "The parents of the settings directory without HAUL_CONFIG_DIR.",
     ),
 ];
 
-const SERVER_VARIABLES: [Entry; 1] = [("XDG_STATE_HOME, HOME", "Where the state is without --state.")];
+const SERVER_VARIABLES: [Entry; 1] = [(
+    "XDG_STATE_HOME, HOME",
+    "The parents of the state directory without --state.",
+)];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
 const RELATED: [(&str, &[&str]); 17] = [
@@ -123,13 +122,13 @@ const RELATED: [(&str, &[&str]); 17] = [
     ("haul", &[]),
 ];
 
-/// What a command does, as far as its page is concerned.
+/// What the page of a command depends on.
 struct Role {
     /// It talks to a server.
     client: bool,
     /// It uses the state of this machine's server.
     server: bool,
-    /// It writes files, or shows what is being written.
+    /// It writes files, or lists locks and partial files.
     writes: bool,
 }
 
@@ -156,7 +155,7 @@ pub fn exits(command: &Command) -> Vec<Entry> {
             ("0", "stopped by SIGINT or SIGTERM"),
             ("1", "failed"),
             ("2", "wrong usage"),
-            ("8", "the directory does not exist, or is none"),
+            ("8", "the directory does not exist, or is not a directory"),
             ("130, 143", "a second signal ended it at once"),
         ]
         .to_vec(),
@@ -181,13 +180,13 @@ pub fn files(command: &Command) -> Vec<Entry> {
     if files.is_empty() {
         files.push((
             "DIR",
-            "What is written: haul.1 and a page for each command, or a script for each shell.",
+            "The output: haul.1 and a page for each command, or a script for each shell.",
         ));
     }
     files
 }
 
-/// The variables that a command looks at.
+/// The variables that a command reads.
 pub fn variables(command: &Command) -> Vec<Entry> {
     let role = Role::of(command);
     let mut variables = Vec::new();
@@ -198,12 +197,12 @@ pub fn variables(command: &Command) -> Vec<Entry> {
         variables.extend(SERVER_VARIABLES);
     }
     if command.get_name() == "bench" {
-        variables.push(("TMPDIR", "Where the temporary directory is made; /tmp without it."));
+        variables.push(("TMPDIR", "The parent of the temporary directory; /tmp without it."));
     }
     variables
 }
 
-/// The names of the commands at the top that belong to one of them.
+/// The commands that are related to a command.
 pub fn related(name: &str) -> &'static [&'static str] {
     let found = RELATED.iter().find(|(page, _)| *page == name);
     found.map_or(&[], |(_, related)| related)

@@ -1,4 +1,5 @@
-//! What the commands about users share: the options that name a user and bound their rights, and the file of users.
+//! What the commands about users share: the options that name a user and bound their rights, and
+//! the file of users.
 
 use crate::auth::user::{Access, User};
 use crate::auth::users;
@@ -26,7 +27,7 @@ pub struct Named {
     pub state: StateDir,
 }
 
-/// What a user may do, as options.
+/// The rights of a user, as options.
 #[derive(clap::Args, Default)]
 pub struct Rights {
     /// The user's own root, beneath the server's
@@ -37,7 +38,7 @@ pub struct Rights {
     #[arg(long, conflicts_with_all = ["read_only", "write_only"])]
     full: bool,
 
-    /// May read and list, and change nothing
+    /// May list and read, and change nothing
     #[arg(long, conflicts_with = "write_only")]
     read_only: bool,
 
@@ -47,7 +48,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// True when any option is given.
+    /// True if any option is given.
     pub fn any(&self) -> bool {
         self.root.is_some() || self.access().is_some()
     }
@@ -61,7 +62,7 @@ impl Rights {
         given.into_iter().find(|(given, _)| *given).map(|(_, access)| access)
     }
 
-    /// Changes what the options name, and nothing else.
+    /// Changes only the rights that the options name.
     pub fn apply(&self, user: &mut User) -> Result<(), Failure> {
         if let Some(root) = &self.root {
             user.root = parse_relative(root)?;

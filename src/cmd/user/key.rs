@@ -31,7 +31,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Add a key to a user, or change what holds for it
+    /// Add a key to a user, or change the options of a key
     #[command(after_help = "\
 Examples:
   haul user key add kim laptop.pub --label laptop
@@ -54,15 +54,15 @@ struct Add {
     #[arg(value_name = "FILE", value_hint = hint::LOCAL)]
     key: PathBuf,
 
-    /// What to call the key
+    /// A label for the key
     #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     label: Option<String>,
 
-    /// How long the key logs in: a time from now like 90d, or up to a date like 2030-01-31
+    /// When the key expires: after a time like 90d, or on a date like 2030-01-31
     #[arg(long, value_name = "TIME", value_parser = parse_expiry)]
     expires: Option<u64>,
 
-    /// Where it may be used from: an address or a network; may be given several times
+    /// Accept the key only from this address or network; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = parse_network)]
     from: Vec<IpNet>,
 }
@@ -72,7 +72,7 @@ struct Rm {
     #[command(flatten)]
     user: Named,
 
-    /// The key's fingerprint or label, as haul user key ls shows it
+    /// The key's fingerprint or label, as haul user key ls prints it
     key: String,
 }
 
@@ -81,7 +81,7 @@ struct Ls {
     #[command(flatten)]
     user: Named,
 
-    /// Print one JSON object a line: fingerprint, label, added, last_used, expires, from
+    /// Print one JSON object per line: fingerprint, label, added, last_used, expires, from
     #[arg(long)]
     json: bool,
 }
@@ -184,7 +184,7 @@ fn row(user: &User, key: &AuthorizedKey, last: &LastUsed) -> [String; 6] {
     ]
 }
 
-/// A key as the lists print it; times in UTC, null where there is none.
+/// A key as an object, with times in UTC, or null.
 pub(super) fn as_json(user: &User, key: &AuthorizedKey, last: &LastUsed) -> Value {
     let fingerprint = key.public.fingerprint();
     let time = |at: Option<u64>| at.map(|at| units::rfc3339(units::moment(at)));

@@ -1,4 +1,4 @@
-//! `haul user`: who may log in to this machine's server, and what they may do.
+//! `haul user`: the users of this machine's server, and their rights.
 
 pub(super) mod account;
 mod key;
@@ -20,8 +20,8 @@ use std::path::PathBuf;
 
 /// Manage the users of this machine's server
 ///
-/// Changes take effect at once, also for a running server: it ends sessions and transfers that a
-/// change does not allow any more.
+/// Changes take effect at once: a running server ends sessions and transfers that are no longer
+/// allowed.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +38,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Add a user; the password is asked for twice at a terminal, else read from standard input
+    /// Add a user; the password comes from the terminal, or else from standard input
     #[command(after_help = "\
 Examples:
   haul user add kim
@@ -46,7 +46,7 @@ Examples:
   haul user add backup --key backup.pub --write-only --root incoming
   haul user add guest --invited --read-only && haul invite guest")]
     Add(Add),
-    /// Change what a user may do; password and keys stay
+    /// Change a user's rights; password and keys stay
     #[command(after_help = "\
 Examples:
   haul user set kim --read-only
@@ -72,11 +72,11 @@ struct Add {
     #[command(flatten)]
     user: Named,
 
-    /// Log in by this public key (the key.pub of a client) instead of a password
+    /// Log in with this public key (a client's key.pub) instead of a password
     #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     key: Option<PathBuf>,
 
-    /// Neither password nor key: haul invite lists a key
+    /// Set neither password nor key: haul invite adds a key
     #[arg(long, conflicts_with = "key")]
     invited: bool,
 
@@ -98,7 +98,7 @@ struct Ls {
     #[command(flatten)]
     state: StateDir,
 
-    /// Print one JSON object a line: name, access, root, password (true or false), keys, invites
+    /// Print one JSON object per line: name, access, root, password (true or false), keys, invites
     #[arg(long)]
     json: bool,
 }
@@ -158,7 +158,7 @@ async fn add_user(add: &Add) -> Result<(), Failure> {
     })
 }
 
-/// Asks twice at a terminal; elsewhere the first line of standard input.
+/// Asks for a password twice at a terminal; elsewhere reads the first line of standard input.
 async fn new_password(name: &str) -> Result<String, Failure> {
     let failed = |e: std::io::Error| Failure::new(exit::FAILED, format!("cannot read the password: {e}"));
     let given = if std::io::stdin().is_terminal() {
@@ -167,7 +167,7 @@ async fn new_password(name: &str) -> Result<String, Failure> {
             .map_err(failed)?;
         let second = prompt::secret("Again: ").await.map_err(failed)?;
         if first != second {
-            return Err(Failure::new(exit::FAILED, "the two passwords are not the same"));
+            return Err(Failure::new(exit::FAILED, "the two passwords differ"));
         }
         first
     } else {
@@ -200,7 +200,7 @@ fn list(ls: &Ls) -> Result<(), Failure> {
     table::print(["name", "access", "root", "password", "keys", "invites"], &rows)
 }
 
-/// Invites that are still good.
+/// The number of invites that are still valid.
 fn invites(user: &User, now: u64) -> usize {
     user.invites.iter().filter(|open| open.expires > now).count()
 }

@@ -8,8 +8,8 @@ const FIRST: Duration = Duration::from_millis(200);
 /// Failures after which the pause stops doubling.
 const DOUBLINGS: u32 = 6;
 
-/// The pause after this many failures. It doubles with each of them, and `chance` moves it by up to half in either
-/// direction, so that many clients do not return at the same moment.
+/// The pause after this many failures. It doubles with each of them, and `chance` moves it by up to
+/// half in either direction, so that many clients do not return at the same moment.
 pub(super) fn pause(failures: u32, chance: u8) -> Duration {
     let base = FIRST.saturating_mul(1 << failures.min(DOUBLINGS));
     base.saturating_mul(128 + u32::from(chance)) / 256

@@ -68,8 +68,8 @@ pub(super) async fn shake_hands(
 /// Writes one request and reads its reply, on a connection that belongs to no session yet.
 ///
 /// # Errors
-/// [`NetError::Lost`], [`NetError::Refused`] where the server ends the connection with a reason, and
-/// [`NetError::Protocol`] for any other message.
+/// [`NetError::Lost`], [`NetError::Refused`] where the server ends the connection with a reason,
+/// and [`NetError::Protocol`] for any other message.
 pub(super) async fn ask(tls: &mut TlsStream<TcpStream>, request: proto::Request) -> Result<proto::Reply, NetError> {
     match write(tls, request).await {
         Ok(()) => read_reply(tls).await,
@@ -99,8 +99,8 @@ async fn read_reply(tls: &mut TlsStream<TcpStream>) -> Result<proto::Reply, NetE
 }
 
 impl Connection {
-    /// Connects to `host:port` and shakes hands. With a pin, another key is an error; without one, check
-    /// [`Connection::server_key`] before anything else.
+    /// Connects to `host:port` and shakes hands. With a pin, another key is an error; without one,
+    /// check [`Connection::server_key`] before anything else.
     ///
     /// # Errors
     /// [`NetError::Connect`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
@@ -131,7 +131,8 @@ impl Connection {
     /// Turns an invite into a login for the key of the handshake. Returns the user's name.
     ///
     /// # Errors
-    /// [`NetError::Refused`] where the invite is unknown, used or expired, [`NetError::Protocol`] for an invalid name.
+    /// [`NetError::Refused`] where the invite is unknown, used or expired, [`NetError::Protocol`]
+    /// for an invalid name.
     pub async fn enroll(mut self, secret: &[u8]) -> Result<UserName, NetError> {
         let enroll = proto::Enroll {
             code: secret.to_vec(),

@@ -1,4 +1,5 @@
-//! The client's data connections: dialled, proved, and dialled again when they are lost, as many as the tuner wants.
+//! The client's data connections: dialled, proved, and dialled again when they are lost, as many as
+//! the tuner wants.
 
 use crate::net::client::backoff::{chance, pause};
 use crate::net::client::keys::Keys;
@@ -90,7 +91,8 @@ enum Given {
 }
 
 impl Dialing {
-    /// Keeps up as many connections as are wanted, and adapts their number, until the session is over.
+    /// Keeps up as many connections as are wanted, and adapts their number, until the session is
+    /// over.
     async fn supervise(self: Arc<Dialing>) {
         let mut connections = Vec::new();
         let mut most = self.most;
@@ -134,7 +136,8 @@ impl Dialing {
         });
     }
 
-    /// Starts a task for each connection that is wanted and has none. The task of one that is not wanted any more waits.
+    /// Starts a task for each connection that is wanted and has none. The task of one that is not
+    /// wanted any more waits.
     fn start_missing(self: &Arc<Dialing>, connections: &mut Vec<Task<()>>) {
         for index in connections.len() as u64..self.wanted() {
             let keep_up = self.clone().keep_up(index);
@@ -206,7 +209,8 @@ impl Dialing {
         Given::Up
     }
 
-    /// True if no further attempt is due: the key is wrong, or nothing has gone forward for as long as the user waits.
+    /// True if no further attempt is due: the key is wrong, or nothing has gone forward for as long
+    /// as the user waits.
     fn is_final(&self, error: &NetError, failing_since: Instant) -> bool {
         let failing = failing_since.elapsed().min(self.core.stalled());
         matches!(error, NetError::WrongKey { .. }) || (self.core.is_attached() && failing >= self.retry_for)
@@ -237,7 +241,8 @@ impl Dialing {
             let connection = DataConnection::connect(tcp, self.keys.config.clone()).await;
             let connection = connection.map_err(|e| self.keys.pin.explain(e))?;
             let (reader, mut writer) = connection.split(pool.buffers().clone());
-            // Frames may follow at once. A server that does not accept the connection closes it, and they go elsewhere.
+            // Frames may follow at once. A server that does not accept the connection closes it,
+            // and they go elsewhere.
             writer.write_raw(&self.keys.proof(ROLE_DATA).encode()).await?;
             Ok::<_, NetError>((reader, writer))
         };
@@ -251,7 +256,8 @@ impl Dialing {
     }
 }
 
-/// Waits for the end of a connection. One that is not wanted any more ends as soon as it carries nothing.
+/// Waits for the end of a connection. One that is not wanted any more ends as soon as it carries
+/// nothing.
 async fn hold(mut added: Added, index: u64, wanted: &mut watch::Receiver<u64>) -> Result<(), NetError> {
     let ended = tokio::select! {
         ended = &mut added.owner => ended,

@@ -27,7 +27,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What it takes to dial a session's server again, and to prove that the new connection belongs to the session.
+/// What it takes to dial a session's server again, and to prove that the new connection belongs to
+/// the session.
 pub(super) struct Keys {
     pub(super) host: String,
     pub(super) port: u16,

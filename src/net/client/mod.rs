@@ -1,8 +1,9 @@
-//! The client: [`connect`] reaches a server and shakes hands, [`Client`] is a session on it, and `requests` has a method
-//! for each request.
+//! The client: [`connect`] reaches a server and shakes hands, [`Client`] is a session on it, and
+//! `requests` has a method for each request.
 //!
-//! Below them, `router` passes replies to the tasks that wait for them, `login` holds what the server granted, `reattach`
-//! replaces a lost control connection, and `dialer` keeps up the data connections that `tuner` counts.
+//! Below them, `router` passes replies to the tasks that wait for them, `login` holds what the
+//! server granted, `reattach` replaces a lost control connection, and `dialer` keeps up the data
+//! connections that `tuner` counts.
 
 mod backoff;
 pub mod connect;
@@ -50,11 +51,13 @@ pub struct Client {
 }
 
 impl Connection {
-    /// Asks to log in, with a password or, without one, with the key of the handshake. Requests may follow at once;
-    /// [`Client::logged_in`] waits for the answer. A transfer dials the data connections.
+    /// Asks to log in, with a password or, without one, with the key of the handshake. Requests may
+    /// follow at once; [`Client::logged_in`] waits for the answer. A transfer dials the data
+    /// connections.
     ///
     /// # Errors
-    /// Those of the connection, and [`NetError::Refused`] for a name or a password that is too long.
+    /// Those of the connection, and [`NetError::Refused`] for a name or a password that is too
+    /// long.
     pub async fn login(
         self,
         user: &str,
@@ -141,7 +144,8 @@ impl Client {
         self.login.granted().is_some_and(|granted| granted.write_only)
     }
 
-    /// Why the login was refused; `None` if it was not. A refused login is also why any later request failed.
+    /// Why the login was refused; `None` if it was not. A refused login is also why any later
+    /// request failed.
     pub fn refusal(&self) -> Option<NetError> {
         self.login.refusal()
     }
@@ -161,7 +165,8 @@ impl Client {
         self.leave(GOODBYE).await;
     }
 
-    /// Says goodbye, and waits at most this long until the message is on its way. The server's answer is not awaited.
+    /// Says goodbye, and waits at most this long until the message is on its way. The server's
+    /// answer is not awaited.
     pub async fn leave(&self, most: Duration) {
         self.attachment.leave();
         let bye = async {

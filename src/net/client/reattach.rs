@@ -1,4 +1,5 @@
-//! The client's control connection after its handshake: messages both ways, and its replacement when it is lost.
+//! The client's control connection after its handshake: messages both ways, and its replacement
+//! when it is lost.
 
 use crate::net::client::backoff::{chance, pause};
 use crate::net::client::connect::{LAST_WORDS, ask, shake_hands};
@@ -182,7 +183,8 @@ impl Attachment {
         }
     }
 
-    /// Opens a new control connection for the session, and retries for as long as the user wants to wait.
+    /// Opens a new control connection for the session, and retries for as long as the user wants to
+    /// wait.
     async fn reattach(&self, why: &NetError) -> Result<Reattached, NetError> {
         let core = &self.inbound.core;
         let lost_at = Instant::now();

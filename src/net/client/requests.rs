@@ -25,7 +25,8 @@ pub struct PutDestination {
     pub path: Vec<u8>,
     /// The path must be a directory.
     pub directory: bool,
-    /// The name of each source there, if the destination is a directory. Of a source without a name its contents go there.
+    /// The name of each source there, if the destination is a directory. Of a source without a name
+    /// its contents go there.
     pub names: Vec<Vec<u8>>,
 }
 
@@ -36,7 +37,8 @@ pub struct GetDestination {
     pub target: Target,
     /// What the user calls the destination.
     pub label: Vec<u8>,
-    /// The versions of the destination and the directories above it: the server refuses a source that is one of them.
+    /// The versions of the destination and the directories above it: the server refuses a source
+    /// that is one of them.
     pub ancestors: Vec<String>,
 }
 
@@ -131,8 +133,8 @@ impl Client {
         self.request(request::Body::Rename(rename)).await.map(drop)
     }
 
-    /// A page of the locks and partial files in a directory, from `cookie` on (empty: the start), and the cookie of the
-    /// next page.
+    /// A page of the locks and partial files in a directory, from `cookie` on (empty: the start),
+    /// and the cookie of the next page.
     pub async fn locks(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<LockEntry>, Option<Vec<u8>>), NetError> {
         let locks = proto::Locks {
             path: path.to_vec(),
@@ -149,7 +151,8 @@ impl Client {
         Ok((locks, Some(page.cookie).filter(|c| !c.is_empty())))
     }
 
-    /// Removes the partial file of a target, with `force` also that of a running transfer. Returns false if it had none.
+    /// Removes the partial file of a target, with `force` also that of a running transfer. Returns
+    /// false if it had none.
     pub async fn unlock(&self, path: &[u8], force: bool) -> Result<bool, NetError> {
         let path = path.to_vec();
         let reply = self
@@ -229,8 +232,9 @@ impl Client {
         self.with_start(transfer, request::Body::Get(get), received).await
     }
 
-    /// Sends the request that starts a transfer and runs the transfer without waiting for the reply. A refused request ends
-    /// both. The client tells the server of an end that only the client knows of.
+    /// Sends the request that starts a transfer and runs the transfer without waiting for the
+    /// reply. A refused request ends both. The client tells the server of an end that only the
+    /// client knows of.
     async fn with_start(
         &self,
         number: u32,
@@ -238,8 +242,8 @@ impl Client {
         transfer: impl Future<Output = Result<(), NetError>> + Send + 'static,
     ) -> Result<(), NetError> {
         let started = self.router.start(&self.core, body).await?;
-        // On the thread that waits for it, each of its steps would be a switch from and to the threads that receive and
-        // write.
+        // On the thread that waits for it, each of its steps would be a switch from and to the
+        // threads that receive and write.
         let mut transfer = self.core.tasks().spawn("transfer", transfer);
         let result = tokio::select! {
             result = &mut transfer => result.flatten(),

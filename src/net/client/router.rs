@@ -25,8 +25,8 @@ impl ReplyRouter {
         }
     }
 
-    /// Sends a request. Its reply comes through the receiver. Once this future is ready, the request precedes whatever is
-    /// sent later.
+    /// Sends a request. Its reply comes through the receiver. Once this future is ready, the
+    /// request precedes whatever is sent later.
     pub(super) async fn start(
         &self,
         core: &SessionCore,

@@ -1,9 +1,10 @@
-//! The number of data connections of a session: a few at first, more where they carry less than the link has shown that
-//! it can, and fewer again where that did not help.
+//! The number of data connections of a session: a few at first, more where they carry less than the
+//! link has shown that it can, and fewer again where that did not help.
 //!
-//! A loss makes TCP halve the rate of the connection that it happens to. Before its first loss each connection shows what
-//! the link can carry, after it what one connection gets of that; on a lossy link many carry what one cannot. On a full
-//! link, or with BBR, the rate stays near the best that was seen, and the tuner tries nothing.
+//! A loss makes TCP halve the rate of the connection that it happens to. Before its first loss each
+//! connection shows what the link can carry, after it what one connection gets of that; on a lossy
+//! link many carry what one cannot. On a full link, or with BBR, the rate stays near the best that
+//! was seen, and the tuner tries nothing.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ const GAIN: f64 = 1.2;
 /// Observations that pass while TCP gets up to speed on new connections, and those that judge them.
 const SETTLING: u32 = 1;
 const JUDGED: u32 = 2;
-/// Observations until another attempt after one that did not help: the link may have changed. Doubles up to the second.
+/// Observations until another attempt after one that did not help: the link may have changed.
+/// Doubles up to the second.
 const REST: u32 = 6;
 const LONGEST_REST: u32 = 150;
 /// The best rate is forgotten slowly: others may have come to the link.
@@ -34,7 +36,8 @@ const LEAST: u64 = 64 << 10;
 /// What the tuner is finding out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum TunerState {
-    /// Whether the rate is low: it was, in so many observations, and so many bytes a second in all of them.
+    /// Whether the rate is low: it was, in so many observations, and so many bytes a second in all
+    /// of them.
     Watching { low: u32, sum: f64 },
     /// Whether more connections than before carry more.
     Trying(Trial),
@@ -176,7 +179,8 @@ mod tests {
 
     const MIB: f64 = 1_048_576.0;
 
-    /// The connections after each of so many observations, a second apart, of a link that carries so many MiB a second.
+    /// The connections after each of so many observations, a second apart, of a link that carries
+    /// so many MiB a second.
     fn tuned(observations: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
         let mut now = Instant::now();
         let (mut tuner, mut moved, mut connections) = (ConnectionTuner::new(now), 0, 4);

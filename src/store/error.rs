@@ -137,7 +137,7 @@ impl StoreError {
             ErrorKind::Quota => "the disk quota is exceeded".into(),
             ErrorKind::ReadOnly => "the file system is read-only".into(),
             ErrorKind::BadName(why) => format!("the name is not allowed: {why}"),
-            ErrorKind::BadKind => "expected a file, a directory or a symlink, got another kind".into(),
+            ErrorKind::BadKind => "not a file, a directory or a symlink".into(),
             ErrorKind::Obstacle(name) => format!(
                 "{} is in the way and is not haul's: remove it",
                 String::from_utf8_lossy(name)

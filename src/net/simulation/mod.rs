@@ -131,7 +131,15 @@ impl Scenario {
         let sender = self.sender(&session, Reporter::new(events, true));
         let receiver = self.receiver(&session);
         let watched = tokio::spawn(watch(session.sender.clone(), session.receiver.clone()));
-        let work = self.strike(&session, blow, changes, receiver, sender);
+        let work = async {
+            if blow == Blow::FailedCall {
+                self.machine.fail_after(self.chance.below(60) as u64);
+            }
+            if changes {
+                self.change_files().await;
+            }
+            self.strike(&session, blow, receiver, sender).await
+        };
         let Ok((sent, received)) = timeout(LONGEST, work).await else {
             panic!("neither side ended within an hour");
         };
@@ -201,24 +209,24 @@ impl Scenario {
         })
     }
 
-    /// Lets the blow fall at some time, and waits for both sides.
-    async fn strike(
-        &mut self,
-        session: &Session,
-        blow: Blow,
-        changes: bool,
-        receiver: JoinHandle<Result<(), NetError>>,
-        sender: JoinHandle<Result<(), NetError>>,
-    ) -> (Result<(), NetError>, Option<Result<(), NetError>>) {
-        if blow == Blow::FailedCall {
-            self.machine.fail_after(self.chance.below(60) as u64);
-        }
-        for _ in 0..if changes { 1 + self.chance.below(3) } else { 0 } {
+    /// Changes files at some times.
+    async fn change_files(&mut self) {
+        for _ in 0..1 + self.chance.below(3) {
             sleep(Duration::from_millis(self.chance.below(500) as u64)).await;
             let paths = self.files.paths();
             let path = self.chance.of(&paths).clone();
             self.files.change(&path, &mut self.chance);
         }
+    }
+
+    /// Lets the blow fall at some time, and waits for both sides.
+    async fn strike(
+        &mut self,
+        session: &Session,
+        blow: Blow,
+        receiver: JoinHandle<Result<(), NetError>>,
+        sender: JoinHandle<Result<(), NetError>>,
+    ) -> (Result<(), NetError>, Option<Result<(), NetError>>) {
         match blow {
             Blow::None | Blow::FailedCall => {}
             _ => sleep(Duration::from_millis(self.chance.below(3000) as u64)).await,

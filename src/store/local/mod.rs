@@ -19,6 +19,7 @@ mod inode;
 mod listing;
 mod lock;
 mod partial;
+mod partial_file;
 mod read;
 pub mod record;
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //!
 //! It owns no state of the files: [`SendState`] says what is due, and what is live.
 
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::ahead::Ahead;
 use crate::chunk::digest::Digest;
 use crate::chunk::window::{Permit, cost};
+use crate::chunk::{CHUNK_SIZE, Extent};
 use crate::net::data::body::{ChunkRead, DeferredChunk, FileId, FrameBody};
 use crate::net::session::SessionCore;
 use crate::net::transfer::report::Waiting;
@@ -163,7 +163,7 @@ impl FileReader {
             }
             Plan::Hole(file, hole) => {
                 // the receiver hashes it meanwhile
-                let header = self.header(file.id, FrameKind::Hole, hole.offset, 0, VOID);
+                let header = self.header(file.id, FrameKind::Hole, at(hole.offset, 0), VOID);
                 let header = FrameHeader::of_hole(header, hole.length);
                 self.push(header, Vec::new(), permit);
                 self.ahead.start(hash_hole(file.id, hole));
@@ -189,8 +189,7 @@ impl FileReader {
                 permit,
                 result,
             } => {
-                let length = usize::try_from(extent.length).unwrap_or(CHUNK_SIZE);
-                let header = |digest| self.header(id, FrameKind::Chunk, extent.offset, length, digest);
+                let header = |digest| self.header(id, FrameKind::Chunk, extent, digest);
                 match result {
                     Ok(Chunk::Read(buffer, digest)) => {
                         let body = FrameBody::Bytes(buffer);
@@ -215,7 +214,7 @@ impl FileReader {
                 let size = state.get(id.number).map_or(0, |file| file.size());
                 match result {
                     Ok(()) => {
-                        let header = self.header(id, FrameKind::End, size, 0, hash);
+                        let header = self.header(id, FrameKind::End, at(size, 0), hash);
                         self.push(header, Vec::new(), permit);
                         state.sent(id, hash, size);
                         Vec::new()
@@ -234,7 +233,7 @@ impl FileReader {
         match result {
             Ok((bytes, digest)) => {
                 let length = bytes.len();
-                let header = self.header(id, FrameKind::File, 0, length, digest);
+                let header = self.header(id, FrameKind::File, at(0, length), digest);
                 self.push(header, bytes, permit);
                 state.sent(id, digest, length as u64);
                 None
@@ -247,7 +246,7 @@ impl FileReader {
         match event {
             StreamEvent::Frame(frame) if state.is_live(frame.id) => {
                 let length = frame.bytes.len();
-                let header = self.header(frame.id, frame.kind, frame.offset, length, frame.digest);
+                let header = self.header(frame.id, frame.kind, at(frame.offset, length), frame.digest);
                 self.push(header, frame.bytes, frame.permit);
                 if let Some((hash, bytes)) = frame.whole {
                     state.sent(frame.id, hash, bytes);
@@ -259,14 +258,14 @@ impl FileReader {
         }
     }
 
-    fn header(&self, id: FileId, kind: FrameKind, offset: u64, length: usize, digest: Digest) -> FrameHeader {
+    fn header(&self, id: FileId, kind: FrameKind, extent: Extent, digest: Digest) -> FrameHeader {
         FrameHeader {
             kind,
             attempt: id.attempt,
             transfer: self.transfer,
             number: id.number,
-            offset,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
+            offset: extent.offset,
+            length: u32::try_from(extent.length).unwrap_or(u32::MAX),
             digest,
         }
     }
@@ -289,6 +288,11 @@ impl Plan {
             Plan::Hole(..) | Plan::Check(..) => cost(0),
         }
     }
+}
+
+fn at(offset: u64, length: usize) -> Extent {
+    let length = length as u64;
+    Extent { offset, length }
 }
 
 /// What comes of an attempt that cannot be read, if it is live.

@@ -1,14 +1,19 @@
-//! A session's conversation: requests in, replies out, over one control connection after another.
+//! The control connection of a session: requests in, replies out, over one connection after another.
 
 use crate::auth::user::Access;
 use crate::net::control::codec::{read_encoded, refused};
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
-use crate::net::server::Server;
-use crate::net::server::login::{Accepted, Reattached, answer, send};
-use crate::net::server::requests::{self, Work};
-use crate::net::server::session::{ReplyCache, Seen, Session};
+use crate::net::server::config::Config;
+use crate::net::server::login::Accepted;
+use crate::net::server::new_session::NewSession;
+use crate::net::server::registry::Registry;
+use crate::net::server::reply::{reply, send};
+use crate::net::server::reply_cache::{ReplyCache, Seen};
+use crate::net::server::requests::{Work, Worker};
+use crate::net::server::reservation::Reservation;
+use crate::net::server::session::{Reattached, Session};
 use crate::net::session::channel::TransferChannel;
 use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
@@ -17,17 +22,44 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::ReadHalf;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-/// Requests that wait for those before them; a client that sends more waits too.
+/// Requests that may wait for those before them; then the connection waits too.
 const QUEUE: usize = 64;
-/// How long what is queued at the end of a session may take to go out.
+/// How long the queue may take to go out at the end of a session.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the reply to a re-attachment may take to go out.
+const REATTACH_REPLY: Duration = Duration::from_secs(5);
 
-/// What a conversation needs, whichever connection carries it.
+/// A session whose login was accepted, and the connection of that login.
+pub(super) struct ControlLoop {
+    conversation: Conversation,
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    todo: mpsc::Receiver<Work>,
+    queue: ControlQueue,
+    reattached: mpsc::Receiver<Reattached>,
+    first: Connection,
+    login: LoginReply,
+}
+
+/// The reply to a login, and the number of its request.
+struct LoginReply {
+    number: u64,
+    body: proto::LoginReply,
+}
+
+/// A control connection, and what goes out over it first.
+struct Connection {
+    tls: TlsStream<TcpStream>,
+    missed: Vec<u8>,
+}
+
+/// The state of a session's conversation, over whichever connection.
 struct Conversation {
     session: Arc<Session>,
     replay: Replay,
@@ -37,49 +69,98 @@ struct Conversation {
     leaves: AtomicBool,
 }
 
-/// Replies to the login, then reads until the session is over. When the connection is lost, it waits for the next one as
-/// long as the server's grace allows.
-pub(super) async fn converse(server: &Arc<Server>, login: Accepted) -> Result<(), NetError> {
+/// Splits an accepted login into its control loop and its reservation.
+pub(super) fn begin(
+    config: &Arc<Config>,
+    registry: &Arc<Registry>,
+    accepted: Accepted,
+) -> (ControlLoop, Reservation) {
     let Accepted {
-        session,
-        mut queue,
+        new,
         tls,
         number,
-        mut reattached,
-        counts: (sent, received),
-        reserved,
+        before,
+    } = accepted;
+    let NewSession {
+        session,
+        reservation,
+        queue,
+        reattached,
         ..
-    } = login;
+    } = new;
     let cache = Arc::new(Mutex::new(ReplyCache::default()));
     let _ = cache.lock().look_up(number);
-    let mut reply = answer(number, Code::LOGGED_IN, "logged in");
-    reply.body = Some(reply::Body::Login(proto::LoginReply {
-        window: reserved.window(),
-        connections: u32::try_from(session.most_connections).unwrap_or(1),
-        features: 0,
-        read_only: session.grant.access() == Access::ReadOnly,
-        write_only: session.grant.access() == Access::WriteOnly,
-    }));
-    session.core.control.send(Body::Reply(reply)).await?;
     let (work, todo) = mpsc::channel(QUEUE);
-    let answering = requests::process(server.clone(), session.clone(), cache.clone(), todo);
-    let worker = session.core.tasks().spawn("requests", answering);
+    let login = LoginReply {
+        number,
+        body: proto::LoginReply {
+            window: reservation.window(),
+            connections: u32::try_from(session.most_connections).unwrap_or(1),
+            features: 0,
+            read_only: session.grant.access() == Access::ReadOnly,
+            write_only: session.grant.access() == Access::WriteOnly,
+        },
+    };
     let conversation = Conversation {
-        session: session.clone(),
-        replay: Replay::new(sent, received, reserved.most_outgoing()),
+        session,
+        replay: Replay::new(before.sent, before.received, reservation.most_outgoing()),
         cache,
         work,
         leaves: AtomicBool::new(false),
     };
-    let ended = conversation
-        .run(tls, &mut queue, &mut reattached, server.config.limits.grace)
-        .await;
-    drop(worker);
-    session.core.shut_down(NetError::Lost(LossReason::SessionOver));
-    ended
+    let control_loop = ControlLoop {
+        conversation,
+        config: config.clone(),
+        registry: registry.clone(),
+        todo,
+        queue,
+        reattached,
+        first: Connection {
+            tls,
+            missed: Vec::new(),
+        },
+        login,
+    };
+    (control_loop, reservation)
 }
 
-/// How a session ended that is over for this reason.
+impl ControlLoop {
+    /// Replies to the login, then carries messages until the session is over. After a lost connection it waits for the
+    /// next one, for the server's grace.
+    ///
+    /// # Errors
+    /// Why the session is over, unless the client said goodbye.
+    pub(super) async fn run(self) -> Result<(), NetError> {
+        let ControlLoop {
+            conversation,
+            config,
+            registry,
+            todo,
+            mut queue,
+            mut reattached,
+            first,
+            login,
+        } = self;
+        let core = conversation.session.core.clone();
+        let mut reply = reply(login.number, Code::LOGGED_IN, "logged in");
+        reply.body = Some(reply::Body::Login(login.body));
+        core.control.send(Body::Reply(reply)).await?;
+        let grace = config.limits.grace;
+        let worker = Worker {
+            config,
+            registry,
+            session: conversation.session.clone(),
+            cache: conversation.cache.clone(),
+        };
+        let worker = core.tasks().spawn("requests", worker.process(todo));
+        let ended = conversation.run(first, &mut queue, &mut reattached, grace).await;
+        drop(worker);
+        core.shut_down(NetError::Lost(LossReason::SessionOver));
+        ended
+    }
+}
+
+/// The result of a session that is over for this reason.
 fn ended(why: NetError) -> Result<(), NetError> {
     match why {
         NetError::Refused { code: Code::BYE, .. } => Ok(()),
@@ -90,20 +171,17 @@ fn ended(why: NetError) -> Result<(), NetError> {
 impl Conversation {
     async fn run(
         &self,
-        tls: TlsStream<TcpStream>,
+        first: Connection,
         queue: &mut ControlQueue,
         reattached: &mut mpsc::Receiver<Reattached>,
         grace: Duration,
     ) -> Result<(), NetError> {
-        let (mut tls, mut first) = (tls, Vec::new());
+        let mut connection = first;
         loop {
-            let mut next = tokio::select! {
-                ended = self.carry(tls, first, queue) => match ended {
+            let next = tokio::select! {
+                ended = self.carry(connection, queue) => match ended {
                     Err(e @ NetError::Lost(_)) if !self.session.core.is_down() => {
-                        if !self.leaves.load(Ordering::Relaxed) {
-                            let (who, from) = (&self.session.who, self.session.grant.address());
-                            tracing::info!(%who, %from, error = %e, "control connection lost");
-                        }
+                        self.log_lost(&e);
                         None
                     }
                     ended => return ended,
@@ -112,59 +190,65 @@ impl Conversation {
                 next = reattached.recv() => next,
             };
             self.session.core.set_attached(false);
-            // one that is lost again before it was answered is followed by another
-            loop {
-                let Some(Reattached {
-                    tls: mut connection,
-                    received,
-                }) = (match next.take() {
-                    Some(next) => Some(next),
-                    None => match self.next(reattached, grace).await {
-                        Ok(next) => next,
-                        Err(why) => return ended(why),
-                    },
-                })
-                else {
-                    return Err(NetError::Lost(LossReason::ClientGone));
-                };
-                let mut missed = Vec::new();
-                if let Err(e) = self.replay.resend(received, &mut missed) {
-                    // the end of this connection, and not of the session
-                    tracing::debug!(who = %self.session.who, error = %e, "a re-attachment makes no sense");
-                    continue;
-                }
-                let mut reply = answer(0, Code::CHANGED, "the session goes on");
-                let received = self.replay.count();
-                reply.body = Some(reply::Body::Reattach(proto::ReattachReply { received }));
-                if matches!(timeout(FAREWELL * 10, send(&mut connection, reply)).await, Ok(Ok(()))) {
-                    (tls, first) = (connection, missed);
-                    break;
-                }
-            }
+            connection = match self.resume(next, reattached, grace).await {
+                Ok(connection) => connection,
+                Err(why) => return ended(why),
+            };
             self.session.core.set_attached(true);
         }
     }
 
-    async fn next(
-        &self,
-        reattached: &mut mpsc::Receiver<Reattached>,
-        grace: Duration,
-    ) -> Result<Option<Reattached>, NetError> {
-        tokio::select! {
-            next = timeout(grace, reattached.recv()) => Ok(next.ok().flatten()),
-            why = self.session.core.down() => Err(why),
+    fn log_lost(&self, error: &NetError) {
+        if !self.leaves.load(Ordering::Relaxed) {
+            let (who, from) = (&self.session.who, self.session.grant.address());
+            tracing::info!(%who, %from, %error, "control connection lost");
         }
     }
 
-    /// Messages both ways over one connection, until it ends.
-    async fn carry(
+    /// The next connection that resumes the session: `next`, if that is good, or another one.
+    async fn resume(
         &self,
-        tls: TlsStream<TcpStream>,
-        first: Vec<u8>,
-        queue: &mut ControlQueue,
-    ) -> Result<(), NetError> {
-        let (mut reader, mut writer) = tokio::io::split(tls);
-        let write = write_messages(&mut writer, first, queue, &self.replay);
+        mut next: Option<Reattached>,
+        reattached: &mut mpsc::Receiver<Reattached>,
+        grace: Duration,
+    ) -> Result<Connection, NetError> {
+        // a connection that is lost again before its answer is followed by another
+        loop {
+            let candidate = match next.take() {
+                Some(next) => next,
+                None => tokio::select! {
+                    next = timeout(grace, reattached.recv()) => {
+                        next.ok().flatten().ok_or(NetError::Lost(LossReason::ClientGone))?
+                    }
+                    why = self.session.core.down() => return Err(why),
+                },
+            };
+            if let Some(connection) = self.accept(candidate).await {
+                return Ok(connection);
+            }
+        }
+    }
+
+    /// Answers a re-attachment; `None` if that fails.
+    async fn accept(&self, candidate: Reattached) -> Option<Connection> {
+        let Reattached { mut tls, received } = candidate;
+        let mut missed = Vec::new();
+        if let Err(e) = self.replay.resend(received, &mut missed) {
+            // it ends this connection, and not the session
+            tracing::debug!(who = %self.session.who, error = %e, "a re-attachment makes no sense");
+            return None;
+        }
+        let mut reply = reply(0, Code::CHANGED, "the session goes on");
+        let received = self.replay.count();
+        reply.body = Some(reply::Body::Reattach(proto::ReattachReply { received }));
+        let sent = timeout(REATTACH_REPLY, send(&mut tls, reply)).await;
+        matches!(sent, Ok(Ok(()))).then_some(Connection { tls, missed })
+    }
+
+    /// Carries messages both ways over one connection, until it ends.
+    async fn carry(&self, connection: Connection, queue: &mut ControlQueue) -> Result<(), NetError> {
+        let (mut reader, mut writer) = tokio::io::split(connection.tls);
+        let write = write_messages(&mut writer, connection.missed, queue, &self.replay);
         tokio::pin!(write);
         let (core, mut is_written) = (&self.session.core, false);
         tokio::select! {
@@ -180,12 +264,12 @@ impl Conversation {
             _ = core.down() => {}
         }
         let ended = ended(core.down().await);
-        // What is queued, the last reply above all, goes out; a peer that takes nothing does not hold this up.
+        // The queue goes out, the last reply above all; a peer that takes nothing does not hold this up.
         let farewell = async {
             if !is_written {
                 let _ = write.await;
             }
-            // closed with something unread, the connection would be reset, and what went out perhaps lost
+            // Closed with unread bytes, the connection would be reset, and the last messages perhaps lost.
             if ended.is_err() {
                 let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
             }
@@ -194,7 +278,7 @@ impl Conversation {
         ended
     }
 
-    async fn read_all(&self, reader: &mut tokio::io::ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
+    async fn read_all(&self, reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
         loop {
             let encoded = read_encoded(reader, MAX_CONTROL).await?;
             if let Some(received) = encoded.heartbeat() {
@@ -219,7 +303,7 @@ impl Conversation {
         }
     }
 
-    /// Passes a request on. When this is cancelled the request has not been seen.
+    /// Passes a request on. If this is cancelled the request has not been seen.
     async fn request(&self, request: proto::Request, message: MessageRoom) -> Result<(), NetError> {
         let over = |_| NetError::Lost(LossReason::SessionOver);
         if matches!(request.body, Some(request::Body::Quit(_))) {

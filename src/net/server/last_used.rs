@@ -1,10 +1,11 @@
-//! Notes which key logged in last when, apart from the logins: none of them waits for a disk.
+//! Records the last use of each key, in a task of its own: no login waits for a disk.
 
 use crate::auth::FileError;
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::last_used::{self, Use};
-use crate::auth::users;
-use crate::net::server::Server;
+use crate::auth::users::{self, Users};
+use crate::net::server::config::Config;
+use crate::net::server::registry::Registry;
 use crate::net::task::Tasks;
 use crate::store::blocking;
 use std::sync::Arc;
@@ -12,22 +13,22 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Logins that wait to be noted; more than these are not.
+/// Logins that may wait to be recorded; further ones are left out.
 const WAITING: usize = 1024;
 /// Time between two writes of the file.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Where logins are told of.
+/// Takes the logins that are to be recorded.
 pub(super) struct Uses(mpsc::Sender<Use>);
 
 impl Uses {
-    /// With where [`note`] takes them from.
+    /// A sender, and the receiver for [`note`].
     pub(super) fn channel() -> (Uses, mpsc::Receiver<Use>) {
         let (send, receive) = mpsc::channel(WAITING);
         (Uses(send), receive)
     }
 
-    /// Somebody has logged in.
+    /// Records a login.
     pub(super) fn add(&self, grant: &Grant) {
         if let Credential::Key(key) = &grant.credential {
             let _ = self.0.try_send(Use {
@@ -39,34 +40,33 @@ impl Uses {
     }
 }
 
-/// Writes down what comes in, until the server stops.
-pub(super) async fn note(server: Arc<Server>, mut uses: mpsc::Receiver<Use>) {
-    let mut stopping = server.stopping.subscribe();
+/// Writes the logins to the file, until the server stops.
+pub(super) async fn note(config: Arc<Config>, registry: Arc<Registry>, mut uses: mpsc::Receiver<Use>) {
     loop {
         let mut some = Vec::new();
         let over = tokio::select! {
             _ = uses.recv_many(&mut some, WAITING) => false,
-            _ = stopping.wait_for(|stopping| *stopping) => true,
+            () = registry.stopped() => true,
         };
         while let Ok(one) = uses.try_recv() {
             some.push(one);
         }
         if !some.is_empty()
-            && let Err(error) = write(&server, some).await
+            && let Err(error) = write(&config.users, some).await
         {
-            tracing::warn!(%error, "the last use of a key is not noted");
+            tracing::warn!(%error, "the last use of a key was not recorded");
         }
-        if over || timeout(PAUSE, stopping.wait_for(|stopping| *stopping)).await.is_ok() && uses.is_empty() {
+        if over || timeout(PAUSE, registry.stopped()).await.is_ok() && uses.is_empty() {
             return;
         }
     }
 }
 
-async fn write(server: &Server, uses: Vec<Use>) -> Result<(), FileError> {
-    let all = server.config.users.current()?;
-    let path = server.config.users.path().with_file_name(last_used::FILE);
+async fn write(users: &Users, uses: Vec<Use>) -> Result<(), FileError> {
+    let all = users.current()?;
+    let path = users.path().with_file_name(last_used::FILE);
     let write = blocking(move || last_used::record(&path, &uses, &all));
-    // a panic has been reported where it happened, and the next uses are noted
+    // a panic has been reported where it happened, and the next uses are recorded
     Tasks::new(|_| {})
         .guard("note", Box::pin(write))
         .await

@@ -1,15 +1,15 @@
 //! Ends sessions that the users file does not allow any more, with their transfers: at once when
 //! the file changes, and when a key expires.
 //!
-//! inotify reports a change of the state directory. Where the kernel gives no watch, and for a
-//! directory that another machine writes, the file is looked at every now and then; a request and
-//! a new connection are checked against the file in any case.
+//! inotify reports changes of the state directory. The file is also read every few seconds, for kernels
+//! without a watch and directories that another machine writes. Every request and every new connection is
+//! checked against the file as well.
 
 use crate::auth::credential::Revoked;
 use crate::auth::user::User;
-use crate::auth::users;
+use crate::auth::users::{self, Users};
 use crate::net::error::NetError;
-use crate::net::server::Server;
+use crate::net::server::registry::Registry;
 use crate::net::server::session::Session;
 use crate::net::wire::Code;
 use rustix::fs::inotify;
@@ -18,11 +18,13 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 
-/// Time between two looks at a file whose changes are reported, and at one whose are not.
-const LOOK: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
+/// Time between two reads of the users while inotify reports changes.
+const READ_REPORTED: Duration = Duration::from_secs(5);
+/// The same without inotify.
+const READ_UNREPORTED: Duration = Duration::from_secs(1);
 
-/// What a session is told that is ended. A login with less access is another one's right: its
-/// client logs in again by itself, and what is still allowed is resumed.
+/// The reason that the client of a revoked session reads. After a loss of access the client may log in again, and resume
+/// the transfers that it may still make.
 pub(super) fn refusal(why: Revoked) -> NetError {
     let code = match why {
         Revoked::Access => Code::ABORTED,
@@ -43,61 +45,62 @@ pub(super) fn revoke(session: &Session, why: Revoked) {
     }
 }
 
-impl Server {
-    /// Whether a connection from `address` may be part of `session`, by what the users file says.
-    pub(super) fn allows(&self, session: &Session, address: IpAddr) -> Result<(), Revoked> {
-        match self.config.users.current() {
-            Ok(all) => session.grant.check_from(&all, users::now(), address).map(drop),
-            // the task that watches the file says so in the log
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Ends a session that began with a grant which is gone by now; has its end watched for.
-    pub(super) fn watch_over(&self, session: &Session) {
-        match self.allows(session, session.grant.address) {
-            Err(why) => revoke(session, why),
-            Ok(()) => self.begun.notify_one(),
-        }
-    }
-
-    /// Ends what `all` does not allow at `now`; gives when the next key expires.
-    fn end_revoked(&self, all: &[User], now: u64) -> Option<u64> {
-        let mut next: Option<u64> = None;
-        for session in self.all_sessions() {
-            match session.grant.check(all, now) {
-                Err(why) => revoke(&session, why),
-                Ok(_) => next = [next, session.grant.expires(all)].into_iter().flatten().min(),
-            }
-        }
-        next
+/// Whether the users file allows a connection from `address` to be part of `session`.
+///
+/// # Errors
+/// Why not.
+pub(super) fn check(users: &Users, session: &Session, address: IpAddr) -> Result<(), Revoked> {
+    match users.current() {
+        Ok(all) => session.grant.check_from(&all, users::now(), address).map(drop),
+        // the task that watches the file logs the error
+        Err(_) => Ok(()),
     }
 }
 
+/// Ends a session that began with a grant that was revoked meanwhile, and has the others watched.
+pub(super) fn watch_over(users: &Users, registry: &Registry, session: &Session) {
+    match check(users, session, session.grant.address) {
+        Err(why) => revoke(session, why),
+        Ok(()) => registry.note_begun(),
+    }
+}
+
+/// Ends the sessions that `all` does not allow at `now`. Returns when the next key expires.
+fn end_revoked(registry: &Registry, all: &[User], now: u64) -> Option<u64> {
+    let mut next: Option<u64> = None;
+    for session in registry.all() {
+        match session.grant.check(all, now) {
+            Err(why) => revoke(&session, why),
+            Ok(_) => next = [next, session.grant.expires(all)].into_iter().flatten().min(),
+        }
+    }
+    next
+}
+
 /// Watches over all sessions until it is aborted.
-pub(super) async fn watch(server: &Server) {
-    let path = server.config.users.path();
+pub(super) async fn watch(users: &Users, registry: &Registry) {
+    let path = users.path();
     let changes = Changes::of(path.parent().unwrap_or(Path::new(".")));
     let mut legible = true;
     loop {
         let mut pause = changes.pause();
-        match server.config.users.current() {
+        match users.current() {
             Ok(all) => {
                 let now = users::now();
-                if let Some(end) = server.end_revoked(&all, now) {
+                if let Some(end) = end_revoked(registry, &all, now) {
                     pause = pause.min(Duration::from_secs(end.saturating_sub(now)));
                 }
                 legible = true;
             }
             Err(error) => {
                 if std::mem::replace(&mut legible, false) {
-                    tracing::error!(%error, "the users cannot be read: sessions go on as they are");
+                    tracing::error!(%error, "the users cannot be read: sessions continue as they are");
                 }
             }
         }
         tokio::select! {
             () = changes.next() => {}
-            () = server.begun.notified() => {}
+            () = registry.begun() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -122,17 +125,19 @@ impl Changes {
         };
         let watched = watch();
         if let Err(error) = &watched {
-            tracing::warn!(%error, "changes of the users are not reported: they are looked for every second");
+            tracing::warn!(%error, "no inotify: the users are read every second");
         }
         Changes(watched.ok())
     }
 
     fn pause(&self) -> Duration {
-        let [reported, looked_for] = LOOK;
-        if self.0.is_some() { reported } else { looked_for }
+        match self.0 {
+            Some(_) => READ_REPORTED,
+            None => READ_UNREPORTED,
+        }
     }
 
-    /// Waits for one. What changed is not looked at: the file is.
+    /// Waits for a change of any file in the directory.
     async fn next(&self) {
         let Some(events) = &self.0 else {
             return std::future::pending().await;

@@ -1,52 +1,51 @@
-//! Put and get at the server: finds the places, then sender or receiver do the rest.
+//! Puts and gets: finds the places of a transfer, then starts its receiver or its sender.
 
 use crate::net::error::NetError;
-use crate::net::printable;
-use crate::net::server::Server;
+use crate::net::server::config::Config;
+use crate::net::server::registry::Registry;
+use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
-use crate::net::session::channel::TransferChannel;
+use crate::net::server::transfer_log::TransferLog;
+use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::{Target, Tree};
+use crate::net::transfer::receive::destination::{Release, Target, Tree};
 use crate::net::transfer::receive::receiver;
-use crate::net::transfer::report::{Counters, Reporter};
+use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::{Origin, TransferSource};
-use crate::net::wire::proto::{self, reply, transfer_message::Body};
+use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, StoreExt, blocking};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Most sources of one transfer.
 const SOURCES: usize = 4096;
 
-type Answer = Result<(Code, &'static str, Option<reply::Body>), NetError>;
-
-const STARTED: (Code, &str, Option<reply::Body>) = (
-    Code::STARTED,
-    "transfer started",
-    Some(reply::Body::Start(proto::StartReply {})),
-);
-
-fn bad(text: &str) -> NetError {
-    NetError::Refused {
-        code: Code::BAD_PARAMETER,
-        text: text.into(),
-    }
+/// Where a transfer takes place.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) config: &'a Config,
+    pub(super) registry: &'a Arc<Registry>,
+    pub(super) session: &'a Arc<Session>,
 }
 
-/// Transfers that start now are not finished any more by a server that stops.
-fn check(server: &Server, count: usize) -> Result<(), NetError> {
-    if *server.stopping.borrow() {
-        return Err(NetError::Refused {
-            code: Code::UNAVAILABLE,
-            text: "the server is stopping".into(),
-        });
+fn started() -> Done {
+    let body = reply::Body::Start(proto::StartReply {});
+    Done::with(Code::STARTED, "transfer started", body)
+}
+
+fn bad(text: &str) -> NetError {
+    refusal(Code::BAD_PARAMETER, text)
+}
+
+/// Checks that a transfer may start. A server that is stopping would not finish it.
+fn check(registry: &Registry, sources: usize) -> Result<(), NetError> {
+    if registry.is_stopping() {
+        return Err(refusal(Code::UNAVAILABLE, "the server is stopping"));
     }
-    if count == 0 || count > SOURCES {
+    if sources == 0 || sources > SOURCES {
         return Err(bad("a transfer has 1 to 4096 sources"));
     }
     Ok(())
@@ -57,165 +56,165 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
 }
 
 /// Starts to receive.
-pub(super) async fn put(
-    server: &Arc<Server>,
-    session: &Arc<Session>,
-    put: proto::Put,
-    channel: Option<TransferChannel>,
-) -> Answer {
+pub(super) async fn put(place: Place<'_>, put: proto::Put, channel: Option<TransferChannel>) -> Answer {
+    let Place {
+        config,
+        registry,
+        session,
+    } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
-    check(server, put.names.len())?;
+    check(registry, put.names.len())?;
     let options = options_of(put.options.clone())?;
     if options.if_version.is_some() && session.is_write_only() {
-        // whatever the answer, it would tell what is there
-        return Err(NetError::Refused {
-            code: Code::DENIED,
-            text: "this user may only write: --if-version would tell what is there".into(),
-        });
+        // any answer would tell which versions exist
+        let text = "this user may only write: --if-version would tell what is there";
+        return Err(refusal(Code::DENIED, text));
     }
-    let (tree, base) = place(session, &put).await?;
-    let base = server
-        .config
-        .root
-        .join(session.grant.user.root.as_path())
-        .join(base.as_path());
-    refuse_nested(&tree, base, &put.source_ids).await?;
-    let release = (Arc::downgrade(server), session.clone());
-    let write_only = session.is_write_only();
+    let destination = find_destination(session, &put).await?;
+    let user_root = config.root.join(session.grant.user.root.as_path());
+    refuse_nested(&destination, &user_root, &put.source_ids).await?;
     let target = Target::Tree(Tree {
-        write_only,
-        release: Some(Arc::new(move || {
-            let (server, session) = release.clone();
-            Box::pin(async move {
-                if let Some(server) = server.upgrade() {
-                    server.end_detached(&session).await;
-                }
-            })
-        })),
-        ..tree
+        store: destination.store,
+        tops: destination.tops,
+        who: session.who.clone(),
+        release: Some(release(registry, session)),
+        write_only: session.is_write_only(),
     });
-    let (session, label) = (session.clone(), put.destination);
+    let (transferring, session, label) = (session.transfers.begin(), session.clone(), put.destination);
     let tasks = session.core.tasks().clone();
     tasks.detach("put", async move {
-        let _counted = session.transferring();
-        let log = Log::new(&session, "put", &label);
+        let _counted = transferring;
+        let log = TransferLog::new(&session, "put", &label);
         let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
         let ended = receiver::receive(channel, target, label, options, reporter.clone()).await;
         log.ended(&reporter, &ended);
-        cancel(&core, number, ended).await;
-    });
-    Ok(STARTED)
-}
-
-/// Tells the other side of a transfer's end that it does not know of.
-async fn cancel(core: &crate::net::session::SessionCore, transfer: u32, ended: Result<(), NetError>) {
-    let Err(e) = ended else { return };
-    let (code, text) = e.to_wire();
-    let message = proto::TransferMessage {
-        transfer,
-        body: Some(Body::Cancel(proto::Cancel {
-            code: u32::from(code.0),
-            text,
-        })),
-    };
-    let _ = core.control.send(proto::control_message::Body::Transfer(message)).await;
-}
-
-/// Where the sources go, and the directory that is in: into an existing directory under their names, or, a single one, to a new name.
-async fn place(session: &Session, put: &proto::Put) -> Result<(Tree, RemotePath), NetError> {
-    let store = &session.store;
-    let destination = entry::path(&put.destination, &session.working()).map_err(|e| NetError::Refused {
-        code: Code::BAD_NAME,
-        text: format!("the destination is not allowed: {e}"),
-    })?;
-    let who = session.who.clone();
-    let dir = match store.resolve(&destination).await {
-        Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Some(real),
-        Ok(_) if put.directory || put.names.len() > 1 => {
-            return Err(StoreError::new(ErrorKind::NotADirectory, &destination).into());
+        if let Err(e) = ended {
+            cancel(&core, number, &e).await;
         }
-        Ok(_) => None,
+    });
+    Ok(started())
+}
+
+/// Releases the locks that dead sessions of the same user and machine hold.
+fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
+    let parties = (registry.clone(), session.clone());
+    Arc::new(move || {
+        let (registry, session) = parties.clone();
+        Box::pin(async move { registry.end_predecessors(&session).await })
+    })
+}
+
+/// The directory that receives a put, and the place of each source in it.
+struct Destination {
+    /// The directory's path.
+    dir: RemotePath,
+    store: Arc<dyn Store>,
+    tops: Vec<RemotePath>,
+}
+
+/// Finds the destination: an existing directory receives the sources under their names; a single source may get a new
+/// name.
+async fn find_destination(session: &Session, put: &proto::Put) -> Result<Destination, NetError> {
+    let path = entry::path(&put.destination, &session.working())
+        .map_err(|e| refusal(Code::BAD_NAME, format!("the destination is not allowed: {e}")))?;
+    match existing_directory(session, put, &path).await? {
+        Some(dir) => within(session, put, &path, dir).await,
+        None => named(session, put, &path).await,
+    }
+}
+
+/// The directory that `path` is, or leads to.
+async fn existing_directory(
+    session: &Session,
+    put: &proto::Put,
+    path: &RemotePath,
+) -> Result<Option<RemotePath>, NetError> {
+    let store = &session.store;
+    match store.resolve(path).await {
+        Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Ok(Some(real)),
+        Ok(_) if put.directory || put.names.len() > 1 => Err(StoreError::new(ErrorKind::NotADirectory, path).into()),
+        Ok(_) => Ok(None),
         // a symlink that leads nowhere, or outside, is replaced
-        Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => None,
-        Err(e) => return Err(e.into()),
-    };
-    if dir.is_some() && is_nameless_file(put) {
-        return Err(NetError::Refused {
-            code: Code::IS_DIRECTORY,
-            text: "it is a directory, and a stream has no name of its own to have in there".into(),
-        });
+        Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => Ok(None),
+        Err(e) => Err(e.into()),
     }
-    if let Some(dir) = dir {
-        let tops = put.names.iter().map(|name| match name.as_slice() {
-            [] => Ok(RemotePath::root()),
-            name => match Name::parse(name) {
-                Ok(name) => Ok(RemotePath::root().join(&name).unwrap_or_default()),
-                Err(e) => Err(StoreError::new(ErrorKind::BadName(e), &destination)),
-            },
-        });
-        let tops = tops.collect::<Result<Vec<_>, _>>()?;
-        let store = store.subtree(&dir).await?;
-        return Ok((
-            Tree {
-                store,
-                tops,
-                who,
-                release: None,
-                write_only: false,
-            },
-            dir,
-        ));
+}
+
+/// The sources go into the existing directory `dir`.
+async fn within(
+    session: &Session,
+    put: &proto::Put,
+    path: &RemotePath,
+    dir: RemotePath,
+) -> Result<Destination, NetError> {
+    if is_nameless_file(put) {
+        let text = "it is a directory, and a stream has no name of its own to have in there";
+        return Err(refusal(Code::IS_DIRECTORY, text));
     }
-    let (parent, name) = match destination.split() {
+    let tops = put.names.iter().map(|name| match name.as_slice() {
+        [] => Ok(RemotePath::root()),
+        name => match Name::parse(name) {
+            Ok(name) => Ok(RemotePath::root().join(&name).unwrap_or_default()),
+            Err(e) => Err(StoreError::new(ErrorKind::BadName(e), path)),
+        },
+    });
+    Ok(Destination {
+        tops: tops.collect::<Result<Vec<_>, _>>()?,
+        store: session.store.subtree(&dir).await?,
+        dir,
+    })
+}
+
+/// The only source gets the name that `path` ends with.
+async fn named(session: &Session, put: &proto::Put, path: &RemotePath) -> Result<Destination, NetError> {
+    let (parent, name) = match path.split() {
         Some(split) if !put.directory && put.names.len() == 1 => split,
-        _ => return Err(no_directory(&destination)),
+        _ => return Err(no_directory(path)),
     };
-    let parent = match store.resolve(&parent).await {
+    let dir = match session.store.resolve(&parent).await {
         Ok(real) => real,
         Err(e) if e.kind == ErrorKind::NotFound => return Err(no_directory(&parent)),
         Err(e) => return Err(e.into()),
     };
-    let tree = Tree {
-        store: store.subtree(&parent).await?,
+    Ok(Destination {
+        store: session.store.subtree(&dir).await?,
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
-        who,
-        release: None,
-        write_only: false,
-    };
-    Ok((tree, parent))
+        dir,
+    })
 }
 
-/// There is no directory where one must be.
+/// The refusal of a path that must be a directory and does not exist.
 pub(super) fn no_directory(path: &RemotePath) -> NetError {
-    NetError::Refused {
-        code: Code::NOT_FOUND,
-        text: format!("no such directory: {}", String::from_utf8_lossy(path.as_bytes())),
-    }
+    let path = String::from_utf8_lossy(path.as_bytes());
+    refusal(Code::NOT_FOUND, format!("no such directory: {path}"))
 }
 
-/// True of a put of a stream: only directories have contents to go into another one, and they need `recursive`.
+/// True for a put of a stream: only directories have contents that go into another one, and they need `recursive`.
 fn is_nameless_file(put: &proto::Put) -> bool {
     let recursive = put.options.as_ref().is_some_and(|options| options.recursive);
     !recursive && put.names.iter().any(Vec::is_empty)
 }
 
 fn nested() -> NetError {
-    NetError::Refused {
-        code: Code::CONFLICT,
-        text: "the destination is the source, or within it".into(),
-    }
+    refusal(Code::CONFLICT, "the destination is the source, or within it")
 }
 
 /// Refuses to put a directory into itself: client and server may be the same machine.
-async fn refuse_nested(tree: &Tree, base: PathBuf, source_ids: &[String]) -> Result<(), NetError> {
+async fn refuse_nested(
+    destination: &Destination,
+    user_root: &std::path::Path,
+    source_ids: &[String],
+) -> Result<(), NetError> {
     if source_ids.is_empty() {
         return Ok(());
     }
+    let dir: PathBuf = user_root.join(destination.dir.as_path());
     let mut versions = Vec::new();
-    for top in &tree.tops {
-        versions.extend(tree.store.stat(top).await.ok().map(|entry| entry.version.to_string()));
+    for top in &destination.tops {
+        let found = destination.store.stat(top).await.ok();
+        versions.extend(found.map(|entry| entry.version.to_string()));
     }
-    versions.extend(blocking(move || LocalStore::ancestors(&base)).await);
+    versions.extend(blocking(move || LocalStore::ancestors(&dir)).await);
     match versions.iter().any(|version| source_ids.contains(version)) {
         true => Err(nested()),
         false => Ok(()),
@@ -223,22 +222,40 @@ async fn refuse_nested(tree: &Tree, base: PathBuf, source_ids: &[String]) -> Res
 }
 
 /// Starts to send.
-pub(super) async fn get(
-    server: &Server,
-    session: &Arc<Session>,
-    get: proto::Get,
-    channel: Option<TransferChannel>,
-) -> Answer {
+pub(super) async fn get(place: Place<'_>, get: proto::Get, channel: Option<TransferChannel>) -> Answer {
+    let Place { registry, session, .. } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
-    check(server, get.sources.len())?;
-    let options = options_of(get.options)?;
+    check(registry, get.sources.len())?;
+    let options = options_of(get.options.clone())?;
+    let sources = find_sources(session, &get, &options).await?;
+    let (transferring, session) = (session.transfers.begin(), session.clone());
+    let tasks = session.core.tasks().clone();
+    tasks.detach("get", async move {
+        let _counted = transferring;
+        let first = get.sources.first().cloned().unwrap_or_default();
+        let log = TransferLog::new(&session, "get", &first);
+        let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
+        let ended = sender::send(channel, Arc::new(sources), options, reporter.clone()).await;
+        log.ended(&reporter, &ended);
+        if let Err(e) = ended {
+            cancel(&core, number, &e).await;
+        }
+    });
+    Ok(started())
+}
+
+async fn find_sources(
+    session: &Session,
+    get: &proto::Get,
+    options: &Options,
+) -> Result<Vec<TransferSource>, NetError> {
     let mut sources = Vec::with_capacity(get.sources.len());
     // one store for all of them: each would keep directories open for as long as the transfer lasts
     let store = session.store.subtree(&RemotePath::root()).await?;
     let mut names = get.names.iter();
     for label in &get.sources {
         let place = names.next().and_then(|name| RemotePath::parse(name).ok());
-        let origin = match source(session, label, options.recursive).await {
+        let origin = match find_source(session, label, options.recursive).await {
             Ok(path) => Origin::Tree {
                 store: store.clone(),
                 path,
@@ -250,31 +267,17 @@ pub(super) async fn get(
             origin,
             place,
         };
-        if source
-            .identity()
-            .await
-            .is_some_and(|version| get.destination_ancestors.contains(&version))
-        {
+        let identity = source.identity().await;
+        if identity.is_some_and(|version| get.destination_ancestors.contains(&version)) {
             return Err(nested());
         }
         sources.push(source);
     }
-    let session = session.clone();
-    let tasks = session.core.tasks().clone();
-    tasks.detach("get", async move {
-        let _counted = session.transferring();
-        let first = get.sources.first().cloned().unwrap_or_default();
-        let log = Log::new(&session, "get", &first);
-        let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
-        let ended = sender::send(channel, Arc::new(sources), options, reporter.clone()).await;
-        log.ended(&reporter, &ended);
-        cancel(&core, number, ended).await;
-    });
-    Ok(STARTED)
+    Ok(sources)
 }
 
-/// Finds a source: where it is, through no symlink. A symlink is followed, as cp does, unless a tree is asked for: then it is itself an entry.
-async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<RemotePath, StoreError> {
+/// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for: then it is an entry.
+async fn find_source(session: &Session, path: &[u8], recursive: bool) -> Result<RemotePath, StoreError> {
     let store = &session.store;
     let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
     let wanted = entry::path(trimmed.unwrap_or(path), &session.working())
@@ -291,58 +294,8 @@ async fn source(session: &Session, path: &[u8], recursive: bool) -> Result<Remot
     };
     let follows = !(is_link && recursive && trimmed.is_none());
     if follows && store.stat(&real).await?.kind == Kind::Symlink {
-        // what was resolved a moment ago is a symlink now
+        // it became a symlink after it was resolved
         return Err(StoreError::new(ErrorKind::Symlink, &wanted));
     }
     Ok(real)
-}
-
-/// One line of the log for a transfer.
-struct Log {
-    who: String,
-    from: IpAddr,
-    verb: &'static str,
-    path: String,
-    started: Instant,
-}
-
-/// A path as the log shows it.
-pub(super) fn logged_path(path: &[u8]) -> String {
-    match path {
-        [] => "/".into(),
-        path => printable(&String::from_utf8_lossy(path)),
-    }
-}
-
-impl Log {
-    fn new(session: &Session, verb: &'static str, path: &[u8]) -> Log {
-        Log {
-            who: session.who.clone(),
-            from: session.grant.address(),
-            verb,
-            path: logged_path(path),
-            started: Instant::now(),
-        }
-    }
-
-    fn ended(self, reporter: &Reporter, ended: &Result<(), NetError>) {
-        let c = &reporter.counters;
-        let Log {
-            who,
-            from,
-            verb,
-            path,
-            started,
-        } = self;
-        let (files, bytes) = (Counters::get(&c.files_done), Counters::get(&c.bytes_done));
-        let (unchanged, failed) = (Counters::get(&c.unchanged), Counters::get(&c.failed));
-        let seconds = format_args!("{:.1}", started.elapsed().as_secs_f32()).to_string();
-        match ended {
-            Ok(()) => tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, "{verb} finished"),
-            Err(e) => {
-                let error = printable(&e.to_string());
-                tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, %error, "{verb} ended");
-            }
-        }
-    }
 }

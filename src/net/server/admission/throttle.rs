@@ -6,7 +6,7 @@
 //! failures in one of their own: whoever guesses, from however many addresses, is not in the way of
 //! somebody who comes from elsewhere with the right password.
 
-use crate::net::server::admission::place;
+use crate::net::server::admission::waiting::place;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -177,10 +177,10 @@ struct Who {
 
 /// The tries of all addresses for all accounts. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Throttle(Arc<Mutex<Records>>);
+pub struct Throttle(Arc<Mutex<Records>>);
 
 /// A try that may be looked at now. Dropped without [`Try::succeeded`] it was a failure.
-pub(super) struct Try {
+pub struct Try {
     throttle: Throttle,
     who: Who,
     _turns: [OwnedSemaphorePermit; 2],
@@ -193,7 +193,7 @@ impl Throttle {
 
     /// Waits until a password for `user` may be looked at; `None`: that would take too long, refuse
     /// it. Nothing depends on whether there is such a user.
-    pub(super) async fn turn(&self, peer: SocketAddr, user: &str) -> Option<Try> {
+    pub async fn turn(&self, peer: SocketAddr, user: &str) -> Option<Try> {
         let who = Who {
             address: place(peer.ip()),
             account: *blake3::hash(user.as_bytes()).as_bytes(),
@@ -227,7 +227,7 @@ async fn in_line(turn: Arc<Semaphore>, deadline: Instant) -> Option<OwnedSemapho
 
 impl Try {
     /// The password was right.
-    pub(super) fn succeeded(self) {
+    pub fn succeeded(self) {
         self.throttle.records().give_back(&self.who, Instant::now());
     }
 }

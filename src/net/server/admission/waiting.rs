@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 const PENDING: usize = 512;
 
 /// An address as far as it tells people apart: of IPv6 the network, since a host can choose the rest.
-pub(super) fn place(address: IpAddr) -> IpAddr {
+pub fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,
@@ -20,7 +20,7 @@ pub(super) fn place(address: IpAddr) -> IpAddr {
 /// Connections that have not logged in yet. When there are too many, the oldest of the address that has most of them
 /// has to go: whoever floods the server is in their own way first, and a newcomer always gets in.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<Line>>);
+pub struct Waiting(Arc<Mutex<Line>>);
 
 #[derive(Default)]
 struct Line {
@@ -60,7 +60,7 @@ impl Line {
 }
 
 /// A connection's place among those that wait; dropped when it has logged in.
-pub(super) struct Turn {
+pub struct Turn {
     line: Waiting,
     number: u64,
 }
@@ -77,7 +77,7 @@ impl Waiting {
     }
 
     /// A new connection. The second value is ready, with an error, when it has to go.
-    pub(super) fn enter(&self, peer: SocketAddr) -> (Turn, oneshot::Receiver<()>) {
+    pub fn enter(&self, peer: SocketAddr) -> (Turn, oneshot::Receiver<()>) {
         let (go, gone) = oneshot::channel();
         let place = place(peer.ip());
         let mut line = self.line();
@@ -97,7 +97,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use crate::net::server::admission::*;
+    use super::*;
 
     fn peer(last: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, last], 1000))

@@ -9,7 +9,7 @@ const BURST: u32 = 20;
 const REFILL: Duration = Duration::from_secs(10);
 
 /// Says which of these lines are logged.
-pub(super) struct StrangerLines(Mutex<Bucket>);
+pub struct StrangerLines(Mutex<Bucket>);
 
 struct Bucket {
     lines: u32,
@@ -19,7 +19,7 @@ struct Bucket {
 }
 
 impl StrangerLines {
-    pub(super) fn new() -> StrangerLines {
+    pub fn new() -> StrangerLines {
         StrangerLines(Mutex::new(Bucket {
             lines: BURST,
             at: Instant::now(),
@@ -28,7 +28,7 @@ impl StrangerLines {
     }
 
     /// Whether a line may be logged now; with it goes how many were not since the last one that was.
-    pub(super) fn line(&self) -> Option<u64> {
+    pub fn line(&self) -> Option<u64> {
         let mut bucket = self.0.lock();
         bucket.line(Instant::now())
     }

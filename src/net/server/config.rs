@@ -1,0 +1,36 @@
+//! A server's files and bounds.
+
+use crate::auth::Identity;
+use crate::auth::users::Users;
+use crate::store::local::LocalStore;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The bounds of a server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Data connections of each session.
+    pub connections: usize,
+    /// Bytes for everything that sessions keep.
+    pub memory: u64,
+    /// How long a session waits for its client after its control connection was lost.
+    pub grace: Duration,
+    /// How long to keep partial files for resuming.
+    pub keep_partial: Duration,
+}
+
+/// A server's files and bounds.
+pub struct Config {
+    /// The tree that it serves.
+    pub store: LocalStore,
+    /// The path of that tree on this machine.
+    pub root: PathBuf,
+    /// Its key.
+    pub identity: Identity,
+    /// Who may log in.
+    pub users: Users,
+    /// Its bounds.
+    pub limits: Limits,
+}

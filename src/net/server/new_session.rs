@@ -1,0 +1,144 @@
+//! Makes a session for a login that was granted.
+
+use crate::auth::UserName;
+use crate::auth::credential::Grant;
+use crate::auth::user::User;
+use crate::chunk::buffer::BufferPool;
+use crate::net::control::queue::{ControlQueue, ControlSender};
+use crate::net::printable;
+use crate::net::server::config::Config;
+use crate::net::server::proof::Proofs;
+use crate::net::server::refusal::{Refusal, Rejection};
+use crate::net::server::registry::Registry;
+use crate::net::server::reservation::{NoRoom, Reservation};
+use crate::net::server::session::{Reattached, Session, SessionId, TransferCount};
+use crate::net::session::SessionCore;
+use crate::net::wire::{Code, INITIAL_WINDOW, proto};
+use crate::store::local::LocalStore;
+use crate::store::{ErrorKind, StoreError, StoreExt};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Longest name of a client's host that is logged, in characters.
+const MAX_HOST: usize = 64;
+
+/// A login that was granted.
+pub(super) struct Granted<'a> {
+    pub(super) id: SessionId,
+    pub(super) grant: Grant,
+    pub(super) login: &'a proto::Login,
+    /// The key that the control connection's TLS exporter made.
+    pub(super) exported: &'a [u8],
+}
+
+/// A new session, with its reservation and the ends of its channels.
+pub(super) struct NewSession {
+    pub(super) id: SessionId,
+    pub(super) session: Arc<Session>,
+    pub(super) reservation: Reservation,
+    pub(super) queue: ControlQueue,
+    /// The connections that resume the session.
+    pub(super) reattached: mpsc::Receiver<Reattached>,
+}
+
+/// Makes a session, if there is room for it.
+///
+/// # Errors
+/// Why it is rejected.
+pub(super) async fn create(
+    config: &Config,
+    registry: &Registry,
+    granted: Granted<'_>,
+) -> Result<NewSession, Rejection> {
+    let Granted {
+        id,
+        grant,
+        login,
+        exported,
+    } = granted;
+    if registry.is_stopping() {
+        return Err(Rejection::new("the server is stopping", NO_PLACE));
+    }
+    if registry.get(&id).is_some() {
+        let text = "the session id is taken";
+        return Err(Rejection::new(text, (Code::BAD_PARAMETER, text)));
+    }
+    let store = open_root(config, &grant.user).await.map_err(|e| {
+        tracing::error!(user = %grant.name(), error = %e, "the user's root cannot be opened");
+        let text = "this user's root directory cannot be opened on the server";
+        Rejection::new("no root", (Code::LOCAL_ERROR, text))
+    })?;
+    let user: Arc<str> = grant.name().as_str().into();
+    let reservation = registry.reserve(&user).await.map_err(no_room)?;
+    let (control, queue) = ControlSender::channel(reservation.most_outgoing());
+    let credit = login.window.clamp(INITIAL_WINDOW, reservation.window());
+    let buffers = BufferPool::for_window(reservation.window());
+    let (reattached_in, reattached) = mpsc::channel(1);
+    let session = Session {
+        who: who(grant.name(), &login.client),
+        grant,
+        store,
+        core: SessionCore::new(control, reservation.bounds(credit), buffers),
+        working: Mutex::default(),
+        proofs: Proofs::new(exported),
+        reattached: reattached_in,
+        most_connections: registry.most_connections(&user),
+        transfers: TransferCount::default(),
+    };
+    Ok(NewSession {
+        id,
+        session: Arc::new(session),
+        reservation,
+        queue,
+        reattached,
+    })
+}
+
+const NO_PLACE: Refusal = (Code::UNAVAILABLE, "the server has no room for another session");
+
+fn no_room(missing: NoRoom) -> Rejection {
+    match missing {
+        NoRoom::Sessions => Rejection::new("the user has all sessions they may have", NO_PLACE),
+        NoRoom::Memory => {
+            let text = "the server has no memory for another session";
+            Rejection::new("the user has all memory they may have", (Code::UNAVAILABLE, text))
+        }
+    }
+}
+
+/// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here. So the user is everything
+/// before the last `@`, and no two users are confused.
+fn who(user: &UserName, client: &str) -> String {
+    let client: String = client.chars().take(MAX_HOST).collect();
+    format!("{user}@{}", printable(&client).replace('@', "\\u{40}"))
+}
+
+/// The store that a user sees. Their root is made if it does not exist.
+async fn open_root(config: &Config, user: &User) -> Result<LocalStore, StoreError> {
+    let store = &config.store;
+    match store.rooted_at(&user.root, user.name.as_str()) {
+        Err(e) if e.kind == ErrorKind::NotFound => {
+            store.make_dir_all(&user.root).await?;
+            store.rooted_at(&user.root, user.name.as_str())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_users_are_taken_for_each_other() {
+        let who = |user: &str, client: &str| who(&UserName::parse(user).unwrap(), client);
+        assert_eq!(who("kim", "laptop"), "kim@laptop");
+        assert_ne!(who("kim", "a@b"), who("kim@a", "b"));
+        assert_ne!(who("kim", "@"), who("kim@", ""));
+        for (user, client) in [("kim", "a@b"), ("kim@a", "b"), ("kim", "\n@\u{202e}@")] {
+            let who = who(user, client);
+            assert_eq!(who.rsplit_once('@').unwrap().0, user, "{who}");
+        }
+    }
+}

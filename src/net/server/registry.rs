@@ -1,0 +1,239 @@
+//! The sessions of a server, and what each of them may have.
+//!
+//! The registry owns the sessions, the shares that they take, and the state of the server: running or stopping. It wakes
+//! whoever waits for a session, for room, or for the end.
+
+use crate::net::error::{LossReason, NetError};
+use crate::net::server::config::Limits;
+use crate::net::server::reservation::{GOOD_WINDOW, NoRoom, Pools, Reservation};
+use crate::net::server::session::{Session, SessionId};
+use crate::store::shares::Share;
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// How long a new session or transfer waits for those of a dead client to release their locks and their room.
+pub(super) const RELEASE: Duration = Duration::from_secs(12);
+
+/// The sessions of a server.
+pub(super) struct Registry {
+    limits: Limits,
+    pools: Pools,
+    sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// A session was added or removed.
+    changed: Notify,
+    /// A session began whose grant may expire first.
+    begun: Notify,
+    stopping: watch::Sender<bool>,
+}
+
+/// A session's entry in the registry, with its reservation. Dropping it removes the one and returns the other.
+pub(super) struct Registration {
+    registry: Arc<Registry>,
+    id: SessionId,
+    reservation: Option<Reservation>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.sessions.lock().remove(&self.id);
+        drop(self.reservation.take());
+        self.registry.changed.notify_waiters();
+    }
+}
+
+impl Registry {
+    pub(super) fn new(limits: Limits) -> Registry {
+        Registry {
+            pools: Pools::new(&limits),
+            limits,
+            sessions: Mutex::default(),
+            changed: Notify::new(),
+            begun: Notify::new(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Adds a session until the value is dropped.
+    pub(super) fn add(
+        self: &Arc<Registry>,
+        id: SessionId,
+        session: Arc<Session>,
+        reservation: Reservation,
+    ) -> Registration {
+        self.sessions.lock().insert(id, session);
+        self.changed.notify_waiters();
+        Registration {
+            registry: self.clone(),
+            id,
+            reservation: Some(reservation),
+        }
+    }
+
+    /// The session with this id.
+    pub(super) fn get(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.sessions.lock().get(id).cloned()
+    }
+
+    /// Waits for the session with this id: a client dials its data connections while it logs in.
+    pub(super) async fn wait_for(&self, id: &SessionId) -> Arc<Session> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(session) = self.get(id) {
+                return session;
+            }
+            changed.await;
+        }
+    }
+
+    /// All sessions.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// Data connections that a session of this user may have.
+    pub(super) fn most_connections(&self, user: &str) -> usize {
+        self.pools.most_connections(user, &self.limits)
+    }
+
+    /// A share for another data connection of a session. Its first one needs none.
+    ///
+    /// # Errors
+    /// [`NetError::Lost`] if its user has all they may have.
+    pub(super) fn connection_share(&self, session: &Session) -> Result<Option<Share>, NetError> {
+        if session.core.pool().alive() == 0 {
+            return Ok(None);
+        }
+        let share = self.pools.connection(&session.grant.name().as_str().into());
+        share.map(Some).ok_or(NetError::Lost(LossReason::DataConnectionsUsedUp))
+    }
+
+    /// Has the watch over grants look at a session that has just begun.
+    pub(super) fn note_begun(&self) {
+        self.begun.notify_one();
+    }
+
+    /// Waits for [`Registry::note_begun`].
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    /// Reserves the room of another session of a user. When room gets short, sessions end whose clients are gone.
+    ///
+    /// # Errors
+    /// Which room is missing.
+    pub(super) async fn reserve(&self, user: &Arc<str>) -> Result<Reservation, NoRoom> {
+        let place = self.reserve_place(user).await?;
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let window = self.pools.window(user);
+            let is_good = window.as_ref().is_some_and(|(window, _)| *window >= GOOD_WINDOW);
+            let ends = !is_good && self.end_one_detached(user);
+            let ends = ends || (window.is_none() && self.is_one_ending(user));
+            match window {
+                Some((window, memory)) if !ends => return Ok(Reservation::new(place, window, memory)),
+                None if !ends => return Err(NoRoom::Memory),
+                taken => drop(taken),
+            }
+            let _ = timeout(RELEASE, changed).await;
+        }
+    }
+
+    async fn reserve_place(&self, user: &Arc<str>) -> Result<Share, NoRoom> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(place) = self.pools.place(user) {
+                return Ok(place);
+            }
+            let ends = self.end_one_detached(user) || self.is_one_ending(user);
+            if !ends || timeout(RELEASE, changed).await.is_err() {
+                return Err(NoRoom::Sessions);
+            }
+        }
+    }
+
+    /// True if a session of this user is over and about to return its reservation.
+    fn is_one_ending(&self, user: &str) -> bool {
+        let sessions = self.all();
+        sessions.iter().any(|s| s.core.is_down() && s.grant.name() == user)
+    }
+
+    /// Ends a session whose client is gone, for one whose client is there; one without progress first. It is the same
+    /// user's, unless they have none.
+    fn end_one_detached(&self, user: &str) -> bool {
+        let sessions = self.all();
+        let is_own = |s: &&Arc<Session>| s.grant.name() == user;
+        let has_any = sessions.iter().any(|s| is_own(&s));
+        let gone = sessions.iter().filter(|s| !s.core.is_attached() && !s.core.is_down());
+        let gone = gone.filter(|s| is_own(s) || !has_any);
+        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), Reverse(s.core.stalled()))) else {
+            return false;
+        };
+        gone.core.shut_down(NetError::Lost(LossReason::Displaced));
+        true
+    }
+
+    /// Ends other sessions of the same user and machine whose clients are gone, and waits until their transfers have
+    /// released their locks. A client that starts a transfer again does not wait for its dead predecessor.
+    pub(super) async fn end_predecessors(&self, session: &Arc<Session>) {
+        let is_dead = |s: &Arc<Session>| {
+            !Arc::ptr_eq(s, session) && s.who == session.who && s.is_abandoned() && s.is_transferring()
+        };
+        for dead in self.all().into_iter().filter(is_dead) {
+            tracing::info!(who = %dead.who, "a session whose client is gone is ended for a new one");
+            dead.core.shut_down(NetError::Lost(LossReason::Displaced));
+            let _ = timeout(RELEASE, dead.transfers.none()).await;
+        }
+    }
+
+    /// From now on the server starts no session and no transfer.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// True once the server is stopping.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Waits until the server is stopping.
+    pub(super) async fn stopped(&self) {
+        // the sender is this value's own
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Waits until no session has a transfer under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let Some(busy) = self.all().into_iter().find(|s| s.is_transferring()) else {
+                return;
+            };
+            tokio::select! {
+                () = busy.transfers.none() => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Waits until there is no session.
+    pub(super) async fn empty(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.sessions.lock().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

@@ -192,8 +192,8 @@ impl NetError {
         }
     }
 
-    /// The same as the reason why a session ended. Only the peer's word, a breach of the protocol and a fault in haul
-    /// stay what they are: another login may resume after any other error.
+    /// The same as the reason why a session ended. Only the peer's word, a breach of the protocol
+    /// and a fault in haul stay what they are: another login may resume after any other error.
     #[must_use]
     pub fn into_session_end(self) -> NetError {
         match self {

@@ -1,7 +1,8 @@
-//! Tasks, and what becomes of a panic in one: the session that the task belongs to ends with [`NetError::Internal`].
+//! Tasks. A panic in one ends its session with [`NetError::Internal`].
 //!
-//! Most tasks have no one who waits for them, and a channel that closes because its task panicked looks like one that
-//! closes because all is done. So every task of haul starts here, through the [`Tasks`] of its session or of the server.
+//! No caller waits for most tasks, and a channel that closes because its task panicked looks like
+//! one that closes at the end of its work. So every task of haul starts here, through the [`Tasks`]
+//! of its session or of the server.
 
 use crate::net::error::{LossReason, NetError};
 use std::any::Any;
@@ -10,7 +11,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Starts tasks that belong together. Cheap to clone.
@@ -19,11 +19,12 @@ pub struct Tasks {
     on_panic: Arc<dyn Fn(NetError) + Send + Sync>,
 }
 
-/// A task under way. Ready with its result, or with [`NetError::Internal`] if it panicked; dropping it ends the task.
+/// A running task. It is ready with the task's result, or with [`NetError::Internal`] after a
+/// panic. Dropping it ends the task.
 pub struct Task<T>(JoinHandle<Result<T, NetError>>);
 
 impl Tasks {
-    /// Tasks of which `on_panic` hears as soon as one panics.
+    /// Tasks whose panics are reported to `on_panic` at once.
     pub fn new(on_panic: impl Fn(NetError) + Send + Sync + 'static) -> Tasks {
         Tasks {
             on_panic: Arc::new(on_panic),
@@ -47,10 +48,11 @@ impl Tasks {
         tokio::spawn(async move { tasks.guard(name, work).await.map(drop) });
     }
 
-    /// Runs `work` as part of the calling task. It is boxed: what is wrapped in futures by value is there once in each.
+    /// Runs `work` as part of the calling task. It is boxed: a future that wraps another by value
+    /// has a copy of its size.
     ///
     /// # Errors
-    /// [`NetError::Internal`] if it panicked; `on_panic` has heard of it by then.
+    /// [`NetError::Internal`] if it panicked; `on_panic` was called before.
     pub async fn guard<T, W>(&self, name: &'static str, work: Pin<Box<W>>) -> Result<T, NetError>
     where
         W: Future<Output = T> + ?Sized,
@@ -68,7 +70,7 @@ impl<T> Future for Task<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let joined = ready!(Pin::new(&mut self.0).poll(cx));
-        // a panic has been caught within: this is a task that was ended
+        // the task caught its own panic: this error says that it was aborted
         Poll::Ready(joined.unwrap_or_else(|_| Err(NetError::Lost(LossReason::TaskEnded))))
     }
 }
@@ -79,59 +81,17 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// Tasks whose results come back through one channel. Cheap to clone.
-pub struct Jobs<T> {
-    tasks: Tasks,
-    results: mpsc::UnboundedSender<T>,
-}
-
-impl<T> Clone for Jobs<T> {
-    fn clone(&self) -> Jobs<T> {
-        Jobs {
-            tasks: self.tasks.clone(),
-            results: self.results.clone(),
-        }
-    }
-}
-
-impl<T: Send + 'static> Jobs<T> {
-    /// Jobs among `tasks`, and where their results come out.
-    pub fn new(tasks: Tasks) -> (Jobs<T>, mpsc::UnboundedReceiver<T>) {
-        let (results, ended) = mpsc::unbounded_channel();
-        (Jobs { tasks, results }, ended)
-    }
-
-    /// The tasks that these are among.
-    pub fn tasks(&self) -> &Tasks {
-        &self.tasks
-    }
-
-    /// Starts a job.
-    pub fn start(&self, name: &'static str, job: impl Future<Output = T> + Send + 'static) {
-        let run = self.run(job);
-        self.tasks.detach(name, run);
-    }
-
-    /// Runs a job and sends its result, as part of the calling task.
-    pub fn run(&self, job: impl Future<Output = T> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
-        let results = self.results.clone();
-        async move {
-            let _ = results.send(job.await);
-        }
-    }
-}
-
-/// Runs what never ends, and starts it again `pause` after it has panicked.
+/// Runs work that never ends, and restarts it `pause` after a panic.
 pub async fn keep_running<F: Future<Output = ()>>(name: &'static str, pause: Duration, mut work: impl FnMut() -> F) {
     while caught(faults::injected(name, Box::pin(work()))).await.is_err() {
         tokio::time::sleep(pause).await;
     }
 }
 
-/// What `work` panicked with, if it did.
+/// The result of `work`, or its panic.
 async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
     let mut work = pin!(work);
-    // what it leaves behind is not used any more, or is behind a lock whose content is valid at any moment
+    // its state is not used any more, or is behind a lock whose content is valid at any moment
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
@@ -139,15 +99,16 @@ async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Sen
     .await
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a message")
 }
 
-/// Panics on demand, in debug builds only: where the environment has `HAUL_FAULTS=DIR`, the task NAME panics once for
-/// each file `DIR/NAME`, which it removes. `tests/panics.rs` uses it for every task that there is.
+/// Panics on demand, in debug builds only: with `HAUL_FAULTS=DIR` in the environment, the task NAME
+/// panics once for each file `DIR/NAME`, which it removes. `tests/panics.rs` uses it for every
+/// task.
 #[cfg(debug_assertions)]
 mod faults {
     use std::path::PathBuf;
@@ -156,8 +117,8 @@ mod faults {
 
     static FAULTS: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("HAUL_FAULTS").map(PathBuf::from));
 
-    /// `work`, which panics at the next step after it has been asked to. As with any panic, what it owns is dropped before
-    /// the panic is caught.
+    /// Runs `work`, which panics when it is next polled after its file appears. As with any panic,
+    /// its values are dropped before the panic is caught.
     pub(super) async fn injected<T>(name: &'static str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> T {
         std::future::poll_fn(|cx| {
             #[allow(clippy::panic)]
@@ -182,7 +143,7 @@ mod faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
     fn watched() -> (Tasks, mpsc::UnboundedReceiver<NetError>) {
         let (told, heard) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! The messages of a control connection as bytes: a length and a message, read and written.
+//! Reads and writes the messages of a control connection: a length, and the message.
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::wire::measure::decoded_size;
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 use zeroize::Zeroize;
 
-/// After this long without any message the connection counts as lost.
+/// A connection without any message for this long is lost.
 pub const SILENCE: Duration = Duration::from_secs(20);
 
-/// A message that came, not decoded yet: what it takes decoded is known, and can be charged first.
+/// A message that is not decoded yet. Its decoded size is known, and is charged first.
 pub struct Encoded {
     bytes: Vec<u8>,
     decoded_size: usize,
@@ -31,15 +31,15 @@ impl Encoded {
         self.decoded_size
     }
 
-    /// True where it begins as a request does, which is all that is decoded before a login.
+    /// True if it begins like a request: before a login, only requests are decoded.
     pub fn is_request(&self) -> bool {
         const REQUEST: u8 = 0x0a;
         self.bytes.first() == Some(&REQUEST)
     }
 
-    /// What it confirms, if it is a heartbeat and nothing else: that never has to wait for room.
+    /// The confirmed count of a heartbeat. Heartbeats never wait for room.
     pub fn heartbeat(&self) -> Option<u64> {
-        /// The tag of the field, and bytes that no heartbeat needs.
+        /// The tag of the field, and the most bytes of a heartbeat.
         const HEARTBEAT: (u8, usize) = (0x22, 16);
         let (tag, most) = HEARTBEAT;
         if self.bytes.first() != Some(&tag) || self.bytes.len() > most {
@@ -54,13 +54,13 @@ impl Encoded {
     /// The message.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] where it is none.
+    /// [`NetError::Protocol`] if it is not a message.
     pub fn decode(self) -> Result<ControlMessage, NetError> {
         let message = ControlMessage::decode(&self.bytes[..]);
         message.map_err(|_| NetError::Protocol("not a control message".into()))
     }
 
-    /// The message, whose bytes may be a secret and are wiped.
+    /// The message. Its bytes may have a secret, and are wiped.
     ///
     /// # Errors
     /// As [`Encoded::decode`].
@@ -74,14 +74,15 @@ impl Encoded {
 /// Reads one message. Not cancel-safe: a message that was begun is lost with the connection.
 ///
 /// # Errors
-/// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for more than
-/// `most` bytes, bytes that are no message, or more than [`super::wire::measure`] allows.
+/// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for
+/// more than `most` bytes, bytes that are not a message, or more than [`super::wire::measure`]
+/// allows.
 pub async fn read_encoded(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Encoded, NetError> {
     let long = || NetError::Protocol(format!("a control message is longer than {most} bytes"));
     read_within(reader, most, most).await?.ok_or_else(long)
 }
 
-/// Reads one message, or skips it where it has more than `most` bytes: they are not kept.
+/// Reads one message; `None` if it had more than `most` bytes, which are skipped.
 ///
 /// # Errors
 /// As [`read_encoded`].
@@ -89,7 +90,7 @@ pub async fn read_or_skip(reader: &mut (impl AsyncRead + Unpin), most: usize) ->
     read_within(reader, most, MAX_CONTROL).await
 }
 
-/// Reads one message of at most `kept` bytes; one of at most `borne` is skipped.
+/// Reads one message of at most `kept` bytes, or skips one of at most `borne`.
 async fn read_within(
     reader: &mut (impl AsyncRead + Unpin),
     kept: usize,
@@ -123,7 +124,7 @@ async fn read_within(
     }
 }
 
-/// Reads one message and decodes it; gives its length too.
+/// Reads one message and decodes it. Returns its length too.
 ///
 /// # Errors
 /// As [`read_encoded`].
@@ -140,7 +141,7 @@ fn closed(e: std::io::Error) -> NetError {
     }
 }
 
-/// Wipes the secret of a message; true where it may have one.
+/// Wipes the secret of a message. Returns true if it may have one.
 pub fn wipe(message: &mut ControlMessage) -> bool {
     let Some(Body::Request(request)) = &mut message.body else {
         return false;
@@ -153,7 +154,7 @@ pub fn wipe(message: &mut ControlMessage) -> bool {
     true
 }
 
-/// A message as it will be sent, with its length. One that may have a secret is wiped when it is dropped.
+/// An encoded message with its length. A message that may have a secret is wiped on drop.
 #[derive(Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
@@ -161,7 +162,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Encodes a message, and wipes it where it has a secret.
+    /// Encodes a message, and wipes its secret.
     ///
     /// # Errors
     /// Those of [`encode`].
@@ -173,12 +174,12 @@ impl Outgoing {
         Ok(Outgoing { bytes, is_secret })
     }
 
-    /// Its bytes, with its length in front.
+    /// Its length and its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// True where it may have a secret.
+    /// True if it may have a secret.
     pub fn is_secret(&self) -> bool {
         self.is_secret
     }
@@ -192,10 +193,10 @@ impl Drop for Outgoing {
     }
 }
 
-/// Appends a message with its length.
+/// Appends a message and its length.
 ///
 /// # Errors
-/// [`NetError::Protocol`] where it is longer than [`MAX_CONTROL`].
+/// [`NetError::Protocol`] if it is longer than [`MAX_CONTROL`].
 pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetError> {
     let length = message.encoded_len();
     match u32::try_from(length) {
@@ -212,7 +213,7 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
     }
 }
 
-/// An error as the peer told it in a reply or a cancellation.
+/// The peer's error, from a reply or a cancellation.
 pub fn refused(code: u32, text: String) -> NetError {
     NetError::Refused {
         code: Code::from_wire(code),

@@ -1,4 +1,5 @@
-//! The control connection: its messages as bytes, the queue of those to be sent, and what makes them outlive it.
+//! The control connection: its messages as bytes, the queue of outgoing ones, and the replay after
+//! a reconnection.
 
 pub mod codec;
 pub mod queue;

@@ -1,4 +1,4 @@
-//! The way out of a control connection: a bounded queue of messages, and what writes it.
+//! The bounded queue of a control connection's outgoing messages, and its writer.
 
 use crate::net::control::codec::{Outgoing, SILENCE, encode};
 use crate::net::control::replay::Replay;
@@ -12,16 +12,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroize;
 
-/// After this long without another message a heartbeat is sent.
+/// The writer sends a heartbeat after this long without another message.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Messages that may wait for the writer; whoever has more waits.
+/// Messages that may wait for the writer; then senders wait too.
 const QUEUE: usize = 256;
-/// Bytes of messages that wait for the writer, or for the other side's confirmation, of a client.
+/// Bytes of a client's messages that may wait for the writer, and as many that may be unconfirmed.
 pub const MOST_OUTGOING: usize = 4 << 20;
-/// Bytes that are written with one call at the most, as far as whole messages go.
+/// A write takes no further message once it has this many bytes.
 const BATCH: usize = 256 << 10;
 
-/// Where the messages for the other side go in. Cheap to clone.
+/// Queues messages for the other side. Cheap to clone.
 #[derive(Clone)]
 pub struct ControlSender {
     queue: mpsc::Sender<Option<Queued>>,
@@ -30,19 +30,19 @@ pub struct ControlSender {
     last: watch::Sender<Option<Vec<u8>>>,
 }
 
-/// A message with its length, as it will be sent, and its room in the queue.
+/// A message, and its room in the queue.
 type Queued = (Outgoing, OwnedSemaphorePermit);
 
-/// Where [`write_messages`] takes from.
+/// The queue that [`write_messages`] writes.
 pub struct ControlQueue {
     /// `None` stands for the end.
     messages: mpsc::Receiver<Option<Queued>>,
-    /// The last message of all, which goes past those that wait.
+    /// The last message of all, which overtakes the queue.
     last: watch::Receiver<Option<Vec<u8>>>,
 }
 
 impl ControlQueue {
-    /// The next message as it would be sent; `None` at the end.
+    /// The next message; `None` at the end.
     pub async fn recv(&mut self) -> Option<Outgoing> {
         let (message, _) = self.messages.recv().await.flatten()?;
         Some(message)
@@ -59,7 +59,7 @@ impl ControlQueue {
 }
 
 impl ControlSender {
-    /// A sender and where [`write_messages`] takes from; `most` bytes may wait in between.
+    /// A sender, and the queue for [`write_messages`]. At most `most` bytes may wait in it.
     pub fn channel(most: usize) -> (ControlSender, ControlQueue) {
         let (queue, messages) = mpsc::channel(QUEUE);
         let room = Arc::new(Semaphore::new(most));
@@ -77,7 +77,7 @@ impl ControlSender {
         (sender, receive)
     }
 
-    /// Queues a message; waits where too many are queued.
+    /// Queues a message; waits while the queue is full.
     ///
     /// # Errors
     /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
@@ -92,13 +92,13 @@ impl ControlSender {
         self.queue.send(Some((message, room))).await.map_err(|_| lost())
     }
 
-    /// What is queued goes out, then the connection is closed. A queue that is full belongs to a peer that takes
+    /// Closes the connection behind the queued messages. A full queue belongs to a peer that reads
     /// nothing: it gets no proper end.
     pub fn close(&self) {
         let _ = self.queue.try_send(None);
     }
 
-    /// This goes out as soon as the writer can, past all that is queued, and then the connection is closed.
+    /// Sends `end` past all queued messages, and then closes the connection.
     pub fn close_with(&self, end: SessionEnd) {
         let mut message = Vec::new();
         let body = Some(Body::End(end));
@@ -115,11 +115,14 @@ async fn ended(last: &mut watch::Receiver<Option<Vec<u8>>>) {
     }
 }
 
-/// Writes `first`, then what is queued, with confirmations when they are due and heartbeats when nothing is queued, until
-/// the sender is closed; then closes properly. What was taken from the queue is kept in `replay`.
+/// Writes `first` and then the queue, until the sender is closed; then closes properly. It adds
+/// confirmations when they are due, and heartbeats while the queue is empty. `replay` keeps each
+/// message.
+///
+/// Nothing follows a secret in the buffer: a buffer that grows leaves a copy.
 ///
 /// # Errors
-/// [`NetError::Lost`], also where the other side takes or confirms nothing for [`SILENCE`].
+/// [`NetError::Lost`], also if the other side reads or confirms nothing for [`SILENCE`].
 pub async fn write_messages(
     writer: &mut (impl AsyncWrite + Unpin),
     first: Vec<u8>,
@@ -142,7 +145,6 @@ pub async fn write_messages(
                 () = tokio::time::sleep_until(written_at + HEARTBEAT) => idle = true,
             }
         }
-        // nothing behind a secret: a buffer that grows leaves a copy
         while !closing && !is_secret && out.len() < BATCH && !replay.is_full() {
             match queue.messages.try_recv() {
                 Ok(Some((message, _))) => is_secret = replay.send(message, &mut out),

@@ -1,9 +1,10 @@
-//! What makes a session outlive its control connection: messages are counted both ways, and kept until the other side
-//! has confirmed them.
+//! Lets a session outlive its control connection: both sides count messages, and keep their own
+//! until the other side has confirmed them.
 //!
-//! A message's number is how many were sent before it, from the first of the session's first control connection on;
-//! heartbeats do not count, they carry the confirmation. After a re-attachment each side sends again what the other one
-//! has not received, and so every message arrives once and in order.
+//! A message's number is how many were sent before it, from the first of the session's first
+//! control connection on; heartbeats do not count, they carry the confirmation. After a
+//! re-attachment each side sends again what the other one has not received. So every message
+//! arrives once and in order.
 
 use crate::net::control::codec::{Outgoing, encode};
 use crate::net::error::NetError;
@@ -13,11 +14,11 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 
-/// Messages that are received before they are confirmed, at the latest.
+/// A confirmation is due after so many messages.
 const CONFIRM_MESSAGES: u64 = 32;
-/// Bytes of them.
+/// A confirmation is due after so many bytes.
 const CONFIRM_BYTES: usize = 256 << 10;
-/// Unconfirmed messages from which on no more are sent.
+/// Stops sending once this many messages are unconfirmed.
 const MOST_MESSAGES: usize = 4096;
 
 /// The counts and the unconfirmed messages of one session, on one side.
@@ -32,14 +33,14 @@ pub struct Replay {
 struct ReplayState {
     /// Messages sent so far.
     sent: u64,
-    /// The last of them, encoded.
+    /// Those that are unconfirmed, encoded.
     kept: VecDeque<Outgoing>,
     kept_bytes: usize,
     /// Messages received so far.
     received: u64,
-    /// As many were confirmed.
+    /// Messages that were confirmed.
     confirmed: u64,
-    /// Bytes received since.
+    /// Bytes received since the last confirmation.
     unconfirmed_bytes: usize,
 }
 
@@ -50,8 +51,9 @@ impl ReplayState {
 }
 
 impl Replay {
-    /// Counts go on from here: what went both ways before anybody had logged in. At most about `most` bytes are
-    /// unconfirmed: more than what is confirmed at once and a message, or a confirmation would never come.
+    /// The counts begin with the messages before the login. At most about `most` bytes may be
+    /// unconfirmed. That is always more than the bytes after which a confirmation is due: otherwise
+    /// none would ever come.
     pub fn new(sent: u64, received: u64, most: usize) -> Replay {
         let state = ReplayState {
             sent,
@@ -70,7 +72,7 @@ impl Replay {
         self.state.lock()
     }
 
-    /// Appends a message to `out`, and keeps it; true where it may have a secret.
+    /// Appends a message to `out`, and keeps it. Returns true if it may have a secret.
     pub fn send(&self, message: Outgoing, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(message.bytes());
         let is_secret = message.is_secret();
@@ -81,13 +83,13 @@ impl Replay {
         is_secret
     }
 
-    /// True while so much is unconfirmed that no more may be sent.
+    /// True while too much is unconfirmed to send more.
     pub fn is_full(&self) -> bool {
         let state = self.state();
         state.kept_bytes >= self.most || state.kept.len() >= MOST_MESSAGES
     }
 
-    /// A message of `bytes` was received and worked off.
+    /// A message of `bytes` was received and processed.
     pub fn received(&self, bytes: usize) {
         let mut state = self.state();
         state.received = state.received.saturating_add(1);
@@ -101,7 +103,7 @@ impl Replay {
     /// The other side has received this many.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] where that is more than were sent, or fewer than it said before.
+    /// [`NetError::Protocol`] if that is more than were sent, or fewer than it confirmed before.
     pub fn confirmed(&self, received: u64) -> Result<(), NetError> {
         let mut state = self.state();
         let unconfirmed = state.sent.checked_sub(received).and_then(|n| usize::try_from(n).ok());
@@ -117,12 +119,12 @@ impl Replay {
         Ok(())
     }
 
-    /// Waits until a confirmation is due, or came in. Cancel-safe.
+    /// Waits until a confirmation is due, or has arrived. Cancel-safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Appends a confirmation to `out`, where one is due or with `always`.
+    /// Appends a confirmation to `out`, if one is due or with `always`.
     ///
     /// # Errors
     /// None in practice: the message is short.
@@ -144,7 +146,8 @@ impl Replay {
         self.state().received
     }
 
-    /// A new control connection: appends to `out` what the other side, which has received so many, has missed.
+    /// On a new control connection, appends to `out` the messages that the other side has not
+    /// received.
     ///
     /// # Errors
     /// As [`Replay::confirmed`].

@@ -31,8 +31,8 @@ pub(super) struct Attached {
 /// Finds the session that a data connection proves to belong to, and accepts the connection.
 ///
 /// # Errors
-/// [`NetError::Protocol`] or [`NetError::Lost`] if the connection does not belong to a session, or there is no room for
-/// it; [`NetError::Refused`] if its session is revoked.
+/// [`NetError::Protocol`] or [`NetError::Lost`] if the connection does not belong to a session, or
+/// there is no room for it; [`NetError::Refused`] if its session is revoked.
 pub(super) async fn attach(
     config: &Config,
     registry: &Registry,

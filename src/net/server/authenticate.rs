@@ -56,8 +56,9 @@ pub(super) async fn authenticate(
     })
 }
 
-/// Checks a password on a thread of its own. The allocator keeps the memory of a hash with its thread: threads for
-/// blocking work would each come to hold as much. The thread has the permit, and keeps it when its caller is gone.
+/// Checks a password on a thread of its own. The allocator keeps the memory of a hash with its
+/// thread: threads for blocking work would each come to hold as much. The thread has the permit,
+/// and keeps it when its caller is gone.
 ///
 /// # Panics
 /// If the check does.

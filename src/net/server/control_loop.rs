@@ -1,4 +1,5 @@
-//! The control connection of a session: requests in, replies out, over one connection after another.
+//! The control connection of a session: requests in, replies out, over one connection after
+//! another.
 
 use crate::auth::user::Access;
 use crate::net::control::codec::{read_encoded, refused};
@@ -125,8 +126,8 @@ pub(super) fn begin(
 }
 
 impl ControlLoop {
-    /// Replies to the login, then carries messages until the session is over. After a lost connection it waits for the
-    /// next one, for the server's grace.
+    /// Replies to the login, then carries messages until the session is over. After a lost
+    /// connection it waits for the next one, for the server's grace.
     ///
     /// # Errors
     /// Why the session is over, unless the client said goodbye.
@@ -264,12 +265,14 @@ impl Conversation {
             _ = core.down() => {}
         }
         let ended = ended(core.down().await);
-        // The queue goes out, the last reply above all; a peer that takes nothing does not hold this up.
+        // The queue goes out, the last reply above all; a peer that takes nothing does not hold
+        // this up.
         let farewell = async {
             if !is_written {
                 let _ = write.await;
             }
-            // Closed with unread bytes, the connection would be reset, and the last messages perhaps lost.
+            // Closed with unread bytes, the connection would be reset, and the last messages
+            // perhaps lost.
             if ended.is_err() {
                 let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
             }

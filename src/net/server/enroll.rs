@@ -10,8 +10,8 @@ use crate::store::blocking;
 use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
-/// Lists the key of the handshake for the invite's user. It makes no user: an invite is part of one, and goes with
-/// them.
+/// Lists the key of the handshake for the invite's user. It makes no user: an invite is part of
+/// one, and goes with them.
 ///
 /// # Errors
 /// The refusal for the client.
@@ -57,8 +57,8 @@ pub(super) async fn enroll(
     }
 }
 
-/// Uses an invite up. The lock of the users may be held by another program for long: one thread for blocking work waits
-/// for it, however many invites there are.
+/// Uses an invite up. The lock of the users may be held by another program for long: one thread for
+/// blocking work waits for it, however many invites there are.
 async fn redeem(
     users: &Users,
     admission: &Admission,

@@ -176,8 +176,8 @@ impl Stranger<'_> {
         }
     }
 
-    /// Reads the next message: only short ones, of which only requests are decoded. Messages that the client sent behind
-    /// a refused login, before it knew, are skipped.
+    /// Reads the next message: only short ones, of which only requests are decoded. Messages that
+    /// the client sent behind a refused login, before it knew, are skipped.
     async fn next(&mut self) -> Result<Early, NetError> {
         let is_refused = self.tries > 0;
         let encoded = match is_refused {

@@ -16,7 +16,7 @@
 //! registry, reservation     the sessions, and what each may have
 //! session                   the state of a session (proof, reply_cache)
 //! refusal, reply            what clients are told
-//! admission                 who may wait for a login, how often a password may be tried, what of that is logged
+//! admission                 who may wait for a login, how often a password may be tried
 //! config                    files and bounds
 //! ```
 
@@ -63,7 +63,8 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// Pause after the watch over the users has panicked.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves on `listeners` until `stop` is ready. Then running transfers may continue for a grace time.
+/// Serves on `listeners` until `stop` is ready. Then running transfers may continue for a grace
+/// time.
 ///
 /// # Errors
 /// [`NetError::Tls`] if the server's key cannot be used.

@@ -107,8 +107,8 @@ fn no_room(missing: NoRoom) -> Rejection {
     }
 }
 
-/// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here. So the user is everything
-/// before the last `@`, and no two users are confused.
+/// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here. So
+/// the user is everything before the last `@`, and no two users are confused.
 fn who(user: &UserName, client: &str) -> String {
     let client: String = client.chars().take(MAX_HOST).collect();
     format!("{user}@{}", printable(&client).replace('@', "\\u{40}"))

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use ring::hmac;
 use std::collections::BTreeSet;
 
-/// Numbers of proofs that are remembered. An honest client's come nearly in order: an older one was used, or is not
-/// needed.
+/// Numbers of proofs that are remembered. An honest client's come nearly in order: an older one was
+/// used, or is not needed.
 const PROOFS: usize = 1024;
 
 /// Checks the proofs of a session's connections.
@@ -20,7 +20,8 @@ pub(super) struct Proofs {
 #[derive(Default)]
 struct UsedProofs {
     numbers: BTreeSet<u32>,
-    /// The last one of a control connection: an older one that arrives late must not displace a newer connection.
+    /// The last one of a control connection: an older one that arrives late must not displace a
+    /// newer connection.
     control: u32,
     /// All numbers up to this one count as used.
     floor: u32,

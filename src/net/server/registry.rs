@@ -1,7 +1,7 @@
 //! The sessions of a server, and what each of them may have.
 //!
-//! The registry owns the sessions, the shares that they take, and the state of the server: running or stopping. It wakes
-//! whoever waits for a session, for room, or for the end.
+//! The registry owns the sessions, the shares that they take, and the state of the server: running
+//! or stopping. It wakes whoever waits for a session, for room, or for the end.
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// How long a new session or transfer waits for those of a dead client to release their locks and their room.
+/// How long a new session or transfer waits for those of a dead client to release their locks and
+/// their room.
 pub(super) const RELEASE: Duration = Duration::from_secs(12);
 
 /// The sessions of a server.
@@ -32,7 +33,8 @@ pub(super) struct Registry {
     stopping: watch::Sender<bool>,
 }
 
-/// A session's entry in the registry, with its reservation. Dropping it removes the one and returns the other.
+/// A session's entry in the registry, with its reservation. Dropping it removes the one and returns
+/// the other.
 pub(super) struct Registration {
     registry: Arc<Registry>,
     id: SessionId,
@@ -124,7 +126,8 @@ impl Registry {
         self.begun.notified().await;
     }
 
-    /// Reserves the room of another session of a user. When room gets short, sessions end whose clients are gone.
+    /// Reserves the room of another session of a user. When room gets short, sessions end whose
+    /// clients are gone.
     ///
     /// # Errors
     /// Which room is missing.
@@ -166,8 +169,8 @@ impl Registry {
         sessions.iter().any(|s| s.core.is_down() && s.grant.name() == user)
     }
 
-    /// Ends a session whose client is gone, for one whose client is there; one without progress first. It is the same
-    /// user's, unless they have none.
+    /// Ends a session whose client is gone, for one whose client is there; one without progress
+    /// first. It is the same user's, unless they have none.
     fn end_one_detached(&self, user: &str) -> bool {
         let sessions = self.all();
         let is_own = |s: &&Arc<Session>| s.grant.name() == user;
@@ -181,8 +184,9 @@ impl Registry {
         true
     }
 
-    /// Ends other sessions of the same user and machine whose clients are gone, and waits until their transfers have
-    /// released their locks. A client that starts a transfer again does not wait for its dead predecessor.
+    /// Ends other sessions of the same user and machine whose clients are gone, and waits until
+    /// their transfers have released their locks. A client that starts a transfer again does not
+    /// wait for its dead predecessor.
     pub(super) async fn end_predecessors(&self, session: &Arc<Session>) {
         let is_dead = |s: &Arc<Session>| {
             !Arc::ptr_eq(s, session) && s.who == session.who && s.is_abandoned() && s.is_transferring()

@@ -1,9 +1,10 @@
-//! What a session reserves: a place among the sessions, and memory. Each is a fair share of the server's
-//! ([`Shares`]).
+//! What a session reserves: a place among the sessions, and memory. Each is a fair share of the
+//! server's ([`Shares`]).
 //!
-//! A session's memory is reserved with its login, for the worst that its client can do: four windows
-//! and a fixed part. Two windows are for frames that arrive (a frame that is resent after a connection was
-//! lost may be there twice), one is for frames that go out, and one for offers, messages and lists.
+//! A session's memory is reserved with its login, for the worst that its client can do: four
+//! windows and a fixed part. Two windows are for frames that arrive (a frame that is resent after a
+//! connection was lost may be there twice), one is for frames that go out, and one for offers,
+//! messages and lists.
 
 use crate::net::server::config::Limits;
 use crate::net::session::SessionBounds;
@@ -18,8 +19,8 @@ const SMALLEST_WINDOW: u64 = 1 << 20;
 pub(super) const GOOD_WINDOW: u64 = 4 << 20;
 /// Windows in a session's memory.
 const WINDOWS: u64 = 4;
-/// The rest of a session's memory: a message while it is read and one while it is written, a transfer's
-/// sources, and the buffers of the first data connection.
+/// The rest of a session's memory: a message while it is read and one while it is written, a
+/// transfer's sources, and the buffers of the first data connection.
 const FIXED: u64 = 10 << 20;
 /// A session takes at most one part in this many of its user's remaining memory.
 const PART: u64 = 4;

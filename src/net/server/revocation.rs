@@ -1,9 +1,9 @@
 //! Ends sessions that the users file does not allow any more, with their transfers: at once when
 //! the file changes, and when a key expires.
 //!
-//! inotify reports changes of the state directory. The file is also read every few seconds, for kernels
-//! without a watch and directories that another machine writes. Every request and every new connection is
-//! checked against the file as well.
+//! inotify reports changes of the state directory. The file is also read every few seconds, for
+//! kernels without a watch and directories that another machine writes. Every request and every new
+//! connection is checked against the file as well.
 
 use crate::auth::credential::Revoked;
 use crate::auth::user::User;
@@ -23,8 +23,8 @@ const READ_REPORTED: Duration = Duration::from_secs(5);
 /// The same without inotify.
 const READ_UNREPORTED: Duration = Duration::from_secs(1);
 
-/// The reason that the client of a revoked session reads. After a loss of access the client may log in again, and resume
-/// the transfers that it may still make.
+/// The reason that the client of a revoked session reads. After a loss of access the client may log
+/// in again, and resume the transfers that it may still make.
 pub(super) fn refusal(why: Revoked) -> NetError {
     let code = match why {
         Revoked::Access => Code::ABORTED,

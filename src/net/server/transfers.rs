@@ -112,8 +112,8 @@ struct Destination {
     tops: Vec<RemotePath>,
 }
 
-/// Finds the destination: an existing directory receives the sources under their names; a single source may get a new
-/// name.
+/// Finds the destination: an existing directory receives the sources under their names; a single
+/// source may get a new name.
 async fn find_destination(session: &Session, put: &proto::Put) -> Result<Destination, NetError> {
     let path = entry::path(&put.destination, &session.working())
         .map_err(|e| refusal(Code::BAD_NAME, format!("the destination is not allowed: {e}")))?;
@@ -189,7 +189,8 @@ pub(super) fn no_directory(path: &RemotePath) -> NetError {
     refusal(Code::NOT_FOUND, format!("no such directory: {path}"))
 }
 
-/// True for a put of a stream: only directories have contents that go into another one, and they need `recursive`.
+/// True for a put of a stream: only directories have contents that go into another one, and they
+/// need `recursive`.
 fn is_nameless_file(put: &proto::Put) -> bool {
     let recursive = put.options.as_ref().is_some_and(|options| options.recursive);
     !recursive && put.names.iter().any(Vec::is_empty)
@@ -276,7 +277,8 @@ async fn find_sources(
     Ok(sources)
 }
 
-/// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for: then it is an entry.
+/// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for:
+/// then it is an entry.
 async fn find_source(session: &Session, path: &[u8], recursive: bool) -> Result<RemotePath, StoreError> {
     let store = &session.store;
     let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());

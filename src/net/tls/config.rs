@@ -11,7 +11,7 @@ use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::{ClientConfig, ServerConfig};
 use std::sync::Arc;
 
-/// AES-128-GCM first: it is the fastest where the processor has AES, and every bit as safe here.
+/// AES-128-GCM first: it is the fastest on processors with AES instructions, and as safe here.
 fn crypto() -> Arc<CryptoProvider> {
     use provider::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
@@ -26,10 +26,10 @@ fn crypto() -> Arc<CryptoProvider> {
     })
 }
 
-/// A client's configuration for one kind of connection. `identity` is presented where the server asks.
+/// A client's configuration for one kind of connection. It presents `identity` if the server asks.
 ///
 /// # Errors
-/// [`NetError::Tls`] where rustls does not take the parts.
+/// [`NetError::Tls`] if rustls refuses the parts.
 pub fn client_config(
     alpn: &[u8],
     pin: &Arc<Pin>,
@@ -54,7 +54,8 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-/// A server's configuration for one kind of connection. Only control connections ask for the client's key.
+/// A server's configuration for one kind of connection. Only control connections ask for the
+/// client's key.
 ///
 /// # Errors
 /// As [`client_config`].
@@ -74,7 +75,7 @@ pub fn server_config(alpn: &[u8], identity: &Identity) -> Result<Arc<ServerConfi
     Ok(Arc::new(config))
 }
 
-/// The name that TLS wants; it is neither sent nor checked, the pin is.
+/// The server name that TLS requires. It is neither sent nor checked: the pin decides.
 pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(rustls::pki_types::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED.into()))
 }

@@ -1,4 +1,5 @@
-//! The TLS handshake of a data connection, through rustls' unbuffered API, and the keys that come out of it.
+//! The TLS handshake of a data connection, through rustls' unbuffered API, and the keys that it
+//! results in.
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::tls::config;
@@ -16,12 +17,12 @@ use tokio::net::TcpStream;
 /// Most bytes of a handshake in either direction.
 const MOST: usize = 32 << 10;
 
-/// What the two unbuffered connections of rustls have in common.
+/// The interface that rustls' two unbuffered connections share.
 trait Unbuffered: Send + Sized {
     type Data: Send + 'static;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
-    /// What the peer sends still belongs to the handshake.
+    /// True while the peer's bytes belong to the handshake.
     fn is_reading_handshake(&self) -> bool;
 }
 
@@ -56,7 +57,9 @@ pub(in crate::net) struct Shaken {
     pub(in crate::net) tcp: TcpStream,
     pub(in crate::net) decryptor: Decryptor,
     pub(in crate::net) encryptor: Encryptor,
-    /// What the peer sent right behind its last message of the handshake: decrypted, and then still as it came.
+    /// Bytes behind the peer's last message of the handshake, already decrypted.
+    ///
+    /// `received` has the bytes behind them, still encrypted.
     pub(in crate::net) early: Vec<u8>,
     pub(in crate::net) received: Vec<u8>,
 }
@@ -77,7 +80,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
     let (mut out, mut early) = (Vec::new(), Vec::new());
     loop {
         let progress = process(&mut connection, &mut received, &mut out, &mut early);
-        // an alert is worth sending also when the handshake failed
+        // an alert goes out even if the handshake failed
         let sent = tcp.write_all(&out).await.map_err(NetError::lost);
         let (used, is_complete) = progress?;
         sent?;
@@ -107,7 +110,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
     }
 }
 
-/// Works off what was received. Gives how much of it was used up, and whether the handshake is complete.
+/// Processes received bytes. Returns how many were used, and whether the handshake is complete.
 fn process<T: Unbuffered>(
     connection: &mut T,
     received: &mut [u8],
@@ -115,8 +118,8 @@ fn process<T: Unbuffered>(
     early: &mut Vec<u8>,
 ) -> Result<(usize, bool), NetError> {
     let mut total = 0_usize;
-    // Record by record, and none behind the handshake: rustls would take care of a key update there, and its answer be lost
-    // with the rest of what it knows.
+    // Record by record, and none behind the handshake: rustls would process a key update there, and
+    // its answer would be lost with the rest of its state.
     let mut shown = 0_usize;
     loop {
         let rest = received.get_mut(total..).unwrap_or_default();
@@ -156,7 +159,7 @@ fn process<T: Unbuffered>(
             }
             ConnectionState::WriteTraffic(_) => Some(true),
             ConnectionState::BlockedHandshake if shown < length => {
-                // a message may go on in the next record
+                // a message may continue in the next record
                 if used == 0 {
                     shown = next;
                 }
@@ -166,8 +169,8 @@ fn process<T: Unbuffered>(
             ConnectionState::PeerClosed | ConnectionState::Closed => {
                 return Err(NetError::Lost(LossReason::ClosedInHandshake));
             }
-            // early data is not offered, so rustls does not take any
-            _ => return Err(NetError::Protocol("a state of TLS that has no place here".into())),
+            // early data is not offered, so rustls accepts none
+            _ => return Err(NetError::Protocol("an unexpected state of TLS".into())),
         };
         total = total.saturating_add(used);
         shown = shown.saturating_sub(used);
@@ -177,7 +180,7 @@ fn process<T: Unbuffered>(
     }
 }
 
-/// Where the record of TLS ends that begins at `from`; the end of what is there where that is in the middle of it.
+/// The end of the TLS record that begins at `from`, or of `bytes` if the record is incomplete.
 fn end_of_record(bytes: &[u8], from: usize) -> usize {
     let record = bytes.get(from..).unwrap_or_default();
     let [_, _, _, high, low, ..] = record else {

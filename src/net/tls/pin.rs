@@ -1,4 +1,5 @@
-//! Whose key is at the other end: a client pins the server's, a server takes any and leaves the question to the login.
+//! Checks the peer's key: a client pins the server's; a server accepts any, and leaves the check to
+//! the login.
 
 use crate::auth::{Fingerprint, PublicKey};
 use crate::net::error::NetError;
@@ -12,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use std::sync::Arc;
 
-/// What the client knows of the server's key before it connects.
+/// The server's key, as far as the client knows it before it connects.
 #[derive(Debug)]
 pub struct Pin {
     expected: Option<Fingerprint>,
@@ -21,7 +22,7 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// `None`: whatever the server presents is taken, and [`Pin::seen`] tells what it was.
+    /// `None` accepts any key, which [`Pin::seen`] returns afterwards.
     pub fn new(expected: Option<Fingerprint>) -> Arc<Pin> {
         Arc::new(Pin {
             expected,
@@ -36,7 +37,7 @@ impl Pin {
         seen.as_ref().map(PublicKey::fingerprint)
     }
 
-    /// The error behind a failed handshake: a wrong key is told apart from all else.
+    /// The cause of a failed handshake: a wrong key, or `error`.
     pub fn explain(&self, error: NetError) -> NetError {
         match (self.expected, self.seen()) {
             (Some(pinned), Some(found)) if pinned != found => NetError::WrongKey { pinned, found },
@@ -97,8 +98,8 @@ impl ServerCertVerifier for Pin {
     }
 }
 
-/// A client without a key of its own. rustls' own resolver for that speaks of certificates, which a server that asks
-/// for raw keys does not.
+/// A client without a key. rustls' own resolver for that offers certificates, which a server that
+/// asks for raw keys does not accept.
 #[derive(Debug)]
 pub(super) struct NoKey;
 
@@ -116,8 +117,8 @@ impl ResolvesClientCert for NoKey {
     }
 }
 
-/// The server's side: any key will do for the handshake, which proves that the client has it. Whose it is, is a
-/// question for the login.
+/// The server's side: the handshake accepts any key, and proves that the client has it. The login
+/// finds its user.
 #[derive(Debug)]
 pub(super) struct AnyClient(pub(super) WebPkiSupportedAlgorithms);
 

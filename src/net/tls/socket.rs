@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// How long a connection may take from its acceptance, or its dialling, to the end of its handshake.
+/// How long a connection may take from its beginning to the end of its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Unsent bytes in a socket from which on a frame goes to another connection.
+/// A socket with this many unsent bytes takes no further frame: another connection does.
 const NOTSENT_LOWAT: u32 = 128 << 10;
-/// The kernel gives a connection up after unacknowledged data, or failed keep-alives, of this long. It is longer
-/// than every deadline of haul's own: a peer that is merely slow is judged by those.
+/// The kernel drops a connection after data was unacknowledged, or keep-alives failed, for this
+/// long. It is longer than every deadline of haul: those judge a slow peer.
 const USER_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The two kinds of connection on the one port.
@@ -26,11 +26,11 @@ pub enum Role {
     Data,
 }
 
-/// Longest ClientHello that is waited for, in bytes.
+/// Longest ClientHello that is accepted, in bytes.
 const LONGEST_HELLO: usize = 16 << 10;
 
-/// Which kind of connection a client opens: its ClientHello is looked at without being taken from the socket, since
-/// the two kinds are served by different APIs of rustls.
+/// Finds the kind of a client's connection. It peeks at the ClientHello, which stays in the socket:
+/// different APIs of rustls serve the two kinds.
 ///
 /// # Errors
 /// As [`role_of`]. The caller sets the deadline.
@@ -42,7 +42,7 @@ pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
         let peeked = tcp.try_io(Interest::READABLE, || {
             let (_, n) = rustix::net::recv(tcp, &mut buffer[..], RecvFlags::PEEK)?;
             match n == before && n > 0 {
-                // what is there has been looked at: the socket is ready again when more comes
+                // these bytes have been examined: the socket is ready again when more arrive
                 true => Err(io::ErrorKind::WouldBlock.into()),
                 false => Ok(n),
             }
@@ -62,10 +62,10 @@ pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
     }
 }
 
-/// What the first bytes of a connection say that it is; none where more of them are needed.
+/// Finds the kind of a connection by its first bytes; `None` if more of them are needed.
 ///
 /// # Errors
-/// Where they are no TLS 1.3 ClientHello with one of our ALPN names, or it is too long.
+/// If they are not a TLS 1.3 ClientHello with one of haul's ALPN names, or it is too long.
 pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
     let length = seen.len();
     let mut acceptor = Acceptor::default();
@@ -88,7 +88,7 @@ pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
     }
 }
 
-/// Options of every TCP connection. What the system does not have is left out.
+/// Sets the options of a TCP connection. Options that the system does not have are left out.
 pub fn tune(tcp: &TcpStream, role: Role) {
     let socket = socket2::SockRef::from(tcp);
     let keepalive = socket2::TcpKeepalive::new()
@@ -99,7 +99,7 @@ pub fn tune(tcp: &TcpStream, role: Role) {
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     if role == Role::Data {
         let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        // refused where the host does not allow it to plain users
+        // some hosts do not allow it to plain users
         let _ = socket.set_tcp_congestion(b"bbr");
     }
 }

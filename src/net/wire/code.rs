@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The code of a reply or of a failed file.
 ///
-/// A code that this version does not know stays what it is and is judged by its first digit, so a newer
-/// peer can say more than an older one understands.
+/// An unknown code is kept, and judged by its first digit: a newer peer may use codes that an older
+/// one does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code(pub u16);
 
@@ -24,27 +24,27 @@ codes! {
     STARTED = 150;
     /// Done; nothing more to say.
     OK = 200;
-    /// What was asked for follows in the reply.
+    /// The reply has the answer.
     ANSWER = 213;
     /// The session ends because the client asked for it.
     BYE = 221;
     /// Logged in.
     LOGGED_IN = 230;
-    /// The change that was asked for has been made.
+    /// The change was made.
     CHANGED = 250;
     /// The server is full or going away; try again later.
     UNAVAILABLE = 421;
     /// A transfer was ended before it was complete.
     ABORTED = 426;
-    /// The session is not known (any more): log in again.
+    /// The server does not know the session (any more): log in again.
     NO_SESSION = 430;
-    /// Another writer holds the target.
+    /// Another writer has locked the target.
     LOCKED = 450;
     /// An error below the server: I/O, limits of the system.
     LOCAL_ERROR = 451;
     /// No space (or no inodes) left.
     NO_SPACE = 452;
-    /// A peer sent what the protocol forbids.
+    /// A peer broke the protocol.
     MALFORMED = 500;
     /// A parameter is out of range or not valid.
     BAD_PARAMETER = 501;
@@ -64,7 +64,7 @@ codes! {
     BAD_NAME = 553;
     /// Not permitted: by the file system or by what this user may do.
     DENIED = 554;
-    /// There is something else in the way: it exists, is (not) a directory, is not empty.
+    /// Another entry is in the way: it exists, is (not) a directory, is not empty.
     CONFLICT = 555;
     /// This kind of entry cannot be transferred (FIFO, device, socket).
     BAD_KIND = 556;
@@ -73,7 +73,7 @@ codes! {
 }
 
 impl Code {
-    /// 1xx and 2xx: it went, or goes, well.
+    /// True for 1xx and 2xx.
     pub fn is_success(self) -> bool {
         (100..300).contains(&self.0)
     }

@@ -1,4 +1,5 @@
-//! Wire entries and paths to the store's types and back; what a peer sent is checked on the way in.
+//! Converts entries and paths of the wire to the store's types and back, and checks those of a
+//! peer.
 
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
@@ -43,7 +44,7 @@ pub fn attributes(secs: i64, nanos: u32, mode: u32) -> Result<Attributes, Malfor
     })
 }
 
-/// Time, mode and allocation of what is offered.
+/// Time, mode and allocation of an offered entry.
 ///
 /// # Errors
 /// As [`attributes`].
@@ -59,7 +60,7 @@ pub fn offered_attributes(offer: &proto::Offer) -> Result<Attributes, Malformed>
     })
 }
 
-/// An entry for `stat` and listings; `hash` where it was asked for.
+/// An entry for `stat` and listings, with its hash if a client asked for that.
 pub fn to_wire(entry: Entry, hash: Option<[u8; 32]>) -> proto::Entry {
     proto::Entry {
         name: entry.name.map(|n| n.as_bytes().to_vec()).unwrap_or_default(),
@@ -77,7 +78,7 @@ pub fn to_wire(entry: Entry, hash: Option<[u8; 32]>) -> proto::Entry {
 /// A peer's entry, and the hash if one came with it.
 ///
 /// # Errors
-/// [`Malformed`] for a name that is none, a wrong time, or a hash of another length.
+/// [`Malformed`] for an invalid name, a wrong time, or a hash of another length.
 pub fn from_wire(entry: proto::Entry) -> Result<(Entry, Option<[u8; 32]>), Malformed> {
     let kind = kind_from_wire(entry.kind);
     let name = match entry.name.as_slice() {
@@ -100,7 +101,8 @@ pub fn from_wire(entry: proto::Entry) -> Result<(Entry, Option<[u8; 32]>), Malfo
     Ok((entry, hash))
 }
 
-/// A path as a request names it: relative to `working`, or to the user's root when it begins with `/`.
+/// A path as a request names it: relative to `working`, or to the user's root when it begins with
+/// `/`.
 ///
 /// # Errors
 /// [`BadPath`].
@@ -127,14 +129,14 @@ pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
     Space {
         total: space.total,
         free: space.free,
-        // an older server does not tell
+        // an older server does not send it
         used: space.used.unwrap_or(space.total.saturating_sub(space.free)),
         files: space.files,
         files_free: space.files_free,
     }
 }
 
-/// A staging file as it travels.
+/// A lock or partial file on the wire.
 pub fn lock_to_wire(held: LockEntry) -> proto::LockEntry {
     proto::LockEntry {
         target: held.target,
@@ -148,7 +150,7 @@ pub fn lock_to_wire(held: LockEntry) -> proto::LockEntry {
     }
 }
 
-/// A staging file as a peer tells of it.
+/// A peer's lock or partial file.
 pub fn lock_from_wire(held: proto::LockEntry) -> LockEntry {
     LockEntry {
         target: held.target,

@@ -12,22 +12,26 @@ pub const ATTACH_LEN: usize = 60;
 /// What a data frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
-    /// The server has accepted the connection into the session. No payload. Server to client, first.
+    /// The server has accepted the connection into the session. No payload. Server to client,
+    /// first.
     Attached,
     /// A file that fits into one chunk, whole; `digest` is the file's BLAKE3 hash.
     File,
-    /// One chunk of a larger file; `digest` is the chaining value of its BLAKE3 subtree, and travels behind the payload: it is
-    /// hashed as it is sent. Zeros: the sender could not read it, and the frame is void.
+    /// One chunk of a larger file. `digest` is the chaining value of its BLAKE3 subtree. It follows
+    /// the payload, which is hashed while it is sent. Zeros: the sender could not read the chunk,
+    /// and the frame is void.
     Chunk,
     /// A larger file is complete: `offset` is its size, `digest` its BLAKE3 hash. No payload.
     End,
     /// Nothing follows on this connection from this side. No payload.
     Goodbye,
-    /// To be answered with a [`FrameKind::Pong`] of the same number over the same connection. No payload.
+    /// The peer answers with a [`FrameKind::Pong`] of the same number over the same connection. No
+    /// payload.
     Ping,
     /// The answer to a [`FrameKind::Ping`]. No payload.
     Pong,
-    /// Chunks of a larger file that are zeros, which its source does not store. No payload; see [`FrameHeader::hole`].
+    /// Chunks of zeros of a larger file, which its source does not store. No payload; see
+    /// [`FrameHeader::hole`].
     Hole,
 }
 
@@ -79,28 +83,30 @@ pub const VOID: [u8; 32] = [0; 32];
 /// 16 offset (8): of the payload in the file, in bytes
 /// 24 length (4): of the payload, in bytes, at most one chunk
 /// 28 zero (4)
-/// 32 digest (32), zero in a chunk's: there it follows the payload; in a hole's its length (8), zero (24)
+/// 32 digest (32); a chunk's is zero, and follows the payload;
+///    a hole has its length (8), zero (24)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What follows.
+    /// The kind of the frame.
     pub kind: FrameKind,
-    /// Counts up each time that the sender starts the file anew, because the source changed.
+    /// Counts up each time that the sender restarts the file, because the source changed.
     pub attempt: u8,
     /// The transfer's number.
     pub transfer: u32,
     /// The offer's number in the transfer.
     pub number: u64,
-    /// Bytes from the start of the file; a multiple of the chunk size, except in a [`FrameKind::End`].
+    /// Bytes from the start of the file; a multiple of the chunk size, except in a
+    /// [`FrameKind::End`].
     pub offset: u64,
     /// Bytes of payload, at most [`CHUNK_SIZE`].
     pub length: u32,
-    /// What `kind` says.
+    /// A digest, as `kind` defines it.
     pub digest: [u8; 32],
 }
 
 impl FrameHeader {
-    /// A header without file or payload, for the kinds that are about the connection.
+    /// A header without file or payload, for frames about the connection.
     pub fn bare(kind: FrameKind) -> FrameHeader {
         FrameHeader {
             kind,
@@ -113,7 +119,7 @@ impl FrameHeader {
         }
     }
 
-    /// The header of a hole of `length` bytes; the rest of it is that of `header`.
+    /// The header of a hole of `length` bytes, with the other fields of `header`.
     pub fn of_hole(header: FrameHeader, length: u64) -> FrameHeader {
         let mut digest = [0; 32];
         if let Some(first) = digest.first_chunk_mut() {
@@ -151,17 +157,18 @@ impl FrameHeader {
         out
     }
 
-    /// What travels behind it: a chunk's digest.
+    /// The bytes behind the payload: a chunk's digest.
     pub fn trailer(&self) -> &[u8] {
         self.digest.get(..self.kind.trailer()).unwrap_or_default()
     }
 
-    /// Decodes and checks a header; every bound is checked here, before anything is allocated. A chunk's digest is zeros until
-    /// what is behind it has come.
+    /// Decodes a header and checks every bound, before anything is allocated. A chunk's digest is
+    /// zeros until the bytes behind the payload arrive.
     ///
     /// # Errors
-    /// [`Malformed`] for an unknown kind, reserved bytes (and a chunk's digest) that are not zero, a payload longer than a chunk or
-    /// where none belongs, an offset that is not a chunk's, or an end beyond 2^63.
+    /// [`Malformed`] for an unknown kind, reserved bytes (and a chunk's digest) that are not zero,
+    /// a payload that is longer than a chunk or not allowed, an offset that is not a chunk's, or an
+    /// end beyond 2^63.
     pub fn decode(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
         let mut r = Reader::new(bytes);
         let kind = FrameKind::from_wire(r.u8()?)?;
@@ -209,16 +216,17 @@ impl FrameHeader {
 
 /// Role of a data connection in [`Attach::signed`].
 pub const ROLE_DATA: u8 = 1;
-/// Role of a control connection that goes on with a session.
+/// Role of a control connection that resumes a session.
 pub const ROLE_CONTROL: u8 = 2;
 
-/// Opens a data connection: the proof that it belongs to a login. Client to server, first.
+/// Opens a data connection with the proof that it belongs to a login. Client to server, first.
 ///
 /// ```text
 ///  0 "haul" (4)  4 role, 1 = data (1)  5 zero (3)  8 session (16)  24 n (4)  28 HMAC-SHA256 (32)
 /// ```
-/// The HMAC's key is the TLS exporter of the control connection (RFC 8446, section 7.5) with the label
-/// `EXPORTER-haul-data` and the session id as context; it covers bytes 0 to 28, thus role, session and n.
+/// The HMAC's key is the TLS exporter of the control connection (RFC 8446, section 7.5) with the
+/// label `EXPORTER-haul-data` and the session id as context; it covers bytes 0 to 28, thus role,
+/// session and n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attach {
     /// The session id that the client chose for its login.
@@ -240,7 +248,7 @@ impl Attach {
         out
     }
 
-    /// The 60 bytes that travel.
+    /// The 60 bytes on the wire.
     pub fn encode(&self) -> [u8; ATTACH_LEN] {
         let mut out = [0; ATTACH_LEN];
         out[..28].copy_from_slice(&Attach::signed(ROLE_DATA, &self.session, self.n));
@@ -248,7 +256,7 @@ impl Attach {
         out
     }
 
-    /// Decodes; whether the proof is right is the session's to say.
+    /// Decodes the message. The session checks the proof.
     ///
     /// # Errors
     /// [`Malformed`] for another magic, role or length.

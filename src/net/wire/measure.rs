@@ -1,7 +1,7 @@
-//! How much memory a control message takes once it is decoded, told from its bytes beforehand.
+//! Measures the memory that a control message will take, before it is decoded.
 //!
-//! An empty list entry is two bytes on the wire and some hundred decoded. So [`decoded_size`] counts
-//! the entries of every list before prost makes anything of them, and refuses too many.
+//! An empty list entry is two bytes on the wire and some hundred decoded. So [`decoded_size`]
+//! counts the entries of every list before prost decodes them, and refuses too many.
 
 use crate::net::wire::proto;
 use crate::net::wire::reader::{Malformed, Reader};
@@ -15,19 +15,19 @@ pub const MAX_LIST: usize = 4096;
 pub const MAX_OFFERS: usize = 1024;
 /// Most digests in a want: one for each bit of a count of chunks.
 const MAX_DIGESTS: usize = 64;
-/// What the allocator adds to each string, list or byte field.
+/// Bytes that the allocator adds to each string, list or byte field.
 const ALLOCATION: usize = 32;
-/// A list that grows has room for up to twice its entries.
+/// A growing list has room for up to twice its entries.
 const GROWTH: usize = 2;
 
-/// A field that holds lists, or is one. A field that is in no shape is a number, text or bytes, or
+/// A field that has lists, or is one. Fields that are in no shape are numbers, texts, bytes or
 /// unknown.
 enum Field {
     /// A message, at most once: decoding would merge the lists of several.
     One(&'static Shape),
-    /// A list of at most so many messages, of so many bytes each.
+    /// A list of messages: their shape, the most of them, and the bytes of each.
     List(&'static Shape, usize, usize),
-    /// A list of at most so many strings or byte fields.
+    /// A list of strings or byte fields, and the most of them.
     Texts(usize),
 }
 
@@ -69,11 +69,11 @@ const fn one_list<const SIZE: usize>() -> Shape {
     Shape(&[(1, Field::List(&FLAT, MAX_LIST, SIZE))])
 }
 
-/// About how many bytes the `ControlMessage` in `bytes` takes decoded.
+/// About how many bytes the decoded `ControlMessage` in `bytes` takes.
 ///
 /// # Errors
-/// [`Malformed`] where the bytes are no message, a list has too many entries, or all of them take more
-/// than [`MAX_DECODED`].
+/// [`Malformed`] if the bytes are not a message, a list has too many entries, or all of them take
+/// more than [`MAX_DECODED`].
 pub fn decoded_size(bytes: &[u8]) -> Result<usize, Malformed> {
     let size = measure(&CONTROL_MESSAGE, bytes)?;
     let size = size.saturating_add(size_of::<proto::ControlMessage>());
@@ -83,7 +83,7 @@ pub fn decoded_size(bytes: &[u8]) -> Result<usize, Malformed> {
     }
 }
 
-/// What a message takes beyond its own struct.
+/// Bytes of a message beyond its own struct.
 fn measure(shape: &Shape, bytes: &[u8]) -> Result<usize, Malformed> {
     let mut reader = Reader::new(bytes);
     let mut counts = [0_usize; 8];
@@ -126,7 +126,7 @@ fn measure(shape: &Shape, bytes: &[u8]) -> Result<usize, Malformed> {
     Ok(total)
 }
 
-/// What the `count`th occurrence of a field takes.
+/// Bytes of the `count`th occurrence of a field.
 fn of_field(field: &Field, count: usize, content: &[u8]) -> Result<usize, Malformed> {
     let (most, taken) = match field {
         Field::One(shape) => (1, measure(shape, content)?),

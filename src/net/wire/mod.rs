@@ -1,8 +1,9 @@
-//! What travels, as values: pure encoding and decoding, no I/O.
+//! The messages and frames of the protocol: pure encoding and decoding, no I/O.
 //!
-//! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the status
-//! codes. [`request`] has the facts of each request. [`measure`] bounds the memory of a decoded control message.
-//! [`entry`] converts entries to the store's types and back, and checks all of them.
+//! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the
+//! status codes. [`request`] has the facts of each request. [`measure`] bounds the memory of a
+//! decoded control message. [`entry`] converts entries to the store's types and back, and checks
+//! all of them.
 
 pub mod code;
 pub mod entry;
@@ -34,5 +35,5 @@ pub const MAX_CONTROL_BEFORE_LOGIN: usize = 8 << 10;
 pub const MAX_VERSION: usize = 256;
 /// Bytes a sender may have outstanding before the login's reply has granted a window.
 pub const INITIAL_WINDOW: u64 = 1 << 20;
-/// The port that a server listens on when it is not told another.
+/// The default port of a server.
 pub const DEFAULT_PORT: u16 = 4285;

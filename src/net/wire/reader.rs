@@ -1,6 +1,6 @@
 //! A cursor over a peer's bytes that never indexes and never reads past the end.
 
-/// A peer sent what the protocol forbids; says what.
+/// Bytes of a peer that the protocol forbids, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
     /// The next `n` bytes.
     ///
     /// # Errors
-    /// [`Malformed`], here and below, where fewer are left.
+    /// [`Malformed`], here and below, if fewer are left.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(SHORT)?;
         self.rest = rest;
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    /// A number as protobuf writes it: seven bits a byte, the lowest first, ten bytes at most.
+    /// A protobuf varint: seven bits a byte, the lowest first, ten bytes at most.
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
@@ -68,10 +68,10 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// That was all.
+    /// Checks that no bytes are left.
     ///
     /// # Errors
-    /// [`Malformed`] where bytes are left.
+    /// [`Malformed`] if bytes are left.
     pub fn end(self) -> Result<(), Malformed> {
         if self.rest.is_empty() {
             Ok(())

@@ -1,4 +1,5 @@
-//! The facts of each request: who may send it, whether repeating it is safe, and which transfer it starts.
+//! The facts of each request: who may send it, whether repeating it is safe, and which transfer it
+//! starts.
 //!
 //! They stand here once. A new request does not compile until it has them.
 

@@ -4,7 +4,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{chunk_digest, whole_digest};
 use crate::net::data::decoder::*;
 use crate::net::tls::record::CONTENT;
-use crate::net::tls::record::tests::pair;
+use crate::net::tls::tests::pair;
 
 /// Numbers that look random.
 struct Dice(u64);

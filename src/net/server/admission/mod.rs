@@ -1,4 +1,5 @@
-//! Admission: who may wait for a login, how often a password may be tried, and how much of that reaches the log.
+//! Admission: who may wait for a login, how often a password may be tried, and how much of that
+//! reaches the log.
 
 mod strangers;
 mod throttle;
@@ -37,7 +38,8 @@ impl Admission {
         }
     }
 
-    /// A place for a new connection. The second value is ready, with an error, when the connection has to go.
+    /// A place for a new connection. The second value is ready, with an error, when the connection
+    /// has to go.
     pub(super) fn enter(&self, peer: SocketAddr) -> (Turn, oneshot::Receiver<()>) {
         self.waiting.enter(peer)
     }
@@ -47,7 +49,8 @@ impl Admission {
         self.throttle.turn(peer, user).await
     }
 
-    /// Waits for the turn to hash a password. `None` never comes: the turns last as long as the server.
+    /// Waits for the turn to hash a password. `None` never comes: the turns last as long as the
+    /// server.
     pub(super) async fn hash_turn(&self) -> Option<OwnedSemaphorePermit> {
         self.hashes.clone().acquire_owned().await.ok()
     }
@@ -57,7 +60,8 @@ impl Admission {
         self.enrolling.clone().acquire_owned().await.ok()
     }
 
-    /// Whether a line that a stranger caused may be logged now. The value is the count of lines that were left out.
+    /// Whether a line that a stranger caused may be logged now. The value is the count of lines
+    /// that were left out.
     pub(super) fn log_line(&self) -> Option<u64> {
         self.lines.line()
     }

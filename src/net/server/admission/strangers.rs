@@ -1,4 +1,4 @@
-//! Lines of the log that anybody can cause who reaches the port: a few at once, then one now and then.
+//! Limits the log lines that a stranger can cause: a few at once, then one from time to time.
 
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ const BURST: u32 = 20;
 /// Time until there may be another one.
 const REFILL: Duration = Duration::from_secs(10);
 
-/// Says which of these lines are logged.
+/// Decides which of these lines are logged.
 pub struct StrangerLines(Mutex<Bucket>);
 
 struct Bucket {
@@ -27,7 +27,8 @@ impl StrangerLines {
         }))
     }
 
-    /// Whether a line may be logged now; with it goes how many were not since the last one that was.
+    /// Whether a line may be logged now. The value is the count of lines that were left out since
+    /// the last one.
     pub fn line(&self) -> Option<u64> {
         let mut bucket = self.0.lock();
         bucket.line(Instant::now())

@@ -1,10 +1,10 @@
-//! How often a password may be tried: delays that grow with the tries that failed, of an address
-//! and of an account. A login by key needs no turn and takes none.
+//! Limits how often a password may be tried: delays grow with the failed tries of an address and of
+//! an account. A login by key needs no turn.
 //!
-//! A try counts as failed from when it is taken, so that many at once are no way round the delays;
-//! success gives it back. The tries for an account wait in two lanes, those from addresses with
-//! failures in one of their own: whoever guesses, from however many addresses, is not in the way of
-//! somebody who comes from elsewhere with the right password.
+//! A try counts as failed from its beginning, so that parallel tries do not avoid the delays; a
+//! success takes it back. The tries for an account wait in two lanes: those from addresses with
+//! failures have one of their own. So guesses, from however many addresses, do not delay a user who
+//! comes from elsewhere.
 
 use crate::net::server::admission::waiting::place;
 use parking_lot::{Mutex, MutexGuard};
@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// Addresses and accounts whose failures are remembered, each; when there are more, those with the
-/// fewest failures are forgotten.
+/// Addresses whose failures are remembered, and as many accounts. Those with the fewest failures
+/// are forgotten first.
 const REMEMBERED: usize = 4096;
-/// As many failures cost nothing, since people mistype; a little less than three, because they are
-/// being forgotten all the time.
+/// So many failures cost nothing, since people mistype. It is a little less than three, because
+/// failures fade all the time.
 const FREE: f64 = 2.5;
 /// An address with fewer failures is in the account's lane for newcomers.
 const NEWCOMER: f64 = 1.5;
@@ -37,7 +37,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(12);
 /// Tries that are under way at once, of an address and of a lane; further ones wait in line.
 const AT_ONCE: usize = 2;
 
-/// What is remembered of an address or an account.
+/// The failures of an address or an account.
 struct Failures {
     count: f64,
     at: Instant,
@@ -48,7 +48,7 @@ impl Failures {
         Failures { count: 0.0, at: now }
     }
 
-    /// How many there are that are not forgotten yet.
+    /// How many are not forgotten yet.
     fn at(&mut self, now: Instant) -> f64 {
         let halves = now.duration_since(self.at).as_secs_f64() / FORGETTING.as_secs_f64();
         self.count *= (-halves).exp2();
@@ -67,7 +67,7 @@ impl Failures {
 
 /// Tries that follow one another.
 struct Lane {
-    /// Before this the next one is not looked at.
+    /// The next try waits until then.
     next: Instant,
     turn: Arc<Semaphore>,
 }
@@ -116,7 +116,7 @@ fn record<K: Hash + Eq + Copy, const LANES: usize>(
     now: Instant,
 ) -> &mut GuessRecord<LANES> {
     if records.len() >= REMEMBERED && !records.contains_key(&key) {
-        // whoever makes up names must not make what is known of a real one forgotten
+        // invented names must not push out the failures of a real one
         let idle = records.iter().filter(|(_, r)| !r.lanes.iter().any(Lane::is_used));
         let least = idle.min_by(|(_, a), (_, b)| {
             let (a, b) = (&a.failures, &b.failures);
@@ -136,7 +136,7 @@ impl Records {
         usize::from(failures >= NEWCOMER)
     }
 
-    /// Takes a try, which counts as failed from now on. Gives when it may be looked at; `None` where
+    /// Takes a try, which counts as failed from now on. Returns when it may be checked; `None` if
     /// that is after `deadline`, and then it is not taken.
     fn take(&mut self, who: &Who, lane: usize, now: Instant, deadline: Instant) -> Option<Instant> {
         let address = record(&mut self.addresses, who.address, now);
@@ -179,7 +179,7 @@ struct Who {
 #[derive(Clone, Default)]
 pub struct Throttle(Arc<Mutex<Records>>);
 
-/// A try that may be looked at now. Dropped without [`Try::succeeded`] it was a failure.
+/// A try that may be checked now. It is a failure unless [`Try::succeeded`] is called.
 pub struct Try {
     throttle: Throttle,
     who: Who,
@@ -191,8 +191,8 @@ impl Throttle {
         self.0.lock()
     }
 
-    /// Waits until a password for `user` may be looked at; `None`: that would take too long, refuse
-    /// it. Nothing depends on whether there is such a user.
+    /// Waits until a password for `user` may be checked; `None` if that would take too long. It
+    /// does not depend on whether the user exists.
     pub async fn turn(&self, peer: SocketAddr, user: &str) -> Option<Try> {
         let who = Who {
             address: place(peer.ip()),
@@ -263,7 +263,7 @@ mod tests {
             "{waits:?}"
         );
         assert!(waits.len() < 10, "{waits:?}");
-        // refused ones are not taken: a minute or two later there is a turn again
+        // refused tries are not taken: a minute or two later the next one has a turn
         let later = now + 2 * FORGETTING;
         assert!(wait(&mut records, &who(1, "kim"), later).is_some());
     }

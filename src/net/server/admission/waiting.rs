@@ -1,4 +1,4 @@
-//! How many connections may be before a login: a bounded number, shared by the addresses that they come from.
+//! Bounds the connections that have not logged in, and shares them between addresses.
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Connections that may be between their acceptance and their login, or their proof.
+/// Connections that may wait for their login, or their proof.
 const PENDING: usize = 512;
 
-/// An address as far as it tells people apart: of IPv6 the network, since a host can choose the rest.
+/// The part of an address that identifies a client: of IPv6 the network, since a host can choose
+/// the rest.
 pub fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
@@ -17,8 +18,8 @@ pub fn place(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Connections that have not logged in yet. When there are too many, the oldest of the address that has most of them
-/// has to go: whoever floods the server is in their own way first, and a newcomer always gets in.
+/// Connections that have not logged in yet. When there are too many, the oldest one of the address
+/// with most of them is closed: a flood displaces itself first, and a newcomer always gets in.
 #[derive(Clone, Default)]
 pub struct Waiting(Arc<Mutex<Line>>);
 
@@ -53,13 +54,13 @@ impl Line {
             .find(|(_, (place, _))| Some(*place) == most)
             .map(|(n, _)| *n);
         if let Some(number) = oldest {
-            // its sender is dropped with it, and that is the sign to go
+            // dropping its sender tells it to close
             self.leave(number);
         }
     }
 }
 
-/// A connection's place among those that wait; dropped when it has logged in.
+/// A connection's place, which is dropped after the login.
 pub struct Turn {
     line: Waiting,
     number: u64,
@@ -76,7 +77,7 @@ impl Waiting {
         self.0.lock()
     }
 
-    /// A new connection. The second value is ready, with an error, when it has to go.
+    /// Adds a connection. The second value is ready, with an error, when the connection must close.
     pub fn enter(&self, peer: SocketAddr) -> (Turn, oneshot::Receiver<()>) {
         let (go, gone) = oneshot::channel();
         let place = place(peer.ip());

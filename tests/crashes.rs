@@ -265,9 +265,11 @@ fn what_haul_did_not_make_is_not_removed() {
     server.kill();
     server.restart();
     until("the sweep has come by", || !old.exists());
-    assert_eq!(std::fs::read(server.root.join(".notes.haul")).unwrap(), b"old");
     write(&client.work().join("report"), b"report");
     client.ok(["put", "report", "srv:"]);
+    for kept in [".notes.haul", ".conf.haul-info"] {
+        assert_eq!(std::fs::read(server.root.join(kept)).unwrap(), b"old", "{kept}");
+    }
     assert_eq!(
         std::fs::read(server.root.join(".report.haul")).unwrap(),
         b".report.haul"

@@ -53,6 +53,38 @@ fn a_tree_with_read_only_directories_can_be_fetched_again() {
 }
 
 #[test]
+fn a_tree_with_directories_that_may_not_be_read_can_be_fetched_again() {
+    if !is_root() {
+        return;
+    }
+    for closed in [0o300, 0o100, 0o000] {
+        let server = Server::start();
+        let client = server.client();
+        let there = server.root.join("tree/closed");
+        write(&there.join("f"), b"first");
+        set_mode(&there, closed);
+        assert_eq!(run(&client, &["get", "-r", "srv:tree", "."]).code, 0);
+        let here = client.work().join("tree/closed");
+        assert_eq!(mode(&here), closed);
+        // another time and another mode of the directory, too
+        write(&there.join("new"), b"new");
+        for mode_now in [closed, 0o700] {
+            set_mode(&there, mode_now);
+            write(&there.join("f"), format!("with {mode_now:o}").as_bytes());
+            let again = run(&client, &["get", "-r", "srv:tree", "."]);
+            assert_eq!(again.code, 0, "{closed:o} {again:?}");
+            assert_eq!(
+                std::fs::read(here.join("f")).unwrap(),
+                format!("with {mode_now:o}").as_bytes()
+            );
+            assert_eq!(std::fs::read(here.join("new")).unwrap(), b"new");
+            let modified = |dir: &Path| dir.metadata().unwrap().modified().unwrap();
+            assert_eq!((mode(&here), modified(&here)), (mode_now, modified(&there)));
+        }
+    }
+}
+
+#[test]
 fn a_directory_that_may_not_be_read_takes_files() {
     if !is_root() {
         return;

@@ -2,10 +2,16 @@
 
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::script::ScriptedClient;
-use crate::support::tree::{bytes, staged, write};
-use crate::support::{Client, Ended, Running, Server, haul, run_with, until};
+use crate::support::tree::{bytes, set_mode, staged, write};
+use crate::support::{Client, Ended, Running, Server, has_strace, haul, run_with, until};
 use haul::net::wire::proto::{self, control_message::Body, request};
+use std::os::unix::fs::PermissionsExt;
 use std::process::ChildStdin;
+use std::time::{Duration, Instant};
+
+/// A server that a change is reported to ends sessions sooner. It looks at the users by itself five
+/// seconds after the last login.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Runs `haul user …` for a server; it may fail.
 fn user(server: &Server, arguments: &[&str]) -> Ended {
@@ -13,6 +19,9 @@ fn user(server: &Server, arguments: &[&str]) -> Ended {
     command.arg("user").args(arguments).arg("--state").arg(&server.state);
     Ended::of(run_with(command, b""))
 }
+
+/// Runs a server under strace, which makes calls of it fail or wait.
+const STRACE: [&str; 6] = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"];
 
 /// A put of a stream that has no end yet, once the server writes it.
 fn endless_put(server: &Server, client: &Client, arguments: &[&str]) -> (Running, ChildStdin) {
@@ -39,8 +48,10 @@ fn a_removed_users_transfer_ends_at_once() {
     let server = Server::start();
     let client = server.client();
     let put = endless_put(&server, &client, &["-", "srv:f"]);
+    let removed = Instant::now();
     server.user(&["rm", "kim"], "");
     ended(&server, put, 5, "the user was removed");
+    assert!(removed.elapsed() < AT_ONCE, "took {:?}", removed.elapsed());
     client.run(["ls", "srv:"]).failed(5, &["login refused"]);
 }
 
@@ -60,8 +71,10 @@ fn a_removed_keys_sessions_end_and_those_of_other_keys_do_not() {
         .code,
         0
     );
+    let removed = Instant::now();
     assert_eq!(user(&server, &["key", "rm", "kim", "lost"]).code, 0);
     ended(&server, put, 5, "the key was removed");
+    assert!(removed.elapsed() < AT_ONCE, "took {:?}", removed.elapsed());
     drop(stays.child.stdin.take());
     assert_eq!(stays.end().code, 0);
 }
@@ -240,12 +253,59 @@ fn users_and_keys_are_listed_and_changed_one_by_one() {
     client.run(["ls", "srv:"]).failed(5, &["login refused"]);
 }
 
+/// A file whose bytes are all there when its user is removed does not get its name any more.
+#[test]
+fn a_removed_users_file_is_not_committed() {
+    if !has_strace() {
+        return;
+    }
+    let mut server = Server::start();
+    let client = server.client();
+    let partial = staged(&server.root.canonicalize().unwrap().join("f"));
+    // the server is still at the file's fsync when it learns that the user is gone
+    let options = [
+        "-P",
+        partial.to_str().unwrap(),
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:delay_enter=4000000",
+    ];
+    server.set_prefix(&[&STRACE[..], &options].concat());
+    server.kill();
+    server.restart();
+    write(&client.work().join("f"), &bytes(1, 3 << 20));
+    set_mode(&client.work().join("f"), 0o640);
+    let put = client.spawn(["put", "--retry-for=0", "f", "srv:f"]);
+    until("it is complete", || {
+        partial
+            .metadata()
+            .is_ok_and(|found| found.permissions().mode() & 0o777 == 0o640)
+    });
+    server.user(&["rm", "kim"], "");
+    put.end().failed(5, &["the user was removed"]);
+    assert!(partial.exists(), "its fsync is not over");
+    until("its fsync is over", || !partial.exists());
+    assert!(!server.root.join("f").exists());
+}
+
 /// A request that comes while the watch has not seen the change yet is checked for itself.
 #[tokio::test]
 async fn no_request_is_answered_for_a_key_that_is_gone() {
-    let server = Server::start();
+    if !has_strace() {
+        return;
+    }
+    // a watch that reports nothing: the server looks five seconds after the login, and not before
+    let options = [
+        "-e",
+        "trace=inotify_add_watch",
+        "-e",
+        "inject=inotify_add_watch:retval=1",
+    ];
+    let server = Server::under(&[&STRACE[..], &options].concat(), &[]);
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
+    let logged_in = Instant::now();
     let changed = server.state.join("changed");
     std::fs::write(&changed, "kim\n").unwrap();
     std::fs::rename(changed, server.state.join("users")).unwrap();
@@ -255,4 +315,9 @@ async fn no_request_is_answered_for_a_key_that_is_gone() {
     };
     let answer = client.ask(2, request::Body::List(list)).await;
     assert!(answer.is_none_or(|reply| reply.code == 530));
+    assert!(
+        logged_in.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        logged_in.elapsed()
+    );
 }

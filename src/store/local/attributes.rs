@@ -35,8 +35,14 @@ pub(super) fn set_attributes<D: Directory>(
     }
     let (dir, name) = tree.parent(path)?;
     let found = dir.stat_at(name.as_bytes()).at("stat", path)?;
-    if !FileType::from_raw_mode(found.st_mode).is_symlink() && has(&found, attributes) {
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if !kind.is_symlink() && has(&found, attributes) {
         return Ok(());
+    }
+    if kind.is_dir() {
+        // its owner may not be allowed to read it
+        let inner = dir.open_dir_at(name.as_bytes()).at("open", path)?;
+        return set_where_wrong(&inner, attributes, path);
     }
     let file = open_any(&*dir, name.as_bytes()).at("open", path)?;
     set_where_wrong(&file, attributes, path)

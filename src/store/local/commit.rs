@@ -156,7 +156,8 @@ mod tests {
     use super::super::sys::model::{Device, Handle, World};
     use super::*;
     use crate::store::local::small::put_whole;
-    use crate::store::{Content, NewEntry};
+    use crate::store::local::stage::stage;
+    use crate::store::{Checkpoint, Content, NewEntry, StageRequest};
     use parking_lot::Mutex;
     use rustix::fs::OFlags;
     use std::sync::Arc;
@@ -172,10 +173,14 @@ mod tests {
     }
 
     fn put(tree: &Tree<Handle>, if_version: Option<&str>) -> Result<String, StoreError> {
+        put_with_mode(tree, if_version, 0)
+    }
+
+    fn put_with_mode(tree: &Tree<Handle>, if_version: Option<&str>, mode: u32) -> Result<String, StoreError> {
         let entry = NewEntry {
             path: RemotePath::parse(b"sub/f").unwrap(),
             content: Content::File(Arc::new(b"ours".to_vec())),
-            attributes: Attributes::default(),
+            attributes: with_mode(mode),
             if_version: if_version.map(str::to_string),
         };
         put_whole(tree, &[entry], "t", Durability::Durable).remove(0)
@@ -209,6 +214,61 @@ mod tests {
             }
         }
         assert!(refused > 5 && there > 5, "{refused} {there}");
+    }
+
+    fn with_mode(mode: u32) -> Attributes {
+        Attributes {
+            mode,
+            ..Attributes::default()
+        }
+    }
+
+    /// As [`put_with_mode`], but as a file that arrives in parts and is resumed.
+    fn stage_with_mode(tree: &Arc<Tree<Handle>>, mode: u32) -> Result<String, StoreError> {
+        let request = StageRequest {
+            who: "t".into(),
+            if_version: None,
+            durability: Durability::Durable,
+            source: Some("v1".into()),
+        };
+        let staged = stage(tree, &RemotePath::parse(b"sub/f").unwrap(), &request, None)?;
+        staged.write_now(0, &[Arc::new(b"ours".to_vec())])?;
+        staged.checkpoint_now(&Checkpoint {
+            offset: 4,
+            digests: vec![*blake3::hash(b"ours").as_bytes()],
+        })?;
+        staged.commit_now(4, with_mode(mode))
+    }
+
+    /// A process that is killed at any call of a commit leaves nothing that its owner cannot open.
+    #[test]
+    fn a_dead_writers_file_of_any_mode_is_replaced_by_its_owner() {
+        let writers: [fn(&Arc<Tree<Handle>>, u32) -> Result<String, StoreError>; 2] =
+            [|tree, mode| put_with_mode(tree, None, mode), stage_with_mode];
+        for (mode, write) in [0o044, 0o000, 0o200, 0o444]
+            .into_iter()
+            .flat_map(|m| writers.map(|w| (m, w)))
+        {
+            let mut stops = 0;
+            for at in 0.. {
+                let world = world();
+                let tree = || Arc::new(Tree::strict(Arc::new(world.root())));
+                world.stop_after(at);
+                let _ = write(&tree(), mode);
+                let stopped = world.calm();
+                world.kill();
+                let again = write(&tree(), mode);
+                assert!(again.is_ok(), "{mode:o}, stopped at {at}: {again:?}");
+                let sub = world.root().open_dir_at(b"sub").unwrap();
+                assert_eq!(sub.stat_at(b"f").unwrap().st_mode & 0o7777, mode);
+                assert_eq!(world.content("sub/f").as_deref(), Some(&b"ours"[..]));
+                if !stopped {
+                    break;
+                }
+                stops += 1;
+            }
+            assert!(stops > 10, "{stops}");
+        }
     }
 
     #[test]

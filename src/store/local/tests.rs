@@ -64,10 +64,14 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     };
     let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
     let (mut restarted, partial) = (stage(b"restarted").await, stage(b"partial").await);
+    let (mut written, mut extended) = (stage(b"written").await, stage(b"extended").await);
     let checkpointer = partial.checkpointer().unwrap();
+    let parts: Vec<crate::store::Bytes> = vec![Arc::new(vec![7; 5])];
+    // a write to memory waits for no disk, and takes nothing
+    let in_memory = written.part_rules().skip_gap_after == Some(1);
     let owner = store.tree.owner().clone();
     let all = HANDLES.calls.take(&owner, u64::MAX).await;
-    let calls: [(&str, Waits); 4] = [
+    let mut calls: Vec<(&str, Waits)> = vec![
         (
             "commit",
             Box::pin(async { drop(committed.commit(5, Attributes::default()).await.unwrap()) }),
@@ -78,7 +82,11 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
             "checkpoint",
             Box::pin(async { checkpointer.checkpoint(Default::default()).await.unwrap() }),
         ),
+        ("hole", Box::pin(async { extended.hole(5, 5).await.unwrap() })),
     ];
+    if !in_memory {
+        calls.push(("write", Box::pin(async { written.write(5, parts).await.unwrap() })));
+    }
     let mut waiting = Vec::new();
     for (name, mut call) in calls {
         assert!(tokio::time::timeout(USED_UP, &mut call).await.is_err(), "{name}");

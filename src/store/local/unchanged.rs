@@ -109,7 +109,10 @@ mod tests {
                 let entry = |name: &&str| NewEntry {
                     path: RemotePath::parse(name.as_bytes()).unwrap(),
                     content: Content::File(Arc::new(b"content of it".to_vec())),
-                    attributes: Attributes::default(),
+                    attributes: Attributes {
+                        mode: 0o644,
+                        ..Attributes::default()
+                    },
                     if_version: None,
                 };
                 let entries: Vec<NewEntry> = names.iter().map(entry).collect();

@@ -259,14 +259,15 @@ mod tests {
             Ok(Comb { width, ..self }.page_from(0, limit))
         }
 
-        /// Walks it; returns how many directories it has, and the most bytes that waited.
-        async fn walk(self, mut levels: Levels) -> (usize, usize) {
-            let (mut seen, mut most) = (HashSet::new(), 0);
+        /// Walks all of it.
+        async fn walk(self, mut levels: Levels) -> Walked {
+            let (mut seen, mut most, mut together) = (HashSet::new(), 0, 0);
             let first = self.list(&RemotePath::root(), levels.limit());
             levels.enter(0, RemotePath::root(), first);
             while let Some(step) = levels.next() {
                 match step {
                     Step::List(paths) => {
+                        together = together.max(paths.len());
                         let (limit, mut found) = (levels.limit(), 0);
                         let mut pages = Vec::new();
                         for path in paths {
@@ -293,8 +294,21 @@ mod tests {
                 }
                 most = most.max(levels.waiting);
             }
-            (seen.len(), most)
+            Walked {
+                directories: seen.len(),
+                most,
+                together,
+            }
         }
+    }
+
+    /// How a walk went.
+    struct Walked {
+        directories: usize,
+        /// The most bytes that waited.
+        most: usize,
+        /// The most directories that one step listed.
+        together: usize,
     }
 
     #[tokio::test]
@@ -312,9 +326,12 @@ mod tests {
         let (width, depth, name) = (40, 60, 100);
         let comb = Comb { width, depth, name };
         for room in [0, 100_000, ROOM] {
-            let (seen, most) = comb.walk(Levels::within(room)).await;
-            assert_eq!(seen, width * (depth + 1));
+            let walked = comb.walk(Levels::within(room)).await;
+            assert_eq!(walked.directories, width * (depth + 1));
+            let most = walked.most;
             assert!(most < room + depth * (SMALLEST_PAGE + 1) * (ENTRY + name) + (ENTRY + name) * PAGE / PART);
+            // pages that are listed ahead would take the room of deeper ones
+            assert_eq!(walked.together, if room == 0 { 1 } else { TOGETHER });
         }
     }
 

@@ -3,12 +3,12 @@
 use super::{Birth, Call, Directory, Node, OpenFile};
 use cap_std::fs::Dir;
 use nix::fcntl::{FcntlArg, fcntl};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// Repeats a call that a signal interrupted.
 pub fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
@@ -48,6 +48,15 @@ fn or_sync_all(synced: Call<()>) -> Call<()> {
     }
 }
 
+/// Repeats a call that an O_PATH handle refused, by the handle's own path in /proc: that leads to
+/// what is open, whatever its name leads to by now.
+fn or_by_handle(fd: &impl AsFd, called: Call<()>, by_path: impl Fn(PathBuf) -> Call<()>) -> Call<()> {
+    match called {
+        Err(Errno::BADF) => by_path(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()),
+        other => other,
+    }
+}
+
 macro_rules! node {
     ($type:ty) => {
         impl Node for $type {
@@ -60,11 +69,14 @@ macro_rules! node {
             }
 
             fn fchmod(&self, mode: u32) -> Call<()> {
-                rustix::fs::fchmod(self, Mode::from_raw_mode(mode))
+                let mode = Mode::from_raw_mode(mode);
+                let by_path = |path| rustix::fs::chmodat(CWD, path, mode, AtFlags::empty());
+                or_by_handle(self, rustix::fs::fchmod(self, mode), by_path)
             }
 
             fn futimens(&self, times: &Timestamps) -> Call<()> {
-                rustix::fs::futimens(self, times)
+                let by_path = |path| rustix::fs::utimensat(CWD, path, times, AtFlags::empty());
+                or_by_handle(self, rustix::fs::futimens(self, times), by_path)
             }
 
             fn fsync(&self) -> Call<()> {

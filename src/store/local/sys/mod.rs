@@ -30,9 +30,9 @@ pub(super) trait Node: Send + Sync + 'static {
     fn fstat(&self) -> Call<Stat>;
     /// statx(2), STATX_BTIME; `None` if the file system does not keep it.
     fn birth(&self) -> Option<Birth>;
-    /// fchmod(2).
+    /// fchmod(2); of a handle that it refuses (O_PATH), chmod(2) of what is open.
     fn fchmod(&self, mode: u32) -> Call<()>;
-    /// futimens(3).
+    /// futimens(3); of a handle that it refuses (O_PATH), utimensat(2) of what is open.
     fn futimens(&self, times: &Timestamps) -> Call<()>;
     /// fsync(2); of a handle that cannot be synced (O_PATH), sync(2).
     fn fsync(&self) -> Call<()>;
@@ -50,7 +50,7 @@ pub(super) trait Directory: Node + Sized {
 
     /// Opens a directory beneath this one; symlinks are followed as long as they stay beneath.
     fn open_beneath(&self, path: &Path) -> std::io::Result<Self>;
-    /// openat(2) of a directory.
+    /// openat(2) of a directory; with O_PATH if it may not be read.
     fn open_dir_at(&self, name: &[u8]) -> Call<Self>;
     /// openat(2) of an existing entry.
     fn open_at(&self, name: &[u8], flags: OFlags) -> Call<Self::File>;

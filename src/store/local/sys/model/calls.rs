@@ -93,11 +93,19 @@ impl Directory for Handle {
         Ok(self.world.open(found))
     }
 
-    fn open_at(&self, name: &[u8], _: OFlags) -> Call<Handle> {
+    /// Every process is the owner's, and not root's.
+    fn open_at(&self, name: &[u8], flags: OFlags) -> Call<Handle> {
+        let access = match flags & OFlags::RWMODE {
+            OFlags::RDWR => 0o600,
+            OFlags::WRONLY => 0o200,
+            _ => 0o400,
+        };
         let found = self.call(|state| {
             let found = self.find(state, name)?;
-            match state.inode(found)?.body() {
+            let inode = state.inode(found)?;
+            match inode.body() {
                 Body::Link(_) => Err(Errno::LOOP),
+                _ if inode.meta().mode & access != access => Err(Errno::ACCESS),
                 _ => Ok(found),
             }
         })?;

@@ -212,7 +212,7 @@ impl Stranger<'_> {
         }
         match body {
             request::Body::Reattach(reattach) => self.reattach(number, &reattach),
-            request::Body::Login(login) => match guarded("login", self.log_in(login)).await {
+            request::Body::Login(login) => match decided("login", self.log_in(login)).await {
                 Ok(new) => Ok(Answer::Session(Box::new(new))),
                 Err(denied) => denied.answer(),
             },
@@ -300,7 +300,7 @@ impl Stranger<'_> {
             let listed = enroll(&config.users, admission, self.peer, self.key.as_ref(), request);
             listed.await.map_err(Denied::from)
         };
-        match guarded("enrol", listing).await {
+        match decided("enrol", listing).await {
             Ok(user) => {
                 let mut reply = reply(number, Code::OK, "the key is listed");
                 let user = user.to_string();
@@ -322,7 +322,7 @@ impl Denied {
 }
 
 /// Decides on a login or an enrolment. A panic is a refusal, so that the client hears of it.
-async fn guarded<T>(name: &'static str, decide: impl Future<Output = Result<T, Denied>>) -> Result<T, Denied> {
+async fn decided<T>(name: &'static str, decide: impl Future<Output = Result<T, Denied>>) -> Result<T, Denied> {
     let decision = Tasks::new(|_| {}).guard(name, Box::pin(decide)).await;
     decision.unwrap_or(Err(Denied::Refused(INTERNAL)))
 }

@@ -331,7 +331,7 @@ mod tests {
             let most = walked.most;
             assert!(most < room + depth * (SMALLEST_PAGE + 1) * (ENTRY + name) + (ENTRY + name) * PAGE / PART);
             // pages that are listed ahead would take the room of deeper ones
-            assert_eq!(walked.together, if room == 0 { 1 } else { TOGETHER });
+            assert_eq!(walked.together == 1, room == 0, "{room}: {}", walked.together);
         }
     }
 

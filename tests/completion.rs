@@ -143,6 +143,12 @@ fn completes(shell: &mut Shell) {
     shell.runs("haul serve --state=d\t/. .", "<serve><--state=docs/.><.>");
     shell.runs("haul serve ~/d\t/.", &format!("<serve><{home}/docs/.>"));
     shell.runs("haul put ~/phr\tsrv:", &format!("<put><{home}/phrase.txt><srv:>"));
+    completes_remote_names(shell);
+    completes_doubtful_words(shell);
+}
+
+/// Hosts, and names on a server.
+fn completes_remote_names(shell: &mut Shell) {
     // saved hosts
     shell.runs("haul ls s\t", "<ls><srv:>");
     shell.runs("haul ls kim@s\t", "<ls><kim@srv:>");
@@ -166,6 +172,10 @@ fn completes(shell: &mut Shell) {
     assert!(!shell.client.work().join("pwned").exists());
     let url = format!("haul://kim@{}", shell.server.address);
     shell.runs(&format!("haul ls {url}/pic\t\t"), &format!("<ls><{url}/pictures/a>"));
+}
+
+/// Words that nothing fits, or several.
+fn completes_doubtful_words(shell: &mut Shell) {
     // nothing fits: the line stays as it is, and no local name is put there
     shell.runs("haul ls srv:ph\t", "<ls><srv:ph>");
     shell.runs("haul ls ph\tx", "<ls><phx>");

@@ -43,8 +43,7 @@ pub struct TransferArgs {
     #[arg(long)]
     pub no_fsync: bool,
 
-    /// Wait up to TIME (30s, 5m, 1h) for another writer of the same file; without TIME, up to a
-    /// week
+    /// Wait up to TIME (30s, 5m, 1h; a week if left out) for another writer of the same file
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
     pub wait: Option<Duration>,
 

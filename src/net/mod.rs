@@ -14,7 +14,7 @@
 //!   │── Put(transfer, destination) ───────────▶│
 //!   │── Offers ───────────────────────────────▶│   in batches, while the walk still runs
 //!   │◀──────────────────── 150, Wants ─────────│
-//!   │══ Whole, Chunk, Seal frames ════════════▶│   over any connection, in any order
+//!   │══ File, Chunk, End frames ═════════════▶│   over any connection, in any order
 //!   │◀──────────────── Acks, Results ──────────│   chunks written; files committed
 //!   │── End ──────────────────────────────────▶│
 //!   │◀──────────────────────── Finished ───────│
@@ -22,11 +22,13 @@
 //!
 //! A get is the same with the sides of the transfer exchanged: [`transfer`] is written once, for both.
 //!
-//! **Who may do what.** [`client`] and [`server`] never import each other. What they hold alike is the [`link`]: the
-//! [`control`] sender, the [`send_queue`] of frames, the [`pool`] of [`data`] connections, and the way in to each transfer.
+//! **Who may do what.** [`client`] and [`server`] never import each other. Both hold a
+//! [`session`]: the [`control`] sender, the queue of frames, the pool of [`data`] connections, and
+//! the channel of each transfer.
 //!
-//! **Bounds.** A control message has at most 1 MiB, and what it takes decoded is counted before that is done ([`wire::measure`]). A frame has at most one chunk. Unacknowledged frames of a sender and held frames
-//! of a receiver fit into the window that the receiver granted; unsettled offers into
+//! **Bounds.** A control message has at most 1 MiB, and the memory that it takes decoded is computed
+//! before it is decoded. A frame has at most one chunk. Unacknowledged frames of a sender and frames
+//! that a receiver holds fit into the window that the receiver granted; unsettled offers into
 //! [`transfer::MAX_UNSETTLED`]. Every byte before the login is under a deadline, and silence after it is too.
 
 pub mod client;

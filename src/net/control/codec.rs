@@ -75,7 +75,7 @@ impl Encoded {
 ///
 /// # Errors
 /// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for
-/// more than `most` bytes, bytes that are not a message, or more than [`super::wire::measure`]
+/// more than `most` bytes, bytes that are not a message, or more than [`crate::net::wire::measure`]
 /// allows.
 pub async fn read_encoded(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Encoded, NetError> {
     let long = || NetError::Protocol(format!("a control message is longer than {most} bytes"));

@@ -160,7 +160,7 @@ impl FrameDecoder {
     /// Makes frames of what has come.
     ///
     /// # Errors
-    /// Those of [`Decryptor::open`], and [`NetError::Protocol`] where it is no frame.
+    /// Those of [`Decryptor::decrypt`], and [`NetError::Protocol`] where it is no frame.
     pub(super) fn process(&mut self) -> Result<(), NetError> {
         self.fresh = false;
         let early = std::mem::take(&mut self.early);

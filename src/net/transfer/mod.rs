@@ -1,9 +1,10 @@
 //! Transfers: the sender and the receiver, the same whichever of client and server plays them.
 //!
-//! The sender ([`sender`]) walks its sources ([`walk`]) and *offers* what it finds, in batches. The receiver
-//! ([`receiver`]) answers with what it *wants* and settles the rest as unchanged. Wanted files are read ahead in
-//! parallel (`pump`) and go out as frames over the pool; written chunks come back as *acks*, settled entries as
-//! *results*, one for every offer. When all is settled the receiver has *finished*.
+//! The sender ([`send::sender`]) walks its sources ([`send::walk`]) and *offers* what it finds, in
+//! batches. The receiver ([`receive::receiver`]) answers with what it *wants* and settles the rest
+//! as unchanged. Wanted files are read ahead in parallel and go out as frames over the pool; written
+//! chunks come back as *acks*, settled entries as *results*, one for every offer. When all is
+//! settled the receiver has *finished*.
 
 mod cost;
 pub mod options;

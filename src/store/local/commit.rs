@@ -243,8 +243,8 @@ mod tests {
     /// A process that is killed at any call of a commit leaves nothing that its owner cannot open.
     #[test]
     fn a_dead_writers_file_of_any_mode_is_replaced_by_its_owner() {
-        let writers: [fn(&Arc<Tree<Handle>>, u32) -> Result<String, StoreError>; 2] =
-            [|tree, mode| put_with_mode(tree, None, mode), stage_with_mode];
+        type Write = fn(&Arc<Tree<Handle>>, u32) -> Result<String, StoreError>;
+        let writers: [Write; 2] = [|tree, mode| put_with_mode(tree, None, mode), stage_with_mode];
         for (mode, write) in [0o044, 0o000, 0o200, 0o444]
             .into_iter()
             .flat_map(|m| writers.map(|w| (m, w)))

@@ -17,7 +17,7 @@ pub(super) struct PartialFile<D: Directory> {
     pub(super) target: LockedTarget<D>,
     /// `None` if it does not have to reach the disk.
     pub(super) direct: Option<Direct<D::File>>,
-    /// See [`is_in_memory`].
+    /// See [`super::fs_type::is_in_memory`].
     pub(super) in_memory: bool,
     pub(super) record: Mutex<Option<RecordFile<D::File>>>,
     /// Counts restarts: a checkpoint of the time before one is dropped.

@@ -44,24 +44,27 @@ async fn files_beyond_a_users_share_are_opened_for_each_call() {
     assert!(store.open(&path).await.unwrap().is_at_hand(0, 7));
 }
 
+/// A partial file of five bytes.
+async fn staged(store: &LocalStore, name: &[u8]) -> Box<dyn Staging> {
+    let request = StageRequest {
+        who: "t".into(),
+        if_version: None,
+        durability: Durability::Durable,
+        source: Some("v1".into()),
+    };
+    let path = RemotePath::parse(name).unwrap();
+    let mut staging = store.stage(&path, &request).await.unwrap();
+    let bytes: crate::store::Bytes = Arc::new(vec![7; 5]);
+    staging.write(0, vec![bytes]).await.unwrap();
+    staging
+}
+
 /// Every call that waits for a disk takes of its user's share of the threads.
 #[tokio::test]
 async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     let dir = tempfile::tempdir().unwrap();
     let store = of_user(dir.path(), "waits for disks");
-    let stage = async |name: &[u8]| {
-        let request = StageRequest {
-            who: "t".into(),
-            if_version: None,
-            durability: Durability::Durable,
-            source: Some("v1".into()),
-        };
-        let path = RemotePath::parse(name).unwrap();
-        let mut staging = store.stage(&path, &request).await.unwrap();
-        let bytes: crate::store::Bytes = Arc::new(vec![7; 5]);
-        staging.write(0, vec![bytes]).await.unwrap();
-        staging
-    };
+    let stage = async |name| staged(&store, name).await;
     let (committed, discarded) = (stage(b"committed").await, stage(b"discarded").await);
     let (mut restarted, partial) = (stage(b"restarted").await, stage(b"partial").await);
     let (mut written, mut extended) = (stage(b"written").await, stage(b"extended").await);

@@ -1,6 +1,6 @@
 //! The receiver: says what it wants, puts what arrives back in order, commits, and settles every offer.
 //!
-//! One task owns all state and never waits for the store: what touches that runs as a job of one set ([`Jobs`]).
+//! One task owns all state and never waits for the store: what touches that runs as a job of one set (`Jobs`).
 
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError, code_of};

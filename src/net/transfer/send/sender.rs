@@ -1,6 +1,6 @@
 //! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
 //!
-//! One task owns all state ([`SendState`]). The walk, the reads and the readers of streams are tasks without any.
+//! One task owns all state (`SendState`). The walk, the reads and the readers of streams are tasks without any.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};

@@ -171,7 +171,7 @@ impl Scenario {
     }
 
     fn sender(&mut self, session: &Session, reporter: Reporter) -> JoinHandle<Result<(), NetError>> {
-        let store = self.files.store(Duration::from_millis(self.chance.below(3) as u64));
+        let store = self.files.store(pause(&mut self.chance));
         let sources = Arc::new(vec![TransferSource {
             label: Vec::new(),
             origin: Origin::Tree {
@@ -193,7 +193,7 @@ impl Scenario {
 
     fn receiver(&mut self, session: &Session) -> JoinHandle<Result<(), NetError>> {
         let target = Target::Tree(Tree {
-            store: self.machine.store(Duration::from_millis(self.chance.below(3) as u64)),
+            store: self.machine.store(pause(&mut self.chance)),
             tops: vec![RemotePath::root()],
             who: "simulation".into(),
             release: None,
@@ -213,7 +213,8 @@ impl Scenario {
     /// Changes files at some times.
     async fn change_files(&mut self) {
         for _ in 0..1 + self.chance.below(3) {
-            sleep(Duration::from_millis(self.chance.below(500) as u64)).await;
+            let latest = *self.chance.of(&[5, 50, 500]);
+            sleep(Duration::from_millis(self.chance.below(latest) as u64)).await;
             let paths = self.files.paths();
             let path = self.chance.of(&paths).clone();
             self.files.change(&path, &mut self.chance);
@@ -324,6 +325,11 @@ async fn watch(sender: Arc<crate::net::session::SessionCore>, receiver: Arc<crat
         );
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// How long a call of a store takes: in memory, on a disk, on one that is busy.
+fn pause(chance: &mut Chance) -> Duration {
+    Duration::from_millis(*chance.of(&[0, 1, 2, 20, 150]))
 }
 
 /// Runs a seed; a failure says how to repeat it.

@@ -150,10 +150,10 @@ impl Files {
 fn size(chance: &mut Chance) -> usize {
     match chance.below(12) {
         0 => 0,
-        1..=8 => 1 + chance.below(3000),
-        9 => 1 << 20,
-        10 => (1 << 20) + 1 + chance.below(5000),
-        _ => (2 << 20) + chance.below(900_000),
+        1..=7 => 1 + chance.below(3000),
+        8 => 1 << 20,
+        9 => (1 << 20) + 1 + chance.below(5000),
+        _ => (2 << 20) + chance.below(3_000_000),
     }
 }
 

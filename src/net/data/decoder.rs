@@ -4,12 +4,11 @@
 //! tails of its records, and nothing is copied. All else, and what does not come in such records, is received elsewhere.
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::{Permit, Window, cost};
-use crate::net::data::payload::{Outcome, Payload, Placed, ReceivedFrame, WORTH, fill};
+use crate::chunk::window::Window;
+use crate::net::data::assembler::FrameAssembler;
+use crate::net::data::payload::{Outcome, Placed, ReceivedFrame, WORTH, fill};
 use crate::net::error::NetError;
 use crate::net::tls::record::{Decrypted, Decryptor, HEAD};
-use crate::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
-use std::collections::VecDeque;
 use std::io::IoSliceMut;
 
 /// Size of the buffer of a connection that has not carried many small frames yet, and of one that has.
@@ -23,9 +22,6 @@ const MISSES: u8 = 16;
 /// Whatever has come and is not a frame yet.
 pub(super) struct FrameDecoder {
     decryptor: Decryptor,
-    pool: BufferPool,
-    /// What frames count against, once they may come.
-    window: Option<Window>,
     /// Plaintext that came before there was an decryptor.
     early: Vec<u8>,
     /// Nothing has been worked off so far.
@@ -36,12 +32,10 @@ pub(super) struct FrameDecoder {
     reach: usize,
     /// Bytes before the first frame: the attach message on the server's side.
     preamble: Option<(usize, Vec<u8>)>,
-    header: Vec<u8>,
-    payload: Option<Payload>,
+    frames: FrameAssembler,
     placed: Option<Placed>,
     /// How often the peer's records were not of full size within a payload.
     missed: u8,
-    frames: VecDeque<ReceivedFrame>,
     closed: bool,
 }
 
@@ -62,31 +56,27 @@ impl FrameDecoder {
         wire.resize(reach, 0);
         FrameDecoder {
             decryptor,
-            pool,
-            window: None,
             early,
             fresh: true,
             wire,
             filled,
             reach,
             preamble: None,
-            header: Vec::with_capacity(HEADER_LEN),
-            payload: None,
+            frames: FrameAssembler::new(pool),
             placed: None,
             missed: 0,
-            frames: VecDeque::new(),
             closed: false,
         }
     }
 
     /// From now on payloads come out of this pool.
     pub(super) fn use_pool(&mut self, pool: BufferPool) {
-        self.pool = pool;
+        self.frames.use_pool(pool);
     }
 
     /// Charges frames to this window from now on, from their headers on.
     pub(super) fn charge_to(&mut self, window: Window) {
-        self.window = Some(window);
+        self.frames.charge_to(window);
     }
 
     /// Something may have come behind the handshake that has not been worked off.
@@ -107,7 +97,7 @@ impl FrameDecoder {
 
     /// The next frame that is complete.
     pub(super) fn next(&mut self) -> Option<ReceivedFrame> {
-        self.frames.pop_front()
+        self.frames.next()
     }
 
     /// The peer has said properly that nothing follows.
@@ -117,12 +107,12 @@ impl FrameDecoder {
 
     /// No frame has begun to come.
     pub(super) fn is_between_frames(&self) -> bool {
-        self.payload.is_none() && self.header.is_empty()
+        self.frames.is_between_frames()
     }
 
     /// Where the next bytes of the connection belong, in their order; tell how many came with [`FrameDecoder::received`].
     pub(super) fn room(&mut self) -> Vec<IoSliceMut<'_>> {
-        match (&mut self.placed, &mut self.payload) {
+        match (&mut self.placed, self.frames.payload_mut()) {
             (Some(placed), Some(payload)) => {
                 let mut room = placed.room(payload);
                 room.extend(self.wire.get_mut(..BEHIND));
@@ -141,7 +131,7 @@ impl FrameDecoder {
     /// As [`FrameDecoder::process`].
     pub(super) fn received(&mut self, n: usize) -> Result<(), NetError> {
         let mut rest = n;
-        if let (Some(placed), Some(payload)) = (&mut self.placed, &self.payload) {
+        if let (Some(placed), Some(payload)) = (&mut self.placed, self.frames.payload()) {
             rest = placed.took(payload, n);
         }
         self.filled = self.filled.saturating_add(rest).min(self.wire.len());
@@ -168,7 +158,7 @@ impl FrameDecoder {
         let mut wire = std::mem::take(&mut self.wire);
         let mut at = 0;
         while !self.closed {
-            if let (Some(placed), Some(payload)) = (&mut self.placed, &mut self.payload) {
+            if let (Some(placed), Some(payload)) = (&mut self.placed, self.frames.payload_mut()) {
                 match placed.open(payload, &mut self.decryptor)? {
                     Outcome::Waits => break,
                     Outcome::Complete => {}
@@ -182,7 +172,7 @@ impl FrameDecoder {
                     }
                 }
                 self.placed = None;
-                self.finish();
+                self.frames.finish();
                 continue;
             }
             let Some(record) = self.open_next(wire.get_mut(at..self.filled).unwrap_or_default())? else {
@@ -192,8 +182,8 @@ impl FrameDecoder {
             self.closed = record.decrypted == Decrypted::Closed;
             self.feed(record.content)?;
             if let Some(payload) = self
-                .payload
-                .as_mut()
+                .frames
+                .payload_mut()
                 .filter(|p| self.missed < MISSES && p.missing() >= WORTH)
             {
                 let mut placed = Placed::of(payload);
@@ -239,38 +229,7 @@ impl FrameDecoder {
         if let Some((wanted, got)) = &mut self.preamble {
             bytes = fill(got, *wanted, bytes);
         }
-        while !bytes.is_empty() {
-            if let Some(payload) = &mut self.payload {
-                bytes = payload.feed(bytes);
-            } else {
-                bytes = fill(&mut self.header, HEADER_LEN, bytes);
-                if self.header.len() == HEADER_LEN {
-                    let header = FrameHeader::decode(&self.header)?;
-                    self.header.clear();
-                    let charge = self.charge(&header)?;
-                    self.payload = Some(Payload::new(header, &self.pool, charge));
-                }
-            }
-            self.finish();
-        }
-        Ok(())
-    }
-
-    /// Takes a frame's cost from the window before there is memory for it. Pings and such cost nothing.
-    fn charge(&self, header: &FrameHeader) -> Result<Option<Permit>, NetError> {
-        let counts = matches!(header.kind, FrameKind::File | FrameKind::Chunk | FrameKind::End);
-        let Some(window) = self.window.as_ref().filter(|_| counts) else {
-            return Ok(None);
-        };
-        let charge = window.charge(cost(header.length as usize));
-        charge.map(Some).map_err(|e| NetError::Protocol(e.to_string()))
-    }
-
-    /// A payload that is complete is a frame.
-    fn finish(&mut self) {
-        if let Some(payload) = self.payload.take_if(|p| p.is_complete()) {
-            self.frames.extend(payload.arrived(&self.pool));
-        }
+        self.frames.feed(bytes)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Data connections: frames in and out, the queue of what is to be sent, and the pool of a session's connections.
 
+mod assembler;
 mod balance;
 pub mod body;
 pub mod carry;

@@ -2,13 +2,13 @@
 //! may be cut or fall silent. Only the records layer is left out.
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::window::{Permit, Window, cost};
+use crate::chunk::window::Window;
+use crate::net::data::assembler::FrameAssembler;
 use crate::net::data::body::FrameBody;
 use crate::net::data::carry::{ReadFrames, WriteFrames};
-use crate::net::data::payload::{Payload, ReceivedFrame};
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{LossReason, NetError};
-use crate::net::wire::frame::{FrameHeader, FrameKind, HEADER_LEN};
-use std::collections::VecDeque;
+use crate::net::wire::frame::FrameHeader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,11 +59,7 @@ impl Line {
         let reader = |line| SimulatedReader {
             line,
             fault: seen.clone(),
-            pool: BufferPool::new(2),
-            window: None,
-            header: Vec::new(),
-            payload: None,
-            frames: VecDeque::new(),
+            frames: FrameAssembler::new(BufferPool::new(2)),
             received: Arc::default(),
         };
         let ends = [(reader(a_out), writer(b_in)), (reader(b_out), writer(a_in))];
@@ -93,53 +89,14 @@ type OnTheLine = (Instant, Option<Vec<u8>>);
 pub(crate) struct SimulatedReader {
     line: mpsc::Receiver<OnTheLine>,
     fault: watch::Receiver<LineFault>,
-    pool: BufferPool,
-    window: Option<Window>,
-    header: Vec<u8>,
-    payload: Option<Payload>,
-    frames: VecDeque<ReceivedFrame>,
+    frames: FrameAssembler,
     received: Arc<AtomicU64>,
-}
-
-impl SimulatedReader {
-    /// Makes frames of bytes, however they are cut.
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), NetError> {
-        while !bytes.is_empty() {
-            if let Some(payload) = &mut self.payload {
-                bytes = payload.feed(bytes);
-            } else {
-                let missing = HEADER_LEN - self.header.len();
-                let (part, rest) = bytes.split_at(missing.min(bytes.len()));
-                self.header.extend_from_slice(part);
-                bytes = rest;
-                if self.header.len() == HEADER_LEN {
-                    let header = FrameHeader::decode(&self.header)?;
-                    self.header.clear();
-                    let charge = self.charge(&header)?;
-                    self.payload = Some(Payload::new(header, &self.pool, charge));
-                }
-            }
-            if let Some(payload) = self.payload.take_if(|payload| payload.is_complete()) {
-                self.frames.extend(payload.arrived(&self.pool));
-            }
-        }
-        Ok(())
-    }
-
-    fn charge(&self, header: &FrameHeader) -> Result<Option<Permit>, NetError> {
-        let counts = matches!(header.kind, FrameKind::File | FrameKind::Chunk | FrameKind::End);
-        let Some(window) = self.window.as_ref().filter(|_| counts) else {
-            return Ok(None);
-        };
-        let charge = window.charge(cost(header.length as usize));
-        charge.map(Some).map_err(|e| NetError::Protocol(e.to_string()))
-    }
 }
 
 impl ReadFrames for SimulatedReader {
     async fn next(&mut self) -> Result<Option<ReceivedFrame>, NetError> {
         loop {
-            if let Some(frame) = self.frames.pop_front() {
+            if let Some(frame) = self.frames.next() {
                 return Ok(Some(frame));
             }
             let arrives = async {
@@ -160,7 +117,7 @@ impl ReadFrames for SimulatedReader {
             };
             let Some(bytes) = bytes else { return Ok(None) };
             self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            self.feed(&bytes)?;
+            self.frames.feed(&bytes)?;
         }
     }
 
@@ -169,7 +126,7 @@ impl ReadFrames for SimulatedReader {
     }
 
     fn charge_to(&mut self, window: Window) {
-        self.window = Some(window);
+        self.frames.charge_to(window);
     }
 }
 

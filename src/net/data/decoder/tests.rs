@@ -5,6 +5,7 @@ use crate::chunk::digest::{chunk_digest, whole_digest};
 use crate::net::data::decoder::*;
 use crate::net::tls::record::CONTENT;
 use crate::net::tls::tests::pair;
+use crate::net::wire::frame::{FrameHeader, FrameKind};
 
 /// Numbers that look random.
 struct Dice(u64);

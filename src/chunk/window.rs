@@ -215,11 +215,11 @@ impl Allowance {
     }
 
     /// Takes `bytes`, whether or not they fit: the sender stops before the next batch.
-    pub fn take(&self, bytes: u64) -> SharedPermit {
+    pub fn take(&self, bytes: u64) -> Permit {
         let mut counts = self.budget.counts.lock();
         counts.taken = counts.taken.saturating_add(bytes);
         let budget = self.budget.clone();
-        Arc::new(Permit { budget, bytes })
+        Permit { budget, bytes }
     }
 
     /// Takes `bytes` if they fit.

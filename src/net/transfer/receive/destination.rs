@@ -168,10 +168,9 @@ impl Target {
             let look = is_looked_at(&candidate);
             decisions.push(match if look { found.next() } else { None } {
                 Some(Ok(entry)) => {
-                    let version = entry.version.clone();
-                    let decision = tree.compare(candidate, entry, options, pool).await;
+                    let decision = tree.compare(candidate, &entry, options, pool).await;
                     if matches!(decision, Decision::Unchanged) && options.durability.is_durable() {
-                        unchanged.push((candidate.path.clone(), candidate.kind, version));
+                        unchanged.push((candidate.path.clone(), candidate.kind, entry.version));
                     }
                     decision
                 }
@@ -293,7 +292,7 @@ pub fn is_locked(error: &StoreError) -> bool {
 }
 
 impl Tree {
-    async fn compare(&self, new: &Candidate, old: Entry, options: &Options, pool: &BufferPool) -> Decision {
+    async fn compare(&self, new: &Candidate, old: &Entry, options: &Options, pool: &BufferPool) -> Decision {
         match old.kind {
             Kind::Dir => return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path)),
             // a device or a FIFO is not to become a file
@@ -302,10 +301,8 @@ impl Tree {
         }
         // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
         // own of a moment ago, whose acknowledgement was lost.
-        let same_time = self
-            .store
-            .is_same_time(&new.path, new.attributes.mtime, old.attributes.mtime)
-            .await;
+        let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
+        let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
         let conditional = options.if_version.is_some() || self.write_only;
         let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
         if old.kind != new.kind || (conditional && !ours) {

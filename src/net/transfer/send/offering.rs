@@ -1,6 +1,6 @@
 //! Turns what the walk finds into offers, and remembers each in the sender's state.
 
-use crate::chunk::window::SharedPermit;
+use crate::chunk::window::Permit;
 use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
@@ -71,7 +71,7 @@ impl Offering {
     }
 
     /// What an offer takes of the window until it is settled.
-    fn cost(&self, path: &RemotePath, offer: &proto::Offer) -> SharedPermit {
+    fn cost(&self, path: &RemotePath, offer: &proto::Offer) -> Permit {
         self.core.offered().take(offer_cost(path.as_bytes().len(), offer))
     }
 

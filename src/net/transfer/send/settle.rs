@@ -31,7 +31,9 @@ impl Sender {
         let file = self.state.settle(result.number).ok_or_else(unasked)?;
         // whatever a stream still has is not wanted any more
         self.streaming.remove(&result.number);
-        self.forget_frames(result.number);
+        if !file.may_be_wanted() {
+            self.forget_frames(result.number);
+        }
         let counters = &self.reporter.counters;
         match proto::Outcome::try_from(result.outcome) {
             Ok(proto::Outcome::Committed) if file.is_dir() => counters.directory_done(true),
@@ -49,7 +51,7 @@ impl Sender {
         Ok(())
     }
 
-    async fn committed(&self, file: SendFile, version: String) {
+    async fn committed(&self, file: Box<SendFile>, version: String) {
         let (size, hash) = (file.size(), file.hash());
         // what came in one piece has not been acknowledged before
         let acknowledged = file.resumed.saturating_add(file.written);
@@ -65,7 +67,7 @@ impl Sender {
         self.reporter.committed(size, large.as_deref(), event).await;
     }
 
-    async fn failed(&self, file: SendFile, code: u32, text: &str) {
+    async fn failed(&self, file: Box<SendFile>, code: u32, text: &str) {
         let counters = &self.reporter.counters;
         counters.gave_up(file.size(), file.resumed, file.written);
         let path = shown_in(&self.sources, file.source, &file.path);

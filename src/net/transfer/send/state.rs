@@ -12,7 +12,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
 use crate::chunk::merge::Merge;
-use crate::chunk::window::SharedPermit;
+use crate::chunk::window::Permit;
 use crate::net::data::body::FileId;
 use crate::net::task::Tasks;
 use crate::net::transfer::report::Counters;
@@ -20,7 +20,7 @@ use crate::net::transfer::send::layout::{Layout, Next};
 use crate::net::transfer::send::reads::{OpenOnce, WantedFile};
 use crate::net::wire::Code;
 use crate::store::{Entry, Kind, RemotePath, StoreError};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Small files in one read.
@@ -35,7 +35,7 @@ pub(super) enum Phase {
     /// The same, and its content went with the offer; its hash.
     Inline(Digest),
     /// It waits for its turn to be read.
-    Queued(WantedFile),
+    Queued(Box<WantedFile>),
     /// A small file, or a stream, is being read.
     ReadingWhole,
     /// A larger file is being read.
@@ -73,12 +73,12 @@ pub(super) struct SendFile {
     /// Bytes that acks have reported as written.
     pub(super) written: u64,
     /// What it takes of the window's part for offers.
-    _cost: SharedPermit,
+    _cost: Permit,
 }
 
 impl SendFile {
-    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: SharedPermit) -> SendFile {
-        SendFile {
+    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: Permit) -> Box<SendFile> {
+        Box::new(SendFile {
             source,
             path,
             sized: entry.is_some(),
@@ -88,7 +88,7 @@ impl SendFile {
             resumed: 0,
             written: 0,
             _cost: cost,
-        }
+        })
     }
 
     /// How many bytes it has; of a stream those that were written, until all of it has been read.
@@ -136,7 +136,8 @@ pub(super) enum Plan {
 pub(super) struct SendState {
     tasks: Tasks,
     counters: Arc<Counters>,
-    files: BTreeMap<u64, SendFile>,
+    /// Boxed: they are large, and a map moves what it has.
+    files: HashMap<u64, Box<SendFile>>,
     /// Files that wait to be read, in the order in which they were wanted.
     queue: VecDeque<FileId>,
     /// The larger file whose chunks are being planned.
@@ -151,7 +152,7 @@ impl SendState {
         SendState {
             tasks,
             counters,
-            files: BTreeMap::new(),
+            files: HashMap::new(),
             queue: VecDeque::new(),
             current: None,
             to_check: VecDeque::new(),
@@ -168,21 +169,21 @@ impl SendState {
     }
 
     /// Adds an offer.
-    pub(super) fn add(&mut self, number: u64, file: SendFile) {
+    pub(super) fn add(&mut self, number: u64, file: Box<SendFile>) {
         let before = self.files.insert(number, file);
         debug_assert!(before.is_none(), "the numbers of offers count up");
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&SendFile> {
-        self.files.get(&number)
+        self.files.get(&number).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut SendFile> {
-        self.files.get_mut(&number)
+        self.files.get_mut(&number).map(Box::as_mut)
     }
 
     /// The receiver has settled an offer.
-    pub(super) fn settle(&mut self, number: u64) -> Option<SendFile> {
+    pub(super) fn settle(&mut self, number: u64) -> Option<Box<SendFile>> {
         self.files.remove(&number)
     }
 
@@ -214,7 +215,7 @@ impl SendState {
         let id = file.id;
         if let Some(offered) = self.files.get_mut(&id.number) {
             debug_assert!(offered.may_be_wanted(), "it is wanted once an attempt");
-            offered.phase = Phase::Queued(file);
+            offered.phase = Phase::Queued(Box::new(file));
             self.queue.push_back(id);
         }
     }
@@ -300,7 +301,7 @@ impl SendState {
             self.queue.pop_front();
             if let Phase::Queued(wanted) = std::mem::replace(&mut file.phase, Phase::ReadingWhole) {
                 self.counters.started(wanted.path.as_bytes());
-                return Some(wanted);
+                return Some(*wanted);
             }
         }
         None

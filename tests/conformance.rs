@@ -102,7 +102,7 @@ pub async fn stage(store: &dyn Store, name: &str, request: &StageRequest) -> Box
 async fn puts_whole_entries(store: &dyn Store) {
     let entries = vec![
         entry("a", Content::File(shared(b"one"))),
-        entry("l", Content::Link(b"a".to_vec())),
+        entry("l", Content::Symlink(b"a".to_vec())),
         entry("no/b", Content::File(shared(b"x"))),
     ];
     let results = store.put_whole(entries, "test", Durability::Durable).await;

@@ -236,7 +236,7 @@ fn locks_of_the_dead_are_taken_over_at_once() {
 /// Only what has a name with haul's mark, and is a regular file, is haul's: anything else is a file like others, or is named.
 #[test]
 fn what_haul_did_not_make_is_not_removed() {
-    let mut server = Server::with(&["--keep-partial", "1s"]);
+    let mut server = Server::with(&["--partial-max-age", "1s"]);
     let client = server.client();
     let tree = client.work().join("tree");
     let theirs = [

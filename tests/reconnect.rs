@@ -103,7 +103,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     server.restart();
     let ended = put.end();
     ended.retried();
-    assert!(ended.out.contains(r#"{"event":"again"}"#), "{ended:?}");
+    assert!(ended.out.contains(r#"{"event":"retrying"}"#), "{ended:?}");
     assert_eq!(
         snapshot(&client.work().join("tree")),
         snapshot(&server.root.join("tree"))
@@ -153,7 +153,7 @@ fn the_summary_counts_no_byte_twice() {
     server.kill();
     server.restart();
     let ended = put.end();
-    assert!(ended.out.contains(r#"{"event":"again"}"#), "{ended:?}");
+    assert!(ended.out.contains(r#"{"event":"retrying"}"#), "{ended:?}");
     assert_eq!(summary(&ended)["bytes"], size, "{ended:?}");
 
     std::fs::remove_file(client.work().join("big")).unwrap();
@@ -240,7 +240,7 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
 /// The session is over: its lock is free.
 fn has_partial_file(server: &Server) -> bool {
     let other = server.client();
-    other.ok(["locks", "-R", "srv:"]).contains("left")
+    other.ok(["locks", "-R", "srv:"]).contains("partial")
 }
 
 #[test]

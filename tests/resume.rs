@@ -246,10 +246,10 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     put.signal(Signal::TERM);
     put.end();
     until("the server has let go", || {
-        other.ok(["locks", "srv:dir"]).starts_with("left")
+        other.ok(["locks", "srv:dir"]).starts_with("partial")
     });
     let line: serde_json::Value = serde_json::from_str(&other.ok(["locks", "-R", "--json", "srv:"])).unwrap();
-    assert_eq!((&line["state"], &line["path"]), (&"left".into(), &"dir/big".into()));
+    assert_eq!((&line["state"], &line["path"]), (&"partial".into(), &"dir/big".into()));
     assert!(
         line["bytes"].as_u64().unwrap() > 4 * MIB as u64 && line["held_ms"].is_u64(),
         "{line}"
@@ -275,7 +275,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     put.signal(Signal::TERM);
     put.end();
     until("the server has let go", || {
-        other.ok(["locks", "srv:dir"]).starts_with("left")
+        other.ok(["locks", "srv:dir"]).starts_with("partial")
     });
     write(&kept, b"somebody has just left this");
     let week_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);

@@ -46,3 +46,4 @@ mod state;
 mod transfers;
 mod unchanged;
 mod unread;
+mod wording;

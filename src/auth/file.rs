@@ -201,7 +201,7 @@ pub fn update<T, E: From<FileError>>(
     Ok(value)
 }
 
-/// The lock that this file is, once it is had. Nobody but its owner may open it: whoever can, can
+/// The lock that this file is, once it is had. Only its owner may open it: a user who can open it can
 /// hold it for as long as they like. One that others may open is put aside.
 fn lock(path: &Path) -> Result<File, FileError> {
     let error = |e| FileError::io(path, e);

@@ -1,7 +1,7 @@
 //! Invites: one-time codes that carry the server's fingerprint and list a new key for a user.
 //!
 //! A code is `haul1-` and base64url of 16 random bytes and the 32 bytes of the fingerprint. The
-//! server keeps only SHA-256 of the random bytes, with the user: an invite makes nobody, and ends
+//! server keeps only SHA-256 of the random bytes, with the user: an invite makes no user, and ends
 //! with its user.
 
 use super::file::FileError;
@@ -21,7 +21,7 @@ const PREFIX: &str = "haul1-";
 /// What an invite's code carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invite {
-    /// What the server knows it by; shown to nobody else.
+    /// What the server knows it by; shown to no one else.
     pub secret: Zeroizing<[u8; 16]>,
     /// The server's key.
     pub server: Fingerprint,

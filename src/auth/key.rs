@@ -50,7 +50,7 @@ impl PublicKey {
         STANDARD.encode(&self.0)
     }
 
-    /// What is shown to people and kept in `known_servers`.
+    /// What is shown to people and stored in `known_servers`.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut out = [0; 32];
         out.copy_from_slice(digest(&SHA256, &self.0).as_ref());
@@ -195,13 +195,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_private_and_loads_again() {
+    fn a_key_is_made_once_private_and_is_reloaded() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let made = Identity::load_or_create(&path).unwrap();
-        let again = Identity::load_or_create(&path).unwrap();
-        assert_eq!(made.public(), again.public());
+        let reloaded = Identity::load_or_create(&path).unwrap();
+        assert_eq!(made.public(), reloaded.public());
         assert_eq!(
             &PublicKey::from_pem_file(&dir.path().join("key.pub")).unwrap(),
             made.public()

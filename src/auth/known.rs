@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_are_kept_and_replaced_and_bad_lines_are_named() {
+    fn pins_are_stored_and_replaced_and_bad_lines_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("known_servers");
         let mut known = KnownServers::load(&path).unwrap();

@@ -61,7 +61,7 @@ impl LastUsed {
 }
 
 /// Adds logins to the file, and forgets keys that `users` do not have. A file that is damaged
-/// starts anew.
+/// starts over.
 ///
 /// # Errors
 /// [`FileError`].
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_use_of_each_listed_key_is_kept() {
+    fn the_last_use_of_each_listed_key_is_recorded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("last-used");
         let (one, two) = (PublicKey::from_der(&[1]), PublicKey::from_der(&[2]));
@@ -106,6 +106,6 @@ mod tests {
         record(&path, &[used(&one, 8)], &[kim.clone()]).unwrap();
         assert_eq!(last(&one), Some(8));
         record(&path, &[], &[]).unwrap();
-        assert_eq!(last(&one), None, "nobody has the key any more");
+        assert_eq!(last(&one), None, "no user has the key any more");
     }
 }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn what_is_written_is_reread() {
         let users = sample();
         let text: String = users.iter().map(format).collect();
         assert_eq!(users::parse(Path::new("users"), &text).unwrap(), users);

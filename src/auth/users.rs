@@ -64,7 +64,7 @@ pub struct Users {
 #[derive(Default)]
 struct Cache {
     stamp: Option<Stamp>,
-    /// Kept open, so that no other version of the file can get its inode.
+    /// Stays open, so that no other version of the file can get its inode.
     _file: Option<File>,
     users: Arc<Vec<User>>,
 }
@@ -117,7 +117,7 @@ impl Users {
     /// The users as the file has them now.
     ///
     /// # Errors
-    /// [`FileError`]: a file that has become malformed lets nobody in until it is mended.
+    /// [`FileError`]: a file that has become malformed lets no user in until it is mended.
     pub fn current(&self) -> Result<Arc<Vec<User>>, FileError> {
         let error = |e| FileError::io(&self.path, e);
         let mut cache = self.cache.lock();

@@ -88,7 +88,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     #[tokio::test]
-    async fn results_keep_the_order_of_the_start() {
+    async fn results_come_in_the_order_of_the_start() {
         let mut ahead = Ahead::new(3);
         let mut senders = Vec::new();
         for _ in 0..3 {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_not_held_up_by_a_job_before_it() {
+    async fn a_panic_does_not_wait_for_a_job_before_it() {
         let mut ahead = Ahead::new(3);
         ahead.start(std::future::pending());
         ahead.start(async { 1 });

@@ -17,15 +17,15 @@ const SIZE: usize = CHUNK_SIZE + ALIGN;
 #[derive(Clone)]
 pub struct BufferPool {
     free: Arc<Mutex<Vec<Vec<u8>>>>,
-    keep: usize,
+    max_free: usize,
 }
 
 impl BufferPool {
-    /// Makes a pool that keeps at most `keep` unused buffers.
-    pub fn new(keep: usize) -> BufferPool {
+    /// Makes a pool that keeps at most `max_free` unused buffers.
+    pub fn new(max_free: usize) -> BufferPool {
         BufferPool {
             free: Arc::default(),
-            keep,
+            max_free,
         }
     }
 
@@ -52,14 +52,14 @@ impl BufferPool {
             return (self.take(length.saturating_add(1)), 0);
         }
         let buffer = self.take_all();
-        // usize::MAX if the alignment cannot be told
+        // usize::MAX if the alignment is unknown
         let start = Some(buffer.as_ptr().align_offset(ALIGN)).filter(|start| *start < ALIGN);
         (buffer, start.unwrap_or(0))
     }
 
     fn take_all(&self) -> Vec<u8> {
-        let kept = self.free.lock().pop();
-        let mut buffer = kept.unwrap_or_default();
+        let free_buffer = self.free.lock().pop();
+        let mut buffer = free_buffer.unwrap_or_default();
         buffer.resize(SIZE, 0);
         buffer
     }
@@ -84,7 +84,7 @@ impl BufferPool {
             return;
         }
         let mut free = self.free.lock();
-        if free.len() < self.keep {
+        if free.len() < self.max_free {
             free.push(bytes);
         }
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_come_back_and_only_so_many_are_kept() {
+    fn buffers_come_back_and_only_so_many_stay() {
         let pool = BufferPool::new(1);
         let (a, b) = (pool.take(CHUNK_SIZE), pool.take(CHUNK_SIZE - 1));
         let address = a.as_ptr();
@@ -129,8 +129,8 @@ mod tests {
         drop(pool.share(b));
         drop(pool.share(vec![1, 2, 3]));
         assert_eq!(pool.free.lock().len(), 1);
-        let again = pool.take(CHUNK_SIZE);
-        assert_eq!(again.as_ptr(), address);
+        let reused = pool.take(CHUNK_SIZE);
+        assert_eq!(reused.as_ptr(), address);
     }
 
     #[test]

@@ -102,8 +102,8 @@ impl RootHasher {
     }
 
     fn merge_top(&mut self) {
-        if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
-            self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+        if let (Some(newer), Some(older)) = (self.stack.pop(), self.stack.pop()) {
+            self.stack.push(merge_subtrees_non_root(&older, &newer, Mode::Hash));
         }
     }
 
@@ -130,7 +130,7 @@ impl RootHasher {
             self.merge_top();
         }
         match self.stack.as_slice() {
-            [left, right] => Some(*merge_subtrees_root(left, right, Mode::Hash).as_bytes()),
+            [older, newer] => Some(*merge_subtrees_root(older, newer, Mode::Hash).as_bytes()),
             _ => None,
         }
     }

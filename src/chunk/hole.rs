@@ -93,11 +93,11 @@ fn hash(offset: u64, end: u64) -> Vec<ZeroChunk> {
 
 /// Returns the digest of a chunk of zeros.
 fn zeros(offset: u64, length: usize) -> Digest {
-    let (mut hashing, mut left) = (Hashing::of_chunk(offset), length);
-    while left > 0 {
-        let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
+    let (mut hashing, mut remaining) = (Hashing::of_chunk(offset), length);
+    while remaining > 0 {
+        let piece = ZEROS.get(..remaining).unwrap_or(&ZEROS);
         hashing.update(piece);
-        left = left.saturating_sub(piece.len());
+        remaining = remaining.saturating_sub(piece.len());
     }
     hashing.digest()
 }

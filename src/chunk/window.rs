@@ -53,14 +53,14 @@ impl Budget {
         Some(Permit { budget, bytes })
     }
 
-    /// Waits until `look` finds something, and looks again after every change. Cancel-safe.
-    async fn wait_for<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+    /// Waits until `check` finds something, and looks again after every change. Cancel-safe.
+    async fn wait_for<T>(&self, mut check: impl FnMut() -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // registered before the look, so that no change in between is missed
             changed.as_mut().enable();
-            if let Some(found) = look() {
+            if let Some(found) = check() {
                 return found;
             }
             changed.await;
@@ -195,7 +195,7 @@ impl Window {
     }
 }
 
-/// A bound on what is kept besides frames. Cheap to clone.
+/// A bound on memory besides frames. Cheap to clone.
 #[derive(Clone)]
 pub struct Allowance {
     budget: Arc<Budget>,
@@ -255,10 +255,10 @@ mod tests {
     #[tokio::test]
     async fn an_allowance_comes_back_with_its_last_permit_and_wakes() {
         let allowance = Allowance::new(100);
-        let kept = allowance.try_take(60).unwrap();
+        let permit = allowance.try_take(60).unwrap();
         assert!(allowance.try_take(41).is_err());
-        let also = kept.clone();
-        drop(kept);
+        let also = permit.clone();
+        drop(permit);
         let over = allowance.take(80);
         assert_eq!((allowance.taken(), allowance.has_room()), (140, false));
         let waiting = tokio::spawn({

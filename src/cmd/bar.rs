@@ -87,9 +87,9 @@ impl Snapshot {
             true => size(self.done),
             false => format!("{} of {}{more}", size(self.done.min(self.total)), size(self.total)),
         });
-        let left = self.total.saturating_sub(self.done);
+        let remaining = self.total.saturating_sub(self.done);
         if let (Some(rate), None, Some(0..100)) = (self.rate.filter(|rate| *rate >= 1.0), self.lost, self.percent()) {
-            parts.push(format!("{} left", duration((left as f64 / rate) as u64)));
+            parts.push(format!("{} left", duration((remaining as f64 / rate) as u64)));
         }
         // the progress of a single file needs no count
         if self.found > 1 {
@@ -132,10 +132,10 @@ pub fn cut(text: &str, columns: usize) -> String {
 
 /// As many of these characters as fit.
 fn fitting(chars: impl Iterator<Item = char>, columns: usize) -> String {
-    let mut left = columns;
+    let mut remaining = columns;
     chars
         .map_while(|c| {
-            left = left.checked_sub(c.width().unwrap_or(0))?;
+            remaining = remaining.checked_sub(c.width().unwrap_or(0))?;
             Some(c)
         })
         .collect()

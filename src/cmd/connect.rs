@@ -51,7 +51,7 @@ pub struct ConnectArgs {
 pub enum Notices {
     /// They are printed.
     Shown,
-    /// They are left out.
+    /// They are skipped.
     Hidden,
 }
 
@@ -266,15 +266,15 @@ async fn open_once(
 
 /// Asks for the password, again if it was wrong, and logs in with it.
 async fn login_asking(server: &mut Server, options: &SessionOptions) -> Result<(Arc<Client>, Secret), Failure> {
-    let mut left = PASSWORD_TRIES;
+    let mut remaining = PASSWORD_TRIES;
     loop {
         let password = ask_password(server).await?;
         let login = server.login(Some(password.clone()), options).await;
         let client = login.map_err(|e| e.about(server, LoginBy::Password))?;
-        left = left.saturating_sub(1);
+        remaining = remaining.saturating_sub(1);
         match client.logged_in().await {
             Ok(()) => return Ok((client, password)),
-            Err(e) if is_refusal(&e) && left > 0 => {
+            Err(e) if is_refusal(&e) && remaining > 0 => {
                 client.leave(FAREWELL).await;
                 screen::say(&format!("haul: {}", printable(&format!("{e}; try again"))));
             }

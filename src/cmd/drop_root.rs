@@ -38,7 +38,7 @@ pub fn become_user(name: &str, state: &Path) -> Result<(), Failure> {
     setresuid(user.uid, user.uid, user.uid).map_err(|e| cannot("set its id", &e))?;
     match is_only(user.uid, user.gid) {
         true => Ok(()),
-        false => Err(cannot("check", &"some of root's rights are left")),
+        false => Err(cannot("check", &"some of root's rights remain")),
     }
 }
 

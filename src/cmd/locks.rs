@@ -17,10 +17,10 @@ use std::ffi::OsString;
 
 /// List locks and partial files on a server
 ///
-/// Prints one line per file that a transfer is writing or has left unfinished: its state (writing
-/// or left), for how long, the bytes of the partial file, the holder, and the path. The next
+/// Prints one line per file that a transfer is writing, or that a dead one has begun: its state (writing
+/// or partial), for how long, the bytes of the partial file, the holder, and the path. The next
 /// transfer of the same source resumes a partial file. haul unlock removes it, and so does the
-/// server after its --keep-partial.
+/// server after its --partial-max-age.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -138,8 +138,8 @@ async fn list_directory(
 }
 
 fn print(args: &Args, entry: &LockEntry, path: &[u8]) -> Result<(), Failure> {
-    let state = if entry.live { "writing" } else { "left" };
-    let (age, bytes) = (entry.holder.held_for, entry.holder.written);
+    let state = if entry.live { "writing" } else { "partial" };
+    let (age, bytes) = (entry.holder.locked_for, entry.holder.written);
     if args.json {
         let mut object = Map::new();
         put_text(&mut object, "path", path);

@@ -87,13 +87,13 @@ async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles:
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
     // both requests in one round trip
-    let looked = session
+    let answers = session
         .ask(async |client| {
             let (entry, page) = tokio::join!(client.stat(&top, false), client.list(&top, Vec::new()));
             Ok((entry?.0, page.ok()))
         })
         .await;
-    let (mut entry, mut page) = looked.map_err(about)?;
+    let (mut entry, mut page) = answers.map_err(about)?;
     // a link to a directory lists the directory, as with ls
     let follows = entry.kind == Kind::Symlink && !args.long;
     if remote.directory || (follows && page.is_some()) {
@@ -160,7 +160,7 @@ async fn list_directory(
     mut first: Option<Page>,
     subdirs: &mut Vec<Vec<u8>>,
 ) -> Result<(), Listing> {
-    let (mut held, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
+    let (mut listed, mut cookie, mut sorting) = (Vec::new(), Vec::new(), true);
     let mut restarts = 0;
     loop {
         let asked = match first.take() {
@@ -172,20 +172,20 @@ async fn list_directory(
             // it changed between two pages, and nothing has been printed yet
             Err(e) if e.exit() == exit::LOCKED && sorting && restarts < RESTARTS => {
                 restarts += 1;
-                held.clear();
+                listed.clear();
                 cookie.clear();
                 continue;
             }
             Err(e) => return Err(Listing::Refused(e)),
         };
-        held.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
+        listed.extend(page.into_iter().filter(|e| args.all || !is_hidden(e)));
         let last = next.is_none();
-        sorting &= held.len() <= SORTED;
+        sorting &= listed.len() <= SORTED;
         if last && sorting {
-            held.sort_by(|a, b| a.name.cmp(&b.name));
+            listed.sort_by(|a, b| a.name.cmp(&b.name));
         }
         if last || !sorting {
-            for entry in held.drain(..) {
+            for entry in listed.drain(..) {
                 let path = shown(dir, entry.name.as_ref().map_or(b"", |n| n.as_bytes()));
                 let name = entry.name.as_ref().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
                 print(args, &entry, &path, &name).map_err(Listing::Output)?;

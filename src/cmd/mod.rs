@@ -133,7 +133,7 @@ impl Command {
 /// Runs a command. A failure goes to standard error as one line.
 pub fn main(cli: Cli) -> ExitCode {
     panics::catch();
-    runtime::keep_memory_private();
+    runtime::forbid_memory_dumps();
     runtime::raise_open_files();
     if cli.command.is_json() {
         failure::set_json();

@@ -143,7 +143,7 @@ struct Cause {
     /// The text of the first of them.
     text: String,
     named: u64,
-    left_out: u64,
+    omitted: u64,
 }
 
 impl Causes {
@@ -160,7 +160,7 @@ impl Causes {
         self.0.entry(key).or_insert_with(|| Cause {
             text: text.into(),
             named: 0,
-            left_out: 0,
+            omitted: 0,
         })
     }
 
@@ -171,16 +171,16 @@ impl Causes {
             cause.named = cause.named.saturating_add(1);
             return true;
         }
-        cause.left_out = cause.left_out.saturating_add(1);
+        cause.omitted = cause.omitted.saturating_add(1);
         false
     }
 
     /// One line per cause with failures that were not named.
     fn rest(&self) -> Vec<String> {
-        let mut causes: Vec<&Cause> = self.0.values().filter(|cause| cause.left_out > 0).collect();
-        causes.sort_by(|a, b| b.left_out.cmp(&a.left_out).then_with(|| a.text.cmp(&b.text)));
+        let mut causes: Vec<&Cause> = self.0.values().filter(|cause| cause.omitted > 0).collect();
+        causes.sort_by(|a, b| b.omitted.cmp(&a.omitted).then_with(|| a.text.cmp(&b.text)));
         let line = |cause: &Cause| {
-            let (count, text) = (cause.left_out, printable(&cause.text));
+            let (count, text) = (cause.omitted, printable(&cause.text));
             format!("haul: and {count} more: {text} (-v names each)")
         };
         causes.into_iter().map(line).collect()
@@ -209,7 +209,7 @@ fn event_json(event: &Event) -> Value {
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
         }
-        Event::Retrying => drop(object.insert("event".into(), json!("again"))),
+        Event::Retrying => drop(object.insert("event".into(), json!("retrying"))),
         Event::Resumed { path, offset } => {
             object.insert("event".into(), json!("resumed"));
             put_text(&mut object, "path", path);
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_apart_and_bounded() {
+    fn causes_are_distinguished_and_bounded() {
         let mut causes = Causes::default();
         let mut named = 0;
         let mut fail = |code, text: &str| named += u64::from(causes.count(code, text));

@@ -16,14 +16,14 @@ pub fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), F
         .build()
         .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))?;
     let result = panics::contain(|| runtime.block_on(work));
-    // the process does not wait for blocking work that an interrupt left behind
+    // the process does not wait for blocking work that an interrupt abandoned
     runtime.shutdown_timeout(SHUTDOWN);
     result
 }
 
 /// Keeps keys and passwords from other programs of the same user: they can read neither this
 /// process nor a core dump.
-pub fn keep_memory_private() {
+pub fn forbid_memory_dumps() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -77,8 +77,9 @@ pub struct Args {
     session_grace: Duration,
 
     /// How long to keep partial files for resuming
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_time)]
-    keep_partial: Duration,
+    // the name before 0.2
+    #[arg(long, alias = "keep-partial", value_name = "TIME", default_value = "7d", value_parser = parse_time)]
+    partial_max_age: Duration,
 
     /// Print the listening addresses as JSON, one object per line
     #[arg(long)]
@@ -128,7 +129,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         None => {}
     }
-    runtime::keep_memory_private();
+    runtime::forbid_memory_dumps();
     let (root, store) = open_root(&args.root, &state)?;
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
@@ -152,7 +153,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             connections: args.max_connections,
             memory: args.max_memory,
             grace: args.session_grace,
-            keep_partial: args.keep_partial,
+            partial_max_age: args.partial_max_age,
         },
     };
     runtime::block_on(serve(config, listeners, args.json, &state))

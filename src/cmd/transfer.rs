@@ -40,10 +40,10 @@ pub struct TransferArgs {
     pub if_version: Option<String>,
 
     /// Do not wait until the files are on disk
-    #[arg(long)]
-    pub no_fsync: bool,
+    #[arg(long = "no-fsync")]
+    pub volatile: bool,
 
-    /// Wait up to TIME (30s, 5m, 1h; a week if left out) for another writer of the same file
+    /// Wait up to TIME (30s, 5m, 1h; a week if none is given) for another writer of the same file
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
     pub wait: Option<Duration>,
 
@@ -74,8 +74,8 @@ pub struct TransferArgs {
 }
 
 /// What `--no-fsync` asks for.
-pub(super) fn durability(no_fsync: bool) -> Durability {
-    match no_fsync {
+pub(super) fn durability(volatile: bool) -> Durability {
+    match volatile {
         true => Durability::Volatile,
         false => Durability::Durable,
     }
@@ -86,7 +86,7 @@ impl TransferArgs {
     pub fn options(&self) -> Options {
         Options {
             checksum: self.checksum,
-            durability: durability(self.no_fsync),
+            durability: durability(self.volatile),
             wait: self.wait,
             if_version: self.if_version.clone(),
             recursive: self.recursive,

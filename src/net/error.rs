@@ -68,7 +68,7 @@ pub enum LossReason {
     /// The server ended the session to make room for another one.
     #[error("another session took its place")]
     Displaced,
-    /// The server was told to stop.
+    /// The server was asked to stop.
     #[error("the server is stopping")]
     ServerStopping,
     /// The server does not have the session any more.
@@ -111,7 +111,7 @@ pub enum LossReason {
     /// The proof of a data connection names a session that did not begin in time.
     #[error("its proof was for no login")]
     NoSuchLogin,
-    /// The user has no share of data connections left.
+    /// The user's share of data connections is used up.
     #[error("its user has all data connections they may have")]
     DataConnectionsUsedUp,
 

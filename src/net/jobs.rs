@@ -5,7 +5,7 @@ use crate::net::task::Tasks;
 use std::pin::Pin;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// A job that has not been started. Whoever makes it need not know what its result becomes part of.
+/// A job that has not been started. Its maker need not know what its result becomes part of.
 #[must_use = "work does nothing unless it is started"]
 pub struct Work<T> {
     name: &'static str,
@@ -102,9 +102,9 @@ mod tests {
     async fn a_job_ends_with_its_handle_and_with_the_set() {
         let mut jobs = JobSet::<()>::new(Tasks::new(|_| {}));
         let start = |jobs: &mut JobSet<()>| {
-            let (held, gone) = oneshot::channel::<()>();
+            let (guard, gone) = oneshot::channel::<()>();
             let waits = async move {
-                let _held = held;
+                let _guard = guard;
                 std::future::pending::<()>().await;
             };
             (jobs.start(Work::new("waits", waits), |()| ()), gone)

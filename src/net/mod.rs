@@ -1,4 +1,4 @@
-//! The protocol between two machines, told once; `docs/PROTOCOL.md` has every message and byte.
+//! The protocol between two machines; `docs/PROTOCOL.md` has every message and byte.
 //!
 //! **One port, two kinds of connection.** A client opens a *control connection* (TLS 1.3 with raw public keys, ALPN
 //! `haul/1`), logs in, and has a *session*. Its *data connections* (ALPN `haul-data/1`) come to the same port and join

@@ -82,7 +82,7 @@ impl<T> Drop for Task<T> {
 }
 
 /// Runs work that never ends, and restarts it `pause` after a panic.
-pub async fn keep_running<F: Future<Output = ()>>(name: &'static str, pause: Duration, mut work: impl FnMut() -> F) {
+pub async fn supervise<F: Future<Output = ()>>(name: &'static str, pause: Duration, mut work: impl FnMut() -> F) {
     while caught(faults::injected(name, Box::pin(work()))).await.is_err() {
         tokio::time::sleep(pause).await;
     }
@@ -146,18 +146,18 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
 
     fn watched() -> (Tasks, mpsc::UnboundedReceiver<NetError>) {
-        let (told, heard) = mpsc::unbounded_channel();
-        (Tasks::new(move |e| drop(told.send(e))), heard)
+        let (reported, heard) = mpsc::unbounded_channel();
+        (Tasks::new(move |e| drop(reported.send(e))), heard)
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_whether_or_not_anyone_waits_for_the_task() {
+    async fn a_panic_is_reported_whether_or_not_a_caller_waits_for_the_task() {
         let (tasks, mut heard) = watched();
         tasks.detach("first", async { assert_eq!(1, 2, "not equal") });
-        let told = heard.recv().await.unwrap().to_string();
+        let reported = heard.recv().await.unwrap().to_string();
         assert!(
-            told.contains("internal error: first") && told.contains("not equal"),
-            "{told}"
+            reported.contains("internal error: first") && reported.contains("not equal"),
+            "{reported}"
         );
         let waited: Result<(), NetError> = tasks.spawn("second", async { panic!("on purpose") }).await;
         assert!(matches!(waited, Err(NetError::Internal(why)) if why == "second: on purpose"));
@@ -169,9 +169,9 @@ mod tests {
     #[tokio::test]
     async fn dropping_a_task_ends_it() {
         let (tasks, _heard) = watched();
-        let (held, gone) = oneshot::channel::<()>();
+        let (guard, gone) = oneshot::channel::<()>();
         let task = tasks.spawn("waiting", async move {
-            let _held = held;
+            let _guard = guard;
             std::future::pending::<()>().await;
         });
         drop(task);
@@ -179,9 +179,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_never_ends_is_started_again_after_a_panic() {
+    async fn what_never_ends_is_restarted_after_a_panic() {
         let mut runs = 0;
-        keep_running("again", Duration::ZERO, || {
+        supervise("again", Duration::ZERO, || {
             runs += 1;
             let run = runs;
             async move { assert!(run >= 3) }

@@ -1,4 +1,4 @@
-//! Blocking work off the threads that must not wait.
+//! Blocking work, away from the threads that must not wait.
 
 /// Runs `work` on tokio's threads for blocking work. A panic in it reaches the caller.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -10,8 +10,8 @@ use std::time::Duration;
 pub struct Holder {
     /// The name to show: `user@host`, or a process.
     pub who: String,
-    /// How long the lock has been held, if that is known.
-    pub held_for: Option<Duration>,
+    /// How long the holder has had the lock, if that is known.
+    pub locked_for: Option<Duration>,
     /// Bytes written so far, if that is known.
     pub written: Option<u64>,
 }
@@ -37,7 +37,7 @@ pub enum ErrorKind {
     VersionChanged,
     /// The source changed while it was read.
     SourceChanged,
-    /// No space or no inodes left.
+    /// No space, or no inodes.
     NoSpace,
     /// The quota is used up.
     Quota,
@@ -163,8 +163,8 @@ impl Holder {
 
     fn describe(&self) -> String {
         let mut text = format!("being written by {}", self.who);
-        if let Some(held) = self.held_for {
-            text += &format!(", for {} s", held.as_secs());
+        if let Some(locked_for) = self.locked_for {
+            text += &format!(", for {} s", locked_for.as_secs());
         }
         if let Some(written) = self.written {
             text += &format!(", {written} bytes so far");

@@ -9,7 +9,7 @@ pub struct LockEntry {
     pub target: Vec<u8>,
     /// Who writes, or wrote, and since when.
     pub holder: Holder,
-    /// The writer lives: the lock is held.
+    /// The writer lives, and has the lock.
     pub live: bool,
 }
 

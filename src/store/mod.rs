@@ -39,7 +39,7 @@ pub enum Content {
     /// A file with these bytes.
     File(Bytes),
     /// A symlink with this target.
-    Link(Vec<u8>),
+    Symlink(Vec<u8>),
 }
 
 /// An entry that fits into memory, for [`Store::put_whole`].
@@ -76,7 +76,7 @@ pub trait DirStream: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExistingDirs {
     /// It keeps its mode.
-    Keep,
+    Untouched,
     /// A mode that keeps its owner out is replaced by one that does not, for a transfer that sets
     /// the mode in the end.
     OpenUp,
@@ -209,7 +209,7 @@ pub trait Store: Send + Sync {
         found.iter().map(|_| Ok(())).collect()
     }
 
-    /// Makes durable, names and content, all entries that [`Store::note_unchanged`] was told of.
+    /// Makes durable, names and content, all entries that [`Store::note_unchanged`] was given.
     async fn sync_unchanged(&self) -> Result<(), StoreError> {
         Ok(())
     }

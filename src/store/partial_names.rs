@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_all_lengths_are_told_from_users_names() {
+    fn names_of_all_lengths_differ_from_users_names() {
         for length in [1, 10, ROOM - 1, ROOM, ROOM + 1, MAX_NAME] {
             let name = vec![b'n'; length];
             let found = names(&name);

@@ -53,7 +53,7 @@ impl Drop for Share {
 }
 
 impl Shares {
-    /// Divides `total`, of which a newcomer gets at least `least` while that much is left.
+    /// Divides `total`, of which a newcomer gets at least `least` while that much is free.
     pub fn new(total: u64, least: u64) -> Arc<Shares> {
         Arc::new(Shares {
             total,
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_all_it_can_leaves_something_for_the_next() {
+    fn a_user_that_takes_all_it_can_leaves_a_share_for_the_next() {
         let shares = Shares::new(64, 1);
         let taken: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"]
             .map(|name| all(&shares, name))
             .into();
         let counts: Vec<usize> = taken.iter().map(Vec::len).collect();
         assert_eq!(counts, [32, 16, 8, 4, 2, 1, 1]);
-        assert!(all(&shares, "h").is_empty(), "there is none left");
+        assert!(all(&shares, "h").is_empty(), "all are taken");
         drop(taken);
         assert_eq!(shares.room("h"), 32);
         assert!(shares.taken().by_owner.is_empty());
@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_has_its_share_waits_and_others_do_not() {
         let shares = Shares::new(4, 1);
-        let held = [shares.take(&owner("a"), 1).await, shares.take(&owner("a"), 1).await];
+        let taken = [shares.take(&owner("a"), 1).await, shares.take(&owner("a"), 1).await];
         let more = tokio::spawn({
             let shares = shares.clone();
             async move { shares.take(&owner("a"), 1).await.amount() }
@@ -161,7 +161,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(shares.take(&owner("b"), 1).await);
         assert!(!more.is_finished());
-        drop(held);
+        drop(taken);
         assert_eq!(more.await.unwrap(), 1);
         // more than the total is as much as one owner can have
         assert_eq!(shares.take(&owner("a"), 100).await.amount(), 2);

@@ -40,9 +40,9 @@ pub struct Reassembly<T> {
     holes: BTreeMap<u64, (u64, T)>,
     /// The digests of all taken chunks. Everything that it covers has been taken.
     taken: Merge,
-    /// The end of the file, once a short chunk or the `End` frame has told it.
+    /// The end of the file, once a short chunk or the `End` frame has set it.
     end: Option<u64>,
-    sealed: Option<Digest>,
+    expected: Option<Digest>,
     /// The file is a single chunk: its digest is its hash.
     single: bool,
 }
@@ -65,7 +65,7 @@ impl<T> Default for Reassembly<T> {
             holes: BTreeMap::new(),
             taken: Merge::default(),
             end: None,
-            sealed: None,
+            expected: None,
             single: false,
         }
     }
@@ -175,7 +175,7 @@ impl<T> Reassembly<T> {
     /// # Errors
     /// [`Mismatch`] if other chunks have come before.
     pub fn insert_whole(&mut self, length: u64, hash: Digest, payload: T) -> Result<Inserted, Mismatch> {
-        self.seal(length, hash)?;
+        self.finish(length, hash)?;
         let inserted = match length {
             0 => Inserted::New,
             _ => self.insert(0, length, hash, payload)?,
@@ -201,9 +201,9 @@ impl<T> Reassembly<T> {
     ///
     /// # Errors
     /// [`Mismatch::Shape`] if chunks beyond that have come.
-    pub fn seal(&mut self, size: u64, hash: Digest) -> Result<(), Mismatch> {
+    pub fn finish(&mut self, size: u64, hash: Digest) -> Result<(), Mismatch> {
         self.set_end(size)?;
-        self.sealed = Some(hash);
+        self.expected = Some(hash);
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl<T> Reassembly<T> {
     /// # Errors
     /// [`Mismatch::Hash`] if the chunks are complete and make another file.
     pub fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
-        match (self.sealed, self.end) {
+        match (self.expected, self.end) {
             (Some(hash), Some(end)) if end == self.next_offset() => {
                 if self.single || self.taken.root().clone().root() == Some(hash) {
                     Ok(Some((end, hash)))

@@ -23,7 +23,7 @@ fn conflicts_and_shapes_are_refused() {
     assert_eq!(r.insert(0, 5, [3; 32], ()), Err(Mismatch::Shape));
     assert_eq!(r.insert(3 * MIB, 5, [4; 32], ()), Ok(Inserted::New));
     assert_eq!(r.insert(4 * MIB, MIB, [5; 32], ()), Err(Mismatch::Shape));
-    assert_eq!(r.seal(2 * MIB, [0; 32]), Err(Mismatch::Shape));
+    assert_eq!(r.finish(2 * MIB, [0; 32]), Err(Mismatch::Shape));
     assert_eq!(r.insert(u64::MAX - 1, MIB, [5; 32], ()), Err(Mismatch::Shape));
 }
 
@@ -46,24 +46,24 @@ fn parts_obey_the_stores_rules() {
 #[test]
 fn chunks_that_were_taken_before_their_turn_still_count() {
     let mut r = Reassembly::default();
-    let held = 8;
+    let queued = 8;
     let any = rules(1, 16 << 20, Some(8));
-    for i in 2..held + 1 {
+    for i in 2..queued + 1 {
         r.insert(i * MIB, MIB, [i as u8; 32], ()).unwrap();
         assert!(r.take_part(&any).is_none(), "the missing ones may come soon");
     }
-    r.insert((held + 1) * MIB, 7, [3; 32], ()).unwrap();
+    r.insert((queued + 1) * MIB, 7, [3; 32], ()).unwrap();
     let part = r.take_part(&any).unwrap();
-    assert_eq!((part.offset, part.length), (2 * MIB, (held - 1) * MIB + 7));
+    assert_eq!((part.offset, part.length), (2 * MIB, (queued - 1) * MIB + 7));
     assert_eq!(r.taken().0, 0);
     assert_eq!(r.insert(2 * MIB, MIB, [2; 32], ()), Ok(Inserted::Duplicate));
     assert_eq!(r.insert(2 * MIB, MIB, [9; 32], ()), Err(Mismatch::Conflict));
     assert_eq!(r.insert(MIB, 5, [1; 32], ()), Err(Mismatch::Shape), "the end is known");
-    assert_eq!(r.insert((held + 2) * MIB, MIB, [4; 32], ()), Err(Mismatch::Shape));
+    assert_eq!(r.insert((queued + 2) * MIB, MIB, [4; 32], ()), Err(Mismatch::Shape));
     r.insert(MIB, MIB, [1; 32], ()).unwrap();
     r.insert(0, MIB, [0; 32], ()).unwrap();
     assert_eq!(r.take_part(&any).unwrap().length, 2 * MIB);
-    assert_eq!(r.taken().0, (held + 1) * MIB + 7);
+    assert_eq!(r.taken().0, (queued + 1) * MIB + 7);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn holes_are_taken_in_their_turn_and_count_as_zeros() {
     assert_eq!(r.insert_hole(MIB, 3 * MIB, ()), Ok(Inserted::Duplicate));
     assert_eq!(r.take_part(&any).unwrap().length, 7);
     let file = [first, vec![0; 3 * CHUNK_SIZE], last].concat();
-    r.seal(4 * MIB + 7, whole_digest(&file)).unwrap();
+    r.finish(4 * MIB + 7, whole_digest(&file)).unwrap();
     assert_eq!(r.complete(), Ok(Some((4 * MIB + 7, whole_digest(&file)))));
 }
 
@@ -128,8 +128,8 @@ proptest! {
         tail in 1_usize..2000,
         order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
         missing in any::<prop::sample::Index>(),
-        seal_first in any::<bool>(),
-        held in proptest::option::of(1_usize..9),
+        end_first in any::<bool>(),
+        queued in proptest::option::of(1_usize..9),
     ) {
         let size = (chunks - 1) * CHUNK_SIZE + tail;
         let file: Vec<u8> = (0..size).map(|i| (1 + i / 7 % 253) as u8).collect();
@@ -137,16 +137,16 @@ proptest! {
         let hash = whole_digest(&file);
         let mut r = Reassembly::default();
         let mut out = vec![0; file.len()];
-        if seal_first {
-            r.seal(size as u64, hash).unwrap();
+        if end_first {
+            r.finish(size as u64, hash).unwrap();
         }
         let last = missing.index(chunks);
         let feed = |r: &mut Reassembly<usize>, i: usize, out: &mut Vec<u8>| {
             let offset = i as u64 * MIB;
             r.insert(offset, pieces[i].len() as u64, chunk_digest(offset, pieces[i]), i).unwrap();
             let before = r.taken().0;
-            while let Some(part) = r.take_part(&rules(1, 4 << 20, held)) {
-                assert!(held.is_some() || part.offset >= before);
+            while let Some(part) = r.take_part(&rules(1, 4 << 20, queued)) {
+                assert!(queued.is_some() || part.offset >= before);
                 for (offset, i) in part.chunks {
                     let room = &mut out[offset as usize..][..pieces[i].len()];
                     assert!(room.iter().all(|b| *b == 0), "written once");
@@ -162,9 +162,9 @@ proptest! {
         }
         prop_assert_eq!(r.complete(), Ok(None));
         feed(&mut r, last, &mut out);
-        if !seal_first {
+        if !end_first {
             prop_assert_eq!(r.complete(), Ok(None));
-            r.seal(size as u64, hash).unwrap();
+            r.finish(size as u64, hash).unwrap();
         }
         prop_assert_eq!(r.complete(), Ok(Some((size as u64, hash))));
         prop_assert!(out == file);

@@ -73,8 +73,8 @@ fn is_special(entry: &DirEntry) -> bool {
     !(kind.is_file() || kind.is_dir() || kind.is_symlink())
 }
 
-fn same_content(left: &Path, right: &Path) -> std::io::Result<bool> {
-    let (mut a, mut b) = (std::fs::File::open(left)?, std::fs::File::open(right)?);
+fn same_content(sent: &Path, received: &Path) -> std::io::Result<bool> {
+    let (mut a, mut b) = (std::fs::File::open(sent)?, std::fs::File::open(received)?);
     let (mut x, mut y) = (Vec::new(), Vec::new());
     loop {
         x.clear();

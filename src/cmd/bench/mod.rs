@@ -46,8 +46,8 @@ pub struct Args {
     connections: Option<u16>,
 
     /// Do not wait until the files are on disk
-    #[arg(long)]
-    no_fsync: bool,
+    #[arg(long = "no-fsync")]
+    volatile: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let connections = args.connections.map_or(4, usize::from);
     let options = Options {
         recursive: true,
-        durability: durability(args.no_fsync),
+        durability: durability(args.volatile),
         ..Options::default()
     };
     let place = args.what.as_deref().map(Location::parse).transpose()?;

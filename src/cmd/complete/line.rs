@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn options_values_and_positionals_are_told_apart() {
+    fn options_values_and_positionals_are_distinguished() {
         let description = built();
         let line = Line::read(&description, &words("put -rq --wait a --retry-for 5m -- -b"));
         assert_eq!(line.command.map(Command::get_name), Some("put"));

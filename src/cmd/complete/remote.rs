@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a server may take: the user waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(2);
 /// How long the goodbye may take.
 const FAREWELL: Duration = Duration::from_millis(100);
 /// The most candidates from one directory.
@@ -68,7 +68,7 @@ pub async fn paths(word: &OsStr) -> Vec<Candidate> {
 /// The entries of a directory on a server whose names begin with `leaf`; hidden ones only if it
 /// begins with a dot.
 async fn names(directory: &Remote, base: &[u8], leaf: &[u8]) -> Vec<Candidate> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     let mut found = Vec::new();
     if let Ok(Some(client)) = timeout_at(deadline, log_in(directory)).await {
         // the names that have arrived by then are offered
@@ -108,7 +108,7 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
     let options = SessionOptions {
         connections: 1,
         most_connections: 1,
-        retry_for: PATIENCE,
+        retry_for: DEADLINE,
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
     };

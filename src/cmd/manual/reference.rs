@@ -18,7 +18,7 @@ pub const EXITS: [Entry; 10] = [
     ("8", "no such file or directory, or not allowed"),
     (
         "129, 130, 143",
-        "hung up, interrupted, terminated; what arrived is kept",
+        "hung up, interrupted, terminated; partial files stay for the next run",
     ),
 ];
 

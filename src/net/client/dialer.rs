@@ -45,7 +45,7 @@ impl Dialer {
             wanted: watch::Sender::new(options.connections.max(1) as u64),
             most: options.most_connections.max(1) as u64,
             round_trip: AtomicU64::new(u64::MAX),
-            kept_up: AtomicU64::new(0),
+            maintained: AtomicU64::new(0),
             hopeless: AtomicU64::new(0),
         };
         Dialer {
@@ -76,13 +76,13 @@ struct Dialing {
     most: u64,
     /// The shortest time that it took to connect, in microseconds.
     round_trip: AtomicU64,
-    /// Connections that are being kept up.
-    kept_up: AtomicU64,
+    /// Connections that are dialled whenever they are lost.
+    maintained: AtomicU64,
     /// Those of them that no attempt could keep up.
     hopeless: AtomicU64,
 }
 
-/// Why a connection is not kept up any more.
+/// Why a connection is not dialled any more.
 enum Given {
     /// Fewer connections are wanted.
     Back,
@@ -140,8 +140,8 @@ impl Dialing {
     /// wanted any more waits.
     fn start_missing(self: &Arc<Dialing>, connections: &mut Vec<Task<()>>) {
         for index in connections.len() as u64..self.wanted() {
-            let keep_up = self.clone().keep_up(index);
-            connections.push(self.core.tasks().spawn("dial", keep_up));
+            let maintain = self.clone().maintain(index);
+            connections.push(self.core.tasks().spawn("dial", maintain));
         }
     }
 
@@ -161,16 +161,16 @@ impl Dialing {
     }
 
     /// Keeps up connection `index` whenever so many are wanted.
-    async fn keep_up(self: Arc<Dialing>, index: u64) {
+    async fn maintain(self: Arc<Dialing>, index: u64) {
         let mut wanted = self.wanted.subscribe();
         loop {
             tokio::select! {
                 within = wanted.wait_for(|wanted| index < *wanted) => if within.is_err() { return },
                 _ = self.core.down() => return,
             }
-            self.kept_up.fetch_add(1, Ordering::Relaxed);
+            self.maintained.fetch_add(1, Ordering::Relaxed);
             match self.redial(index, &mut wanted).await {
-                Given::Back => self.kept_up.fetch_sub(1, Ordering::Relaxed),
+                Given::Back => self.maintained.fetch_sub(1, Ordering::Relaxed),
                 Given::Up => return,
             };
         }
@@ -216,10 +216,10 @@ impl Dialing {
         matches!(error, NetError::WrongKey { .. }) || (self.core.is_attached() && failing >= self.retry_for)
     }
 
-    /// One of the connections cannot be kept up. When the last one cannot, the session is over.
+    /// One of the connections cannot be dialled any more. When the last one cannot, the session is over.
     fn give_up(&self, error: NetError) {
         let hopeless = self.hopeless.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let is_last = hopeless >= self.kept_up.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
+        let is_last = hopeless >= self.maintained.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
         if is_last || matches!(error, NetError::WrongKey { .. }) {
             self.core.shut_down(error);
         }

@@ -18,7 +18,7 @@ const MOST_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// A rate below this part of the best that was seen is low.
 const LOW: f64 = 0.7;
 /// Low rates, one after another, until more connections are tried.
-const PATIENCE: u32 = 2;
+const LOW_TURNS: u32 = 2;
 /// More connections must carry this much more to stay.
 const GAIN: f64 = 1.2;
 /// Observations that pass while TCP gets up to speed on new connections, and those that judge them.
@@ -118,7 +118,7 @@ impl ConnectionTuner {
         let (state, wanted) = match self.state {
             TunerState::Watching { low, sum } if is_low(rate, self.best) => {
                 let (low, sum) = (low.saturating_add(1), sum + rate);
-                match low < PATIENCE {
+                match low < LOW_TURNS {
                     true => (TunerState::Watching { low, sum }, current),
                     false => self.try_more(rate.min(sum / f64::from(low)), current, most),
                 }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_help_is_given_back_and_seldom_tried_again() {
+    fn what_did_not_help_is_given_back_and_seldom_retried() {
         let shared = |_, number| if number == 0 { 25.0 } else { 10.0 };
         let seen = tuned(150, shared);
         assert_eq!(seen.iter().max(), Some(&12));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_link_and_an_idle_one_are_left_alone() {
+    fn a_short_link_and_an_idle_one_stay_as_they_are() {
         let start = Instant::now();
         let mut tuner = ConnectionTuner::new(start);
         for (second, moved) in [(1, 0), (2, 100 << 20), (3, 101 << 20), (4, 102 << 20)] {

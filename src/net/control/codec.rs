@@ -90,10 +90,10 @@ pub async fn read_or_skip(reader: &mut (impl AsyncRead + Unpin), most: usize) ->
     read_within(reader, most, MAX_CONTROL).await
 }
 
-/// Reads one message of at most `kept` bytes, or skips one of at most `borne`.
+/// Reads one message of at most `retained` bytes, or skips one of at most `borne`.
 async fn read_within(
     reader: &mut (impl AsyncRead + Unpin),
-    kept: usize,
+    retained: usize,
     borne: usize,
 ) -> Result<Option<Encoded>, NetError> {
     let read = async {
@@ -103,7 +103,7 @@ async fn read_within(
                 "expected a control message of at most {borne} bytes, got {length}"
             )));
         }
-        if length > kept {
+        if length > retained {
             let mut rest = (&mut *reader).take(length as u64);
             let skipped = tokio::io::copy(&mut rest, &mut tokio::io::sink())
                 .await

@@ -34,8 +34,8 @@ struct ReplayState {
     /// Messages sent so far.
     sent: u64,
     /// Those that are unconfirmed, encoded.
-    kept: VecDeque<Outgoing>,
-    kept_bytes: usize,
+    outgoing: VecDeque<Outgoing>,
+    outgoing_bytes: usize,
     /// Messages received so far.
     received: u64,
     /// Messages that were confirmed.
@@ -78,15 +78,15 @@ impl Replay {
         let is_secret = message.is_secret();
         let mut state = self.state();
         state.sent = state.sent.saturating_add(1);
-        state.kept_bytes = state.kept_bytes.saturating_add(message.bytes().len());
-        state.kept.push_back(message);
+        state.outgoing_bytes = state.outgoing_bytes.saturating_add(message.bytes().len());
+        state.outgoing.push_back(message);
         is_secret
     }
 
     /// True while too much is unconfirmed to send more.
     pub fn is_full(&self) -> bool {
         let state = self.state();
-        state.kept_bytes >= self.most || state.kept.len() >= MOST_MESSAGES
+        state.outgoing_bytes >= self.most || state.outgoing.len() >= MOST_MESSAGES
     }
 
     /// A message of `bytes` was received and processed.
@@ -107,12 +107,12 @@ impl Replay {
     pub fn confirmed(&self, received: u64) -> Result<(), NetError> {
         let mut state = self.state();
         let unconfirmed = state.sent.checked_sub(received).and_then(|n| usize::try_from(n).ok());
-        let Some(unconfirmed) = unconfirmed.filter(|n| *n <= state.kept.len()) else {
+        let Some(unconfirmed) = unconfirmed.filter(|n| *n <= state.outgoing.len()) else {
             return Err(NetError::Protocol("it confirms what it cannot have received".into()));
         };
-        while state.kept.len() > unconfirmed {
-            let length = state.kept.pop_front().map_or(0, |message| message.bytes().len());
-            state.kept_bytes = state.kept_bytes.saturating_sub(length);
+        while state.outgoing.len() > unconfirmed {
+            let length = state.outgoing.pop_front().map_or(0, |message| message.bytes().len());
+            state.outgoing_bytes = state.outgoing_bytes.saturating_sub(length);
         }
         drop(state);
         self.changed.notify_one();
@@ -155,7 +155,7 @@ impl Replay {
         self.confirmed(received)?;
         let state = self.state();
         state
-            .kept
+            .outgoing
             .iter()
             .for_each(|message| out.extend_from_slice(message.bytes()));
         Ok(())
@@ -172,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_confirmed_is_sent_again_and_nothing_else() {
+    fn what_was_not_confirmed_is_resent_and_nothing_else() {
         let replay = Replay::new(1, 0, 4 << 20);
         let mut out = Vec::new();
         for number in 2..=4 {
             replay.send(message(number), &mut out);
         }
         replay.confirmed(2).unwrap();
-        let mut again = Vec::new();
-        replay.resend(3, &mut again).unwrap();
-        assert_eq!(again, message(4).bytes());
+        let mut resent = Vec::new();
+        replay.resend(3, &mut resent).unwrap();
+        assert_eq!(resent, message(4).bytes());
         assert!(replay.confirmed(2).is_err(), "it said 3 before");
         assert!(replay.confirmed(5).is_err(), "only 4 were sent");
         replay.confirmed(4).unwrap();

@@ -34,7 +34,7 @@ impl FrameBody {
     }
 }
 
-/// An attempt at an offered file. A file that changes while it is read is sent anew, as the next attempt.
+/// An attempt at an offered file. A file that changes while it is read is resent, as the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     /// The number of its offer.
@@ -54,7 +54,7 @@ pub struct ChunkRead {
 }
 
 /// A chunk whose bytes are at hand ([`FileSource::is_at_hand`]). The connection that takes it reads it piece by piece, and another
-/// one reads it again where that is lost: so nothing of it has to be kept, and each piece goes through one processor's cache.
+/// one reads it again where that is lost: so no copy of it occupies memory, and each piece goes through one processor's cache.
 pub struct DeferredChunk {
     source: Arc<dyn FileSource>,
     id: FileId,
@@ -66,7 +66,7 @@ pub struct DeferredChunk {
 }
 
 impl DeferredChunk {
-    /// An extent of `source`, as a chunk of this attempt at a file. `read` is told when it has been read
+    /// An extent of `source`, as a chunk of this attempt at a file. `read` gets an event when it has been read
     /// for the first time, and whenever it cannot be.
     pub fn new(
         source: Arc<dyn FileSource>,
@@ -106,7 +106,7 @@ impl DeferredChunk {
     }
 }
 
-/// A chunk while it is read. Dropped before its end, nobody is told of it.
+/// A chunk while it is read. Dropped before its end, it reports nothing.
 pub(in crate::net) struct Reading<'a> {
     chunk: &'a DeferredChunk,
     done: usize,
@@ -201,8 +201,12 @@ mod tests {
         }
 
         fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
-            let left = |n: usize| n.checked_sub(1);
-            if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err() {
+            let fewer = |n: usize| n.checked_sub(1);
+            if self
+                .1
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer)
+                .is_err()
+            {
                 buffer.fill(99);
                 return None;
             }
@@ -243,7 +247,7 @@ mod tests {
         for at_hand in [0, 1, 3, 100] {
             for there in [length, length - 1, 2 * PIECE, 1, 0] {
                 let source = Arc::new(Fake(bytes[..there].to_vec(), AtomicUsize::new(at_hand)));
-                let (read, mut told) = mpsc::unbounded_channel();
+                let (read, mut reports) = mpsc::unbounded_channel();
                 let chunk = DeferredChunk::new(
                     source,
                     FileId { number: 1, attempt: 0 },
@@ -255,10 +259,10 @@ mod tests {
                 );
                 let (sent, digest) = all(&chunk).await;
                 assert_eq!(sent.len(), length, "a frame that has begun has its length");
-                let told_of = told.try_recv().unwrap();
-                assert_eq!(told_of.id.number, 1);
+                let report = reports.try_recv().unwrap();
+                assert_eq!(report.id.number, 1);
                 assert_eq!(
-                    told_of.extent,
+                    report.extent,
                     Extent {
                         offset: 0,
                         length: length as u64
@@ -266,13 +270,13 @@ mod tests {
                 );
                 if there == length {
                     assert!(sent == bytes && digest == chunk_digest(0, &bytes));
-                    assert_eq!(told_of.digest.unwrap(), digest);
+                    assert_eq!(report.digest.unwrap(), digest);
                     assert_eq!(all(&chunk).await.1, digest, "again");
                 } else {
                     assert_eq!(digest, VOID);
-                    assert_eq!(told_of.digest.unwrap_err().kind, ErrorKind::SourceChanged);
+                    assert_eq!(report.digest.unwrap_err().kind, ErrorKind::SourceChanged);
                 }
-                assert!(told.try_recv().is_err(), "told once");
+                assert!(reports.try_recv().is_err(), "reported once");
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
 /// How often a connection looks whether it is silent, or another one slow.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// The receiving direction of a data connection.
 pub trait ReadFrames: Send + 'static {
@@ -138,7 +138,7 @@ impl Outgoing {
                 () = send_queue.filled() => {}
                 () = self.liveness.owing() => {}
                 () = tokio::time::sleep(self.liveness.until_due(Instant::now())) => {}
-                () = tokio::time::sleep(LOOK), if send_queue.is_waiting_at_all() => {}
+                () = tokio::time::sleep(TICK), if send_queue.is_waiting_at_all() => {}
             }
             if !send_queue.is_connected(self.id) {
                 // its owner has given it up: what it was woken for is another's
@@ -148,13 +148,13 @@ impl Outgoing {
             self.ping(&mut writer).await?;
             let is_retired = self.liveness.is_retired();
             if is_retired || balance.is_slow(self.id, Instant::now()) {
-                // what a slow connection would take would hold all back: it is left to the others
+                // what a slow connection would take would hold all back: the others take it
                 writer.flush().await?;
-                if is_retired && !send_queue.is_held_by(self.id) {
+                if is_retired && !send_queue.has_frames_of(self.id) {
                     return goodbye(writer).await;
                 }
                 send_queue.wake_next();
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(TICK).await;
                 continue;
             }
             self.send_queued(&mut writer).await?;

@@ -163,7 +163,7 @@ impl Payload {
     }
 }
 
-/// Moves bytes into `into` until it has `wanted`; gives what is left.
+/// Moves bytes into `into` until it has `wanted`; returns the rest.
 pub(super) fn fill<'a>(into: &mut Vec<u8>, wanted: usize, bytes: &'a [u8]) -> &'a [u8] {
     let missing = wanted.saturating_sub(into.len()).min(bytes.len());
     let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
@@ -232,8 +232,8 @@ impl Placed {
             for part in [edges.head.as_mut_slice(), content, edges.tail.as_mut_slice()] {
                 let had = got.min(part.len());
                 got = got.saturating_sub(had);
-                if let Some(left) = part.get_mut(had..).filter(|left| !left.is_empty()) {
-                    room.push(left);
+                if let Some(rest) = part.get_mut(had..).filter(|rest| !rest.is_empty()) {
+                    room.push(rest);
                 }
             }
         }
@@ -307,12 +307,12 @@ impl Placed {
 
     /// The bytes of the wire that have come since the last record that was decrypted.
     pub(super) fn taken_back(&mut self, payload: &mut Payload) -> Vec<u8> {
-        let mut left = std::mem::take(&mut self.got);
-        let mut wire = Vec::with_capacity(left);
+        let mut rest = std::mem::take(&mut self.got);
+        let mut wire = Vec::with_capacity(rest);
         for part in self.room(payload) {
-            let n = left.min(part.len());
+            let n = rest.min(part.len());
             wire.extend_from_slice(part.get(..n).unwrap_or_default());
-            left = left.saturating_sub(n);
+            rest = rest.saturating_sub(n);
         }
         wire
     }

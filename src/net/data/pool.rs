@@ -2,7 +2,7 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::net::data::balance::Balance;
-use crate::net::data::carry::{FrameRouter, LOOK, Outgoing, ReadFrames, WriteFrames, closed, read_frames};
+use crate::net::data::carry::{FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames};
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -143,7 +143,7 @@ impl Pool {
     async fn silence(&self, liveness: &Liveness, counted: &[Arc<AtomicU64>; 2]) {
         let mut before = [0; 2];
         while !liveness.is_silent(Instant::now()) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(TICK).await;
             let [came, _] = self.count(counted, &mut before);
             if came > 0 {
                 liveness.heard(Instant::now());

@@ -1,7 +1,7 @@
 //! Whether a data connection lives, and how fast it is: pings, their answers, and an adaptive time-out.
 //!
 //! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as data. A connection
-//! whose ping is not answered within it is silent: it is ended, and another one takes over what it held. Whoever asks says
+//! whose ping is not answered within it is silent: it is ended, and another one takes over its frames. The caller says
 //! what time it is.
 
 use parking_lot::Mutex;

@@ -18,7 +18,7 @@ pub type ConnectionId = u64;
 /// One part in this many of all bytes may be sent a second time because a connection is slow.
 const REPEATED_SHARE: u64 = 20;
 
-/// What a frame is known by: transfer, offer, offset. A file's seal has the file's size as its offset, which no
+/// What a frame is known by: transfer, offer, offset. A file's `End` has the file's size as its offset, which no
 /// chunk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -209,7 +209,7 @@ impl SendQueue {
         }
     }
 
-    /// Whoever was woken for a frame does not take it.
+    /// Passes an unused wake-up to the next writer.
     pub fn wake_next(&self) {
         if self.is_queued() {
             self.filled.notify_one();
@@ -270,7 +270,7 @@ impl SendQueue {
     }
 
     /// True when frames that this connection was given wait for their acknowledgement.
-    pub fn is_held_by(&self, connection: ConnectionId) -> bool {
+    pub fn has_frames_of(&self, connection: ConnectionId) -> bool {
         let by = |frame: &Frame| frame.on.is_some_and(|(on, _)| on == connection) || frame.also == Some(connection);
         self.state().live.values().any(by)
     }

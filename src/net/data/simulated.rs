@@ -1,5 +1,5 @@
 //! A data connection of the simulation: the bytes of real frames over a line that delays them, carries so many a second, and
-//! may be cut or fall silent. Only the records layer is left out.
+//! may be cut or fall silent. Only the records layer is missing.
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a data connection's proof is held for a login that is still under way.
+/// How long a data connection's proof waits for a login that is still under way.
 const HOLD_PROOF: Duration = Duration::from_secs(10);
 /// Buffers of a data connection before it has a session.
 const BUFFERS: usize = 8;

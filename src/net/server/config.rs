@@ -18,7 +18,7 @@ pub struct Limits {
     /// How long a session waits for its client after its control connection was lost.
     pub grace: Duration,
     /// How long to keep partial files for resuming.
-    pub keep_partial: Duration,
+    pub partial_max_age: Duration,
 }
 
 /// A server's files and bounds.

@@ -90,7 +90,7 @@ pub(super) fn begin(
         ..
     } = new;
     let cache = Arc::new(Mutex::new(ReplyCache::default()));
-    let _ = cache.lock().look_up(number);
+    let _ = cache.lock().begin(number);
     let (work, todo) = mpsc::channel(QUEUE);
     let login = LoginReply {
         number,
@@ -239,7 +239,7 @@ impl Conversation {
             tracing::debug!(who = %self.session.who, error = %e, "a re-attachment makes no sense");
             return None;
         }
-        let mut reply = reply(0, Code::CHANGED, "the session goes on");
+        let mut reply = reply(0, Code::CHANGED, "the session continues");
         let received = self.replay.count();
         reply.body = Some(reply::Body::Reattach(proto::ReattachReply { received }));
         let sent = timeout(REATTACH_REPLY, send(&mut tls, reply)).await;
@@ -313,7 +313,7 @@ impl Conversation {
             self.leaves.store(true, Ordering::Relaxed);
         }
         let room = self.work.reserve().await.map_err(over)?;
-        let seen = self.cache.lock().look_up(request.number);
+        let seen = self.cache.lock().begin(request.number);
         let core = &self.session.core;
         match seen {
             Seen::Answered(reply) => {

@@ -47,8 +47,8 @@ pub(super) async fn enroll(
             Ok(name)
         }
         Ok(None) => {
-            if let Some(left_out) = admission.log_line() {
-                tracing::info!(%peer, left_out, "invite refused");
+            if let Some(omitted) = admission.log_line() {
+                tracing::info!(%peer, omitted, "invite refused");
             }
             let text = "the invite is unknown, used or expired; ask for a new one";
             Err((Code::LOGIN_REFUSED, text))
@@ -57,7 +57,7 @@ pub(super) async fn enroll(
     }
 }
 
-/// Uses an invite up. The lock of the users may be held by another program for long: one thread for
+/// Uses an invite up. Another program may have the lock of the users for long: one thread for
 /// blocking work waits for it, however many invites there are.
 async fn redeem(
     users: &Users,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Logins that may wait to be recorded; further ones are left out.
+/// Logins that may wait to be recorded; further ones are dropped.
 const WAITING: usize = 1024;
 /// Time between two writes of the file.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a session that a panic ended is remembered for a client that was not told.
+/// How long a session that a panic ended is remembered for a client that does not know.
 const REMEMBER_PANIC: Duration = Duration::from_secs(10);
 
 /// Registers a session, and runs it to its end.
@@ -34,10 +34,10 @@ pub(super) async fn run(
     let conversation = Box::pin(control_loop.run());
     let ended = session.core.tasks().guard("session", conversation).await.flatten();
     log_end(&session, &ended);
-    // data that has arrived is being made durable, and its locks are held until then
+    // data that has arrived is being made durable, and keeps its locks until then
     let _ = timeout(RELEASE, session.transfers.none()).await;
     if let Err(NetError::Internal(_)) = ended {
-        // a client whose connection ended with the panic comes back, and is told why
+        // a client whose connection ended with the panic comes back, and gets the reason
         let _ = timeout(REMEMBER_PANIC, registry.stopped()).await;
     }
     drop(registration);

@@ -10,7 +10,7 @@ use crate::net::server::last_used::Uses;
 use crate::net::server::lifetime;
 use crate::net::server::login::{self, Desk, LoginOutcome};
 use crate::net::server::registry::Registry;
-use crate::net::task::{Tasks, keep_running};
+use crate::net::task::{Tasks, supervise};
 use crate::net::tls::config::server_config;
 use crate::net::tls::socket::{self, HANDSHAKE_TIMEOUT, Role};
 use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
@@ -65,7 +65,7 @@ impl Listener {
 
     /// Accepts connections until it is aborted.
     pub(super) async fn run(self: Arc<Listener>, socket: TcpListener) {
-        keep_running("accept", ACCEPT_PAUSE, || self.accept_all(&socket)).await;
+        supervise("accept", ACCEPT_PAUSE, || self.accept_all(&socket)).await;
     }
 
     async fn accept_all(self: &Arc<Listener>, socket: &TcpListener) {
@@ -80,8 +80,8 @@ impl Listener {
                     });
                 }
                 Err(e) => {
-                    if let Some(left_out) = self.admission.log_line() {
-                        tracing::warn!(error = %e, left_out, "cannot accept a connection");
+                    if let Some(omitted) = self.admission.log_line() {
+                        tracing::warn!(error = %e, omitted, "cannot accept a connection");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

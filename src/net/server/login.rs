@@ -42,7 +42,7 @@ pub(super) enum LoginOutcome {
     Session(Box<Accepted>),
     /// The next connection of this session.
     Reattached(Arc<Session>, Box<Reattached>),
-    /// It has left.
+    /// It has gone.
     Closed,
 }
 
@@ -112,7 +112,7 @@ struct Stranger<'a> {
 enum Answer {
     /// The login made a session.
     Session(Box<NewSession>),
-    /// The client goes on with a session, of which it has received so many messages.
+    /// The client reattaches to a session, of which it has received so many messages.
     Reattached(Arc<Session>, u64),
     /// A reply, after which the client may ask further.
     Reply(proto::Reply),
@@ -242,10 +242,10 @@ impl Stranger<'_> {
         match session.core.ended() {
             None => {
                 let (peer, who) = (self.peer, &session.who);
-                tracing::info!(%peer, %who, "the session goes on over another connection");
+                tracing::info!(%peer, %who, "the session continues over another connection");
                 Ok(Answer::Reattached(session, reattach.received))
             }
-            // the client was not told when it happened
+            // the client did not learn of it when it happened
             Some(why @ NetError::Internal(_)) => {
                 let (code, text) = why.to_wire();
                 Ok(Answer::Last(reply(number, code, &text)))

@@ -15,7 +15,7 @@
 //! revocation, last_used     end what the users file does not allow any more; record logins
 //! registry, reservation     the sessions, and what each may have
 //! session                   the state of a session (proof, reply_cache)
-//! refusal, reply            what clients are told
+//! refusal, reply            the answers to clients
 //! admission                 who may wait for a login, how often a password may be tried
 //! config                    files and bounds
 //! ```
@@ -47,7 +47,7 @@ mod transfers;
 pub use config::{Config, Limits};
 
 use crate::net::error::{LossReason, NetError};
-use crate::net::task::{Tasks, keep_running};
+use crate::net::task::{Tasks, supervise};
 use last_used::Uses;
 use listener::Listener;
 use registry::{RELEASE, Registry};
@@ -56,7 +56,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-/// How long transfers may continue after the server was told to stop.
+/// How long transfers may continue after the server was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// Time between two sweeps for abandoned partial files.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
@@ -86,12 +86,12 @@ pub async fn run(
     }
     let swept = config.clone();
     running.push(tasks.spawn("sweeper", async move {
-        keep_running("sweep", SWEEP_PAUSE, || sweep(&swept)).await;
+        supervise("sweep", SWEEP_PAUSE, || sweep(&swept)).await;
     }));
     let (users_of, watched) = (config.clone(), registry.clone());
     let watching = tasks.spawn("watcher", async move {
         let watch = || revocation::watch(&users_of.users, &watched);
-        keep_running("watch", WATCH_PAUSE, watch).await;
+        supervise("watch", WATCH_PAUSE, watch).await;
     });
     let noting = tasks.spawn("uses", last_used::note(config, registry.clone(), used));
     stop.await;
@@ -112,7 +112,7 @@ pub async fn run(
 /// Removes abandoned partial files from time to time.
 async fn sweep(config: &Config) {
     loop {
-        let swept = config.store.sweep(config.limits.keep_partial).await;
+        let swept = config.store.sweep(config.limits.partial_max_age).await;
         if swept > 0 {
             tracing::info!(files = swept, "abandoned partial files were removed");
         }

@@ -60,9 +60,9 @@ impl Rejection {
 
     /// Logs the rejection, as one of the lines that strangers cause, and returns the refusal.
     pub(super) fn logged(self, admission: &Admission, peer: SocketAddr, user: Option<&str>) -> Refusal {
-        if let Some(left_out) = admission.log_line() {
+        if let Some(omitted) = admission.log_line() {
             let user = user.map(printable);
-            tracing::info!(%peer, user, why = &*self.why, left_out, "login refused");
+            tracing::info!(%peer, user, why = &*self.why, omitted, "login refused");
         }
         self.refusal
     }
@@ -70,8 +70,8 @@ impl Rejection {
 
 /// Logs that the users cannot be read or changed. The client learns nothing of the reason.
 pub(super) fn no_users(admission: &Admission, error: &FileError) -> Refusal {
-    if let Some(left_out) = admission.log_line() {
-        tracing::error!(%error, left_out, "the users cannot be read");
+    if let Some(omitted) = admission.log_line() {
+        tracing::error!(%error, omitted, "the users cannot be read");
     }
     let why = "the server's list of users cannot be read; its log says why";
     (Code::LOCAL_ERROR, why)

@@ -1,7 +1,7 @@
 //! The sessions of a server, and what each of them may have.
 //!
 //! The registry owns the sessions, the shares that they take, and the state of the server: running
-//! or stopping. It wakes whoever waits for a session, for room, or for the end.
+//! or stopping. It wakes the tasks that wait for a session, for room, or for the end.
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;

@@ -28,7 +28,7 @@ pub(super) enum Seen {
 
 impl ReplyCache {
     /// Looks a number up, and remembers a new one.
-    pub(super) fn look_up(&mut self, number: u64) -> Seen {
+    pub(super) fn begin(&mut self, number: u64) -> Seen {
         if number > self.last {
             self.last = number;
             return Seen::No;
@@ -59,22 +59,22 @@ mod tests {
     #[test]
     fn a_repeated_request_gets_the_first_answer() {
         let mut cache = ReplyCache::default();
-        assert!(matches!(cache.look_up(1), Seen::No));
-        assert!(matches!(cache.look_up(1), Seen::Unanswered));
+        assert!(matches!(cache.begin(1), Seen::No));
+        assert!(matches!(cache.begin(1), Seen::Unanswered));
         let reply = proto::Reply {
             number: 1,
             code: 250,
             ..Default::default()
         };
         cache.remember(reply.clone());
-        assert!(matches!(cache.look_up(1), Seen::Answered(r) if *r == reply));
+        assert!(matches!(cache.begin(1), Seen::Answered(r) if *r == reply));
         for number in 2..=200 {
-            assert!(matches!(cache.look_up(number), Seen::No));
+            assert!(matches!(cache.begin(number), Seen::No));
             cache.remember(proto::Reply {
                 number,
                 ..Default::default()
             });
         }
-        assert!(matches!(cache.look_up(1), Seen::Unanswered), "the cache is bounded");
+        assert!(matches!(cache.begin(1), Seen::Unanswered), "the cache is bounded");
     }
 }

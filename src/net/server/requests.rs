@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 pub(super) struct Work {
     pub(super) request: proto::Request,
     pub(super) channel: Option<Result<TransferChannel, NetError>>,
-    /// Held until the request is answered.
+    /// Occupied until the request is answered.
     pub(super) _room: MessageRoom,
 }
 

@@ -82,7 +82,7 @@ pub async fn cancel(core: &SessionCore, transfer: u32, why: &NetError) {
     let (code, text) = why.to_wire();
     let code = u32::from(code.0);
     let cancel = transfer_message::Body::Cancel(Cancel { code, text });
-    // that it cannot be told is no other end
+    // a failure to send it changes nothing about the end
     let _ = core.control.send(message(transfer, cancel)).await;
 }
 

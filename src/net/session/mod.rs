@@ -164,7 +164,7 @@ impl SessionCore {
         &self.tasks
     }
 
-    /// The session is over, and why. Transfers that are under way end with that. The other side is told of an error that
+    /// The session is over, and why. Transfers that are under way end with that. The other side learns of an error that
     /// it would meet again in another session.
     pub fn shut_down(&self, why: NetError) {
         let tell = matches!(why, NetError::Internal(_));

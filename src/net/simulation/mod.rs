@@ -1,7 +1,7 @@
 //! The simulation: sender, receiver, sessions and retries of both sides in one process, over a simulated network and the model
 //! file system, from a seed.
 //!
-//! Control messages and frames are the real bytes; only the records layer of data connections is left out. Time is virtual:
+//! Control messages and frames are the real bytes; only the records layer of data connections is missing. Time is virtual:
 //! it moves on when every task waits. One seed is one run of a command: some attempts under faults, then one without, which
 //! has to succeed. `HAUL_SEED=n cargo test --lib simulation` repeats one seed, `HAUL_SEEDS=n` runs that
 //! many, from `HAUL_FIRST_SEED` on.

@@ -73,7 +73,7 @@ impl Session {
         network.spawn(carry_control(a, b, Chance::new(chance.next()), weather));
         for _ in 0..weather.connections {
             let cores = [sender.clone(), receiver.clone()];
-            network.spawn(keep_up(cores, Chance::new(chance.next()), weather));
+            network.spawn(maintain(cores, Chance::new(chance.next()), weather));
         }
         Session {
             sender,
@@ -91,7 +91,7 @@ impl Session {
 }
 
 /// Keeps a data connection up.
-async fn keep_up(cores: [Arc<SessionCore>; 2], mut chance: Chance, weather: Weather) {
+async fn maintain(cores: [Arc<SessionCore>; 2], mut chance: Chance, weather: Weather) {
     let mut faults = weather.faults;
     let options = LineOptions {
         delay: weather.delay,

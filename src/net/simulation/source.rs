@@ -71,7 +71,7 @@ impl Files {
         self.now.lock().keys().cloned().collect()
     }
 
-    /// A file is written anew, in place.
+    /// A file is rewritten, in place.
     pub(super) fn change(&self, path: &str, chance: &mut Chance) {
         if let Some(file) = self.now.lock().get_mut(path) {
             file.version += 1;

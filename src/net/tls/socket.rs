@@ -88,7 +88,7 @@ pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
     }
 }
 
-/// Sets the options of a TCP connection. Options that the system does not have are left out.
+/// Sets the options of a TCP connection. Options that the system does not have are skipped.
 pub fn tune(tcp: &TcpStream, role: Role) {
     let socket = socket2::SockRef::from(tcp);
     let keepalive = socket2::TcpKeepalive::new()
@@ -123,14 +123,14 @@ mod tests {
         let (mut accepted, _) = listener.accept().await.unwrap();
         let mut hello = vec![0; LONGEST_HELLO];
         tokio::select! {
-            _ = client => panic!("nobody answers"),
+            _ = client => panic!("no answer"),
             n = accepted.read(&mut hello) => hello.truncate(n.unwrap()),
         }
         hello
     }
 
     #[tokio::test]
-    async fn a_hello_in_pieces_is_looked_at_when_more_of_it_comes_and_not_in_between() {
+    async fn a_hello_in_pieces_is_peeked_at_when_more_of_it_comes_and_not_in_between() {
         let hello = hello().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -163,8 +163,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(&hello[..10]).await.unwrap();
-        let look = tokio::spawn(async move { peek_role(&server).await });
+        let peek = tokio::spawn(async move { peek_role(&server).await });
         client.shutdown().await.unwrap();
-        assert!(matches!(look.await.unwrap(), Err(NetError::Lost(_))));
+        assert!(matches!(peek.await.unwrap(), Err(NetError::Lost(_))));
     }
 }

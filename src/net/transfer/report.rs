@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How far a transfer is. The transfer bumps them, whoever shows progress reads them.
+/// How far a transfer is. The transfer bumps them, and progress displays read them.
 #[derive(Default)]
 pub struct Counters {
     /// Files and symlinks found so far.
@@ -25,7 +25,7 @@ pub struct Counters {
     pub bytes_done: AtomicU64,
     /// All bytes written at the receiver, those of files that failed or began again too: it only grows.
     pub bytes_moved: AtomicU64,
-    /// Bytes of the files that were committed, without what an earlier run had left there.
+    /// Bytes of the files that were committed, without the part of an earlier run.
     pub bytes_committed: AtomicU64,
     /// Files that were there already.
     pub unchanged: AtomicU64,
@@ -137,7 +137,7 @@ impl Counters {
         Counters::add(&self.bytes_failed, size.saturating_sub(resumed));
     }
 
-    /// A larger file begins, or goes on, at this offset.
+    /// A larger file begins, or resumes, at this offset.
     fn begins(&self, path: &[u8], offset: u64) {
         let mut begun = self.begun.lock();
         match begun.get_mut(path) {
@@ -168,7 +168,7 @@ impl Counters {
     }
 }
 
-/// What became of one entry, for whoever shows it to the user.
+/// What became of one entry, for display to the user.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A file or symlink is there, whole.
@@ -189,24 +189,24 @@ pub enum Event {
         /// Bytes.
         size: u64,
     },
-    /// An earlier transfer left the beginning of it: this one goes on there.
+    /// A partial file of an earlier transfer exists: this one resumes it.
     Resumed {
         /// As the user knows it.
         path: Vec<u8>,
         /// Bytes that need not be sent again.
         offset: u64,
     },
-    /// An earlier transfer left the beginning of it, but of another version of the source: it starts anew.
+    /// A partial file of an earlier transfer exists, but of another version of the source: it restarts.
     Restarted {
         /// As the user knows it.
         path: Vec<u8>,
-        /// Bytes that were left, and are gone.
+        /// Bytes of that partial file, which are gone.
         discarded: u64,
     },
-    /// The connection was lost for good, and the transfer begins again: what is there already is left out, what failed is
+    /// The connection was lost for good, and the transfer begins again: what is there already is skipped, what failed is
     /// tried again.
     Retrying,
-    /// It failed; the others go on.
+    /// It failed; the others continue.
     Failed {
         /// As the user knows it.
         path: Vec<u8>,
@@ -233,7 +233,7 @@ impl Reporter {
         Reporter::default()
     }
 
-    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are left out unless `each` is
+    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are skipped unless `each` is
     /// wanted.
     pub fn new(events: mpsc::Sender<Event>, each: bool) -> Reporter {
         Reporter {
@@ -243,27 +243,27 @@ impl Reporter {
         }
     }
 
-    /// True where nobody is told anything, so that nothing need be found out for that.
+    /// True where nothing is reported, so that no work need be done for that.
     pub fn is_silent(&self) -> bool {
         self.events.is_none()
     }
 
-    /// A file or symlink of `size` bytes was there already, as `event` tells whoever wants to know of each.
+    /// A file or symlink of `size` bytes was there already, as `event` tells a reporter of each.
     pub async fn unchanged(&self, size: u64, event: impl FnOnce() -> Event) {
         Counters::add(&self.counters.unchanged, 1);
         Counters::add(&self.counters.bytes_unchanged, size);
         self.tell_each(event).await;
     }
 
-    /// A larger file begins, or goes on, at this offset.
+    /// A larger file begins, or resumes, at this offset.
     pub fn begins(&self, path: &[u8], offset: u64) {
         if !self.is_silent() {
             self.counters.begins(path, offset);
         }
     }
 
-    /// A file or symlink of `size` bytes is there now, as `event` tells whoever wants to know of each; `path` is that of
-    /// a larger file, which [`Reporter::begins`] was told of.
+    /// A file or symlink of `size` bytes is there now, as `event` tells a reporter of each; `path` is that of
+    /// a larger file, which was given to [`Reporter::begins`].
     pub async fn committed(&self, size: u64, path: Option<&[u8]>, event: impl FnOnce() -> Event) {
         let from = path.map_or(0, |path| self.counters.ends(path));
         Counters::add(&self.counters.bytes_committed, size.saturating_sub(from));
@@ -323,7 +323,7 @@ mod tests {
 
     /// A server that dies again and again, and each time takes with it what came: the run must end.
     #[test]
-    fn what_is_sent_again_is_no_progress() {
+    fn what_is_resent_is_no_progress() {
         let counters = Counters::default();
         let send = |files, bytes| {
             Counters::add(&counters.files_done, files);

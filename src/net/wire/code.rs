@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The code of a reply or of a failed file.
 ///
-/// An unknown code is kept, and judged by its first digit: a newer peer may use codes that an older
+/// An unknown code stays as it is, and is judged by its first digit: a newer peer may use codes that an older
 /// one does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code(pub u16);
@@ -42,7 +42,7 @@ codes! {
     LOCKED = 450;
     /// An error below the server: I/O, limits of the system.
     LOCAL_ERROR = 451;
-    /// No space (or no inodes) left.
+    /// No space, or no inodes.
     NO_SPACE = 452;
     /// A peer broke the protocol.
     MALFORMED = 500;
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_codes_are_kept_and_nonsense_is_malformed() {
+    fn unknown_codes_pass_and_nonsense_is_malformed() {
         assert_eq!(format!("{:?}", Code::from_wire(299)), "Unknown(299)");
         assert!(Code::from_wire(299).is_success());
         assert!(!Code::from_wire(599).is_success());

@@ -137,29 +137,29 @@ pub fn space_from_wire(space: &proto::SpaceReply) -> Space {
 }
 
 /// A lock or partial file on the wire.
-pub fn lock_to_wire(held: LockEntry) -> proto::LockEntry {
+pub fn lock_to_wire(lock: LockEntry) -> proto::LockEntry {
     proto::LockEntry {
-        target: held.target,
-        who: held.holder.who,
-        held_ms: held
+        target: lock.target,
+        who: lock.holder.who,
+        locked_ms: lock
             .holder
-            .held_for
+            .locked_for
             .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-        written: held.holder.written,
-        live: held.live,
+        written: lock.holder.written,
+        live: lock.live,
     }
 }
 
 /// A peer's lock or partial file.
-pub fn lock_from_wire(held: proto::LockEntry) -> LockEntry {
+pub fn lock_from_wire(lock: proto::LockEntry) -> LockEntry {
     LockEntry {
-        target: held.target,
+        target: lock.target,
         holder: Holder {
-            who: held.who,
-            held_for: held.held_ms.map(Duration::from_millis),
-            written: held.written,
+            who: lock.who,
+            locked_for: lock.locked_ms.map(Duration::from_millis),
+            written: lock.written,
         },
-        live: held.live,
+        live: lock.live,
     }
 }
 

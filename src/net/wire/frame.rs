@@ -75,6 +75,9 @@ impl FrameKind {
 /// The digest behind a chunk that its sender could not read. No chunk has it.
 pub const VOID: [u8; 32] = [0; 32];
 
+/// The digest field of a header that carries none: a hole's, or a chunk's that is hashed as it is sent.
+pub const NO_DIGEST: [u8; 32] = [0; 32];
+
 /// The fixed header before a frame's payload. Integers are in network byte order.
 ///
 /// ```text
@@ -301,7 +304,7 @@ mod tests {
         assert_eq!(header().trailer(), [7; 32]);
         let digest = [0; 32];
         assert_eq!(FrameHeader::decode(&expected), Ok(FrameHeader { digest, ..header() }));
-        let seal = FrameHeader {
+        let end = FrameHeader {
             kind: FrameKind::End,
             length: 0,
             ..header()
@@ -309,9 +312,9 @@ mod tests {
         expected[0] = 4;
         expected[27] = 0;
         expected[32..].fill(7);
-        assert_eq!(seal.encode().as_slice(), expected);
-        assert!(seal.trailer().is_empty());
-        assert_eq!(FrameHeader::decode(&expected), Ok(seal));
+        assert_eq!(end.encode().as_slice(), expected);
+        assert!(end.trailer().is_empty());
+        assert_eq!(FrameHeader::decode(&expected), Ok(end));
     }
 
     #[test]

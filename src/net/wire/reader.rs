@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
     /// The next `n` bytes.
     ///
     /// # Errors
-    /// [`Malformed`], here and below, if fewer are left.
+    /// [`Malformed`], here and below, if fewer remain.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.rest.split_at_checked(n).ok_or(SHORT)?;
         self.rest = rest;
@@ -63,15 +63,15 @@ impl<'a> Reader<'a> {
         Err(Malformed("a number has more than ten bytes"))
     }
 
-    /// True when nothing is left.
+    /// True when nothing remains.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Checks that no bytes are left.
+    /// Checks that no bytes remain.
     ///
     /// # Errors
-    /// [`Malformed`] if bytes are left.
+    /// [`Malformed`] if bytes remain.
     pub fn end(self) -> Result<(), Malformed> {
         if self.rest.is_empty() {
             Ok(())

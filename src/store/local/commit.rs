@@ -257,8 +257,8 @@ mod tests {
                 let _ = write(&tree(), mode);
                 let stopped = world.calm();
                 world.kill();
-                let again = write(&tree(), mode);
-                assert!(again.is_ok(), "{mode:o}, stopped at {at}: {again:?}");
+                let retried = write(&tree(), mode);
+                assert!(retried.is_ok(), "{mode:o}, stopped at {at}: {retried:?}");
                 let sub = world.root().open_dir_at(b"sub").unwrap();
                 assert_eq!(sub.stat_at(b"f").unwrap().st_mode & 0o7777, mode);
                 assert_eq!(world.content("sub/f").as_deref(), Some(&b"ours"[..]));

@@ -69,7 +69,7 @@ mod tests {
     use crate::store::local::fd_budget::*;
 
     #[test]
-    fn much_of_a_small_limit_is_left_for_everything_else() {
+    fn much_of_a_small_limit_is_free_for_everything_else() {
         for limit in [0, 64, 128, 1024, 4096, u64::MAX] {
             let handles = Handles::within(limit);
             // the shares of all users together, each taking half of the rest

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Groups smaller than this are synced file by file.
 const LEAST: usize = 8;
 /// One in this many groups is synced in the seemingly dearer way, to measure that again.
-const LOOK_AGAIN: u64 = 32;
+const REMEASURE: u64 = 32;
 /// A syncfs that takes longer has written the data of other programs: it is not used again.
 const TOO_LONG: Duration = Duration::from_millis(500);
 /// Before Linux 5.17 syncfs(2) does not report every error: `sync_filesystem` dropped those of
@@ -127,7 +127,7 @@ impl DeviceFlush {
         match (each, together) {
             (_, 0) => true,
             (0, _) => false,
-            _ if group % LOOK_AGAIN == LOOK_AGAIN - 1 => together > each,
+            _ if group % REMEASURE == REMEASURE - 1 => together > each,
             _ => together <= each,
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn the_cheaper_way_is_taken_and_the_other_looked_at_again() {
+    fn the_cheaper_way_is_taken_and_the_other_remeasured() {
         let mut flush = DeviceFlush::default();
         assert!(!flush.is_better_together(LEAST), "syncfs means nothing here");
         flush.syncfs = true;

@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// page on each level.
 const BLOCK: usize = 1 << 10;
 /// How often the stat of an entry is retried that was replaced between two calls.
-const LOOKS: usize = 16;
+const TRIES: usize = 16;
 
 /// A directory of which some pages are still to come.
 struct OpenListing {
@@ -125,13 +125,13 @@ fn name_of(bytes: &[u8], dir: &RemotePath) -> Result<Name, StoreError> {
 
 /// Describes an entry; `None` once it is gone.
 fn present_entry(dir: impl AsFd, name: Name, path: &RemotePath) -> Result<Option<Entry>, StoreError> {
-    let mut looks = 1;
+    let mut tries = 1;
     loop {
         match facts_of(&dir, &name) {
             Ok((stat, target)) => return Ok(Some(entry(Some(name), &stat, target))),
             Err(Errno::NOENT) => return Ok(None),
             // a symlink that something else has replaced before its target was read
-            Err(Errno::INVAL) if looks < LOOKS => looks += 1,
+            Err(Errno::INVAL) if tries < TRIES => tries += 1,
             Err(e) => return Err(e).at("stat", path),
         }
     }
@@ -186,11 +186,11 @@ impl OpenListing {
         };
         let (dir, mut entries) = (self.tree.dir(&self.path)?, Vec::new());
         while entries.len() < limit {
-            let left = packed.get(*at..).unwrap_or_default();
-            let Some(length) = left.iter().position(|byte| *byte == 0) else {
+            let rest = packed.get(*at..).unwrap_or_default();
+            let Some(length) = rest.iter().position(|byte| *byte == 0) else {
                 break;
             };
-            let name = name_of(left.get(..length).unwrap_or_default(), &self.path)?;
+            let name = name_of(rest.get(..length).unwrap_or_default(), &self.path)?;
             *at = at.saturating_add(length).saturating_add(1);
             entries.extend(present_entry(&*dir, name, &self.path)?);
         }

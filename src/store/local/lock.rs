@@ -1,9 +1,9 @@
 //! The partial file as the lock of its target.
 //!
 //! For target `NAME` it is `.NAME~HASH.haul` in the same directory, made with O_EXCL and mode 0600,
-//! and held with flock(2). A writer that finds one tries that flock. If it is refused, the holder
+//! and locked with flock(2). A writer that finds one tries that flock. If it is refused, the holder
 //! lives. If it is granted and the name still leads to this inode, the holder died: the writer
-//! resumes its partial file or removes it. No process but its maker ever writes to an inode anew.
+//! resumes its partial file or removes it. Only its maker ever writes to an inode from its start.
 //! `.NAME~HASH.haul-info` beside it records how much of it is durable.
 //!
 //! Only a regular file under such a name is haul's: anything else is an obstacle, which the error
@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How often a writer retries while others make and remove partial files at the same time.
 const TRIES: usize = 64;
 
-/// How often a writer retries a lock that may be held by a process that only looks at it or removes
+/// How often a writer retries a lock that a process may have that only examines it or removes
 /// an abandoned one.
 const GLANCES: u32 = 4;
 /// The pause before that.
@@ -35,7 +35,7 @@ const GLANCE: Duration = Duration::from_millis(2);
 pub(super) const PARTIAL_MODE: u32 = 0o600;
 
 /// The locks that this process holds, by device and inode.
-static HELD: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mutex::default);
+static LOCKED: LazyLock<Mutex<HashMap<Inode, Arc<Progress>>>> = LazyLock::new(Mutex::default);
 
 /// Device and inode number.
 type Inode = (u64, u64);
@@ -56,7 +56,7 @@ impl<F> Drop for Lock<F> {
     fn drop(&mut self) {
         // before the file is closed, and thus unlocked: another thread may lock the same inode
         // right after
-        HELD.lock().remove(&self.inode);
+        LOCKED.lock().remove(&self.inode);
     }
 }
 
@@ -119,7 +119,7 @@ impl<F: OpenFile> Lock<F> {
                 // its writer had set the final mode, or the umask took bits of a new one
                 opened.file.fchmod(PARTIAL_MODE).at("set the mode", path)?;
             }
-            return Ok(Lock::held(opened.file, names, who, &found, resume));
+            return Ok(Lock::acquired(opened.file, names, who, &found, resume));
         }
         Err(StoreError::new(
             ErrorKind::Locked(Holder::of("several writers at once")),
@@ -127,10 +127,10 @@ impl<F: OpenFile> Lock<F> {
         ))
     }
 
-    fn held(file: F, names: PartialNames, who: &str, found: &Stat, resume: Resume) -> Lock<F> {
+    fn acquired(file: F, names: PartialNames, who: &str, found: &Stat, resume: Resume) -> Lock<F> {
         let inode = inode_of(found);
         let progress = Arc::new(Progress::new(who));
-        HELD.lock().insert(inode, progress.clone());
+        LOCKED.lock().insert(inode, progress.clone());
         Lock {
             file,
             names,
@@ -166,14 +166,14 @@ impl<F: OpenFile> Lock<F> {
         self.inode.0
     }
 
-    /// The fence before a rename: true if the lock is still held, and then no process can remove it
+    /// The fence before a rename: true if this process still has the lock, and then no process can remove it
     /// any more.
     pub(super) fn fence(&self, dir: &impl Directory) -> bool {
-        exclude_commit(&self.file).is_ok() && self.still_held(dir)
+        exclude_commit(&self.file).is_ok() && self.is_ours(dir)
     }
 
-    /// True while the name of the partial file leads to the file that is held.
-    pub(super) fn still_held(&self, dir: &impl Directory) -> bool {
+    /// True while the name of the partial file leads to the locked file.
+    pub(super) fn is_ours(&self, dir: &impl Directory) -> bool {
         dir.stat_at(&self.names.file).is_ok_and(|found| self.is_of(&found))
     }
 
@@ -336,11 +336,11 @@ pub(super) fn obstacle(name: &[u8], path: &RemotePath) -> StoreError {
 pub(super) fn holder_of(dir: &impl Directory, names: &PartialNames, file: &impl Node) -> Holder {
     let stat = file.fstat().ok();
     if let Some(stat) = &stat
-        && let Some(progress) = HELD.lock().get(&inode_of(stat))
+        && let Some(progress) = LOCKED.lock().get(&inode_of(stat))
     {
         return Holder {
             who: progress.who.clone(),
-            held_for: Some(progress.since.elapsed()),
+            locked_for: Some(progress.since.elapsed()),
             written: Some(progress.written.load(Ordering::Relaxed)),
         };
     }
@@ -348,7 +348,7 @@ pub(super) fn holder_of(dir: &impl Directory, names: &PartialNames, file: &impl 
     match record::read(dir, &names.record) {
         Some(record) => Holder {
             who: record.who,
-            held_for: (UNIX_EPOCH + Duration::from_secs(record.since.min(1 << 40)))
+            locked_for: (UNIX_EPOCH + Duration::from_secs(record.since.min(1 << 40)))
                 .elapsed()
                 .ok(),
             written,

@@ -105,7 +105,7 @@ impl LocalStore {
         self.tree.closed().set();
     }
 
-    /// Removes partial files that dead writers left more than `age` ago; returns how many.
+    /// Removes partial files of writers that died more than `age` ago; returns how many.
     pub async fn sweep(&self, age: std::time::Duration) -> usize {
         self.run(move |tree| partial::sweep(tree, age)).await
     }

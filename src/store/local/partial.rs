@@ -12,7 +12,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Most abandoned files that are removed with an otherwise empty directory; each is held open
+/// Most abandoned files that are removed with an otherwise empty directory; each stays open
 /// meanwhile.
 const MAX_DEAD: usize = 256;
 /// How deep the sweep goes: each level has a directory open.
@@ -44,8 +44,8 @@ fn describe(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Opti
         Ok(fd) => {
             let age = age_of(&fd.fstat().ok()?);
             let holder = holder_of(dir, names, &fd);
-            let held_for = holder.held_for.or(age);
-            let holder = Holder { held_for, ..holder };
+            let locked_for = holder.locked_for.or(age);
+            let holder = Holder { locked_for, ..holder };
             Some(LockEntry {
                 target,
                 holder,
@@ -135,7 +135,7 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Removes, in the whole tree, partial files that dead writers left more than `age` ago; returns
+/// Removes, in the whole tree, partial files of writers that died more than `age` ago; returns
 /// how many. It skips what it cannot read: the next sweep comes.
 pub(super) fn sweep(tree: &Tree, age: Duration) -> usize {
     sweep_dir(tree.root(), age, 0)

@@ -24,7 +24,7 @@ pub(super) struct PartialFile<D: Directory> {
     pub(super) generation: AtomicU64,
     /// The names of partial file and record are durable.
     pub(super) named: AtomicBool,
-    /// An fsync has failed. Held during each: the system reports an error to one caller, and must
+    /// An fsync has failed. Locked during each: the system reports an error to one caller, and must
     /// not report success to the other.
     pub(super) sync_failed: Mutex<bool>,
     pub(super) _open: Option<Share>,
@@ -37,7 +37,7 @@ impl<D: Directory> Drop for PartialFile<D> {
         match lock.progress.durable_offset.load(Ordering::Relaxed) {
             0 => self.target.discard(),
             // room for others; a file that was committed is not touched
-            durable if lock.still_held(&**dir) => drop(lock.file.ftruncate(durable)),
+            durable if lock.is_ours(&**dir) => drop(lock.file.ftruncate(durable)),
             _ => {}
         }
     }

@@ -27,7 +27,7 @@ const PIECE: usize = 128 << 10;
 pub(super) struct LocalFileSource {
     tree: Arc<Tree>,
     path: RemotePath,
-    /// `None` if its owner has no share of open files left: each call opens the file then. The
+    /// `None` if its owner's share of open files is used up: each call opens the file then. The
     /// caller compares versions in the end, which tells whether it was the same file.
     open: Option<Arc<CachedFile>>,
 }

@@ -165,7 +165,7 @@ pub(super) fn remove(dir: &impl Directory, name: &[u8]) -> rustix::io::Result<()
 }
 
 impl<F: OpenFile> RecordFile<F> {
-    /// Starts a record anew.
+    /// Starts a record over.
     ///
     /// # Errors
     /// That of the system.

@@ -1,5 +1,5 @@
 //! A store over the model file system, for the simulation of transfers: the code that puts, stages, commits and syncs is the
-//! real one, and runs at once, on the calling thread. Its machine loses power, is killed, or fails a call when told to.
+//! real one, and runs at once, on the calling thread. Its machine loses power, is killed, or fails a call on demand.
 
 use super::attributes::set_attributes;
 use super::inode::entry;

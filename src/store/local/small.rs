@@ -54,7 +54,7 @@ pub(super) fn put_whole<D: Directory>(
         }
         // the partial file of a committed file is gone; that of a symlink, or of a failed entry,
         // still exists
-        if committed.is_err() || matches!(entry.content, Content::Link(_)) {
+        if committed.is_err() || matches!(entry.content, Content::Symlink(_)) {
             target.discard();
         }
         if let Some(slot) = results.get_mut(index) {
@@ -113,8 +113,8 @@ fn stage_whole<D: Directory>(tree: &Tree<D>, entry: &NewEntry, who: &str) -> Res
     let filled = match &entry.content {
         Content::File(bytes) => fill(lock, (**bytes).as_ref(), entry),
         // once the lock is taken away, the record's name is another writer's
-        Content::Link(_) if !lock.fence(&*target.dir) => Err(lost_lock(&entry.path)),
-        Content::Link(pointee) => link(&*target.dir, &lock.names.record, pointee, entry),
+        Content::Symlink(_) if !lock.fence(&*target.dir) => Err(lost_lock(&entry.path)),
+        Content::Symlink(pointee) => link(&*target.dir, &lock.names.record, pointee, entry),
     };
     match filled {
         Ok(()) => Ok(target),
@@ -154,7 +154,7 @@ fn commit_whole<D: Directory>(
     let LockedTarget { path, dir, name, lock } = target;
     let staged = match entry.content {
         Content::File(_) => &lock.names.file,
-        Content::Link(_) => &lock.names.record,
+        Content::Symlink(_) => &lock.names.record,
     };
     publish(tree, target, staged, entry.if_version.as_deref(), || Ok(()))?;
     match entry.content {
@@ -162,7 +162,7 @@ fn commit_whole<D: Directory>(
             settle(&lock.file, entry.attributes, durability, path)?;
             committed_version(&lock.file, path)
         }
-        Content::Link(_) => {
+        Content::Symlink(_) => {
             let placed = dir.stat_at(name.as_bytes()).at("stat", path)?;
             Ok(version(&placed).to_string())
         }

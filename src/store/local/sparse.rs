@@ -1,4 +1,4 @@
-//! Writing files with holes: blocks of zeros are left out.
+//! Writing files with holes: blocks of zeros are skipped.
 
 use super::sys::{Call, OpenFile};
 
@@ -25,7 +25,7 @@ pub(super) fn extend(file: &impl OpenFile, size: u64) -> Call<()> {
     }
 }
 
-/// True if some block of these bytes would be left out.
+/// True if some block of these bytes would be skipped.
 pub(super) fn has_zero_block(bytes: &[u8]) -> bool {
     bytes.chunks(BLOCK).any(is_zero)
 }

@@ -5,7 +5,7 @@ use super::sys::Directory;
 use crate::store::{Name, RemotePath, StoreError};
 use std::sync::Arc;
 
-/// A target whose lock is held.
+/// A locked target.
 pub(super) struct LockedTarget<D: Directory> {
     pub(super) path: RemotePath,
     pub(super) dir: Arc<D>,

@@ -33,7 +33,7 @@ async fn files_beyond_a_users_share_are_opened_for_each_call() {
     }
     assert_eq!(open_beneath(dir.path()) as u64, share);
     let next = of_user(dir.path(), "the next user").open(&path).await.unwrap();
-    assert_eq!(open_beneath(dir.path()) as u64, share + 1, "there is some left");
+    assert_eq!(open_beneath(dir.path()) as u64, share + 1, "some are free");
     let version = next.stat().await.unwrap().version;
     for source in sources.iter().rev().take(200) {
         assert_eq!(source.stat().await.unwrap().version, version);
@@ -100,14 +100,14 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     assert!(at_once.is_empty(), "{at_once:?} take no share");
     let entry = NewEntry {
         path: RemotePath::parse(b"of another").unwrap(),
-        content: Content::Link(b"x".to_vec()),
+        content: Content::Symlink(b"x".to_vec()),
         attributes: Attributes::default(),
         if_version: None,
     };
     let put = of_user(dir.path(), "another")
         .put_whole(vec![entry], "t", Durability::Durable)
         .await;
-    assert!(put.iter().all(Result::is_ok), "others go on");
+    assert!(put.iter().all(Result::is_ok), "others continue");
     drop(all);
     for call in waiting {
         call.await;

@@ -37,7 +37,7 @@ pub(super) struct Tree<D: Directory = Dir> {
     /// Handles that stay open. A full cache is cleared.
     cache: Mutex<HashMap<RemotePath, (Arc<D>, Share)>>,
     unsynced: Mutex<HashSet<RemotePath>>,
-    /// Held while directories are synced: a second caller must wait until they are. A failed fsync
+    /// Locked while directories are synced: a second caller must wait until they are. A failed fsync
     /// is not repeated, so all later callers get its error.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,

@@ -61,7 +61,7 @@ impl Admission {
     }
 
     /// Whether a line that a stranger caused may be logged now. The value is the count of lines
-    /// that were left out.
+    /// that were omitted.
     pub(super) fn log_line(&self) -> Option<u64> {
         self.lines.line()
     }

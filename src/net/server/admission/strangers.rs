@@ -15,7 +15,7 @@ struct Bucket {
     lines: u32,
     /// When the last line was added.
     at: Instant,
-    left_out: u64,
+    omitted: u64,
 }
 
 impl StrangerLines {
@@ -23,11 +23,11 @@ impl StrangerLines {
         StrangerLines(Mutex::new(Bucket {
             lines: BURST,
             at: Instant::now(),
-            left_out: 0,
+            omitted: 0,
         }))
     }
 
-    /// Whether a line may be logged now. The value is the count of lines that were left out since
+    /// Whether a line may be logged now. The value is the count of lines that were omitted since
     /// the last one.
     pub fn line(&self) -> Option<u64> {
         let mut bucket = self.0.lock();
@@ -46,10 +46,10 @@ impl Bucket {
         match self.lines.checked_sub(1) {
             Some(lines) => {
                 self.lines = lines;
-                Some(std::mem::take(&mut self.left_out))
+                Some(std::mem::take(&mut self.omitted))
             }
             None => {
-                self.left_out = self.left_out.saturating_add(1);
+                self.omitted = self.omitted.saturating_add(1);
                 None
             }
         }
@@ -66,7 +66,7 @@ mod tests {
         let mut bucket = Bucket {
             lines: BURST,
             at,
-            left_out: 0,
+            omitted: 0,
         };
         let logged = (0..1000).filter_map(|_| bucket.line(at)).count();
         assert_eq!(logged, BURST as usize);

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_by_address_and_by_account() {
+    fn delays_rise_by_address_and_by_account() {
         let (mut records, now) = (Records::default(), Instant::now());
         for _ in 0..4 {
             assert!(wait(&mut records, &who(1, "kim"), now).is_some());
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_whoever_tries() {
+    async fn memory_is_bounded_for_any_number_of_addresses() {
         let throttle = Throttle::default();
         let peer = SocketAddr::from(([192, 0, 2, 1], 1000));
         let waiting = throttle.turn(peer, "kim").await.unwrap();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_whoever_has_most_goes() {
+    fn the_oldest_of_the_address_with_most_goes() {
         let waiting = Waiting::default();
         let (_one, mut lone) = waiting.enter(peer(9));
         let mut flood: Vec<_> = (0..PENDING).map(|_| waiting.enter(peer(1))).collect();

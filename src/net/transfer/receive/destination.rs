@@ -36,7 +36,7 @@ pub struct Tree {
     pub who: String,
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
     pub release: Option<Release>,
-    /// Whoever sends may not know what is here: nothing is compared with, gone on with, or told of another writer.
+    /// The sender may not learn what is here: nothing is compared or resumed, and no other writer is named.
     pub write_only: bool,
 }
 
@@ -90,11 +90,11 @@ pub struct Candidate {
     pub target: Vec<u8>,
     /// With `checksum`.
     pub hash: Option<Digest>,
-    /// The version of the source, where it may be gone on with.
+    /// The version of the source, where a transfer may resume it.
     pub version: Option<String>,
     /// Of a small file whose content came with the offer: that, and its hash.
     pub content: Option<(Vec<u8>, Digest)>,
-    /// What it takes of the window's part for offers, until nobody keeps anything of it.
+    /// What it takes of the window's part for offers, until all of it is dropped.
     pub cost: SharedPermit,
 }
 
@@ -132,7 +132,7 @@ impl Target {
         match self {
             Target::Tree(tree) => {
                 let existing = match tree.write_only {
-                    true => ExistingDirs::Keep,
+                    true => ExistingDirs::Untouched,
                     false => ExistingDirs::OpenUp,
                 };
                 tree.store.make_dirs(dirs, existing).await
@@ -155,9 +155,9 @@ impl Target {
         let Target::Tree(tree) = self else {
             return candidates.iter().map(|_| Decision::Wanted).collect();
         };
-        let is_looked_at = |c: &&Candidate| !empty.contains(&c.parent);
-        let looked_at = candidates.iter().filter(is_looked_at);
-        let mut found = match looked_at.map(|c| c.path.clone()).collect::<Vec<_>>() {
+        let is_compared = |c: &&Candidate| !empty.contains(&c.parent);
+        let compared = candidates.iter().filter(is_compared);
+        let mut found = match compared.map(|c| c.path.clone()).collect::<Vec<_>>() {
             none if none.is_empty() => Vec::new(),
             paths => tree.store.stat_many(paths).await,
         }
@@ -165,8 +165,8 @@ impl Target {
         let mut decisions = Vec::with_capacity(candidates.len());
         let mut unchanged = Vec::new();
         for candidate in candidates {
-            let look = is_looked_at(&candidate);
-            decisions.push(match if look { found.next() } else { None } {
+            let compares = is_compared(&candidate);
+            decisions.push(match if compares { found.next() } else { None } {
                 Some(Ok(entry)) => {
                     let decision = tree.compare(candidate, &entry, options, pool).await;
                     if matches!(decision, Decision::Unchanged) && options.durability.is_durable() {
@@ -191,7 +191,7 @@ impl Target {
         decisions
     }
 
-    /// Locks and opens the staging file of a larger file, of which `source` is the version; waits for the lock as long as
+    /// Locks and opens the partial file of a larger file, of which `source` is the version; waits for the lock as long as
     /// `deadline` allows.
     pub async fn stage(
         &self,

@@ -64,7 +64,7 @@ pub(super) struct Dirs {
 }
 
 impl Dirs {
-    /// With `shows` the paths of what fails are kept, too.
+    /// With `shows` the paths of failures are stored, too.
     pub(super) fn new(shows: bool) -> Dirs {
         Dirs {
             shows,
@@ -192,7 +192,7 @@ impl Dirs {
     }
 
     /// The work of setting time and mode of the directories that nothing will change any more: one at a time, for all that
-    /// have become ready meanwhile. [`Dirs::completed`] is told when it has ended.
+    /// have become ready meanwhile. [`Dirs::completed`] is called when it has ended.
     pub(super) fn complete(&mut self, target: &Target, durability: Durability) -> Option<Work<Completed>> {
         if self.completing || self.to_complete.is_empty() {
             return None;

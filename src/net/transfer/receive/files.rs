@@ -68,7 +68,7 @@ impl Files {
     pub(super) fn want(&mut self, candidate: Candidate, jobs: &mut Jobs) -> bool {
         let is_tree = matches!(self.target, Target::Tree(_));
         let here = match (candidate.kind, candidate.content) {
-            (Kind::Symlink, _) => Some((Content::Link(candidate.target), None)),
+            (Kind::Symlink, _) => Some((Content::Symlink(candidate.target), None)),
             (_, Some((bytes, digest))) if is_tree => {
                 let file = Some((digest, bytes.len() as u64));
                 Some((Content::File(Arc::new(bytes)), file))
@@ -190,7 +190,7 @@ impl Files {
         }
     }
 
-    /// The source changed: the file starts anew. True when its content may be asked for at once.
+    /// The source changed: the file restarts. True when its content may be asked for at once.
     pub(super) fn restart(&mut self, number: u64, wanted: Wanted, jobs: &mut Jobs) -> bool {
         let Some(awaited) = self.awaited.get_mut(&number) else {
             self.staged.restart(number, wanted, jobs);
@@ -246,7 +246,7 @@ impl Files {
     /// resumes there. Both waits are bounded.
     pub(super) async fn suspend(mut self, mut jobs: Jobs) {
         self.staged.close();
-        // what has begun to go out on a stream goes on, as slowly as it is read, and then counts
+        // output on a stream that has begun continues, as slowly as it is read, and then counts
         let most = match self.target {
             Target::Tree(_) => SUSPEND,
             Target::Stream(_) => SUSPEND_STREAM,
@@ -255,7 +255,7 @@ impl Files {
             while self.staged.has_jobs() || self.batches.is_busy() {
                 match jobs.next().await {
                     Some(Ok(job)) => drop(self.ended(job, &mut jobs)),
-                    // the session has been told of a panic
+                    // the session knows of a panic
                     Some(Err(_)) => {}
                     None => return,
                 }

@@ -88,7 +88,7 @@ impl Ledger {
         shown(&self.label, path)
     }
 
-    /// A file begins anew, with this size.
+    /// A file restarts, with this size.
     pub(super) fn restarted(&mut self, number: u64, size: u64) {
         if let Some(unsettled) = self.unsettled.get_mut(&number) {
             let counters = &self.reporter.counters;

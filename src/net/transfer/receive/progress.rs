@@ -1,4 +1,4 @@
-//! How far a staged file is: what is written, what the sender was told of, and when the next checkpoint is due.
+//! How far a staged file is: what is written, what was reported to the sender, and when the next checkpoint is due.
 
 use crate::chunk::Extent;
 use crate::store::Checkpoint;
@@ -55,7 +55,7 @@ impl Progress {
         self.written = point;
     }
 
-    /// Adds extents that were written; returns those that the sender may be told of now.
+    /// Adds extents that were written; returns those that may be reported to the sender now.
     pub(super) fn acknowledge(&mut self, extents: Vec<Extent>) -> Vec<Extent> {
         self.unacknowledged.extend(extents);
         let most = self.written.offset.saturating_add(AHEAD);

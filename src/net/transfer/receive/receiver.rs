@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often the receiver looks whether anything moves.
-const LOOK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(5);
 
 /// One transfer, from the side that gets the files.
 struct Receiver {
@@ -52,7 +52,7 @@ enum Turn {
     Moved,
     /// Nothing did.
     Idle,
-    /// All is settled, and the sender has been told.
+    /// All is settled, and the sender knows.
     Finished,
 }
 
@@ -84,7 +84,7 @@ pub async fn receive(
     };
     let result = receiver.run(&core, &mut files, &mut jobs).await;
     match result {
-        // what a fault has left is not trusted with a record
+        // no record vouches for the bytes after a fault
         Ok(()) | Err(NetError::Internal(_)) => {}
         Err(_) => files.suspend(jobs).await,
     }
@@ -93,7 +93,7 @@ pub async fn receive(
 
 impl Receiver {
     async fn run(mut self, core: &Arc<SessionCore>, files: &mut Files, jobs: &mut Jobs) -> Result<(), NetError> {
-        let mut clock = tokio::time::interval(LOOK);
+        let mut clock = tokio::time::interval(TICK);
         loop {
             if core.is_refused() {
                 return Err(core.down().await);
@@ -104,7 +104,7 @@ impl Receiver {
                 biased;
                 Some(job) = jobs.next() => self.job_ended(job?, files, jobs).await?,
                 arrived = self.channel.receive_any() => match arrived {
-                    Some(event) => self.arrived(event, files, jobs).await?,
+                    Some(event) => self.received(event, files, jobs).await?,
                     None => return Err(core.down().await),
                 },
                 why = core.down() => return Err(why),
@@ -115,7 +115,7 @@ impl Receiver {
                 }
                 _ = clock.tick() => {
                     let activity = files.activity();
-                    self.look(core, activity).await?;
+                    self.check_progress(core, activity).await?;
                     Turn::Idle
                 }
             };
@@ -185,7 +185,7 @@ impl Receiver {
         Ok(Turn::Moved)
     }
 
-    async fn arrived(&mut self, event: ChannelEvent, files: &mut Files, jobs: &mut Jobs) -> Result<Turn, NetError> {
+    async fn received(&mut self, event: ChannelEvent, files: &mut Files, jobs: &mut Jobs) -> Result<Turn, NetError> {
         match event {
             ChannelEvent::Message(body) => self.message(body, files, jobs).await?,
             ChannelEvent::Frame(frame) => {
@@ -198,7 +198,7 @@ impl Receiver {
     }
 
     /// Looks whether anything moves: a receiver at work says so, and one whose sender is silent gives up.
-    async fn look(&mut self, core: &SessionCore, files: Activity) -> Result<(), NetError> {
+    async fn check_progress(&mut self, core: &SessionCore, files: Activity) -> Result<(), NetError> {
         if !core.is_attached() {
             self.moved = Instant::now();
         }

@@ -98,7 +98,7 @@ impl SmallFileBatches {
 }
 
 /// The work of waiting before an entry is tried again; `None` unless `error` says that its target is locked and there is
-/// time left.
+/// time.
 pub(super) fn retry_later(file: SmallFile, error: &StoreError, now: Instant) -> Option<Work<SmallFile>> {
     if !is_locked(error) || file.deadline.is_none_or(|deadline| now >= deadline) {
         return None;

@@ -9,7 +9,7 @@
 //!    └──────────────────┴────written────── Stale
 //! ```
 //!
-//! It starts nothing itself: it returns the [`Work`] that is due, and is told how that ended.
+//! It starts nothing itself: it returns the [`Work`] that is due, and receives how that ended.
 
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
@@ -170,7 +170,7 @@ impl StagedFile {
         let reassembly = &mut self.reassembly;
         Ok(match header.kind {
             FrameKind::File => reassembly.insert_whole(length, header.digest, frame.into_bytes()),
-            FrameKind::End => reassembly.seal(header.offset, header.digest).map(|()| Inserted::New),
+            FrameKind::End => reassembly.finish(header.offset, header.digest).map(|()| Inserted::New),
             FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole(), frame.into_bytes()),
             _ => reassembly.insert(header.offset, length, header.digest, frame.into_bytes()),
         })
@@ -244,7 +244,7 @@ impl StagedFile {
         })
     }
 
-    /// A part was written, or could not be. Returns the extents that the sender may be told of; for an attempt that is out
+    /// A part was written, or could not be. Returns the extents that may be reported to the sender; for an attempt that is out
     /// of date, the work of emptying the partial file.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl StagedFile {
         self.is_checkpointing = false;
     }
 
-    /// The source changed: the file begins anew. Returns the work of emptying the partial file, if that can be done now.
+    /// The source changed: the file restarts. Returns the work of emptying the partial file, if that can be done now.
     pub(super) fn restart(&mut self, wanted: Wanted, now: Instant) -> Option<Work<StagedDone>> {
         let old = std::mem::replace(self, StagedFile::new(wanted, now));
         (self.turn, self.is_checkpointing) = (old.turn, old.is_checkpointing);
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     /// A checkpoint may end while a part of the attempt before is still being written: the partial file has to be emptied
-    /// when that ends, and is not to be taken for one that is being written anew.
+    /// when that ends, and is not to be taken for one that is being rewritten.
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
         let wanted = Wanted {

@@ -130,7 +130,7 @@ impl StagedFiles {
         }
     }
 
-    /// The source changed: the file starts anew.
+    /// The source changed: the file restarts.
     pub(super) fn restart(&mut self, number: u64, wanted: Wanted, jobs: &mut Jobs) {
         if let Some(file) = self.files.get_mut(&number)
             && let Some(empty) = file.restart(wanted, Instant::now())
@@ -139,7 +139,7 @@ impl StagedFiles {
         }
     }
 
-    /// The sender cannot deliver a file. What came of it is kept, unless its source is gone or is another one now.
+    /// The sender cannot deliver a file. The partial file stays, unless its source is gone or is another one now.
     pub(super) fn withdrawn(&mut self, number: u64, code: Code) {
         let salvage = match code {
             Code::NOT_FOUND | Code::VERSION_CHANGED | Code::MALFORMED => Salvage::Nothing,
@@ -271,12 +271,12 @@ impl StagedFiles {
                 start(number, work, jobs);
             }
         }
-        let told = extents.into_iter().map(|extent| FileEvent::Written {
+        let written = extents.into_iter().map(|extent| FileEvent::Written {
             number,
             offset: extent.offset,
             length: extent.length,
         });
-        told.chain(self.advance(number, jobs)).collect()
+        written.chain(self.advance(number, jobs)).collect()
     }
 
     /// The transfer ends early: no job begins any more, and what waits for a lock is ended.

@@ -48,7 +48,7 @@ pub(super) enum Wrote {
 }
 
 impl Wrote {
-    /// What the sender is told of.
+    /// What the sender learns of.
     pub(super) fn extents(self) -> Vec<Extent> {
         match self {
             Wrote::Chunks(extents) => extents,
@@ -64,7 +64,7 @@ impl Wrote {
 /// What becomes of the partial file of a file that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Salvage {
-    /// Nothing is kept: its content is wrong, or of no source any more.
+    /// Nothing of it stays: its content is wrong, or of no source any more.
     Nothing,
     /// The next transfer resumes what is durable of it.
     Durable,

@@ -13,9 +13,9 @@ use std::sync::Arc;
 /// Where a stream goes, and how much of which source has gone there. Cheap to clone; all clones are the same stream.
 #[derive(Clone)]
 pub struct Stream {
-    /// Held while something is written, which takes as long as its reader takes.
+    /// Locked while something is written, which takes as long as its reader takes.
     out: Arc<Mutex<Box<dyn Write + Send>>>,
-    /// Never held for long.
+    /// Never locked for long.
     state: Arc<Mutex<OutputState>>,
 }
 
@@ -25,14 +25,14 @@ struct OutputState {
     source: Option<String>,
     /// How many bytes have gone out: they do not go out again.
     written: u64,
-    /// Some of these, with the values to go on from there.
-    kept: Checkpoint,
+    /// Some of these, with the values to resume from there.
+    checkpoint: Checkpoint,
     /// A write that failed. What it put out is not known.
     broken: Option<StoreError>,
 }
 
 impl OutputState {
-    /// Where a transfer of this version of the source goes on.
+    /// Where a transfer of this version of the source resumes.
     fn begin(&mut self, source: Option<String>) -> Result<Resume, StoreError> {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
@@ -41,9 +41,9 @@ impl OutputState {
             return Err(StoreError::new(ErrorKind::SourceChanged, &RemotePath::root()));
         }
         self.source = source;
-        match self.kept.offset {
+        match self.checkpoint.offset {
             0 => Ok(Resume::Fresh),
-            _ => Ok(Resume::From(self.kept.clone())),
+            _ => Ok(Resume::From(self.checkpoint.clone())),
         }
     }
 }
@@ -61,16 +61,16 @@ impl Stream {
         }
     }
 
-    /// Starts to write, or goes on where an earlier transfer of the same source was cut off: what has
-    /// gone out since the last point to go on from is received again, and left out.
+    /// Starts to write, or resumes where an earlier transfer of the same source was cut off: what has
+    /// gone out since the last checkpoint is received again, and skipped.
     pub(super) async fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
         // what an earlier transfer was still writing is out then
         self.with(|_| Ok(())).await?;
         let mut state = self.state.lock();
-        let left = state.begin(source)?;
+        let resume = state.begin(source)?;
         Ok(Box::new(StreamStaging {
             stream: self.clone(),
-            left,
+            resume,
         }))
     }
 
@@ -87,14 +87,14 @@ impl Stream {
 #[async_trait]
 impl Checkpointer for Stream {
     async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError> {
-        self.state.lock().kept = point;
+        self.state.lock().checkpoint = point;
         Ok(())
     }
 }
 
 struct StreamStaging {
     stream: Stream,
-    left: Resume,
+    resume: Resume,
 }
 
 #[async_trait]
@@ -137,7 +137,7 @@ impl Staging for StreamStaging {
         let (mut at, end) = (offset, offset.saturating_add(length));
         while at < end {
             let part = match usize::try_from(end.saturating_sub(at)) {
-                Ok(left) if left < CHUNK_SIZE => Arc::new(vec![0; left]),
+                Ok(resume) if resume < CHUNK_SIZE => Arc::new(vec![0; resume]),
                 _ => zeros.clone(),
             };
             let bytes = (*part).as_ref().len() as u64;
@@ -150,7 +150,7 @@ impl Staging for StreamStaging {
     fn allocate(&mut self, _: Allocation) {}
 
     fn resume(&self) -> Resume {
-        self.left.clone()
+        self.resume.clone()
     }
 
     fn checkpointer(&self) -> Option<Arc<dyn Checkpointer>> {
@@ -159,8 +159,8 @@ impl Staging for StreamStaging {
 
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError> {
         let mut state = self.stream.state.lock();
-        state.kept = Checkpoint::default();
-        self.left = state.begin(source)?;
+        state.checkpoint = Checkpoint::default();
+        self.resume = state.begin(source)?;
         Ok(())
     }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_gone_out_is_left_out_wherever_parts_begin_and_end() {
+    async fn what_has_gone_out_is_skipped_wherever_parts_begin_and_end() {
         for gone in 0..=9 {
             let (stream, pipe) = stream(100);
             let mut first = stream.stage(source("v")).await.unwrap();

@@ -74,7 +74,7 @@ impl Layout {
         match self {
             Layout::Sparse { found, pieces } => match pieces.recv().await {
                 Some(piece) => *found = Some(piece),
-                // it has been told of all pieces, and then nothing is unknown
+                // it has got all pieces, and then nothing is unknown
                 None => std::future::pending().await,
             },
             Layout::Dense => std::future::pending().await,

@@ -1,6 +1,6 @@
 //! The way down of a walk: the directories that it is in, and what of them is still to be walked, in bounded memory.
 //!
-//! It reads nothing itself: [`Levels::next`] says what is to be done, and is told what came of it.
+//! It reads nothing itself: [`Levels::next`] says what is to be done, and receives the outcome.
 
 use crate::store::{DirPage, DirStream, Entry, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ const SMALLEST_PAGE: usize = 8;
 const TOGETHER: usize = 32;
 /// Bytes of entries that may wait on all levels together before pages get smaller.
 const ROOM: usize = 8 << 20;
-/// One page takes at most this part of the room that is left, so that deeper ones find some, too.
+/// One page takes at most this part of the free room, so that deeper ones find some, too.
 const PART: usize = 16;
 /// About what an entry takes in memory, in bytes, besides its name and target.
 const ENTRY: usize = 256;
@@ -59,7 +59,7 @@ pub(super) enum Step {
         /// Its first page.
         page: Listed,
     },
-    /// Offer these entries of this directory; those that are directories go to [`Levels::keep`].
+    /// Offer these entries of this directory; those that are directories go to [`Levels::add`].
     Offer(u64, RemotePath, Listed),
     /// Read the next page, of [`Levels::limit`], and tell [`Levels::next_page`].
     Read(Box<dyn DirStream>),
@@ -92,8 +92,8 @@ impl Levels {
 
     /// How many entries the next page may have.
     pub(super) fn limit(&self) -> usize {
-        let left = self.room.saturating_sub(self.waiting);
-        (left / PART / (2 * ENTRY)).clamp(SMALLEST_PAGE, PAGE)
+        let free = self.room.saturating_sub(self.waiting);
+        (free / PART / (2 * ENTRY)).clamp(SMALLEST_PAGE, PAGE)
     }
 
     /// The walk goes down into a directory.
@@ -118,7 +118,7 @@ impl Levels {
     }
 
     /// A directory in the innermost one, to be walked later.
-    pub(super) fn keep(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: Entry) {
         if let Some(level) = self.levels.last_mut() {
             self.waiting = self.waiting.saturating_add(size_of(&entry));
             level.subdirs.push_back(Subdir { entry, page: None });
@@ -210,7 +210,7 @@ mod tests {
     use async_trait::async_trait;
     use std::collections::HashSet;
 
-    /// A tree in which each directory down to `depth` has `width` directories: the first goes on down, the others are empty.
+    /// A tree in which each directory down to `depth` has `width` directories: the first leads further down, the others are empty.
     #[derive(Clone, Copy)]
     struct Comb {
         width: usize,
@@ -285,7 +285,7 @@ mod tests {
                         assert!(seen.insert(path.clone()), "once");
                         levels.enter(0, path, page);
                     }
-                    Step::Offer(_, _, page) => page.unwrap().entries.into_iter().for_each(|e| levels.keep(e)),
+                    Step::Offer(_, _, page) => page.unwrap().entries.into_iter().for_each(|e| levels.add(e)),
                     Step::Read(rest) => {
                         let page = rest.next_page(levels.limit()).await;
                         levels.next_page(page);
@@ -350,7 +350,7 @@ mod tests {
                             levels.listed(paths.iter().take(1).map(|path| self.list(path, limit)).collect());
                         }
                         Some(Step::Offer(_, _, page)) => {
-                            page.unwrap().entries.into_iter().for_each(|e| levels.keep(e));
+                            page.unwrap().entries.into_iter().for_each(|e| levels.add(e));
                         }
                         Some(Step::Enter { path, page, .. }) => {
                             levels.enter(0, path.unwrap(), page);

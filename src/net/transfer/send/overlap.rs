@@ -95,7 +95,7 @@ impl Earlier<'_> {
     }
 }
 
-/// Directories become one; what is never sent is in nobody's way.
+/// Directories become one; what is never sent is in no other entry's way.
 fn may_share(earlier: &Entry, kind: Kind) -> bool {
     earlier.kind == Kind::Other || (earlier.kind == Kind::Dir && kind == Kind::Dir)
 }

@@ -15,7 +15,7 @@ use crate::net::transfer::send::reads::{
 };
 use crate::net::transfer::send::state::{Plan, SendState};
 use crate::net::transfer::send::stream::StreamEvent;
-use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
+use crate::net::wire::frame::{FrameHeader, FrameKind, NO_DIGEST};
 use crate::store::{ErrorKind, StoreError};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -163,7 +163,7 @@ impl FileReader {
             }
             Plan::Hole(file, hole) => {
                 // the receiver hashes it meanwhile
-                let header = self.header(file.id, FrameKind::Hole, at(hole.offset, 0), VOID);
+                let header = self.header(file.id, FrameKind::Hole, at(hole.offset, 0), NO_DIGEST);
                 let header = FrameHeader::of_hole(header, hole.length);
                 self.push(header, Vec::new(), permit);
                 self.ahead.start(hash_hole(file.id, hole));
@@ -181,7 +181,7 @@ impl FileReader {
                 }
                 Vec::new()
             }
-            // given up, or begun anew, after the read was started
+            // given up, or restarted, after the read was started
             ReadDone::Chunk { id, .. } | ReadDone::Checked { id, .. } if !state.is_live(id) => Vec::new(),
             ReadDone::Chunk {
                 id,
@@ -199,7 +199,7 @@ impl FileReader {
                     Ok(Chunk::Deferred(source)) => {
                         let chunk = DeferredChunk::new(source, id, extent, self.deferred_in.clone());
                         let body = FrameBody::Deferred(chunk);
-                        self.core.send_queue.push(header(VOID), body, permit);
+                        self.core.send_queue.push(header(NO_DIGEST), body, permit);
                     }
                     Err(e) => return failure(state, id, e),
                 }

@@ -43,10 +43,10 @@ impl WantedFile {
 
     /// The chunk at `offset`.
     pub(super) fn chunk(&self, offset: u64) -> Extent {
-        let left = self.size.saturating_sub(offset);
+        let remaining = self.size.saturating_sub(offset);
         Extent {
             offset,
-            length: left.min(CHUNK_SIZE as u64),
+            length: remaining.min(CHUNK_SIZE as u64),
         }
     }
 

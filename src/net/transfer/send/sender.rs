@@ -30,12 +30,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-/// How often a file is started anew because it changed while it was read.
+/// How often a file is restarted because it changed while it was read.
 const MAX_ATTEMPT: u8 = 3;
 /// Streams that are read at once.
 const STREAMS: usize = 4;
 /// How often the sender looks whether anything moves.
-const LOOK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(5);
 
 /// One transfer, from the side that has the files.
 pub(super) struct Sender {
@@ -99,7 +99,7 @@ pub async fn send(
 
 impl Sender {
     async fn run(mut self, core: &Arc<SessionCore>, mut walked: mpsc::Receiver<Vec<Walked>>) -> Result<(), NetError> {
-        let mut clock = tokio::time::interval(LOOK);
+        let mut clock = tokio::time::interval(TICK);
         loop {
             if let Some(failed) = self.reader.plan(&mut self.state) {
                 self.read_failed(failed).await?;
@@ -133,7 +133,7 @@ impl Sender {
                 Wake::Message(None) | Wake::Walked(None) => return Err(core.down().await),
                 Wake::Down(why) => return Err(why),
                 Wake::Clock => {
-                    self.look(core)?;
+                    self.check_progress(core)?;
                     continue;
                 }
             }
@@ -143,7 +143,7 @@ impl Sender {
     }
 
     /// Gives up when the receiver answers nothing for too long.
-    fn look(&mut self, core: &SessionCore) -> Result<(), NetError> {
+    fn check_progress(&mut self, core: &SessionCore) -> Result<(), NetError> {
         if !core.is_attached() {
             self.moved = Instant::now();
         }

@@ -78,7 +78,7 @@ impl Walked {
     }
 }
 
-/// Walks all sources and sends what it finds in batches. Stops when nobody listens any more.
+/// Walks all sources and sends what it finds in batches. Stops when the sender has gone.
 pub struct Walk {
     sources: Arc<Vec<TransferSource>>,
     recursive: bool,
@@ -302,7 +302,7 @@ impl Walk {
         }
         for (path, entry) in self.without_taken(of, entries).await? {
             match entry.kind {
-                Kind::Dir => levels.keep(entry),
+                Kind::Dir => levels.add(entry),
                 _ => drop(self.entry(of, number, path, entry).await?),
             }
         }

@@ -78,7 +78,7 @@ pub(super) trait OpenFile: Node {
     fn ftruncate(&self, length: u64) -> Call<()>;
     /// flock(2).
     fn flock(&self, operation: FlockOperation) -> Call<()>;
-    /// fcntl(2), F_OFD_SETLK over the whole file: held from a commit's rename until the file is
+    /// fcntl(2), F_OFD_SETLK over the whole file: locked from a commit's rename until the file is
     /// closed. It locks for writing if the file is open for that.
     fn lock_commit(&self) -> Call<()>;
     /// One pread(2): fewer bytes than asked for do not mean the end, none do.

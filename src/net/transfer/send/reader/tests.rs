@@ -86,7 +86,7 @@ impl Fixture {
 /// A connection may find that a chunk is another one when it reads it once more, while the file is looked at for the
 /// last time: then no end is sent, and the file does not count as sent.
 #[tokio::test]
-async fn an_attempt_that_was_given_up_is_not_sealed() {
+async fn an_attempt_that_was_given_up_has_no_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut fixture = Fixture::new(dir.path()).await;
     let is_checked = |event: &ReadEvent| matches!(event, ReadEvent::Done(ReadDone::Checked { .. }));
@@ -120,7 +120,7 @@ async fn what_was_read_of_a_settled_file_is_dropped() {
     assert_eq!(fixture.core.send_queue.credit().outstanding(), 0);
 }
 
-/// A file that changes is offered anew, without what was read of it before: else its hash would be reported.
+/// A file that changes is offered as it is now, without what was read of it before: else its hash would be reported.
 #[tokio::test]
 async fn a_change_forgets_what_was_read_before() {
     let dir = tempfile::tempdir().unwrap();

@@ -104,7 +104,7 @@ impl Directory for Handle {
             let found = self.find(state, name)?;
             let inode = state.inode(found)?;
             match inode.body() {
-                Body::Link(_) => Err(Errno::LOOP),
+                Body::Symlink(_) => Err(Errno::LOOP),
                 _ if inode.meta().mode & access != access => Err(Errno::ACCESS),
                 _ => Ok(found),
             }
@@ -122,7 +122,7 @@ impl Directory for Handle {
     }
 
     fn symlink_at(&self, target: &[u8], name: &[u8]) -> Call<()> {
-        self.add(name, Body::Link(target.to_vec()), 0o777).map(drop)
+        self.add(name, Body::Symlink(target.to_vec()), 0o777).map(drop)
     }
 
     fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()> {

@@ -12,7 +12,7 @@ const PAGE: usize = 8;
 pub(super) enum Body {
     File(Vec<u8>),
     Dir(BTreeMap<Vec<u8>, usize>),
-    Link(Vec<u8>),
+    Symlink(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -158,7 +158,7 @@ impl World {
             let body = match &inode.bodies[0] {
                 Body::File(_) => Body::File(survivor(chance, &inode.bodies)),
                 Body::Dir(_) => Body::Dir(surviving_names(chance, &inode.bodies)),
-                link @ Body::Link(_) => link.clone(),
+                link @ Body::Symlink(_) => link.clone(),
             };
             let meta = *chance.of(&inode.metas);
             (inode.bodies, inode.metas) = (vec![body], vec![meta]);
@@ -280,7 +280,7 @@ impl WorldState {
         let kind = match inode.body() {
             Body::File(_) => 0o100_000,
             Body::Dir(_) => 0o040_000,
-            Body::Link(_) => 0o120_000,
+            Body::Symlink(_) => 0o120_000,
         };
         let meta = inode.meta();
         let time = |time: u64| ((time / 1_000_000_000).cast_signed(), time % 1_000_000_000);

@@ -1,5 +1,5 @@
-//! Micro-benchmarks of the pure parts (framing, reassembly, digests), and of the parallel reader over a store whose reads
-//! take 50 ms each. `cargo bench`, or `cargo bench -- slow` for one group.
+//! Micro-benchmarks of the pure parts (framing, reassembly, digests), and of the parallel reader
+//! over a store whose reads take 50 ms each. `cargo bench`, or `cargo bench -- slow` for one group.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use haul::chunk::CHUNK_SIZE;
@@ -54,7 +54,8 @@ fn reassembly(c: &mut Criterion) {
                 |mut reassembly| {
                     for chunk in &order {
                         let offset = chunk * CHUNK_SIZE as u64;
-                        let inserted = reassembly.insert(offset, CHUNK_SIZE as u64, [*chunk as u8; 32], ());
+                        let inserted =
+                            reassembly.insert(offset, CHUNK_SIZE as u64, [*chunk as u8; 32], ());
                         assert!(inserted.is_ok());
                         while let Some(part) = reassembly.take_part(&rules) {
                             black_box(part);
@@ -90,8 +91,8 @@ fn digests(c: &mut Criterion) {
     group.finish();
 }
 
-/// Twelve chunks of 10 MB, in order, from a store that takes 50 ms for each, however many are asked for at once. Buffers are
-/// used again, as a transfer's are.
+/// Twelve chunks of 10 MB, in order, from a store that takes 50 ms for each, however many are asked
+/// for at once. Buffers are used again, as a transfer's are.
 fn slow_store(c: &mut Criterion) {
     const SIZE: usize = 10_000_000;
     const COUNT: usize = 12;
@@ -100,9 +101,7 @@ fn slow_store(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build();
     let Ok(runtime) = runtime else { return };
     let mut group = c.benchmark_group("slow store, 12 chunks of 10 MB");
-    group
-        .sample_size(10)
-        .throughput(Throughput::Bytes((SIZE * COUNT) as u64));
+    group.sample_size(10).throughput(Throughput::Bytes((SIZE * COUNT) as u64));
     for at_once in [1, 5, 10] {
         let free = Mutex::new(vec![vec![0; SIZE]; at_once]);
         let free = &free;
@@ -113,7 +112,8 @@ fn slow_store(c: &mut Criterion) {
                 let (mut asked, mut read) = (0, 0);
                 while read < COUNT {
                     while asked < COUNT && !ahead.is_full() {
-                        let mut buffer = buffers().pop().expect("there are as many as reads at once");
+                        let mut buffer =
+                            buffers().pop().expect("there are as many as reads at once");
                         ahead.start(async move {
                             tokio::time::sleep(Duration::from_millis(50)).await;
                             buffer.copy_from_slice(source);

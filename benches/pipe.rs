@@ -1,15 +1,16 @@
-//! What one file costs without any protocol: bare threads that read, hash, encrypt, send over loopback, receive, decrypt,
-//! hash and write it. No program that does these things on this machine is much faster, so it is what haul is held against.
+//! What one file costs without any protocol: bare threads that read, hash, encrypt, send over
+//! loopback, receive, decrypt, hash and write it. No program that does these things on this machine
+//! is much faster, so it is what haul is held against.
 //!
 //! ```text
 //! cargo build --release --example pipe
 //! target/release/examples/pipe SOURCE TARGET [--connections N] [--keep CHUNKS]
 //! ```
 //!
-//! Without `--keep`, 128 KiB at a time go all the way on one thread and through one buffer on each side. That is the least
-//! there is to do, and not enough for a transfer: what is sent has to be kept until it is acknowledged, in case its
-//! connection is lost. With it, a connection has so many chunks of 1 MiB in memory on each side, used in turn, and what is
-//! sent is encrypted in a copy.
+//! Without `--keep`, 128 KiB at a time go all the way on one thread and through one buffer on each
+//! side. That is the least there is to do, and not enough for a transfer: what is sent has to be
+//! kept until it is acknowledged, in case its connection is lost. With it, a connection has so many
+//! chunks of 1 MiB in memory on each side, used in turn, and what is sent is encrypted in a copy.
 
 use anyhow::{Context, Result, bail};
 use blake3::Hasher;

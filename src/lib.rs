@@ -1,12 +1,17 @@
-//! haul moves files between machines. This library holds its modules so that fuzz targets and benchmarks reach
-//! them; it promises no stable interface. `docs/ARCHITECTURE.md` is the map.
+//! haul moves files between machines. This library holds its modules so that fuzz targets and
+//! benchmarks reach them; it promises no stable interface. `docs/ARCHITECTURE.md` is the map.
 //!
 //! Imports run one way: `cmd → net → chunk → store`; `auth` is used by `net` and `cmd` alone.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
     not(test),
-    warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
 )]
 
 pub mod auth;

@@ -19,12 +19,11 @@ fn with_password(
     let url = format!("haul://{user}@{}/", server.address);
     let arguments: Vec<String> = arguments.iter().map(|a| a.replace("URL/", &url)).collect();
     std::fs::write(client.work().join("password"), password).unwrap();
-    client.run(
-        arguments
-            .iter()
-            .map(String::as_str)
-            .chain(["--password-file", "password", "--accept-new"]),
-    )
+    client.run(arguments.iter().map(String::as_str).chain([
+        "--password-file",
+        "password",
+        "--accept-new",
+    ]))
 }
 
 #[test]
@@ -32,11 +31,9 @@ fn passwords_by_file_and_by_environment() {
     let server = Server::start();
     server.user(&["add", "pat"], "right\n");
     let client = Client::new();
-    assert_eq!(
-        with_password(&client, &server, "pat", "right\n", &["ls", "URL/"]).code,
-        0
-    );
-    with_password(&client, &server, "pat", "wrong", &["ls", "URL/"]).failed(5, &["login refused", "pat@"]);
+    assert_eq!(with_password(&client, &server, "pat", "right\n", &["ls", "URL/"]).code, 0);
+    with_password(&client, &server, "pat", "wrong", &["ls", "URL/"])
+        .failed(5, &["login refused", "pat@"]);
     let unknown = with_password(&client, &server, "nobody", "right", &["ls", "URL/"]);
     unknown.failed(5, &["login refused"]);
     let mut command = client.command(["ls", &format!("haul://pat@{}/", server.address)]);
@@ -79,11 +76,7 @@ fn a_key_can_be_listed_by_file() {
     let key = client.config().join("key.pub");
     server.user(&["add", "ann", "--key", key.to_str().unwrap()], "");
     client.ok(["ls", &format!("haul://ann@{}/", server.address)]);
-    let list = haul()
-        .args(["user", "ls", "--state"])
-        .arg(&server.state)
-        .output()
-        .unwrap();
+    let list = haul().args(["user", "ls", "--state"]).arg(&server.state).output().unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     let ann = list.lines().find(|line| line.starts_with("ann ")).unwrap();
     let cells: Vec<&str> = ann.split_whitespace().collect();
@@ -142,12 +135,15 @@ fn a_write_only_user_gets_the_same_answer_whatever_is_there() {
 async fn outcomes(client: &mut ScriptedClient) -> BTreeMap<u64, proto::Outcome> {
     let mut outcomes = BTreeMap::new();
     loop {
-        let control_message::Body::Transfer(message) = client.receive().await.expect("the server hung up") else {
+        let control_message::Body::Transfer(message) =
+            client.receive().await.expect("the server hung up")
+        else {
             continue;
         };
         match message.body.unwrap() {
             transfer_message::Body::Results(found) => {
-                outcomes.extend(found.results.iter().map(|result| (result.number, result.outcome())));
+                outcomes
+                    .extend(found.results.iter().map(|result| (result.number, result.outcome())));
             }
             transfer_message::Body::Finished(_) => return outcomes,
             transfer_message::Body::Cancel(cancel) => panic!("{cancel:?}"),
@@ -165,7 +161,8 @@ async fn a_write_only_users_messages_do_not_tell_what_is_there() {
     }
     std::os::unix::fs::symlink("taken", server.root.join("inbox/link")).unwrap();
     server.user(&["add", "dropper", "--write-only", "--root", "inbox"], "p");
-    let mut client = ScriptedClient::connect_as(&server, &server.client_of("dropper"), SESSION).await;
+    let mut client =
+        ScriptedClient::connect_as(&server, &server.client_of("dropper"), SESSION).await;
     assert_eq!(client.try_login_as("dropper").await, None);
     let paths = [
         "/taken",
@@ -182,11 +179,7 @@ async fn a_write_only_users_messages_do_not_tell_what_is_there() {
         let path = path.as_bytes().to_vec();
         let change = request::Body::ChangeDirectory(proto::ChangeDirectory { path });
         let reply = client.ask(number, change).await.unwrap();
-        assert_eq!(
-            (reply.code, &*reply.text),
-            (250, "working directory changed"),
-            "{reply:?}"
-        );
+        assert_eq!((reply.code, &*reply.text), (250, "working directory changed"), "{reply:?}");
     }
     let request::Body::Put(request) = put(1, b"/") else {
         unreachable!()
@@ -220,9 +213,12 @@ async fn a_write_only_users_messages_do_not_tell_what_is_there() {
 fn a_login_tells_what_this_user_may_do_next() {
     let server = Server::start();
     server.user(&["add", "dropper", "--write-only", "--invited"], "");
-    for (user, next, not) in [("kim", "haul ls srv:", "put"), ("dropper", "haul put FILE srv:", "ls")] {
+    for (user, next, not) in
+        [("kim", "haul ls srv:", "put"), ("dropper", "haul put FILE srv:", "ls")]
+    {
         let address = server.address.to_string();
-        let login = Client::new().run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
+        let login = Client::new()
+            .run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
         assert!(login.code == 0 && login.err.contains(next), "{login:?}");
         assert!(!login.err.contains(&format!("haul {not}")), "{login:?}");
     }
@@ -237,7 +233,8 @@ fn a_lost_stream_tells_what_this_user_may_do_next() {
     for (user, next) in [("kim", "check with haul stat"), ("dropper", "send it again")] {
         let client = Client::new();
         let address = server.address.to_string();
-        let login = client.run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
+        let login =
+            client.run_with(["login", "--name", "srv", &address], server.invite(user).as_bytes());
         assert_eq!(login.code, 0, "{login:?}");
         let mut put = client.command(["put", "-", &format!("srv:{user}")]);
         let (stdin, stderr) = (Stdio::piped(), Stdio::piped());
@@ -265,7 +262,8 @@ fn read_only_write_only_and_a_root_of_ones_own() {
     server.user(&["add", "dropper", "--write-only", "--root", "inbox/here"], "p");
     let client = Client::new();
     write(&client.work().join("f"), b"new");
-    let run = |user: &str, arguments: &[&str]| with_password(&client, &server, user, "p", arguments);
+    let run =
+        |user: &str, arguments: &[&str]| with_password(&client, &server, user, "p", arguments);
     assert_eq!(run("reader", &["ls", "URL/"]).out, "f\n");
     assert_eq!(run("reader", &["get", "URL/f", "got"]).code, 0);
     for command in [
@@ -300,9 +298,7 @@ fn read_only_write_only_and_a_root_of_ones_own() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    until("it is being written", || {
-        staged(&server.root.join("inbox/here/f")).exists()
-    });
+    until("it is being written", || staged(&server.root.join("inbox/here/f")).exists());
     let locked = run("dropper", &["put", "f", "URL/"]);
     locked.failed(7, &["another writer"]);
     assert!(!locked.err.contains("kim"), "{locked:?}");

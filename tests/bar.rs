@@ -1,4 +1,5 @@
-//! What is shown while a transfer runs: at a terminal, at one that changes its size, and without one.
+//! What is shown while a transfer runs: at a terminal, at one that changes its size, and without
+//! one.
 
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::terminal::Terminal;
@@ -24,7 +25,8 @@ fn the_bar_of_one_file_tells_how_far_it_is_and_goes() {
     let server = Server::start();
     let (_proxy, client) = slow(&server, MIB);
     write(&client.work().join("file"), &bytes(1, 6 * MIB));
-    let mut terminal = Terminal::start(client.command(["put", "--connections=2", "file", "srv:"]), 80);
+    let mut terminal =
+        Terminal::start(client.command(["put", "--connections=2", "file", "srv:"]), 80);
     terminal.expect("%, ");
     terminal.expect("MiB/s, ");
     terminal.expect(" of 6 MiB");
@@ -94,7 +96,8 @@ impl Tmux {
         let name = format!("haul-test-{}-{:?}", std::process::id(), std::thread::current().id());
         let tmux = Tmux(name.replace(['(', ')'], ""));
         let size = columns.to_string();
-        let mut start = tmux.command(&["-f", "/dev/null", "new-session", "-d", "-x", &size, "-y", "20"]);
+        let mut start =
+            tmux.command(&["-f", "/dev/null", "new-session", "-d", "-x", &size, "-y", "20"]);
         let size = format!(
             "trap : INT; seq 40; stty size; read -r go; env -i {}; echo ended; read -r go",
             shell(command)
@@ -112,10 +115,7 @@ impl Tmux {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("tmux");
-        command
-            .args(["-u", "-L", &self.0])
-            .args(arguments)
-            .env("LANG", "C.UTF-8");
+        command.args(["-u", "-L", &self.0]).args(arguments).env("LANG", "C.UTF-8");
         command
     }
 
@@ -143,17 +143,14 @@ impl Drop for Tmux {
 
 /// A command with its environment, for a shell.
 fn shell(command: &Command) -> String {
-    let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap().replace('\'', r"'\''"));
+    let quoted =
+        |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap().replace('\'', r"'\''"));
     let dir = quoted(command.get_current_dir().unwrap().as_os_str());
     let mut words: Vec<String> = vec!["-C".into(), dir, "TERM=tmux".into()];
     for (name, value) in command.get_envs() {
         words.extend(value.map(|value| format!("{}={}", name.to_str().unwrap(), quoted(value))));
     }
-    words.extend(
-        std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(quoted),
-    );
+    words.extend(std::iter::once(command.get_program()).chain(command.get_args()).map(quoted));
     words.join(" ")
 }
 
@@ -161,9 +158,11 @@ fn shell(command: &Command) -> String {
 fn the_bar_is_clean_after_the_terminal_has_changed_its_size() {
     let server = Server::start();
     let (_proxy, client) = slow(&server, 2 * MIB);
-    let name = "a-name-that-is-as-long-as-the-names-of-photographs-are-when-a-camera-chooses-them.jpeg";
+    let name =
+        "a-name-that-is-as-long-as-the-names-of-photographs-are-when-a-camera-chooses-them.jpeg";
     write(&client.work().join(name), &bytes(1, 64 * MIB));
-    let Some(tmux) = Tmux::start(&client.command(["put", "--connections=2", name, "srv:"]), 120) else {
+    let Some(tmux) = Tmux::start(&client.command(["put", "--connections=2", name, "srv:"]), 120)
+    else {
         return;
     };
     until("it waits to begin", || {
@@ -176,7 +175,9 @@ fn the_bar_is_clean_after_the_terminal_has_changed_its_size() {
             let screen = tmux.screen();
             let drawn = screen.strip_prefix(above.as_slice());
             // nothing is left of what was drawn before
-            let Some([line, named]) = drawn else { return false };
+            let Some([line, named]) = drawn else {
+                return false;
+            };
             line.contains('%') && line.chars().count() < columns && named.ends_with(".jpeg")
         });
     };

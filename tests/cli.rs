@@ -18,12 +18,10 @@ fn ls_mkdir_mv_rm_stat_df() {
     let long = client.ok(["ls", "-l", "srv:"]);
     assert!(long.contains("drwx") && long.contains("link -> d/f"), "{long}");
     assert!(client.ok(["ls", "-lh", "srv:d/f"]).contains("5 B"));
-    assert_eq!(
-        client.ok(["ls", "-R", "srv:x"]),
-        "srv:x:\ny\n\nsrv:x/y:\nz\n\nsrv:x/y/z:\n"
-    );
+    assert_eq!(client.ok(["ls", "-R", "srv:x"]), "srv:x:\ny\n\nsrv:x/y:\nz\n\nsrv:x/y/z:\n");
     let json = client.ok(["ls", "-R", "--json", "srv:"]);
-    let entries: Vec<serde_json::Value> = json.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let entries: Vec<serde_json::Value> =
+        json.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let file = entries.iter().find(|e| e["path"] == "d/f").unwrap();
     assert_eq!(
         (&file["name"], &file["kind"], &file["size"]),
@@ -86,7 +84,8 @@ fn a_stream_does_not_go_into_a_directory() {
     assert_eq!(put(&["put", "-", "srv:sub/name"]).code, 0);
     assert_eq!(put(&["put", "-", "srv:sub/name"]).code, 0, "a file there is replaced");
     let json = put(&["put", "--json", "-", "srv:sub/name"]);
-    let objects: Vec<serde_json::Value> = json.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let objects: Vec<serde_json::Value> =
+        json.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(
         (&objects[0]["size"], &objects[1]["bytes"]),
         (&7.into(), &7.into()),
@@ -102,7 +101,8 @@ fn stat_has_nanoseconds_and_octal_modes() {
     write(&path, b"x");
     set_mode(&path, 0o640);
     crate::support::tree::set_mtime(&path, 42);
-    let stat: serde_json::Value = serde_json::from_str(&client.ok(["stat", "--json", "srv:f"])).unwrap();
+    let stat: serde_json::Value =
+        serde_json::from_str(&client.ok(["stat", "--json", "srv:f"])).unwrap();
     assert_eq!(stat["mtime"], "2009-02-13T23:31:30.000000042Z");
     assert_eq!(stat["mode"], "0640");
     assert_eq!(stat["path"], "f");
@@ -116,15 +116,11 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     write(&client.work().join("d/g"), b"x");
     write(&server.root.join("dir/x"), b"x");
     client.run(["put", "missing", "srv:"]).failed(8, &["missing"]);
-    client
-        .run(["put", "d", "srv:"])
-        .failed(2, &["d: it is a directory", "-r"]);
+    client.run(["put", "d", "srv:"]).failed(2, &["d: it is a directory", "-r"]);
     client
         .run(["get", "srv:missing", "x"])
         .failed(8, &["missing", "no such file"]);
-    client
-        .run(["get", "srv:dir", "x"])
-        .failed(2, &["dir", "directory", "-r"]);
+    client.run(["get", "srv:dir", "x"]).failed(2, &["dir", "directory", "-r"]);
     client.run(["put", "f", "srv:../x"]).failed(2, &["srv:../x", ".."]);
     client.run(["put", "f", "g"]).failed(2, &["not a remote path"]);
     client.run(["get", "f", "g"]).failed(2, &["not a remote path"]);
@@ -132,12 +128,8 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
         .run(["put", "srv:dir/x", "srv:y"])
         .failed(2, &["not on this machine"]);
     client.run(["put", "f", "-", "srv:x"]).failed(2, &["put alone"]);
-    client
-        .run(["put", "-", "srv:"])
-        .failed(2, &["a stream needs a file name"]);
-    client
-        .run(["put", "f", "d/../f", "srv:dir"])
-        .failed(2, &["two sources"]);
+    client.run(["put", "-", "srv:"]).failed(2, &["a stream needs a file name"]);
+    client.run(["put", "f", "d/../f", "srv:dir"]).failed(2, &["two sources"]);
     let own = crate::support::tree::staged(std::path::Path::new("f"));
     let own = format!("srv:{}", own.display());
     client.run(["put", "f", &own]).failed(2, &["haul's partial files"]);
@@ -154,10 +146,7 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     client
         .run(["ls", "no-such-host.invalid:"])
         .failed(4, &["cannot connect", "no-such-host.invalid"]);
-    let unused = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     client
         .run(["ls", &format!("haul://{unused}/")])
         .failed(4, &["cannot connect", "refused"]);
@@ -200,7 +189,8 @@ fn where_nothing_was_done_the_exit_code_says_so() {
     let client = server.client();
     for at in [&server.root, &client.work()] {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, at.join("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at.join("pipe"), rustix::fs::FileType::Fifo, mode, 0)
+            .unwrap();
         write(&at.join("from/tree/sub/x"), b"x");
         write(&at.join("to/tree/sub"), b"a file in the way");
     }
@@ -236,9 +226,7 @@ fn without_permission_on_either_side() {
         std::fs::create_dir(server.root.join("closed")).unwrap();
         set_mode(&server.root.join("closed"), 0o500);
         write(&client.work().join("f"), b"x");
-        client
-            .run(["put", "f", "srv:closed/"])
-            .failed(8, &["permission denied"]);
+        client.run(["put", "f", "srv:closed/"]).failed(8, &["permission denied"]);
         return;
     }
     // Root may do everything but write to what the system itself protects.
@@ -257,15 +245,11 @@ fn malformed_settings_are_named_with_line_and_reason() {
     let known = client.config().join("known_servers");
     let good = std::fs::read_to_string(&known).unwrap();
     std::fs::write(&known, format!("{good}what is this\n")).unwrap();
-    client
-        .run(["ls", "srv:"])
-        .failed(1, &["known_servers:2:", "fingerprint"]);
+    client.run(["ls", "srv:"]).failed(1, &["known_servers:2:", "fingerprint"]);
     std::fs::write(&known, good).unwrap();
     let saved = client.config().join("servers");
     std::fs::write(&saved, "srv host=x port=none\n").unwrap();
-    client
-        .run(["ls", "srv:"])
-        .failed(1, &["servers:1:", "none is not a port"]);
+    client.run(["ls", "srv:"]).failed(1, &["servers:1:", "none is not a port"]);
     std::fs::write(client.config().join("key"), "garbage").unwrap();
     std::fs::remove_file(&saved).unwrap();
     client.run(["ls", "x:"]).failed(1, &["key", "PEM"]);
@@ -297,13 +281,8 @@ fn a_server_that_cannot_start_says_why() {
     assert!(code == 2 && err.contains("would be served"), "{err}");
     std::fs::create_dir(dir.path().join("root")).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (code, err) = serve(&[
-        "--state",
-        "s",
-        "--listen",
-        &taken.local_addr().unwrap().to_string(),
-        "root",
-    ]);
+    let (code, err) =
+        serve(&["--state", "s", "--listen", &taken.local_addr().unwrap().to_string(), "root"]);
     assert!(code == 1 && err.contains("cannot listen"), "{err}");
     let (code, err) = serve(&["--state", "s", "--listen", "nonsense", "root"]);
     assert!(code == 2 && err.contains("--listen nonsense"), "{err}");
@@ -367,11 +346,7 @@ fn every_command_has_help_with_examples() {
         assert!(examples(&text).is_some(), "{command}: {text}");
         assert_eq!(text, help(&[command, "--help"], "80"));
         // they fit: wider terminals show the same
-        assert_eq!(
-            examples(&text),
-            examples(&help(&[command, "--help"], "100")),
-            "{command}"
-        );
+        assert_eq!(examples(&text), examples(&help(&[command, "--help"], "100")), "{command}");
     }
     assert_eq!(examples(&listed), examples(&help(&["--help"], "100")));
     assert!(help(&["put", "--help"], "100").contains("a week if left out"));

@@ -1,4 +1,5 @@
-//! Completion in the real shells, at a terminal: keys go in, and what counts is the command that the shell then runs.
+//! Completion in the real shells, at a terminal: keys go in, and what counts is the command that
+//! the shell then runs.
 
 use crate::support::terminal::Terminal;
 use crate::support::tree::{set_mode, write};
@@ -12,7 +13,8 @@ const PROMPT: &str = "ready> ";
 /// What the program in haul's place shows at its end.
 const ENDED: &str = "[ended]";
 
-/// A shell with haul's completion, in a directory with local files and with a server that it is logged in to as `srv`.
+/// A shell with haul's completion, in a directory with local files and with a server that it is
+/// logged in to as `srv`.
 struct Shell {
     terminal: Terminal,
     /// The words of the command that ran, each in angle brackets.
@@ -76,7 +78,8 @@ impl Shell {
         })
     }
 
-    /// Types a line, in which `\t` is the TAB key, and gives the words that the shell ran in the end.
+    /// Types a line, in which `\t` is the TAB key, and gives the words that the shell ran in the
+    /// end.
     #[track_caller]
     fn run(&mut self, keys: &str) -> String {
         self.terminal.enter(&format!("{keys}\r"));
@@ -103,7 +106,8 @@ impl Shell {
     }
 }
 
-/// A program in haul's place that completes as haul does, and otherwise tells with which words it was called.
+/// A program in haul's place that completes as haul does, and otherwise tells with which words it
+/// was called.
 fn stand_in(path: &Path, ran: &Path) {
     let script = format!(
         "#!/bin/sh\n\
@@ -252,7 +256,8 @@ fn completion_in_fish() {
     let settings = "function fish_prompt; printf 'ready> '; end\n\
         set -g fish_autosuggestion_enabled 0\n\
         set -p fish_complete_path $SCRIPTS\n";
-    let Some(mut shell) = Shell::start("fish", &["--no-config", "-C", "source RC"], settings) else {
+    let Some(mut shell) = Shell::start("fish", &["--no-config", "-C", "source RC"], settings)
+    else {
         return;
     };
     completes(&mut shell);
@@ -263,14 +268,7 @@ fn completion_in_fish() {
 fn completion_leaves_out_names_that_a_terminal_would_act_on() {
     let server = Server::start();
     let client = server.client();
-    for name in [
-        "fine",
-        ".hidden",
-        "\u{1b}[31mred",
-        "two\nlines",
-        "tab\there",
-        "\u{202e}txt",
-    ] {
+    for name in ["fine", ".hidden", "\u{1b}[31mred", "two\nlines", "tab\there", "\u{202e}txt"] {
         write(&server.root.join(name), b"x");
     }
     assert_eq!(client.ok(["complete", "--", "rm", "srv:"]), "none\nsrv:fine\n");

@@ -1,4 +1,5 @@
-//! What confines haul beside its own checks: seccomp, the loss of root, memory that nobody else reads.
+//! What confines haul beside its own checks: seccomp, the loss of root, memory that nobody else
+//! reads.
 
 use crate::support::{Client, Ended, Server, haul, run_with, under};
 use base64::Engine;
@@ -76,7 +77,8 @@ fn a_server_that_root_starts_can_become_another_user_for_good() {
     // it serves what this user may read and write, and no more
     chown(&server.root, Some(NOBODY.1), None).unwrap();
     std::fs::write(server.root.join("private"), b"of root").unwrap();
-    std::fs::set_permissions(server.root.join("private"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(server.root.join("private"), PermissionsExt::from_mode(0o600))
+        .unwrap();
     let mut invite = haul();
     invite.args(["invite", "kim", "--state"]).arg(&server.state);
     let invite = Ended::of(run_with(as_nobody(invite), b""));
@@ -98,10 +100,7 @@ fn a_server_says_that_it_is_root_and_which_users_it_cannot_become() {
     }
     let mut server = Server::start();
     let log = server.log();
-    assert!(
-        log.contains("all rights of root") && log.contains("--user NAME"),
-        "{log}"
-    );
+    assert!(log.contains("all rights of root") && log.contains("--user NAME"), "{log}");
     let dir = open_dir();
     let serve = |user: &str| {
         let mut command = haul();
@@ -197,7 +196,8 @@ fn programs_of_the_same_user_cannot_read_a_password_out_of_a_client() {
     let mut other = as_nobody(other).stdin(Stdio::piped()).spawn().unwrap();
     // it has become nobody once it is cat
     crate::support::until("cat runs", || {
-        std::fs::read_to_string(format!("/proc/{}/comm", other.id())).is_ok_and(|name| name == "cat\n")
+        std::fs::read_to_string(format!("/proc/{}/comm", other.id()))
+            .is_ok_and(|name| name == "cat\n")
     });
     let other_read = can_be_read(other.id());
     drop(other.stdin.take());

@@ -4,8 +4,9 @@
 use haul::chunk::digest::{Hashing, Reading, whole_digest};
 use haul::store::local::LocalStore;
 use haul::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Content, Durability, ErrorKind, Kind, NewEntry, RemotePath,
-    RemoveScope, Resume, StageRequest, Staging, Store, StoreError, StoreExt, Time, UnlockMode,
+    Allocation, Attributes, Bytes, Checkpoint, Content, Durability, ErrorKind, Kind, NewEntry,
+    RemotePath, RemoveScope, Resume, StageRequest, Staging, Store, StoreError, StoreExt, Time,
+    UnlockMode,
 };
 use std::sync::Arc;
 
@@ -120,10 +121,7 @@ async fn puts_whole_entries(store: &dyn Store) {
 /// A staged file is invisible until it is committed, and locked until then.
 async fn stages_and_commits(store: &dyn Store) {
     let mut staging = stage(store, "big", &request("first")).await;
-    staging
-        .write(0, vec![shared(b"hello "), shared(b"world")])
-        .await
-        .unwrap();
+    staging.write(0, vec![shared(b"hello "), shared(b"world")]).await.unwrap();
     assert_eq!(store.stat(&path("big")).await.unwrap_err().kind, ErrorKind::NotFound);
     assert!(
         store
@@ -135,7 +133,9 @@ async fn stages_and_commits(store: &dyn Store) {
             .all(|e| !e.name.as_ref().unwrap().as_bytes().starts_with(b".big"))
     );
     match store.stage(&path("big"), &request("second")).await.err().unwrap().kind {
-        ErrorKind::Locked(holder) => assert_eq!((holder.who.as_str(), holder.written), ("first", Some(11))),
+        ErrorKind::Locked(holder) => {
+            assert_eq!((holder.who.as_str(), holder.written), ("first", Some(11)))
+        }
         other => panic!("{other:?}"),
     }
     let whole = store
@@ -211,14 +211,7 @@ async fn keeps_and_resumes(store: &dyn Store) {
     second.write(6, vec![shared(b"world")]).await.unwrap();
     second.commit(11, ATTRIBUTES).await.unwrap();
     assert_eq!(read(store, "r").await.unwrap(), b"hello world");
-    assert!(
-        store
-            .locks(&RemotePath::root(), &[], 100)
-            .await
-            .unwrap()
-            .entries
-            .is_empty()
-    );
+    assert!(store.locks(&RemotePath::root(), &[], 100).await.unwrap().entries.is_empty());
 
     // another version of the source starts anew, and a restart forgets the checkpoint
     let mut third = stage(store, "r", &of("v2")).await;
@@ -248,16 +241,10 @@ async fn checks_versions(store: &dyn Store) {
         store.put_whole(vec![new], "test", Durability::Volatile).await.remove(0)
     };
     let first = put(b"1", Some("none")).await.unwrap();
-    assert_eq!(
-        put(b"2", Some("none")).await.unwrap_err().kind,
-        ErrorKind::VersionChanged
-    );
+    assert_eq!(put(b"2", Some("none")).await.unwrap_err().kind, ErrorKind::VersionChanged);
     let second = put(b"2", Some(&first)).await.unwrap();
     assert_ne!(first, second);
-    assert_eq!(
-        put(b"3", Some(&first)).await.unwrap_err().kind,
-        ErrorKind::VersionChanged
-    );
+    assert_eq!(put(b"3", Some(&first)).await.unwrap_err().kind, ErrorKind::VersionChanged);
     let request = StageRequest {
         if_version: Some(first),
         ..request("x")
@@ -309,10 +296,7 @@ async fn lists_in_pages(store: &dyn Store) {
 }
 
 async fn makes_removes_renames(store: &dyn Store) {
-    assert_eq!(
-        store.make_dir(&path("x/y")).await.unwrap_err().kind,
-        ErrorKind::NotFound
-    );
+    assert_eq!(store.make_dir(&path("x/y")).await.unwrap_err().kind, ErrorKind::NotFound);
     store.make_dir_all(&path("x/y/z")).await.unwrap();
     store.make_dir_all(&path("x/y")).await.unwrap();
     assert_eq!(store.make_dir(&path("x")).await.unwrap_err().kind, ErrorKind::Exists);
@@ -330,11 +314,7 @@ async fn makes_removes_renames(store: &dyn Store) {
         ErrorKind::NotFound
     );
     assert_eq!(
-        store
-            .remove(&RemotePath::root(), RemoveScope::Tree)
-            .await
-            .unwrap_err()
-            .kind,
+        store.remove(&RemotePath::root(), RemoveScope::Tree).await.unwrap_err().kind,
         ErrorKind::Denied
     );
     assert!(store.space(&RemotePath::root()).await.unwrap().total > 0);

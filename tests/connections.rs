@@ -34,7 +34,8 @@ fn nothing_on_the_wire_is_readable() {
 #[test]
 fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
     let server = Server::start();
-    // each of the first connections is cut somewhere else: in the attach message, in a frame, between frames
+    // each of the first connections is cut somewhere else: in the attach message, in a frame,
+    // between frames
     let cuts = vec![700, 100_000, 1_500_000, 3_000_000, 2_000, 5_000_000, 250_000, 4_000_000];
     let proxy = Proxy::start(
         server.address,
@@ -47,10 +48,7 @@ fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
     sample(&client.work().join("tree"));
     write(&client.work().join("tree/big"), &bytes(5, (40 << 20) + 17));
     client.ok(["put", "-r", "tree", "srv:"]);
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
     assert!(
         proxy.cut() >= 4 && proxy.data_connections() > 4,
         "{} {}",
@@ -66,10 +64,7 @@ fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
     );
     let client = server.client_at(proxy.address);
     client.ok(["get", "-r", "srv:tree", "back"]);
-    assert_eq!(
-        snapshot(&client.work().join("back")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
     assert!(proxy.cut() >= 3);
 }
 

@@ -1,4 +1,5 @@
-//! Killed, interrupted, full, locked: the target is the old file or the new one, and the next run succeeds.
+//! Killed, interrupted, full, locked: the target is the old file or the new one, and the next run
+//! succeeds.
 
 use crate::support::disk::SmallDisk;
 use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
@@ -74,7 +75,8 @@ fn a_killed_server_leaves_whole_files_and_the_next_run_completes() {
         let sent = snapshot(&client.work().join("tree"));
         if server.root.join("tree").exists() {
             for (path, entry) in snapshot(&server.root.join("tree")) {
-                let staged = path.file_name().is_some_and(|n| n.to_string_lossy().contains(".haul"));
+                let staged =
+                    path.file_name().is_some_and(|n| n.to_string_lossy().contains(".haul"));
                 if let crate::support::tree::Entry::File { .. } = &entry
                     && !staged
                 {
@@ -85,10 +87,7 @@ fn a_killed_server_leaves_whole_files_and_the_next_run_completes() {
         server.restart();
     }
     client.ok(["put", "-r", "tree", "srv:"]);
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 }
 
 #[test]
@@ -103,11 +102,7 @@ fn interrupted_and_terminated_stop_at_once_with_their_codes() {
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let _stdin = child.stdin.take();
         assert_eq!(wait(&mut child).code(), Some(code));
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "took {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
         assert!(!server.root.join("stream").exists());
         until("the lock is let go", || !staged(&server.root.join("stream")).exists());
     }
@@ -131,9 +126,7 @@ fn of_two_writers_one_wins_and_the_other_is_told_who_or_waits() {
     write(&client.work().join("big"), &bytes(1, 2 << 20));
     let mut command = client.command(["put", "-", "srv:x"]);
     let mut holder = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    until("the first writer has the lock", || {
-        staged(&server.root.join("x")).exists()
-    });
+    until("the first writer has the lock", || staged(&server.root.join("x")).exists());
     for source in ["f", "big"] {
         client
             .run(["put", source, "srv:x"])
@@ -216,10 +209,7 @@ fn locks_of_the_dead_are_taken_over_at_once() {
             let put = client.run(["put", source, "srv:x"]);
             assert_eq!(put.code, 0, "{i}: {put:?}");
             let expected = std::fs::read(client.work().join(source)).unwrap();
-            assert!(
-                std::fs::read(server.root.join("x")).unwrap() == expected,
-                "{i} {source}"
-            );
+            assert!(std::fs::read(server.root.join("x")).unwrap() == expected, "{i} {source}");
             assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 1, "{i} {source}");
         }
     }
@@ -233,19 +223,14 @@ fn locks_of_the_dead_are_taken_over_at_once() {
     assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
 }
 
-/// Only what has a name with haul's mark, and is a regular file, is haul's: anything else is a file like others, or is named.
+/// Only what has a name with haul's mark, and is a regular file, is haul's: anything else is a file
+/// like others, or is named.
 #[test]
 fn what_haul_did_not_make_is_not_removed() {
     let mut server = Server::with(&["--partial-max-age", "1s"]);
     let client = server.client();
     let tree = client.work().join("tree");
-    let theirs = [
-        ".notes.haul",
-        ".conf.haul-info",
-        ".report.haul",
-        ".haul/within",
-        "notes",
-    ];
+    let theirs = [".notes.haul", ".conf.haul-info", ".report.haul", ".haul/within", "notes"];
     for name in theirs {
         write(&tree.join(name), name.as_bytes());
         write(&server.root.join(name), name.as_bytes());
@@ -253,11 +238,7 @@ fn what_haul_did_not_make_is_not_removed() {
     // a sweep, an overwritten neighbour, a tree
     let week_ago = std::time::SystemTime::now() - Duration::from_secs(8 * 86_400);
     let old = staged(&server.root.join("gone"));
-    for path in [
-        &old,
-        &server.root.join(".notes.haul"),
-        &server.root.join(".conf.haul-info"),
-    ] {
+    for path in [&old, &server.root.join(".notes.haul"), &server.root.join(".conf.haul-info")] {
         write(path, b"old");
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.set_modified(week_ago).unwrap();
@@ -270,16 +251,10 @@ fn what_haul_did_not_make_is_not_removed() {
     for kept in [".notes.haul", ".conf.haul-info"] {
         assert_eq!(std::fs::read(server.root.join(kept)).unwrap(), b"old", "{kept}");
     }
-    assert_eq!(
-        std::fs::read(server.root.join(".report.haul")).unwrap(),
-        b".report.haul"
-    );
+    assert_eq!(std::fs::read(server.root.join(".report.haul")).unwrap(), b".report.haul");
     client.ok(["put", "-r", "tree", "srv:back"]);
     for name in theirs {
-        assert_eq!(
-            std::fs::read(server.root.join("back").join(name)).unwrap(),
-            name.as_bytes()
-        );
+        assert_eq!(std::fs::read(server.root.join("back").join(name)).unwrap(), name.as_bytes());
     }
     assert_eq!(client.ok(["ls", "-a", "srv:back/.haul"]), "within\n");
     // what is in the way is named, and stays
@@ -297,7 +272,9 @@ fn what_haul_did_not_make_is_not_removed() {
 #[test]
 fn a_full_disk_fails_the_file_and_keeps_the_old_one() {
     for options in ["size=6m", "size=64m,nr_inodes=12"] {
-        let Some(disk) = SmallDisk::mount(options) else { return };
+        let Some(disk) = SmallDisk::mount(options) else {
+            return;
+        };
         let server = Server::on(disk.path());
         let client = server.client();
         write(&disk.path().join("big"), b"old");

@@ -7,7 +7,8 @@ fn df_says_what_the_file_system_says() {
     let server = Server::start();
     let client = server.client();
     crate::support::until("the sizes agree, however much others write", || {
-        let df: serde_json::Value = serde_json::from_str(&client.ok(["df", "--json", "srv:"])).unwrap();
+        let df: serde_json::Value =
+            serde_json::from_str(&client.ok(["df", "--json", "srv:"])).unwrap();
         let stat = rustix::fs::statvfs(&server.root).unwrap();
         let bytes = |blocks: u64| serde_json::Value::from(blocks * stat.f_frsize);
         df["total"] == bytes(stat.f_blocks)

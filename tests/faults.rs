@@ -1,5 +1,6 @@
-//! Every system call fails once, or is the last: strace makes it so from outside. Whatever happens, exit 0 means that the
-//! destination has the right content, every file is the old one or the new one, and the next run succeeds.
+//! Every system call fails once, or is the last: strace makes it so from outside. Whatever happens,
+//! exit 0 means that the destination has the right content, every file is the old one or the new
+//! one, and the next run succeeds.
 
 use crate::support::tree::{bytes, record_of, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under};
@@ -101,16 +102,12 @@ fn inject(call: &str, fault: &str, at: usize, paths: &[PathBuf]) -> Vec<String> 
         "-e".into(),
         format!("inject={call}:{fault}:when={at}"),
     ];
-    options.extend(
-        paths
-            .iter()
-            .flat_map(|path| ["-P".to_string(), path.display().to_string()]),
-    );
+    options.extend(paths.iter().flat_map(|path| ["-P".to_string(), path.display().to_string()]));
     options
 }
 
-/// The directories and partial files of the sample tree in `dir`: what a library does elsewhere when a program starts
-/// does not count.
+/// The directories and partial files of the sample tree in `dir`: what a library does elsewhere
+/// when a program starts does not count.
 fn places(dir: &Path) -> Vec<PathBuf> {
     let targets = ["large", "small", "link", "new/small"].map(|name| staged(Path::new(name)));
     let names = ["", "new"].map(PathBuf::from).into_iter().chain(targets);
@@ -210,7 +207,8 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
                     at,
                     &places(&tree)[usize::from(call == "openat" || call == "close")..],
                 );
-                let ended = run(&mut server, &options.iter().map(String::as_str).collect::<Vec<_>>());
+                let ended =
+                    run(&mut server, &options.iter().map(String::as_str).collect::<Vec<_>>());
                 if (call, at, fault) == ("fsync", 1, "error=EIO") {
                     // the next one would succeed, and say nothing of what was lost: it is not asked
                     assert_ne!(ended.code, 0, "{what}: {ended:?}");
@@ -233,8 +231,8 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
     );
 }
 
-/// A group of small files is synced by one syncfs where that is known to work. When it fails, each file's own fsync says
-/// whether that file is safe.
+/// A group of small files is synced by one syncfs where that is known to work. When it fails, each
+/// file's own fsync says whether that file is safe.
 #[test]
 fn a_syncfs_that_fails_is_no_file_that_is_safe() {
     if !has_strace() {
@@ -254,10 +252,7 @@ fn a_syncfs_that_fails_is_no_file_that_is_safe() {
     let trace = ["-e", "trace=syncfs,fsync", "-e", "inject=syncfs:error=EIO"];
     let ended = get(&trace);
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
     let seen = std::fs::read_to_string(&log).unwrap();
     if !seen.contains("syncfs(") {
         return; // an older kernel, whose syncfs does not tell of every error
@@ -325,7 +320,8 @@ fn mkdir_mv_and_rm_survive_a_kill_at_any_call() {
                 write(&server.root.join("d/1"), b"1");
                 write(&server.root.join("d/2"), b"2");
                 let root = server.root.canonicalize().unwrap();
-                let dirs = ["", "a", "a/b", "d"].map(|d| if d.is_empty() { root.clone() } else { root.join(d) });
+                let dirs = ["", "a", "a/b", "d"]
+                    .map(|d| if d.is_empty() { root.clone() } else { root.join(d) });
                 let options = inject(call, fault, at, &dirs);
                 let prefix = strace(&log, &options.iter().map(String::as_str).collect::<Vec<_>>());
                 server.set_prefix(&prefix.iter().map(String::as_str).collect::<Vec<_>>());
@@ -356,7 +352,8 @@ fn mkdir_mv_and_rm_survive_a_kill_at_any_call() {
     }
 }
 
-/// What the receiver has already is compared by size and time, and not read: empty files neither, however many there are.
+/// What the receiver has already is compared by size and time, and not read: empty files neither,
+/// however many there are.
 #[test]
 fn what_is_unchanged_is_not_read() {
     if !has_strace() {

@@ -20,14 +20,7 @@ fn files(dir: &Path) -> BTreeMap<String, String> {
 fn man_pages_and_completions_are_up_to_date() {
     for what in ["man", "completions"] {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            haul()
-                .args(["generate", what])
-                .arg(dir.path())
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(haul().args(["generate", what]).arg(dir.path()).status().unwrap().success());
         let committed = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(what));
         assert!(files(dir.path()) == committed, "stale: run haul generate {what} {what}");
     }
@@ -50,9 +43,9 @@ fn every_manual_page_has_its_sections_and_refers_to_pages_that_are_there() {
             "ENVIRONMENT",
             "SEE ALSO",
         ] {
-            let found = page
-                .lines()
-                .filter(|l| [format!(".SH {section}"), format!(".SH \"{section}\"")].contains(&l.to_string()));
+            let found = page.lines().filter(|l| {
+                [format!(".SH {section}"), format!(".SH \"{section}\"")].contains(&l.to_string())
+            });
             assert_eq!(found.count(), 1, "{name}: {section}");
         }
         assert!(!page.contains(".SH EXTRA"), "{name}");
@@ -67,10 +60,12 @@ fn every_manual_page_has_its_sections_and_refers_to_pages_that_are_there() {
 
 #[test]
 fn manual_help_and_readme_say_the_same_of_exit_codes_and_files() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/haul.1")).unwrap();
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/haul.1")).unwrap();
     let page = page.replace("\\-", "-").replace("\\*(Aq", "'");
     let help = String::from_utf8(haul().arg("--help").output().unwrap().stdout).unwrap();
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (_, table) = readme.split_once("| exit | meaning |\n| --- | --- |\n").unwrap();
     let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
     assert_eq!(rows.len(), 10);
@@ -82,13 +77,16 @@ fn manual_help_and_readme_say_the_same_of_exit_codes_and_files() {
             .any(|line| line.trim().starts_with(&cells[1]) && line.ends_with(&cells[2]));
         assert!(said, "{row}: {help}");
     }
-    assert!(page.contains("NAME host=HOST port=PORT") && readme.contains("NAME host=HOST port=PORT"));
+    assert!(
+        page.contains("NAME host=HOST port=PORT") && readme.contains("NAME host=HOST port=PORT")
+    );
 }
 
 /// `strip` takes what only a debugger reads: without it the binary is seven times as large.
 #[test]
 fn the_release_binary_is_stripped() {
-    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let (_, release) = manifest.split_once("[profile.release]\n").unwrap();
     assert!(release.split("\n\n").next().unwrap().contains("strip = true"));
 }

@@ -71,8 +71,10 @@ fn holes_are_kept_and_cost_nothing_on_the_way() {
     };
     let proxy = Proxy::start(server.address, recording);
     let client = server.client_at(proxy.address);
-    let (source, there, back) = (client.work().join("f"), server.root.join("f"), client.work().join("b"));
-    // data within a chunk, across the border of two, and a hole that does not end where a chunk does
+    let (source, there, back) =
+        (client.work().join("f"), server.root.join("f"), client.work().join("b"));
+    // data within a chunk, across the border of two, and a hole that does not end where a chunk
+    // does
     let size = 3072 * MIB + 12_345;
     let data = [
         (0, bytes(1, 5000)),
@@ -152,7 +154,8 @@ fn a_killed_get_resumes_within_a_hole_and_behind_it() {
     assert!(stored(&target) <= stored(&source) + 64 * 1024);
 }
 
-/// A file of at most a chunk travels whole; its blocks of zeros are holes again. Zeros that the source stores are stored.
+/// A file of at most a chunk travels whole; its blocks of zeros are holes again. Zeros that the
+/// source stores are stored.
 #[test]
 fn small_files_keep_their_holes_and_dense_ones_stay_dense() {
     let server = Server::start();

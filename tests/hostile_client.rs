@@ -171,17 +171,12 @@ async fn strangers_and_wrong_proofs_get_nothing() {
     };
     writer.write(&header, b"yes").await.unwrap();
     writer.flush().await.unwrap();
-    client
-        .transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
-        .await;
+    client.transfer(1, transfer_message::Body::End(proto::EndOfOffers {})).await;
     assert_eq!(ended(&mut client).await, Some(0));
     assert_eq!(std::fs::read(server.root.join("f")).unwrap(), b"yes");
 
     // after the logout the session's proofs are worth nothing
-    assert_eq!(
-        client.ask(3, request::Body::Quit(proto::Quit {})).await.unwrap().code,
-        221
-    );
+    assert_eq!(client.ask(3, request::Body::Quit(proto::Quit {})).await.unwrap().code, 221);
     assert!(client.receive().await.is_none());
     assert!(client.data(&client.attach(4)).await.is_none());
     server.still_serves();
@@ -241,7 +236,11 @@ async fn unknown_requests_get_502_and_repeated_ones_the_first_answer() {
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
     // field 31 of Request, which does not exist
-    let mut request = proto::Request { number: 2, body: None }.encode_to_vec();
+    let mut request = proto::Request {
+        number: 2,
+        body: None,
+    }
+    .encode_to_vec();
     request.extend([0xfa, 0x01, 0x02, 0x08, 0x01]);
     let mut message = vec![0x0a, request.len() as u8];
     message.extend(request);
@@ -259,13 +258,11 @@ async fn unknown_requests_get_502_and_repeated_ones_the_first_answer() {
         })
     };
     assert_eq!(client.ask(3, mkdir()).await.unwrap().code, 250);
-    assert_eq!(
-        client.ask(3, mkdir()).await.unwrap().code,
-        250,
-        "the same request again"
-    );
+    assert_eq!(client.ask(3, mkdir()).await.unwrap().code, 250, "the same request again");
     assert_eq!(client.ask(4, mkdir()).await.unwrap().code, 555, "another one");
-    let cd = request::Body::ChangeDirectory(proto::ChangeDirectory { path: b"d".to_vec() });
+    let cd = request::Body::ChangeDirectory(proto::ChangeDirectory {
+        path: b"d".to_vec(),
+    });
     assert_eq!(client.ask(5, cd).await.unwrap().code, 250);
     assert_eq!(
         client.ask(6, mkdir()).await.unwrap().code,

@@ -40,10 +40,7 @@ fn lies(mib: &[u8]) -> Vec<(&'static str, Frames<'_>)> {
             vec![(right(8 << 20, short), short), (right(9 << 20, mib), mib)],
         ),
         ("a wrong root", vec![(right(0, mib), mib), second, (end, &[])]),
-        (
-            "an end too early",
-            vec![second, (FrameHeader { offset: 1, ..end }, &[])],
-        ),
+        ("an end too early", vec![second, (FrameHeader { offset: 1, ..end }, &[])]),
     ]
 }
 
@@ -131,10 +128,7 @@ async fn a_peer_that_never_reads_cannot_fill_the_memory_and_is_given_up() {
     let mut server = Server::with(&["--session-grace", "0"]);
     write(&server.root.join("f"), &bytes(1, 200 << 20));
     for n in 0..300 {
-        write(
-            &server.root.join(format!("many/a-rather-long-name-of-a-file-{n:04}")),
-            b"",
-        );
+        write(&server.root.join(format!("many/a-rather-long-name-of-a-file-{n:04}")), b"");
     }
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;

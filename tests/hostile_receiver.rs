@@ -56,8 +56,7 @@ async fn a_source_that_vanishes_after_the_listing_fails_alone() {
             results.extend(dirs.into_iter().map(|n| settled(n, proto::Outcome::Committed)));
             peer.transfer(1, transfer_message::Body::Results(proto::Results { results }))
                 .await;
-            peer.transfer(1, transfer_message::Body::Finished(proto::Finished {}))
-                .await;
+            peer.transfer(1, transfer_message::Body::Finished(proto::Finished {})).await;
             let _ = peer.message().await;
         },
     )
@@ -103,15 +102,17 @@ async fn a_server_that_settles_or_wants_nonsense_is_refused() {
         let client = server.client();
         write(&client.work().join("f"), b"x");
         let shown = format!("{body:?}");
-        let ended = against(&client, &["put", "--connections", "1", "f", &server.url("x")], async {
-            let mut peer = server.logged_in().await;
-            let (number, _) = peer.request().await;
-            peer.reply(number, 150, None).await;
-            while !matches!(peer.message().await, Some(transfer_message::Body::End(_)) | None) {}
-            peer.transfer(1, body).await;
-            while peer.message().await.is_some() {}
-        })
-        .await;
+        let ended =
+            against(&client, &["put", "--connections", "1", "f", &server.url("x")], async {
+                let mut peer = server.logged_in().await;
+                let (number, _) = peer.request().await;
+                peer.reply(number, 150, None).await;
+                while !matches!(peer.message().await, Some(transfer_message::Body::End(_)) | None) {
+                }
+                peer.transfer(1, body).await;
+                while peer.message().await.is_some() {}
+            })
+            .await;
         assert_eq!(ended.code, 1, "{shown}: {ended:?}");
         assert!(ended.err.contains("broke the protocol"), "{shown}: {ended:?}");
     }

@@ -107,8 +107,7 @@ async fn files_do_not_go_through_symlinks_that_the_server_sent() {
             }),
         )
         .await;
-        peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
-            .await;
+        peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {})).await;
         while peer.message().await.is_some() {}
     })
     .await;
@@ -145,9 +144,14 @@ async fn a_connection_that_is_cut_is_never_the_end_of_a_file() {
                     size: 3 << 20,
                     ..offer(1, 0, b"", proto::Kind::File)
                 };
-                peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers: vec![big] }))
-                    .await;
-                while !matches!(peer.message().await, Some(transfer_message::Body::Wants(_)) | None) {}
+                peer.transfer(
+                    1,
+                    transfer_message::Body::Offers(proto::Offers { offers: vec![big] }),
+                )
+                .await;
+                while !matches!(peer.message().await, Some(transfer_message::Body::Wants(_)) | None)
+                {
+                }
                 let mib = vec![7; 1 << 20];
                 for i in 0..cut_after {
                     let header = FrameHeader {
@@ -197,8 +201,7 @@ async fn damaged_content_is_refused() {
                 .await
                 .unwrap();
             writer.flush().await.unwrap();
-            peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {}))
-                .await;
+            peer.transfer(1, transfer_message::Body::End(proto::EndOfOffers {})).await;
             while peer.message().await.is_some() {}
         },
     )
@@ -230,7 +233,8 @@ async fn a_changed_key_fails_before_a_login_is_sent() {
     let (server, impostor) = (ScriptedServer::start().await, ScriptedServer::start().await);
     let client = server.client();
     let known = std::fs::read_to_string(client.config().join("known_servers")).unwrap();
-    let moved = known.replace(&server.address.port().to_string(), &impostor.address.port().to_string());
+    let moved =
+        known.replace(&server.address.port().to_string(), &impostor.address.port().to_string());
     std::fs::write(client.config().join("known_servers"), moved).unwrap();
     let asked = tokio::spawn(async move {
         let url = impostor.url("");
@@ -263,10 +267,7 @@ async fn unknown_codes_and_evil_texts_are_survived() {
         })
         .await;
         assert_eq!(ended.code, exit, "{code}: {ended:?}");
-        assert!(
-            !ended.err.contains('\x1b') && !ended.err.contains('\u{202e}'),
-            "{ended:?}"
-        );
+        assert!(!ended.err.contains('\x1b') && !ended.err.contains('\u{202e}'), "{ended:?}");
         assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
     }
 }
@@ -284,7 +285,8 @@ async fn a_server_writes_nothing_into_the_settings() {
         let server = ScriptedServer::start().await;
         let client = server.client();
         let invite = Invite::new(server.fingerprint()).unwrap();
-        let mut login = client.spawn_with_input(["login", "--name", "nas", &server.address.to_string()]);
+        let mut login =
+            client.spawn_with_input(["login", "--name", "nas", &server.address.to_string()]);
         writeln!(login.child.stdin.take().unwrap(), "{}", invite.code()).unwrap();
         let mut peer = server.accept().await;
         let (number, _) = peer.request().await;
@@ -330,7 +332,8 @@ async fn a_listing_that_does_not_end_takes_no_memory() {
             cookie: if page + 1 < pages { b"more".to_vec() } else { Vec::new() },
         };
         if page + 1 == pages {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", ls.child.id())).unwrap();
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/status", ls.child.id())).unwrap();
             let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
             let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
             assert!(peak < 150_000, "{peak} kB");

@@ -10,10 +10,8 @@ fn an_invite_is_all_that_a_newcomer_needs() {
     let server = Server::start();
     let client = Client::new();
     let invite = server.invite("kim");
-    let login = client.run_with(
-        ["login", "--name", "srv", &server.address.to_string()],
-        invite.as_bytes(),
-    );
+    let login =
+        client.run_with(["login", "--name", "srv", &server.address.to_string()], invite.as_bytes());
     assert_eq!(login.code, 0, "{login:?}");
     client.ok(["ls", "srv:"]);
     let key = std::fs::metadata(client.config().join("key")).unwrap();
@@ -23,12 +21,10 @@ fn an_invite_is_all_that_a_newcomer_needs() {
     let garbage = Client::new().run_with(["login", &server.address.to_string()], b"haul1-xyz");
     garbage.failed(5, &["not an invite"]);
     let other = Server::start();
-    let wrong = Client::new().run_with(["login", &other.address.to_string()], server.invite("kim").as_bytes());
+    let wrong = Client::new()
+        .run_with(["login", &other.address.to_string()], server.invite("kim").as_bytes());
     wrong.failed(6, &["invite is for another server"]);
-    assert_eq!(
-        std::fs::metadata(server.state.join("key")).unwrap().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(server.state.join("key")).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -60,7 +56,8 @@ fn an_invite_for_a_new_user_says_what_they_may_do_and_a_restricted_one_stays_res
     let guest = invite("guest");
     assert!(guest.stderr.is_empty(), "{guest:?}");
     let client = Client::new();
-    let login = client.run_with(["login", "--name", "srv", &server.address.to_string()], &guest.stdout);
+    let login =
+        client.run_with(["login", "--name", "srv", &server.address.to_string()], &guest.stdout);
     assert_eq!(login.code, 0, "{login:?}");
     client.run(["mkdir", "srv:d"]).failed(8, &["may only read"]);
 }
@@ -97,8 +94,7 @@ fn an_invite_says_what_its_new_user_may_do() {
     };
     let made = invite(&["guest", "--read-only", "--root", "public"]);
     assert!(
-        made.err
-            .contains("guest is a new user, with read-only access to /public"),
+        made.err.contains("guest is a new user, with read-only access to /public"),
         "{made:?}"
     );
     let client = Client::new();

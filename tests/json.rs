@@ -18,10 +18,7 @@ fn with_json_every_failure_is_an_object() {
     let server = Server::start();
     let client = server.client();
     write(&client.work().join("f"), b"f");
-    let unused = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nowhere = format!("haul://{unused}/");
     let objects = |arguments: &[&str], code| objects(&client, arguments, code);
     for arguments in [
@@ -36,11 +33,7 @@ fn with_json_every_failure_is_an_object() {
         let [error] = objects.as_slice() else {
             panic!("{arguments:?}: {objects:?}")
         };
-        assert_eq!(
-            (&error["event"], &error["exit"]),
-            (&"error".into(), &4.into()),
-            "{error}"
-        );
+        assert_eq!((&error["event"], &error["exit"]), (&"error".into(), &4.into()), "{error}");
         assert!(error["reason"].as_str().unwrap().contains("cannot connect"), "{error}");
         assert!(error["hint"].is_string(), "{error}");
     }
@@ -51,10 +44,7 @@ fn with_json_every_failure_is_an_object() {
     );
     // each of several
     let both = objects(&["stat", "--json", "srv:gone", "srv:missing"], 8);
-    assert!(
-        both.len() == 2 && both.iter().all(|error| error["exit"] == 8),
-        "{both:?}"
-    );
+    assert!(both.len() == 2 && both.iter().all(|error| error["exit"] == 8), "{both:?}");
 }
 
 #[test]

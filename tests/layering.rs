@@ -1,4 +1,5 @@
-//! Imports run one way, and in no circle; tasks start where no panic is lost; every test file is part of the binary.
+//! Imports run one way, and in no circle; tasks start where no panic is lost; every test file is
+//! part of the binary.
 
 use crate::support::imports::{Source, circles, is_test_only, sources};
 use std::path::Path;
@@ -12,8 +13,8 @@ const ALLOWED: [(&str, &[&str]); 5] = [
     ("auth", &["auth", "store"]),
 ];
 
-/// The layers within net, from the lowest to the highest: each may use itself and those before it. Client and server
-/// never use each other.
+/// The layers within net, from the lowest to the highest: each may use itself and those before it.
+/// Client and server never use each other.
 const NET: [&[&str]; 8] = [
     &["error", "task", "jobs", "printable"],
     &["wire"],
@@ -63,19 +64,28 @@ fn imports_run_one_way() {
 #[test]
 fn imports_within_net_run_down_its_layers() {
     let layer = |module: &[String]| match module {
-        [net, layer, ..] if net == "net" => NET.iter().position(|names| names.contains(&layer.as_str())),
+        [net, layer, ..] if net == "net" => {
+            NET.iter().position(|names| names.contains(&layer.as_str()))
+        }
         _ => None,
     };
     let mut looked_at = 0;
     for source in product() {
-        let Some(own) = layer(&source.module) else { continue };
+        let Some(own) = layer(&source.module) else {
+            continue;
+        };
         for import in source.imports() {
-            let Some(other) = layer(&import) else { continue };
-            // how an error of the net is told on the wire, and where a session's bytes become a number, is one table each
+            let Some(other) = layer(&import) else {
+                continue;
+            };
+            // how an error of the net is told on the wire, and where a session's bytes become a
+            // number, is one table each
             let is_wire = matches!(import[1].as_str(), "wire") && source.module[1] == "error";
             assert!(other <= own || is_wire, "{} must not use {import:?}", source.path);
             let sides = ["client", "server"];
-            let crosses = other == own && sides.contains(&import[1].as_str()) && import[1] != source.module[1];
+            let crosses = other == own
+                && sides.contains(&import[1].as_str())
+                && import[1] != source.module[1];
             assert!(!crosses, "{} must not use {import:?}", source.path);
             looked_at += 1;
         }
@@ -89,8 +99,9 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// A task that is started anywhere else can panic without a word: those of sessions and of the server start in `net::task`
-/// and `net::jobs`, those of commands are watched by `cmd::panics`, and the other two pass panics on to whoever waits.
+/// A task that is started anywhere else can panic without a word: those of sessions and of the
+/// server start in `net::task` and `net::jobs`, those of commands are watched by `cmd::panics`, and
+/// the other two pass panics on to whoever waits.
 #[test]
 fn tasks_start_where_no_panic_is_lost() {
     let starts = [
@@ -148,8 +159,30 @@ fn every_test_file_is_compiled() {
     }
 }
 
-/// Time-outs and leases use the monotonic clock: the system's is only looked at for times that people read, for ages of
-/// files, and for the end of an invite, which outlives the process.
+/// Time-outs and leases use the monotonic clock: the system's is only looked at for times that
+/// people read, for ages of files, and for the end of an invite, which outlives the process.
+/// A file that passes 400 lines has a seam. Clippy counts the lines of functions.
+#[test]
+fn files_and_lines_are_short() {
+    let mut faults = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for dir in ["src", "tests", "docs", "README.md"] {
+        let found = walkdir::WalkDir::new(root.join(dir)).into_iter();
+        for entry in found.map(Result::unwrap).filter(|e| e.file_type().is_file()) {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            let path = entry.path().strip_prefix(root).unwrap().display().to_string();
+            if path.starts_with("src/") && text.lines().count() > 400 {
+                faults.push(format!("{path}: more than 400 lines"));
+            }
+            // a row of a table cannot be broken
+            let wide = |line: &str| line.chars().count() > 100 && !line.starts_with('|');
+            let wide = text.lines().enumerate().filter(|(_, line)| wide(line));
+            faults.extend(wide.map(|(n, _)| format!("{path}:{}: more than 100 columns", n + 1)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn the_systems_clock_decides_nothing() {
     let allowed = [

@@ -21,7 +21,8 @@ fn limit_files(pid: Option<Pid>, files: u64) -> Rlimit {
 
 /// Processor time of the server, in ticks of 10 ms.
 fn ticks(server: &Server) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).unwrap();
+    let stat =
+        std::fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
@@ -56,7 +57,8 @@ fn without_file_descriptors_the_server_waits_and_recovers() {
     let server = Server::start();
     let client = server.client();
     limit_files(Some(server.pid()), 40);
-    let flood: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let flood: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     let before = ticks(&server);
     std::thread::sleep(Duration::from_secs(2));
     assert!(ticks(&server) - before < 100, "it spins");
@@ -122,14 +124,13 @@ fn clients_that_were_killed_do_not_keep_others_out() {
     let client = server.client();
     let mut held: Vec<_> = (0..5)
         .map(|n| {
-            let mut command = client.command(["put".to_string(), "-".into(), format!("srv:held-{n}")]);
+            let mut command =
+                client.command(["put".to_string(), "-".into(), format!("srv:held-{n}")]);
             command
                 .stdin(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::null());
             let child = command.spawn().unwrap();
-            until("it is staged", || {
-                staged(&server.root.join(format!("held-{n}"))).exists()
-            });
+            until("it is staged", || staged(&server.root.join(format!("held-{n}"))).exists());
             child
         })
         .collect();
@@ -139,10 +140,7 @@ fn clients_that_were_killed_do_not_keep_others_out() {
     }
     // of twelve sessions one user has six; those that wait for their clients make room
     for _ in 0..8 {
-        let child = client
-            .command(["ls", "srv:"])
-            .stdout(std::process::Stdio::null())
-            .spawn();
+        let child = client.command(["ls", "srv:"]).stdout(std::process::Stdio::null()).spawn();
         assert!(crate::support::wait(&mut child.unwrap()).success());
     }
     write(&client.work().join("f"), &[7; 3 << 20]);
@@ -157,7 +155,8 @@ async fn one_user_cannot_take_every_session_or_all_memory() {
         let (greedy, other) = (server.client(), server.client_of("pat"));
         let mut sessions = Vec::new();
         let refused = loop {
-            let mut session = ScriptedClient::connect_as(&server, &greedy, [sessions.len() as u8; 16]).await;
+            let mut session =
+                ScriptedClient::connect_as(&server, &greedy, [sessions.len() as u8; 16]).await;
             if let Some(refused) = session.try_login_as("kim").await {
                 break refused;
             }

@@ -39,9 +39,7 @@ impl Overlay {
             work.display()
         );
         let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "overlay", "overlay", "-o", &options])
-            .arg(at("merged"));
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(at("merged"));
         if !mount.output().is_ok_and(|output| output.status.success()) {
             println!("skipped: an overlay file system cannot be mounted here");
             return None;
@@ -82,11 +80,7 @@ fn stays(entry: &Entry) -> bool {
 }
 
 async fn store_of(path: &Path) -> Arc<dyn Store> {
-    LocalStore::open(path)
-        .unwrap()
-        .subtree(&RemotePath::root())
-        .await
-        .unwrap()
+    LocalStore::open(path).unwrap().subtree(&RemotePath::root()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! A receiver that works for long without a result gives signs of life. Time is virtual here: sender
-//! and receiver are wired together in one process, and the clock jumps whenever both wait.
+//! A receiver that works for long without a result gives signs of life. Time is virtual here:
+//! sender and receiver are wired together in one process, and the clock jumps whenever both wait.
 
 use crate::support::store::{Delays, Slow, Trap};
 use crate::support::tree::{staged, write};
@@ -46,16 +46,16 @@ fn link() -> (Arc<SessionCore>, ControlQueue) {
 }
 
 async fn store_of(path: &Path) -> Arc<dyn Store> {
-    LocalStore::open(path)
-        .unwrap()
-        .subtree(&RemotePath::root())
-        .await
-        .unwrap()
+    LocalStore::open(path).unwrap().subtree(&RemotePath::root()).await.unwrap()
 }
 
-/// Sends `from` into a directory `d` of `to`, which has these delays. Gives how each side ended, and
-/// what the sender counted.
-async fn transfer(from: &Path, to: &Path, delays: Delays) -> (Result<(), NetError>, Result<(), NetError>, Reporter) {
+/// Sends `from` into a directory `d` of `to`, which has these delays. Gives how each side ended,
+/// and what the sender counted.
+async fn transfer(
+    from: &Path,
+    to: &Path,
+    delays: Delays,
+) -> (Result<(), NetError>, Result<(), NetError>, Reporter) {
     let ((sending, sent), (receiving, received)) = (link(), link());
     let carriers = [
         tokio::spawn(carry(sent, receiving.clone())),

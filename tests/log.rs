@@ -1,4 +1,5 @@
-//! The server's log: one line for each thing that a user did, with who, from where, what, and how it ended.
+//! The server's log: one line for each thing that a user did, with who, from where, what, and how
+//! it ended.
 
 use crate::support::tree::{staged, write};
 use crate::support::{Server, until};

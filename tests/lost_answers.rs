@@ -12,7 +12,12 @@ use ring::hmac;
 const MIB: usize = 1 << 20;
 
 /// The reply of the server to this re-attachment.
-async fn reattach(first: &ScriptedClient, n: u32, received: u64, key: &hmac::Key) -> (ScriptedClient, proto::Reply) {
+async fn reattach(
+    first: &ScriptedClient,
+    n: u32,
+    received: u64,
+    key: &hmac::Key,
+) -> (ScriptedClient, proto::Reply) {
     let mut again = ScriptedClient::open(first.address, first.fingerprint, None).await;
     let proof = hmac::sign(key, &Attach::signed(ROLE_CONTROL, &SESSION, n));
     let body = request::Body::Reattach(proto::Reattach {
@@ -32,7 +37,10 @@ async fn a_request_has_its_effect_once_whatever_is_lost() {
     client.login().await;
     let mkdir = || {
         let path = b"d".to_vec();
-        request::Body::MakeDirectory(proto::MakeDirectory { path, parents: false })
+        request::Body::MakeDirectory(proto::MakeDirectory {
+            path,
+            parents: false,
+        })
     };
     let request = |number| {
         Body::Request(proto::Request {
@@ -108,7 +116,5 @@ fn a_commit_whose_acknowledgement_was_lost_with_the_server_is_recognised() {
     ended.retried();
     assert!(ended.err.contains("1 unchanged"), "{ended:?}");
     // another writer's file of that name is not taken for this one
-    client
-        .run(["put", "--if-version", "none", "f", "srv:f"])
-        .failed(7, &["f"]);
+    client.run(["put", "--if-version", "none", "f", "srv:f"]).failed(7, &["f"]);
 }

@@ -25,7 +25,8 @@ async fn a_closed_store_publishes_and_removes_nothing() {
     large.write(0, vec![shared(b"content")]).await.unwrap();
 
     let removing = store.clone();
-    let removal = tokio::spawn(async move { removing.remove(&path("tree"), RemoveScope::Tree).await });
+    let removal =
+        tokio::spawn(async move { removing.remove(&path("tree"), RemoveScope::Tree).await });
     until("the removal has begun", || {
         std::fs::metadata(&tree).unwrap().modified().unwrap() != long_ago
     });

@@ -98,7 +98,12 @@ struct Place {
 }
 
 impl<'a> Life<'a> {
-    fn begin(client: &'a Client, home: &'a str, seed: u64, shared: &'a Mutex<Vec<Vec<u8>>>) -> Life<'a> {
+    fn begin(
+        client: &'a Client,
+        home: &'a str,
+        seed: u64,
+        shared: &'a Mutex<Vec<Vec<u8>>>,
+    ) -> Life<'a> {
         let mut model = Model::default();
         client.ok(["mkdir", &format!("srv:{home}")]);
         model.0.insert(home.to_string(), Node::Dir);
@@ -142,7 +147,10 @@ impl<'a> Life<'a> {
 
     fn put(&mut self, place: Place) {
         let Place {
-            path, remote, context, ..
+            path,
+            remote,
+            context,
+            ..
         } = place;
         let content = self.random.content();
         std::fs::write(self.local("f"), &content).unwrap();
@@ -159,7 +167,10 @@ impl<'a> Life<'a> {
 
     fn mkdir(&mut self, place: Place) {
         let Place {
-            path, remote, context, ..
+            path,
+            remote,
+            context,
+            ..
         } = place;
         let made = self.client.run(["mkdir", &remote]);
         assert_eq!(made.code == 0, !self.model.0.contains_key(&path), "{context}: {made:?}");
@@ -184,11 +195,7 @@ impl<'a> Life<'a> {
     fn rm_recursive(&mut self, place: &Place) {
         let (path, context) = (&place.path, &place.context);
         let removed = self.client.run(["rm", "-r", &place.remote]);
-        assert_eq!(
-            removed.code == 0,
-            self.model.0.contains_key(path),
-            "{context}: {removed:?}"
-        );
+        assert_eq!(removed.code == 0, self.model.0.contains_key(path), "{context}: {removed:?}");
         self.model.remove(path);
     }
 
@@ -205,7 +212,9 @@ impl<'a> Life<'a> {
         let fits = match (model.0.get(path), model.0.get(&target)) {
             (None, _) => false,
             (_, None) => true,
-            (Some(Node::Dir), Some(Node::Dir)) => target == *path || model.children(&target).is_empty(),
+            (Some(Node::Dir), Some(Node::Dir)) => {
+                target == *path || model.children(&target).is_empty()
+            }
             (Some(Node::File(_)), Some(Node::File(_))) => true,
             _ => false,
         };

@@ -33,10 +33,7 @@ fn odd_names_go_there_and_back_byte_for_byte() {
     }
     client.ok(["put", "-r", "t", "srv:"]);
     client.ok(["get", "-r", "srv:t", "back"]);
-    assert_eq!(
-        snapshot(&client.work().join("t")),
-        snapshot(&client.work().join("back"))
-    );
+    assert_eq!(snapshot(&client.work().join("t")), snapshot(&client.work().join("back")));
     // a 255-byte name has a shortened partial file
     write(&client.work().join(OsStr::from_bytes(&long)), &bytes(1, 3 << 20));
     client.ok([OsStr::new("put"), OsStr::from_bytes(&long), OsStr::new("srv:")]);
@@ -46,16 +43,14 @@ fn odd_names_go_there_and_back_byte_for_byte() {
 fn listings_are_lossless_in_json_and_harmless_on_a_terminal() {
     let server = Server::start();
     let client = server.client();
-    write(
-        &server.root.join(OsStr::from_bytes(b"a\xff\x1b[31m\n\xe2\x80\xae")),
-        b"x",
-    );
+    write(&server.root.join(OsStr::from_bytes(b"a\xff\x1b[31m\n\xe2\x80\xae")), b"x");
     let out = client.ok(["ls", "srv:"]);
     assert!(
         !out.contains('\x1b') && !out.contains('\u{202e}') && out.lines().count() == 1,
         "{out:?}"
     );
-    let json: serde_json::Value = serde_json::from_str(client.ok(["ls", "--json", "srv:"]).trim()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(client.ok(["ls", "--json", "srv:"]).trim()).unwrap();
     use base64::Engine;
     let name = base64::engine::general_purpose::STANDARD
         .decode(json["name_bytes"].as_str().unwrap())
@@ -70,7 +65,8 @@ fn a_path_that_is_too_long_fails_alone() {
     let server = Server::start();
     let client = server.client();
     // Deeper than a path can be: made, and removed again, level by level.
-    let mut dir = rustix::fs::open(client.work().join(""), rustix::fs::OFlags::RDONLY, 0.into()).unwrap();
+    let mut dir =
+        rustix::fs::open(client.work().join(""), rustix::fs::OFlags::RDONLY, 0.into()).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o755);
     for name in std::iter::once("t".to_string()).chain((0..25).map(|_| "d".repeat(200))) {
         rustix::fs::mkdirat(&dir, &name, mode).unwrap();
@@ -105,10 +101,7 @@ fn reserved_names_are_refused_and_not_shown() {
     assert_eq!(std::fs::read_dir(client.work().join("back")).unwrap().count(), 1);
     client.ok(["rm", "srv:d/y"]);
     client.ok(["rm", "srv:d"]);
-    assert!(
-        !server.root.join("d").exists(),
-        "what dead writers left is not in the way"
-    );
+    assert!(!server.root.join("d").exists(), "what dead writers left is not in the way");
 }
 
 #[test]

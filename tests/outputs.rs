@@ -20,7 +20,11 @@ fn ports_to(server: SocketAddr) -> BTreeMap<String, String> {
 
 /// A get of `f` to standard output, whose server dies and starts again when so many bytes have been
 /// read; `meanwhile` happens in between. The rest is read once the client has given the session up.
-fn get_over_a_death(server: &mut Server, length: usize, meanwhile: impl FnOnce(&Server)) -> (Ended, Vec<u8>) {
+fn get_over_a_death(
+    server: &mut Server,
+    length: usize,
+    meanwhile: impl FnOnce(&Server),
+) -> (Ended, Vec<u8>) {
     let client = server.client();
     let mut command = client.command(["get", "srv:f", "-"]);
     let mut get = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -33,20 +37,23 @@ fn get_over_a_death(server: &mut Server, length: usize, meanwhile: impl FnOnce(&
     server.restart();
     let address = server.address;
     until("the client has been told that its session is gone", || {
-        let closed_here = |(port, state): (String, String)| state == "06" && !before.contains_key(&port);
+        let closed_here =
+            |(port, state): (String, String)| state == "06" && !before.contains_key(&port);
         ports_to(address).into_iter().any(closed_here)
     });
     out.read_to_end(&mut read).unwrap();
     (Ended::of(get.wait_with_output().unwrap()), read)
 }
 
-/// A pipe holds 64 KiB: the last bytes have arrived, and wait, once all before these have been read.
+/// A pipe holds 64 KiB: the last bytes have arrived, and wait, once all before these have been
+/// read.
 const WAITING: usize = 100 << 10;
 
 /// What has gone out already does not go out again, and it is no error that all of it has.
 #[test]
 fn a_stream_to_standard_output_that_was_complete_when_its_session_died_is_complete() {
-    for (size, resumed) in [(300 << 10, false), (MIB, false), (9 * MIB, true), (9 * MIB + 5, true)] {
+    for (size, resumed) in [(300 << 10, false), (MIB, false), (9 * MIB, true), (9 * MIB + 5, true)]
+    {
         let mut server = Server::start();
         let content = bytes(4, size);
         write(&server.root.join("f"), &content);

@@ -1,6 +1,8 @@
-//! Panics: none is lost, none looks like an end, and none reaches further than the session that it happens in.
+//! Panics: none is lost, none looks like an end, and none reaches further than the session that it
+//! happens in.
 //!
-//! A debug build lets each of its tasks panic on demand, by the name that it was started with (`src/net/task.rs`).
+//! A debug build lets each of its tasks panic on demand, by the name that it was started with
+//! (`src/net/task.rs`).
 
 use crate::support::script::ScriptedClient;
 use crate::support::store::{Delays, Slow, Trap};
@@ -35,7 +37,8 @@ fn fragile_server() -> (Server, PathBuf) {
     (server, faults)
 }
 
-/// A tree with everything that a transfer can meet: small files, a larger one, one with a hole, directories, a symlink.
+/// A tree with everything that a transfer can meet: small files, a larger one, one with a hole,
+/// directories, a symlink.
 fn make_tree(dir: &Path) {
     std::fs::create_dir_all(dir.join("sub/deep")).unwrap();
     for i in 0..40 {
@@ -175,16 +178,11 @@ fn a_panic_that_takes_the_connection_along_is_told_on_the_next_one() {
     let (server, faults) = fragile_server();
     let client = server.client();
     let mut command = client.command(["put", "-", "srv:stream"]);
-    let pipes = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut putting = pipes.spawn().unwrap();
     let mut input = putting.stdin.take().unwrap();
     input.write_all(&vec![1; 5 << 20]).unwrap();
-    until("it is staged", || {
-        std::fs::read_dir(&server.root).unwrap().next().is_some()
-    });
+    until("it is staged", || std::fs::read_dir(&server.root).unwrap().next().is_some());
     arm(&faults, CONNECTION);
     until("it panics", || {
         let _ = input.write_all(&vec![2; 1 << 20]);
@@ -228,14 +226,7 @@ fn every_task_has_its_panic() {
     for file in files.filter(|f| f.path().extension().is_some_and(|x| x == "rs")) {
         let text = std::fs::read_to_string(file.path()).unwrap();
         let product = text.split("mod tests {").next().unwrap();
-        for call in [
-            ".spawn(",
-            ".detach(",
-            "Work::new(",
-            ".guard(",
-            "keep_running(",
-            "decided(",
-        ] {
+        for call in [".spawn(", ".detach(", "Work::new(", ".guard(", "keep_running(", "decided("] {
             for (at, _) in product.match_indices(call) {
                 let rest = product[at + call.len()..].trim_start();
                 if let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) {
@@ -254,7 +245,8 @@ fn every_task_has_its_panic() {
     assert_eq!(names, known);
 }
 
-/// A store that panics in the middle of a tree is never a smaller tree, whatever of it has arrived by then.
+/// A store that panics in the middle of a tree is never a smaller tree, whatever of it has arrived
+/// by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
     let server = Server::start();
@@ -262,7 +254,8 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
     let identity = Identity::load(&known.config().join("key")).unwrap();
     let tree = tempfile::tempdir().unwrap();
     make_tree(tree.path());
-    // a source after a complete one, a directory, a small file that is larger than what goes with its offer, a larger file
+    // a source after a complete one, a directory, a small file that is larger than what goes with
+    // its offer, a larger file
     for at in ["small9", "deep", "small30", "large"] {
         let pin = Fingerprint::parse(&server.fingerprint).unwrap();
         let options = SessionOptions {
@@ -272,7 +265,8 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             notify: Arc::new(|_| {}),
             outage: Arc::default(),
         };
-        let connection = Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());
+        let connection =
+            Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());
         let client = connection.await.unwrap().login("kim", None, &options).await.unwrap();
         let source = |path| {
             let store = Slow {
@@ -287,7 +281,8 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
                 origin: Origin::Tree { store, path },
             }
         };
-        let path = |name: &str| RemotePath::root().join(&Name::parse(name.as_bytes()).unwrap()).unwrap();
+        let path =
+            |name: &str| RemotePath::root().join(&Name::parse(name.as_bytes()).unwrap()).unwrap();
         let (sources, names) = match at {
             "small9" => (vec![source(path("small8")), source(path(at))], vec!["8", "9"]),
             _ => (vec![source(RemotePath::root())], vec![at]),
@@ -303,8 +298,9 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             names,
         };
         let put = client.put(Arc::new(sources), to, options, Reporter::silent()).await;
+        let is_its = |text: &str| text.contains(at) && text.contains("is reached");
         assert!(
-            matches!(&put, Err(NetError::Internal(text)) if text.contains(at) && text.contains("is reached")),
+            matches!(&put, Err(NetError::Internal(text)) if is_its(text)),
             "{at}: {put:?}"
         );
         // and it stays so, for whatever else the session is asked

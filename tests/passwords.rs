@@ -32,10 +32,7 @@ fn guessed_passwords_get_slower_and_a_key_still_opens() {
     write(&guesser.work().join("p"), b"wrong");
     let mut waiting = guesser.spawn(["ls", "--password-file", "p", &url]);
     by_key.ok(["ls", "srv:"]);
-    assert!(
-        waiting.child.try_wait().unwrap().is_none(),
-        "the guess is still waiting"
-    );
+    assert!(waiting.child.try_wait().unwrap().is_none(), "the guess is still waiting");
     assert_eq!(waiting.end().code, 5);
     // in the end guesses are not waited for at all, from this address: the answer is the same
     for _ in 0..3 {
@@ -46,10 +43,7 @@ fn guessed_passwords_get_slower_and_a_key_still_opens() {
         .collect();
     let ends: Vec<_> = many.into_iter().map(crate::support::Running::end).collect();
     assert!(ends.iter().all(|e| e.code == 5), "{ends:?}");
-    assert!(
-        ends.iter().any(|e| e.err.contains("too many failed logins")),
-        "{ends:?}"
-    );
+    assert!(ends.iter().any(|e| e.err.contains("too many failed logins")), "{ends:?}");
     by_key.ok(["ls", "srv:"]);
 }
 
@@ -124,7 +118,9 @@ fn unknown_users_and_wrong_passwords_look_alike() {
                 assert_eq!(ended.code, 5);
                 assert_eq!(text.lines().count(), 1);
                 assert!(
-                    text.starts_with("haul: USER@SERVER: login refused: unknown user, wrong password or"),
+                    text.starts_with(
+                        "haul: USER@SERVER: login refused: unknown user, wrong password or"
+                    ),
                     "{text}"
                 );
                 started.elapsed()

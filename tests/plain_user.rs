@@ -14,7 +14,8 @@ fn run(client: &Client, arguments: &[&str]) -> Ended {
         chown(entry.unwrap().path(), Some(PLAIN), Some(PLAIN)).unwrap();
     }
     let user = PLAIN.to_string();
-    let prefix = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"].map(str::to_string);
+    let prefix =
+        ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"].map(str::to_string);
     Ended::of(run_with(under(client.command(arguments), &prefix), b""))
 }
 

@@ -39,7 +39,8 @@ impl Disk {
         let inode = self.inode(path);
         self.dirty.insert(inode, false);
         let children = self.now.iter().filter(|(p, _)| p.parent() == Some(path));
-        let names = children.map(|(p, i)| (p.file_name().unwrap().to_string_lossy().into_owned(), *i));
+        let names =
+            children.map(|(p, i)| (p.file_name().unwrap().to_string_lossy().into_owned(), *i));
         let names: Names = names.collect();
         self.names.insert(inode, names);
     }
@@ -111,7 +112,11 @@ fn calls(log: &str) -> Vec<Call> {
         };
         let arguments = format!("{arguments} = {result}");
         let name = name.to_string();
-        calls.push(Call { at, name, arguments });
+        calls.push(Call {
+            at,
+            name,
+            arguments,
+        });
     }
     calls
 }
@@ -143,7 +148,9 @@ fn replay(log: &str, until: f64) -> Disk {
             }
             ("fsync" | "fdatasync", [file, ..], _) => disk.sync(file),
             ("syncfs", ..) => disk.sync_all(),
-            ("renameat", [from, to, ..], [old, new, ..]) => disk.rename(&from.join(old), &to.join(new)),
+            ("renameat", [from, to, ..], [old, new, ..]) => {
+                disk.rename(&from.join(old), &to.join(new))
+            }
             ("unlinkat", [dir, ..], [name, ..]) => drop(disk.now.remove(&dir.join(name))),
             _ => {}
         }
@@ -178,7 +185,8 @@ fn put(arguments: &[&str]) -> (Server, String, Vec<(PathBuf, f64)>) {
         write(&tree.join(format!("small/{}/{n:02}", n % 4)), &bytes(n, 2000));
     }
     write(&tree.join("deep/er/large"), &bytes(1, 5 << 20));
-    let mut command = client.command(["put", "-r", "--json"].iter().chain(arguments).chain(&["tree", "srv:"]));
+    let mut command =
+        client.command(["put", "-r", "--json"].iter().chain(arguments).chain(&["tree", "srv:"]));
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut known = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -209,8 +217,6 @@ fn what_was_acknowledged_survives_power_loss() {
     // and a tree that was put without fsync does not: the model can tell
     let (server, log, known) = put(&["--no-fsync"]);
     let root = server.root.canonicalize().unwrap();
-    let lost = known
-        .iter()
-        .filter(|(path, at)| !replay(&log, *at).survives(&root, path));
+    let lost = known.iter().filter(|(path, at)| !replay(&log, *at).survives(&root, path));
     assert_eq!(lost.count(), known.len());
 }

@@ -6,7 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 /// Every verb on a path that leads outside through `way`.
-fn every_verb(client: &crate::support::Client, way: &str) -> Vec<(Vec<String>, crate::support::Ended)> {
+fn every_verb(
+    client: &crate::support::Client,
+    way: &str,
+) -> Vec<(Vec<String>, crate::support::Ended)> {
     let commands = [
         vec!["ls", "-R", "srv:WAY"],
         vec!["ls", "srv:WAY/"],
@@ -27,7 +30,8 @@ fn every_verb(client: &crate::support::Client, way: &str) -> Vec<(Vec<String>, c
         vec!["unlock", "--force", "srv:WAY/staged"],
     ];
     let run = |command: Vec<&str>| {
-        // a link that was fetched must not be what the next one goes through: this machine's own links are followed
+        // a link that was fetched must not be what the next one goes through: this machine's own
+        // links are followed
         let _ = std::fs::remove_file(client.work().join("stolen-tree"));
         let command: Vec<String> = command.into_iter().map(|a| a.replace("WAY", way)).collect();
         let ended = client.run(&command);
@@ -150,14 +154,12 @@ fn a_directory_is_not_put_or_fetched_into_itself() {
         (".", "srv:dir/copy"),
         ("dir/.", "srv:dir"),
     ] {
-        client
-            .run(["put", "-r", &local(source), destination])
-            .failed(1, &[text]);
+        client.run(["put", "-r", &local(source), destination]).failed(1, &[text]);
     }
-    for (source, destination) in [("srv:dir", "dir/sub"), ("srv:", "dir"), ("srv:dir", "dir/sub/new")] {
-        client
-            .run(["get", "-r", source, &local(destination)])
-            .failed(1, &[text]);
+    for (source, destination) in
+        [("srv:dir", "dir/sub"), ("srv:", "dir"), ("srv:dir", "dir/sub/new")]
+    {
+        client.run(["get", "-r", source, &local(destination)]).failed(1, &[text]);
     }
     // above what is served, too
     let all = server.root.parent().unwrap().to_str().unwrap();

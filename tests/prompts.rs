@@ -21,7 +21,11 @@ fn pinned(server: &Server) -> (Client, String) {
 }
 
 /// Runs a command up to its question once for each signal, and looks how it ends.
-fn left_by_every_signal(question: &str, is_hidden: bool, command: impl Fn() -> std::process::Command) {
+fn left_by_every_signal(
+    question: &str,
+    is_hidden: bool,
+    command: impl Fn() -> std::process::Command,
+) {
     use Signal as S;
     for (signal, code) in [
         (S::INT, 130),
@@ -64,7 +68,8 @@ fn every_question_is_left_at_once_by_every_signal() {
     assert!(!users.contains("ann"), "{users}");
 }
 
-/// Ctrl-C as the terminal sends it: nothing more need be typed, and what is typed then is for the shell.
+/// Ctrl-C as the terminal sends it: nothing more need be typed, and what is typed then is for the
+/// shell.
 #[test]
 fn a_line_typed_after_ctrl_c_answers_nothing() {
     let server = Server::start();
@@ -77,10 +82,7 @@ fn a_line_typed_after_ctrl_c_answers_nothing() {
     terminal.enter("yes\n");
     let (code, shown) = terminal.end_echoing();
     assert_eq!(code, Some(130), "{shown:?}");
-    assert!(
-        !client.config().join("known_servers").exists(),
-        "it was pinned: {shown:?}"
-    );
+    assert!(!client.config().join("known_servers").exists(), "it was pinned: {shown:?}");
 }
 
 #[test]
@@ -89,11 +91,9 @@ fn a_password_is_asked_for_up_to_three_times() {
     let (client, url) = pinned(&server);
     std::fs::write(server.root.join("f"), "x").unwrap();
     let mut terminal = Terminal::start(client.command(["ls", &url]), 80);
-    for (password, follows) in [
-        ("wrong\n", "try again"),
-        ("wronger\n", "try again"),
-        ("right\n", "f\r\n"),
-    ] {
+    for (password, follows) in
+        [("wrong\n", "try again"), ("wronger\n", "try again"), ("right\n", "f\r\n")]
+    {
         hidden(&mut terminal, "password: ");
         terminal.enter(password);
         terminal.expect(follows);
@@ -159,8 +159,6 @@ fn an_invite_that_never_comes_is_left_by_a_signal() {
 fn handles(pid: u32, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = mask
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
     mask >> (signal.as_raw() - 1) & 1 == 1
 }

@@ -30,21 +30,13 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     until("some of it is on its way", || proxy.sent() > 3 * MIB);
     proxy.cut_now(Which::Control);
     put.end().retried();
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 
     let get = client.spawn(["get", "-r", "srv:tree", "back"]);
-    until("some of it is here", || {
-        staged(&client.work().join("back/big")).exists()
-    });
+    until("some of it is here", || staged(&client.work().join("back/big")).exists());
     proxy.cut_now(Which::Control);
     get.end().retried();
-    assert_eq!(
-        snapshot(&client.work().join("back")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
     // the sessions survived: no client logged in a second time
     let log = server.log();
     assert_eq!(log.matches("the session goes on").count(), 2, "{log}");
@@ -64,10 +56,7 @@ fn everything_cut_again_and_again_is_survived() {
     }
     let ended = put.end();
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 }
 
 #[test]
@@ -83,10 +72,7 @@ fn a_silent_control_connection_counts_as_lost() {
     proxy.heal();
     proxy.cut_now(Which::Control);
     put.end().retried();
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 }
 
 #[test]
@@ -97,21 +83,20 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(staged(&server.root.join("tree/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&server.root.join("tree/big")))
+            .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
     server.restart();
     let ended = put.end();
     ended.retried();
     assert!(ended.out.contains(r#"{"event":"retrying"}"#), "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 
     let get = client.spawn(["get", "-r", "--json", "srv:tree", "back"]);
     until("some of it is here", || {
-        std::fs::metadata(staged(&client.work().join("back/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&client.work().join("back/big")))
+            .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
     server.restart();
@@ -119,12 +104,10 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     ended.retried();
     // the server does not resend chunks that arrived here: the client was alive, and kept them
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("back")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
     // exactly one summary, and it counts every file once
-    let summary: serde_json::Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
     let files = snapshot(&server.root.join("tree"))
         .values()
         .filter(|e| !matches!(e, crate::support::tree::Entry::Dir { .. }))
@@ -144,7 +127,9 @@ fn the_summary_counts_no_byte_twice() {
     let client = server.client_at(proxy.address);
     let size = 20 * MIB as u64;
     write(&client.work().join("big"), &bytes(7, 20 * MIB));
-    let arrived = |dir: std::path::PathBuf| std::fs::metadata(staged(&dir.join("big"))).map_or(0, |m| m.len());
+    let arrived = |dir: std::path::PathBuf| {
+        std::fs::metadata(staged(&dir.join("big"))).map_or(0, |m| m.len())
+    };
     let summary = |ended: &crate::support::Ended| -> serde_json::Value {
         serde_json::from_str(ended.out.lines().last().unwrap()).unwrap()
     };
@@ -163,9 +148,7 @@ fn the_summary_counts_no_byte_twice() {
     assert_eq!(get.end().code, 143);
     let here = arrived(client.work());
     let get = client.spawn(["get", "--json", "srv:big", "."]);
-    until("some more of it is here", || {
-        arrived(client.work()) > here + 4 * MIB as u64
-    });
+    until("some more of it is here", || arrived(client.work()) > here + 4 * MIB as u64);
     server.kill();
     server.restart();
     let ended = get.end();
@@ -210,7 +193,10 @@ fn a_server_that_is_stopped_and_started_again_is_gone_on_with() {
     let ended = put.end();
     ended.retried();
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
-    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+    assert!(
+        std::fs::read(server.root.join("big")).unwrap()
+            == std::fs::read(client.work().join("big")).unwrap()
+    );
 }
 
 #[test]
@@ -221,7 +207,8 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(staged(&server.root.join("tree/big"))).is_ok_and(|m| m.len() > 4 * MIB as u64)
+        std::fs::metadata(staged(&server.root.join("tree/big")))
+            .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     proxy.close();
     proxy.cut_now(Which::All);
@@ -231,10 +218,7 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     ended.retried();
     // the server ended the session in order, with a checkpoint
     assert!(ended.out.contains(r#""event":"resumed""#), "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 }
 
 /// The session is over: its lock is free.
@@ -281,16 +265,11 @@ fn a_silent_data_connection_is_given_up_and_the_others_go_on() {
     proxy.silence(Which::OneData(1));
     let ended = put.end();
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
     proxy.heal();
     // and when all are silent, for good, there is a typed error in the end
     let get = client.spawn(["get", "-r", "--retry-for", "3s", "srv:tree", "back"]);
-    until("some of it is here", || {
-        staged(&client.work().join("back/big")).exists()
-    });
+    until("some of it is here", || staged(&client.work().join("back/big")).exists());
     proxy.silence(Which::Data);
     let ended = get.end();
     assert_eq!(ended.code, 4, "{ended:?}");

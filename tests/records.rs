@@ -1,4 +1,5 @@
-//! A data connection whose other end is another implementation of TLS: rustls' own records, of other sizes, and new keys.
+//! A data connection whose other end is another implementation of TLS: rustls' own records, of
+//! other sizes, and new keys.
 
 use crate::support::Server;
 use crate::support::messages::{get, offer, offered, offers, put, result, want, wanted};
@@ -16,7 +17,8 @@ use tokio_rustls::client::TlsStream;
 
 /// A data connection of the session, made by rustls alone; its records carry at most 3,000 bytes.
 async fn attached(client: &ScriptedClient) -> TlsStream<TcpStream> {
-    let config = config::client_config(ALPN_DATA, &Pin::new(Some(client.fingerprint)), None).unwrap();
+    let config =
+        config::client_config(ALPN_DATA, &Pin::new(Some(client.fingerprint)), None).unwrap();
     let mut config = (*config).clone();
     config.max_fragment_size = Some(3000);
     let tcp = TcpStream::connect(client.address).await.unwrap();
@@ -124,7 +126,8 @@ async fn a_peer_that_sends_nothing_but_new_keys_is_ended() {
         }
     }
     let mut rest = Vec::new();
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(15), tls.read_to_end(&mut rest));
+    let ended =
+        tokio::time::timeout(std::time::Duration::from_secs(15), tls.read_to_end(&mut rest));
     assert!(ended.await.is_ok(), "it goes on");
     server.client().ok(["ls", "srv:"]);
 }

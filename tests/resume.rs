@@ -37,31 +37,17 @@ fn traced(client: &Client, arguments: &[&str], offset: u64) -> (Ended, Option<u6
     if !has_strace() {
         return (client.run(arguments), None);
     }
-    let strace = [
-        "strace",
-        "-f",
-        "-qq",
-        "-e",
-        "trace=pread64",
-        "-o",
-        log.to_str().unwrap(),
-    ];
+    let strace = ["strace", "-f", "-qq", "-e", "trace=pread64", "-o", log.to_str().unwrap()];
     let strace = strace.map(str::to_string);
     let ended = Ended::of(run_with(under(client.command(arguments), &strace), b""));
     let text = std::fs::read_to_string(&log).unwrap();
     let mut before = 0;
-    for line in text
-        .lines()
-        .filter(|l| l.contains("pread64(") && !l.contains("resumed"))
-    {
+    for line in text.lines().filter(|l| l.contains("pread64(") && !l.contains("resumed")) {
         // pread64(FD, "..."..., LENGTH, OFFSET) = N
         let arguments = line.split(" = ").next().unwrap().trim_end_matches(')');
         let mut last = arguments.rsplit(", ");
         let at: Option<u64> = last.next().and_then(|n| {
-            n.trim_end_matches(" <unfinished ...>")
-                .trim_end_matches(')')
-                .parse()
-                .ok()
+            n.trim_end_matches(" <unfinished ...>").trim_end_matches(')').parse().ok()
         });
         // the loader of the program reads little pieces of libraries
         let long = last
@@ -94,10 +80,7 @@ fn a_killed_put_goes_on_without_reading_the_prefix_again() {
     let sent = proxy.sent() - before;
     assert!(sent < size - offset as usize + MIB, "{sent} sent, from {offset} on");
     assert_eq!(read_before.unwrap_or(0), 0, "the beginning is not read again");
-    assert_eq!(
-        event(&ended, "summary")["bytes"].as_u64().unwrap(),
-        size as u64 - offset
-    );
+    assert_eq!(event(&ended, "summary")["bytes"].as_u64().unwrap(), size as u64 - offset);
     assert_eq!(
         event(&ended, "file")["hash"],
         blake3::hash(&std::fs::read(server.root.join("big")).unwrap())
@@ -123,13 +106,17 @@ fn a_killed_get_goes_on() {
     until("the record says that something is durable", || {
         let text = std::fs::read(&record).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        text.contains("\"offset\":") && !text.split("\"offset\":").skip(1).all(|rest| rest.starts_with("0,"))
+        text.contains("\"offset\":")
+            && !text.split("\"offset\":").skip(1).all(|rest| rest.starts_with("0,"))
     });
     get.kill();
     let ended = client.run(["get", "--json", "srv:big", "."]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(event(&ended, "resumed")["offset"].as_u64().unwrap() > 0);
-    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+    assert!(
+        std::fs::read(server.root.join("big")).unwrap()
+            == std::fs::read(client.work().join("big")).unwrap()
+    );
     assert!(!record.exists());
 }
 
@@ -151,7 +138,10 @@ fn an_interrupted_get_keeps_what_arrived() {
     }
     let ended = client.run(["get", "--json", "srv:big", "."]);
     assert!(event(&ended, "resumed")["offset"].as_u64().unwrap() >= 6 * MIB as u64);
-    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+    assert!(
+        std::fs::read(server.root.join("big")).unwrap()
+            == std::fs::read(client.work().join("big")).unwrap()
+    );
 }
 
 #[test]
@@ -170,7 +160,10 @@ fn a_changed_source_starts_anew_and_says_so() {
     let ended = client.run(["put", "big", "srv:"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.err.contains("changed since the last attempt"), "{ended:?}");
-    assert!(std::fs::read(server.root.join("big")).unwrap() == std::fs::read(client.work().join("big")).unwrap());
+    assert!(
+        std::fs::read(server.root.join("big")).unwrap()
+            == std::fs::read(client.work().join("big")).unwrap()
+    );
 }
 
 #[test]
@@ -187,13 +180,15 @@ fn a_tree_that_is_put_again_sends_only_what_is_missing() {
     until("some files are there", || server.root.join("tree/part-20").exists());
     put.kill();
     let there = walkdir::WalkDir::new(&server.root).into_iter().flatten();
-    let there = there.filter(|e| e.file_type().is_file() && !e.file_name().to_string_lossy().contains(".haul"));
+    let there = there
+        .filter(|e| e.file_type().is_file() && !e.file_name().to_string_lossy().contains(".haul"));
     let there = there.count() as u64;
     let ended = client.run(["put", "-r", "--json", "tree", "srv:"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     let summary = event(&ended, "summary");
     assert!(summary["unchanged"].as_u64().unwrap() >= there, "{there}: {summary}");
-    // what the killed client's session had begun may end after that, and touch the time of a directory
+    // what the killed client's session had begun may end after that, and touch the time of a
+    // directory
     until("the trees are the same", || {
         client.ok(["put", "-r", "tree", "srv:"]);
         snapshot(&tree) == snapshot(&server.root.join("tree"))
@@ -231,7 +226,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     let client = server.client_at(proxy.address);
     write(&client.work().join("dir/big"), &bytes(1, 20 * MIB));
     let put = client.spawn(["put", "-r", "dir", "srv:"]);
-    let kept = staged(&server.root.join("dir/kept"));
+    let recent = staged(&server.root.join("dir/recent"));
     let staged = staged(&server.root.join("dir/big"));
     until("some of it is there", || length(&staged) > 4 * MIB as u64);
     let other = server.client();
@@ -248,10 +243,11 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     until("the server has let go", || {
         other.ok(["locks", "srv:dir"]).starts_with("partial")
     });
-    let line: serde_json::Value = serde_json::from_str(&other.ok(["locks", "-R", "--json", "srv:"])).unwrap();
+    let listed = other.ok(["locks", "-R", "--json", "srv:"]);
+    let line: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!((&line["state"], &line["path"]), (&"partial".into(), &"dir/big".into()));
     assert!(
-        line["bytes"].as_u64().unwrap() > 4 * MIB as u64 && line["held_ms"].is_u64(),
+        line["bytes"].as_u64().unwrap() > 4 * MIB as u64 && line["locked_ms"].is_u64(),
         "{line}"
     );
     assert!(line["holder"].as_str().unwrap().starts_with("kim@"));
@@ -277,19 +273,15 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     until("the server has let go", || {
         other.ok(["locks", "srv:dir"]).starts_with("partial")
     });
-    write(&kept, b"somebody has just left this");
+    write(&recent, b"of a moment ago");
     let week_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
-    std::fs::File::options()
-        .write(true)
-        .open(&staged)
-        .unwrap()
-        .set_modified(week_ago)
-        .unwrap();
+    let file = std::fs::File::options().write(true).open(&staged).unwrap();
+    file.set_modified(week_ago).unwrap();
     server.kill();
     server.restart();
     until("it is swept", || !staged.exists());
     assert!(!record_of(&server.root.join("dir/big")).exists());
-    assert!(kept.exists());
+    assert!(recent.exists());
 }
 
 #[test]

@@ -64,11 +64,7 @@ fn a_removed_keys_sessions_end_and_those_of_other_keys_do_not() {
     until("it is staged", || staged(&server.root.join("g")).exists());
     let public = client.config().join("key.pub");
     assert_eq!(
-        user(
-            &server,
-            &["key", "add", "kim", public.to_str().unwrap(), "--label", "lost"]
-        )
-        .code,
+        user(&server, &["key", "add", "kim", public.to_str().unwrap(), "--label", "lost"]).code,
         0
     );
     let removed = Instant::now();
@@ -133,10 +129,7 @@ fn narrowed_access_ends_what_it_does_not_allow_and_nothing_else() {
     assert_eq!(user(&server, &["set", "kim", "--read-only"]).code, 0);
     let put = put.end();
     assert_eq!(put.code, 8, "{put:?}");
-    assert!(
-        put.err.contains("narrowed") && put.err.contains("may only read"),
-        "{put:?}"
-    );
+    assert!(put.err.contains("narrowed") && put.err.contains("may only read"), "{put:?}");
     assert!(!server.root.join("f").exists());
     let got = get.end();
     assert_eq!(got.code, 0, "{got:?}");
@@ -197,10 +190,7 @@ fn users_are_listed(server: &Server, fingerprint: &serde_json::Value) {
     assert_eq!(lines[2], "a-longer-name  write-only  /sub dir  yes       0     0");
     let all = listed(server, &["ls", "--json"]);
     assert_eq!(all[0]["keys"][0]["fingerprint"], *fingerprint);
-    assert_eq!(
-        (&all[1]["root"], &all[1]["password"]),
-        (&"/sub dir".into(), &true.into())
-    );
+    assert_eq!((&all[1]["root"], &all[1]["password"]), (&"/sub dir".into(), &true.into()));
 }
 
 #[test]
@@ -211,14 +201,8 @@ fn users_and_keys_are_listed_and_changed_one_by_one() {
     let key = || listed(&server, &["key", "ls", "kim", "--json"]).remove(0);
     until("the last use is noted", || key()["last_used"].is_string());
     let enrolled = key();
-    assert!(
-        !enrolled["label"].as_str().unwrap().is_empty(),
-        "it has its machine's name"
-    );
-    assert!(
-        enrolled["added"].is_string() && enrolled["expires"].is_null(),
-        "{enrolled}"
-    );
+    assert!(!enrolled["label"].as_str().unwrap().is_empty(), "it has its machine's name");
+    assert!(enrolled["added"].is_string() && enrolled["expires"].is_null(), "{enrolled}");
 
     let public = client.config().join("key.pub");
     let again = ["key", "add", "kim", public.to_str().unwrap(), "--label", "kim's laptop"];
@@ -227,10 +211,7 @@ fn users_and_keys_are_listed_and_changed_one_by_one() {
     let changed = key();
     assert_eq!(changed["label"], "kim's laptop");
     assert_eq!(changed["from"], serde_json::json!(["127.0.0.1/32"]));
-    assert!(
-        changed["expires"].as_str().unwrap().starts_with("2100-01-3"),
-        "{changed}"
-    );
+    assert!(changed["expires"].as_str().unwrap().starts_with("2100-01-3"), "{changed}");
     assert_eq!(changed["added"], enrolled["added"]);
 
     assert_eq!(user(&server, &["set", "kim", "--root", "here", "--read-only"]).code, 0);
@@ -244,7 +225,8 @@ fn users_and_keys_are_listed_and_changed_one_by_one() {
     user(&server, &["set", "kim"]).failed(2, &["nothing to set"]);
     user(&server, &["set", "nobody", "--full"]).failed(1, &["no user nobody"]);
     user(&server, &["key", "ls", "nobody"]).failed(1, &["no user nobody"]);
-    user(&server, &["key", "rm", "kim", "phone"]).failed(1, &["kim has no key phone", "haul user key ls kim"]);
+    user(&server, &["key", "rm", "kim", "phone"])
+        .failed(1, &["kim has no key phone", "haul user key ls kim"]);
     user(&server, &["key", "add", "kim", "/nonexistent"]).failed(1, &["/nonexistent"]);
     assert_eq!(
         user(&server, &["key", "rm", "kim", changed["fingerprint"].as_str().unwrap()]).code,
@@ -296,12 +278,7 @@ async fn no_request_is_answered_for_a_key_that_is_gone() {
         return;
     }
     // a watch that reports nothing: the server looks five seconds after the login, and not before
-    let options = [
-        "-e",
-        "trace=inotify_add_watch",
-        "-e",
-        "inject=inotify_add_watch:retval=1",
-    ];
+    let options = ["-e", "trace=inotify_add_watch", "-e", "inject=inotify_add_watch:retval=1"];
     let server = Server::under(&[&STRACE[..], &options].concat(), &[]);
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
@@ -315,9 +292,5 @@ async fn no_request_is_answered_for_a_key_that_is_gone() {
     };
     let answer = client.ask(2, request::Body::List(list)).await;
     assert!(answer.is_none_or(|reply| reply.code == 530));
-    assert!(
-        logged_in.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        logged_in.elapsed()
-    );
+    assert!(logged_in.elapsed() < Duration::from_secs(4), "{:?}", logged_in.elapsed());
 }

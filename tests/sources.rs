@@ -205,16 +205,13 @@ fn streams_are_given_by_path_too() {
         std::fs::remove_file(server.root.join("x")).unwrap();
     }
     bash(&client, r#""$0" put <(printf abc) srv:"#, b"").failed(2, &["a file name", "srv:NAME"]);
-    bash(&client, r#""$0" put <(printf abc) srv:d/"#, b"").failed(2, &["a file name", "srv:d/NAME"]);
+    bash(&client, r#""$0" put <(printf abc) srv:d/"#, b"")
+        .failed(2, &["a file name", "srv:d/NAME"]);
     bash(&client, r#""$0" put <(printf 1) <(printf 2) srv:x"#, b"").failed(2, &["put alone"]);
     bash(&client, r#""$0" put /dev/fd/99 srv:x"#, b"").failed(8, &["/dev/fd/99", "o such file"]);
     // a directory is one, whatever its path
     client.ok(["mkdir", "srv:e"]);
-    let tree = bash(
-        &client,
-        r#"mkdir t; touch t/a; "$0" put -r /dev/fd/7/. srv:e 7< t"#,
-        b"",
-    );
+    let tree = bash(&client, r#"mkdir t; touch t/a; "$0" put -r /dev/fd/7/. srv:e 7< t"#, b"");
     assert_eq!(tree.code, 0, "{tree:?}");
     assert!(server.root.join("e/a").exists());
 }
@@ -289,18 +286,10 @@ fn of_sources_that_go_to_one_name_the_first_is_sent_and_the_others_are_named() {
     );
     assert_eq!(text(&server.root.join("put/c")), "a");
     let got = client.work().join("got");
-    first_won(
-        client.run(["get", "-r", "srv:a/.", "srv:c", "got"]),
-        &got,
-        &[("c", "a/c")],
-    );
+    first_won(client.run(["get", "-r", "srv:a/.", "srv:c", "got"]), &got, &[("c", "a/c")]);
     assert_eq!(text(&got.join("c")), "a");
     std::fs::remove_dir_all(&got).unwrap();
     std::fs::create_dir(&got).unwrap();
-    first_won(
-        client.run(["get", "-r", "srv:c", "srv:a/.", "got"]),
-        &got,
-        &[("a/c", "c")],
-    );
+    first_won(client.run(["get", "-r", "srv:c", "srv:a/.", "got"]), &got, &[("a/c", "c")]);
     assert_eq!(text(&got.join("c")), "c");
 }

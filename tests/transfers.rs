@@ -12,15 +12,9 @@ fn a_tree_goes_there_and_back_unchanged() {
     let client = server.client();
     sample(&client.work().join("tree"));
     client.ok(["put", "-r", "tree", "srv:"]);
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
     client.ok(["get", "-r", "srv:tree", "back"]);
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&client.work().join("back"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&client.work().join("back")));
 }
 
 #[test]
@@ -29,23 +23,8 @@ fn with_one_connection_and_with_many() {
     let client = server.client();
     sample(&client.work().join("tree"));
     for n in ["1", "9"] {
-        client.ok([
-            "put",
-            "-r",
-            "--no-fsync",
-            "--connections",
-            n,
-            "tree",
-            &format!("srv:{n}"),
-        ]);
-        client.ok([
-            "get",
-            "-r",
-            "--connections",
-            n,
-            &format!("srv:{n}"),
-            &format!("back-{n}"),
-        ]);
+        client.ok(["put", "-r", "--no-fsync", "--connections", n, "tree", &format!("srv:{n}")]);
+        client.ok(["get", "-r", "--connections", n, &format!("srv:{n}"), &format!("back-{n}")]);
         assert_eq!(
             snapshot(&client.work().join("tree")),
             snapshot(&client.work().join(format!("back-{n}")))
@@ -78,11 +57,8 @@ fn what_cannot_go_into_a_directory_is_named_by_its_path() {
     .collect();
     write(&client.work().join("dest/tree/sub"), b"a file in the way");
     let get = client.run(["get", "-r", "--json", "srv:tree", "dest"]);
-    let events: Vec<serde_json::Value> = get
-        .out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<serde_json::Value> =
+        get.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let failed: Vec<_> = events.iter().filter(|event| event["event"] == "failed").collect();
     let paths: std::collections::BTreeSet<String> = failed
         .iter()
@@ -90,10 +66,7 @@ fn what_cannot_go_into_a_directory_is_named_by_its_path() {
         .collect();
     assert_eq!(paths, expected, "{get:?}");
     assert_eq!(failed.len(), expected.len(), "each once: {get:?}");
-    assert!(
-        failed.iter().all(|event| event["reason"] == "not a directory"),
-        "{get:?}"
-    );
+    assert!(failed.iter().all(|event| event["reason"] == "not a directory"), "{get:?}");
     let get = client.run(["get", "-rv", "srv:tree", "dest"]);
     for path in &expected {
         assert!(
@@ -122,7 +95,8 @@ fn many_failures_with_one_cause_are_a_few_lines() {
     for (verb, from, to) in [("put", "from/tree", "srv:to"), ("get", "srv:from/tree", "to")] {
         for quiet in [&[][..], &["-q"]] {
             let few = client.run([&[verb, "-r"], quiet, &[from, to]].concat());
-            let lines: Vec<&str> = few.err.lines().filter(|line| line.starts_with("haul: ")).collect();
+            let lines: Vec<&str> =
+                few.err.lines().filter(|line| line.starts_with("haul: ")).collect();
             assert_eq!(lines.len(), 5 + 1 + 1, "{few:?}");
             // the directory itself and its files
             let rest = format!("haul: and {} more: ", FILES + 1 - 5);
@@ -172,10 +146,7 @@ fn streams_of_any_length() {
         let content = bytes(length as u64, length);
         let put = client.run_with(["put", "-", "srv:stream"], &content);
         assert_eq!(put.code, 0, "{put:?}");
-        assert!(
-            std::fs::read(server.root.join("stream")).unwrap() == content,
-            "{length}"
-        );
+        assert!(std::fs::read(server.root.join("stream")).unwrap() == content, "{length}");
         let got = client.run(["get", "srv:stream", "-"]);
         assert_eq!(got.code, 0, "{}", got.err);
         assert!(got.bytes == content, "{length}");
@@ -192,7 +163,8 @@ fn the_hash_is_the_one_that_b3sum_prints() {
         let hash = blake3::hash(&content).to_hex().to_string();
         for (verb, from, to) in [("put", "f", "srv:f"), ("get", "srv:f", "back")] {
             let events = client.ok([verb, "--json", from, to]);
-            let file: serde_json::Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+            let file: serde_json::Value =
+                serde_json::from_str(events.lines().next().unwrap()).unwrap();
             assert_eq!(
                 (file["event"].as_str(), file["hash"].as_str()),
                 (Some("file"), Some(hash.as_str()))
@@ -232,9 +204,7 @@ fn destinations_follow_the_rules_of_cp() {
     client
         .run(["put", "a", "b", "srv:missing"])
         .failed(8, &["no such directory"]);
-    client
-        .run(["put", "a", "srv:no/such"])
-        .failed(8, &["no such directory"]);
+    client.run(["put", "a", "srv:no/such"]).failed(8, &["no such directory"]);
 
     let here = |path: &str| client.work().join(path).exists();
     client.ok(["get", "srv:c", "e"]);
@@ -253,9 +223,7 @@ fn destinations_follow_the_rules_of_cp() {
         assert_eq!(found, [wanted.clone().into(), wanted.into()], "night {night}");
     }
     client.run(["get", "srv:c", "missing/"]).failed(8, &["missing/"]);
-    client
-        .run(["get", "srv:c", "srv:dir/a", "missing"])
-        .failed(8, &["missing"]);
+    client.run(["get", "srv:c", "srv:dir/a", "missing"]).failed(8, &["missing"]);
 }
 
 #[test]
@@ -318,12 +286,8 @@ fn fifos_and_sockets_are_skipped_at_once_and_named() {
     assert_eq!(got.code, 3, "{got:?}");
     assert!(got.err.contains("pipe"), "{got:?}");
     assert!(client.work().join("back/file").exists());
-    client
-        .run(["get", "srv:t/pipe", "p"])
-        .failed(1, &["pipe", "not a file"]);
-    client
-        .run(["put", "t/pipe", "srv:p"])
-        .failed(1, &["t/pipe", "not a file"]);
+    client.run(["get", "srv:t/pipe", "p"]).failed(1, &["pipe", "not a file"]);
+    client.run(["put", "t/pipe", "srv:p"]).failed(1, &["t/pipe", "not a file"]);
 }
 
 #[test]

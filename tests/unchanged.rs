@@ -13,22 +13,17 @@ fn a_second_run_sends_nothing_and_a_third_only_what_changed() {
     sample(&client.work().join("tree"));
     client.ok(["put", "-r", "tree", "srv:"]);
     let again = client.run(["put", "-r", "--json", "tree", "srv:"]);
-    let summary: serde_json::Value = serde_json::from_str(again.out.lines().last().unwrap()).unwrap();
-    assert_eq!(
-        (&summary["files"], &summary["bytes"]),
-        (&0.into(), &0.into()),
-        "{again:?}"
-    );
+    let summary: serde_json::Value =
+        serde_json::from_str(again.out.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["files"], &summary["bytes"]), (&0.into(), &0.into()), "{again:?}");
 
     write(&client.work().join("tree/many/1/1"), b"changed");
     set_mode(&client.work().join("tree/modes/script"), 0o700);
     let third = client.run(["put", "-r", "--json", "tree", "srv:"]);
-    let summary: serde_json::Value = serde_json::from_str(third.out.lines().last().unwrap()).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(third.out.lines().last().unwrap()).unwrap();
     assert_eq!(summary["files"], 1, "{third:?}");
-    assert_eq!(
-        snapshot(&client.work().join("tree")),
-        snapshot(&server.root.join("tree"))
-    );
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 }
 
 /// Backup programs go by change times, and each one that changes is a write to the disk.
@@ -80,7 +75,8 @@ fn a_version_that_changed_meanwhile_is_not_overwritten() {
     write(&client.work().join("f"), b"mine");
     client.ok(["put", "--if-version", "none", "f", "srv:f"]);
     let version = || {
-        let stat: serde_json::Value = serde_json::from_str(&client.ok(["stat", "--json", "srv:f"])).unwrap();
+        let stat: serde_json::Value =
+            serde_json::from_str(&client.ok(["stat", "--json", "srv:f"])).unwrap();
         stat["version"].as_str().unwrap().to_string()
     };
     let first = version();

@@ -1,4 +1,5 @@
-//! Chunks that are read as they are sent: again, where a connection was lost, and never as something else.
+//! Chunks that are read as they are sent: again, where a connection was lost, and never as
+//! something else.
 
 use crate::support::Server;
 use crate::support::frames::{Connection, acknowledge, changed};
@@ -12,8 +13,8 @@ use std::os::unix::fs::FileExt;
 
 const MIB: u64 = 1 << 20;
 
-/// A transfer of the file `f` of 6 MiB and a little, as offer 1 of transfer 1, to a client that has wanted it and has one data
-/// connection; with its content.
+/// A transfer of the file `f` of 6 MiB and a little, as offer 1 of transfer 1, to a client that has
+/// wanted it and has one data connection; with its content.
 async fn wanted(server: &Server) -> (Vec<u8>, ScriptedClient, Connection) {
     let content = bytes(1, (6 << 20) + 5);
     write(&server.root.join("f"), &content);
@@ -26,8 +27,8 @@ async fn wanted(server: &Server) -> (Vec<u8>, ScriptedClient, Connection) {
     (content, client, connection)
 }
 
-/// Receives the file until the seal of this attempt, acknowledges every chunk, and checks it against `content`. The chunk at `not`
-/// does not come in an earlier attempt.
+/// Receives the file until the seal of this attempt, acknowledges every chunk, and checks it
+/// against `content`. The chunk at `not` does not come in an earlier attempt.
 async fn receives_all(
     client: &mut ScriptedClient,
     connection: &mut Connection,

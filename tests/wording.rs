@@ -38,7 +38,8 @@ const NAMES: &[&str] = &[
 
 /// Names of types that were replaced.
 const TYPES: &[&str] = &[
-    "Arrived", "Groups", "Incoming", "Large", "Link", "Search", "Settled", "Stopped", "Unread", "WayIn", "Whole",
+    "Arrived", "Groups", "Incoming", "Large", "Link", "Search", "Settled", "Stopped", "Unread",
+    "WayIn", "Whole",
 ];
 
 /// Names that have such a part and are not haul's own, or mean what the word says.
@@ -92,10 +93,7 @@ fn root() -> &'static Path {
 /// The files beneath `dir`, in order.
 fn files(dir: &str) -> Vec<PathBuf> {
     let found = walkdir::WalkDir::new(root().join(dir)).sort_by_file_name();
-    let files = found
-        .into_iter()
-        .map(Result::unwrap)
-        .filter(|e| e.file_type().is_file());
+    let files = found.into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
     files.map(walkdir::DirEntry::into_path).collect()
 }
 
@@ -155,7 +153,9 @@ fn phrase_in(text: &str) -> Option<&'static str> {
 fn name_in(code: &str) -> Option<&str> {
     let names = code.split(|c: char| !c.is_alphanumeric() && c != '_');
     let mut names = names.filter(|name| !OTHERS.contains(name));
-    names.find(|name| TYPES.contains(name) || parts(name).iter().any(|part| NAMES.contains(&part.as_str())))
+    names.find(|name| {
+        TYPES.contains(name) || parts(name).iter().any(|part| NAMES.contains(&part.as_str()))
+    })
 }
 
 #[test]

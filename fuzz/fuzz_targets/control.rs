@@ -1,4 +1,5 @@
-//! A control message from a peer: decoded as the connection does it, and what it says of entries turned into values.
+//! A control message from a peer: decoded as the connection does it, and what it says of entries
+//! turned into values.
 #![no_main]
 
 use haul::net::wire::{entry, measure};

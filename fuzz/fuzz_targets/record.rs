@@ -1,4 +1,5 @@
-//! The record beside a staging file: read back after a crash, from a directory that others may write to.
+//! The record beside a staging file: read back after a crash, from a directory that others may
+//! write to.
 #![no_main]
 
 use haul::chunk::digest::RootHasher;

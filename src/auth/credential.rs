@@ -92,7 +92,12 @@ impl Grant {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_from<'a>(&self, users: &'a [User], now: u64, address: IpAddr) -> Result<&'a User, Revoked> {
+    pub fn check_from<'a>(
+        &self,
+        users: &'a [User],
+        now: u64,
+        address: IpAddr,
+    ) -> Result<&'a User, Revoked> {
         let user = self.current(users).ok_or(Revoked::User)?;
         self.credential.check(user, now, address)?;
         if user.root != self.user.root {

@@ -103,10 +103,7 @@ pub fn parse_lines<T>(
     text: &str,
     mut parse: impl FnMut(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, FileError> {
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(i, line)| (i.saturating_add(1), line.trim()));
+    let lines = text.lines().enumerate().map(|(i, line)| (i.saturating_add(1), line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
@@ -142,13 +139,16 @@ pub fn check_private(dir: &Path, owner: Option<u32>) -> Result<(), FileError> {
     };
     let (mode, shown) = (found.mode() & 0o7777, dir.display());
     if mode & 0o077 != 0 {
-        let reason = format!("other users may look into this directory (mode {mode:o}): run chmod 700 {shown}");
+        let reason = format!(
+            "other users may look into this directory (mode {mode:o}): run chmod 700 {shown}"
+        );
         return Err(FileError::content(dir, reason));
     }
     match owner {
         Some(owner) if owner != found.uid() => {
             let uid = found.uid();
-            let reason = format!("this directory belongs to user {uid}: run chown -R {owner} {shown}");
+            let reason =
+                format!("this directory belongs to user {uid}: run chown -R {owner} {shown}");
             Err(FileError::content(dir, reason))
         }
         _ => Ok(()),
@@ -172,10 +172,8 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let error = |e| FileError::io(path, e);
     let dir = parent(path);
     make_private_dir(dir)?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".haul-")
-        .tempfile_in(dir)
-        .map_err(error)?;
+    let mut temporary =
+        tempfile::Builder::new().prefix(".haul-").tempfile_in(dir).map_err(error)?;
     temporary.write_all(content).map_err(error)?;
     give_to_owner(temporary.as_file(), dir).map_err(error)?;
     temporary.as_file().sync_all().map_err(error)?;
@@ -201,8 +199,8 @@ pub fn update<T, E: From<FileError>>(
     Ok(value)
 }
 
-/// The lock that this file is, once it is had. Only its owner may open it: a user who can open it can
-/// hold it for as long as they like. One that others may open is put aside.
+/// The lock that this file is, once it is had. Only its owner may open it: a user who can open it
+/// can hold it for as long as they like. One that others may open is put aside.
 fn lock(path: &Path) -> Result<File, FileError> {
     let error = |e| FileError::io(path, e);
     let mut options = OpenOptions::new();

@@ -86,7 +86,12 @@ pub fn find<'a>(all: &'a [User], secret: &[u8], now: u64) -> Option<&'a User> {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn redeem(path: &Path, secret: &[u8], key: AuthorizedKey, now: u64) -> Result<Option<UserName>, FileError> {
+pub fn redeem(
+    path: &Path,
+    secret: &[u8],
+    key: AuthorizedKey,
+    now: u64,
+) -> Result<Option<UserName>, FileError> {
     users::update(path, |all| {
         let Some(name) = find(all, secret, now).map(|user| user.name.clone()) else {
             return Ok(None);

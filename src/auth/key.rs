@@ -40,8 +40,9 @@ impl PublicKey {
     /// [`FileError`] where it cannot be read or is something else.
     pub fn from_pem_file(path: &Path) -> Result<PublicKey, FileError> {
         let text = std::fs::read(path).map_err(|e| FileError::io(path, e))?;
-        let der = SubjectPublicKeyInfoDer::from_pem_slice(&text)
-            .map_err(|_| FileError::content(path, "is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)"))?;
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(&text).map_err(|_| {
+            FileError::content(path, "is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)")
+        })?;
         Ok(PublicKey(der.to_vec()))
     }
 
@@ -102,7 +103,8 @@ impl Identity {
         }
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
             .map_err(|_| FileError::content(path, "no random numbers to make a key from"))?;
-        let identity = Identity::from_pkcs8(document.as_ref()).map_err(|r| FileError::content(path, r))?;
+        let identity =
+            Identity::from_pkcs8(document.as_ref()).map_err(|r| FileError::content(path, r))?;
         file::replace(
             &path.with_extension("pub"),
             pem("PUBLIC KEY", &identity.public.0).as_bytes(),
@@ -134,14 +136,18 @@ impl Identity {
             return Err(FileError::content(path, reason));
         }
         let der = private_der(&text).ok_or_else(|| {
-            FileError::content(path, "is not a private key in PEM form (-----BEGIN PRIVATE KEY-----)")
+            FileError::content(
+                path,
+                "is not a private key in PEM form (-----BEGIN PRIVATE KEY-----)",
+            )
         })?;
         let identity = Identity::from_pkcs8(&der);
         identity.map(Some).map_err(|r| FileError::content(path, r))
     }
 
     fn from_pkcs8(der: &[u8]) -> Result<Identity, &'static str> {
-        let signing = any_eddsa_type(&PrivatePkcs8KeyDer::from(der)).map_err(|_| "is not an Ed25519 key")?;
+        let signing =
+            any_eddsa_type(&PrivatePkcs8KeyDer::from(der)).map_err(|_| "is not an Ed25519 key")?;
         let public = signing.public_key().ok_or("has no public key")?;
         Ok(Identity {
             public: PublicKey(public.to_vec()),
@@ -156,10 +162,7 @@ impl Identity {
 
     /// For rustls: the raw public key in the place of a certificate.
     pub fn certified(&self) -> Arc<CertifiedKey> {
-        Arc::new(CertifiedKey::new(
-            vec![self.public.0.clone().into()],
-            self.signing.clone(),
-        ))
+        Arc::new(CertifiedKey::new(vec![self.public.0.clone().into()], self.signing.clone()))
     }
 }
 

@@ -42,10 +42,7 @@ impl KnownServers {
 
     /// The pin of `server` (`host:port`).
     pub fn pin(&self, server: &str) -> Option<Fingerprint> {
-        self.pins
-            .iter()
-            .find(|(name, _)| name == server)
-            .map(|(_, print)| *print)
+        self.pins.iter().find(|(name, _)| name == server).map(|(_, print)| *print)
     }
 
     /// Pins a server, in place of what was pinned for it.

@@ -1,6 +1,8 @@
-//! `last-used`: when a key logged in last, one line each: `NAME SHA256:… TIME`, in seconds since 1970.
+//! `last-used`: when a key logged in last, one line each: `NAME SHA256:… TIME`, in seconds since
+//! 1970.
 //!
-//! It is the server's notebook, apart from `users`: a login changes nothing that decides about logins.
+//! It is the server's notebook, apart from `users`: a login changes nothing that decides about
+//! logins.
 
 use super::file::{self, FileError};
 use super::key::Fingerprint;
@@ -97,7 +99,8 @@ mod tests {
             key: key.fingerprint(),
             at,
         };
-        let last = |key: &PublicKey| LastUsed::read(&path).unwrap().of(&kim.name, &key.fingerprint());
+        let last =
+            |key: &PublicKey| LastUsed::read(&path).unwrap().of(&kim.name, &key.fingerprint());
         assert_eq!(last(&one), None);
         record(&path, &[used(&one, 5), used(&one, 6), used(&two, 7)], &[kim.clone()]).unwrap();
         assert_eq!((last(&one), last(&two)), (Some(6), Some(7)));

@@ -1,7 +1,8 @@
 //! Who is who: keys and pins, users and what they may do, passwords, invites.
 //!
-//! Everything here is small text files, read with their line numbers for errors and replaced atomically (`file`).
-//! The server's are in its state directory, the client's in its configuration directory.
+//! Everything here is small text files, read with their line numbers for errors and replaced
+//! atomically (`file`). The server's are in its state directory, the client's in its configuration
+//! directory.
 
 pub mod credential;
 pub mod file;

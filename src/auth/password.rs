@@ -12,7 +12,8 @@ pub const MAX_PASSWORD: usize = 1024;
 /// A password in memory, which is wiped when it is dropped.
 pub type Secret = Zeroizing<String>;
 
-/// What is verified against where there is nothing to verify against, so that it takes the same time.
+/// What is verified against where there is nothing to verify against, so that it takes the same
+/// time.
 static DECOY: LazyLock<Option<String>> = LazyLock::new(|| hash("no such user").ok());
 
 /// A password that cannot be used.
@@ -49,7 +50,8 @@ pub fn is_hash(phc: &str) -> bool {
     PasswordHash::new(phc).is_ok()
 }
 
-/// Checks a password; `None` for a user that does not exist or has none, which takes as long and is false.
+/// Checks a password; `None` for a user that does not exist or has none, which takes as long and is
+/// false.
 ///
 /// Costs 19 MiB and some 20 ms: callers bound how many run at once.
 pub fn verify(password: &str, phc: Option<&str>) -> bool {

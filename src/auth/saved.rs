@@ -24,7 +24,9 @@ fn parse_line(line: &str) -> Result<SavedServer, String> {
     for word in words {
         match word.split_once('=') {
             Some(("host", value)) if !value.is_empty() => host = Some(value.to_string()),
-            Some(("port", value)) => port = Some(value.parse().map_err(|_| format!("{value} is not a port"))?),
+            Some(("port", value)) => {
+                port = Some(value.parse().map_err(|_| format!("{value} is not a port"))?)
+            }
             Some(("user", value)) if !value.is_empty() => user = Some(UserName::parse(value)?),
             _ => return Err(format!("{word} is not host=…, port=… or user=…")),
         }
@@ -47,7 +49,9 @@ pub fn load(path: &Path) -> Result<Vec<SavedServer>, FileError> {
 
 fn format_line(server: &SavedServer) -> String {
     let user = server.user.as_ref().map(|user| format!(" user={user}"));
-    let SavedServer { name, host, port, .. } = server;
+    let SavedServer {
+        name, host, port, ..
+    } = server;
     format!("{name} host={host} port={port}{}\n", user.unwrap_or_default())
 }
 
@@ -94,7 +98,14 @@ mod tests {
         assert_eq!(load(&path).unwrap(), vec![server.clone()]);
         for host in ["a b", "a\nnas host=evil", ""] {
             let host = host.to_string();
-            let error = save(&path, &SavedServer { host, ..server.clone() }).unwrap_err();
+            let error = save(
+                &path,
+                &SavedServer {
+                    host,
+                    ..server.clone()
+                },
+            )
+            .unwrap_err();
             assert!(error.to_string().contains("cannot be saved"), "{error}");
         }
         assert_eq!(load(&path).unwrap(), vec![server]);

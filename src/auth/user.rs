@@ -117,7 +117,8 @@ pub fn clean_label(text: &str) -> String {
 /// A sentence for the user.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network: IpNet = network.map_err(|_| format!("{text} is not an address or a network like 192.0.2.0/24"))?;
+    let network: IpNet =
+        network.map_err(|_| format!("{text} is not an address or a network like 192.0.2.0/24"))?;
     Ok(network.trunc())
 }
 

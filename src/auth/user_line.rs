@@ -28,8 +28,9 @@ pub(super) fn parse(line: &str) -> Result<User, String> {
             "root" => user.root = parse_root(value)?,
             "access" => {
                 let access = Access::ALL.into_iter().find(|a| a.name() == value);
-                user.access =
-                    access.ok_or_else(|| format!("access is full, read-only or write-only, not {value}"))?;
+                user.access = access.ok_or_else(|| {
+                    format!("access is full, read-only or write-only, not {value}")
+                })?;
             }
             "password" if password::is_hash(value) => user.password = Some(value.to_string()),
             "password" => {
@@ -71,7 +72,8 @@ fn pair(word: &str) -> Result<(&str, &str), String> {
 
 fn parse_root(value: &str) -> Result<RemotePath, String> {
     let bytes = unescape(value).map_err(|e| format!("root {e}"))?;
-    RemotePath::parse(&bytes).map_err(|e| format!("root is not a path beneath the server's root: {e}"))
+    RemotePath::parse(&bytes)
+        .map_err(|e| format!("root is not a path beneath the server's root: {e}"))
 }
 
 fn parse_key(text: &str) -> Result<AuthorizedKey, String> {
@@ -87,7 +89,9 @@ fn parse_key(text: &str) -> Result<AuthorizedKey, String> {
             ("added", value) => key.added = Some(parse_time("added", value)?),
             ("expires", value) => key.expires = Some(parse_time("expires", value)?),
             ("from", value) => key.from.push(parse_network(value)?),
-            (field, _) => return Err(format!("{field} of a key is not label, added, expires or from")),
+            (field, _) => {
+                return Err(format!("{field} of a key is not label, added, expires or from"));
+            }
         }
     }
     Ok(key)

@@ -33,7 +33,10 @@ impl Hashing {
     pub fn of_chunk(offset: u64) -> Hashing {
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(offset);
-        Hashing { hasher, whole: false }
+        Hashing {
+            hasher,
+            whole: false,
+        }
     }
 
     /// Starts that of [`whole_digest`].
@@ -120,7 +123,10 @@ impl RootHasher {
     /// Resumes after the first `chunks` chunks of a file, which `state` covers; `None` if it does
     /// not.
     pub fn resume(chunks: u64, state: Vec<Digest>) -> Option<RootHasher> {
-        (state.len() as u64 == u64::from(chunks.count_ones())).then_some(RootHasher { stack: state, chunks })
+        (state.len() as u64 == u64::from(chunks.count_ones())).then_some(RootHasher {
+            stack: state,
+            chunks,
+        })
     }
 
     /// Returns the file's hash; `None` unless at least two digests were added. The hash of a single

@@ -24,7 +24,8 @@ pub async fn hash_file(
     let before = source.stat().await?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
     let single = before.size <= CHUNK_SIZE as u64;
-    let (mut ahead, mut root, mut only) = (Ahead::new(AHEAD), RootHasher::default(), whole_digest(&[]));
+    let (mut ahead, mut root, mut only) =
+        (Ahead::new(AHEAD), RootHasher::default(), whole_digest(&[]));
     let mut offset = 0_u64;
     loop {
         while offset < before.size && !ahead.is_full() {
@@ -36,7 +37,8 @@ pub async fn hash_file(
                     true => Hashing::of_whole(),
                     false => Hashing::of_chunk(at),
                 }));
-                let buffer = pool.share(source.read_at(at, pool.take(length), reading.clone()).await?);
+                let buffer =
+                    pool.share(source.read_at(at, pool.take(length), reading.clone()).await?);
                 Ok((reading.digest(), buffer.len() as u64 == wanted))
             });
             offset = offset.saturating_add(wanted);

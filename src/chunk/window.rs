@@ -1,12 +1,13 @@
-//! The window: how many bytes may be outstanding, counted on both sides. Whatever occupies bytes holds a [`Permit`], which
-//! gives them back when it is dropped.
+//! The window: how many bytes may be outstanding, counted on both sides. Whatever occupies bytes
+//! holds a [`Permit`], which gives them back when it is dropped.
 
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Bytes that a frame costs besides its payload: its header, and about what it takes to remember it.
+/// Bytes that a frame costs besides its payload: its header, and about what it takes to remember
+/// it.
 pub const FRAME_COST: u64 = 256;
 
 /// What a frame with `payload` bytes takes from the window.
@@ -43,7 +44,11 @@ impl Budget {
     }
 
     /// Takes `bytes` if `fits` says so of what is taken already and of the bound.
-    fn try_take(self: &Arc<Budget>, bytes: u64, fits: impl FnOnce(u64, u64) -> bool) -> Option<Permit> {
+    fn try_take(
+        self: &Arc<Budget>,
+        bytes: u64,
+        fits: impl FnOnce(u64, u64) -> bool,
+    ) -> Option<Permit> {
         let mut counts = self.counts.lock();
         if !fits(counts.taken, counts.most) {
             return None;
@@ -147,8 +152,8 @@ impl Credit {
         }
     }
 
-    /// Waits until `bytes` fit, and takes them. A single frame always fits into an empty window, so that a window
-    /// smaller than a chunk is slow but not the end. Cancel-safe.
+    /// Waits until `bytes` fit, and takes them. A single frame always fits into an empty window, so
+    /// that a window smaller than a chunk is slow but not the end. Cancel-safe.
     pub async fn acquire(&self, bytes: u64) -> Permit {
         let fits = |taken: u64, most: u64| taken == 0 || taken.saturating_add(bytes) <= most;
         self.budget.wait_for(|| self.budget.try_take(bytes, fits)).await
@@ -165,7 +170,8 @@ impl Credit {
 #[error("the peer sent more than its window allows")]
 pub struct Overrun;
 
-/// The receiver's side: the frames that arrived and are still in memory fit into what was granted. Cheap to clone.
+/// The receiver's side: the frames that arrived and are still in memory fit into what was granted.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Window {
     budget: Arc<Budget>,
@@ -179,13 +185,17 @@ impl Window {
         }
     }
 
-    /// Charges a frame of `bytes` (its [`cost`]), from its header on and until it is written or dropped.
+    /// Charges a frame of `bytes` (its [`cost`]), from its header on and until it is written or
+    /// dropped.
     ///
     /// # Errors
     /// [`Overrun`] if it does not fit. A single frame always does.
     pub fn charge(&self, bytes: u64) -> Result<Permit, Overrun> {
-        // A frame that is resent after its connection died is here twice for a moment: hence twice the window.
-        let fits = |taken: u64, granted: u64| taken == 0 || taken.saturating_add(bytes) <= granted.saturating_mul(2);
+        // A frame that is resent after its connection died is here twice for a moment: hence twice
+        // the window.
+        let fits = |taken: u64, granted: u64| {
+            taken == 0 || taken.saturating_add(bytes) <= granted.saturating_mul(2)
+        };
         self.budget.try_take(bytes, fits).ok_or(Overrun)
     }
 

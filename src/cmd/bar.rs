@@ -88,7 +88,9 @@ impl Snapshot {
             false => format!("{} of {}{more}", size(self.done.min(self.total)), size(self.total)),
         });
         let remaining = self.total.saturating_sub(self.done);
-        if let (Some(rate), None, Some(0..100)) = (self.rate.filter(|rate| *rate >= 1.0), self.lost, self.percent()) {
+        if let (Some(rate), None, Some(0..100)) =
+            (self.rate.filter(|rate| *rate >= 1.0), self.lost, self.percent())
+        {
             parts.push(format!("{} left", duration((remaining as f64 / rate) as u64)));
         }
         // the progress of a single file needs no count

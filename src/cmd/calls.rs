@@ -7,8 +7,8 @@
 
 use libc::c_long;
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 use std::collections::BTreeMap;
 
@@ -16,29 +16,45 @@ use std::collections::BTreeMap;
 #[rustfmt::skip]
 const FREE: &[c_long] = &[
     // memory and threads
-    libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_futex, libc::SYS_membarrier,
-    libc::SYS_set_robust_list, libc::SYS_rseq, libc::SYS_prctl, libc::SYS_gettid, libc::SYS_tgkill, libc::SYS_exit,
-    libc::SYS_exit_group, libc::SYS_sched_yield, libc::SYS_sched_getaffinity, libc::SYS_getcpu, libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack, libc::SYS_restart_syscall,
+    libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_futex,
+    libc::SYS_membarrier,
+    libc::SYS_set_robust_list, libc::SYS_rseq, libc::SYS_prctl, libc::SYS_gettid,
+    libc::SYS_tgkill, libc::SYS_exit,
+    libc::SYS_exit_group, libc::SYS_sched_yield, libc::SYS_sched_getaffinity, libc::SYS_getcpu,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
     // time, chance, and what is known of the process
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_nanosleep,
-    libc::SYS_gettimeofday, libc::SYS_getrandom, libc::SYS_uname, libc::SYS_sysinfo, libc::SYS_getrusage,
-    libc::SYS_getpid, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getcwd,
+    libc::SYS_gettimeofday, libc::SYS_getrandom, libc::SYS_uname, libc::SYS_sysinfo,
+    libc::SYS_getrusage,
+    libc::SYS_getpid, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid,
+    libc::SYS_getcwd,
     // files, which Landlock bounds
-    libc::SYS_openat, libc::SYS_openat2, libc::SYS_close, libc::SYS_close_range, libc::SYS_dup, libc::SYS_dup3,
-    libc::SYS_fcntl, libc::SYS_flock, libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_writev,
+    libc::SYS_openat, libc::SYS_openat2, libc::SYS_close, libc::SYS_close_range, libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fcntl, libc::SYS_flock, libc::SYS_read, libc::SYS_write, libc::SYS_readv,
+    libc::SYS_writev,
     libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_preadv2,
-    libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_copy_file_range, libc::SYS_ftruncate, libc::SYS_fallocate,
-    libc::SYS_fadvise64, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs, libc::SYS_sync_file_range,
+    libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_copy_file_range, libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_fadvise64, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs,
+    libc::SYS_sync_file_range,
     libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_statfs, libc::SYS_fstatfs,
-    libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_getdents64, libc::SYS_readlinkat, libc::SYS_mkdirat,
-    libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_linkat, libc::SYS_symlinkat,
+    libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_getdents64, libc::SYS_readlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_linkat,
+    libc::SYS_symlinkat,
     libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat,
-    libc::SYS_umask, libc::SYS_inotify_init1, libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch,
+    libc::SYS_umask, libc::SYS_inotify_init1, libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
     // events, and sockets that there are
-    libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_ppoll,
-    libc::SYS_eventfd2, libc::SYS_pipe2, libc::SYS_accept, libc::SYS_accept4, libc::SYS_recvfrom, libc::SYS_recvmsg,
-    libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_setsockopt, libc::SYS_getsockopt, libc::SYS_getsockname,
+    libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2,
+    libc::SYS_ppoll,
+    libc::SYS_eventfd2, libc::SYS_pipe2, libc::SYS_accept, libc::SYS_accept4, libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_setsockopt, libc::SYS_getsockopt,
+    libc::SYS_getsockname,
     libc::SYS_getpeername, libc::SYS_shutdown,
 ];
 
@@ -46,8 +62,10 @@ const FREE: &[c_long] = &[
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const OLDER: &[c_long] = &[
-    libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_mkdir,
-    libc::SYS_rmdir, libc::SYS_unlink, libc::SYS_rename, libc::SYS_link, libc::SYS_symlink, libc::SYS_chmod,
+    libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir, libc::SYS_unlink, libc::SYS_rename, libc::SYS_link, libc::SYS_symlink,
+    libc::SYS_chmod,
     libc::SYS_epoll_wait, libc::SYS_poll,
 ];
 #[cfg(not(target_arch = "x86_64"))]
@@ -95,7 +113,8 @@ fn is(index: u8, value: u64) -> Result<SeccompRule, BackendError> {
 }
 
 fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
-    let mut rules: BTreeMap<_, _> = FREE.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> =
+        FREE.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
     let unsigned = |flag: libc::c_int| u64::from(flag.unsigned_abs());
     let (executable, thread) = (unsigned(libc::PROT_EXEC), unsigned(libc::CLONE_THREAD));
     rules.insert(libc::SYS_mmap, vec![bits(2, executable, 0)?]);

@@ -158,7 +158,10 @@ impl RemoteSession {
     ///
     /// # Errors
     /// The reply's own, and those of a session that cannot be restored.
-    pub async fn ask<T>(&mut self, work: impl AsyncFn(&Client) -> Result<T, NetError>) -> Result<T, Failure> {
+    pub async fn ask<T>(
+        &mut self,
+        work: impl AsyncFn(&Client) -> Result<T, NetError>,
+    ) -> Result<T, Failure> {
         loop {
             let result = work(&self.client).await;
             if result.is_err()
@@ -197,13 +200,20 @@ pub async fn for_requests(name: &ServerName, args: &ConnectArgs) -> Result<Remot
 ///
 /// # Errors
 /// Failures with exit codes 4, 5 and 6.
-pub async fn open(name: &ServerName, args: &ConnectArgs, purpose: Purpose) -> Result<RemoteSession, Failure> {
+pub async fn open(
+    name: &ServerName,
+    args: &ConnectArgs,
+    purpose: Purpose,
+) -> Result<RemoteSession, Failure> {
     let retry_for = retry_for(args)?;
     let since = Instant::now();
     let mut pauses = Pauses::new();
     loop {
         match open_once(name, args, retry_for, purpose).await {
-            Err(e) if e.exit() == exit::CONNECT && retry_for.is_some_and(|most| since.elapsed() < most) => {
+            Err(e)
+                if e.exit() == exit::CONNECT
+                    && retry_for.is_some_and(|most| since.elapsed() < most) =>
+            {
                 tokio::time::sleep(pauses.next()).await;
             }
             other => return other,
@@ -247,7 +257,8 @@ async fn open_once(
         // whether the server's key is trusted is decided before a password is asked for
         drop(server.connect().await?);
         if !prompt::can_ask() {
-            let message = format!("{}: no key or password to log in as {}", server.address(), server.user);
+            let message =
+                format!("{}: no key or password to log in as {}", server.address(), server.user);
             return Err(Failure::new(exit::LOGIN, message)
                 .hint("use haul login with an invite, or give HAUL_PASSWORD or --password-file"));
         }
@@ -265,7 +276,10 @@ async fn open_once(
 }
 
 /// Asks for the password, again if it was wrong, and logs in with it.
-async fn login_asking(server: &mut Server, options: &SessionOptions) -> Result<(Arc<Client>, Secret), Failure> {
+async fn login_asking(
+    server: &mut Server,
+    options: &SessionOptions,
+) -> Result<(Arc<Client>, Secret), Failure> {
     let mut remaining = PASSWORD_TRIES;
     loop {
         let password = ask_password(server).await?;

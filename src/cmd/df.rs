@@ -53,10 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let sizes = [("total", space.total), ("used", space.used), ("free", space.free)];
             let inodes = [("files", space.files), ("files_free", space.files_free)];
             object.extend(
-                sizes
-                    .into_iter()
-                    .chain(inodes)
-                    .map(|(key, n)| (key.to_string(), json!(n))),
+                sizes.into_iter().chain(inodes).map(|(key, n)| (key.to_string(), json!(n))),
             );
             output::line(&serde_json::Value::Object(object).to_string())
         } else {

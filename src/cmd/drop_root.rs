@@ -1,7 +1,9 @@
 //! Turns a server that root has started into a process of another user, for good.
 
 use super::failure::{Failure, exit};
-use nix::unistd::{Gid, Uid, User, getgrouplist, getresgid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Uid, User, getgrouplist, getresgid, getresuid, setgroups, setresgid, setresuid,
+};
 use std::ffi::CString;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
@@ -15,19 +17,21 @@ pub fn become_user(name: &str, state: &Path) -> Result<(), Failure> {
     let cannot = |doing: &str, e: &dyn std::fmt::Display| {
         Failure::new(exit::FAILED, format!("cannot run as {name}: {doing}: {e}"))
     };
-    let user = User::from_name(name).map_err(|e| cannot("the users of this machine cannot be read", &e))?;
+    let user = User::from_name(name)
+        .map_err(|e| cannot("the users of this machine cannot be read", &e))?;
     let Some(user) = user else {
         return Err(Failure::usage(format!("--user {name}: this machine has no such user")));
     };
     if user.uid.is_root() {
-        return Err(Failure::usage(format!("--user {name}: that is root")).hint("name a user without its rights"));
+        return Err(Failure::usage(format!("--user {name}: that is root"))
+            .hint("name a user without its rights"));
     }
     if !Uid::effective().is_root() {
         return match Uid::current() == user.uid && Uid::effective() == user.uid {
             true => Ok(()),
-            false => Err(Failure::usage(format!(
-                "--user {name}: only root may become another user"
-            ))),
+            false => {
+                Err(Failure::usage(format!("--user {name}: only root may become another user")))
+            }
         };
     }
     make_state(state, &user).map_err(|e| cannot(&format!("make {}", state.display()), &e))?;

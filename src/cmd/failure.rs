@@ -166,9 +166,10 @@ impl Failure {
 /// The exit code of an error.
 fn exit_of_error(error: &NetError) -> u8 {
     match error {
-        NetError::Connect { .. } | NetError::Lost(_) | NetError::OutcomeUnknown(_) | NetError::Tls(_) => {
-            exit::CONNECT
-        }
+        NetError::Connect { .. }
+        | NetError::Lost(_)
+        | NetError::OutcomeUnknown(_)
+        | NetError::Tls(_) => exit::CONNECT,
         NetError::WrongKey { .. } => exit::KEY,
         NetError::Refused { code, .. } => exit_of(*code),
         NetError::Store(e) => exit_of(code_of(&e.kind)),
@@ -213,7 +214,9 @@ pub fn exit_of_parts(done: bool, failed: &BTreeSet<u8>) -> u8 {
 pub fn hint_of(code: Code) -> Option<&'static str> {
     match code {
         Code::UNAVAILABLE => Some("try again later"),
-        Code::NO_SPACE | Code::QUOTA => Some("free some space there; the earlier content is unchanged"),
+        Code::NO_SPACE | Code::QUOTA => {
+            Some("free some space there; the earlier content is unchanged")
+        }
         Code::VERSION_CHANGED => Some("check it with haul stat"),
         _ => None,
     }
@@ -222,12 +225,15 @@ pub fn hint_of(code: Code) -> Option<&'static str> {
 /// What the user can do about an error.
 fn hint_of_error(error: &NetError) -> Option<&'static str> {
     match error {
-        NetError::Connect { .. } => Some("check that the server is running and that its name is right"),
+        NetError::Connect { .. } => {
+            Some("check that the server is running and that its name is right")
+        }
         NetError::Lost(_) => Some("run the same command again"),
         NetError::OutcomeUnknown(_) => Some("outcome unknown: check, then repeat if needed"),
         NetError::Tls(_) => Some("check that it is a haul server"),
         NetError::WrongKey { .. } => Some(
-            "someone may be intercepting the connection; if the server really has a new key, remove its line from \
+            "someone may be intercepting the connection; if the server really has a new key, \
+            remove its line from \
              known_servers",
         ),
         NetError::Internal(_) => Some(FAULT),

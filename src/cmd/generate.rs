@@ -33,7 +33,9 @@ pub(super) fn run(args: &Args, description: clap::Command) -> Result<(), Failure
         What::Man => manual::write(description, &args.dir),
         What::Completions => completions(&args.dir),
     });
-    written.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to {}: {e}", args.dir.display())))
+    written.map_err(|e| {
+        Failure::new(exit::FAILED, format!("cannot write to {}: {e}", args.dir.display()))
+    })
 }
 
 /// The scripts ask `haul complete`, so that they know as much as the binary.

@@ -62,9 +62,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             return Err(Failure::usage("standard output takes a single file"));
         }
         if args.transfer.json {
-            return Err(Failure::usage(
-                "standard output carries the file: --json cannot be used",
-            ));
+            return Err(Failure::usage("standard output carries the file: --json cannot be used"));
         }
         GetDestination {
             target: Target::Stream(Stream::new(Box::new(std::io::stdout()))),
@@ -73,10 +71,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     } else {
         let Location::Local(path) = Location::parse(&args.destination)? else {
-            return Err(
-                Failure::usage(format!("{} is not on this machine", args.destination.display()))
-                    .hint("get writes local files; write ./NAME for a local file with a colon in its name"),
-            );
+            return Err(Failure::usage(format!(
+                "{} is not on this machine",
+                args.destination.display()
+            ))
+            .hint(
+                "get writes local files; write ./NAME for a local file with a colon in its name",
+            ));
         };
         local_target(&sources, &path).await?
     };
@@ -90,7 +91,9 @@ async fn get(
     args: &TransferArgs,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
-    let Some(first) = sources.first() else { return Ok(()) };
+    let Some(first) = sources.first() else {
+        return Ok(());
+    };
     if let Some(other) = sources.iter().find(|s| s.server != first.server) {
         return Err(Failure::usage(format!(
             "{} is on another server than {}",
@@ -121,7 +124,10 @@ fn wire_path(remote: &Remote) -> Vec<u8> {
 
 /// Finds the place of each source beneath the destination, by the rules of cp. The server does not
 /// choose the names.
-pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Result<GetDestination, Failure> {
+pub(super) async fn local_target(
+    sources: &[Remote],
+    destination: &Path,
+) -> Result<GetDestination, Failure> {
     let slash = destination.as_os_str().as_bytes().ends_with(b"/");
     let is_dir = std::fs::metadata(destination).is_ok_and(|m| m.is_dir());
     let (base, tops) = if is_dir {
@@ -129,14 +135,17 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
         let mut tops = Vec::with_capacity(sources.len());
         for source in sources {
             let top = match source.path.split() {
-                Some((_, name)) if !source.contents => RemotePath::root().join(&name).unwrap_or_default(),
+                Some((_, name)) if !source.contents => {
+                    RemotePath::root().join(&name).unwrap_or_default()
+                }
                 _ => RemotePath::root(),
             };
             if !seen.insert(top.clone()) {
-                return Err(
-                    Failure::usage(format!("two sources would go to the name of {}", source.shown))
-                        .hint("get them one by one"),
-                );
+                return Err(Failure::usage(format!(
+                    "two sources would go to the name of {}",
+                    source.shown
+                ))
+                .hint("get them one by one"));
             }
             tops.push(top);
         }
@@ -160,12 +169,7 @@ pub(super) async fn local_target(sources: &[Remote], destination: &Path) -> Resu
     let tree = Tree {
         store,
         tops,
-        who: format!(
-            "{}@{}, haul get, process {}",
-            local_user(),
-            host_name(),
-            std::process::id()
-        ),
+        who: format!("{}@{}, haul get, process {}", local_user(), host_name(), std::process::id()),
         release: None,
         write_only: false,
     };

@@ -33,7 +33,8 @@ pub async fn asked() {
 pub async fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::pin!(command);
     // before the command can have changed anything, the terminal above all
-    let signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, format!("cannot handle signals: {e}")))?;
+    let signals = Signals::new()
+        .map_err(|e| Failure::new(exit::FAILED, format!("cannot handle signals: {e}")))?;
     tokio::select! {
         result = &mut command => result,
         code = signalled(signals) => {
@@ -123,8 +124,7 @@ fn stop_until_continued() {
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0)
+    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn is_in(mask: u64, signal: i32) -> bool {

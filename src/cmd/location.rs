@@ -71,27 +71,22 @@ impl Location {
     pub fn remote(argument: &OsStr) -> Result<Remote, Failure> {
         match Location::parse(argument)? {
             Location::Remote(remote) => Ok(remote),
-            Location::Local(path) => Err(Failure::usage(format!("{} is not a remote path", path.display()))
-                .hint("write a remote path as [USER@]HOST:PATH")),
+            Location::Local(path) => {
+                Err(Failure::usage(format!("{} is not a remote path", path.display()))
+                    .hint("write a remote path as [USER@]HOST:PATH"))
+            }
         }
     }
 }
 
 /// Splits at the colon after the host; `None` for a local path.
 fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let start = bytes
-        .iter()
-        .position(|b| *b == b'@')
-        .map_or(0, |at| at.saturating_add(1));
+    let start = bytes.iter().position(|b| *b == b'@').map_or(0, |at| at.saturating_add(1));
     let bracket = match bytes.get(start) {
         Some(b'[') => bytes.iter().position(|b| *b == b']')?,
         _ => 0,
     };
-    let colon = bytes
-        .iter()
-        .skip(bracket)
-        .position(|b| *b == b':')?
-        .saturating_add(bracket);
+    let colon = bytes.iter().skip(bracket).position(|b| *b == b':')?.saturating_add(bracket);
     let (host, path) = bytes.split_at_checked(colon)?;
     if host.is_empty() || host.contains(&b'/') || host.starts_with(b".") {
         return None;
@@ -100,14 +95,17 @@ fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn parse_server(argument: &OsStr, bytes: &[u8]) -> Result<ServerName, Failure> {
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed(argument, "the host is not text"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| malformed(argument, "the host is not text"))?;
     let (user, host) = match text.rsplit_once('@') {
         Some(("", _)) => return Err(malformed(argument, "there is no user before the '@'")),
         Some((user, host)) => (Some(user.to_string()), host),
         None => (None, text),
     };
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/=".contains(c)) {
+    if host.is_empty()
+        || host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/=".contains(c))
+    {
         return Err(malformed(argument, "there is no valid host in it"));
     }
     Ok(ServerName {
@@ -146,16 +144,15 @@ fn parse_port(argument: &OsStr, port: &str) -> Result<u16, Failure> {
 fn parse_url(argument: &OsStr, rest: &[u8]) -> Result<Remote, Failure> {
     let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, &[]));
-    let authority = std::str::from_utf8(authority).map_err(|_| malformed(argument, "the host is not text"))?;
+    let authority =
+        std::str::from_utf8(authority).map_err(|_| malformed(argument, "the host is not text"))?;
     remote(argument, parse_host(authority)?, path)
 }
 
 /// Reads a path as people write it, with extra slashes and `.`.
 fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
-    let components: Vec<&[u8]> = path
-        .split(|b| *b == b'/')
-        .filter(|c| !c.is_empty() && *c != b".")
-        .collect();
+    let components: Vec<&[u8]> =
+        path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
     RemotePath::parse(&components.join(&b'/'))
 }
 
@@ -165,10 +162,7 @@ fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
 /// A usage failure.
 pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
     tidy(argument.as_bytes()).map_err(|e| {
-        Failure::usage(format!(
-            "{} is not a directory beneath the root: {e}",
-            argument.display()
-        ))
+        Failure::usage(format!("{} is not a directory beneath the root: {e}", argument.display()))
     })
 }
 

@@ -17,9 +17,9 @@ use std::ffi::OsString;
 
 /// List locks and partial files on a server
 ///
-/// Prints one line per file that a transfer is writing, or that a dead one has begun: its state (writing
-/// or partial), for how long, the bytes of the partial file, the holder, and the path. The next
-/// transfer of the same source resumes a partial file. haul unlock removes it, and so does the
+/// Prints one line per file that a transfer is writing, or that a dead one has begun: its state
+/// (writing or partial), for how long, the bytes of the partial file, the holder, and the path. The
+/// next transfer of the same source resumes a partial file. haul unlock removes it, and so does the
 /// server after its --partial-max-age.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(short = 'R', short_alias = 'r', long)]
     recursive: bool,
 
-    /// Print one JSON object per line: path, state, held_ms, bytes, holder
+    /// Print one JSON object per line: path, state, locked_ms, bytes, holder
     #[arg(long)]
     pub(super) json: bool,
 
@@ -118,9 +118,7 @@ async fn list_directory(
 ) -> Result<(), Failure> {
     let mut cookie = Some(Vec::new());
     while let Some(from) = cookie {
-        let page = session
-            .ask(async |client| client.locks(dir, from.clone()).await)
-            .await?;
+        let page = session.ask(async |client| client.locks(dir, from.clone()).await).await?;
         for entry in &page.0 {
             print(args, entry, &shown(dir, &entry.target))?;
         }
@@ -145,7 +143,7 @@ fn print(args: &Args, entry: &LockEntry, path: &[u8]) -> Result<(), Failure> {
         put_text(&mut object, "path", path);
         object.insert("state".into(), json!(state));
         object.insert(
-            "held_ms".into(),
+            "locked_ms".into(),
             json!(age.map(|a| u64::try_from(a.as_millis()).unwrap_or(u64::MAX))),
         );
         object.insert("bytes".into(), json!(bytes));

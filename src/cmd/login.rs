@@ -102,7 +102,8 @@ async fn read_invite(host: &str) -> Result<Secret, Failure> {
         true => prompt::line(&format!("Invite for {}: ", printable(host))).await,
         false => prompt::first_line_of_input().await,
     };
-    let line = line.map_err(|e| Failure::new(exit::FAILED, format!("cannot read the invite: {e}")))?;
+    let line =
+        line.map_err(|e| Failure::new(exit::FAILED, format!("cannot read the invite: {e}")))?;
     line.ok_or_else(|| {
         Failure::new(exit::LOGIN, "no invite was given")
             .hint("haul invite NAME on the server prints one; it starts with haul1-")

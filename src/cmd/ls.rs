@@ -83,13 +83,19 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     .await
 }
 
-async fn list(session: &mut RemoteSession, args: &Args, remote: &Remote, titles: Titles) -> Result<(), Failure> {
+async fn list(
+    session: &mut RemoteSession,
+    args: &Args,
+    remote: &Remote,
+    titles: Titles,
+) -> Result<(), Failure> {
     let about = |e| Failure::about(&remote.shown, e);
     let top = remote.path.as_bytes().to_vec();
     // both requests in one round trip
     let answers = session
         .ask(async |client| {
-            let (entry, page) = tokio::join!(client.stat(&top, false), client.list(&top, Vec::new()));
+            let (entry, page) =
+                tokio::join!(client.stat(&top, false), client.list(&top, Vec::new()));
             Ok((entry?.0, page.ok()))
         })
         .await;

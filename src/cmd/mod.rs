@@ -62,9 +62,7 @@ pub struct Cli {
 /// The text behind the list of commands.
 fn after_help() -> String {
     let exits = manual::reference::EXITS.iter();
-    let exits: String = exits
-        .map(|(code, meaning)| format!("\n  {code:<14}{meaning}"))
-        .collect();
+    let exits: String = exits.map(|(code, meaning)| format!("\n  {code:<14}{meaning}")).collect();
     format!("{AFTER_HELP}{exits}")
 }
 

@@ -31,10 +31,11 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (from, to) = (Location::remote(&args.from)?, Location::remote(&args.to)?);
     if from.server != to.server {
-        return Err(
-            Failure::usage(format!("{} is on another server than {}", to.shown, from.shown))
-                .hint("get it and put it there"),
-        );
+        return Err(Failure::usage(format!(
+            "{} is on another server than {}",
+            to.shown, from.shown
+        ))
+        .hint("get it and put it there"));
     }
     let mut session = connect::for_requests(&from.server, &args.connect).await?;
     let renamed = session

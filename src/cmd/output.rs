@@ -37,7 +37,9 @@ pub fn mode(kind: Kind, Attributes { mode, .. }: Attributes) -> String {
         Kind::Symlink => 'l',
         Kind::Other => '?',
     });
-    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+    for (shift, special, set, unset) in
+        [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
+    {
         let bits = mode >> shift;
         out.push(if bits & 4 != 0 { 'r' } else { '-' });
         out.push(if bits & 2 != 0 { 'w' } else { '-' });
@@ -90,10 +92,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
     match writeln!(out, "{text}") {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::already_reported(0)),
-        Err(e) => Err(Failure::new(
-            exit::FAILED,
-            format!("cannot write to standard output: {e}"),
-        )),
+        Err(e) => Err(Failure::new(exit::FAILED, format!("cannot write to standard output: {e}"))),
     }
 }
 

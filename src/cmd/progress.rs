@@ -54,7 +54,8 @@ struct Shown {
 impl Progress {
     /// Progress on standard error, if it is wanted there.
     pub fn start(counters: Arc<Counters>, outage: Arc<Outage>, wish: Wish) -> Option<Progress> {
-        let is_bar = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let is_bar = io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         match wish {
             Wish::Always => {}
             Wish::OnTerminal if is_bar => {}

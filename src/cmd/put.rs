@@ -58,7 +58,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         .iter()
         .all(|(source, _)| matches!(source.origin, Origin::Missing(_)))
     {
-        return transfer::refuse_all("put", &args.transfer, prepared.into_iter().map(|(source, _)| source)).await;
+        return transfer::refuse_all(
+            "put",
+            &args.transfer,
+            prepared.into_iter().map(|(source, _)| source),
+        )
+        .await;
     }
     let names = prepared.iter().map(|(_, name)| name.clone()).collect();
     let sources = prepared.into_iter().map(|(source, _)| source).collect();
@@ -107,15 +112,17 @@ async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure>
     let mut prepared = Vec::with_capacity(args.sources.len());
     for source in &args.sources {
         if let Location::Remote(remote) = Location::parse(source)? {
-            return Err(Failure::usage(format!("{} is not on this machine", remote.shown))
-                .hint("put sends local files; write ./NAME for a local file with a colon in its name"));
+            return Err(Failure::usage(format!("{} is not on this machine", remote.shown)).hint(
+                "put sends local files; write ./NAME for a local file with a colon in its name",
+            ));
         }
         let path = Path::new(source);
         let found = local_source(path, args.transfer.recursive).await;
         let (source, name) = found.unwrap_or_else(|error| missing(path, error));
         if !name.is_empty() && !seen.insert(name.clone()) {
             let name = String::from_utf8_lossy(&name).into_owned();
-            return Err(Failure::usage(format!("two sources are called {name}")).hint("put them one by one"));
+            return Err(Failure::usage(format!("two sources are called {name}"))
+                .hint("put them one by one"));
         }
         prepared.push((source, name));
     }
@@ -156,7 +163,11 @@ async fn stream(source: &OsStr) -> Result<TransferSource, Failure> {
     let label = stream_label(source).as_bytes().to_vec();
     let origin = Origin::Stream(Mutex::new(Some(input)));
     let place = None;
-    Ok(TransferSource { label, origin, place })
+    Ok(TransferSource {
+        label,
+        origin,
+        place,
+    })
 }
 
 /// A stream has no name of its own, nor one in a directory: the destination must be its name.
@@ -179,12 +190,22 @@ fn missing(path: &Path, error: StoreError) -> (TransferSource, Vec<u8>) {
     let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
     let origin = Origin::Missing(error);
     let place = None;
-    (TransferSource { label, origin, place }, name)
+    (
+        TransferSource {
+            label,
+            origin,
+            place,
+        },
+        name,
+    )
 }
 
 /// Opens the directory that holds a source, or the source itself if it is a directory. Returns its
 /// name at the destination: empty for `.` and the like, which stand for their contents.
-pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(TransferSource, Vec<u8>), StoreError> {
+pub(super) async fn local_source(
+    path: &Path,
+    recursive: bool,
+) -> Result<(TransferSource, Vec<u8>), StoreError> {
     let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
     let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
@@ -199,9 +220,7 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Transf
     if found.is_dir() && !recursive {
         return Err(StoreError::new(ErrorKind::IsADirectory, &RemotePath::root()));
     }
-    let name = path
-        .file_name()
-        .filter(|_| !means_contents(path.as_os_str().as_bytes()));
+    let name = path.file_name().filter(|_| !means_contents(path.as_os_str().as_bytes()));
     let name = name.map(|name| name.as_bytes().to_vec()).unwrap_or_default();
     let (base, inside) = if found.is_dir() {
         (path.to_path_buf(), RemotePath::root())
@@ -215,7 +234,10 @@ pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<(Transf
     let label = path.as_os_str().as_bytes();
     let source = TransferSource {
         label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),
-        origin: Origin::Tree { store, path: inside },
+        origin: Origin::Tree {
+            store,
+            path: inside,
+        },
         place: RemotePath::parse(&name).ok(),
     };
     Ok((source, name))

@@ -46,7 +46,11 @@ pub struct Printed {
 }
 
 /// Prints events until there are no more, above the bar if there is one.
-pub async fn print_all(mut events: mpsc::Receiver<Event>, bar: Option<Progress>, options: ReportOptions) -> Printed {
+pub async fn print_all(
+    mut events: mpsc::Receiver<Event>,
+    bar: Option<Progress>,
+    options: ReportOptions,
+) -> Printed {
     let mut printer = Printer {
         options,
         causes: Causes::default(),
@@ -101,7 +105,9 @@ impl Printer {
         let ReportOptions { quiet, verbose, .. } = self.options;
         match event {
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
-            Event::Unchanged { path, .. } if verbose => Some(format!("{} (unchanged)", output::name(path))),
+            Event::Unchanged { path, .. } if verbose => {
+                Some(format!("{} (unchanged)", output::name(path)))
+            }
             Event::Resumed { path, offset } if !quiet => {
                 Some(format!("{}: resumes after {}", output::name(path), size(*offset)))
             }

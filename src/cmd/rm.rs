@@ -38,7 +38,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     each(&args.paths, &args.connect, async |client, path| {
         match client.remove(path, args.recursive).await {
             Err(NetError::Refused {
-                code: Code::NOT_FOUND, ..
+                code: Code::NOT_FOUND,
+                ..
             }) if args.force => Ok(()),
             other => other,
         }

@@ -78,7 +78,13 @@ pub struct Args {
 
     /// How long to keep partial files for resuming
     // the name before 0.2
-    #[arg(long, alias = "keep-partial", value_name = "TIME", default_value = "7d", value_parser = parse_time)]
+    #[arg(
+        long,
+        alias = "keep-partial",
+        value_name = "TIME",
+        default_value = "7d",
+        value_parser = parse_time
+    )]
     partial_max_age: Duration,
 
     /// Print the listening addresses as JSON, one object per line
@@ -174,8 +180,9 @@ async fn serve(
     for listener in &listeners {
         let address = listener.local_addr().map_err(cannot)?;
         let line = if json {
-            json!({"event": "listening", "address": address.to_string(), "fingerprint": fingerprint.to_string()})
-                .to_string()
+            json!({"event": "listening", "address": address.to_string(),
+                "fingerprint": fingerprint.to_string()})
+            .to_string()
         } else {
             format!("listening on {address}, key {fingerprint}")
         };
@@ -195,7 +202,9 @@ fn say(line: &str) -> Result<(), Failure> {
 }
 
 fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure> {
-    let failed = |path: &Path, e: &std::io::Error| Failure::new(exit::NOT_FOUND, format!("{}: {e}", path.display()));
+    let failed = |path: &Path, e: &std::io::Error| {
+        Failure::new(exit::NOT_FOUND, format!("{}: {e}", path.display()))
+    };
     let real = root.canonicalize().map_err(|e| failed(root, &e))?;
     if !real.is_dir() {
         return Err(Failure::new(
@@ -207,11 +216,8 @@ fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure
     file::check_private(state, Some(rustix::process::geteuid().as_raw()))?;
     let real_state = state.canonicalize().map_err(|e| failed(state, &e))?;
     if real_state.starts_with(&real) {
-        let message = format!(
-            "the state in {} would be served with {}",
-            state.display(),
-            root.display()
-        );
+        let message =
+            format!("the state in {} would be served with {}", state.display(), root.display());
         return Err(Failure::usage(message).hint("choose another directory with --state"));
     }
     let store = LocalStore::open(&real).map_err(|e| failed(root, &e))?;
@@ -232,7 +238,8 @@ fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     let mut listeners = Vec::new();
     for text in given {
         let addresses = text.to_socket_addrs().map_err(|e| {
-            Failure::usage(format!("--listen {text}: {e}")).hint("use ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
+            Failure::usage(format!("--listen {text}: {e}"))
+                .hint("use ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
         })?;
         for address in addresses {
             listeners.push(open_listener(address).map_err(|e| cannot_listen(text, &e))?);
@@ -269,9 +276,15 @@ fn open_listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> 
 }
 
 /// Tells a new administrator how the first user logs in.
-fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> Result<(), Failure> {
+fn first_steps(
+    state: &Path,
+    identity: &Identity,
+    listeners: &[TcpListener],
+) -> Result<(), Failure> {
     if !std::io::stdout().is_terminal() {
-        tracing::warn!("there are no users yet: add one with haul invite NAME or haul user add NAME");
+        tracing::warn!(
+            "there are no users yet: add one with haul invite NAME or haul user add NAME"
+        );
         return Ok(());
     }
     let user = local_user();
@@ -290,7 +303,9 @@ fn first_steps(state: &Path, identity: &Identity, listeners: &[TcpListener]) -> 
     };
     let name = parse_host(&host).map_or_else(|_| host.clone(), |h| h.host);
     say(&format!(
-        "\nNo user can log in yet. On the other machine, type\n\n    haul login {host}\n\nand answer with this invite, valid once within a day, for user {user}:\n\n    {code}\n\nThen, there: haul put FILE {name}:\n"
+        "\nNo user can log in yet. On the other machine, type\n\n    haul login {host}\n\nand \
+        answer with this invite, valid once within a day, for user {user}:\n\n    \
+             {code}\n\nThen, there: haul put FILE {name}:\n"
     ))
 }
 

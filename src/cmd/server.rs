@@ -106,15 +106,14 @@ impl Server {
     /// Failures with exit codes 4 and 6.
     pub async fn connect(&mut self) -> Result<Connection, Failure> {
         let pin = self.known.pin(&self.address());
-        let about = |e: NetError, known: &Path| {
-            match e {
+        let about = |e: NetError, known: &Path| match e {
             NetError::WrongKey { .. } => Failure::about(&self.host, e).hint(format!(
-                "someone may be intercepting the connection; if the server really has a new key, remove its line from {}",
+                "someone may be intercepting the connection; if the server really has a new key, \
+                remove its line from {}",
                 known.display()
             )),
             NetError::Connect { .. } => e.into(),
             e => Failure::about(self.address(), e),
-        }
         };
         let connection = Connection::open(&self.host, self.port, pin, self.identity.as_ref())
             .await
@@ -136,10 +135,14 @@ impl Server {
             NewKey::Ask => prompt::can_ask() && prompt::yes(&question).await.map_err(unanswered)?,
         };
         if !accepted {
-            return Err(
-                Failure::new(exit::KEY, format!("{address}: the server's key {key} is not known"))
-                    .hint("compare it with the key that the server prints, then use --accept-new or haul login"),
-            );
+            return Err(Failure::new(
+                exit::KEY,
+                format!("{address}: the server's key {key} is not known"),
+            )
+            .hint(
+                "compare it with the key that the server prints, then use --accept-new \
+                    or haul login",
+            ));
         }
         self.known.set(&address, key)?;
         Ok(())
@@ -192,7 +195,8 @@ pub fn is_refusal(error: &NetError) -> bool {
 pub fn refused(server: &Server, by: LoginBy, error: NetError) -> Failure {
     let hint = match by {
         LoginBy::Key => {
-            "check the user; run haul login with an invite to list this machine's key, or set HAUL_PASSWORD"
+            "check the user; run haul login with an invite to list this machine's key, or set \
+            HAUL_PASSWORD"
         }
         LoginBy::Password => "check the user and the password",
     };

@@ -73,9 +73,6 @@ fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {
     if let Some(hash) = hash {
         lines.push(format!("blake3    {}", output::hex(&hash)));
     }
-    lines.push(format!(
-        "version   {}",
-        crate::net::printable(&entry.version.to_string())
-    ));
+    lines.push(format!("version   {}", crate::net::printable(&entry.version.to_string())));
     lines.join("\n")
 }

@@ -52,8 +52,10 @@ impl Summary {
     /// As an object.
     pub fn json(&self, complete: bool) -> Value {
         json!({
-            "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes, "dirs": self.dirs,
-            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds, "complete": complete,
+            "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
+            "dirs": self.dirs,
+            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds,
+            "complete": complete,
         })
     }
 
@@ -91,9 +93,6 @@ mod tests {
             seconds,
         };
         assert_eq!(summary(0.49).line(), "put: 1 file, 2 MiB in 0.5 s, 3 unchanged");
-        assert_eq!(
-            summary(0.5).line(),
-            "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged"
-        );
+        assert_eq!(summary(0.5).line(), "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged");
     }
 }

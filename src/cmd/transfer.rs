@@ -44,7 +44,14 @@ pub struct TransferArgs {
     pub volatile: bool,
 
     /// Wait up to TIME (30s, 5m, 1h; a week if none is given) for another writer of the same file
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "7d", value_parser = parse_time)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "7d",
+        value_parser = parse_time
+    )]
     pub wait: Option<Duration>,
 
     /// Use N data connections [default: 4, and up to 32 where that is faster]
@@ -167,7 +174,9 @@ pub async fn carry(
         stuck: None,
     };
     let result = carrier.run(once, is_repeatable).await;
-    let Carrier { session, reporter, .. } = carrier;
+    let Carrier {
+        session, reporter, ..
+    } = carrier;
     drop(reporter);
     let ended = show.end(result, job.about).await;
     session.quit().await;

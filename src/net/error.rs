@@ -203,9 +203,10 @@ impl NetError {
             | NetError::Internal(_)
             | NetError::Lost(_)
             | NetError::OutcomeUnknown(_) => self,
-            NetError::Connect { .. } | NetError::Tls(_) | NetError::Store(_) | NetError::File(_) => {
-                NetError::lost(self)
-            }
+            NetError::Connect { .. }
+            | NetError::Tls(_)
+            | NetError::Store(_)
+            | NetError::File(_) => NetError::lost(self),
         }
     }
 
@@ -213,7 +214,9 @@ impl NetError {
     pub fn is_transient(&self) -> bool {
         match self {
             NetError::Connect { .. } | NetError::Lost(_) => true,
-            NetError::Refused { code, .. } => matches!(*code, Code::UNAVAILABLE | Code::ABORTED | Code::NO_SESSION),
+            NetError::Refused { code, .. } => {
+                matches!(*code, Code::UNAVAILABLE | Code::ABORTED | Code::NO_SESSION)
+            }
             _ => false,
         }
     }

@@ -1,4 +1,5 @@
-//! Jobs whose results one task waits for: a panic in one ends the session like any other, and dropping the set ends them.
+//! Jobs whose results one task waits for: a panic in one ends the session like any other, and
+//! dropping the set ends them.
 
 use crate::net::error::NetError;
 use crate::net::task::Tasks;

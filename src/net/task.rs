@@ -43,7 +43,11 @@ impl Tasks {
     }
 
     /// Starts a task that runs to its own end.
-    pub fn detach<T: Send + 'static>(&self, name: &'static str, work: impl Future<Output = T> + Send + 'static) {
+    pub fn detach<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) {
         let (tasks, work) = (self.clone(), Box::pin(work));
         tokio::spawn(async move { tasks.guard(name, work).await.map(drop) });
     }
@@ -82,7 +86,11 @@ impl<T> Drop for Task<T> {
 }
 
 /// Runs work that never ends, and restarts it `pause` after a panic.
-pub async fn supervise<F: Future<Output = ()>>(name: &'static str, pause: Duration, mut work: impl FnMut() -> F) {
+pub async fn supervise<F: Future<Output = ()>>(
+    name: &'static str,
+    pause: Duration,
+    mut work: impl FnMut() -> F,
+) {
     while caught(faults::injected(name, Box::pin(work()))).await.is_err() {
         tokio::time::sleep(pause).await;
     }
@@ -115,11 +123,15 @@ mod faults {
     use std::pin::Pin;
     use std::sync::LazyLock;
 
-    static FAULTS: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("HAUL_FAULTS").map(PathBuf::from));
+    static FAULTS: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("HAUL_FAULTS").map(PathBuf::from));
 
     /// Runs `work`, which panics when it is next polled after its file appears. As with any panic,
     /// its values are dropped before the panic is caught.
-    pub(super) async fn injected<T>(name: &'static str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> T {
+    pub(super) async fn injected<T>(
+        name: &'static str,
+        mut work: Pin<Box<impl Future<Output = T> + ?Sized>>,
+    ) -> T {
         std::future::poll_fn(|cx| {
             #[allow(clippy::panic)]
             if let Some(dir) = &*FAULTS
@@ -159,7 +171,8 @@ mod tests {
             reported.contains("internal error: first") && reported.contains("not equal"),
             "{reported}"
         );
-        let waited: Result<(), NetError> = tasks.spawn("second", async { panic!("on purpose") }).await;
+        let waited: Result<(), NetError> =
+            tasks.spawn("second", async { panic!("on purpose") }).await;
         assert!(matches!(waited, Err(NetError::Internal(why)) if why == "second: on purpose"));
         assert!(matches!(heard.try_recv(), Ok(NetError::Internal(_))));
         assert_eq!(tasks.spawn("third", async { 3 }).await.unwrap(), 3);

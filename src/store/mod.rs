@@ -136,12 +136,21 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`ErrorKind::SourceChanged`] if the directory changed since the cookie was made, and the
     /// store cannot tell any more which entries follow it: list the directory again.
-    async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError>;
+    async fn list(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<Page, StoreError>;
 
     /// Starts to list directories: returns their first pages, each of at most `limit` entries, and
     /// stops once the pages have `limit` entries together; the first is always returned. Every
     /// entry that exists from the first page to the last is in one of them, whatever else changes.
-    async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>>;
+    async fn list_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        limit: usize,
+    ) -> Vec<Result<DirPage, StoreError>>;
 
     /// Makes a directory; the one above it must exist.
     async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError>;
@@ -171,7 +180,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`ErrorKind::SourceChanged`] for a file that is larger, changes meanwhile, or has not as
     /// many bytes as its size.
-    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>>;
+    async fn read_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        most: usize,
+    ) -> Vec<Result<WholeFile, StoreError>>;
 
     /// Locks, stages and commits entries that fit into memory. Durable ones are on disk, content
     /// and name, before this returns.
@@ -183,13 +196,25 @@ pub trait Store: Send + Sync {
     ) -> Vec<Result<String, StoreError>>;
 
     /// Locks a target and opens its partial file.
-    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError>;
+    async fn stage(
+        &self,
+        path: &RemotePath,
+        request: &StageRequest,
+    ) -> Result<Box<dyn Staging>, StoreError>;
 
     /// Sets time and mode of files, and of directories that are complete.
-    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>>;
+    async fn set_attributes(
+        &self,
+        entries: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<(), StoreError>>;
 
     /// Returns a page of the partial files and locks of a directory's entries.
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError>;
+    async fn locks(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<LockPage, StoreError>;
 
     /// Removes the lock and the partial file of a target; false if there is none. A writer that
     /// lives and loses its lock cannot commit any more.
@@ -205,7 +230,10 @@ pub trait Store: Send + Sync {
     }
 
     /// Makes unchanged entries durable, or has [`Store::sync_unchanged`] do so.
-    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
+    async fn note_unchanged(
+        &self,
+        found: Vec<(RemotePath, Kind, Version)>,
+    ) -> Vec<Result<(), StoreError>> {
         found.iter().map(|_| Ok(())).collect()
     }
 

@@ -164,10 +164,7 @@ impl RemotePath {
 
     /// Returns this path relative to `other`; `None` if it is not within that.
     pub fn beneath(&self, other: &RemotePath) -> Option<RemotePath> {
-        let rest = self
-            .0
-            .strip_prefix(other.0.as_slice())
-            .filter(|_| self.is_within(other))?;
+        let rest = self.0.strip_prefix(other.0.as_slice()).filter(|_| self.is_within(other))?;
         Some(RemotePath(rest.strip_prefix(b"/").unwrap_or(rest).to_vec()))
     }
 

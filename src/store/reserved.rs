@@ -40,6 +40,7 @@ pub(super) fn target_of(stem: &[u8]) -> Option<&[u8]> {
     let stem = stem.strip_prefix(b".")?;
     let (target, found) = stem.split_at_checked(stem.len().checked_sub(MARK)?)?;
     let digits = found.strip_prefix(b"~")?;
-    let is_cut = target.len() == ROOM && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_cut =
+        target.len() == ROOM && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     (is_cut || mark(target) == found).then_some(target)
 }

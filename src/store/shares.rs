@@ -130,9 +130,8 @@ mod tests {
     #[test]
     fn a_user_that_takes_all_it_can_leaves_a_share_for_the_next() {
         let shares = Shares::new(64, 1);
-        let taken: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"]
-            .map(|name| all(&shares, name))
-            .into();
+        let taken: Vec<_> =
+            ["a", "b", "c", "d", "e", "f", "g"].map(|name| all(&shares, name)).into();
         let counts: Vec<usize> = taken.iter().map(Vec::len).collect();
         assert_eq!(counts, [32, 16, 8, 4, 2, 1, 1]);
         assert!(all(&shares, "h").is_empty(), "all are taken");

@@ -62,5 +62,10 @@ pub trait FileSource: Send + Sync {
 
     /// Reads from `offset` on into `buffer`, up to its length, and shows `watch` the bytes. Returns
     /// the buffer, cut to the bytes that were read; they are fewer only at the end of the file.
-    async fn read_at(&self, offset: u64, buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError>;
+    async fn read_at(
+        &self,
+        offset: u64,
+        buffer: Vec<u8>,
+        watch: Arc<dyn Watch>,
+    ) -> Result<Vec<u8>, StoreError>;
 }

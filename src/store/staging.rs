@@ -94,7 +94,11 @@ pub trait Staging: Send {
     ///
     /// # Errors
     /// Any; the target is then unchanged, unless the error says otherwise.
-    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError>;
+    async fn commit(
+        self: Box<Self>,
+        size: u64,
+        attributes: Attributes,
+    ) -> Result<String, StoreError>;
 
     /// Removes the partial file.
     async fn discard(self: Box<Self>);

@@ -17,7 +17,10 @@ impl Client {
     pub fn new() -> Client {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
-        Client { dir, env: Vec::new() }
+        Client {
+            dir,
+            env: Vec::new(),
+        }
     }
 
     /// With a variable in the environment of its commands.
@@ -49,7 +52,11 @@ impl Client {
         Ended::of(run_with(self.command(arguments), b""))
     }
 
-    pub fn run_with<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &[u8]) -> Ended {
+    pub fn run_with<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> Ended {
         Ended::of(run_with(self.command(arguments), input))
     }
 
@@ -59,11 +66,18 @@ impl Client {
     }
 
     /// The same with standard input from its child's `stdin`.
-    pub fn spawn_with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+    pub fn spawn_with_input<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Running {
         self.spawn_from(arguments, Stdio::piped())
     }
 
-    fn spawn_from<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: Stdio) -> Running {
+    fn spawn_from<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: Stdio,
+    ) -> Running {
         let mut command = self.command(arguments);
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

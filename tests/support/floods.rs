@@ -14,7 +14,10 @@ fn encoded(body: Body) -> Vec<u8> {
     [&length[..], &message].concat()
 }
 
-fn of_request(name: &'static str, body: impl Fn() -> request::Body + Send + Sync + 'static) -> Kind {
+fn of_request(
+    name: &'static str,
+    body: impl Fn() -> request::Body + Send + Sync + 'static,
+) -> Kind {
     let make = move |index| {
         encoded(Body::Request(proto::Request {
             number: 10 + index,
@@ -24,7 +27,10 @@ fn of_request(name: &'static str, body: impl Fn() -> request::Body + Send + Sync
     (name, Box::new(make))
 }
 
-fn of_transfer(name: &'static str, body: impl Fn(u64) -> transfer_message::Body + Send + Sync + 'static) -> Kind {
+fn of_transfer(
+    name: &'static str,
+    body: impl Fn(u64) -> transfer_message::Body + Send + Sync + 'static,
+) -> Kind {
     let make = move |index| {
         encoded(Body::Transfer(proto::TransferMessage {
             transfer: 1,
@@ -53,11 +59,7 @@ fn text() -> String {
 /// Every request, with as much in it as fits.
 pub fn requests() -> Vec<Kind> {
     let (files, transfers) = (requests_of_files(), requests_of_transfers());
-    files
-        .into_iter()
-        .chain(transfers)
-        .chain(requests_of_sessions())
-        .collect()
+    files.into_iter().chain(transfers).chain(requests_of_sessions()).collect()
 }
 
 /// Those that name paths.

@@ -1,5 +1,5 @@
-//! Reads what the files of `src/` import from each other: `use` trees and paths in the code, resolved to the files that
-//! define what they name.
+//! Reads what the files of `src/` import from each other: `use` trees and paths in the code,
+//! resolved to the files that define what they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,10 +47,8 @@ pub fn is_test_only(path: &str) -> bool {
 impl Source {
     fn read(src: &Path, path: &Path) -> Source {
         let relative = path.strip_prefix(src).unwrap().with_extension("");
-        let mut module: Vec<String> = relative
-            .iter()
-            .map(|part| part.to_string_lossy().into_owned())
-            .collect();
+        let mut module: Vec<String> =
+            relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         if module
             .last()
             .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
@@ -91,12 +89,12 @@ impl Source {
             for (at, _) in rest.match_indices(start) {
                 let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
                 let path: String = rest[at..].chars().take_while(|c| is_part(*c)).collect();
-                let path = path
-                    .trim_end_matches(':')
-                    .split("::")
-                    .map(String::from)
-                    .collect::<Vec<_>>();
-                let path = self.absolute(&path).map(|path| Import { path, is_export: false });
+                let path =
+                    path.trim_end_matches(':').split("::").map(String::from).collect::<Vec<_>>();
+                let path = self.absolute(&path).map(|path| Import {
+                    path,
+                    is_export: false,
+                });
                 imports.extend(path);
             }
         }
@@ -158,12 +156,8 @@ fn leaves(tree: &str) -> Vec<Vec<String>> {
         }
         parts.last_mut().unwrap().push(c);
     }
-    let head: Vec<String> = head
-        .trim()
-        .trim_end_matches("::")
-        .split("::")
-        .map(String::from)
-        .collect();
+    let head: Vec<String> =
+        head.trim().trim_end_matches("::").split("::").map(String::from).collect();
     let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
     let of_part = |part| {
         leaves(part).into_iter().map(|leaf| match leaf[..] {
@@ -192,7 +186,9 @@ impl Resolver<'_> {
         let exports = self.imports[file].iter().filter(|import| import.is_export);
         let mut named = exports.filter(|import| import.path.last() == Some(item));
         match named.next() {
-            Some(export) if depth < 8 && export.path != path => self.file(&export.path, depth + 1).or(Some(file)),
+            Some(export) if depth < 8 && export.path != path => {
+                self.file(&export.path, depth + 1).or(Some(file))
+            }
             _ => Some(file),
         }
     }

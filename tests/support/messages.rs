@@ -52,7 +52,10 @@ pub fn want(number: u64) -> transfer_message::Body {
 }
 
 /// Waits for a message of a transfer.
-async fn until<T>(client: &mut ScriptedClient, pick: impl Fn(transfer_message::Body) -> Option<T>) -> T {
+async fn until<T>(
+    client: &mut ScriptedClient,
+    pick: impl Fn(transfer_message::Body) -> Option<T>,
+) -> T {
     loop {
         if let Body::Transfer(message) = client.receive().await.expect("the server hung up")
             && let Some(found) = message.body.and_then(&pick)

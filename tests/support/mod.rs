@@ -42,10 +42,7 @@ pub fn under(command: Command, prefix: &[String]) -> Command {
         return command;
     };
     let mut outer = Command::new(program);
-    outer
-        .args(arguments)
-        .arg(command.get_program())
-        .args(command.get_args());
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
     outer.env_clear().stdin(Stdio::null());
     outer.envs(
         command
@@ -60,10 +57,7 @@ pub fn under(command: Command, prefix: &[String]) -> Command {
 
 /// True where strace can be run; says so where it cannot.
 pub fn has_strace() -> bool {
-    let found = Command::new("strace")
-        .arg("-V")
-        .output()
-        .is_ok_and(|o| o.status.success());
+    let found = Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success());
     if !found {
         println!("skipped: strace is not installed");
     }
@@ -72,10 +66,7 @@ pub fn has_strace() -> bool {
 
 /// Runs a command with input; it must end in time.
 pub fn run_with(mut command: Command, input: &[u8]) -> Output {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();

@@ -43,7 +43,11 @@ impl ScriptedClient {
         ScriptedClient::over(tcp, fingerprint, identity.as_ref(), session).await
     }
 
-    pub async fn open(address: SocketAddr, fingerprint: Fingerprint, identity: Option<&Identity>) -> ScriptedClient {
+    pub async fn open(
+        address: SocketAddr,
+        fingerprint: Fingerprint,
+        identity: Option<&Identity>,
+    ) -> ScriptedClient {
         let tcp = TcpStream::connect(address).await.unwrap();
         ScriptedClient::over(tcp, fingerprint, identity, SESSION).await
     }
@@ -142,7 +146,12 @@ impl ScriptedClient {
     }
 
     /// Tries to log in with a password, as request `number`; none when the server has hung up.
-    pub async fn try_password(&mut self, number: u64, user: &str, password: &str) -> Option<proto::Reply> {
+    pub async fn try_password(
+        &mut self,
+        number: u64,
+        user: &str,
+        password: &str,
+    ) -> Option<proto::Reply> {
         let login = proto::Login {
             session: SESSION.to_vec(),
             user: user.into(),
@@ -170,7 +179,8 @@ impl ScriptedClient {
     }
 
     pub async fn data_unattached(&self) -> (FrameReader, FrameWriter) {
-        let config = config::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
+        let config =
+            config::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let connection = DataConnection::connect(tcp, config).await.unwrap();
         connection.split(haul::chunk::buffer::BufferPool::new(1))
@@ -179,7 +189,9 @@ impl ScriptedClient {
     /// A right proof.
     pub fn attach(&self, n: u32) -> Attach {
         let mut proof = [0; 32];
-        proof.copy_from_slice(hmac::sign(&self.key, &Attach::signed(ROLE_DATA, &self.session, n)).as_ref());
+        proof.copy_from_slice(
+            hmac::sign(&self.key, &Attach::signed(ROLE_DATA, &self.session, n)).as_ref(),
+        );
         Attach {
             session: self.session,
             n,
@@ -272,7 +284,10 @@ impl ScriptedServer {
     }
 
     /// Accepts a data connection, whatever it proves, with this server's key or another's.
-    pub async fn accept_data(&self, identity: Option<&Identity>) -> Option<(FrameReader, FrameWriter)> {
+    pub async fn accept_data(
+        &self,
+        identity: Option<&Identity>,
+    ) -> Option<(FrameReader, FrameWriter)> {
         let (tcp, _) = self.listener.accept().await.unwrap();
         let config = config::server_config(ALPN_DATA, identity.unwrap_or(&self.identity)).unwrap();
         let connection = DataConnection::accept(tcp, config).await.ok()?;
@@ -332,7 +347,11 @@ impl Scripted {
 }
 
 /// Runs a command while the script plays the server.
-pub async fn against<F: Future<Output = ()>>(client: &Client, arguments: &[&str], script: F) -> Ended {
+pub async fn against<F: Future<Output = ()>>(
+    client: &Client,
+    arguments: &[&str],
+    script: F,
+) -> Ended {
     let (arguments, mut command) = (
         arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
         client.command([""; 0]),

@@ -41,7 +41,8 @@ impl Server {
         std::fs::create_dir(&root).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let prefix: Vec<String> = prefix.iter().map(ToString::to_string).collect();
-        let (child, address, fingerprint, log) = spawn(&root, &state, "127.0.0.1:0", &arguments, &prefix);
+        let (child, address, fingerprint, log) =
+            spawn(&root, &state, "127.0.0.1:0", &arguments, &prefix);
         Server {
             child,
             address,
@@ -100,7 +101,8 @@ impl Server {
     /// Restarts on the same port, after [`Server::kill`].
     pub fn restart(&mut self) {
         let listen = self.address.to_string();
-        let (child, address, _, log) = spawn(&self.root, &self.state, &listen, &self.arguments, &self.prefix);
+        let (child, address, _, log) =
+            spawn(&self.root, &self.state, &listen, &self.arguments, &self.prefix);
         (self.child, self.address, self.log) = (child, address, Some(log));
     }
 
@@ -132,11 +134,7 @@ impl Server {
     }
 
     pub fn invite(&self, user: &str) -> String {
-        let output = haul()
-            .args(["invite", user, "--state"])
-            .arg(&self.state)
-            .output()
-            .unwrap();
+        let output = haul().args(["invite", user, "--state"]).arg(&self.state).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -175,7 +173,13 @@ impl Drop for Server {
 
 type Spawned = (Child, std::net::SocketAddr, String, std::thread::JoinHandle<String>);
 
-fn spawn(root: &Path, state: &Path, listen: &str, arguments: &[String], prefix: &[String]) -> Spawned {
+fn spawn(
+    root: &Path,
+    state: &Path,
+    listen: &str,
+    arguments: &[String],
+    prefix: &[String],
+) -> Spawned {
     let mut command = under(haul(), prefix);
     command
         .args(["serve", "--json", "--listen", listen, "--state"])
@@ -184,9 +188,7 @@ fn spawn(root: &Path, state: &Path, listen: &str, arguments: &[String], prefix: 
         .arg(root);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let mut errors = child.stderr.take().unwrap();
     let log = std::thread::spawn(move || {
         let mut text = Vec::new();

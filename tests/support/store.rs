@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use haul::store::{
-    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, RemotePath,
-    RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
+    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry,
+    Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
+    UnlockMode, Version, WholeFile,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,7 +70,11 @@ impl Store for Slow {
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let (inner, delays) = (self.inner.subtree(path).await?, self.delays);
         let trap = Trap::default();
-        Ok(Arc::new(Slow { inner, delays, trap }))
+        Ok(Arc::new(Slow {
+            inner,
+            delays,
+            trap,
+        }))
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
@@ -77,11 +82,20 @@ impl Store for Slow {
         self.inner.stat_many(paths).await
     }
 
-    async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
+    async fn list(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<Page, StoreError> {
         self.inner.list(path, cookie, limit).await
     }
 
-    async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>> {
+    async fn list_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        limit: usize,
+    ) -> Vec<Result<DirPage, StoreError>> {
         paths.iter().for_each(|path| self.trap.step(path));
         self.inner.list_whole(paths, limit).await
     }
@@ -116,7 +130,11 @@ impl Store for Slow {
         self.inner.open(path).await
     }
 
-    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>> {
+    async fn read_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        most: usize,
+    ) -> Vec<Result<WholeFile, StoreError>> {
         paths.iter().for_each(|path| self.trap.step(path));
         self.inner.read_whole(paths, most).await
     }
@@ -130,17 +148,29 @@ impl Store for Slow {
         self.inner.put_whole(entries, who, durability).await
     }
 
-    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
+    async fn stage(
+        &self,
+        path: &RemotePath,
+        request: &StageRequest,
+    ) -> Result<Box<dyn Staging>, StoreError> {
         pause(self.delays.stage).await;
         self.inner.stage(path, request).await
     }
 
-    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    async fn set_attributes(
+        &self,
+        entries: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<(), StoreError>> {
         pause(self.delays.set_attributes).await;
         self.inner.set_attributes(entries).await
     }
 
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
+    async fn locks(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<LockPage, StoreError> {
         self.inner.locks(path, cookie, limit).await
     }
 
@@ -152,7 +182,10 @@ impl Store for Slow {
         self.inner.is_same_time(path, wanted, found).await
     }
 
-    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
+    async fn note_unchanged(
+        &self,
+        found: Vec<(RemotePath, Kind, Version)>,
+    ) -> Vec<Result<(), StoreError>> {
         self.inner.note_unchanged(found).await
     }
 

@@ -28,7 +28,8 @@ impl Terminal {
     /// Starts a command at a terminal with this many columns.
     pub fn start(command: Command, columns: u16) -> Terminal {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -44,11 +45,7 @@ impl Terminal {
         // a session of its own, whose terminal this is; it becomes the command itself
         let mut command = super::under(command, &["setsid".into(), "--ctty".into()]);
         let stdio = || Stdio::from(slave.try_clone().unwrap());
-        command
-            .stdin(stdio())
-            .stdout(stdio())
-            .stderr(stdio())
-            .env("TERM", "xterm");
+        command.stdin(stdio()).stdout(stdio()).stderr(stdio()).env("TERM", "xterm");
         let child = command.spawn().unwrap();
         drop((command, slave));
         let master = File::from(master);
@@ -76,10 +73,12 @@ impl Terminal {
     #[track_caller]
     pub fn expect(&mut self, what: &str) {
         let text = self.shown.text.lock().unwrap();
-        let missing = |(text, ended): &mut (String, bool)| !text[self.seen..].contains(what) && !*ended;
+        let missing =
+            |(text, ended): &mut (String, bool)| !text[self.seen..].contains(what) && !*ended;
         let (text, _) = self.shown.more.wait_timeout_while(text, PATIENCE, missing).unwrap();
         let found = text.0[self.seen..].find(what);
-        self.seen += found.unwrap_or_else(|| panic!("never shown: {what}: {:?}", text.0)) + what.len();
+        self.seen +=
+            found.unwrap_or_else(|| panic!("never shown: {what}: {:?}", text.0)) + what.len();
     }
 
     /// Types something.
@@ -93,10 +92,12 @@ impl Terminal {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .unwrap();
     }
 
-    /// Waits for the end; gives the exit code and all that was shown. The terminal must then be as it was.
+    /// Waits for the end; gives the exit code and all that was shown. The terminal must then be as
+    /// it was.
     #[track_caller]
     pub fn end_echoing(mut self) -> (Option<i32>, String) {
         let status = wait(&mut self.child);

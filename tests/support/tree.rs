@@ -89,7 +89,8 @@ pub fn set_mtime(path: &Path, nanos: u64) {
         .unwrap();
 }
 
-/// A tree with everything that a transfer must keep: sizes around a chunk, modes, times, links, empty directories.
+/// A tree with everything that a transfer must keep: sizes around a chunk, modes, times, links,
+/// empty directories.
 pub fn sample(top: &Path) {
     const MIB: usize = 1 << 20;
     let sizes = [0, 1, 4095, 70_000, MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB + 333];

@@ -1,6 +1,7 @@
-//! A long link on one machine: two network namespaces with a TUN device each, and this program between them, which gives
-//! every packet a rate, a delay, a queue and random loss. TCP's own slow start, congestion control and loss recovery
-//! are what is measured. Needs root, /dev/net/tun and iproute2; nothing leaves the machine.
+//! A long link on one machine: two network namespaces with a TUN device each, and this program
+//! between them, which gives every packet a rate, a delay, a queue and random loss. TCP's own slow
+//! start, congestion control and loss recovery are what is measured. Needs root, /dev/net/tun and
+//! iproute2; nothing leaves the machine.
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -14,7 +15,8 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 /// Bytes of a packet at most.
 const MTU: usize = 1500;
 
-/// Joins the namespaces NAME-a (10.77.0.1) and NAME-b (10.77.0.2), says "ready", and carries packets until SIGINT or SIGTERM
+/// Joins the namespaces NAME-a (10.77.0.1) and NAME-b (10.77.0.2), says "ready", and carries
+/// packets until SIGINT or SIGTERM
 #[derive(Parser)]
 struct Args {
     /// Rate of each direction, in Mbit/s
@@ -117,7 +119,8 @@ fn device(args: &Args, side: &str, address: &str, peer: &str) -> Result<Arc<Sync
     Ok(Arc::new(device))
 }
 
-/// Takes what a device sends: loses it, drops it because the queue is full, or says when it arrives.
+/// Takes what a device sends: loses it, drops it because the queue is full, or says when it
+/// arrives.
 fn transmit(from: &SyncDevice, args: &Args, counts: &Counts, seed: u64, on: &Sender<OnItsWay>) {
     let second_per_byte = 8e-6 / args.rate;
     let delay = Duration::from_secs_f64(args.delay / 1e3);
@@ -180,7 +183,8 @@ fn main() -> Result<()> {
     }
     for (name, counts) in counted {
         let [sent, lost, dropped] = [&counts.sent, &counts.lost, &counts.dropped].map(|c| c.load(Ordering::Relaxed));
-        eprintln!("wanlink: {name}: {sent} sent, {lost} lost at random, {dropped} dropped by the queue");
+        eprintln!("wanlink: {name}: {sent} sent, {lost} lost at random, {dropped} dropped by the \
+        queue");
     }
     Ok(())
 }

@@ -76,7 +76,8 @@ impl<T> Reassembly<T> {
     /// `None` if it does not.
     pub fn resume(offset: u64, state: Vec<Digest>) -> Option<Reassembly<T>> {
         let chunks = offset / CHUNK_SIZE as u64;
-        let root = RootHasher::resume(chunks, state).filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
+        let root = RootHasher::resume(chunks, state)
+            .filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
         Some(Reassembly {
             taken: Merge::resume(offset, root),
             ..Reassembly::default()
@@ -99,7 +100,13 @@ impl<T> Reassembly<T> {
     ///
     /// # Errors
     /// [`Mismatch`] if it contradicts an earlier chunk or hole.
-    pub fn insert(&mut self, offset: u64, length: u64, digest: Digest, payload: T) -> Result<Inserted, Mismatch> {
+    pub fn insert(
+        &mut self,
+        offset: u64,
+        length: u64,
+        digest: Digest,
+        payload: T,
+    ) -> Result<Inserted, Mismatch> {
         if offset < self.taken.covered() {
             return Ok(Inserted::Duplicate);
         }
@@ -129,13 +136,19 @@ impl<T> Reassembly<T> {
     ///
     /// # Errors
     /// [`Mismatch`] if it contradicts an earlier chunk or hole.
-    pub fn insert_hole(&mut self, offset: u64, length: u64, payload: T) -> Result<Inserted, Mismatch> {
+    pub fn insert_hole(
+        &mut self,
+        offset: u64,
+        length: u64,
+        payload: T,
+    ) -> Result<Inserted, Mismatch> {
         let known = self.holes.get(&offset).is_some_and(|(known, _)| *known == length);
         if offset < self.taken.covered() || known {
             return Ok(Inserted::Duplicate);
         }
         let end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
-        let filled = self.waiting.range(offset..end).next().is_some() || self.taken.has_apart(offset, end);
+        let filled =
+            self.waiting.range(offset..end).next().is_some() || self.taken.has_apart(offset, end);
         if filled || self.has_hole(offset, end) {
             return Err(Mismatch::Conflict);
         }
@@ -174,7 +187,12 @@ impl<T> Reassembly<T> {
     ///
     /// # Errors
     /// [`Mismatch`] if other chunks have come before.
-    pub fn insert_whole(&mut self, length: u64, hash: Digest, payload: T) -> Result<Inserted, Mismatch> {
+    pub fn insert_whole(
+        &mut self,
+        length: u64,
+        hash: Digest,
+        payload: T,
+    ) -> Result<Inserted, Mismatch> {
         self.finish(length, hash)?;
         let inserted = match length {
             0 => Inserted::New,

@@ -86,11 +86,7 @@ async fn holes_are_taken_in_their_turn_and_count_as_zeros() {
     let digest = chunk_digest(4 * MIB, &last);
     r.insert(4 * MIB, 7, digest, ()).unwrap();
     assert_eq!(r.insert_hole(4 * MIB, MIB, ()), Err(Mismatch::Conflict));
-    assert_eq!(
-        r.insert_hole(5 * MIB, MIB, ()),
-        Err(Mismatch::Shape),
-        "the end is known"
-    );
+    assert_eq!(r.insert_hole(5 * MIB, MIB, ()), Err(Mismatch::Shape), "the end is known");
     let first = vec![2_u8; CHUNK_SIZE];
     r.insert(0, MIB, chunk_digest(0, &first), ()).unwrap();
     let part = r.take_part(&any).unwrap();

@@ -25,7 +25,9 @@ pub(super) fn compare(sent: &Path, received: &Path) -> Result<u64, Failure> {
                 compare_entries(&one, &other)?;
             }
             (Some(Err(e)), _) | (_, Some(Err(e))) => return Err(failed(&e)),
-            (Some(Ok(one)), None) | (None, Some(Ok(one))) => return Err(differs(one.path(), "an entry")),
+            (Some(Ok(one)), None) | (None, Some(Ok(one))) => {
+                return Err(differs(one.path(), "an entry"));
+            }
         }
         count = count.saturating_add(1);
     }

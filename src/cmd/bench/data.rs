@@ -17,7 +17,8 @@ pub(super) fn generate(dir: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
     for i in 0..SMALL_FILES {
         let parent = small.join(format!("dir-{:03}", i / 100));
         std::fs::create_dir_all(&parent).map_err(failed)?;
-        std::fs::write(parent.join(format!("file-{i:05}")), random.bytes(SMALL_SIZE)).map_err(failed)?;
+        std::fs::write(parent.join(format!("file-{i:05}")), random.bytes(SMALL_SIZE))
+            .map_err(failed)?;
     }
     let mut file = std::fs::File::create(&large).map_err(failed)?;
     for _ in 0..LARGE_MIB {

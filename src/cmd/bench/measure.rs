@@ -81,11 +81,8 @@ impl BusyTime {
     fn now() -> BusyTime {
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
-        let ticks: Vec<u64> = first
-            .split_whitespace()
-            .skip(1)
-            .filter_map(|n| n.parse().ok())
-            .collect();
+        let ticks: Vec<u64> =
+            first.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
         let idle = ticks.iter().skip(3).take(2).sum();
         let all: u64 = ticks.iter().take(8).sum();
         BusyTime {

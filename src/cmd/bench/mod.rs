@@ -150,7 +150,8 @@ impl Bench {
         let sent = sent.await.map_err(about)?;
         print(&format!("put {name}"), &sent)?;
 
-        std::fs::create_dir_all(&self.back).map_err(|e| Failure::io("a temporary directory", &e))?;
+        std::fs::create_dir_all(&self.back)
+            .map_err(|e| Failure::io("a temporary directory", &e))?;
         let remote = Remote {
             path: top.clone(),
             directory: false,

@@ -28,7 +28,10 @@ impl Drop for LocalServer {
 }
 
 /// Starts a server with a directory of its own in `work`, and logs in to it.
-pub(super) async fn start(work: &Path, connections: usize) -> Result<(Arc<Client>, LocalServer), Failure> {
+pub(super) async fn start(
+    work: &Path,
+    connections: usize,
+) -> Result<(Arc<Client>, LocalServer), Failure> {
     let (root, state) = (work.join("served"), work.join("state"));
     std::fs::create_dir_all(&root).map_err(|e| Failure::io("a temporary directory", &e))?;
     file::make_private_dir(&state)?;

@@ -31,7 +31,9 @@ pub async fn of(line: &Line<'_>, word: &OsStr) -> Answer {
     };
     let (local, mut found) = match line.value_of {
         Some(arg) => values(line, arg, word).await,
-        None if line.is_option(word) || (!line.escaped && word == "-") => options(line, command, word).await,
+        None if line.is_option(word) || (!line.escaped && word == "-") => {
+            options(line, command, word).await
+        }
         None => {
             let (local, mut fits) = positionals(line, command, word).await;
             if line.takes_subcommand() {
@@ -46,9 +48,7 @@ pub async fn of(line: &Line<'_>, word: &OsStr) -> Answer {
 
 fn subcommands(command: &Command) -> Vec<Candidate> {
     let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
-    shown
-        .map(|c| Candidate::new(c.get_name(), about(c.get_about())))
-        .collect()
+    shown.map(|c| Candidate::new(c.get_name(), about(c.get_about()))).collect()
 }
 
 fn about(text: Option<&clap::builder::StyledStr>) -> String {
@@ -61,7 +61,8 @@ async fn options(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
     let text = word.to_string_lossy();
     let value = text.strip_prefix("--").and_then(|rest| rest.split_once('='));
     if let Some((name, value)) = value {
-        let Some(arg) = find_long(command, name).filter(|arg| arg.get_action().takes_values()) else {
+        let Some(arg) = find_long(command, name).filter(|arg| arg.get_action().takes_values())
+        else {
             return (Local::None, Vec::new());
         };
         let (local, mut found) = values(line, arg, OsStr::new(value)).await;
@@ -72,11 +73,14 @@ async fn options(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
         }
         return (local, found);
     }
-    let is_repeatable = |arg: &Arg| matches!(arg.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
+    let is_repeatable =
+        |arg: &Arg| matches!(arg.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
     let offered = command
         .get_arguments()
         .filter(|a| !a.is_positional() && !a.is_hide_set())
-        .filter(|a| is_repeatable(a) || !line.given.iter().any(|given| given.get_id() == a.get_id()));
+        .filter(|a| {
+            is_repeatable(a) || !line.given.iter().any(|given| given.get_id() == a.get_id())
+        });
     (Local::None, offered.filter_map(option).collect())
 }
 
@@ -119,9 +123,7 @@ async fn values(line: &Line<'_>, arg: &Arg, word: &OsStr) -> Answer {
     let possible = arg.get_possible_values();
     if !possible.is_empty() {
         let shown = possible.iter().filter(|v| !v.is_hide_set());
-        let found = shown
-            .map(|v| Candidate::new(v.get_name(), about(v.get_help())))
-            .collect();
+        let found = shown.map(|v| Candidate::new(v.get_name(), about(v.get_help()))).collect();
         return (Local::None, found);
     }
     match arg.get_value_hint() {

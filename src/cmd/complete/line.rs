@@ -74,7 +74,9 @@ impl<'a> Line<'a> {
             Some((name, value)) => (name, Some(value)),
             None => (long, None),
         };
-        let Some(arg) = find_long(command, name) else { return };
+        let Some(arg) = find_long(command, name) else {
+            return;
+        };
         self.given.push(arg);
         match value {
             Some(value) => self.note_value(arg, OsStr::new(value)),

@@ -28,7 +28,11 @@ pub struct Args {
     quoted: bool,
 
     /// The words behind the command's name, up to the cursor; the last one may be empty
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "WORD"
+    )]
     words: Vec<OsString>,
 }
 

@@ -82,7 +82,12 @@ async fn names(directory: &Remote, base: &[u8], leaf: &[u8]) -> Vec<Candidate> {
     found.into_iter().map(|name| Candidate::new(whole(name), "")).collect()
 }
 
-async fn list(client: &Client, directory: &Remote, leaf: &[u8], found: &mut Vec<Vec<u8>>) -> Result<(), NetError> {
+async fn list(
+    client: &Client,
+    directory: &Remote,
+    leaf: &[u8],
+    found: &mut Vec<Vec<u8>>,
+) -> Result<(), NetError> {
     let mut cookie = Vec::new();
     while found.len() < MOST_NAMES {
         let (page, next) = client.list(directory.path.as_bytes(), cookie).await?;

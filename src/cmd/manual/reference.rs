@@ -28,17 +28,20 @@ const LOCAL_EXITS: [&str; 4] = ["0", "1", "2", "129, 130, 143"];
 const CLIENT_FILES: [Entry; 5] = [
     (
         "~/.config/haul/",
-        "The settings of this user: $HAUL_CONFIG_DIR, else $XDG_CONFIG_HOME/haul, else this directory.",
+        "The settings of this user: $HAUL_CONFIG_DIR, else $XDG_CONFIG_HOME/haul, else this \
+        directory.",
     ),
     (
         "~/.config/haul/servers",
-        "The saved names, one line each: NAME host=HOST port=PORT, and user=USER where another user than the local \
-         one logs in. haul login adds lines; you may edit them. Empty lines and lines that begin with # \
-         are ignored.",
+        "The saved names, one line each: NAME host=HOST port=PORT, and user=USER where another \
+        user than the local \
+         one logs in. haul login adds lines; you may edit them. Empty lines and lines that begin \
+         with # are ignored.",
     ),
     (
         "~/.config/haul/known_servers",
-        "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Remove a line to accept a new key of that \
+        "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Remove a line to accept a \
+        new key of that \
          server at the next login.",
     ),
     (
@@ -54,16 +57,19 @@ const CLIENT_FILES: [Entry; 5] = [
 const SERVER_FILES: [Entry; 4] = [
     (
         "/var/lib/haul/",
-        "The server's state, unless --state names another directory: $XDG_STATE_HOME/haul if that is set, else this \
+        "The server's state, unless --state names another directory: $XDG_STATE_HOME/haul if that \
+        is set, else this \
          directory for root and ~/.local/state/haul for others. Only its owner may read it.",
     ),
     (
         "/var/lib/haul/key",
-        "The server's private key. Clients that have pinned it refuse to log in to a server with another key.",
+        "The server's private key. Clients that have pinned it refuse to log in to a server with \
+        another key.",
     ),
     (
         "/var/lib/haul/users",
-        "The users, with their passwords, keys, rights and unused invites. haul user and haul invite change it.",
+        "The users, with their passwords, keys, rights and unused invites. haul user and haul \
+        invite change it.",
     ),
     ("/var/lib/haul/last-used", "When each key logged in last."),
 ];
@@ -71,21 +77,20 @@ const SERVER_FILES: [Entry; 4] = [
 /// The files that a transfer keeps beside its target.
 const PARTIAL_FILES: [Entry; 1] = [(
     ".NAME~HASH.haul, .NAME~HASH.haul-info",
-    "The partial file of a target NAME, which is also its lock, and the checkpoint of how much of it is durable. \
-     HASH belongs to NAME; other files that end with .haul are ordinary files. Both go when NAME is complete; haul \
-     locks lists them, haul unlock removes them.",
+    "The partial file of a target NAME, which is also its lock, and the checkpoint of how much of \
+    it is durable. \
+     HASH belongs to NAME; other files that end with .haul are ordinary files. Both go when NAME \
+     is complete; haul locks lists them, haul unlock removes them.",
 )];
 
 const CLIENT_VARIABLES: [Entry; 5] = [
     ("HAUL_CONFIG_DIR", "The directory of the settings."),
     (
         "HAUL_PASSWORD",
-        "The password, unless --password-file gives one. Without either, haul logs in with the key.",
+        "The password, unless --password-file gives one. Without either, haul logs in with the \
+        key.",
     ),
-    (
-        "HAUL_RETRY_FOR",
-        "How long to retry without progress, like --retry-for.",
-    ),
+    ("HAUL_RETRY_FOR", "How long to retry without progress, like --retry-for."),
     (
         "USER, LOGNAME",
         "The user to log in as, if neither the command nor the saved name has one.",

@@ -99,7 +99,11 @@ pub fn find(path: &Path, name: &str) -> Result<User, Failure> {
 }
 
 /// Changes the user of this name.
-pub fn change(path: &Path, name: &str, work: impl FnOnce(&mut User) -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn change(
+    path: &Path,
+    name: &str,
+    work: impl FnOnce(&mut User) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
         Some(user) => work(user),
         None => Err(no_user(name)),

@@ -160,11 +160,10 @@ async fn add_user(add: &Add) -> Result<(), Failure> {
 
 /// Asks for a password twice at a terminal; elsewhere reads the first line of standard input.
 async fn new_password(name: &str) -> Result<String, Failure> {
-    let failed = |e: std::io::Error| Failure::new(exit::FAILED, format!("cannot read the password: {e}"));
+    let failed =
+        |e: std::io::Error| Failure::new(exit::FAILED, format!("cannot read the password: {e}"));
     let given = if std::io::stdin().is_terminal() {
-        let first = prompt::secret(&format!("Password for {name}: "))
-            .await
-            .map_err(failed)?;
+        let first = prompt::secret(&format!("Password for {name}: ")).await.map_err(failed)?;
         let second = prompt::secret("Again: ").await.map_err(failed)?;
         if first != second {
             return Err(Failure::new(exit::FAILED, "the two passwords differ"));

@@ -70,7 +70,10 @@ pub(super) async fn shake_hands(
 /// # Errors
 /// [`NetError::Lost`], [`NetError::Refused`] where the server ends the connection with a reason,
 /// and [`NetError::Protocol`] for any other message.
-pub(super) async fn ask(tls: &mut TlsStream<TcpStream>, request: proto::Request) -> Result<proto::Reply, NetError> {
+pub(super) async fn ask(
+    tls: &mut TlsStream<TcpStream>,
+    request: proto::Request,
+) -> Result<proto::Reply, NetError> {
     match write(tls, request).await {
         Ok(()) => read_reply(tls).await,
         // a server that takes no more may have said why
@@ -112,13 +115,15 @@ impl Connection {
     ) -> Result<Connection, NetError> {
         let pin = Pin::new(pinned);
         let (tls, address) = shake_hands(host, port, &pin, identity).await?;
-        let key = pin
-            .seen()
-            .ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
+        let key = pin.seen().ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
         let host = host.to_string();
         Ok(Connection {
             tls,
-            server: Endpoint { host, port, address },
+            server: Endpoint {
+                host,
+                port,
+                address,
+            },
             key,
         })
     }
@@ -158,7 +163,9 @@ impl Connection {
             Some(reply::Body::Enroll(enrolled)) => UserName::parse(&enrolled.user).ok(),
             _ => None,
         };
-        user.ok_or_else(|| NetError::Protocol("expected a user's name in the reply to an invite, got none".into()))
+        user.ok_or_else(|| {
+            NetError::Protocol("expected a user's name in the reply to an invite, got none".into())
+        })
     }
 }
 

@@ -213,13 +213,16 @@ impl Dialing {
     /// as the user waits.
     fn is_final(&self, error: &NetError, failing_since: Instant) -> bool {
         let failing = failing_since.elapsed().min(self.core.stalled());
-        matches!(error, NetError::WrongKey { .. }) || (self.core.is_attached() && failing >= self.retry_for)
+        matches!(error, NetError::WrongKey { .. })
+            || (self.core.is_attached() && failing >= self.retry_for)
     }
 
-    /// One of the connections cannot be dialled any more. When the last one cannot, the session is over.
+    /// One of the connections cannot be dialled any more. When the last one cannot, the session is
+    /// over.
     fn give_up(&self, error: NetError) {
         let hopeless = self.hopeless.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let is_last = hopeless >= self.maintained.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
+        let is_last =
+            hopeless >= self.maintained.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
         if is_last || matches!(error, NetError::WrongKey { .. }) {
             self.core.shut_down(error);
         }
@@ -258,7 +261,11 @@ impl Dialing {
 
 /// Waits for the end of a connection. One that is not wanted any more ends as soon as it carries
 /// nothing.
-async fn hold(mut added: Added, index: u64, wanted: &mut watch::Receiver<u64>) -> Result<(), NetError> {
+async fn hold(
+    mut added: Added,
+    index: u64,
+    wanted: &mut watch::Receiver<u64>,
+) -> Result<(), NetError> {
     let ended = tokio::select! {
         ended = &mut added.owner => ended,
         () = too_many(wanted, index) => {

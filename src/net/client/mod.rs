@@ -101,7 +101,8 @@ impl Client {
         let keys = Arc::new(Keys::new(server, key, session, exported)?);
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(WINDOW);
-        let core = SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
+        let core =
+            SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
         let inbound = Inbound {
             core: core.clone(),

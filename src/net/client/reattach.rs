@@ -146,13 +146,18 @@ impl Attachment {
     }
 
     /// Carries messages both ways over one connection, until it ends.
-    async fn carry(&self, connection: Reattached, queue: &mut ControlQueue) -> Result<(), NetError> {
+    async fn carry(
+        &self,
+        connection: Reattached,
+        queue: &mut ControlQueue,
+    ) -> Result<(), NetError> {
         let (mut reader, mut writer) = tokio::io::split(connection.tls);
         let read = self.deliver_all(&mut reader);
         tokio::pin!(read);
         let written = tokio::select! {
             read = &mut read => return read,
-            written = write_messages(&mut writer, connection.missed, queue, &self.replay) => written,
+            written =
+                write_messages(&mut writer, connection.missed, queue, &self.replay) => written,
         };
         match written {
             // a server that takes no more may have said why
@@ -206,7 +211,8 @@ impl Attachment {
                     }
                 }
                 Err(NetError::Refused {
-                    code: Code::NO_SESSION, ..
+                    code: Code::NO_SESSION,
+                    ..
                 }) => return Err(NetError::Lost(LossReason::SessionForgotten)),
                 Err(e) => return Err(e),
             }

@@ -47,7 +47,10 @@ impl Client {
     ///
     /// # Errors
     /// [`NetError::Refused`] for a reply of another family than success.
-    async fn reply(&self, reply: oneshot::Receiver<proto::Reply>) -> Result<proto::Reply, NetError> {
+    async fn reply(
+        &self,
+        reply: oneshot::Receiver<proto::Reply>,
+    ) -> Result<proto::Reply, NetError> {
         let reply = tokio::select! {
             biased;
             reply = reply => reply.map_err(|_| NetError::Lost(LossReason::SessionOver))?,
@@ -78,7 +81,11 @@ impl Client {
     ///
     /// # Errors
     /// [`NetError`], here and below: refused, or lost on the way.
-    pub async fn stat(&self, path: &[u8], hash: bool) -> Result<(Entry, Option<[u8; 32]>), NetError> {
+    pub async fn stat(
+        &self,
+        path: &[u8],
+        hash: bool,
+    ) -> Result<(Entry, Option<[u8; 32]>), NetError> {
         let path = path.to_vec();
         let reply = self.request(request::Body::Stat(proto::Stat { path, hash })).await?;
         match reply.body {
@@ -90,7 +97,11 @@ impl Client {
     }
 
     /// A page of a directory from `cookie` on (empty: the start), and the cookie of the next page.
-    pub async fn list(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<Entry>, Option<Vec<u8>>), NetError> {
+    pub async fn list(
+        &self,
+        path: &[u8],
+        cookie: Vec<u8>,
+    ) -> Result<(Vec<Entry>, Option<Vec<u8>>), NetError> {
         let list = proto::List {
             path: path.to_vec(),
             cookie,
@@ -135,7 +146,11 @@ impl Client {
 
     /// A page of the locks and partial files in a directory, from `cookie` on (empty: the start),
     /// and the cookie of the next page.
-    pub async fn locks(&self, path: &[u8], cookie: Vec<u8>) -> Result<(Vec<LockEntry>, Option<Vec<u8>>), NetError> {
+    pub async fn locks(
+        &self,
+        path: &[u8],
+        cookie: Vec<u8>,
+    ) -> Result<(Vec<LockEntry>, Option<Vec<u8>>), NetError> {
         let locks = proto::Locks {
             path: path.to_vec(),
             cookie,
@@ -155,9 +170,7 @@ impl Client {
     /// false if it had none.
     pub async fn unlock(&self, path: &[u8], force: bool) -> Result<bool, NetError> {
         let path = path.to_vec();
-        let reply = self
-            .request(request::Body::Unlock(proto::Unlock { path, force }))
-            .await?;
+        let reply = self.request(request::Body::Unlock(proto::Unlock { path, force })).await?;
         match reply.body {
             Some(reply::Body::Unlock(unlocked)) => Ok(unlocked.removed),
             _ => Err(NetError::Protocol(
@@ -172,9 +185,7 @@ impl Client {
         let reply = self.request(request::Body::Space(proto::Space { path })).await?;
         match reply.body {
             Some(reply::Body::Space(space)) => Ok(entry::space_from_wire(&space)),
-            _ => Err(NetError::Protocol(
-                "expected sizes in the reply to space, got none".into(),
-            )),
+            _ => Err(NetError::Protocol("expected sizes in the reply to space, got none".into())),
         }
     }
 

@@ -33,7 +33,8 @@ impl ReplyRouter {
         body: request::Body,
     ) -> Result<oneshot::Receiver<proto::Reply>, NetError> {
         let (send, receive) = oneshot::channel();
-        // locked while the request is queued: the server takes a number out of order for a repetition
+        // locked while the request is queued: the server takes a number out of order for a
+        // repetition
         let mut next = self.next.lock().await;
         let number = *next;
         self.waiting.lock().insert(number, send);

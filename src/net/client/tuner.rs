@@ -126,14 +126,22 @@ impl ConnectionTuner {
             TunerState::Watching { .. } => (WATCHING, current),
             TunerState::Trying(trial) => self.judge_trial(trial, rate, current, most),
             TunerState::Resting(0) => (WATCHING, current),
-            TunerState::Resting(observations) => (TunerState::Resting(observations.saturating_sub(1)), current),
+            TunerState::Resting(observations) => {
+                (TunerState::Resting(observations.saturating_sub(1)), current)
+            }
         };
         self.state = state;
         wanted
     }
 
     /// Judges an attempt with more connections, once it had time to settle.
-    fn judge_trial(&mut self, trial: Trial, rate: f64, current: u64, most: u64) -> (TunerState, u64) {
+    fn judge_trial(
+        &mut self,
+        trial: Trial,
+        rate: f64,
+        current: u64,
+        most: u64,
+    ) -> (TunerState, u64) {
         let sum = match trial.observations < SETTLING {
             true => 0.0,
             false => trial.sum + rate,

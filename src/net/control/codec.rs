@@ -77,7 +77,10 @@ impl Encoded {
 /// [`NetError::Lost`] at the end of the stream or after [`SILENCE`]; [`NetError::Protocol`] for
 /// more than `most` bytes, bytes that are not a message, or more than [`crate::net::wire::measure`]
 /// allows.
-pub async fn read_encoded(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Encoded, NetError> {
+pub async fn read_encoded(
+    reader: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Result<Encoded, NetError> {
     let long = || NetError::Protocol(format!("a control message is longer than {most} bytes"));
     read_within(reader, most, most).await?.ok_or_else(long)
 }
@@ -86,7 +89,10 @@ pub async fn read_encoded(reader: &mut (impl AsyncRead + Unpin), most: usize) ->
 ///
 /// # Errors
 /// As [`read_encoded`].
-pub async fn read_or_skip(reader: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Option<Encoded>, NetError> {
+pub async fn read_or_skip(
+    reader: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Result<Option<Encoded>, NetError> {
     read_within(reader, most, MAX_CONTROL).await
 }
 
@@ -105,9 +111,8 @@ async fn read_within(
         }
         if length > retained {
             let mut rest = (&mut *reader).take(length as u64);
-            let skipped = tokio::io::copy(&mut rest, &mut tokio::io::sink())
-                .await
-                .map_err(closed)?;
+            let skipped =
+                tokio::io::copy(&mut rest, &mut tokio::io::sink()).await.map_err(closed)?;
             let is_whole = skipped == length as u64;
             return is_whole
                 .then_some(None)
@@ -116,7 +121,10 @@ async fn read_within(
         let mut bytes = vec![0; length];
         reader.read_exact(&mut bytes).await.map_err(closed)?;
         let decoded_size = decoded_size(&bytes)?;
-        Ok(Some(Encoded { bytes, decoded_size }))
+        Ok(Some(Encoded {
+            bytes,
+            decoded_size,
+        }))
     };
     match timeout(SILENCE, read).await {
         Ok(result) => result,
@@ -128,7 +136,9 @@ async fn read_within(
 ///
 /// # Errors
 /// As [`read_encoded`].
-pub async fn read_message(reader: &mut (impl AsyncRead + Unpin)) -> Result<(ControlMessage, usize), NetError> {
+pub async fn read_message(
+    reader: &mut (impl AsyncRead + Unpin),
+) -> Result<(ControlMessage, usize), NetError> {
     let encoded = read_encoded(reader, MAX_CONTROL).await?;
     let length = encoded.length();
     Ok((encoded.decode()?, length))
@@ -207,9 +217,7 @@ pub fn encode(message: &ControlMessage, out: &mut Vec<u8>) -> Result<(), NetErro
                 .encode(out)
                 .map_err(|_| NetError::Protocol("a message could not be encoded".into()))
         }
-        _ => Err(NetError::Protocol(
-            "a control message would be longer than 1 MiB".into(),
-        )),
+        _ => Err(NetError::Protocol("a control message would be longer than 1 MiB".into())),
     }
 }
 

@@ -46,7 +46,8 @@ struct ReplayState {
 
 impl ReplayState {
     fn is_due(&self) -> bool {
-        self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES || self.unconfirmed_bytes >= CONFIRM_BYTES
+        self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES
+            || self.unconfirmed_bytes >= CONFIRM_BYTES
     }
 }
 

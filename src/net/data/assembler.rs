@@ -81,7 +81,8 @@ impl FrameAssembler {
         Ok(())
     }
 
-    /// Takes a frame's cost from the window before there is memory for it. Pings and such cost nothing.
+    /// Takes a frame's cost from the window before there is memory for it. Pings and such cost
+    /// nothing.
     fn charge(&self, header: &FrameHeader) -> Result<Option<Permit>, NetError> {
         let counts = matches!(header.kind, FrameKind::File | FrameKind::Chunk | FrameKind::End);
         let Some(window) = self.window.as_ref().filter(|_| counts) else {

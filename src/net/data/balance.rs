@@ -1,4 +1,5 @@
-//! What the connections of a session know of each other: how many bytes to have under way, and which connection is slow.
+//! What the connections of a session know of each other: how many bytes to have under way, and
+//! which connection is slow.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::net::data::body::FrameBody;
@@ -15,7 +16,8 @@ use tokio::time::Instant;
 const SLOWER: u32 = 4;
 /// The least round trip that counts: below it, what differs is how busy the machines are.
 const QUICK: Duration = Duration::from_millis(100);
-/// Bytes that may be under way however short the link is: reads, encryption, hashing and writing work on some each.
+/// Bytes that may be under way however short the link is: reads, encryption, hashing and writing
+/// work on some each.
 const LEAST_WINDOW: u64 = 16 << 20;
 /// How long a chunk may take before anything is known of the rate.
 const FIRST_SHARE: Duration = Duration::from_secs(1);
@@ -42,7 +44,8 @@ impl Balance {
         liveness
     }
 
-    /// A connection has ended: its unacknowledged frames go to the others. Returns how many frames those are.
+    /// A connection has ended: its unacknowledged frames go to the others. Returns how many frames
+    /// those are.
     pub(super) fn leave(&self, id: ConnectionId, now: Instant) -> usize {
         self.livenesses.lock().remove(&id);
         self.send_queue.disconnected(id, now)
@@ -53,8 +56,8 @@ impl Balance {
         self.livenesses.lock().len()
     }
 
-    /// Bounds what is under way to what the link carries in two round trips, and two chunks for each connection. More
-    /// would only lie in memory.
+    /// Bounds what is under way to what the link carries in two round trips, and two chunks for
+    /// each connection. More would only lie in memory.
     pub(super) fn size_window(&self, now: Instant) {
         let (round_trip, connections) = {
             let all = self.livenesses.lock();
@@ -68,12 +71,14 @@ impl Balance {
         self.send_queue.credit().limit(window);
     }
 
-    /// The round trip above which a connection is slow, if `best` is that of another. A ping waits behind a chunk: what a
-    /// chunk takes at a fair share of the session's rate is no sign of slowness.
+    /// The round trip above which a connection is slow, if `best` is that of another. A ping waits
+    /// behind a chunk: what a chunk takes at a fair share of the session's rate is no sign of
+    /// slowness.
     fn limit(&self, best: Duration, now: Instant) -> Duration {
         let rate = self.send_queue.throughput().rate(now);
         let chunks = rate.map_or(0.0, |rate| rate / CHUNK_SIZE as f64);
-        let share = Duration::try_from_secs_f64(self.alive() as f64 / chunks).unwrap_or(FIRST_SHARE);
+        let share =
+            Duration::try_from_secs_f64(self.alive() as f64 / chunks).unwrap_or(FIRST_SHARE);
         best.max(QUICK).max(share).saturating_mul(SLOWER)
     }
 
@@ -88,9 +93,13 @@ impl Balance {
         own.zip(best).is_some_and(|(own, best)| own > self.limit(best, now))
     }
 
-    /// A frame that a connection several times slower than this one holds, to be sent over this one too; `None` while
-    /// anything else can be sent.
-    pub(super) fn duplicate(&self, id: ConnectionId, now: Instant) -> Option<(FrameHeader, Arc<FrameBody>)> {
+    /// A frame that a connection several times slower than this one holds, to be sent over this one
+    /// too; `None` while anything else can be sent.
+    pub(super) fn duplicate(
+        &self,
+        id: ConnectionId,
+        now: Instant,
+    ) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let own = self.livenesses.lock().get(&id)?.round_trip(now);
         let limit = self.limit(own, now);
         let slow: Vec<ConnectionId> = {

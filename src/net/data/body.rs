@@ -1,4 +1,5 @@
-//! What a frame carries: bytes in memory, or a chunk of a file that is read when a connection takes it.
+//! What a frame carries: bytes in memory, or a chunk of a file that is read when a connection takes
+//! it.
 
 use crate::chunk::buffer::Buffer;
 use crate::chunk::digest::{Digest, Hashing};
@@ -8,7 +9,8 @@ use crate::store::{ErrorKind, FileSource, StoreError};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
-/// Bytes that are read, hashed, encrypted and sent, one after another: few enough to stay in a processor's cache.
+/// Bytes that are read, hashed, encrypted and sent, one after another: few enough to stay in a
+/// processor's cache.
 const PIECE: usize = 128 << 10;
 
 /// The payload of a frame that is to be sent, perhaps more than once.
@@ -34,7 +36,8 @@ impl FrameBody {
     }
 }
 
-/// An attempt at an offered file. A file that changes while it is read is resent, as the next attempt.
+/// An attempt at an offered file. A file that changes while it is read is resent, as the next
+/// attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId {
     /// The number of its offer.
@@ -53,8 +56,9 @@ pub struct ChunkRead {
     pub digest: Result<Digest, StoreError>,
 }
 
-/// A chunk whose bytes are at hand ([`FileSource::is_at_hand`]). The connection that takes it reads it piece by piece, and another
-/// one reads it again where that is lost: so no copy of it occupies memory, and each piece goes through one processor's cache.
+/// A chunk whose bytes are at hand ([`FileSource::is_at_hand`]). The connection that takes it reads
+/// it piece by piece, and another one reads it again where that is lost: so no copy of it occupies
+/// memory, and each piece goes through one processor's cache.
 pub struct DeferredChunk {
     source: Arc<dyn FileSource>,
     id: FileId,
@@ -66,8 +70,8 @@ pub struct DeferredChunk {
 }
 
 impl DeferredChunk {
-    /// An extent of `source`, as a chunk of this attempt at a file. `read` gets an event when it has been read
-    /// for the first time, and whenever it cannot be.
+    /// An extent of `source`, as a chunk of this attempt at a file. `read` gets an event when it
+    /// has been read for the first time, and whenever it cannot be.
     pub fn new(
         source: Arc<dyn FileSource>,
         id: FileId,
@@ -115,8 +119,8 @@ pub(in crate::net) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Puts the next piece into `piece`; false when there is none. What cannot be read is zeros: a frame that has begun must be
-    /// ended, and its digest says that it is void.
+    /// Puts the next piece into `piece`; false when there is none. What cannot be read is zeros: a
+    /// frame that has begun must be ended, and its digest says that it is void.
     pub(in crate::net) async fn next(&mut self, piece: &mut Vec<u8>) -> bool {
         let length = PIECE.min(self.chunk.length.saturating_sub(self.done));
         piece.resize(length, 0);
@@ -202,11 +206,7 @@ mod tests {
 
         fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
             let fewer = |n: usize| n.checked_sub(1);
-            if self
-                .1
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer)
-                .is_err()
-            {
+            if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err() {
                 buffer.fill(99);
                 return None;
             }
@@ -224,7 +224,12 @@ mod tests {
             StoreError::new(kind, &RemotePath::root())
         }
 
-        async fn read_at(&self, offset: u64, buffer: Vec<u8>, _: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
+        async fn read_at(
+            &self,
+            offset: u64,
+            buffer: Vec<u8>,
+            _: Arc<dyn Watch>,
+        ) -> Result<Vec<u8>, StoreError> {
             let from = usize::try_from(offset).unwrap().min(self.0.len());
             let to = self.0.len().min(from + buffer.len());
             Ok(self.0[from..to].to_vec())
@@ -250,7 +255,10 @@ mod tests {
                 let (read, mut reports) = mpsc::unbounded_channel();
                 let chunk = DeferredChunk::new(
                     source,
-                    FileId { number: 1, attempt: 0 },
+                    FileId {
+                        number: 1,
+                        attempt: 0,
+                    },
                     Extent {
                         offset: 0,
                         length: length as u64,

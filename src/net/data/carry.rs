@@ -1,4 +1,5 @@
-//! The two tasks of a data connection: one receives frames and routes them, one sends what the queue has for it.
+//! The two tasks of a data connection: one receives frames and routes them, one sends what the
+//! queue has for it.
 
 use crate::chunk::window::Window;
 use crate::net::data::balance::Balance;
@@ -24,7 +25,8 @@ pub trait ReadFrames: Send + 'static {
     /// The next frame; `None` once the peer has closed properly between two frames. Cancel-safe.
     ///
     /// # Errors
-    /// [`NetError::Lost`] if the connection was cut, [`NetError::Protocol`] if it carries no frames.
+    /// [`NetError::Lost`] if the connection was cut, [`NetError::Protocol`] if it carries no
+    /// frames.
     fn next(&mut self) -> impl Future<Output = Result<Option<ReceivedFrame>, NetError>> + Send;
 
     /// The bytes received so far.
@@ -46,7 +48,11 @@ pub trait WriteFrames: Send + 'static {
     ///
     /// # Errors
     /// [`NetError::Lost`], also if the peer takes nothing for too long.
-    fn write(&mut self, header: &FrameHeader, payload: &[u8]) -> impl Future<Output = Result<(), NetError>> + Send;
+    fn write(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+    ) -> impl Future<Output = Result<(), NetError>> + Send;
 
     /// Takes a frame that may have to be sent again.
     ///
@@ -99,11 +105,16 @@ pub(super) async fn read_frames(
             FrameKind::Goodbye => return Ok(()),
             FrameKind::Ping => liveness.pinged(frame.header.number),
             FrameKind::Pong => liveness.answered(frame.header.number, Instant::now()),
-            FrameKind::File | FrameKind::Chunk | FrameKind::Hole | FrameKind::End | FrameKind::Attached => {
+            FrameKind::File
+            | FrameKind::Chunk
+            | FrameKind::Hole
+            | FrameKind::End
+            | FrameKind::Attached => {
                 let is_chunk = frame.header.kind == FrameKind::Chunk;
                 router.route(frame)?;
                 if is_chunk {
-                    // the task that writes it comes next, while the chunk is in this processor's cache
+                    // the task that writes it comes next, while the chunk is in this processor's
+                    // cache
                     tokio::task::yield_now().await;
                 }
             }
@@ -122,11 +133,15 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// The writer task: a frame is bound to this connection only when its socket would take it.
-    pub(super) async fn write_frames<W: WriteFrames>(mut self, mut writer: W) -> Result<(), NetError> {
+    pub(super) async fn write_frames<W: WriteFrames>(
+        mut self,
+        mut writer: W,
+    ) -> Result<(), NetError> {
         let balance = self.balance.clone();
         let send_queue = &balance.send_queue;
         loop {
-            // first this, so that a connection that is stuck does not swallow the wake-up for a frame that another could take
+            // first this, so that a connection that is stuck does not swallow the wake-up for a
+            // frame that another could take
             tokio::select! {
                 biased;
                 ready = writer.writable() => ready?,

@@ -23,8 +23,8 @@ use tokio::time::timeout;
 
 /// Plaintext bytes encrypted at once: sixteen records.
 const ENCRYPT: usize = 256 << 10;
-/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as long for what its buffer
-/// holds: a chunk, at 20 KB/s.
+/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as
+/// long for what its buffer holds: a chunk, at 20 KB/s.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// A data connection after its handshake.
@@ -35,7 +35,10 @@ impl DataConnection {
     ///
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
-    pub async fn connect(tcp: TcpStream, config: Arc<ClientConfig>) -> Result<DataConnection, NetError> {
+    pub async fn connect(
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+    ) -> Result<DataConnection, NetError> {
         handshake::connect(tcp, config).await.map(DataConnection)
     }
 
@@ -43,7 +46,10 @@ impl DataConnection {
     ///
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
-    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<DataConnection, NetError> {
+    pub async fn accept(
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> Result<DataConnection, NetError> {
         handshake::accept(tcp, config).await.map(DataConnection)
     }
 
@@ -84,10 +90,12 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Resul
                 sent.fetch_add(n as u64, Ordering::Relaxed);
                 bytes = bytes.get(n..).unwrap_or_default();
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => match timeout(WRITE_STALL, tcp.writable()).await {
-                Ok(ready) => ready.map_err(NetError::lost)?,
-                Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
-            },
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                match timeout(WRITE_STALL, tcp.writable()).await {
+                    Ok(ready) => ready.map_err(NetError::lost)?,
+                    Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
+                }
+            }
             Err(e) => return Err(NetError::lost(e)),
         }
     }
@@ -129,7 +137,8 @@ impl FrameReader {
         if self.decoder.is_fresh() {
             return self.decoder.process();
         }
-        // a socket that always has more would keep others from running, and deadlines from being looked at
+        // a socket that always has more would keep others from running, and deadlines from being
+        // looked at
         tokio::task::consume_budget().await;
         loop {
             match self.tcp.try_read_vectored(&mut self.decoder.room()) {
@@ -193,9 +202,13 @@ impl FrameWriter {
         self.flush().await
     }
 
-    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet. That the payload cannot be read is no
-    /// error: the frame is void then.
-    async fn write_deferred(&mut self, header: &FrameHeader, chunk: &DeferredChunk) -> Result<(), NetError> {
+    /// Takes a frame whose payload is read as it is sent; `header` has no digest yet. That the
+    /// payload cannot be read is no error: the frame is void then.
+    async fn write_deferred(
+        &mut self,
+        header: &FrameHeader,
+        chunk: &DeferredChunk,
+    ) -> Result<(), NetError> {
         self.plain.extend_from_slice(&header.encode());
         self.encrypt_gathered()?;
         let (mut reading, mut piece) = (chunk.read(), std::mem::take(&mut self.piece));
@@ -240,8 +253,8 @@ impl WriteFrames for FrameWriter {
             }
             return Ok(());
         }
-        // What was gathered, and the header, in one system call with the beginning of the payload, which has records of its
-        // own: the receiver then finds it in one piece.
+        // What was gathered, and the header, in one system call with the beginning of the payload,
+        // which has records of its own: the receiver then finds it in one piece.
         self.encrypt_gathered()?;
         let mut pieces = payload.chunks(ENCRYPT).peekable();
         while let Some(piece) = pieces.next() {
@@ -270,7 +283,8 @@ impl WriteFrames for FrameWriter {
         self.out.clear();
         let closed = self.encryptor.close(&mut self.out);
         if closed.is_ok() {
-            let _ = timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
+            let _ =
+                timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! From the bytes of a data connection to frames: records are decrypted where they are received.
 //!
-//! A large payload comes in records of full size. So the socket is read straight into the payload, around the heads and
-//! tails of its records, and nothing is copied. All else, and what does not come in such records, is received elsewhere.
+//! A large payload comes in records of full size. So the socket is read straight into the payload,
+//! around the heads and tails of its records, and nothing is copied. All else, and what does not
+//! come in such records, is received elsewhere.
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
@@ -11,12 +12,15 @@ use crate::net::error::NetError;
 use crate::net::tls::record::{Decrypted, Decryptor, HEAD};
 use std::io::IoSliceMut;
 
-/// Size of the buffer of a connection that has not carried many small frames yet, and of one that has.
+/// Size of the buffer of a connection that has not carried many small frames yet, and of one that
+/// has.
 const SMALL: usize = 32 << 10;
 const LARGE: usize = 512 << 10;
-/// What is received behind a payload: the next frame's header, and little that would have to be moved.
+/// What is received behind a payload: the next frame's header, and little that would have to be
+/// moved.
 const BEHIND: usize = 4 << 10;
-/// A peer whose records are not of full size this often (new keys come between, now and then) sends others.
+/// A peer whose records are not of full size this often (new keys come between, now and then) sends
+/// others.
 const MISSES: u8 = 16;
 
 /// Whatever has come and is not a frame yet.
@@ -48,9 +52,14 @@ struct TlsRecord<'a> {
 }
 
 impl FrameDecoder {
-    /// Begins with what came right behind the handshake: `early`, which is decrypted, and then `received`, as it came.
-    /// Payloads are in buffers of `pool`.
-    pub(super) fn new(decryptor: Decryptor, early: Vec<u8>, received: Vec<u8>, pool: BufferPool) -> FrameDecoder {
+    /// Begins with what came right behind the handshake: `early`, which is decrypted, and then
+    /// `received`, as it came. Payloads are in buffers of `pool`.
+    pub(super) fn new(
+        decryptor: Decryptor,
+        early: Vec<u8>,
+        received: Vec<u8>,
+        pool: BufferPool,
+    ) -> FrameDecoder {
         let (filled, mut wire) = (received.len(), received);
         let reach = filled.saturating_add(SMALL);
         wire.resize(reach, 0);
@@ -110,7 +119,8 @@ impl FrameDecoder {
         self.frames.is_between_frames()
     }
 
-    /// Where the next bytes of the connection belong, in their order; tell how many came with [`FrameDecoder::received`].
+    /// Where the next bytes of the connection belong, in their order; tell how many came with
+    /// [`FrameDecoder::received`].
     pub(super) fn room(&mut self) -> Vec<IoSliceMut<'_>> {
         match (&mut self.placed, self.frames.payload_mut()) {
             (Some(placed), Some(payload)) => {
@@ -138,7 +148,8 @@ impl FrameDecoder {
         let was_full = self.filled >= self.reach;
         self.process()?;
         self.reach = match self.placed {
-            // one large payload is followed by another, and more than its header would have to be moved
+            // one large payload is followed by another, and more than its header would have to be
+            // moved
             Some(_) => SMALL,
             None if was_full => LARGE,
             None => self.reach,
@@ -175,7 +186,8 @@ impl FrameDecoder {
                 self.frames.finish();
                 continue;
             }
-            let Some(record) = self.open_next(wire.get_mut(at..self.filled).unwrap_or_default())? else {
+            let Some(record) = self.open_next(wire.get_mut(at..self.filled).unwrap_or_default())?
+            else {
                 break;
             };
             at = at.saturating_add(record.length);
@@ -199,7 +211,8 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// Decrypts the record that `wire` begins with, if all of it is there: what it is, its content, and how long it was.
+    /// Decrypts the record that `wire` begins with, if all of it is there: what it is, its content,
+    /// and how long it was.
     fn open_next<'a>(&mut self, wire: &'a mut [u8]) -> Result<Option<TlsRecord<'a>>, NetError> {
         let Some((head, body)) = wire.split_first_chunk_mut::<HEAD>() else {
             return Ok(None);

@@ -1,4 +1,5 @@
-//! Data connections: frames in and out, the queue of what is to be sent, and the pool of a session's connections.
+//! Data connections: frames in and out, the queue of what is to be sent, and the pool of a
+//! session's connections.
 
 mod assembler;
 mod balance;

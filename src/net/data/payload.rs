@@ -1,4 +1,5 @@
-//! A payload on its way: made of plaintext that is fed to it, or received in its place, record by record.
+//! A payload on its way: made of plaintext that is fed to it, or received in its place, record by
+//! record.
 //!
 //! ```text
 //! wire      head | content 16 KiB | tail | head | content 16 KiB | tail | …
@@ -25,7 +26,8 @@ pub struct ReceivedFrame {
     pub header: FrameHeader,
     /// Its payload; back to its pool when dropped.
     pub payload: Buffer,
-    /// Whether the payload has the digest that came with it. Seals and such have nothing to verify: true.
+    /// Whether the payload has the digest that came with it. Seals and such have nothing to verify:
+    /// true.
     pub intact: bool,
     /// What it takes of the window, charged from its header on.
     pub charge: Option<Permit>,
@@ -136,13 +138,12 @@ impl Payload {
         })
     }
 
-    /// Hashes what has come since, when it is enough to be worth it and not too much for the processor's cache.
+    /// Hashes what has come since, when it is enough to be worth it and not too much for the
+    /// processor's cache.
     fn hash(&mut self) {
         if self.done.saturating_sub(self.hashed) >= HASHED || self.missing() == 0 {
-            let (from, to) = (
-                self.start.saturating_add(self.hashed),
-                self.start.saturating_add(self.done),
-            );
+            let (from, to) =
+                (self.start.saturating_add(self.hashed), self.start.saturating_add(self.done));
             self.hashing.update(self.bytes.get(from..to).unwrap_or_default());
             self.hashed = self.done;
         }
@@ -265,7 +266,11 @@ impl Placed {
     }
 
     /// Decrypts the records that are complete.
-    pub(super) fn open(&mut self, payload: &mut Payload, decryptor: &mut Decryptor) -> Result<Outcome, NetError> {
+    pub(super) fn open(
+        &mut self,
+        payload: &mut Payload,
+        decryptor: &mut Decryptor,
+    ) -> Result<Outcome, NetError> {
         let mut decrypted = 0;
         let outcome = loop {
             let content = self.missing(payload).min(CONTENT);

@@ -1,8 +1,11 @@
-//! The pool of data connections of a session: each with a writer task, a reader task and an owner that ends both.
+//! The pool of data connections of a session: each with a writer task, a reader task and an owner
+//! that ends both.
 
 use crate::chunk::buffer::BufferPool;
 use crate::net::data::balance::Balance;
-use crate::net::data::carry::{FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames};
+use crate::net::data::carry::{
+    FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames,
+};
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -18,8 +21,8 @@ const PARTING: Duration = Duration::from_secs(5);
 
 /// A connection that is part of a pool.
 pub struct Added {
-    /// Ends when the connection does, with its error if that was the reason. The unacknowledged frames have then been
-    /// given to the others.
+    /// Ends when the connection does, with its error if that was the reason. The unacknowledged
+    /// frames have then been given to the others.
     pub owner: Task<Result<(), NetError>>,
     /// Tells it to end when it carries nothing any more ([`Liveness::retire`]).
     pub liveness: Arc<Liveness>,
@@ -99,7 +102,8 @@ impl Pool {
         Added { owner, liveness }
     }
 
-    /// Runs both directions of a connection until one ends, the peer is silent, or the pool is closed.
+    /// Runs both directions of a connection until one ends, the peer is silent, or the pool is
+    /// closed.
     async fn carry<R: ReadFrames, W: WriteFrames>(
         &self,
         reader: R,
@@ -115,7 +119,8 @@ impl Pool {
         tokio::select! {
             biased;
             read = &mut reading => match read.flatten() {
-                // the other side needs this connection no more: what it has carried is still waited for
+                // the other side needs this connection no more: what it has carried is still waited
+                // for
                 Ok(()) => {
                     liveness.retire();
                     let _ = timeout(PARTING, &mut writing).await;

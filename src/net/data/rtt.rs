@@ -1,8 +1,9 @@
-//! Whether a data connection lives, and how fast it is: pings, their answers, and an adaptive time-out.
+//! Whether a data connection lives, and how fast it is: pings, their answers, and an adaptive
+//! time-out.
 //!
-//! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as data. A connection
-//! whose ping is not answered within it is silent: it is ended, and another one takes over its frames. The caller says
-//! what time it is.
+//! The time-out is that of RFC 6298 over the round trip of pings, which wait in the same queues as
+//! data. A connection whose ping is not answered within it is silent: it is ended, and another one
+//! takes over its frames. The caller says what time it is.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,19 +148,22 @@ impl Liveness {
         pings.rtt.sample(sample);
     }
 
-    /// Something came at `now`: on a slow link an answer may wait behind a long frame, of which bytes arrive all the time.
+    /// Something came at `now`: on a slow link an answer may wait behind a long frame, of which
+    /// bytes arrive all the time.
     pub fn heard(&self, now: Instant) {
         self.pings.lock().heard = now;
     }
 
-    /// True if at `now` a ping has not been answered, and nothing else has come, for longer than the time-out.
+    /// True if at `now` a ping has not been answered, and nothing else has come, for longer than
+    /// the time-out.
     pub fn is_silent(&self, now: Instant) -> bool {
         let pings = self.pings.lock();
         let since = pings.sent.max(pings.heard);
         !pings.answered && now.saturating_duration_since(since) > pings.rtt.timeout()
     }
 
-    /// How long a frame that is sent at `now` takes to get there and be answered, as far as is known.
+    /// How long a frame that is sent at `now` takes to get there and be answered, as far as is
+    /// known.
     pub fn round_trip(&self, now: Instant) -> Duration {
         let pings = self.pings.lock();
         let smoothed = pings.rtt.round_trip();
@@ -187,10 +191,7 @@ mod tests {
         liveness.answered(7, later);
         assert_eq!(rtt(), RttEstimator::default());
         let round_trip = Duration::from_millis(30);
-        assert!(
-            liveness.round_trip(later + 2 * round_trip) == 2 * round_trip,
-            "at least"
-        );
+        assert!(liveness.round_trip(later + 2 * round_trip) == 2 * round_trip, "at least");
         liveness.answered(1, later + round_trip);
         assert_eq!(rtt().round_trip(), round_trip);
         liveness.answered(1, later + 5 * round_trip);

@@ -1,4 +1,5 @@
-//! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged yet.
+//! The one queue of a session's outgoing frames, and the memory of those that are not acknowledged
+//! yet.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::{Credit, Permit};
@@ -18,8 +19,8 @@ pub type ConnectionId = u64;
 /// One part in this many of all bytes may be sent a second time because a connection is slow.
 const REPEATED_SHARE: u64 = 20;
 
-/// What a frame is known by: transfer, offer, offset. A file's `End` has the file's size as its offset, which no
-/// chunk has.
+/// What a frame is known by: transfer, offer, offset. A file's `End` has the file's size as its
+/// offset, which no chunk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     transfer: u32,
@@ -57,7 +58,8 @@ struct Frame {
 
 /// Frames from the moment that they were read until the receiver has them.
 ///
-/// It is bounded by the window: each frame holds a permit of [`SendQueue::credit`] until it is acknowledged or forgotten.
+/// It is bounded by the window: each frame holds a permit of [`SendQueue::credit`] until it is
+/// acknowledged or forgotten.
 pub struct SendQueue {
     state: Mutex<QueueState>,
     filled: Notify,
@@ -69,7 +71,8 @@ pub struct SendQueue {
 struct QueueState {
     queue: VecDeque<Key>,
     live: BTreeMap<Key, Frame>,
-    /// Connections that may be given frames. The writer of one that is lost may still ask for a moment.
+    /// Connections that may be given frames. The writer of one that is lost may still ask for a
+    /// moment.
     connected: HashSet<ConnectionId>,
     /// The transfers under way.
     transfers: HashSet<u32>,
@@ -115,8 +118,8 @@ impl SendQueue {
         state.live.retain(|key, _| key.transfer != transfer);
     }
 
-    /// Queues a frame, with what it takes of the window until the receiver has it. One of a transfer that has ended is
-    /// dropped.
+    /// Queues a frame, with what it takes of the window until the receiver has it. One of a
+    /// transfer that has ended is dropped.
     pub fn push(&self, header: FrameHeader, body: FrameBody, permit: Permit) {
         let key = Key {
             transfer: header.transfer,
@@ -151,8 +154,13 @@ impl SendQueue {
         self.state().connected.contains(&connection)
     }
 
-    /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the connection is gone.
-    pub fn try_pop(&self, connection: ConnectionId, now: Instant) -> Option<(FrameHeader, Arc<FrameBody>)> {
+    /// The next frame, which from now on is `connection`'s. None when nothing is queued, or the
+    /// connection is gone.
+    pub fn try_pop(
+        &self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let mut state = self.state();
         if !state.connected.contains(&connection) {
             return None;
@@ -172,9 +180,10 @@ impl SendQueue {
         None
     }
 
-    /// A frame that another connection was given, to be sent over this one as well: the first in file order that was given
-    /// to one that is slow, by what `is_slow` says of it and of how long ago that was. Nothing while frames are queued, and
-    /// never more than a twentieth of all bytes, or one chunk.
+    /// A frame that another connection was given, to be sent over this one as well: the first in
+    /// file order that was given to one that is slow, by what `is_slow` says of it and of how long
+    /// ago that was. Nothing while frames are queued, and never more than a twentieth of all bytes,
+    /// or one chunk.
     pub fn duplicate_slow(
         &self,
         connection: ConnectionId,
@@ -191,9 +200,9 @@ impl SendQueue {
         let slow = state.live.values_mut().find(|frame| {
             frame.also.is_none()
                 && frame.body.len() as u64 <= most
-                && frame
-                    .on
-                    .is_some_and(|(on, since)| on != connection && is_slow(on, now.saturating_duration_since(since)))
+                && frame.on.is_some_and(|(on, since)| {
+                    on != connection && is_slow(on, now.saturating_duration_since(since))
+                })
         })?;
         slow.also = Some(connection);
         let repeated = (slow.header, slow.body.clone());
@@ -244,8 +253,8 @@ impl SendQueue {
         }
     }
 
-    /// A connection is gone, and given nothing any more: what it had not had acknowledged goes out on the others, first of
-    /// all. Returns how many frames that are.
+    /// A connection is gone, and given nothing any more: what it had not had acknowledged goes out
+    /// on the others, first of all. Returns how many frames that are.
     pub fn disconnected(&self, connection: ConnectionId, now: Instant) -> usize {
         let mut state = self.state();
         state.connected.remove(&connection);
@@ -271,7 +280,9 @@ impl SendQueue {
 
     /// True when frames that this connection was given wait for their acknowledgement.
     pub fn has_frames_of(&self, connection: ConnectionId) -> bool {
-        let by = |frame: &Frame| frame.on.is_some_and(|(on, _)| on == connection) || frame.also == Some(connection);
+        let by = |frame: &Frame| {
+            frame.on.is_some_and(|(on, _)| on == connection) || frame.also == Some(connection)
+        };
         self.state().live.values().any(by)
     }
 
@@ -287,11 +298,7 @@ impl SendQueue {
 
     /// True when frames of this transfer wait for their acknowledgement.
     pub fn is_waiting(&self, transfer: u32) -> bool {
-        self.state()
-            .live
-            .range(Key::range(transfer, 0, u64::MAX))
-            .next()
-            .is_some()
+        self.state().live.range(Key::range(transfer, 0, u64::MAX)).next().is_some()
     }
 }
 
@@ -312,11 +319,7 @@ mod tests {
             ..FrameHeader::bare(FrameKind::Chunk)
         };
         let permit = send_queue.credit().acquire(cost(3)).await;
-        send_queue.push(
-            header,
-            FrameBody::Bytes(BufferPool::new(0).share(vec![1, 2, 3])),
-            permit,
-        );
+        send_queue.push(header, FrameBody::Bytes(BufferPool::new(0).share(vec![1, 2, 3])), permit);
     }
 
     fn pop(send_queue: &SendQueue, connection: ConnectionId) -> Option<(u64, u64)> {

@@ -1,5 +1,5 @@
-//! A data connection of the simulation: the bytes of real frames over a line that delays them, carries so many a second, and
-//! may be cut or fall silent. Only the records layer is missing.
+//! A data connection of the simulation: the bytes of real frames over a line that delays them,
+//! carries so many a second, and may be cut or fall silent. Only the records layer is missing.
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
@@ -144,7 +144,8 @@ pub(crate) struct SimulatedWriter {
 impl SimulatedWriter {
     async fn send(&mut self, bytes: Option<Vec<u8>>) -> Result<(), NetError> {
         let length = bytes.as_ref().map_or(0, Vec::len) as u64;
-        let takes = Duration::from_micros(length.saturating_mul(1_000_000) / self.options.bytes_per_second);
+        let takes =
+            Duration::from_micros(length.saturating_mul(1_000_000) / self.options.bytes_per_second);
         self.free_at = self.free_at.max(Instant::now()) + takes;
         let message = (self.free_at + self.options.delay, bytes);
         let mut fault = self.fault.clone();
@@ -167,7 +168,10 @@ impl WriteFrames for SimulatedWriter {
         tokio::select! {
             biased;
             lost = cut(&mut fault) => Err(lost),
-            room = self.out.reserve() => room.map(drop).map_err(|_| NetError::Lost(LossReason::CutByPeer)),
+            room = self.out.reserve() => match room {
+                Ok(_) => Ok(()),
+                Err(_) => Err(NetError::Lost(LossReason::CutByPeer)),
+            },
         }
     }
 

@@ -39,8 +39,8 @@ impl Throughput {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes a second; none before anything has moved. While nothing moves it stays what it was: that a transfer waits
-    /// for one connection does not make that one fast.
+    /// Bytes a second; none before anything has moved. While nothing moves it stays what it was:
+    /// that a transfer waits for one connection does not make that one fast.
     pub fn rate(&self, now: Instant) -> Option<f64> {
         let mut state = self.state.lock();
         let (moved, elapsed) = (

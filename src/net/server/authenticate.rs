@@ -36,7 +36,8 @@ pub(super) async fn authenticate(
         Some(given) => {
             let hash = user.as_ref().and_then(|u| u.password.clone());
             let turn = admission.hash_turn().await;
-            let turn = turn.ok_or_else(|| Rejection::new("no turn to hash a password", INTERNAL))?;
+            let turn =
+                turn.ok_or_else(|| Rejection::new("no turn to hash a password", INTERNAL))?;
             let right = verify(Secret::new(given.clone()), hash.clone(), turn).await;
             attempt.filter(|_| right).into_iter().for_each(Try::succeeded);
             hash.filter(|_| right).map(Credential::Password)

@@ -164,7 +164,9 @@ impl ControlLoop {
 /// The result of a session that is over for this reason.
 fn ended(why: NetError) -> Result<(), NetError> {
     match why {
-        NetError::Refused { code: Code::BYE, .. } => Ok(()),
+        NetError::Refused {
+            code: Code::BYE, ..
+        } => Ok(()),
         why => Err(why),
     }
 }
@@ -247,13 +249,18 @@ impl Conversation {
     }
 
     /// Carries messages both ways over one connection, until it ends.
-    async fn carry(&self, connection: Connection, queue: &mut ControlQueue) -> Result<(), NetError> {
+    async fn carry(
+        &self,
+        connection: Connection,
+        queue: &mut ControlQueue,
+    ) -> Result<(), NetError> {
         let (mut reader, mut writer) = tokio::io::split(connection.tls);
         let write = write_messages(&mut writer, connection.missed, queue, &self.replay);
         tokio::pin!(write);
         let (core, mut is_written) = (&self.session.core, false);
+        let read = core.tasks().guard("read", Box::pin(self.read_all(&mut reader)));
         tokio::select! {
-            ended = core.tasks().guard("read", Box::pin(self.read_all(&mut reader))) => if !core.is_down() {
+            ended = read => if !core.is_down() {
                 return ended.flatten();
             },
             written = &mut write => {
@@ -299,7 +306,9 @@ impl Conversation {
                 Some(Body::Request(request)) => self.request(request, room).await?,
                 Some(Body::Transfer(message)) => self.session.core.deliver(message, room),
                 Some(Body::End(end)) => return Err(refused(end.code, end.text)),
-                Some(Body::Reply(_)) => return Err(NetError::Protocol("a client sent a reply".into())),
+                Some(Body::Reply(_)) => {
+                    return Err(NetError::Protocol("a client sent a reply".into()));
+                }
                 None => {}
             }
             self.replay.received(length);

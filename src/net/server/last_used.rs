@@ -41,7 +41,11 @@ impl Uses {
 }
 
 /// Writes the logins to the file, until the server stops.
-pub(super) async fn note(config: Arc<Config>, registry: Arc<Registry>, mut uses: mpsc::Receiver<Use>) {
+pub(super) async fn note(
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    mut uses: mpsc::Receiver<Use>,
+) {
     loop {
         let mut some = Vec::new();
         let over = tokio::select! {
@@ -67,8 +71,5 @@ async fn write(users: &Users, uses: Vec<Use>) -> Result<(), FileError> {
     let path = users.path().with_file_name(last_used::FILE);
     let write = blocking(move || last_used::record(&path, &uses, &all));
     // a panic has been reported where it happened, and the next uses are recorded
-    Tasks::new(|_| {})
-        .guard("note", Box::pin(write))
-        .await
-        .unwrap_or(Ok(()))
+    Tasks::new(|_| {}).guard("note", Box::pin(write)).await.unwrap_or(Ok(()))
 }

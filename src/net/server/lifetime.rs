@@ -53,7 +53,9 @@ fn log_end(session: &Session, ended: &Result<(), NetError>) {
     let (who, from) = (&session.who, session.grant.address());
     match ended {
         Ok(()) => tracing::info!(%who, %from, "logout"),
-        Err(e @ NetError::Internal(_)) => tracing::error!(%who, %from, error = %e, "a session is ended"),
+        Err(e @ NetError::Internal(_)) => {
+            tracing::error!(%who, %from, error = %e, "a session is ended")
+        }
         Err(e) => tracing::info!(%who, %from, error = %printable(&e.to_string()), "session over"),
     }
 }

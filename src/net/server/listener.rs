@@ -75,7 +75,10 @@ impl Listener {
                     let listener = self.clone();
                     self.tasks.detach("peer", async move {
                         if let Err(e) = listener.serve(tcp, peer).await {
-                            tracing::debug!(%peer, error = %printable(&e.to_string()), "connection ended");
+                            tracing::debug!(
+                                %peer, error = %printable(&e.to_string()),
+                                "connection ended"
+                            );
                         }
                     });
                 }

@@ -81,9 +81,7 @@ pub(super) async fn open(
     peer: SocketAddr,
 ) -> Result<LoginOutcome, NetError> {
     let certificates = tls.get_ref().1.peer_certificates();
-    let key = certificates
-        .and_then(|keys| keys.first())
-        .map(|k| PublicKey::from_der(k));
+    let key = certificates.and_then(|keys| keys.first()).map(|k| PublicKey::from_der(k));
     let stranger = Stranger {
         desk,
         tls,
@@ -230,7 +228,9 @@ impl Stranger<'_> {
             n: reattach.n,
             proof: exactly(&reattach.proof)?,
         };
-        let Desk { config, registry, .. } = self.desk;
+        let Desk {
+            config, registry, ..
+        } = self.desk;
         let is_allowed = |session: &Arc<Session>| {
             session.proofs.check(ROLE_CONTROL, &proof).is_ok()
                 && revocation::check(&config.users, session, self.peer.ip()).is_ok()
@@ -268,7 +268,8 @@ impl Stranger<'_> {
             let long = Rejection::new("the user's name is too long", REFUSED);
             return Err(long.logged(admission, self.peer, None).into());
         }
-        let granted = authenticate(&config.users, admission, self.peer, self.key.as_ref(), &login).await;
+        let granted =
+            authenticate(&config.users, admission, self.peer, self.key.as_ref(), &login).await;
         let by = if login.password.is_some() { "password" } else { "key" };
         if let Some(password) = &mut login.password {
             password.zeroize();
@@ -295,7 +296,9 @@ impl Stranger<'_> {
 
     /// Lists the client's key for the user of an invite.
     async fn enroll(&self, number: u64, request: proto::Enroll) -> Result<Answer, NetError> {
-        let Desk { config, admission, .. } = self.desk;
+        let Desk {
+            config, admission, ..
+        } = self.desk;
         let listing = async {
             let listed = enroll(&config.users, admission, self.peer, self.key.as_ref(), request);
             listed.await.map_err(Denied::from)
@@ -322,7 +325,10 @@ impl Denied {
 }
 
 /// Decides on a login or an enrolment. A panic is a refusal, so that the client hears of it.
-async fn decided<T>(name: &'static str, decide: impl Future<Output = Result<T, Denied>>) -> Result<T, Denied> {
+async fn decided<T>(
+    name: &'static str,
+    decide: impl Future<Output = Result<T, Denied>>,
+) -> Result<T, Denied> {
     let decision = Tasks::new(|_| {}).guard(name, Box::pin(decide)).await;
     decision.unwrap_or(Err(Denied::Refused(INTERNAL)))
 }

@@ -7,7 +7,9 @@ use crate::net::server::session::Session;
 use crate::net::server::transfers::no_directory;
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
-use crate::store::{ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode};
+use crate::store::{
+    ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode,
+};
 use prost::Message;
 
 /// Entries of a listing's page.
@@ -21,7 +23,10 @@ fn path_of(session: &Session, bytes: &[u8]) -> Result<RemotePath, NetError> {
 }
 
 /// Sets the working directory. A user who may only write learns nothing of the tree by it.
-pub(super) async fn change_directory(session: &Session, request: &proto::ChangeDirectory) -> Answer {
+pub(super) async fn change_directory(
+    session: &Session,
+    request: &proto::ChangeDirectory,
+) -> Answer {
     let path = path_of(session, &request.path)?;
     let directory = if session.is_write_only() {
         path

@@ -21,10 +21,8 @@ pub(super) const TOO_MANY: Refusal = (
     "too many failed logins with a password: wait a minute, or log in with a key",
 );
 
-pub(super) const INTERNAL: Refusal = (
-    Code::LOCAL_ERROR,
-    "the server had an internal error; its log says where",
-);
+pub(super) const INTERNAL: Refusal =
+    (Code::LOCAL_ERROR, "the server had an internal error; its log says where");
 
 /// Why a login does not become a session.
 pub(super) enum Denied {
@@ -59,7 +57,12 @@ impl Rejection {
     }
 
     /// Logs the rejection, as one of the lines that strangers cause, and returns the refusal.
-    pub(super) fn logged(self, admission: &Admission, peer: SocketAddr, user: Option<&str>) -> Refusal {
+    pub(super) fn logged(
+        self,
+        admission: &Admission,
+        peer: SocketAddr,
+        user: Option<&str>,
+    ) -> Refusal {
         if let Some(omitted) = admission.log_line() {
             let user = user.map(printable);
             tracing::info!(%peer, user, why = &*self.why, omitted, "login refused");

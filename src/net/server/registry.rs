@@ -141,7 +141,9 @@ impl Registry {
             let ends = !is_good && self.end_one_detached(user);
             let ends = ends || (window.is_none() && self.is_one_ending(user));
             match window {
-                Some((window, memory)) if !ends => return Ok(Reservation::new(place, window, memory)),
+                Some((window, memory)) if !ends => {
+                    return Ok(Reservation::new(place, window, memory));
+                }
                 None if !ends => return Err(NoRoom::Memory),
                 taken => drop(taken),
             }
@@ -177,7 +179,8 @@ impl Registry {
         let has_any = sessions.iter().any(|s| is_own(&s));
         let gone = sessions.iter().filter(|s| !s.core.is_attached() && !s.core.is_down());
         let gone = gone.filter(|s| is_own(s) || !has_any);
-        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), Reverse(s.core.stalled()))) else {
+        let Some(gone) = gone.min_by_key(|s| (s.is_transferring(), Reverse(s.core.stalled())))
+        else {
             return false;
         };
         gone.core.shut_down(NetError::Lost(LossReason::Displaced));
@@ -189,10 +192,16 @@ impl Registry {
     /// wait for its dead predecessor.
     pub(super) async fn end_predecessors(&self, session: &Arc<Session>) {
         let is_dead = |s: &Arc<Session>| {
-            !Arc::ptr_eq(s, session) && s.who == session.who && s.is_abandoned() && s.is_transferring()
+            !Arc::ptr_eq(s, session)
+                && s.who == session.who
+                && s.is_abandoned()
+                && s.is_transferring()
         };
         for dead in self.all().into_iter().filter(is_dead) {
-            tracing::info!(who = %dead.who, "a session whose client is gone is ended for a new one");
+            tracing::info!(
+                who = %dead.who,
+                "a session whose client is gone is ended for a new one"
+            );
             dead.core.shut_down(NetError::Lost(LossReason::Displaced));
             let _ = timeout(RELEASE, dead.transfers.none()).await;
         }

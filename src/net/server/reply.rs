@@ -21,7 +21,11 @@ pub(super) type Answer = Result<Done, NetError>;
 impl Done {
     /// An answer that is its code.
     pub(super) fn new(code: Code, text: &'static str) -> Done {
-        Done { code, text, body: None }
+        Done {
+            code,
+            text,
+            body: None,
+        }
     }
 
     /// An answer with a body.
@@ -48,7 +52,10 @@ pub(super) fn reply(number: u64, code: Code, text: &str) -> proto::Reply {
 }
 
 /// Sends a reply on a connection that has no session yet.
-pub(super) async fn send(tls: &mut TlsStream<TcpStream>, reply: proto::Reply) -> Result<(), NetError> {
+pub(super) async fn send(
+    tls: &mut TlsStream<TcpStream>,
+    reply: proto::Reply,
+) -> Result<(), NetError> {
     let mut out = Vec::new();
     let message = proto::ControlMessage {
         body: Some(Body::Reply(reply)),

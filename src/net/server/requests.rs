@@ -81,7 +81,10 @@ impl Worker {
         if let Some(change) = change {
             change.log(&self.session, code, &text);
         } else if !code.is_success() {
-            tracing::debug!(who = %self.session.who, %code, text = %printable(&text), "request refused");
+            tracing::debug!(
+                who = %self.session.who, %code, text = %printable(&text),
+                "request refused"
+            );
         }
         proto::Reply {
             number: request.number,
@@ -177,7 +180,8 @@ impl Change {
 
     fn log(self, session: &Session, code: Code, text: &str) {
         let Change { verb, path, to } = self;
-        let (who, from, to) = (&session.who, session.grant.address(), to.map(tracing::field::display));
+        let (who, from, to) =
+            (&session.who, session.grant.address(), to.map(tracing::field::display));
         if code.is_success() {
             tracing::info!(%who, %from, path, to, "{verb} done");
         } else {

@@ -47,7 +47,10 @@ impl Pools {
         let of_connections = limits.memory / CONNECTIONS_PART;
         Pools {
             places: Shares::new(limits.sessions as u64, 1),
-            memory: Shares::new(limits.memory.saturating_sub(of_connections), memory_of(SMALLEST_WINDOW)),
+            memory: Shares::new(
+                limits.memory.saturating_sub(of_connections),
+                memory_of(SMALLEST_WINDOW),
+            ),
             connections: Shares::new(of_connections / CONNECTION, 1),
         }
     }

@@ -94,7 +94,10 @@ pub(super) async fn watch(users: &Users, registry: &Registry) {
             }
             Err(error) => {
                 if std::mem::replace(&mut legible, false) {
-                    tracing::error!(%error, "the users cannot be read: sessions continue as they are");
+                    tracing::error!(
+                        %error,
+                        "the users cannot be read: sessions continue as they are"
+                    );
                 }
             }
         }

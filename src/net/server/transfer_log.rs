@@ -49,10 +49,18 @@ impl TransferLog {
         let (unchanged, failed) = (Counters::get(&c.unchanged), Counters::get(&c.failed));
         let seconds = format_args!("{:.1}", started.elapsed().as_secs_f32()).to_string();
         match ended {
-            Ok(()) => tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, "{verb} finished"),
+            Ok(()) => {
+                tracing::info!(
+                    %who, %from, path, files, bytes, unchanged, failed, %seconds,
+                    "{verb} finished"
+                )
+            }
             Err(e) => {
                 let error = printable(&e.to_string());
-                tracing::info!(%who, %from, path, files, bytes, unchanged, failed, %seconds, %error, "{verb} ended");
+                tracing::info!(
+                    %who, %from, path, files, bytes, unchanged, failed, %seconds, %error,
+                    "{verb} ended"
+                );
             }
         }
     }

@@ -56,7 +56,11 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
 }
 
 /// Starts to receive.
-pub(super) async fn put(place: Place<'_>, put: proto::Put, channel: Option<TransferChannel>) -> Answer {
+pub(super) async fn put(
+    place: Place<'_>,
+    put: proto::Put,
+    channel: Option<TransferChannel>,
+) -> Answer {
     let Place {
         config,
         registry,
@@ -80,7 +84,8 @@ pub(super) async fn put(place: Place<'_>, put: proto::Put, channel: Option<Trans
         release: Some(release(registry, session)),
         write_only: session.is_write_only(),
     });
-    let (transferring, session, label) = (session.transfers.begin(), session.clone(), put.destination);
+    let (transferring, session, label) =
+        (session.transfers.begin(), session.clone(), put.destination);
     let tasks = session.core.tasks().clone();
     tasks.detach("put", async move {
         let _counted = transferring;
@@ -132,7 +137,9 @@ async fn existing_directory(
     let store = &session.store;
     match store.resolve(path).await {
         Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Ok(Some(real)),
-        Ok(_) if put.directory || put.names.len() > 1 => Err(StoreError::new(ErrorKind::NotADirectory, path).into()),
+        Ok(_) if put.directory || put.names.len() > 1 => {
+            Err(StoreError::new(ErrorKind::NotADirectory, path).into())
+        }
         Ok(_) => Ok(None),
         // a symlink that leads nowhere, or outside, is replaced
         Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Symlink) => Ok(None),
@@ -166,7 +173,11 @@ async fn within(
 }
 
 /// The only source gets the name that `path` ends with.
-async fn named(session: &Session, put: &proto::Put, path: &RemotePath) -> Result<Destination, NetError> {
+async fn named(
+    session: &Session,
+    put: &proto::Put,
+    path: &RemotePath,
+) -> Result<Destination, NetError> {
     let (parent, name) = match path.split() {
         Some(split) if !put.directory && put.names.len() == 1 => split,
         _ => return Err(no_directory(path)),
@@ -223,8 +234,14 @@ async fn refuse_nested(
 }
 
 /// Starts to send.
-pub(super) async fn get(place: Place<'_>, get: proto::Get, channel: Option<TransferChannel>) -> Answer {
-    let Place { registry, session, .. } = place;
+pub(super) async fn get(
+    place: Place<'_>,
+    get: proto::Get,
+    channel: Option<TransferChannel>,
+) -> Answer {
+    let Place {
+        registry, session, ..
+    } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, get.sources.len())?;
     let options = options_of(get.options.clone())?;
@@ -279,7 +296,11 @@ async fn find_sources(
 
 /// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for:
 /// then it is an entry.
-async fn find_source(session: &Session, path: &[u8], recursive: bool) -> Result<RemotePath, StoreError> {
+async fn find_source(
+    session: &Session,
+    path: &[u8],
+    recursive: bool,
+) -> Result<RemotePath, StoreError> {
     let store = &session.store;
     let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
     let wanted = entry::path(trimmed.unwrap_or(path), &session.working())

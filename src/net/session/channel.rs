@@ -26,7 +26,8 @@ impl TransferChannel {
     /// Takes part in the session as transfer `number`.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] if the number is taken, [`NetError::Refused`] if there are too many transfers.
+    /// [`NetError::Protocol`] if the number is taken, [`NetError::Refused`] if there are too many
+    /// transfers.
     pub fn join(core: &Arc<SessionCore>, number: u32) -> Result<TransferChannel, NetError> {
         let arrivals = core.router().open(number)?;
         core.send_queue.begin(number);
@@ -56,7 +57,9 @@ impl TransferChannel {
     pub async fn receive_any(&mut self) -> Option<ChannelEvent> {
         tokio::select! {
             biased;
-            message = self.arrivals.messages.recv() => message.map(|(body, _)| ChannelEvent::Message(body)),
+            message = self.arrivals.messages.recv() => {
+                message.map(|(body, _)| ChannelEvent::Message(body))
+            }
             frame = self.arrivals.frames.recv() => frame.map(ChannelEvent::Frame),
         }
     }

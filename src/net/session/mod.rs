@@ -1,4 +1,5 @@
-//! A session as both sides hold it: the queues of control messages and frames, the data connections, its tasks, its end.
+//! A session as both sides hold it: the queues of control messages and frames, the data
+//! connections, its tasks, its end.
 //!
 //! Transfers take part through a [`channel`]; the [`router`] passes what arrives on to them.
 
@@ -27,10 +28,11 @@ use tokio::time::{Instant, timeout};
 /// How long the reason of a session's end may take to be known after the end itself.
 const REASON: Duration = Duration::from_secs(5);
 
-/// Of the window that a sender was granted, its unsettled offers take at most one part in this many.
+/// Of the window that a sender was granted, its unsettled offers take at most one part in this
+/// many.
 const OFFERED_PART: u64 = 8;
-/// Of the window that a receiver grants, the unsettled offers that it takes have at most this part: far
-/// more than an honest sender uses, who counts a little differently and stops after a batch.
+/// Of the window that a receiver grants, the unsettled offers that it takes have at most this part:
+/// far more than an honest sender uses, who counts a little differently and stops after a batch.
 const ACCEPTED_PART: u64 = 2;
 
 /// How much a session may keep.
@@ -40,16 +42,17 @@ pub struct SessionBounds {
     pub credit: u64,
     /// Bytes of frames that this side allows the other one.
     pub window: u64,
-    /// Bytes of decoded messages that wait; the reader of the control connection waits when there are
-    /// more. An honest peer has less under way, so that the two sides never wait for each other.
+    /// Bytes of decoded messages that wait; the reader of the control connection waits when there
+    /// are more. An honest peer has less under way, so that the two sides never wait for each
+    /// other.
     pub messages: usize,
     /// Transfers at once.
     pub transfers: usize,
 }
 
 impl SessionBounds {
-    /// What a client keeps: enough for everything that an honest server has under way, so that a client never stops
-    /// reading.
+    /// What a client keeps: enough for everything that an honest server has under way, so that a
+    /// client never stops reading.
     pub const fn of_client(credit: u64, window: u64) -> SessionBounds {
         SessionBounds {
             credit,
@@ -84,13 +87,19 @@ pub struct SessionCore {
 
 impl SessionCore {
     /// A link that sends through `control`.
-    pub fn new(control: ControlSender, bounds: SessionBounds, buffers: BufferPool) -> Arc<SessionCore> {
+    pub fn new(
+        control: ControlSender,
+        bounds: SessionBounds,
+        buffers: BufferPool,
+    ) -> Arc<SessionCore> {
         let send_queue = Arc::new(SendQueue::new(bounds.credit));
         let router = Arc::new(Router::new(bounds.window, bounds.transfers));
         Arc::new_cyclic(|core: &Weak<SessionCore>| {
             let core = core.clone();
             // one that is gone has ended already
-            let tasks = Tasks::new(move |panic| core.upgrade().into_iter().for_each(|l| l.shut_down(panic.clone())));
+            let tasks = Tasks::new(move |panic| {
+                core.upgrade().into_iter().for_each(|l| l.shut_down(panic.clone()))
+            });
             SessionCore {
                 control,
                 pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone()),
@@ -134,7 +143,8 @@ impl SessionCore {
         self.moved.lock().elapsed()
     }
 
-    /// The control connection was lost, or is there again. Deadlines of transfers do not run while it is lost.
+    /// The control connection was lost, or is there again. Deadlines of transfers do not run while
+    /// it is lost.
     pub fn set_attached(&self, attached: bool) {
         self.attached.store(attached, Ordering::Relaxed);
     }
@@ -164,8 +174,8 @@ impl SessionCore {
         &self.tasks
     }
 
-    /// The session is over, and why. Transfers that are under way end with that. The other side learns of an error that
-    /// it would meet again in another session.
+    /// The session is over, and why. Transfers that are under way end with that. The other side
+    /// learns of an error that it would meet again in another session.
     pub fn shut_down(&self, why: NetError) {
         let tell = matches!(why, NetError::Internal(_));
         self.finish(why, tell);
@@ -196,7 +206,8 @@ impl SessionCore {
     /// Queues a message for the control connection; waits where too many are queued.
     ///
     /// # Errors
-    /// Why the session is over: that nothing is taken any more is only what follows from it, and may be seen first.
+    /// Why the session is over: that nothing is taken any more is only what follows from it, and
+    /// may be seen first.
     pub async fn send(&self, body: control_message::Body) -> Result<(), NetError> {
         match self.control.send(body).await {
             Ok(()) => Ok(()),
@@ -228,8 +239,8 @@ impl SessionCore {
         matches!(&*self.down.borrow(), Some(NetError::Refused { code, .. }) if *code != Code::BYE)
     }
 
-    /// Waits until a message that came fits into the session's memory, and takes its room. One that is larger than
-    /// all of it takes all of it.
+    /// Waits until a message that came fits into the session's memory, and takes its room. One that
+    /// is larger than all of it takes all of it.
     pub async fn room_for(&self, encoded: &Encoded) -> MessageRoom {
         let permits = encoded.decoded_size().min(self.most_messages);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
@@ -238,8 +249,8 @@ impl SessionCore {
         MessageRoom::new(permit)
     }
 
-    /// Passes a message on to its transfer. One for no transfer is dropped: the transfer may have ended while the message
-    /// was on its way.
+    /// Passes a message on to its transfer. One for no transfer is dropped: the transfer may have
+    /// ended while the message was on its way.
     pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {
         if let Some(body) = message.body {
             self.router.deliver(message.transfer, body, room);

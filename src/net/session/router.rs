@@ -22,8 +22,8 @@ impl MessageRoom {
     }
 }
 
-/// Where the messages and the frames of a transfer go. The channels have no bounds of their own: messages hold their room,
-/// and frames are charged to the window.
+/// Where the messages and the frames of a transfer go. The channels have no bounds of their own:
+/// messages hold their room, and frames are charged to the window.
 struct Route {
     messages: mpsc::UnboundedSender<(Body, MessageRoom)>,
     frames: mpsc::UnboundedSender<ReceivedFrame>,
@@ -55,7 +55,8 @@ impl Router {
     /// Opens the route to transfer `number`.
     ///
     /// # Errors
-    /// [`NetError::Protocol`] if the number is taken, [`NetError::Refused`] if there are too many transfers.
+    /// [`NetError::Protocol`] if the number is taken, [`NetError::Refused`] if there are too many
+    /// transfers.
     pub(super) fn open(&self, number: u32) -> Result<Arrivals, NetError> {
         let (messages_in, messages) = mpsc::unbounded_channel();
         let (frames_in, frames) = mpsc::unbounded_channel();

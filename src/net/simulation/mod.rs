@@ -1,10 +1,10 @@
-//! The simulation: sender, receiver, sessions and retries of both sides in one process, over a simulated network and the model
-//! file system, from a seed.
+//! The simulation: sender, receiver, sessions and retries of both sides in one process, over a
+//! simulated network and the model file system, from a seed.
 //!
-//! Control messages and frames are the real bytes; only the records layer of data connections is missing. Time is virtual:
-//! it moves on when every task waits. One seed is one run of a command: some attempts under faults, then one without, which
-//! has to succeed. `HAUL_SEED=n cargo test --lib simulation` repeats one seed, `HAUL_SEEDS=n` runs that
-//! many, from `HAUL_FIRST_SEED` on.
+//! Control messages and frames are the real bytes; only the records layer of data connections is
+//! missing. Time is virtual: it moves on when every task waits. One seed is one run of a command:
+//! some attempts under faults, then one without, which has to succeed. `HAUL_SEED=n cargo test
+//! --lib simulation` repeats one seed, `HAUL_SEEDS=n` runs that many, from `HAUL_FIRST_SEED` on.
 
 mod regressions;
 mod session;
@@ -92,9 +92,13 @@ impl Scenario {
     async fn run(&mut self) {
         let attempts = self.chance.below(ATTEMPTS);
         for n in 0..attempts {
-            let blow = *self
-                .chance
-                .of(&[Blow::None, Blow::Restart, Blow::Kill, Blow::PowerLoss, Blow::FailedCall]);
+            let blow = *self.chance.of(&[
+                Blow::None,
+                Blow::Restart,
+                Blow::Kill,
+                Blow::PowerLoss,
+                Blow::FailedCall,
+            ]);
             let weather = Weather::new(&mut self.chance, false);
             self.log.push(format!("attempt {n}: {blow:?}, {weather:?}"));
             let changes = self.chance.one_in(3);
@@ -117,10 +121,7 @@ impl Scenario {
         self.machine.lose_power();
         for path in self.files.paths() {
             let found = self.machine.content(&path);
-            assert!(
-                found == Some(self.files.newest(&path)),
-                "{path} is not the newest version"
-            );
+            assert!(found == Some(self.files.newest(&path)), "{path} is not the newest version");
         }
     }
 
@@ -170,7 +171,11 @@ impl Scenario {
         }
     }
 
-    fn sender(&mut self, session: &Session, reporter: Reporter) -> JoinHandle<Result<(), NetError>> {
+    fn sender(
+        &mut self,
+        session: &Session,
+        reporter: Reporter,
+    ) -> JoinHandle<Result<(), NetError>> {
         let store = self.files.store(pause(&mut self.chance));
         let sources = Arc::new(vec![TransferSource {
             label: Vec::new(),
@@ -261,7 +266,12 @@ impl Scenario {
         }
         for (path, events) in &ended.reported {
             assert!(events.len() == 1, "{path} settled {} times: {events:?}", events.len());
-            if let [Event::Committed { hash: Some(hash), .. }] = &events[..] {
+            if let [
+                Event::Committed {
+                    hash: Some(hash), ..
+                },
+            ] = &events[..]
+            {
                 assert!(
                     self.files.is_a_hash(path, *hash),
                     "{path} was reported with a hash of no version"
@@ -302,7 +312,9 @@ fn collect() -> (mpsc::Sender<Event>, JoinHandle<BTreeMap<String, Vec<Event>>>) 
         let mut all: BTreeMap<String, Vec<Event>> = BTreeMap::new();
         while let Some(event) = reported.recv().await {
             let path = match &event {
-                Event::Committed { path, .. } | Event::Unchanged { path, .. } | Event::Failed { path, .. } => path,
+                Event::Committed { path, .. }
+                | Event::Unchanged { path, .. }
+                | Event::Failed { path, .. } => path,
                 _ => continue,
             };
             let path = String::from_utf8_lossy(path).into_owned();
@@ -314,7 +326,10 @@ fn collect() -> (mpsc::Sender<Event>, JoinHandle<BTreeMap<String, Vec<Event>>>) 
 }
 
 /// Memory stays within its bounds all the time.
-async fn watch(sender: Arc<crate::net::session::SessionCore>, receiver: Arc<crate::net::session::SessionCore>) {
+async fn watch(
+    sender: Arc<crate::net::session::SessionCore>,
+    receiver: Arc<crate::net::session::SessionCore>,
+) {
     loop {
         let outstanding = sender.send_queue.credit().outstanding();
         assert!(outstanding <= WINDOW, "{outstanding} bytes are outstanding");
@@ -340,7 +355,8 @@ fn run(seed: u64) {
         .build()
         .unwrap();
     let mut scenario = Scenario::new(seed);
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(scenario.run())));
+    let ran =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(scenario.run())));
     if let Err(panic) = ran {
         let log = scenario.log.join("\n  ");
         eprintln!(
@@ -357,7 +373,8 @@ fn run_all(seeds: std::ops::Range<u64>) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let seeds = seeds.clone();
-            scope.spawn(move || seeds.skip(thread as usize).step_by(threads as usize).for_each(run));
+            scope
+                .spawn(move || seeds.skip(thread as usize).step_by(threads as usize).for_each(run));
         }
     });
 }

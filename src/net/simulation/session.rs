@@ -1,5 +1,5 @@
-//! A session of the simulation: both sides' cores, a control connection that is cut and reattached, and data connections
-//! that are slow, silent or lost.
+//! A session of the simulation: both sides' cores, a control connection that is cut and reattached,
+//! and data connections that are slow, silent or lost.
 
 use super::Chance;
 use crate::chunk::buffer::BufferPool;
@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 
 /// Bytes of a window, in each direction: a little more than four chunks.
 pub(super) const WINDOW: u64 = 5 << 20;
+/// How long one side may still send when the other has ended.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How bad the network is.
 #[derive(Clone, Copy, Debug)]
@@ -157,8 +159,8 @@ async fn carry_control(mut a: Side, mut b: Side, mut chance: Chance, weather: We
             // what one side says last is still heard by the other
             tokio::select! {
                 biased;
-                ended = &mut sending => ended.and(timeout(Duration::from_secs(1), receiving).await.unwrap_or(Ok(()))),
-                ended = &mut receiving => ended.and(timeout(Duration::from_secs(1), sending).await.unwrap_or(Ok(()))),
+                ended = &mut sending => ended.and(timeout(LAST, receiving).await.unwrap_or(Ok(()))),
+                ended = &mut receiving => ended.and(timeout(LAST, sending).await.unwrap_or(Ok(()))),
             }
         };
         let ended = timeout(lasts, both).await;

@@ -2,9 +2,9 @@
 
 use super::Chance;
 use crate::store::{
-    Allocation, Attributes, DirPage, Durability, Entry, ErrorKind, ExistingDirs, Extent, FileSource, Kind, LockPage,
-    Name, NewEntry, Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode,
-    Version, Watch, WholeFile,
+    Allocation, Attributes, DirPage, Durability, Entry, ErrorKind, ExistingDirs, Extent,
+    FileSource, Kind, LockPage, Name, NewEntry, Page, RemotePath, RemoveScope, Space, StageRequest,
+    Staging, Store, StoreError, Time, UnlockMode, Version, Watch, WholeFile,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -91,7 +91,9 @@ impl Files {
     /// True for the content of any version that the file has had.
     pub(super) fn is_a_version(&self, path: &str, found: &[u8]) -> bool {
         let sizes = self.versions.lock()[path].clone();
-        let of = |(version, size): (u64, usize)| size == found.len() && content(path, version, size) == found;
+        let of = |(version, size): (u64, usize)| {
+            size == found.len() && content(path, version, size) == found
+        };
         (1..).zip(sizes).any(of)
     }
 
@@ -113,7 +115,8 @@ impl Files {
     fn entry(&self, path: &RemotePath) -> Result<Entry, StoreError> {
         let text = String::from_utf8_lossy(path.as_bytes()).into_owned();
         let now = self.now.lock();
-        let is_dir = text.is_empty() || now.keys().any(|file| file.starts_with(&format!("{text}/")));
+        let is_dir =
+            text.is_empty() || now.keys().any(|file| file.starts_with(&format!("{text}/")));
         let name = path.split().map(|(_, name)| name);
         let (kind, size, version) = match now.get(&text) {
             Some(file) => (Kind::File, file.size as u64, file.version),
@@ -199,7 +202,12 @@ impl FileSource for MemoryFile {
         StoreError::new(kind, &self.path)
     }
 
-    async fn read_at(&self, offset: u64, buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
+    async fn read_at(
+        &self,
+        offset: u64,
+        buffer: Vec<u8>,
+        watch: Arc<dyn Watch>,
+    ) -> Result<Vec<u8>, StoreError> {
         tokio::time::sleep(self.pause).await;
         let bytes = self.files.read(&self.path, offset, buffer.len())?;
         watch.see(&bytes);
@@ -225,7 +233,11 @@ impl Store for MemoryStore {
         unasked(path)
     }
 
-    async fn list_whole(&self, paths: Vec<RemotePath>, _: usize) -> Vec<Result<DirPage, StoreError>> {
+    async fn list_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        _: usize,
+    ) -> Vec<Result<DirPage, StoreError>> {
         tokio::time::sleep(self.pause).await;
         let page = |dir: &RemotePath| {
             let prefix = match dir.is_root() {
@@ -254,7 +266,11 @@ impl Store for MemoryStore {
         unasked(path)
     }
 
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, _: ExistingDirs) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        _: ExistingDirs,
+    ) -> Vec<Result<bool, StoreError>> {
         dirs.iter().map(|(path, _)| unasked(path)).collect()
     }
 
@@ -281,7 +297,11 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>> {
+    async fn read_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        most: usize,
+    ) -> Vec<Result<WholeFile, StoreError>> {
         tokio::time::sleep(self.pause).await;
         let read = |path: &RemotePath| {
             let version = self.files.entry(path)?.version;
@@ -294,15 +314,27 @@ impl Store for MemoryStore {
         paths.iter().map(read).collect()
     }
 
-    async fn put_whole(&self, entries: Vec<NewEntry>, _: &str, _: Durability) -> Vec<Result<String, StoreError>> {
+    async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        _: &str,
+        _: Durability,
+    ) -> Vec<Result<String, StoreError>> {
         entries.iter().map(|entry| unasked(&entry.path)).collect()
     }
 
-    async fn stage(&self, path: &RemotePath, _: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
+    async fn stage(
+        &self,
+        path: &RemotePath,
+        _: &StageRequest,
+    ) -> Result<Box<dyn Staging>, StoreError> {
         unasked(path)
     }
 
-    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    async fn set_attributes(
+        &self,
+        entries: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<(), StoreError>> {
         entries.iter().map(|(path, _)| unasked(path)).collect()
     }
 

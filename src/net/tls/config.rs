@@ -40,9 +40,9 @@ pub fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(pin.clone());
     let mut config = match identity {
-        Some(id) => {
-            builder.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(id.certified())))
-        }
+        Some(id) => builder.with_client_cert_resolver(Arc::new(
+            AlwaysResolvesClientRawPublicKeys::new(id.certified()),
+        )),
         // only control connections are asked for a key
         None if alpn == ALPN_CONTROL => builder.with_client_cert_resolver(Arc::new(NoKey)),
         None => builder.with_no_client_auth(),
@@ -60,7 +60,8 @@ pub fn client_config(
 /// # Errors
 /// As [`client_config`].
 pub fn server_config(alpn: &[u8], identity: &Identity) -> Result<Arc<ServerConfig>, NetError> {
-    let builder = ServerConfig::builder_with_provider(crypto()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = ServerConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = if alpn == ALPN_CONTROL {
         let algorithms = provider::default_provider().signature_verification_algorithms;
         builder.with_client_cert_verifier(Arc::new(AnyClient(algorithms)))

@@ -20,18 +20,28 @@ const MOST: usize = 32 << 10;
 /// The interface that rustls' two unbuffered connections share.
 trait Unbuffered: Send + Sized {
     type Data: Send + 'static;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-    fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
     /// True while the peer's bytes belong to the handshake.
     fn is_reading_handshake(&self) -> bool;
 }
 
 impl Unbuffered for UnbufferedClientConnection {
     type Data = rustls::client::ClientConnectionData;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
-    fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
         self.dangerous_into_kernel_connection()
     }
     fn is_reading_handshake(&self) -> bool {
@@ -41,10 +51,15 @@ impl Unbuffered for UnbufferedClientConnection {
 
 impl Unbuffered for UnbufferedServerConnection {
     type Data = rustls::server::ServerConnectionData;
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
-    fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
         self.dangerous_into_kernel_connection()
     }
     fn is_reading_handshake(&self) -> bool {
@@ -65,13 +80,19 @@ pub(in crate::net) struct Shaken {
 }
 
 /// The client's side. The caller sets the deadline.
-pub(in crate::net) async fn connect(tcp: TcpStream, config: Arc<ClientConfig>) -> Result<Shaken, NetError> {
+pub(in crate::net) async fn connect(
+    tcp: TcpStream,
+    config: Arc<ClientConfig>,
+) -> Result<Shaken, NetError> {
     let connection = UnbufferedClientConnection::new(config, config::server_name())?;
     shake(tcp, connection).await
 }
 
 /// The server's side. The caller sets the deadline.
-pub(in crate::net) async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Shaken, NetError> {
+pub(in crate::net) async fn accept(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Result<Shaken, NetError> {
     shake(tcp, UnbufferedServerConnection::new(config)?).await
 }
 
@@ -128,13 +149,16 @@ fn process<T: Unbuffered>(
             shown = end_of_record(rest, 0);
         }
         let next = end_of_record(rest, shown);
-        let UnbufferedStatus { discard, state, .. } = connection.process(rest.get_mut(..shown).unwrap_or_default());
+        let UnbufferedStatus { discard, state, .. } =
+            connection.process(rest.get_mut(..shown).unwrap_or_default());
         let mut used = discard;
         let state = match state {
             Ok(state) => state,
             Err(e) => {
                 // the alert that tells the peer why
-                if let Ok(ConnectionState::EncodeTlsData(mut alert)) = connection.process(&mut []).state {
+                if let Ok(ConnectionState::EncodeTlsData(mut alert)) =
+                    connection.process(&mut []).state
+                {
                     encode(out, |room| alert.encode(room))?;
                 }
                 return Err(e.into());
@@ -191,7 +215,10 @@ fn end_of_record(bytes: &[u8], from: usize) -> usize {
 }
 
 /// Appends what `write` writes.
-fn encode(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), NetError> {
+fn encode(
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), NetError> {
     let filled = out.len();
     let mut room = 4 << 10;
     loop {
@@ -201,7 +228,9 @@ fn encode(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, E
                 out.truncate(filled.saturating_add(n));
                 return Ok(());
             }
-            Err(EncodeError::InsufficientSize(e)) if e.required_size <= MOST => room = e.required_size,
+            Err(EncodeError::InsufficientSize(e)) if e.required_size <= MOST => {
+                room = e.required_size
+            }
             Err(e) => return Err(NetError::Protocol(e.to_string())),
         }
     }

@@ -7,7 +7,10 @@
 
 use crate::net::error::{LossReason, NetError};
 use parking_lot::Mutex;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, Tag,
+    UnboundKey,
+};
 use rustls::ConnectionTrafficSecrets;
 use rustls::kernel::KernelConnection;
 use std::sync::Arc;
@@ -197,7 +200,9 @@ impl Decryptor {
         match (padded.first(), content) {
             (Some(&DATA), content) => Ok(Decrypted::Data(content.len())),
             (Some(&ALERT), content) if content == CLOSE_NOTIFY => Ok(Decrypted::Closed),
-            (Some(&ALERT), [_, description]) => Err(NetError::Lost(LossReason::TlsAlert(*description))),
+            (Some(&ALERT), [_, description]) => {
+                Err(NetError::Lost(LossReason::TlsAlert(*description)))
+            }
             (Some(&HANDSHAKE), [KEY_UPDATE, 0, 0, 1, asks @ (NOT_REQUESTED | REQUESTED)]) => {
                 if *asks == REQUESTED {
                     self.shared.asked.store(true, Ordering::Relaxed);
@@ -225,7 +230,11 @@ impl Encryptor {
     ///
     /// # Errors
     /// [`NetError::Tls`] if the next keys cannot be derived.
-    pub(in crate::net) fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), NetError> {
+    pub(in crate::net) fn encrypt(
+        &mut self,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), NetError> {
         for content in plain.chunks(CONTENT) {
             // the last record under these keys announces the next ones
             let spent = self.keys.sequence.saturating_add(1) >= self.limit;
@@ -246,7 +255,12 @@ impl Encryptor {
         self.record(ALERT, &CLOSE_NOTIFY, out)
     }
 
-    pub(super) fn record(&mut self, kind: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), NetError> {
+    pub(super) fn record(
+        &mut self,
+        kind: u8,
+        content: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), NetError> {
         let length = u16::try_from(content.len().saturating_add(TAIL)).map_err(|_| unusable())?;
         let [high, low] = length.to_be_bytes();
         // the version of TLS 1.2, section 5.1

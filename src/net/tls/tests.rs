@@ -5,7 +5,9 @@ use crate::net::error::NetError;
 use crate::net::tls::config;
 use crate::net::tls::handshake::{self, Shaken};
 use crate::net::tls::pin::Pin;
-use crate::net::tls::record::{DATA, Decrypted, Decryptor, HANDSHAKE, HEAD, KEY_UPDATE, MOST_BARREN, TAG};
+use crate::net::tls::record::{
+    DATA, Decrypted, Decryptor, HANDSHAKE, HEAD, KEY_UPDATE, MOST_BARREN, TAG,
+};
 use crate::net::wire::ALPN_DATA;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +27,8 @@ pub(in crate::net) async fn pair() -> (Shaken, Shaken) {
     let (dialled, accepted) = sockets().await;
     let server = config::server_config(ALPN_DATA, &identity).unwrap();
     let client = config::client_config(ALPN_DATA, &Pin::new(None), None).unwrap();
-    tokio::try_join!(handshake::connect(dialled, client), handshake::accept(accepted, server)).unwrap()
+    tokio::try_join!(handshake::connect(dialled, client), handshake::accept(accepted, server))
+        .unwrap()
 }
 
 /// Opens all of `wire`; the content of each record.
@@ -107,7 +110,9 @@ async fn a_key_update_that_comes_with_the_end_of_the_handshake_is_answered() {
     let ends = async { tokio::join!(ask, handshake::accept(server, accept), relay) };
     let (mut client, server, ()) = tokio::select! {
         ends = ends => ends,
-        _ = tokio::io::copy(&mut server_reads, &mut client_writes) => panic!("the server has closed"),
+        _ = tokio::io::copy(&mut server_reads, &mut client_writes) => {
+            panic!("the server has closed")
+        }
     };
     let mut server = server.unwrap();
     assert_eq!(server.early, b"", "nothing was taken for the handshake's");
@@ -127,33 +132,21 @@ async fn padding_is_removed_and_what_is_not_authentic_refused() {
     let mut wire = Vec::new();
     // the content, its type, and padding: the encryptor appends one more byte of type, zero
     encryptor.record(0, &[1, 2, 0, DATA, 0, 0], &mut wire).unwrap();
-    assert_eq!(
-        open(&mut decryptor, &wire).unwrap(),
-        [(Decrypted::Data(3), vec![1, 2, 0])]
-    );
+    assert_eq!(open(&mut decryptor, &wire).unwrap(), [(Decrypted::Data(3), vec![1, 2, 0])]);
     for (kind, content) in [(0, &[][..]), (HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2]), (20, &[1])] {
         let mut wire = Vec::new();
         encryptor.record(kind, content, &mut wire).unwrap();
-        assert!(
-            matches!(open(&mut decryptor, &wire), Err(NetError::Protocol(_))),
-            "{kind}"
-        );
+        assert!(matches!(open(&mut decryptor, &wire), Err(NetError::Protocol(_))), "{kind}");
     }
     let mut wire = Vec::new();
     encryptor.close(&mut wire).unwrap();
-    assert_eq!(
-        open(&mut decryptor, &wire).unwrap().first().unwrap().0,
-        Decrypted::Closed
-    );
+    assert_eq!(open(&mut decryptor, &wire).unwrap().first().unwrap().0, Decrypted::Closed);
     for at in [HEAD, HEAD + 3, HEAD + 3 + TAG] {
         let (client, mut server) = pair().await;
         let (mut encryptor, mut wire) = (client.encryptor, Vec::new());
         encryptor.encrypt(b"abc", &mut wire).unwrap();
         *wire.get_mut(at).unwrap() ^= 1;
-        assert!(
-            matches!(open(&mut server.decryptor, &wire), Err(NetError::Tls(_))),
-            "{at}"
-        );
+        assert!(matches!(open(&mut server.decryptor, &wire), Err(NetError::Tls(_))), "{at}");
     }
     let (client, mut server) = pair().await;
     let (mut encryptor, mut wire) = (client.encryptor, Vec::new());

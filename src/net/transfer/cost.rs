@@ -8,8 +8,9 @@ const OFFER_COST: usize = 512;
 /// What one of a file that is staged takes more: of more than a chunk, or a stream.
 const STAGED_COST: usize = 2048;
 
-/// What an offer takes of the window's part for offers until it is settled: about as much as either side keeps of it. Its
-/// path is counted twice, like its target, as the one that writes has copies of both.
+/// What an offer takes of the window's part for offers until it is settled: about as much as either
+/// side keeps of it. Its path is counted twice, like its target, as the one that writes has copies
+/// of both.
 pub(super) fn offer_cost(path: usize, offer: &proto::Offer) -> u64 {
     let is_staged = offer.stream || offer.size > CHUNK_SIZE as u64;
     let twice = path.saturating_add(offer.target.len()).saturating_mul(2);

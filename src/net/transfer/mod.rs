@@ -2,9 +2,9 @@
 //!
 //! The sender ([`send::sender`]) walks its sources ([`send::walk`]) and *offers* what it finds, in
 //! batches. The receiver ([`receive::receiver`]) answers with what it *wants* and settles the rest
-//! as unchanged. Wanted files are read ahead in parallel and go out as frames over the pool; written
-//! chunks come back as *acks*, settled entries as *results*, one for every offer. When all is
-//! settled the receiver has *finished*.
+//! as unchanged. Wanted files are read ahead in parallel and go out as frames over the pool;
+//! written chunks come back as *acks*, settled entries as *results*, one for every offer. When all
+//! is settled the receiver has *finished*.
 
 mod cost;
 pub mod options;
@@ -14,15 +14,15 @@ pub mod send;
 
 use std::time::Duration;
 
-/// Most offers of a transfer that may be unsettled. The sender stops walking there; a receiver that gets more ends
-/// the transfer.
+/// Most offers of a transfer that may be unsettled. The sender stops walking there; a receiver that
+/// gets more ends the transfer.
 pub const MAX_UNSETTLED: usize = 16 << 10;
 /// Most offers in one message.
 pub const MAX_BATCH: usize = 256;
 /// Most bytes of a file whose content may travel with its offer.
 pub const MAX_INLINE: usize = 16 << 10;
-/// Bytes of content that a transfer sends with its first offers: what is small is there a round trip earlier, and what
-/// the receiver has already is sent for nothing.
+/// Bytes of content that a transfer sends with its first offers: what is small is there a round
+/// trip earlier, and what the receiver has already is sent for nothing.
 pub(super) const INLINE_BUDGET: usize = 48 << 10;
 /// A transfer in which nothing at all moves for this long is given up.
 pub const STALL: Duration = Duration::from_secs(120);

@@ -17,8 +17,8 @@ pub struct Options {
     pub if_version: Option<String>,
     /// Take directories too.
     pub recursive: bool,
-    /// This transfer was under way before, and may have been done: with `if_version`, a target with the very content
-    /// that is to go there is the one that this transfer committed.
+    /// This transfer was under way before, and may have been done: with `if_version`, a target with
+    /// the very content that is to go there is the one that this transfer committed.
     pub retried: bool,
 }
 
@@ -41,7 +41,8 @@ impl Options {
     /// As a peer sent them; a wait is at most a week.
     ///
     /// # Errors
-    /// [`Malformed`] for a version that is longer than any is: each entry of the transfer keeps one.
+    /// [`Malformed`] for a version that is longer than any is: each entry of the transfer keeps
+    /// one.
     pub fn from_wire(options: proto::Options) -> Result<Options, Malformed> {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
         if options.if_version.as_ref().is_some_and(|v| v.len() > MAX_VERSION) {

@@ -23,7 +23,8 @@ pub struct Counters {
     pub files_done: AtomicU64,
     /// Bytes written at the receiver, of files that are there or on their way.
     pub bytes_done: AtomicU64,
-    /// All bytes written at the receiver, those of files that failed or began again too: it only grows.
+    /// All bytes written at the receiver, those of files that failed or began again too: it only
+    /// grows.
     pub bytes_moved: AtomicU64,
     /// Bytes of the files that were committed, without the part of an earlier run.
     pub bytes_committed: AtomicU64,
@@ -50,7 +51,8 @@ pub struct Counters {
     /// Nanoseconds that this side waited, by [`Waiting`].
     pub waited: [AtomicU64; 3],
     current: Mutex<Vec<String>>,
-    /// Larger files that are not complete: where this run, which may take several transfers, began with each.
+    /// Larger files that are not complete: where this run, which may take several transfers, began
+    /// with each.
     begun: Mutex<HashMap<Vec<u8>, u64>>,
 }
 
@@ -106,12 +108,11 @@ impl Counters {
             &self.failed,
             &self.bytes_failed,
         ];
-        others
-            .into_iter()
-            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        others.into_iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 
-    /// How far the best of all tries has come, in files and bytes that are there: what is sent once more is no progress.
+    /// How far the best of all tries has come, in files and bytes that are there: what is sent once
+    /// more is no progress.
     pub fn progress(&self) -> u64 {
         let there = [
             &self.files_done,
@@ -130,8 +131,8 @@ impl Counters {
         Counters::add(&self.bytes_moved, bytes);
     }
 
-    /// What was written of a file, and what of it was there before, does not count any more, nor does the rest of its
-    /// `size`.
+    /// What was written of a file, and what of it was there before, does not count any more, nor
+    /// does the rest of its `size`.
     pub(super) fn gave_up(&self, size: u64, resumed: u64, written: u64) {
         self.bytes_done.fetch_sub(written, Ordering::Relaxed);
         Counters::add(&self.bytes_failed, size.saturating_sub(resumed));
@@ -196,15 +197,16 @@ pub enum Event {
         /// Bytes that need not be sent again.
         offset: u64,
     },
-    /// A partial file of an earlier transfer exists, but of another version of the source: it restarts.
+    /// A partial file of an earlier transfer exists, but of another version of the source: it
+    /// restarts.
     Restarted {
         /// As the user knows it.
         path: Vec<u8>,
         /// Bytes of that partial file, which are gone.
         discarded: u64,
     },
-    /// The connection was lost for good, and the transfer begins again: what is there already is skipped, what failed is
-    /// tried again.
+    /// The connection was lost for good, and the transfer begins again: what is there already is
+    /// skipped, what failed is tried again.
     Retrying,
     /// It failed; the others continue.
     Failed {
@@ -233,8 +235,8 @@ impl Reporter {
         Reporter::default()
     }
 
-    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are skipped unless `each` is
-    /// wanted.
+    /// Reports to counters and to `events`; [`Event::Committed`] and [`Event::Unchanged`] are
+    /// skipped unless `each` is wanted.
     pub fn new(events: mpsc::Sender<Event>, each: bool) -> Reporter {
         Reporter {
             counters: Arc::default(),
@@ -262,8 +264,8 @@ impl Reporter {
         }
     }
 
-    /// A file or symlink of `size` bytes is there now, as `event` tells a reporter of each; `path` is that of
-    /// a larger file, which was given to [`Reporter::begins`].
+    /// A file or symlink of `size` bytes is there now, as `event` tells a reporter of each; `path`
+    /// is that of a larger file, which was given to [`Reporter::begins`].
     pub async fn committed(&self, size: u64, path: Option<&[u8]>, event: impl FnOnce() -> Event) {
         let from = path.map_or(0, |path| self.counters.ends(path));
         Counters::add(&self.counters.bytes_committed, size.saturating_sub(from));

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The code of a reply or of a failed file.
 ///
-/// An unknown code stays as it is, and is judged by its first digit: a newer peer may use codes that an older
-/// one does not know.
+/// An unknown code stays as it is, and is judged by its first digit: a newer peer may use codes
+/// that an older one does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Code(pub u16);
 

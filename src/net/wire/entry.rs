@@ -4,7 +4,8 @@
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
 use crate::store::{
-    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Space, Time, Version,
+    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Space, Time,
+    Version,
 };
 use std::time::Duration;
 
@@ -238,7 +239,9 @@ mod tests {
             }),
             Body::Transfer(proto::TransferMessage {
                 transfer: 1,
-                body: Some(transfer_message::Body::Offers(proto::Offers { offers: vec![offer] })),
+                body: Some(transfer_message::Body::Offers(proto::Offers {
+                    offers: vec![offer],
+                })),
             }),
         ];
         for body in messages {

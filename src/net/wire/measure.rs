@@ -109,11 +109,7 @@ fn measure(shape: &Shape, bytes: &[u8]) -> Result<usize, Malformed> {
             }
             _ => return Err(Malformed("not a control message")),
         };
-        let known = shape
-            .0
-            .iter()
-            .zip(&mut counts)
-            .find(|((number, _), _)| *number == tag >> 3);
+        let known = shape.0.iter().zip(&mut counts).find(|((number, _), _)| *number == tag >> 3);
         let taken = match known {
             Some(((_, field), count)) => {
                 *count = count.saturating_add(1);

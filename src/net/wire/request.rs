@@ -48,13 +48,19 @@ impl Body {
     /// The facts of this request.
     pub fn facts(&self) -> Facts {
         let (sender, repeat, transfer) = match self {
-            Body::Login(_) | Body::Enroll(_) | Body::Reattach(_) => (Sender::Stranger, Repeat::Safe, None),
+            Body::Login(_) | Body::Enroll(_) | Body::Reattach(_) => {
+                (Sender::Stranger, Repeat::Safe, None)
+            }
             Body::Noop(_) | Body::Quit(_) => (Sender::Anybody, Repeat::Safe, None),
             Body::ChangeDirectory(_) => (Sender::User, Repeat::Safe, None),
-            Body::Stat(_) | Body::List(_) | Body::Space(_) | Body::Locks(_) => (Sender::Reader, Repeat::Safe, None),
+            Body::Stat(_) | Body::List(_) | Body::Space(_) | Body::Locks(_) => {
+                (Sender::Reader, Repeat::Safe, None)
+            }
             Body::MakeDirectory(request) if request.parents => (Sender::Writer, Repeat::Safe, None),
             Body::MakeDirectory(_) => (Sender::Writer, Repeat::Unsafe, None),
-            Body::Remove(_) | Body::Rename(_) | Body::Unlock(_) => (Sender::ReaderAndWriter, Repeat::Unsafe, None),
+            Body::Remove(_) | Body::Rename(_) | Body::Unlock(_) => {
+                (Sender::ReaderAndWriter, Repeat::Unsafe, None)
+            }
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
         };

@@ -16,7 +16,12 @@ pub(super) struct ModeChange {
 }
 
 /// Sets time and mode of an open file or directory, in an order that preserves the time.
-pub(super) fn set_open(node: &impl Node, mtime: Time, mode: ModeChange, path: &RemotePath) -> Result<(), StoreError> {
+pub(super) fn set_open(
+    node: &impl Node,
+    mtime: Time,
+    mode: ModeChange,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
     if mode.from != mode.to {
         node.fchmod(mode.to).at("set the mode", path)?;
     }
@@ -49,7 +54,11 @@ pub(super) fn set_attributes<D: Directory>(
 }
 
 /// Sets time and mode of an open file or directory, unless they are right.
-fn set_where_wrong(node: &impl Node, attributes: Attributes, path: &RemotePath) -> Result<(), StoreError> {
+fn set_where_wrong(
+    node: &impl Node,
+    attributes: Attributes,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
     let found = node.fstat().at("stat", path)?;
     if has(&found, attributes) {
         return Ok(());

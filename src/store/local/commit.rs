@@ -72,7 +72,12 @@ pub(super) fn publish<D: Directory>(
     if_version: Option<&str>,
     before_rename: impl FnOnce() -> rustix::io::Result<()>,
 ) -> Result<(), StoreError> {
-    let LockedTarget { path, dir, name, lock } = target;
+    let LockedTarget {
+        path,
+        dir,
+        name,
+        lock,
+    } = target;
     tree.closed().check(path)?;
     check_version(tree, path, if_version)?;
     if !lock.fence(&**dir) {
@@ -84,7 +89,9 @@ pub(super) fn publish<D: Directory>(
         _ => dir.rename_at(from, name.as_bytes(), RenameFlags::empty()),
     };
     match renamed {
-        Err(Errno::EXIST) if if_version.is_some() => Err(StoreError::new(ErrorKind::VersionChanged, path)),
+        Err(Errno::EXIST) if if_version.is_some() => {
+            Err(StoreError::new(ErrorKind::VersionChanged, path))
+        }
         other => other.at("rename the partial file", path),
     }
 }
@@ -128,7 +135,11 @@ pub(super) fn settle(
 ///
 /// # Errors
 /// The targets exist, but may not survive a power loss.
-pub(super) fn sync_names<D: Directory>(tree: &Tree<D>, dir: &D, path: &RemotePath) -> Result<(), StoreError> {
+pub(super) fn sync_names<D: Directory>(
+    tree: &Tree<D>,
+    dir: &D,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
     sync_dir(dir, path).and_then(|()| tree.sync()).map_err(not_durable)
 }
 
@@ -176,7 +187,11 @@ mod tests {
         put_with_mode(tree, if_version, 0)
     }
 
-    fn put_with_mode(tree: &Tree<Handle>, if_version: Option<&str>, mode: u32) -> Result<String, StoreError> {
+    fn put_with_mode(
+        tree: &Tree<Handle>,
+        if_version: Option<&str>,
+        mode: u32,
+    ) -> Result<String, StoreError> {
         let entry = NewEntry {
             path: RemotePath::parse(b"sub/f").unwrap(),
             content: Content::File(Arc::new(b"ours".to_vec())),

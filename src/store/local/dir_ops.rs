@@ -22,9 +22,7 @@ pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, Stor
     // rename, /proc does not know it any more
     let is_link = stat(tree, path)?.kind == Kind::Symlink;
     let parent = canonical(tree, &parent)?;
-    let real = parent
-        .join(&name)
-        .map_err(|e| StoreError::new(ErrorKind::BadName(e), path));
+    let real = parent.join(&name).map_err(|e| StoreError::new(ErrorKind::BadName(e), path));
     if is_link { canonical(tree, path) } else { real }
 }
 
@@ -46,7 +44,8 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath) -> Result<(), StoreError>
         return Err(StoreError::new(ErrorKind::Exists, path));
     }
     let (dir, name) = tree.parent(path)?;
-    rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777)).at("make directory", path)?;
+    rustix::fs::mkdirat(&*dir, name.as_bytes(), Mode::from_raw_mode(0o777))
+        .at("make directory", path)?;
     sync_dir(&*dir, path)
 }
 
@@ -75,7 +74,8 @@ pub(super) fn ensure_dir(
             Ok(true)
         }
         Err(Errno::EXIST) => {
-            let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("stat", path)?;
+            let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
+                .at("stat", path)?;
             match FileType::from_raw_mode(found.st_mode) {
                 // its maker may not have synced its name: a transfer that was killed, or another
                 // one
@@ -116,7 +116,8 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Resu
         return Err(StoreError::new(ErrorKind::Denied, path));
     }
     let (dir, name) = tree.parent(path)?;
-    let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("remove", path)?;
+    let found =
+        rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).at("remove", path)?;
     if !FileType::from_raw_mode(found.st_mode).is_dir() {
         rustix::fs::unlinkat(&*dir, name.as_bytes(), AtFlags::empty()).at("remove", path)?;
         return sync_dir(&*dir, path);
@@ -158,7 +159,12 @@ fn remove_beneath(dir: &Dir, path: &RemotePath, closed: &Closed) -> Result<(), S
     first
 }
 
-fn remove_subdir(dir: &Dir, bytes: &[u8], path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
+fn remove_subdir(
+    dir: &Dir,
+    bytes: &[u8],
+    path: &RemotePath,
+    closed: &Closed,
+) -> Result<(), StoreError> {
     let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
     let name = Name::parse(bytes).map_err(bad)?;
     let inner_path = path.join(&name).map_err(bad)?;

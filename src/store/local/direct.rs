@@ -46,7 +46,9 @@ impl<F: OpenFile> Direct<F> {
         if offset < FROM || !offset.is_multiple_of(ALIGN as u64) {
             return Ok(0);
         }
-        let fits = |bytes: &&[u8]| bytes.len().is_multiple_of(ALIGN) && bytes.as_ptr().align_offset(ALIGN) == 0;
+        let fits = |bytes: &&[u8]| {
+            bytes.len().is_multiple_of(ALIGN) && bytes.as_ptr().align_offset(ALIGN) == 0
+        };
         let fitting = parts.iter().map(|part| (**part).as_ref()).take_while(fits);
         let slices: Vec<IoSlice<'_>> = fitting.map(IoSlice::new).collect();
         if slices.is_empty() {
@@ -56,7 +58,9 @@ impl<F: OpenFile> Direct<F> {
         if matches!(*state, DirectState::Untried) {
             *state = open(target).map_or(DirectState::Never, DirectState::Open);
         }
-        let DirectState::Open(file) = &*state else { return Ok(0) };
+        let DirectState::Open(file) = &*state else {
+            return Ok(0);
+        };
         match file.pwritev(&slices, offset) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 *state = DirectState::Never;

@@ -27,9 +27,7 @@ const RELIABLE: (u32, u32) = (5, 17);
 static IS_RELIABLE: LazyLock<bool> = LazyLock::new(|| {
     let system = rustix::system::uname();
     let release = system.release().to_str().unwrap_or_default();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|n| n.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= RELIABLE
 });
 
@@ -61,8 +59,11 @@ impl Flush {
             devices.entry(*device).or_default().push(index);
         }
         for (device, indices) in devices {
-            let of_device: Vec<&N> = indices.iter().filter_map(|i| files.get(*i).map(|(_, f)| *f)).collect();
-            let Some(first) = of_device.first() else { continue };
+            let of_device: Vec<&N> =
+                indices.iter().filter_map(|i| files.get(*i).map(|(_, f)| *f)).collect();
+            let Some(first) = of_device.first() else {
+                continue;
+            };
             let synced = self.device(device, *first).flush(&of_device);
             for (index, result) in indices.into_iter().zip(synced) {
                 if let Some(slot) = results.get_mut(index) {
@@ -123,7 +124,8 @@ impl DeviceFlush {
             return false;
         }
         let group = self.groups.fetch_add(1, Ordering::Relaxed);
-        let (each, together) = (self.each.load(Ordering::Relaxed), self.together.load(Ordering::Relaxed));
+        let (each, together) =
+            (self.each.load(Ordering::Relaxed), self.together.load(Ordering::Relaxed));
         match (each, together) {
             (_, 0) => true,
             (0, _) => false,

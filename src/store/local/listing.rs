@@ -78,7 +78,11 @@ fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPag
     let sized = tells_sizes(fs_type(&stream, &path)?);
     if entries.len() < limit {
         let rest = None;
-        return Ok(DirPage { entries, sized, rest });
+        return Ok(DirPage {
+            entries,
+            sized,
+            rest,
+        });
     }
     let names = Names::rest_of(tree, stream, &path)?;
     let tree = tree.clone();
@@ -96,7 +100,11 @@ fn first_page(tree: &Arc<Tree>, path: RemotePath, limit: usize) -> Result<DirPag
 }
 
 /// Returns the next entries of an open stream; fewer than `limit` only at its end.
-fn stream_entries(stream: &mut Dir, path: &RemotePath, limit: usize) -> Result<Vec<Entry>, StoreError> {
+fn stream_entries(
+    stream: &mut Dir,
+    path: &RemotePath,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     while entries.len() < limit {
         let Some(name) = next_name(stream, path)? else {
@@ -124,7 +132,11 @@ fn name_of(bytes: &[u8], dir: &RemotePath) -> Result<Name, StoreError> {
 }
 
 /// Describes an entry; `None` once it is gone.
-fn present_entry(dir: impl AsFd, name: Name, path: &RemotePath) -> Result<Option<Entry>, StoreError> {
+fn present_entry(
+    dir: impl AsFd,
+    name: Name,
+    path: &RemotePath,
+) -> Result<Option<Entry>, StoreError> {
     let mut tries = 1;
     loop {
         match facts_of(&dir, &name) {
@@ -158,7 +170,8 @@ impl Names {
         owner: &Arc<str>,
     ) -> Result<Names, StoreError> {
         let no_room = || {
-            let why = "too many large directories are being listed: retry later, or copy fewer trees at once";
+            let why = "too many large directories are being listed: retry later, or copy fewer \
+            trees at once";
             StoreError::because(why, path)
         };
         let (mut packed, mut room) = (Vec::new(), Vec::new());
@@ -205,7 +218,11 @@ impl DirStream for OpenListing {
         blocking_for(&owner, move || {
             let (entries, sized) = (self.entries(limit)?, self.sized);
             let rest = (entries.len() >= limit).then_some(self as Box<dyn DirStream>);
-            Ok(DirPage { entries, sized, rest })
+            Ok(DirPage {
+                entries,
+                sized,
+                rest,
+            })
         })
         .await
     }
@@ -213,13 +230,16 @@ impl DirStream for OpenListing {
 
 /// Returns a page of a directory from `cookie` on. A cookie has the position of the file system
 /// behind the page before, and the directory's version then, 8 bytes each.
-pub(super) fn page_from(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
+pub(super) fn page_from(
+    tree: &Tree,
+    path: &RemotePath,
+    cookie: &[u8],
+    limit: usize,
+) -> Result<Page, StoreError> {
     let mut stream = read_dir(&*tree.dir(path)?, path)?;
     let now = directory_version(&stream, path)?;
     if !cookie.is_empty() {
-        let whole = cookie
-            .split_first_chunk::<8>()
-            .filter(|(_, version)| version.len() == 8);
+        let whole = cookie.split_first_chunk::<8>().filter(|(_, version)| version.len() == 8);
         let (position, then) = whole.ok_or(Errno::INVAL).at("continue the listing", path)?;
         stream = seek(stream, position, path)?;
         if then != now && !has_stable_positions(fs_type(&stream, path)?) {
@@ -275,10 +295,7 @@ mod tests {
         assert_eq!(tree.listings().available_permits(), 0);
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
         let opened = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
-        assert!(
-            opened.filter(|path| path == dir.path()).count() < 25,
-            "streams are bounded"
-        );
+        assert!(opened.filter(|path| path == dir.path()).count() < 25, "streams are bounded");
         for mut page in pages {
             let mut names = Vec::new();
             loop {

@@ -149,7 +149,8 @@ impl<F: OpenFile> Lock<F> {
         source: Option<String>,
     ) -> rustix::io::Result<RecordFile<F>> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let record = ResumeRecord::new(&self.progress.who, since.as_secs(), source, self.identity());
+        let record =
+            ResumeRecord::new(&self.progress.who, since.as_secs(), source, self.identity());
         match &self.resume {
             Resume::From(_) => RecordFile::resume(dir, &self.names.record, record),
             _ => RecordFile::start(dir, &self.names.record, record),
@@ -166,8 +167,8 @@ impl<F: OpenFile> Lock<F> {
         self.inode.0
     }
 
-    /// The fence before a rename: true if this process still has the lock, and then no process can remove it
-    /// any more.
+    /// The fence before a rename: true if this process still has the lock, and then no process can
+    /// remove it any more.
     pub(super) fn fence(&self, dir: &impl Directory) -> bool {
         exclude_commit(&self.file).is_ok() && self.is_ours(dir)
     }
@@ -275,7 +276,8 @@ impl<F: OpenFile> Opened<F> {
         };
         let of_this_file = record.is_of((found.st_ino, self.file.birth())) && found.st_nlink == 1;
         let ours = found.st_uid == rustix::process::geteuid().as_raw();
-        let durable = record.offset > 0 && u64::try_from(found.st_size).is_ok_and(|size| record.offset <= size);
+        let durable = record.offset > 0
+            && u64::try_from(found.st_size).is_ok_and(|size| record.offset <= size);
         if !(of_this_file && ours && durable) || source.is_none() {
             return Resume::Fresh;
         }
@@ -293,7 +295,11 @@ impl<F: OpenFile> Opened<F> {
 ///
 /// # Errors
 /// AGAIN: another process is removing or committing it.
-pub(super) fn remove_partial<D: Directory>(dir: &D, names: &PartialNames, file: &D::File) -> rustix::io::Result<()> {
+pub(super) fn remove_partial<D: Directory>(
+    dir: &D,
+    names: &PartialNames,
+    file: &D::File,
+) -> rustix::io::Result<()> {
     exclude_commit(file)?;
     if !leads_to(dir, &names.file, &file.fstat()?)? {
         return Ok(());

@@ -36,8 +36,9 @@ mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, RemotePath,
-    RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
+    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry,
+    Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
+    UnlockMode, Version, WholeFile,
 };
 use async_trait::async_trait;
 use blocking::blocking_for;
@@ -110,7 +111,10 @@ impl LocalStore {
         self.run(move |tree| partial::sweep(tree, age)).await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static) -> T {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Tree>) -> T + Send + 'static,
+    ) -> T {
         let tree = self.tree.clone();
         blocking_for(self.tree.owner(), move || work(&tree)).await
     }
@@ -141,13 +145,22 @@ impl Store for LocalStore {
         self.run(move |tree| stat::stat_many(tree, &paths)).await
     }
 
-    async fn list(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<Page, StoreError> {
+    async fn list(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<Page, StoreError> {
         let cookie = cookie.to_vec();
         self.run_on(path, move |tree, path| listing::page_from(tree, path, &cookie, limit))
             .await
     }
 
-    async fn list_whole(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Result<DirPage, StoreError>> {
+    async fn list_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        limit: usize,
+    ) -> Vec<Result<DirPage, StoreError>> {
         self.run(move |tree| listing::first_pages(tree, paths, limit)).await
     }
 
@@ -175,8 +188,7 @@ impl Store for LocalStore {
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         let to = to.clone();
-        self.run_on(from, move |tree, from| dir_ops::rename(tree, from, &to))
-            .await
+        self.run_on(from, move |tree, from| dir_ops::rename(tree, from, &to)).await
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
@@ -188,7 +200,11 @@ impl Store for LocalStore {
         Ok(Arc::new(self.run(move |tree| read::open(tree, &path)).await?))
     }
 
-    async fn read_whole(&self, paths: Vec<RemotePath>, most: usize) -> Vec<Result<WholeFile, StoreError>> {
+    async fn read_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        most: usize,
+    ) -> Vec<Result<WholeFile, StoreError>> {
         self.run(move |tree| paths.iter().map(|p| read::read_whole(tree, p, most)).collect())
             .await
     }
@@ -206,23 +222,27 @@ impl Store for LocalStore {
             let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
-                self.run(move |tree| small::put_whole(tree, &group, &who, durability))
-                    .await,
+                self.run(move |tree| small::put_whole(tree, &group, &who, durability)).await,
             );
         }
         results
     }
 
-    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
+    async fn stage(
+        &self,
+        path: &RemotePath,
+        request: &StageRequest,
+    ) -> Result<Box<dyn Staging>, StoreError> {
         let (path, request) = (path.clone(), request.clone());
         let open = HANDLES.staged.take(self.tree.owner(), 1).await;
-        let staged = self
-            .run(move |tree| stage::stage(tree, &path, &request, Some(open)))
-            .await;
+        let staged = self.run(move |tree| stage::stage(tree, &path, &request, Some(open))).await;
         Ok(Box::new(staged?))
     }
 
-    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    async fn set_attributes(
+        &self,
+        entries: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<(), StoreError>> {
         self.run(move |tree| {
             entries
                 .iter()
@@ -232,15 +252,19 @@ impl Store for LocalStore {
         .await
     }
 
-    async fn locks(&self, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
+    async fn locks(
+        &self,
+        path: &RemotePath,
+        cookie: &[u8],
+        limit: usize,
+    ) -> Result<LockPage, StoreError> {
         let cookie = cookie.to_vec();
         self.run_on(path, move |tree, path| partial::locks(tree, path, &cookie, limit))
             .await
     }
 
     async fn unlock(&self, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
-        self.run_on(path, move |tree, path| partial::unlock(tree, path, mode))
-            .await
+        self.run_on(path, move |tree, path| partial::unlock(tree, path, mode)).await
     }
 
     async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {
@@ -251,7 +275,10 @@ impl Store for LocalStore {
         self.run(move |_| times.is_same(&path, wanted, found)).await
     }
 
-    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
+    async fn note_unchanged(
+        &self,
+        found: Vec<(RemotePath, Kind, Version)>,
+    ) -> Vec<Result<(), StoreError>> {
         if found.iter().all(|(_, _, version)| self.unchanged.covers(version)) {
             return found.iter().map(|_| Ok(())).collect();
         }

@@ -6,7 +6,9 @@ use super::sys::{Directory, Node};
 use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
 use crate::store::partial_names::PartialNames;
-use crate::store::{ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode};
+use crate::store::{
+    ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode,
+};
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -20,7 +22,12 @@ const MAX_DEPTH: usize = 256;
 
 /// Returns a page of the partial files in a directory. The cookie is the position of the file
 /// system, as 8 bytes.
-pub(super) fn locks(tree: &Tree, path: &RemotePath, cookie: &[u8], limit: usize) -> Result<LockPage, StoreError> {
+pub(super) fn locks(
+    tree: &Tree,
+    path: &RemotePath,
+    cookie: &[u8],
+    limit: usize,
+) -> Result<LockPage, StoreError> {
     let dir = tree.dir(path)?;
     let mut stream = seek(read_dir(&dir, path)?, cookie, path)?;
     let mut page = LockPage::default();
@@ -45,7 +52,10 @@ fn describe(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Opti
             let age = age_of(&fd.fstat().ok()?);
             let holder = holder_of(dir, names, &fd);
             let locked_for = holder.locked_for.or(age);
-            let holder = Holder { locked_for, ..holder };
+            let holder = Holder {
+                locked_for,
+                ..holder
+            };
             Some(LockEntry {
                 target,
                 holder,
@@ -74,13 +84,19 @@ fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
 }
 
 /// Removes the partial file of a target; false if there is none.
-pub(super) fn unlock<D: Directory>(tree: &Tree<D>, path: &RemotePath, mode: UnlockMode) -> Result<bool, StoreError> {
+pub(super) fn unlock<D: Directory>(
+    tree: &Tree<D>,
+    path: &RemotePath,
+    mode: UnlockMode,
+) -> Result<bool, StoreError> {
     let (dir, name) = tree.parent(path)?;
     let names = PartialNames::of(&name);
     let locked = match open_if_dead(&*dir, &names.file) {
         // its writer lives, or that cannot be known; it is not taken away in the middle of its
         // commit
-        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) if mode == UnlockMode::Force => {
+        Err(Errno::WOULDBLOCK | Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS)
+            if mode == UnlockMode::Force =>
+        {
             open_to_break(&*dir, &names.file)
         }
         other => other,
@@ -143,7 +159,9 @@ pub(super) fn sweep(tree: &Tree, age: Duration) -> usize {
 
 fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
     let root = RemotePath::root();
-    let Ok(stream) = read_dir(dir, &root) else { return 0 };
+    let Ok(stream) = read_dir(dir, &root) else {
+        return 0;
+    };
     let mut swept = 0_usize;
     for entry in stream.flatten() {
         let bytes = entry.file_name().to_bytes();

@@ -59,7 +59,10 @@ impl<D: Directory> PartialFile<D> {
 
     /// fsync or fdatasync, unless one has failed before: its data is lost, whatever a later one
     /// returns.
-    pub(super) fn sync(&self, call: impl FnOnce(&D::File) -> rustix::io::Result<()>) -> Result<(), StoreError> {
+    pub(super) fn sync(
+        &self,
+        call: impl FnOnce(&D::File) -> rustix::io::Result<()>,
+    ) -> Result<(), StoreError> {
         let mut failed = self.sync_failed.lock();
         if *failed {
             return Err(StoreError::because("an earlier fsync of this file failed", self.path()));
@@ -77,7 +80,9 @@ impl<D: Directory> PartialFile<D> {
         if self.generation.load(Ordering::Relaxed) != generation {
             return Ok(());
         }
-        let Some(open) = record.as_mut() else { return Ok(()) };
+        let Some(open) = record.as_mut() else {
+            return Ok(());
+        };
         // before the record says anything: beside a name that is not durable it could be found with
         // another file
         if !self.named.swap(true, Ordering::Relaxed) {
@@ -93,7 +98,12 @@ impl<D: Directory> PartialFile<D> {
         Ok(())
     }
 
-    pub(super) fn write(&self, offset: u64, parts: &[Bytes], allocation: Allocation) -> Result<(), StoreError> {
+    pub(super) fn write(
+        &self,
+        offset: u64,
+        parts: &[Bytes],
+        allocation: Allocation,
+    ) -> Result<(), StoreError> {
         match allocation {
             Allocation::Dense => self.write_dense(offset, parts),
             Allocation::Sparse => self.write_sparse(offset, parts),
@@ -133,7 +143,12 @@ impl<D: Directory> PartialFile<D> {
     }
 
     /// Writes parts that belong at `offset`, without their first `written` bytes.
-    fn write_cached(&self, mut written: usize, offset: u64, parts: &[Bytes]) -> rustix::io::Result<()> {
+    fn write_cached(
+        &self,
+        mut written: usize,
+        offset: u64,
+        parts: &[Bytes],
+    ) -> rustix::io::Result<()> {
         let mut at = offset.saturating_add(written as u64);
         for part in parts {
             let bytes = (**part).as_ref();

@@ -9,7 +9,9 @@ use super::sys::{open_in, retry};
 use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::shares::Share;
-use crate::store::{Entry, ErrorKind, Extent, FileSource, RemotePath, StoreError, Watch, WholeFile};
+use crate::store::{
+    Entry, ErrorKind, Extent, FileSource, RemotePath, StoreError, Watch, WholeFile,
+};
 use async_trait::async_trait;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
@@ -147,7 +149,12 @@ impl FileSource for LocalFileSource {
         StoreError::new(kind, &self.path)
     }
 
-    async fn read_at(&self, offset: u64, mut buffer: Vec<u8>, watch: Arc<dyn Watch>) -> Result<Vec<u8>, StoreError> {
+    async fn read_at(
+        &self,
+        offset: u64,
+        mut buffer: Vec<u8>,
+        watch: Arc<dyn Watch>,
+    ) -> Result<Vec<u8>, StoreError> {
         let path = self.path.clone();
         self.run(move |file| {
             let mut total = 0_usize;
@@ -169,7 +176,11 @@ impl FileSource for LocalFileSource {
 
 /// Reads from `offset` on until the buffer is full or the file ends; `read` gets the rest of the
 /// buffer and its offset.
-fn fill(buffer: &mut [u8], offset: u64, read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+fn fill(
+    buffer: &mut [u8],
+    offset: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut n = 0;
     while let Some(rest) = buffer.get_mut(n..).filter(|rest| !rest.is_empty()) {
         match read(rest, offset.saturating_add(n as u64)) {
@@ -203,7 +214,11 @@ fn extent(file: &File, offset: u64) -> rustix::io::Result<Extent> {
 
 /// Reads a small file completely. It must not change meanwhile, and must have as many bytes as its
 /// size.
-pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<WholeFile, StoreError> {
+pub(super) fn read_whole(
+    tree: &Tree,
+    path: &RemotePath,
+    most: usize,
+) -> Result<WholeFile, StoreError> {
     let (file, before) = open_file(tree, path)?;
     let changed = || StoreError::new(ErrorKind::SourceChanged, path);
     let size = usize::try_from(before.st_size)
@@ -214,7 +229,8 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
     let mut bytes = Vec::with_capacity(size.saturating_add(1));
     while bytes.len() <= size {
         let (end, room) = (bytes.len(), bytes.capacity().saturating_sub(bytes.len()));
-        let n = retry(|| rustix::io::pread(&file, spare_capacity(&mut bytes), end as u64)).at("read", path)?;
+        let n = retry(|| rustix::io::pread(&file, spare_capacity(&mut bytes), end as u64))
+            .at("read", path)?;
         if n == 0 || (n < room && bytes.len() == size) {
             break;
         }
@@ -224,5 +240,8 @@ pub(super) fn read_whole(tree: &Tree, path: &RemotePath, most: usize) -> Result<
     if bytes.len() != size || now != version(&before) {
         return Err(changed());
     }
-    Ok(WholeFile { version: now, bytes })
+    Ok(WholeFile {
+        version: now,
+        bytes,
+    })
 }

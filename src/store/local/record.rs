@@ -49,7 +49,12 @@ pub(super) type Identity = (u64, Option<Birth>);
 
 impl ResumeRecord {
     /// Makes the record of a file of which nothing is durable yet.
-    pub(super) fn new(who: &str, since: u64, source: Option<String>, (inode, born): Identity) -> ResumeRecord {
+    pub(super) fn new(
+        who: &str,
+        since: u64,
+        source: Option<String>,
+        (inode, born): Identity,
+    ) -> ResumeRecord {
         ResumeRecord {
             inode,
             born,
@@ -274,7 +279,8 @@ mod tests {
 
     #[test]
     fn the_newest_whole_slot_counts() {
-        let slots = |a: ResumeRecord, b: ResumeRecord| [a.encode().unwrap(), b.encode().unwrap()].concat();
+        let slots =
+            |a: ResumeRecord, b: ResumeRecord| [a.encode().unwrap(), b.encode().unwrap()].concat();
         let both = slots(record(4, 40), record(3, 30));
         assert_eq!(ResumeRecord::decode(&both).unwrap().offset, 40);
         assert_eq!(ResumeRecord::decode(&both[SLOT..]).unwrap().offset, 30);

@@ -1,5 +1,6 @@
-//! A store over the model file system, for the simulation of transfers: the code that puts, stages, commits and syncs is the
-//! real one, and runs at once, on the calling thread. Its machine loses power, is killed, or fails a call on demand.
+//! A store over the model file system, for the simulation of transfers: the code that puts, stages,
+//! commits and syncs is the real one, and runs at once, on the calling thread. Its machine loses
+//! power, is killed, or fails a call on demand.
 
 use super::attributes::set_attributes;
 use super::inode::entry;
@@ -13,9 +14,9 @@ use super::tree::Tree;
 use super::unchanged::Unchanged;
 use crate::store::error::At;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, DirPage, Durability, Entry, ErrorKind, ExistingDirs,
-    FileSource, Kind, LockPage, NewEntry, Page, PartRules, RemotePath, RemoveScope, Resume, Space, StageRequest,
-    Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, DirPage, Durability, Entry, ErrorKind,
+    ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, PartRules, RemotePath, RemoveScope,
+    Resume, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -120,7 +121,11 @@ impl Store for ModelStore {
         unasked(path)
     }
 
-    async fn list_whole(&self, paths: Vec<RemotePath>, _: usize) -> Vec<Result<DirPage, StoreError>> {
+    async fn list_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        _: usize,
+    ) -> Vec<Result<DirPage, StoreError>> {
         paths.iter().map(unasked).collect()
     }
 
@@ -129,7 +134,11 @@ impl Store for ModelStore {
     }
 
     /// The model has its directories from the beginning.
-    async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>, _: ExistingDirs) -> Vec<Result<bool, StoreError>> {
+    async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        _: ExistingDirs,
+    ) -> Vec<Result<bool, StoreError>> {
         self.pause().await;
         let made = |(path, _): &(RemotePath, Attributes)| match path.is_root() {
             true => Ok(false),
@@ -154,7 +163,11 @@ impl Store for ModelStore {
         unasked(path)
     }
 
-    async fn read_whole(&self, paths: Vec<RemotePath>, _: usize) -> Vec<Result<WholeFile, StoreError>> {
+    async fn read_whole(
+        &self,
+        paths: Vec<RemotePath>,
+        _: usize,
+    ) -> Vec<Result<WholeFile, StoreError>> {
         paths.iter().map(unasked).collect()
     }
 
@@ -168,7 +181,11 @@ impl Store for ModelStore {
         put_whole(&self.tree, &entries, who, durability)
     }
 
-    async fn stage(&self, path: &RemotePath, request: &StageRequest) -> Result<Box<dyn Staging>, StoreError> {
+    async fn stage(
+        &self,
+        path: &RemotePath,
+        request: &StageRequest,
+    ) -> Result<Box<dyn Staging>, StoreError> {
         self.pause().await;
         let staged = stage(&self.tree, path, request, None)?;
         Ok(Box::new(ModelStaging {
@@ -177,7 +194,10 @@ impl Store for ModelStore {
         }))
     }
 
-    async fn set_attributes(&self, entries: Vec<(RemotePath, Attributes)>) -> Vec<Result<(), StoreError>> {
+    async fn set_attributes(
+        &self,
+        entries: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<(), StoreError>> {
         let set = entries
             .iter()
             .map(|(path, attributes)| set_attributes(&self.tree, path, *attributes));
@@ -196,7 +216,10 @@ impl Store for ModelStore {
         self.times.is_same(path, wanted, found)
     }
 
-    async fn note_unchanged(&self, found: Vec<(RemotePath, Kind, Version)>) -> Vec<Result<(), StoreError>> {
+    async fn note_unchanged(
+        &self,
+        found: Vec<(RemotePath, Kind, Version)>,
+    ) -> Vec<Result<(), StoreError>> {
         found.iter().map(|entry| self.unchanged.note(entry)).collect()
     }
 
@@ -304,7 +327,11 @@ impl Staging for ModelStaging {
         self.with(|staging| staging.restart_now(source))
     }
 
-    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
+    async fn commit(
+        self: Box<Self>,
+        size: u64,
+        attributes: Attributes,
+    ) -> Result<String, StoreError> {
         self.pause().await;
         let committed = self.with(|staging| staging.commit_now(size, attributes));
         let staging = self.inner.lock().take();

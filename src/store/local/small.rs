@@ -43,13 +43,13 @@ pub(super) fn put_whole<D: Directory>(
     let mut synced = sync_content(tree, entries, &members, durability);
     let mut parents = Parents::new();
     for Member { index, target } in members {
-        let Some(entry) = entries.get(index) else { continue };
+        let Some(entry) = entries.get(index) else {
+            continue;
+        };
         let content = synced.remove(&index).unwrap_or(Ok(()));
         let committed = content.and_then(|()| commit_whole(tree, entry, &target, durability));
         if let (true, Some((parent, _))) = (committed.is_ok(), entry.path.split()) {
-            let touched = parents
-                .entry(parent)
-                .or_insert_with(|| (target.dir.clone(), Vec::new()));
+            let touched = parents.entry(parent).or_insert_with(|| (target.dir.clone(), Vec::new()));
             touched.1.push(index);
         }
         // the partial file of a committed file is gone; that of a symlink, or of a failed entry,
@@ -68,7 +68,11 @@ pub(super) fn put_whole<D: Directory>(
 }
 
 /// Makes the names of committed entries durable; `results` are by index.
-fn sync_parents<D: Directory>(tree: &Tree<D>, parents: Parents<D>, results: &mut [Result<String, StoreError>]) {
+fn sync_parents<D: Directory>(
+    tree: &Tree<D>,
+    parents: Parents<D>,
+    results: &mut [Result<String, StoreError>],
+) {
     for (path, (dir, indices)) in parents {
         let Err(e) = sync_names(tree, &*dir, &path) else {
             continue;
@@ -88,7 +92,10 @@ fn sync_content<D: Directory>(
     members: &[Member<D>],
     durability: Durability,
 ) -> HashMap<usize, Result<(), StoreError>> {
-    let is_file = |m: &&Member<D>| matches!(entries.get(m.index), Some(e) if matches!(e.content, Content::File(_)));
+    let is_file = |m: &&Member<D>| {
+        let entry = entries.get(m.index);
+        entry.is_some_and(|e| matches!(e.content, Content::File(_)))
+    };
     let files: Vec<&Member<D>> = members.iter().filter(is_file).collect();
     if files.is_empty() || !durability.is_durable() {
         return HashMap::new();
@@ -106,7 +113,11 @@ fn sync_content<D: Directory>(
 }
 
 /// Locks the target of an entry and writes its partial file.
-fn stage_whole<D: Directory>(tree: &Tree<D>, entry: &NewEntry, who: &str) -> Result<LockedTarget<D>, StoreError> {
+fn stage_whole<D: Directory>(
+    tree: &Tree<D>,
+    entry: &NewEntry,
+    who: &str,
+) -> Result<LockedTarget<D>, StoreError> {
     let (dir, name) = tree.parent(&entry.path)?;
     let target = LockedTarget::acquire(dir, name, &entry.path, who, None)?;
     let lock = &target.lock;
@@ -127,7 +138,12 @@ fn stage_whole<D: Directory>(tree: &Tree<D>, entry: &NewEntry, who: &str) -> Res
 
 /// Makes a symlink under the name of the record that files have: a symlink cannot be locked, so it
 /// is staged beside its lock.
-fn link(dir: &impl Directory, staged: &[u8], pointee: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
+fn link(
+    dir: &impl Directory,
+    staged: &[u8],
+    pointee: &[u8],
+    entry: &NewEntry,
+) -> Result<(), StoreError> {
     let path = &entry.path;
     remove_file(dir, staged).at("remove an abandoned partial file", path)?;
     dir.symlink_at(pointee, staged).at("create the symlink", path)?;
@@ -151,7 +167,12 @@ fn commit_whole<D: Directory>(
     target: &LockedTarget<D>,
     durability: Durability,
 ) -> Result<String, StoreError> {
-    let LockedTarget { path, dir, name, lock } = target;
+    let LockedTarget {
+        path,
+        dir,
+        name,
+        lock,
+    } = target;
     let staged = match entry.content {
         Content::File(_) => &lock.names.file,
         Content::Symlink(_) => &lock.names.record,

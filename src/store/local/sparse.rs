@@ -65,7 +65,8 @@ mod tests {
         bytes[2 * BLOCK - 1] = 1;
         bytes[2 * BLOCK] = 2;
         bytes[5 * BLOCK + 6] = 3;
-        let runs: Vec<(usize, usize)> = data_runs(&bytes).map(|(at, run)| (at, run.len())).collect();
+        let runs: Vec<(usize, usize)> =
+            data_runs(&bytes).map(|(at, run)| (at, run.len())).collect();
         assert_eq!(runs, [(BLOCK, 2 * BLOCK), (5 * BLOCK, 7)]);
         bytes.fill(1);
         assert_eq!(

@@ -13,8 +13,8 @@ use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::shares::Share;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, Name, PartRules, RemotePath, Resume,
-    StageRequest, Staging, StoreError,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, Name, PartRules,
+    RemotePath, Resume, StageRequest, Staging, StoreError,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
@@ -79,7 +79,11 @@ pub(super) fn stage<D: Directory>(
 
 /// Refuses a target that is a directory before any byte is written, and not only when the rename
 /// fails.
-fn refuse_directory(dir: &impl Directory, name: &Name, path: &RemotePath) -> Result<(), StoreError> {
+fn refuse_directory(
+    dir: &impl Directory,
+    name: &Name,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
     match dir.stat_at(name.as_bytes()) {
         Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => {
             Err(StoreError::new(ErrorKind::IsADirectory, path))
@@ -136,7 +140,11 @@ impl<D: Directory> LocalStaging<D> {
         self.partial.generation.load(Ordering::Relaxed)
     }
 
-    pub(super) fn checkpoint_of(&self, point: &Checkpoint, generation: u64) -> Result<(), StoreError> {
+    pub(super) fn checkpoint_of(
+        &self,
+        point: &Checkpoint,
+        generation: u64,
+    ) -> Result<(), StoreError> {
         self.partial.checkpoint(point, generation)
     }
 
@@ -153,9 +161,15 @@ impl<D: Directory> LocalStaging<D> {
 
 impl<D: Directory> LocalStaging<D> {
     /// The commit, on a thread that may wait.
-    pub(super) fn commit_now(&self, size: u64, attributes: Attributes) -> Result<String, StoreError> {
+    pub(super) fn commit_now(
+        &self,
+        size: u64,
+        attributes: Attributes,
+    ) -> Result<String, StoreError> {
         let target = &self.partial.target;
-        let LockedTarget { path, dir, lock, .. } = target;
+        let LockedTarget {
+            path, dir, lock, ..
+        } = target;
         let (file, durability) = (&lock.file, self.request.durability);
         let found = file.fstat().at("stat the partial file", path)?;
         if u64::try_from(found.st_size) != Ok(size) {
@@ -234,7 +248,11 @@ impl<D: Directory> Staging for LocalStaging<D> {
         blocking_for(self.tree.owner(), move || partial.restart(source)).await
     }
 
-    async fn commit(self: Box<Self>, size: u64, attributes: Attributes) -> Result<String, StoreError> {
+    async fn commit(
+        self: Box<Self>,
+        size: u64,
+        attributes: Attributes,
+    ) -> Result<String, StoreError> {
         let owner = self.tree.owner().clone();
         blocking_for(&owner, move || {
             let committed = self.commit_now(size, attributes);

@@ -44,10 +44,15 @@ fn entry_of(dir: &impl AsFd, name: Name) -> rustix::io::Result<Entry> {
 
 /// Returns the arguments of [`entry`] for a name in an open directory: its stat, and the target of
 /// a symlink.
-pub(super) fn facts_of(dir: &impl AsFd, name: &Name) -> rustix::io::Result<(Stat, Option<Vec<u8>>)> {
+pub(super) fn facts_of(
+    dir: &impl AsFd,
+    name: &Name,
+) -> rustix::io::Result<(Stat, Option<Vec<u8>>)> {
     let stat = rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
     let target = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Symlink => Some(rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?.into_bytes()),
+        FileType::Symlink => {
+            Some(rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())?.into_bytes())
+        }
         _ => None,
     };
     Ok((stat, target))

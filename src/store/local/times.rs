@@ -106,9 +106,6 @@ mod tests {
         assert!(same("mount/coarse", (1_000_001, 5), (1_000_000, 0)));
         assert!(same("mount/coarse", (1_000_000, 7), (1_000_000, 0)));
         assert!(!same("fine", (1_000_001, 5), (1_000_000, 0)));
-        assert!(
-            !same("fine", (1_000_000, 7), (1_000_000, 0)),
-            "it was changed and set back"
-        );
+        assert!(!same("fine", (1_000_000, 7), (1_000_000, 0)), "it was changed and set back");
     }
 }

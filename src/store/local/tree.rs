@@ -37,8 +37,8 @@ pub(super) struct Tree<D: Directory = Dir> {
     /// Handles that stay open. A full cache is cleared.
     cache: Mutex<HashMap<RemotePath, (Arc<D>, Share)>>,
     unsynced: Mutex<HashSet<RemotePath>>,
-    /// Locked while directories are synced: a second caller must wait until they are. A failed fsync
-    /// is not repeated, so all later callers get its error.
+    /// Locked while directories are synced: a second caller must wait until they are. A failed
+    /// fsync is not repeated, so all later callers get its error.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,
     /// One permit per directory stream that is open.
@@ -224,7 +224,11 @@ pub(super) fn seek(
 }
 
 /// Opens a subdirectory without following a symlink.
-pub(super) fn open_subdir<D: Directory>(dir: &D, name: &Name, path: &RemotePath) -> Result<D, StoreError> {
+pub(super) fn open_subdir<D: Directory>(
+    dir: &D,
+    name: &Name,
+    path: &RemotePath,
+) -> Result<D, StoreError> {
     match dir.open_dir_at(name.as_bytes()) {
         Ok(dir) => Ok(dir),
         Err(error) => {

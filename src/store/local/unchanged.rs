@@ -52,9 +52,8 @@ impl<D: Directory> Unchanged<D> {
         // an entry may be on another device than its directory: something is mounted over it
         if device_of(version) == Some(on) {
             let mut devices = self.devices.lock();
-            let device = devices
-                .entry(on)
-                .or_insert_with(|| syncs_whole(&*dir).then(|| dir.clone()));
+            let device =
+                devices.entry(on).or_insert_with(|| syncs_whole(&*dir).then(|| dir.clone()));
             if device.is_some() {
                 return Ok(());
             }
@@ -131,7 +130,11 @@ mod tests {
                 unchanged.sync().unwrap();
                 world.lose_power();
                 for name in names {
-                    assert_eq!(world.content(name).as_deref(), Some(&b"content of it"[..]), "{name}");
+                    assert_eq!(
+                        world.content(name).as_deref(),
+                        Some(&b"content of it"[..]),
+                        "{name}"
+                    );
                 }
             }
         }

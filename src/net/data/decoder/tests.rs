@@ -56,7 +56,11 @@ fn frames(dice: &mut Dice) -> Vec<(FrameHeader, Vec<u8>)> {
 }
 
 /// Receives `wire` in pieces of any size.
-fn receive(decoder: &mut FrameDecoder, mut wire: &[u8], dice: &mut Dice) -> Result<Vec<ReceivedFrame>, NetError> {
+fn receive(
+    decoder: &mut FrameDecoder,
+    mut wire: &[u8],
+    dice: &mut Dice,
+) -> Result<Vec<ReceivedFrame>, NetError> {
     let mut all = Vec::new();
     while !wire.is_empty() {
         let piece = match dice.roll(3) {
@@ -141,7 +145,8 @@ async fn a_payload_with_another_digest_is_not_intact_and_one_that_ends_early_no_
     encryptor.encrypt(&header.encode(), &mut wire).unwrap();
     encryptor.encrypt(&bytes[..10 * CONTENT], &mut wire).unwrap();
     encryptor.close(&mut wire).unwrap();
-    let mut decoder = FrameDecoder::new(server.decryptor, Vec::new(), Vec::new(), BufferPool::new(2));
+    let mut decoder =
+        FrameDecoder::new(server.decryptor, Vec::new(), Vec::new(), BufferPool::new(2));
     let arrived = receive(&mut decoder, &wire, &mut Dice(1)).unwrap();
     assert_eq!(arrived.len(), 1);
     assert!(!arrived[0].intact);

@@ -45,7 +45,10 @@ struct Failures {
 
 impl Failures {
     fn new(now: Instant) -> Failures {
-        Failures { count: 0.0, at: now }
+        Failures {
+            count: 0.0,
+            at: now,
+        }
     }
 
     /// How many are not forgotten yet.
@@ -144,7 +147,8 @@ impl Records {
         let most = LANE_DELAYS.get(lane).copied().unwrap_or_default();
         address.failures.at(now);
         account.failures.at(now);
-        let (Some(here), Some(there)) = (address.lanes.first_mut(), account.lanes.get_mut(lane)) else {
+        let (Some(here), Some(there)) = (address.lanes.first_mut(), account.lanes.get_mut(lane))
+        else {
             return None;
         };
         let starts = [
@@ -200,11 +204,13 @@ impl Throttle {
         };
         let now = Instant::now();
         let deadline = now + LONGEST_WAIT;
-        let turn = self.turn_of(|records| record(&mut records.addresses, who.address, now).lanes.first());
+        let turn =
+            self.turn_of(|records| record(&mut records.addresses, who.address, now).lanes.first());
         let at_address = in_line(turn?, deadline).await?;
         let now = Instant::now();
         let lane = self.records().lane_of(who.address, now);
-        let turn = self.turn_of(|records| record(&mut records.accounts, who.account, now).lanes.get(lane));
+        let turn =
+            self.turn_of(|records| record(&mut records.accounts, who.account, now).lanes.get(lane));
         let at_account = in_line(turn?, deadline).await?;
         let start = self.records().take(&who, lane, Instant::now(), deadline)?;
         let taken = Try {
@@ -258,10 +264,7 @@ mod tests {
             waits.push(wait);
         }
         assert_eq!(waits[..3], [Duration::ZERO; 3], "people mistype");
-        assert!(
-            waits[3..].is_sorted() && waits[3] > Duration::from_millis(200),
-            "{waits:?}"
-        );
+        assert!(waits[3..].is_sorted() && waits[3] > Duration::from_millis(200), "{waits:?}");
         assert!(waits.len() < 10, "{waits:?}");
         // refused tries are not taken: a minute or two later the next one has a turn
         let later = now + 2 * FORGETTING;
@@ -315,9 +318,7 @@ mod tests {
         let now = Instant::now();
         for n in 0..2 * REMEMBERED {
             let who = who(2, &format!("user{n}"));
-            throttle
-                .records()
-                .take(&who, 0, now, now + Duration::from_secs(1 << 20));
+            throttle.records().take(&who, 0, now, now + Duration::from_secs(1 << 20));
         }
         assert!(throttle.records().accounts.len() <= REMEMBERED);
         assert!(throttle.records().accounts.contains_key(&waiting.who.account));

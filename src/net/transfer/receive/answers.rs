@@ -48,7 +48,9 @@ impl Answers {
 
     /// True when there are enough to send.
     pub(super) fn is_large(&self) -> bool {
-        self.wants.len() >= 4 * MAX_BATCH || self.acks.len() >= MAX_BATCH || self.results.len() >= MAX_BATCH
+        self.wants.len() >= 4 * MAX_BATCH
+            || self.acks.len() >= MAX_BATCH
+            || self.results.len() >= MAX_BATCH
     }
 
     /// Sends all of them.
@@ -56,8 +58,13 @@ impl Answers {
     /// # Errors
     /// Why the session is over.
     pub(super) async fn flush(&mut self, channel: &TransferChannel) -> Result<(), NetError> {
-        let Answers { wants, acks, results } = std::mem::take(self);
-        // acks first: one for an attempt that is over must not come after the next attempt was asked for
+        let Answers {
+            wants,
+            acks,
+            results,
+        } = std::mem::take(self);
+        // acks first: one for an attempt that is over must not come after the next attempt was
+        // asked for
         for acks in messages(acks, |_| 0) {
             channel.send(Body::Acks(proto::Acks { acks })).await?;
         }

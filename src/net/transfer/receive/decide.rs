@@ -1,4 +1,5 @@
-//! What a receiver does with offers: directories are made, and the rest is compared with what is there.
+//! What a receiver does with offers: directories are made, and the rest is compared with what is
+//! there.
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::{Digest, whole_digest};
@@ -12,7 +13,8 @@ use crate::net::wire::{MAX_VERSION, proto};
 use crate::store::{Attributes, Kind, RemotePath, StoreError};
 use std::collections::{HashSet, VecDeque};
 
-/// Directories that are remembered as new; what is beneath one that was forgotten is looked for like anything else.
+/// Directories that are remembered as new; what is beneath one that was forgotten is looked for
+/// like anything else.
 const MAX_EMPTY: usize = 1024;
 /// Candidates that are compared in one go, about.
 const MAX_DECIDED: usize = 512;
@@ -33,14 +35,15 @@ pub(super) struct Decided {
     empty: HashSet<u64>,
 }
 
-/// Processes batches one after another, so that a directory is made before what is in it is looked at.
+/// Processes batches one after another, so that a directory is made before what is in it is looked
+/// at.
 pub(super) struct Decider {
     target: Target,
     options: Options,
     pool: BufferPool,
     waiting: VecDeque<Batch>,
-    /// Directories that this transfer made: a walk goes depth first, so that those of a moment ago are all that matter.
-    /// `None` while a job has them.
+    /// Directories that this transfer made: a walk goes depth first, so that those of a moment ago
+    /// are all that matter. `None` while a job has them.
     empty: Option<HashSet<u64>>,
 }
 
@@ -65,7 +68,8 @@ impl Decider {
         self.empty.is_none() || !self.waiting.is_empty()
     }
 
-    /// The work of deciding, if a batch waits and nothing else is being decided. With hashes it may take long.
+    /// The work of deciding, if a batch waits and nothing else is being decided. With hashes it may
+    /// take long.
     pub(super) fn next(&mut self) -> Option<Work<Decided>> {
         if self.waiting.is_empty() {
             return None;
@@ -79,7 +83,8 @@ impl Decider {
             batch.dirs.extend(more.dirs);
             batch.candidates.extend(more.candidates);
         }
-        let (target, options, pool) = (self.target.clone(), self.options.clone(), self.pool.clone());
+        let (target, options, pool) =
+            (self.target.clone(), self.options.clone(), self.pool.clone());
         Some(Work::new("decide", async move {
             let wanted = batch.dirs.iter();
             let wanted = wanted.map(|(_, path, attributes)| (path.clone(), *attributes));
@@ -89,14 +94,14 @@ impl Decider {
             }
             let numbers = batch.dirs.iter().map(|(number, ..)| *number);
             let made: Vec<_> = numbers.zip(made).collect();
-            empty.extend(
-                made.iter()
-                    .filter(|(_, made)| matches!(made, Ok(true)))
-                    .map(|(n, _)| *n),
-            );
+            empty.extend(made.iter().filter(|(_, made)| matches!(made, Ok(true))).map(|(n, _)| *n));
             let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
             let decided = batch.candidates.into_iter().zip(decisions).collect();
-            Decided { made, decided, empty }
+            Decided {
+                made,
+                decided,
+                empty,
+            }
         }))
     }
 
@@ -160,7 +165,10 @@ fn content_of(offer: &proto::Offer, kind: Kind) -> Result<Option<(Vec<u8>, Diges
     }
     let bytes = offer.content.clone();
     let digest = whole_digest(&bytes);
-    let fits = bytes.len() <= MAX_INLINE && bytes.len() as u64 == offer.size && kind == Kind::File && !offer.stream;
+    let fits = bytes.len() <= MAX_INLINE
+        && bytes.len() as u64 == offer.size
+        && kind == Kind::File
+        && !offer.stream;
     if !fits || digest != offer.digest.as_slice() {
         return Err(NetError::Protocol(
             "the content of an offer is not what the offer says".into(),

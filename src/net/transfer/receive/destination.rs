@@ -7,8 +7,8 @@ use crate::chunk::window::SharedPermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
-    Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath, StageRequest,
-    Staging, Store, StoreError,
+    Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath,
+    StageRequest, Staging, Store, StoreError,
 };
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -34,9 +34,11 @@ pub struct Tree {
     pub tops: Vec<RemotePath>,
     /// Who writes, for others who want to.
     pub who: String,
-    /// Asked, once for each target, when that is locked by the same `who`: an earlier life of theirs may let go of it.
+    /// Asked, once for each target, when that is locked by the same `who`: an earlier life of
+    /// theirs may let go of it.
     pub release: Option<Release>,
-    /// The sender may not learn what is here: nothing is compared or resumed, and no other writer is named.
+    /// The sender may not learn what is here: nothing is compared or resumed, and no other writer
+    /// is named.
     pub write_only: bool,
 }
 
@@ -128,7 +130,10 @@ impl Target {
     }
 
     /// Makes directories, outer ones first; true for those that were not there.
-    pub async fn make_dirs(&self, dirs: Vec<(RemotePath, Attributes)>) -> Vec<Result<bool, StoreError>> {
+    pub async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<bool, StoreError>> {
         match self {
             Target::Tree(tree) => {
                 let existing = match tree.write_only {
@@ -144,7 +149,8 @@ impl Target {
         }
     }
 
-    /// Compares candidates with what is there. In the `empty` directories, made a moment ago, nothing is.
+    /// Compares candidates with what is there. In the `empty` directories, made a moment ago,
+    /// nothing is.
     pub async fn decide(
         &self,
         candidates: &[Candidate],
@@ -191,8 +197,8 @@ impl Target {
         decisions
     }
 
-    /// Locks and opens the partial file of a larger file, of which `source` is the version; waits for the lock as long as
-    /// `deadline` allows.
+    /// Locks and opens the partial file of a larger file, of which `source` is the version; waits
+    /// for the lock as long as `deadline` allows.
     pub async fn stage(
         &self,
         path: &RemotePath,
@@ -225,15 +231,21 @@ impl Target {
     }
 
     /// Puts a group of small entries.
-    pub async fn put_whole(&self, entries: Vec<NewEntry>, durability: Durability) -> Vec<Result<String, StoreError>> {
+    pub async fn put_whole(
+        &self,
+        entries: Vec<NewEntry>,
+        durability: Durability,
+    ) -> Vec<Result<String, StoreError>> {
         match self {
             Target::Tree(tree) => {
-                let mut results = tree.store.put_whole(entries.clone(), &tree.who, durability).await;
+                let mut results =
+                    tree.store.put_whole(entries.clone(), &tree.who, durability).await;
                 for (entry, result) in entries.into_iter().zip(&mut results) {
                     if let Err(e) = result
                         && is_locked(e)
                         && tree.released(e).await
-                        && let Some(second) = tree.store.put_whole(vec![entry], &tree.who, durability).await.pop()
+                        && let Some(second) =
+                            tree.store.put_whole(vec![entry], &tree.who, durability).await.pop()
                     {
                         *result = second;
                     }
@@ -257,7 +269,10 @@ impl Target {
     }
 
     /// Time and mode of complete directories; those without any stay as they are.
-    pub async fn complete_dirs(&self, dirs: Vec<(RemotePath, Option<Attributes>)>) -> Vec<Result<(), StoreError>> {
+    pub async fn complete_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Option<Attributes>)>,
+    ) -> Vec<Result<(), StoreError>> {
         let Target::Tree(tree) = self else {
             return dirs.iter().map(|_| Ok(())).collect();
         };
@@ -265,7 +280,9 @@ impl Target {
             .iter()
             .filter_map(|(path, attributes)| Some((path.clone(), (*attributes)?)));
         let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
-        let end = |attributes: &Option<Attributes>| attributes.and_then(|_| ends.next()).unwrap_or(Ok(()));
+        let end = |attributes: &Option<Attributes>| {
+            attributes.and_then(|_| ends.next()).unwrap_or(Ok(()))
+        };
         dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
     }
 
@@ -292,15 +309,23 @@ pub fn is_locked(error: &StoreError) -> bool {
 }
 
 impl Tree {
-    async fn compare(&self, new: &Candidate, old: &Entry, options: &Options, pool: &BufferPool) -> Decision {
+    async fn compare(
+        &self,
+        new: &Candidate,
+        old: &Entry,
+        options: &Options,
+        pool: &BufferPool,
+    ) -> Decision {
         match old.kind {
-            Kind::Dir => return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path)),
+            Kind::Dir => {
+                return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
+            }
             // a device or a FIFO is not to become a file
             Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
             Kind::File | Kind::Symlink => {}
         }
-        // With a condition on the version, that is checked under the lock, and the content replaced; unless it is our
-        // own of a moment ago, whose acknowledgement was lost.
+        // With a condition on the version, that is checked under the lock, and the content
+        // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
         let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
         let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
         let conditional = options.if_version.is_some() || self.write_only;
@@ -312,24 +337,22 @@ impl Tree {
             Kind::Symlink => old.target.as_ref() == Some(&new.target),
             _ if new.size != Some(old.size) => false,
             _ => match new.hash {
-                Some(hash) => hash_file(&*self.store, &new.path, pool)
-                    .await
-                    .is_ok_and(|(_, h)| h == hash),
+                Some(hash) => {
+                    hash_file(&*self.store, &new.path, pool).await.is_ok_and(|(_, h)| h == hash)
+                }
                 None => same_time,
             },
         };
         if !same {
             return Decision::Wanted;
         }
-        let mode_differs = new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
+        let mode_differs =
+            new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
         if mode_differs || !same_time {
             if new.kind == Kind::Symlink {
                 return Decision::Wanted;
             }
-            let set = self
-                .store
-                .set_attributes(vec![(new.path.clone(), new.attributes)])
-                .await;
+            let set = self.store.set_attributes(vec![(new.path.clone(), new.attributes)]).await;
             if !matches!(set.as_slice(), [Ok(())]) {
                 return Decision::Wanted;
             }

@@ -1,5 +1,5 @@
-//! Directories of a receiver that are not complete: entries find their place in them, and when everything in one is settled
-//! its time and mode are set, bottom-up.
+//! Directories of a receiver that are not complete: entries find their place in them, and when
+//! everything in one is settled its time and mode are set, bottom-up.
 
 use crate::chunk::window::SharedPermit;
 use crate::net::error::NetError;
@@ -86,7 +86,8 @@ impl Dirs {
     /// [`NetError::Protocol`] for a name that no honest walk finds.
     pub(super) fn place(&mut self, parent: u64, name: &[u8]) -> Result<Place, NetError> {
         let dir = self.dirs.get_mut(&parent).filter(|d| !d.closed);
-        let dir = dir.ok_or_else(|| NetError::Protocol("it offers an entry of no open directory".into()))?;
+        let dir = dir
+            .ok_or_else(|| NetError::Protocol("it offers an entry of no open directory".into()))?;
         dir.pending = dir.pending.saturating_add(1);
         let not = |error| {
             let shown = match dir.place.shown() {
@@ -102,8 +103,14 @@ impl Dirs {
         };
         let place = match Name::parse(name).and_then(|name| parent.join(&name)) {
             Ok(path) => Place::At(path),
-            Err(e @ (BadPath::TooLong | BadPath::Reserved)) => not(StoreError::new(ErrorKind::BadName(e), parent)),
-            Err(e) => return Err(NetError::Protocol(format!("a name that it offers is not allowed: {e}"))),
+            Err(e @ (BadPath::TooLong | BadPath::Reserved)) => {
+                not(StoreError::new(ErrorKind::BadName(e), parent))
+            }
+            Err(e) => {
+                return Err(NetError::Protocol(format!(
+                    "a name that it offers is not allowed: {e}"
+                )));
+            }
         };
         Ok(place)
     }
@@ -122,7 +129,13 @@ impl Dirs {
     }
 
     /// A directory that was offered.
-    pub(super) fn insert(&mut self, number: u64, parent: u64, place: Place, with: (Attributes, SharedPermit)) {
+    pub(super) fn insert(
+        &mut self,
+        number: u64,
+        parent: u64,
+        place: Place,
+        with: (Attributes, SharedPermit),
+    ) {
         let (attributes, cost) = with;
         let dir = Dir {
             parent,
@@ -150,7 +163,8 @@ impl Dirs {
         }
     }
 
-    /// It cannot be there, and neither can anything in it. Returns its path, `None` where it is no directory.
+    /// It cannot be there, and neither can anything in it. Returns its path, `None` where it is no
+    /// directory.
     pub(super) fn fail(&mut self, number: u64, error: &StoreError) -> Option<Vec<u8>> {
         let dir = self.dirs.get_mut(&number)?;
         let shown = dir.place.shown().to_vec();
@@ -167,7 +181,8 @@ impl Dirs {
     /// [`NetError::Protocol`] where it is not open.
     pub(super) fn close(&mut self, number: u64) -> Result<(), NetError> {
         let dir = self.dirs.get_mut(&number).filter(|d| !d.closed);
-        let dir = dir.ok_or_else(|| NetError::Protocol("it closes a directory that is not open".into()))?;
+        let dir =
+            dir.ok_or_else(|| NetError::Protocol("it closes a directory that is not open".into()))?;
         dir.closed = true;
         if dir.pending == 0 {
             self.to_complete.push(number);
@@ -191,9 +206,14 @@ impl Dirs {
         Some((dir.parent, dir.place, dir.made))
     }
 
-    /// The work of setting time and mode of the directories that nothing will change any more: one at a time, for all that
-    /// have become ready meanwhile. [`Dirs::completed`] is called when it has ended.
-    pub(super) fn complete(&mut self, target: &Target, durability: Durability) -> Option<Work<Completed>> {
+    /// The work of setting time and mode of the directories that nothing will change any more: one
+    /// at a time, for all that have become ready meanwhile. [`Dirs::completed`] is called when it
+    /// has ended.
+    pub(super) fn complete(
+        &mut self,
+        target: &Target,
+        durability: Durability,
+    ) -> Option<Work<Completed>> {
         if self.completing || self.to_complete.is_empty() {
             return None;
         }
@@ -208,7 +228,10 @@ impl Dirs {
                 }) => {
                     numbers.push(number);
                     // a sender that may not know what is there may not change it either
-                    set.push((path.clone(), (*made || !target.is_write_only()).then_some(*attributes)));
+                    set.push((
+                        path.clone(),
+                        (*made || !target.is_write_only()).then_some(*attributes),
+                    ));
                 }
                 Some(Dir {
                     place: Place::Not { error, .. },
@@ -225,9 +248,7 @@ impl Dirs {
                 Durability::Durable => target.sync().await,
                 Durability::Volatile => Ok(()),
             };
-            let ends = numbers
-                .into_iter()
-                .zip(ends.into_iter().map(|end| end.and(synced.clone())));
+            let ends = numbers.into_iter().zip(ends.into_iter().map(|end| end.and(synced.clone())));
             results.into_iter().chain(ends).collect()
         }))
     }

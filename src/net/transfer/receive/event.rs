@@ -16,7 +16,11 @@ pub(super) enum FileEvent {
         discarded: u64,
     },
     /// A chunk is written.
-    Written { number: u64, offset: u64, length: u64 },
+    Written {
+        number: u64,
+        offset: u64,
+        length: u64,
+    },
     /// The file is there.
     Committed {
         number: u64,
@@ -27,7 +31,11 @@ pub(super) enum FileEvent {
         batched: bool,
     },
     /// It is given up.
-    Failed { number: u64, code: Code, text: String },
+    Failed {
+        number: u64,
+        code: Code,
+        text: String,
+    },
 }
 
 impl FileEvent {

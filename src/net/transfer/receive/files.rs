@@ -1,4 +1,5 @@
-//! The wanted files of a receiver: small ones go into batches, larger ones are staged each by itself.
+//! The wanted files of a receiver: small ones go into batches, larger ones are staged each by
+//! itself.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::SharedPermit;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How long the end of a transfer waits for what is being written, and again for it to be made durable.
+/// How long the end of a transfer waits for what is being written, and again for it to be made
+/// durable.
 const SUSPEND: Duration = Duration::from_secs(5);
 /// The same for a stream, whose reader may be slow.
 const SUSPEND_STREAM: Duration = Duration::from_secs(3600);
@@ -153,11 +155,16 @@ impl Files {
         }
     }
 
-    /// A frame arrived. One of a file that is settled, or of an attempt that is out of date, is dropped.
+    /// A frame arrived. One of a file that is settled, or of an attempt that is out of date, is
+    /// dropped.
     ///
     /// # Errors
     /// [`NetError::Protocol`] if it exceeds what the window allows.
-    pub(super) fn frame(&mut self, frame: ReceivedFrame, jobs: &mut Jobs) -> Result<Vec<FileEvent>, NetError> {
+    pub(super) fn frame(
+        &mut self,
+        frame: ReceivedFrame,
+        jobs: &mut Jobs,
+    ) -> Result<Vec<FileEvent>, NetError> {
         let header = frame.header;
         let Some(awaited) = self.awaited.get(&header.number) else {
             return self.staged.frame(frame, jobs);
@@ -197,7 +204,8 @@ impl Files {
             return false;
         };
         if let Some(size) = wanted.size.filter(|size| *size <= CHUNK_SIZE as u64) {
-            (awaited.attempt, awaited.size, awaited.attributes) = (wanted.attempt, size, wanted.attributes);
+            (awaited.attempt, awaited.size, awaited.attributes) =
+                (wanted.attempt, size, wanted.attributes);
             return true;
         }
         if let Some(AwaitedFile { path, cost, .. }) = self.awaited.remove(&number) {
@@ -242,8 +250,8 @@ impl Files {
         }
     }
 
-    /// The transfer ends before it is complete: what was written of larger files is made durable, so that the next one
-    /// resumes there. Both waits are bounded.
+    /// The transfer ends before it is complete: what was written of larger files is made durable,
+    /// so that the next one resumes there. Both waits are bounded.
     pub(super) async fn suspend(mut self, mut jobs: Jobs) {
         self.staged.close();
         // output on a stream that has begun continues, as slowly as it is read, and then counts

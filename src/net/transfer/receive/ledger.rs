@@ -1,4 +1,5 @@
-//! The offers that a receiver has not settled: each is answered with one result, counted, and reported.
+//! The offers that a receiver has not settled: each is answered with one result, counted, and
+//! reported.
 
 use crate::chunk::window::SharedPermit;
 use crate::net::error::code_of;
@@ -97,7 +98,8 @@ impl Ledger {
         }
     }
 
-    /// Fails an offer. A directory is only reported: it is settled when it is closed, like any other.
+    /// Fails an offer. A directory is only reported: it is settled when it is closed, like any
+    /// other.
     pub(super) async fn refuse(&mut self, number: u64, error: StoreError) {
         match self.dirs.fail(number, &error) {
             Some(path) => self.reporter.failed(self.shown(&path), &error).await,
@@ -113,19 +115,29 @@ impl Ledger {
                 from,
                 discarded,
             } => self.want(number, from, discarded).await,
-            FileEvent::Written { number, offset, length } => {
+            FileEvent::Written {
+                number,
+                offset,
+                length,
+            } => {
                 self.reporter.counters.written(length);
                 if let Some(unsettled) = self.unsettled.get_mut(&number) {
                     unsettled.written = unsettled.written.saturating_add(length);
                 }
-                self.answers.ack(proto::Ack { number, offset, length });
+                self.answers.ack(proto::Ack {
+                    number,
+                    offset,
+                    length,
+                });
             }
             FileEvent::Committed { number, .. } => {
                 if let Some(unsettled) = self.unsettled.remove(&number) {
                     self.settle_committed(unsettled, event).await;
                 }
             }
-            FileEvent::Failed { number, code, text } => self.settle_failed(number, code, text).await,
+            FileEvent::Failed { number, code, text } => {
+                self.settle_failed(number, code, text).await
+            }
         }
     }
 

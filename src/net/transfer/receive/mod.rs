@@ -1,4 +1,5 @@
-//! The receiving side of a transfer: decides what it wants, puts what arrives in order, commits it, settles every offer.
+//! The receiving side of a transfer: decides what it wants, puts what arrives in order, commits it,
+//! settles every offer.
 
 mod answers;
 mod decide;
@@ -8,6 +9,7 @@ mod event;
 mod files;
 mod job;
 mod ledger;
+mod offers;
 mod progress;
 pub mod receiver;
 mod small;

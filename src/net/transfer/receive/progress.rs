@@ -1,4 +1,5 @@
-//! How far a staged file is: what is written, what was reported to the sender, and when the next checkpoint is due.
+//! How far a staged file is: what is written, what was reported to the sender, and when the next
+//! checkpoint is due.
 
 use crate::chunk::Extent;
 use crate::store::Checkpoint;
@@ -10,7 +11,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a checkpoint is due however little has come.
 const CHECKPOINT_TIME: Duration = Duration::from_secs(5);
-/// Bytes that may be written and acknowledged behind a chunk that is missing: what is lost when that never comes.
+/// Bytes that may be written and acknowledged behind a chunk that is missing: what is lost when
+/// that never comes.
 pub(super) const AHEAD: u64 = 64 << 20;
 /// Chunks that may be written and not acknowledged: more than the largest window has.
 const MOST_UNACKNOWLEDGED: usize = 192;
@@ -23,7 +25,8 @@ pub(super) struct Progress {
     resumable: Checkpoint,
     durable_offset: u64,
     checkpointed_at: Instant,
-    /// Chunks that are written far ahead of a missing one: not acknowledged yet, so that the sender's window closes.
+    /// Chunks that are written far ahead of a missing one: not acknowledged yet, so that the
+    /// sender's window closes.
     unacknowledged: Vec<Extent>,
 }
 
@@ -63,17 +66,20 @@ impl Progress {
         self.unacknowledged.extract_if(.., is_near).collect()
     }
 
-    /// True if more is written and not acknowledged than a sender that obeys its window could have sent.
+    /// True if more is written and not acknowledged than a sender that obeys its window could have
+    /// sent.
     pub(super) fn is_overrun(&self) -> bool {
         self.unacknowledged.len() > MOST_UNACKNOWLEDGED
     }
 
-    /// The point up to which a checkpoint is due, of a file of `size` bytes. A complete file has none: its commit follows.
+    /// The point up to which a checkpoint is due, of a file of `size` bytes. A complete file has
+    /// none: its commit follows.
     pub(super) fn due(&mut self, size: Option<u64>, now: Instant) -> Option<Checkpoint> {
         let new = self.written.offset.saturating_sub(self.durable_offset);
         let since = now.saturating_duration_since(self.checkpointed_at);
         let is_complete = size.is_none_or(|size| self.written.offset >= size);
-        let is_due = since >= CHECKPOINT_TIME || (new >= CHECKPOINT_BYTES && since >= CHECKPOINT_PAUSE);
+        let is_due =
+            since >= CHECKPOINT_TIME || (new >= CHECKPOINT_BYTES && since >= CHECKPOINT_PAUSE);
         if is_complete || new == 0 || !is_due {
             return None;
         }
@@ -116,10 +122,7 @@ mod tests {
         progress.reached(at(CHECKPOINT_BYTES + 1), size);
         assert_eq!(progress.due(size, first), None);
         assert_eq!(progress.due(None, first + CHECKPOINT_TIME), None, "a stream");
-        assert_eq!(
-            progress.due(size, first + CHECKPOINT_TIME),
-            Some(at(CHECKPOINT_BYTES + 1))
-        );
+        assert_eq!(progress.due(size, first + CHECKPOINT_TIME), Some(at(CHECKPOINT_BYTES + 1)));
         progress.reached(at(1 << 30), size);
         assert_eq!(progress.due(size, first + 3 * CHECKPOINT_TIME), None);
         assert_eq!(progress.to_suspend(), None, "what could be resumed is durable");

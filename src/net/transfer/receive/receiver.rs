@@ -1,26 +1,24 @@
-//! The receiver: says what it wants, puts what arrives back in order, commits, and settles every offer.
+//! The receiver: says what it wants, puts what arrives back in order, commits, and settles every
+//! offer.
 //!
-//! One task owns all state and never waits for the store: what touches that runs as a job of one set (`Jobs`).
+//! One task owns all state and never waits for the store: what touches that runs as a job of one
+//! set (`Jobs`).
 
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError, code_of};
 use crate::net::jobs::Work;
 use crate::net::session::SessionCore;
 use crate::net::session::channel::{ChannelEvent, TransferChannel};
-use crate::net::transfer::cost::offer_cost;
+use crate::net::transfer::STALL;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::decide::{Batch, Decided, Decider, candidate_of, version_of};
+use crate::net::transfer::receive::decide::{Decided, Decider};
 use crate::net::transfer::receive::destination::{Decision, Target};
-use crate::net::transfer::receive::dirs::Place;
 use crate::net::transfer::receive::files::{Activity, Files};
 use crate::net::transfer::receive::job::{JobDone, Jobs};
 use crate::net::transfer::receive::ledger::Ledger;
-use crate::net::transfer::receive::staged::Wanted;
-use crate::net::transfer::report::{Counters, Event, Reporter, Waiting};
-use crate::net::transfer::{MAX_UNSETTLED, STALL};
+use crate::net::transfer::report::{Reporter, Waiting};
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::net::wire::{Code, entry};
-use crate::store::{Durability, ErrorKind, Kind, StoreError};
+use crate::store::Durability;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,16 +28,16 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_secs(5);
 
 /// One transfer, from the side that gets the files.
-struct Receiver {
-    channel: TransferChannel,
-    target: Target,
-    options: Options,
-    ledger: Ledger,
-    decider: Decider,
+pub(super) struct Receiver {
+    pub(super) channel: TransferChannel,
+    pub(super) target: Target,
+    pub(super) options: Options,
+    pub(super) ledger: Ledger,
+    pub(super) decider: Decider,
     /// The number of the last offer: they count up.
-    last_number: u64,
+    pub(super) last_number: u64,
     /// The sender has offered everything.
-    all_offered: bool,
+    pub(super) all_offered: bool,
     /// The last job of all is under way.
     is_syncing: bool,
     /// When anything last moved.
@@ -56,11 +54,12 @@ enum Turn {
     Finished,
 }
 
-/// Receives the transfer of `channel` into `target`. `label` is what the user calls the destination.
+/// Receives the transfer of `channel` into `target`. `label` is what the user calls the
+/// destination.
 ///
 /// # Errors
-/// [`NetError`] if the transfer as a whole ended before it was complete. Files that failed are reported and do not
-/// end it.
+/// [`NetError`] if the transfer as a whole ended before it was complete. Files that failed are
+/// reported and do not end it.
 pub async fn receive(
     channel: TransferChannel,
     target: Target,
@@ -92,7 +91,12 @@ pub async fn receive(
 }
 
 impl Receiver {
-    async fn run(mut self, core: &Arc<SessionCore>, files: &mut Files, jobs: &mut Jobs) -> Result<(), NetError> {
+    async fn run(
+        mut self,
+        core: &Arc<SessionCore>,
+        files: &mut Files,
+        jobs: &mut Jobs,
+    ) -> Result<(), NetError> {
         let mut clock = tokio::time::interval(TICK);
         loop {
             if core.is_refused() {
@@ -100,6 +104,7 @@ impl Receiver {
             }
             let (since, waiting) = (Instant::now(), waits_for(files));
             // Everything that is ready is processed before the answers go out.
+            let is_due = !self.ledger.answers.is_empty() || files.has_gathered();
             let turn = tokio::select! {
                 biased;
                 Some(job) = jobs.next() => self.job_ended(job?, files, jobs).await?,
@@ -108,7 +113,7 @@ impl Receiver {
                     None => return Err(core.down().await),
                 },
                 why = core.down() => return Err(why),
-                () = std::future::ready(()), if !self.ledger.answers.is_empty() || files.has_gathered() => {
+                () = std::future::ready(()), if is_due => {
                     files.start_gathered(jobs);
                     self.ledger.answers.flush(&self.channel).await?;
                     Turn::Idle
@@ -159,7 +164,12 @@ impl Receiver {
         Ok(())
     }
 
-    async fn job_ended(&mut self, job: JobDone, files: &mut Files, jobs: &mut Jobs) -> Result<Turn, NetError> {
+    async fn job_ended(
+        &mut self,
+        job: JobDone,
+        files: &mut Files,
+        jobs: &mut Jobs,
+    ) -> Result<Turn, NetError> {
         match job {
             JobDone::Decided(decided) => {
                 let decided = self.decider.ended(decided);
@@ -185,7 +195,12 @@ impl Receiver {
         Ok(Turn::Moved)
     }
 
-    async fn received(&mut self, event: ChannelEvent, files: &mut Files, jobs: &mut Jobs) -> Result<Turn, NetError> {
+    async fn received(
+        &mut self,
+        event: ChannelEvent,
+        files: &mut Files,
+        jobs: &mut Jobs,
+    ) -> Result<Turn, NetError> {
         match event {
             ChannelEvent::Message(body) => self.message(body, files, jobs).await?,
             ChannelEvent::Frame(frame) => {
@@ -197,8 +212,13 @@ impl Receiver {
         Ok(Turn::Moved)
     }
 
-    /// Looks whether anything moves: a receiver at work says so, and one whose sender is silent gives up.
-    async fn check_progress(&mut self, core: &SessionCore, files: Activity) -> Result<(), NetError> {
+    /// Looks whether anything moves: a receiver at work says so, and one whose sender is silent
+    /// gives up.
+    async fn check_progress(
+        &mut self,
+        core: &SessionCore,
+        files: Activity,
+    ) -> Result<(), NetError> {
         if !core.is_attached() {
             self.moved = Instant::now();
         }
@@ -215,7 +235,12 @@ impl Receiver {
         Ok(())
     }
 
-    async fn message(&mut self, body: Body, files: &mut Files, jobs: &mut Jobs) -> Result<(), NetError> {
+    async fn message(
+        &mut self,
+        body: Body,
+        files: &mut Files,
+        jobs: &mut Jobs,
+    ) -> Result<(), NetError> {
         match body {
             Body::Offers(offers) => self.offers(offers.offers).await,
             Body::Withdrawals(list) => {
@@ -232,75 +257,8 @@ impl Receiver {
                 Ok(())
             }
             Body::Cancel(cancel) => Err(refused(cancel.code, cancel.text)),
-            _ => Err(NetError::Protocol(
-                "it sent a receiver's message to the receiver".into(),
-            )),
+            _ => Err(NetError::Protocol("it sent a receiver's message to the receiver".into())),
         }
-    }
-
-    async fn offers(&mut self, offers: Vec<proto::Offer>) -> Result<(), NetError> {
-        if self.ledger.len() > MAX_UNSETTLED {
-            return Err(NetError::Protocol("it offers more at once than is allowed".into()));
-        }
-        let mut batch = Batch::default();
-        for offer in offers {
-            if offer.closes {
-                self.ledger.dirs.close(offer.number)?;
-            } else if let Err(error) = self.place(&offer, &mut batch)? {
-                self.ledger.refuse(offer.number, error).await;
-            }
-        }
-        if !batch.dirs.is_empty() || !batch.candidates.is_empty() {
-            self.decider.add(batch);
-        }
-        Ok(())
-    }
-
-    /// Finds an offer's place. The outer error breaks the protocol and ends the transfer, the inner one only fails
-    /// this entry.
-    fn place(&mut self, offer: &proto::Offer, batch: &mut Batch) -> Result<Result<(), StoreError>, NetError> {
-        if offer.number <= self.last_number || self.all_offered {
-            return Err(NetError::Protocol("its offers are out of order".into()));
-        }
-        self.last_number = offer.number;
-        let attributes = entry::offered_attributes(offer)?;
-        let kind = entry::kind_from_wire(offer.kind);
-        let place = match offer.parent {
-            0 => {
-                let top = self.target.top(offer.source).filter(|_| offer.name.is_empty());
-                Place::At(top.ok_or_else(|| NetError::Protocol("it offers what was not asked for".into()))?)
-            }
-            parent => self.ledger.dirs.place(parent, &offer.name)?,
-        };
-        let length = place.shown().len();
-        let cost = self.channel.core().accepted().try_take(offer_cost(length, offer));
-        let cost = cost.map_err(|_| NetError::Protocol("it offers more at once than the window allows".into()))?;
-        if kind == Kind::Dir {
-            let with = (attributes, cost.clone());
-            self.ledger.dirs.insert(offer.number, offer.parent, place.clone(), with);
-        } else {
-            self.ledger.add(offer, &place, cost.clone());
-        }
-        let path = match place {
-            Place::At(path) => path,
-            Place::Not { error, .. } => return Ok(Err(error)),
-        };
-        match kind {
-            Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
-            Kind::Dir if !self.options.recursive => return Ok(Err(StoreError::new(ErrorKind::IsADirectory, &path))),
-            Kind::Dir => {
-                self.ledger.dirs.making(offer.number);
-                batch.dirs.push((offer.number, path, attributes));
-            }
-            Kind::File | Kind::Symlink => {
-                let counters = &self.ledger.reporter.counters;
-                Counters::add(&counters.files_found, 1);
-                Counters::add(&counters.bytes_found, offer.size);
-                let candidate = candidate_of(offer, kind, path, attributes, cost)?;
-                batch.candidates.push(candidate);
-            }
-        }
-        Ok(Ok(()))
     }
 
     async fn decided(&mut self, decided: Decided, files: &mut Files, jobs: &mut Jobs) {
@@ -325,7 +283,9 @@ impl Receiver {
             };
             match decision {
                 Decision::Unchanged => ledger.settle_unchanged(number).await,
-                Decision::Failed(e) => ledger.settle_failed(number, code_of(&e.kind), e.describe()).await,
+                Decision::Failed(e) => {
+                    ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
+                }
                 Decision::Wanted if ledger.contains(number) => {
                     ledger.reporter.counters.started(candidate.path.as_bytes());
                     if files.want(candidate, jobs) {
@@ -336,40 +296,6 @@ impl Receiver {
                 Decision::Wanted => {}
             }
         }
-    }
-
-    async fn withdrawn(&mut self, withdrawal: proto::Withdrawal, files: &mut Files) {
-        let code = Code::from_wire(withdrawal.code);
-        let text = format!("at the source: {}", withdrawal.text);
-        if withdrawal.number == 0 {
-            let path = withdrawal.path;
-            self.ledger.reporter.report(Event::Failed { path, code, text }).await;
-        } else if self.ledger.contains(withdrawal.number) {
-            files.withdrawn(withdrawal.number, code);
-            self.ledger.settle_failed(withdrawal.number, code, text).await;
-        }
-    }
-
-    fn changed(&mut self, changed: proto::Changed, files: &mut Files, jobs: &mut Jobs) -> Result<(), NetError> {
-        let (Some(offer), Ok(attempt)) = (changed.offer, u8::try_from(changed.attempt)) else {
-            return Err(NetError::Protocol("a change without an offer".into()));
-        };
-        if !self.ledger.contains(offer.number) {
-            return Ok(());
-        }
-        let wanted = Wanted {
-            attempt,
-            size: (!offer.stream).then_some(offer.size),
-            attributes: entry::offered_attributes(&offer)?,
-            source_version: version_of(&offer)?,
-            hash: None,
-        };
-        Counters::add(&self.ledger.reporter.counters.bytes_found, offer.size);
-        self.ledger.restarted(offer.number, offer.size);
-        if files.restart(offer.number, wanted, jobs) {
-            self.ledger.answers.want_all(offer.number);
-        }
-        Ok(())
     }
 }
 

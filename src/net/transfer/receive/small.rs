@@ -1,4 +1,5 @@
-//! Small files and symlinks of a receiver: put in batches, several at once, and tried again while a lock is waited for.
+//! Small files and symlinks of a receiver: put in batches, several at once, and tried again while a
+//! lock is waited for.
 
 use crate::chunk::digest::Digest;
 use crate::chunk::window::SharedPermit;
@@ -97,9 +98,13 @@ impl SmallFileBatches {
     }
 }
 
-/// The work of waiting before an entry is tried again; `None` unless `error` says that its target is locked and there is
-/// time.
-pub(super) fn retry_later(file: SmallFile, error: &StoreError, now: Instant) -> Option<Work<SmallFile>> {
+/// The work of waiting before an entry is tried again; `None` unless `error` says that its target
+/// is locked and there is time.
+pub(super) fn retry_later(
+    file: SmallFile,
+    error: &StoreError,
+    now: Instant,
+) -> Option<Work<SmallFile>> {
     if !is_locked(error) || file.deadline.is_none_or(|deadline| now >= deadline) {
         return None;
     }

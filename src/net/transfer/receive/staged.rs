@@ -1,8 +1,8 @@
-//! One larger file of a receiver: its chunks are put back in order, written part by part, checkpointed now and then, and
-//! committed.
+//! One larger file of a receiver: its chunks are put back in order, written part by part,
+//! checkpointed now and then, and committed.
 //!
 //! ```text
-//! Opening ──opened──▶ Idle ──part ready──▶ Busy ──written──▶ Idle … ──all there──▶ Busy (commit) ──▶ settled
+//! Opening ──opened──▶ Idle ──part ready──▶ Busy ──written──▶ Idle … ──all──▶ Busy ──▶ settled
 //!    ▲                  │                    │
 //!    │      restart: the source changed   restart
 //!    │                  ▼                    ▼
@@ -26,8 +26,9 @@ use crate::store::{Attributes, Bytes, Checkpoint, Resume, Staging, StoreError, T
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-/// How far behind a missing chunk one of a stream may come at all: with this much not acknowledged and the largest window
-/// there is. Holes take little of a window, so a file of known size is bounded by that.
+/// How far behind a missing chunk one of a stream may come at all: with this much not acknowledged
+/// and the largest window there is. Holes take little of a window, so a file of known size is
+/// bounded by that.
 const FARTHEST: u64 = AHEAD + (128 << 20);
 
 /// What a file is to be.
@@ -104,15 +105,21 @@ impl StagedFile {
         !matches!(self.state, StagingState::Idle(_))
     }
 
-    /// True when content is missing that only the sender can deliver. A stream takes as long as it takes.
+    /// True when content is missing that only the sender can deliver. A stream takes as long as it
+    /// takes.
     pub(super) fn waits_for_sender(&self) -> bool {
         self.wanted.size.is_some() && matches!(self.state, StagingState::Idle(_))
     }
 
-    /// The partial file is open, or empty. Returns from where the content is wanted, and how many bytes of another version
-    /// were discarded; or the work of emptying it first.
-    pub(super) fn opened(&mut self, opened: Opened, now: Instant) -> Result<(Checkpoint, u64), Work<StagedDone>> {
-        let (mut staging, is_current) = (opened.staging, opened.source_version == self.wanted.source_version);
+    /// The partial file is open, or empty. Returns from where the content is wanted, and how many
+    /// bytes of another version were discarded; or the work of emptying it first.
+    pub(super) fn opened(
+        &mut self,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(Checkpoint, u64), Work<StagedDone>> {
+        let (mut staging, is_current) =
+            (opened.staging, opened.source_version == self.wanted.source_version);
         self.turn = Some(opened.turn);
         if is_current && let Some((point, discarded)) = self.take_over(staging.resume()) {
             self.progress.opened(point.clone(), now);
@@ -124,7 +131,8 @@ impl StagedFile {
         Err(self.empty(staging))
     }
 
-    /// Resumes where an earlier writer ended; returns from where, and how many bytes of another version there were.
+    /// Resumes where an earlier writer ended; returns from where, and how many bytes of another
+    /// version there were.
     fn take_over(&mut self, found: Resume) -> Option<(Checkpoint, u64)> {
         match found {
             Resume::From(point) => {
@@ -159,7 +167,10 @@ impl StagedFile {
     ///
     /// # Errors
     /// The outer one breaks the protocol, the inner one only fails the file.
-    pub(super) fn frame(&mut self, frame: ReceivedFrame) -> Result<Result<Inserted, Mismatch>, NetError> {
+    pub(super) fn frame(
+        &mut self,
+        frame: ReceivedFrame,
+    ) -> Result<Result<Inserted, Mismatch>, NetError> {
         let (header, length) = (frame.header, frame.payload.len() as u64);
         if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
             return Err(NetError::Protocol("it sends more than its window allows".into()));
@@ -170,19 +181,25 @@ impl StagedFile {
         let reassembly = &mut self.reassembly;
         Ok(match header.kind {
             FrameKind::File => reassembly.insert_whole(length, header.digest, frame.into_bytes()),
-            FrameKind::End => reassembly.finish(header.offset, header.digest).map(|()| Inserted::New),
-            FrameKind::Hole => reassembly.insert_hole(header.offset, header.hole(), frame.into_bytes()),
+            FrameKind::End => {
+                reassembly.finish(header.offset, header.digest).map(|()| Inserted::New)
+            }
+            FrameKind::Hole => {
+                reassembly.insert_hole(header.offset, header.hole(), frame.into_bytes())
+            }
             _ => reassembly.insert(header.offset, length, header.digest, frame.into_bytes()),
         })
     }
 
-    /// True for a chunk at `offset` that is more than a sender that obeys its window could have sent.
+    /// True for a chunk at `offset` that is more than a sender that obeys its window could have
+    /// sent.
     fn is_too_far(&self, offset: u64) -> bool {
         let farthest = self.reassembly.next_offset().saturating_add(FARTHEST);
         (self.wanted.size.is_none() && offset > farthest) || self.progress.is_overrun()
     }
 
-    /// True unless a chunk or a hole reaches beyond the size that was offered. A stream has no holes.
+    /// True unless a chunk or a hole reaches beyond the size that was offered. A stream has no
+    /// holes.
     fn is_within_size(&self, header: &FrameHeader) -> bool {
         let length = match header.kind {
             FrameKind::Chunk => u64::from(header.length),
@@ -225,10 +242,15 @@ impl StagedFile {
     /// Size and hash, once all of it is written and it may be committed.
     fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
         match self.reassembly.complete()? {
-            // The system tells one fsync of an error: not the checkpoint's, while the commit's succeeds.
+            // The system tells one fsync of an error: not the checkpoint's, while the commit's
+            // succeeds.
             Some(_) if self.is_checkpointing => Ok(None),
-            Some((_, hash)) if self.wanted.hash.is_some_and(|offered| offered != hash) => Err(Mismatch::Hash),
-            Some((size, _)) if self.wanted.size.is_some_and(|offered| offered != size) => Err(Mismatch::Shape),
+            Some((_, hash)) if self.wanted.hash.is_some_and(|offered| offered != hash) => {
+                Err(Mismatch::Hash)
+            }
+            Some((size, _)) if self.wanted.size.is_some_and(|offered| offered != size) => {
+                Err(Mismatch::Shape)
+            }
             complete => Ok(complete),
         }
     }
@@ -244,14 +266,18 @@ impl StagedFile {
         })
     }
 
-    /// A part was written, or could not be. Returns the extents that may be reported to the sender; for an attempt that is out
-    /// of date, the work of emptying the partial file.
+    /// A part was written, or could not be. Returns the extents that may be reported to the sender;
+    /// for an attempt that is out of date, the work of emptying the partial file.
     ///
     /// # Errors
     /// That of writing.
     pub(super) fn written(
         &mut self,
-        Written { staging, wrote, result }: Written,
+        Written {
+            staging,
+            wrote,
+            result,
+        }: Written,
     ) -> Result<(Vec<Extent>, Option<Work<StagedDone>>), StoreError> {
         if matches!(self.state, StagingState::Stale) {
             return Ok((Vec::new(), Some(self.empty(staging))));
@@ -267,7 +293,8 @@ impl StagedFile {
         Ok((self.progress.acknowledge(wrote.extents()), None))
     }
 
-    /// The work of a checkpoint, if one is due. What is complete is committed instead, which makes it durable, too.
+    /// The work of a checkpoint, if one is due. What is complete is committed instead, which makes
+    /// it durable, too.
     pub(super) fn checkpoint_if_due(&mut self, now: Instant) -> Option<Work<StagedDone>> {
         let StagingState::Idle(staging) = &self.state else {
             return None;
@@ -288,7 +315,8 @@ impl StagedFile {
         self.is_checkpointing = false;
     }
 
-    /// The source changed: the file restarts. Returns the work of emptying the partial file, if that can be done now.
+    /// The source changed: the file restarts. Returns the work of emptying the partial file, if
+    /// that can be done now.
     pub(super) fn restart(&mut self, wanted: Wanted, now: Instant) -> Option<Work<StagedDone>> {
         let old = std::mem::replace(self, StagedFile::new(wanted, now));
         (self.turn, self.is_checkpointing) = (old.turn, old.is_checkpointing);
@@ -300,7 +328,8 @@ impl StagedFile {
         None
     }
 
-    /// The file is given up. Returns what is to be done with its partial file, unless a job has that.
+    /// The file is given up. Returns what is to be done with its partial file, unless a job has
+    /// that.
     pub(super) fn give_up(self, salvage: Salvage) -> Option<Work<()>> {
         let StagingState::Idle(staging) = self.state else {
             return None;
@@ -325,8 +354,9 @@ impl StagedFile {
 mod tests {
     use super::*;
 
-    /// A checkpoint may end while a part of the attempt before is still being written: the partial file has to be emptied
-    /// when that ends, and is not to be taken for one that is being rewritten.
+    /// A checkpoint may end while a part of the attempt before is still being written: the partial
+    /// file has to be emptied when that ends, and is not to be taken for one that is being
+    /// rewritten.
     #[test]
     fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
         let wanted = Wanted {

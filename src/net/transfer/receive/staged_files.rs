@@ -1,4 +1,5 @@
-//! The staged files of a receiver: opened in turn, written as their chunks come, and suspended when the transfer ends early.
+//! The staged files of a receiver: opened in turn, written as their chunks come, and suspended when
+//! the transfer ends early.
 
 use crate::chunk::reassembly::Inserted;
 use crate::chunk::window::SharedPermit;
@@ -61,14 +62,16 @@ impl StagedFiles {
         wanted: Wanted,
         jobs: &mut Jobs,
     ) {
-        let (target, options, turns) = (self.target.clone(), self.options.clone(), self.turns.clone());
+        let (target, options, turns) =
+            (self.target.clone(), self.options.clone(), self.turns.clone());
         let source_version = wanted.source_version.clone();
         let now = Instant::now();
         let deadline = self.options.wait.map(|wait| now + wait);
         self.files.insert(number, StagedFile::new(wanted, now));
         let open = Work::new("open", async move {
             let _cost = cost;
-            // fair: files are opened in the order in which they were offered, and that is how they will come
+            // fair: files are opened in the order in which they were offered, and that is how they
+            // will come
             let Ok(turn) = turns.acquire_owned().await else {
                 return std::future::pending().await;
             };
@@ -83,18 +86,21 @@ impl StagedFiles {
         self.openings.insert(number, handle);
     }
 
-    /// True when the next frames wait for the store. Checkpoints are made beside that; very many files are not asked.
+    /// True when the next frames wait for the store. Checkpoints are made beside that; very many
+    /// files are not asked.
     pub(super) fn is_busy(&self) -> bool {
         self.files.len() < STAGED && self.files.values().any(StagedFile::is_busy)
     }
 
-    /// True when work is under way that the sender has to wait for: the same, however many files there are.
+    /// True when work is under way that the sender has to wait for: the same, however many files
+    /// there are.
     pub(super) fn is_working(&self) -> bool {
         let working = |file: &StagedFile| file.has_job() || file.is_opening();
         self.files.values().any(working)
     }
 
-    /// True when content is missing that only the sender can deliver. Streams take as long as they take.
+    /// True when content is missing that only the sender can deliver. Streams take as long as they
+    /// take.
     pub(super) fn waits_for_sender(&self) -> bool {
         self.files.values().any(StagedFile::waits_for_sender)
     }
@@ -103,7 +109,11 @@ impl StagedFiles {
     ///
     /// # Errors
     /// [`NetError::Protocol`] if it exceeds what the window allows.
-    pub(super) fn frame(&mut self, frame: ReceivedFrame, jobs: &mut Jobs) -> Result<Vec<FileEvent>, NetError> {
+    pub(super) fn frame(
+        &mut self,
+        frame: ReceivedFrame,
+        jobs: &mut Jobs,
+    ) -> Result<Vec<FileEvent>, NetError> {
         let header = frame.header;
         let Some(file) = self.files.get_mut(&header.number) else {
             return Ok(Vec::new());
@@ -112,7 +122,11 @@ impl StagedFiles {
             return Ok(Vec::new());
         }
         if !frame.intact || !file.is_open() {
-            return Ok(self.fail(FileEvent::damaged(header.number), header.number, Salvage::Nothing));
+            return Ok(self.fail(
+                FileEvent::damaged(header.number),
+                header.number,
+                Salvage::Nothing,
+            ));
         }
         let carries_nothing = frame.payload.is_empty() && header.kind != FrameKind::Hole;
         match file.frame(frame)? {
@@ -126,7 +140,11 @@ impl StagedFiles {
                 });
                 Ok(written.into_iter().chain(self.advance(header.number, jobs)).collect())
             }
-            Err(why) => Ok(self.fail(FileEvent::mismatch(header.number, why), header.number, Salvage::Nothing)),
+            Err(why) => Ok(self.fail(
+                FileEvent::mismatch(header.number, why),
+                header.number,
+                Salvage::Nothing,
+            )),
         }
     }
 
@@ -139,7 +157,8 @@ impl StagedFiles {
         }
     }
 
-    /// The sender cannot deliver a file. The partial file stays, unless its source is gone or is another one now.
+    /// The sender cannot deliver a file. The partial file stays, unless its source is gone or is
+    /// another one now.
     pub(super) fn withdrawn(&mut self, number: u64, code: Code) {
         let salvage = match code {
             Code::NOT_FOUND | Code::VERSION_CHANGED | Code::MALFORMED => Salvage::Nothing,
@@ -169,9 +188,7 @@ impl StagedFiles {
                 self.given_up.insert(number, salvage);
             }
             // runs to its own end, also beyond the transfer's
-            file.give_up(salvage)
-                .into_iter()
-                .for_each(|work| work.detach(&self.tasks));
+            file.give_up(salvage).into_iter().for_each(|work| work.detach(&self.tasks));
         }
     }
 
@@ -179,7 +196,9 @@ impl StagedFiles {
     fn let_go(&mut self, number: u64, staging: Box<dyn Staging>) {
         match self.given_up.remove(&number) {
             Some(Salvage::Durable | Salvage::Written) => drop(staging),
-            Some(Salvage::Nothing) | None => Work::new("discard", staging.discard()).detach(&self.tasks),
+            Some(Salvage::Nothing) | None => {
+                Work::new("discard", staging.discard()).detach(&self.tasks)
+            }
         }
     }
 
@@ -190,14 +209,21 @@ impl StagedFiles {
         }
         match self.files.get_mut(&number).map(StagedFile::advance) {
             Some(Ok(Some(work))) => drop(start(number, work, jobs)),
-            Some(Err(why)) => return self.fail(FileEvent::mismatch(number, why), number, Salvage::Nothing),
+            Some(Err(why)) => {
+                return self.fail(FileEvent::mismatch(number, why), number, Salvage::Nothing);
+            }
             Some(Ok(None)) | None => {}
         }
         Vec::new()
     }
 
     /// A job has ended.
-    pub(super) fn ended(&mut self, number: u64, done: StagedDone, jobs: &mut Jobs) -> Vec<FileEvent> {
+    pub(super) fn ended(
+        &mut self,
+        number: u64,
+        done: StagedDone,
+        jobs: &mut Jobs,
+    ) -> Vec<FileEvent> {
         match done {
             StagedDone::Opened(opened) => self.opened(number, opened, jobs),
             StagedDone::Written(written) => self.written(number, written, jobs),
@@ -228,7 +254,12 @@ impl StagedFiles {
         }
     }
 
-    fn opened(&mut self, number: u64, opened: Result<Opened, StoreError>, jobs: &mut Jobs) -> Vec<FileEvent> {
+    fn opened(
+        &mut self,
+        number: u64,
+        opened: Result<Opened, StoreError>,
+        jobs: &mut Jobs,
+    ) -> Vec<FileEvent> {
         self.openings.remove(&number);
         match (opened, self.files.get_mut(&number)) {
             (Ok(opened), Some(file)) => match file.opened(opened, Instant::now()) {

@@ -78,7 +78,11 @@ pub(super) fn leave_hole(mut staging: Box<dyn Staging>, hole: Extent) -> Work<St
         let chunks = hole::chunks(hole.offset, hole.length).await;
         let result = staging.hole(hole.offset, hole.length).await;
         let wrote = Wrote::Hole(chunks);
-        StagedDone::Written(Written { staging, wrote, result })
+        StagedDone::Written(Written {
+            staging,
+            wrote,
+            result,
+        })
     })
 }
 
@@ -92,7 +96,11 @@ pub(super) fn write(mut staging: Box<dyn Staging>, part: Part<Bytes>) -> Work<St
         let wrote = Wrote::Chunks(part.chunks.iter().map(extent).collect());
         let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
         let result = staging.write(part.offset, bytes).await;
-        StagedDone::Written(Written { staging, wrote, result })
+        StagedDone::Written(Written {
+            staging,
+            wrote,
+            result,
+        })
     })
 }
 

@@ -2,15 +2,16 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, PartRules, RemotePath, Resume, Staging,
-    StoreError, blocking,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, PartRules, RemotePath,
+    Resume, Staging, StoreError, blocking,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::io::Write;
 use std::sync::Arc;
 
-/// Where a stream goes, and how much of which source has gone there. Cheap to clone; all clones are the same stream.
+/// Where a stream goes, and how much of which source has gone there. Cheap to clone; all clones are
+/// the same stream.
 #[derive(Clone)]
 pub struct Stream {
     /// Locked while something is written, which takes as long as its reader takes.
@@ -61,9 +62,12 @@ impl Stream {
         }
     }
 
-    /// Starts to write, or resumes where an earlier transfer of the same source was cut off: what has
-    /// gone out since the last checkpoint is received again, and skipped.
-    pub(super) async fn stage(&self, source: Option<String>) -> Result<Box<dyn Staging>, StoreError> {
+    /// Starts to write, or resumes where an earlier transfer of the same source was cut off: what
+    /// has gone out since the last checkpoint is received again, and skipped.
+    pub(super) async fn stage(
+        &self,
+        source: Option<String>,
+    ) -> Result<Box<dyn Staging>, StoreError> {
         // what an earlier transfer was still writing is out then
         self.with(|_| Ok(())).await?;
         let mut state = self.state.lock();
@@ -164,7 +168,11 @@ impl Staging for StreamStaging {
         Ok(())
     }
 
-    async fn commit(self: Box<Self>, _size: u64, _attributes: Attributes) -> Result<String, StoreError> {
+    async fn commit(
+        self: Box<Self>,
+        _size: u64,
+        _attributes: Attributes,
+    ) -> Result<String, StoreError> {
         self.stream.with(|out| out.flush()).await?;
         Ok(String::new())
     }

@@ -48,7 +48,10 @@ impl Layout {
         }
         let (out, pieces) = mpsc::channel(AHEAD);
         tasks.detach("layout", find(wanted.clone(), source.clone(), out));
-        Layout::Sparse { found: None, pieces }
+        Layout::Sparse {
+            found: None,
+            pieces,
+        }
     }
 
     /// What is at `offset`, where what was given last has ended.
@@ -59,7 +62,9 @@ impl Layout {
         loop {
             match found {
                 Some(Ok(Piece::Data { end })) if *end > offset => return Next::Chunk,
-                Some(Ok(Piece::Hole { end })) if *end > offset => return Next::Hole(end.saturating_sub(offset)),
+                Some(Ok(Piece::Hole { end })) if *end > offset => {
+                    return Next::Hole(end.saturating_sub(offset));
+                }
                 Some(Err(e)) => return Next::Failed(e.clone()),
                 _ => match pieces.try_recv() {
                     Ok(piece) => *found = Some(piece),
@@ -97,12 +102,17 @@ async fn find(wanted: WantedFile, source: OpenOnce, out: mpsc::Sender<Result<Pie
     }
 }
 
-async fn piece_at(wanted: &WantedFile, source: &OpenOnce, offset: u64) -> Result<Piece, StoreError> {
+async fn piece_at(
+    wanted: &WantedFile,
+    source: &OpenOnce,
+    offset: u64,
+) -> Result<Piece, StoreError> {
     let extent = opened(wanted, source).await?.extent(offset).await?;
     Ok(piece_of(extent, offset, wanted.size))
 }
 
-/// The whole chunks of an extent at `offset`, the start of a chunk. One that is data in part is data.
+/// The whole chunks of an extent at `offset`, the start of a chunk. One that is data in part is
+/// data.
 fn piece_of(extent: Extent, offset: u64, size: u64) -> Piece {
     let chunk = CHUNK_SIZE as u64;
     let data = |end: u64| Piece::Data {

@@ -1,4 +1,5 @@
-//! The way down of a walk: the directories that it is in, and what of them is still to be walked, in bounded memory.
+//! The way down of a walk: the directories that it is in, and what of them is still to be walked,
+//! in bounded memory.
 //!
 //! It reads nothing itself: [`Levels::next`] says what is to be done, and receives the outcome.
 
@@ -33,7 +34,8 @@ struct Level {
     rest: Option<Box<dyn DirStream>>,
 }
 
-/// A directory that will be walked. Its path is made when it is needed: there may be many, and paths are long where they are.
+/// A directory that will be walked. Its path is made when it is needed: there may be many, and
+/// paths are long where they are.
 struct Subdir {
     entry: Entry,
     /// Its first page, once it has been listed.
@@ -127,7 +129,9 @@ impl Levels {
 
     /// Takes in the first pages of as many of the directories that [`Step::List`] named.
     pub(super) fn listed(&mut self, pages: Vec<Listed>) {
-        let Some(level) = self.levels.last_mut() else { return };
+        let Some(level) = self.levels.last_mut() else {
+            return;
+        };
         if pages.is_empty()
             && let Some(first) = level.subdirs.front_mut()
         {
@@ -210,7 +214,8 @@ mod tests {
     use async_trait::async_trait;
     use std::collections::HashSet;
 
-    /// A tree in which each directory down to `depth` has `width` directories: the first leads further down, the others are empty.
+    /// A tree in which each directory down to `depth` has `width` directories: the first leads
+    /// further down, the others are empty.
     #[derive(Clone, Copy)]
     struct Comb {
         width: usize,
@@ -285,7 +290,9 @@ mod tests {
                         assert!(seen.insert(path.clone()), "once");
                         levels.enter(0, path, page);
                     }
-                    Step::Offer(_, _, page) => page.unwrap().entries.into_iter().for_each(|e| levels.add(e)),
+                    Step::Offer(_, _, page) => {
+                        page.unwrap().entries.into_iter().for_each(|e| levels.add(e))
+                    }
                     Step::Read(rest) => {
                         let page = rest.next_page(levels.limit()).await;
                         levels.next_page(page);
@@ -329,7 +336,11 @@ mod tests {
             let walked = comb.walk(Levels::within(room)).await;
             assert_eq!(walked.directories, width * (depth + 1));
             let most = walked.most;
-            assert!(most < room + depth * (SMALLEST_PAGE + 1) * (ENTRY + name) + (ENTRY + name) * PAGE / PART);
+            assert!(
+                most < room
+                    + depth * (SMALLEST_PAGE + 1) * (ENTRY + name)
+                    + (ENTRY + name) * PAGE / PART
+            );
             // pages that are listed ahead would take the room of deeper ones
             assert_eq!(walked.together == 1, room == 0, "{room}: {}", walked.together);
         }
@@ -347,7 +358,9 @@ mod tests {
                     match levels.next() {
                         Some(Step::List(paths)) => {
                             let limit = levels.limit();
-                            levels.listed(paths.iter().take(1).map(|path| self.list(path, limit)).collect());
+                            levels.listed(
+                                paths.iter().take(1).map(|path| self.list(path, limit)).collect(),
+                            );
                         }
                         Some(Step::Offer(_, _, page)) => {
                             page.unwrap().entries.into_iter().for_each(|e| levels.add(e));

@@ -1,4 +1,5 @@
-//! The sending side of a transfer: walks its sources, offers what it finds, and sends what the receiver wants.
+//! The sending side of a transfer: walks its sources, offers what it finds, and sends what the
+//! receiver wants.
 
 mod layout;
 mod levels;

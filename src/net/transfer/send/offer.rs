@@ -11,7 +11,13 @@ use crate::store::{Allocation, Entry, Kind, RemotePath, Store};
 const INLINE_COST: usize = 512;
 
 /// The offer of an entry.
-pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, hash: Option<Digest>) -> proto::Offer {
+pub(super) fn offer_of(
+    number: u64,
+    parent: u64,
+    source: usize,
+    entry: &Entry,
+    hash: Option<Digest>,
+) -> proto::Offer {
     let name = entry.name.as_ref().filter(|_| parent != 0);
     proto::Offer {
         number,
@@ -27,7 +33,9 @@ pub(super) fn offer_of(number: u64, parent: u64, source: usize, entry: &Entry, h
         target: entry.target.clone().unwrap_or_default(),
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         version: match entry.kind {
-            Kind::File if entry.size > CHUNK_SIZE as u64 || parent == 0 => entry.version.to_string(),
+            Kind::File if entry.size > CHUNK_SIZE as u64 || parent == 0 => {
+                entry.version.to_string()
+            }
             _ => String::new(),
         },
         ..Default::default()
@@ -77,9 +85,14 @@ impl Inline {
         Inline(if checksum { 0 } else { INLINE_BUDGET })
     }
 
-    /// The content of a small file that goes with its offer: of the first few. What cannot be read now is read when it is
-    /// wanted, and fails then.
-    pub(super) async fn content(&mut self, store: &dyn Store, path: &RemotePath, entry: &Entry) -> InlineContent {
+    /// The content of a small file that goes with its offer: of the first few. What cannot be read
+    /// now is read when it is wanted, and fails then.
+    pub(super) async fn content(
+        &mut self,
+        store: &dyn Store,
+        path: &RemotePath,
+        entry: &Entry,
+    ) -> InlineContent {
         let most = MAX_INLINE.min(self.0);
         let fits = usize::try_from(entry.size).is_ok_and(|size| size <= most);
         if entry.kind != Kind::File || self.0 == 0 || !fits {

@@ -5,7 +5,9 @@ use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
 use crate::net::transfer::report::{Counters, Reporter};
-use crate::net::transfer::send::offer::{Inline, InlineContent, offer_of, offer_of_stream, unsized_offer};
+use crate::net::transfer::send::offer::{
+    Inline, InlineContent, offer_of, offer_of_stream, unsized_offer,
+};
 use crate::net::transfer::send::source::{TransferSource, shown_in, store_of};
 use crate::net::transfer::send::state::{Phase, SendFile, SendState};
 use crate::net::transfer::send::walk::{Found, Walked};
@@ -31,16 +33,31 @@ pub(super) struct Offering {
 }
 
 impl Offering {
-    pub(super) fn new(core: Arc<SessionCore>, sources: Arc<Vec<TransferSource>>, inline: Inline) -> Offering {
-        Offering { core, sources, inline }
+    pub(super) fn new(
+        core: Arc<SessionCore>,
+        sources: Arc<Vec<TransferSource>>,
+        inline: Inline,
+    ) -> Offering {
+        Offering {
+            core,
+            sources,
+            inline,
+        }
     }
 
     /// Makes the offers for a batch of the walk.
-    pub(super) async fn batch(&mut self, found: Vec<Walked>, state: &mut SendState, reporter: &Reporter) -> Batch {
+    pub(super) async fn batch(
+        &mut self,
+        found: Vec<Walked>,
+        state: &mut SendState,
+        reporter: &Reporter,
+    ) -> Batch {
         let mut batch = Batch::default();
         for step in found {
             match step {
-                Walked::Entry(found) => batch.offers.push(self.entry(*found, state, reporter).await),
+                Walked::Entry(found) => {
+                    batch.offers.push(self.entry(*found, state, reporter).await)
+                }
                 Walked::Stream { number, source } => {
                     Counters::add(&reporter.counters.files_found, 1);
                     reporter.counters.endless.store(true, Ordering::Relaxed);
@@ -55,7 +72,11 @@ impl Offering {
                     ..Default::default()
                 }),
                 Walked::End => batch.is_last = true,
-                Walked::Failed { source, path, error } => {
+                Walked::Failed {
+                    source,
+                    path,
+                    error,
+                } => {
                     let path = shown_in(&self.sources, source, &path);
                     batch.withdrawals.push(proto::Withdrawal {
                         number: 0,
@@ -76,7 +97,12 @@ impl Offering {
     }
 
     /// The offer of an entry, with its content if there is room for that.
-    async fn entry(&mut self, found: Found, state: &mut SendState, reporter: &Reporter) -> proto::Offer {
+    async fn entry(
+        &mut self,
+        found: Found,
+        state: &mut SendState,
+        reporter: &Reporter,
+    ) -> proto::Offer {
         let Found {
             number,
             parent,

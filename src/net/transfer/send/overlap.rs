@@ -1,5 +1,5 @@
-//! Sources that go to one place (`a/. b/.`): of what has one name there, the first source's is sent,
-//! and the others are refused.
+//! Sources that go to one place (`a/. b/.`): of what has one name there, the first source's is
+//! sent, and the others are refused.
 
 use crate::net::transfer::report::shown;
 use crate::net::transfer::send::source::TransferSource;
@@ -16,15 +16,9 @@ struct Earlier<'a> {
 
 /// True where an earlier source may have entries that go where those of source `index` go.
 pub(super) fn may_overlap(sources: &[TransferSource], index: usize) -> bool {
-    let place = sources
-        .get(index)
-        .and_then(TransferSource::tree)
-        .map(|(.., place)| place);
+    let place = sources.get(index).and_then(TransferSource::tree).map(|(.., place)| place);
     place.is_some_and(|place| {
-        sources
-            .iter()
-            .take(index)
-            .any(|source| earlier_of(source, place).is_some())
+        sources.iter().take(index).any(|source| earlier_of(source, place).is_some())
     })
 }
 
@@ -44,11 +38,7 @@ pub(super) async fn refusals(
     };
     let target = |path: &RemotePath| path.beneath(top).and_then(|rest| place.append(&rest).ok());
     let targets: Vec<Option<RemotePath>> = entries.iter().map(|(path, _)| target(path)).collect();
-    for earlier in sources
-        .iter()
-        .take(index)
-        .filter_map(|source| earlier_of(source, place))
-    {
+    for earlier in sources.iter().take(index).filter_map(|source| earlier_of(source, place)) {
         earlier.refuse(entries, &targets, &mut refused).await;
     }
     refused

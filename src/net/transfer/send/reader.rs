@@ -1,5 +1,5 @@
-//! The reader of a sender: starts the reads that are due within the window, and turns what was read into frames, in file
-//! order.
+//! The reader of a sender: starts the reads that are due within the window, and turns what was read
+//! into frames, in file order.
 //!
 //! It owns no state of the files: [`SendState`] says what is due, and what is live.
 
@@ -119,13 +119,14 @@ impl FileReader {
     pub(super) async fn next(&mut self, state: &mut SendState) -> ReadEvent {
         let may_start = self.planned.is_some() && !self.ahead.is_full();
         let needed = self.planned.as_ref().map_or(0, Plan::cost);
+        let credit = self.core.send_queue.credit();
         let may_plan = self.planned.is_none() && !self.ahead.is_full();
         tokio::select! {
             biased;
             Some(done) = self.ahead.next(), if !self.ahead.is_empty() => ReadEvent::Done(done),
             Some(read) = self.deferred.recv() => ReadEvent::Deferred(read),
             Some(event) = self.streams.recv() => ReadEvent::Stream(event),
-            permit = self.core.send_queue.credit().acquire(needed), if may_start => ReadEvent::Room(permit),
+            permit = credit.acquire(needed), if may_start => ReadEvent::Room(permit),
             () = state.layout_found(), if may_plan => ReadEvent::LayoutFound,
         }
     }
@@ -156,7 +157,8 @@ impl FileReader {
     fn start(&mut self, plan: Plan, permit: Permit, state: &SendState) {
         match plan {
             Plan::Small(batch) => self.ahead.start(read_small(batch, permit)),
-            Plan::Chunk(file, ..) | Plan::Hole(file, _) | Plan::Check(file, ..) if !state.is_live(file.id) => {}
+            Plan::Chunk(file, ..) | Plan::Hole(file, _) | Plan::Check(file, ..)
+                if !state.is_live(file.id) => {}
             Plan::Chunk(file, source, offset) => {
                 let pool = self.core.pool().buffers().clone();
                 self.ahead.start(read_chunk(file, source, offset, permit, pool));
@@ -168,13 +170,17 @@ impl FileReader {
                 self.push(header, Vec::new(), permit);
                 self.ahead.start(hash_hole(file.id, hole));
             }
-            Plan::Check(file, source, hash) => self.ahead.start(check_unchanged(file, source, hash, permit)),
+            Plan::Check(file, source, hash) => {
+                self.ahead.start(check_unchanged(file, source, hash, permit))
+            }
         }
     }
 
     fn done(&mut self, done: ReadDone, state: &mut SendState) -> Vec<ReadFailure> {
         match done {
-            ReadDone::Small(files) => files.into_iter().flat_map(|file| self.small(file, state)).collect(),
+            ReadDone::Small(files) => {
+                files.into_iter().flat_map(|file| self.small(file, state)).collect()
+            }
             ReadDone::Hole { id, chunks } => {
                 for chunk in chunks {
                     state.hashed(id, chunk.extent(), chunk.digest);
@@ -182,7 +188,9 @@ impl FileReader {
                 Vec::new()
             }
             // given up, or restarted, after the read was started
-            ReadDone::Chunk { id, .. } | ReadDone::Checked { id, .. } if !state.is_live(id) => Vec::new(),
+            ReadDone::Chunk { id, .. } | ReadDone::Checked { id, .. } if !state.is_live(id) => {
+                Vec::new()
+            }
             ReadDone::Chunk {
                 id,
                 extent,
@@ -197,7 +205,8 @@ impl FileReader {
                         state.hashed(id, extent, digest);
                     }
                     Ok(Chunk::Deferred(source)) => {
-                        let chunk = DeferredChunk::new(source, id, extent, self.deferred_in.clone());
+                        let chunk =
+                            DeferredChunk::new(source, id, extent, self.deferred_in.clone());
                         let body = FrameBody::Deferred(chunk);
                         self.core.send_queue.push(header(NO_DIGEST), body, permit);
                     }
@@ -246,7 +255,8 @@ impl FileReader {
         match event {
             StreamEvent::Frame(frame) if state.is_live(frame.id) => {
                 let length = frame.bytes.len();
-                let header = self.header(frame.id, frame.kind, at(frame.offset, length), frame.digest);
+                let header =
+                    self.header(frame.id, frame.kind, at(frame.offset, length), frame.digest);
                 self.push(header, frame.bytes, frame.permit);
                 if let Some((hash, bytes)) = frame.whole {
                     state.sent(frame.id, hash, bytes);

@@ -1,5 +1,5 @@
-//! The reads of a sender, as jobs without state: a chunk of a larger file, some small files in one go, a hole, and whether
-//! what was read is what was offered.
+//! The reads of a sender, as jobs without state: a chunk of a larger file, some small files in one
+//! go, a hole, and whether what was read is what was offered.
 
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
@@ -50,8 +50,8 @@ impl WantedFile {
         }
     }
 
-    /// What was read is the version that was offered: no digest would tell that a part of it, or the beginning that the
-    /// receiver has, is of another one.
+    /// What was read is the version that was offered: no digest would tell that a part of it, or
+    /// the beginning that the receiver has, is of another one.
     fn check(&self, found: &Version) -> Result<(), StoreError> {
         match *found == self.version {
             true => Ok(()),
@@ -100,7 +100,10 @@ pub(super) enum Chunk {
 }
 
 /// The file's source, opened if it is not.
-pub(super) async fn opened(file: &WantedFile, cell: &OpenOnce) -> Result<Arc<dyn FileSource>, StoreError> {
+pub(super) async fn opened(
+    file: &WantedFile,
+    cell: &OpenOnce,
+) -> Result<Arc<dyn FileSource>, StoreError> {
     cell.get_or_try_init(|| file.store.open(&file.path)).await.cloned()
 }
 
@@ -147,8 +150,14 @@ pub(super) async fn hash_hole(id: FileId, extent: Extent) -> ReadDone {
     ReadDone::Hole { id, chunks }
 }
 
-/// Checks that the file that was read is, still, the one that was offered, and that all of it was read.
-pub(super) async fn check_unchanged(file: WantedFile, source: OpenOnce, hash: Digest, permit: Permit) -> ReadDone {
+/// Checks that the file that was read is, still, the one that was offered, and that all of it was
+/// read.
+pub(super) async fn check_unchanged(
+    file: WantedFile,
+    source: OpenOnce,
+    hash: Digest,
+    permit: Permit,
+) -> ReadDone {
     let check = async {
         let source = opened(&file, &source).await?;
         file.check(&source.stat().await?.version)?;

@@ -1,6 +1,8 @@
-//! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry ended.
+//! The sender: offers what the walk finds, sends what the receiver wants, and learns how each entry
+//! ended.
 //!
-//! One task owns all state (`SendState`). The walk, the reads and the readers of streams are tasks without any.
+//! One task owns all state (`SendState`). The walk, the reads and the readers of streams are tasks
+//! without any.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
@@ -98,7 +100,11 @@ pub async fn send(
 }
 
 impl Sender {
-    async fn run(mut self, core: &Arc<SessionCore>, mut walked: mpsc::Receiver<Vec<Walked>>) -> Result<(), NetError> {
+    async fn run(
+        mut self,
+        core: &Arc<SessionCore>,
+        mut walked: mpsc::Receiver<Vec<Walked>>,
+    ) -> Result<(), NetError> {
         let mut clock = tokio::time::interval(TICK);
         loop {
             if let Some(failed) = self.reader.plan(&mut self.state) {
@@ -129,7 +135,8 @@ impl Sender {
                     }
                     continue;
                 }
-                // a walk that ends without its last word has panicked, which its task is about to tell
+                // a walk that ends without its last word has panicked, which its task is about to
+                // tell
                 Wake::Message(None) | Wake::Walked(None) => return Err(core.down().await),
                 Wake::Down(why) => return Err(why),
                 Wake::Clock => {
@@ -159,9 +166,7 @@ impl Sender {
 
     fn finished(&self) -> Result<(), NetError> {
         if self.is_walking || !self.state.is_empty() {
-            return Err(NetError::Protocol(
-                "it finished a transfer before all was settled".into(),
-            ));
+            return Err(NetError::Protocol("it finished a transfer before all was settled".into()));
         }
         Ok(())
     }
@@ -224,7 +229,9 @@ impl Sender {
         };
         let source = self.sources.get(file.source).ok_or_else(unasked)?;
         match (&source.origin, &file.entry) {
-            (Origin::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File && !file.sized => {
+            (Origin::Tree { store, .. }, Some(entry))
+                if entry.kind == Kind::File && !file.sized =>
+            {
                 if want.offset > 0 {
                     return Err(unasked());
                 }
@@ -270,7 +277,11 @@ impl Sender {
     }
 
     /// Reads a stream as this attempt at an offer, once few enough others are being read.
-    fn start_stream(&mut self, id: FileId, open: impl Future<Output = Result<Input, StoreError>> + Send + 'static) {
+    fn start_stream(
+        &mut self,
+        id: FileId,
+        open: impl Future<Output = Result<Input, StoreError>> + Send + 'static,
+    ) {
         if let Some(file) = self.state.get_mut(id.number) {
             file.phase = Phase::ReadingWhole;
         }
@@ -342,11 +353,9 @@ impl Sender {
         };
         Counters::add(&counters.bytes_failed, file.size().saturating_sub(file.resumed));
         let mut offer = offer_of(number, 0, file.source, &entry, None);
-        // a file that is what it was, and yet was not read as what it said, has another size than it says
-        file.sized = file
-            .entry
-            .as_ref()
-            .is_some_and(|before| before.version != entry.version);
+        // a file that is what it was, and yet was not read as what it said, has another size than
+        // it says
+        file.sized = file.entry.as_ref().is_some_and(|before| before.version != entry.version);
         if file.sized {
             Counters::add(&counters.bytes_found, entry.size);
         } else {
@@ -368,7 +377,10 @@ fn unasked() -> NetError {
 }
 
 /// The next batch of the walk, once the receiver has room for more offers. Cancel-safe.
-async fn next_batch(core: &SessionCore, walked: &mut mpsc::Receiver<Vec<Walked>>) -> Option<Vec<Walked>> {
+async fn next_batch(
+    core: &SessionCore,
+    walked: &mut mpsc::Receiver<Vec<Walked>>,
+) -> Option<Vec<Walked>> {
     core.offered().room().await;
     walked.recv().await
 }

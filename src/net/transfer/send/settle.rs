@@ -46,7 +46,11 @@ impl Sender {
                 self.reporter.unchanged(size, event).await;
             }
             Ok(proto::Outcome::Failed) => self.failed(file, result.code, &result.text).await,
-            _ => return Err(NetError::Protocol("it settled an entry with an unknown outcome".into())),
+            _ => {
+                return Err(NetError::Protocol(
+                    "it settled an entry with an unknown outcome".into(),
+                ));
+            }
         }
         Ok(())
     }

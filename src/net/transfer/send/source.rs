@@ -1,4 +1,5 @@
-//! The sources of a transfer: what the user calls them, where their bytes come from, and where they go.
+//! The sources of a transfer: what the user calls them, where their bytes come from, and where they
+//! go.
 
 use crate::net::transfer::report::shown;
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
@@ -12,8 +13,8 @@ pub struct TransferSource {
     pub label: Vec<u8>,
     /// What it is.
     pub origin: Origin,
-    /// Where it goes at the destination: the root where its contents go into the destination itself.
-    /// `None` where that is not known.
+    /// Where it goes at the destination: the root where its contents go into the destination
+    /// itself. `None` where that is not known.
     pub place: Option<RemotePath>,
 }
 
@@ -87,7 +88,12 @@ pub(super) fn store_of(sources: &[TransferSource], source: usize) -> Option<Arc<
 
 /// True where `error` came from a file that is what it was, and yet has not as many bytes as its
 /// size says.
-pub(super) async fn is_missized(store: &dyn Store, path: &RemotePath, entry: &Entry, error: &StoreError) -> bool {
+pub(super) async fn is_missized(
+    store: &dyn Store,
+    path: &RemotePath,
+    entry: &Entry,
+    error: &StoreError,
+) -> bool {
     let same = |now: Entry| now.version == entry.version;
     error.kind == ErrorKind::SourceChanged && store.stat(path).await.is_ok_and(same)
 }

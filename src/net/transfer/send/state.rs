@@ -1,5 +1,5 @@
-//! What a sender knows of each file that it has offered and that is not settled: the one place that says whether an attempt
-//! at a file is live.
+//! What a sender knows of each file that it has offered and that is not settled: the one place that
+//! says whether an attempt at a file is live.
 //!
 //! ```text
 //! Offered ──want──▶ Queued ──planned──▶ Reading ──all read──▶ Sent ──result──▶ settled
@@ -77,7 +77,12 @@ pub(super) struct SendFile {
 }
 
 impl SendFile {
-    pub(super) fn new(source: usize, path: RemotePath, entry: Option<Entry>, cost: Permit) -> Box<SendFile> {
+    pub(super) fn new(
+        source: usize,
+        path: RemotePath,
+        entry: Option<Entry>,
+        cost: Permit,
+    ) -> Box<SendFile> {
         Box::new(SendFile {
             source,
             path,
@@ -229,7 +234,9 @@ impl SendState {
 
     /// The digest of a chunk of a larger file is known.
     pub(super) fn hashed(&mut self, id: FileId, extent: Extent, digest: Digest) {
-        let Some(reading) = self.reading(id) else { return };
+        let Some(reading) = self.reading(id) else {
+            return;
+        };
         reading.merge.insert(extent.offset, extent.length, digest);
         let is_complete = reading.merge.covered() >= reading.file.size;
         if is_complete
@@ -316,7 +323,9 @@ impl SendState {
                 let fits = bytes.saturating_add(file.size) <= BATCH_BYTES;
                 file.is_small() && fits && Arc::ptr_eq(&file.store, &store)
             };
-            let Some(next) = self.next_queued(fits) else { break };
+            let Some(next) = self.next_queued(fits) else {
+                break;
+            };
             bytes = bytes.saturating_add(next.size);
             batch.push(next);
         }

@@ -1,5 +1,5 @@
-//! Reads a stream: what comes becomes frames, in order, and its size is known at its end. A file whose size is not what its
-//! file system says is one, too.
+//! Reads a stream: what comes becomes frames, in order, and its size is known at its end. A file
+//! whose size is not what its file system says is one, too.
 
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
@@ -47,7 +47,10 @@ impl Input {
                 .await
                 .map_err(|e| StoreError::io("read the stream", &RemotePath::root(), &e)),
             Input::File {
-                path, source, offset, ..
+                path,
+                source,
+                offset,
+                ..
             } => {
                 let read = source.read_at(*offset, buffer, Arc::new(()));
                 let silent = |_| StoreError::because("nothing could be read for two minutes", path);
@@ -61,7 +64,9 @@ impl Input {
     /// All that was read is of one version.
     async fn check(&mut self) -> Result<(), StoreError> {
         match self {
-            Input::File { source, version, .. } if source.stat().await?.version != *version => {
+            Input::File {
+                source, version, ..
+            } if source.stat().await?.version != *version => {
                 Err(source.error(ErrorKind::SourceChanged))
             }
             _ => Ok(()),
@@ -114,8 +119,7 @@ impl StreamReader {
         if next.is_empty() {
             input.check().await?;
             let (hash, length) = (whole_digest(&chunk), chunk.len() as u64);
-            self.frame((FrameKind::File, 0), hash, chunk, Some((hash, length)))
-                .await;
+            self.frame((FrameKind::File, 0), hash, chunk, Some((hash, length))).await;
             return Ok(());
         }
         let (mut offset, mut root) = (0_u64, RootHasher::default());
@@ -165,7 +169,10 @@ impl StreamReader {
 }
 
 /// A full chunk, or less at the end of the stream.
-async fn read_chunk(stream: &mut (impl AsyncRead + Unpin), mut buffer: Vec<u8>) -> std::io::Result<Vec<u8>> {
+async fn read_chunk(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut buffer: Vec<u8>,
+) -> std::io::Result<Vec<u8>> {
     let mut filled = 0;
     while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
         match stream.read(room).await? {

@@ -1,4 +1,5 @@
-//! The walk: what there is to send, depth first, in bounded memory however large a tree or a directory is.
+//! The walk: what there is to send, depth first, in bounded memory however large a tree or a
+//! directory is.
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
@@ -136,7 +137,11 @@ impl Walk {
                 Origin::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
                 Origin::Stream(_) => {
                     let number = self.next_number();
-                    self.push(Walked::Stream { number, source: index }).await?;
+                    self.push(Walked::Stream {
+                        number,
+                        source: index,
+                    })
+                    .await?;
                 }
             }
         }
@@ -166,9 +171,19 @@ impl Walk {
         self.out.send(std::mem::take(&mut self.batch)).await.map_err(|_| Gone)
     }
 
-    async fn failed(&mut self, source: usize, path: &RemotePath, error: StoreError) -> Result<(), Gone> {
+    async fn failed(
+        &mut self,
+        source: usize,
+        path: &RemotePath,
+        error: StoreError,
+    ) -> Result<(), Gone> {
         let path = path.clone();
-        self.push(Walked::Failed { source, path, error }).await
+        self.push(Walked::Failed {
+            source,
+            path,
+            error,
+        })
+        .await
     }
 
     /// Gives the entry its number; none where it is not offered.
@@ -202,7 +217,9 @@ impl Walk {
                     return Ok(None);
                 }
             },
-            (None, Kind::File) if entry.size == 0 && !of.sized => (None, !has_bytes(of.store, &path).await),
+            (None, Kind::File) if entry.size == 0 && !of.sized => {
+                (None, !has_bytes(of.store, &path).await)
+            }
             _ => (None, true),
         };
         let number = self.next_number();
@@ -219,14 +236,22 @@ impl Walk {
         Ok(Some(number))
     }
 
-    async fn walk_source(&mut self, source: usize, store: &dyn Store, top: &RemotePath) -> Result<(), Gone> {
+    async fn walk_source(
+        &mut self,
+        source: usize,
+        store: &dyn Store,
+        top: &RemotePath,
+    ) -> Result<(), Gone> {
         let entry = match store.stat(top).await {
             Ok(entry) => entry,
             Err(e) => return self.failed(source, top, e).await,
         };
         let kind = entry.kind;
         let overlaps = may_overlap(&self.sources, source);
-        if overlaps && let Some(Some(e)) = refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop() {
+        if overlaps
+            && let Some(Some(e)) =
+                refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop()
+        {
             return self.failed(source, top, e).await;
         }
         let of = Of {
@@ -259,7 +284,9 @@ impl Walk {
                     }
                     Err(e) => self.failed(source, &e.path.clone(), e).await?,
                 },
-                Step::Offer(number, dir, page) => self.page(of, &mut levels, (number, dir), page).await?,
+                Step::Offer(number, dir, page) => {
+                    self.page(of, &mut levels, (number, dir), page).await?
+                }
                 Step::Read(rest) => {
                     self.flush_if_waited_for().await?;
                     levels.next_page(rest.next_page(levels.limit()).await);
@@ -270,8 +297,14 @@ impl Walk {
         Ok(())
     }
 
-    /// The first pages of directories: in a tree of small ones, asking for each by itself costs more than reading it.
-    async fn list(&mut self, store: &dyn Store, paths: Vec<RemotePath>, limit: usize) -> Result<Vec<Listed>, Gone> {
+    /// The first pages of directories: in a tree of small ones, asking for each by itself costs
+    /// more than reading it.
+    async fn list(
+        &mut self,
+        store: &dyn Store,
+        paths: Vec<RemotePath>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, Gone> {
         self.flush_if_waited_for().await?;
         Ok(store.list_whole(paths, limit).await)
     }
@@ -318,7 +351,8 @@ impl Walk {
         if !of.overlaps {
             return Ok(entries);
         }
-        let asked: Vec<_> = entries.iter().map(|(path, entry)| (path.clone(), entry.kind)).collect();
+        let asked: Vec<_> =
+            entries.iter().map(|(path, entry)| (path.clone(), entry.kind)).collect();
         let refused = refusals(&self.sources, of.source, &asked).await;
         let mut is_taken = refused.iter().map(Option::is_some);
         entries.retain(|_| !is_taken.next().unwrap_or_default());
@@ -328,8 +362,8 @@ impl Walk {
         Ok(entries)
     }
 
-    /// What has been found goes out before more is read, however little it is; unless what went out before has not been taken
-    /// yet.
+    /// What has been found goes out before more is read, however little it is; unless what went out
+    /// before has not been taken yet.
     async fn flush_if_waited_for(&mut self) -> Result<(), Gone> {
         match self.out.capacity() == self.out.max_capacity() {
             true => self.flush().await,

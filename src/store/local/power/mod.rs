@@ -104,7 +104,12 @@ impl Scenario {
     }
 
     /// True if a target looks like this version of its source.
-    fn is_unchanged(tree: &Tree<Handle>, times: &Times<Handle>, target: &str, version: usize) -> bool {
+    fn is_unchanged(
+        tree: &Tree<Handle>,
+        times: &Times<Handle>,
+        target: &str,
+        version: usize,
+    ) -> bool {
         let Ok((dir, name)) = tree.parent(&path(target)) else {
             return false;
         };
@@ -168,7 +173,12 @@ impl Scenario {
         self.expected.get_mut(target).unwrap().attempted(version, durability);
     }
 
-    fn put_group(&mut self, tree: &Tree<Handle>, group: &[(&'static str, usize)], durability: Durability) -> bool {
+    fn put_group(
+        &mut self,
+        tree: &Tree<Handle>,
+        group: &[(&'static str, usize)],
+        durability: Durability,
+    ) -> bool {
         let entry = |(target, version): &(&'static str, usize)| NewEntry {
             path: path(target),
             content: Content::File(Arc::new(content(target, *version))),
@@ -340,7 +350,8 @@ impl Scenario {
                 let target = std::str::from_utf8(staged.path().as_bytes()).unwrap().to_string();
                 let target = TARGETS.iter().find(|(name, _)| **name == target).unwrap().0;
                 let whole = content(target, version);
-                let written = (PART..whole.len()).step_by(PART).all(|at| write(&staged, at, &whole));
+                let written =
+                    (PART..whole.len()).step_by(PART).all(|at| write(&staged, at, &whole));
                 if written && staged.commit_now(whole.len() as u64, attributes(version)).is_ok() {
                     self.report(target, version, Durability::Durable);
                 }

@@ -3,7 +3,9 @@
 use super::{Birth, Call, Directory, Node, OpenFile};
 use cap_std::fs::Dir;
 use nix::fcntl::{FcntlArg, fcntl};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
@@ -50,7 +52,11 @@ fn or_sync_all(synced: Call<()>) -> Call<()> {
 
 /// Repeats a call that an O_PATH handle refused, by the handle's own path in /proc: that leads to
 /// what is open, whatever its name leads to by now.
-fn or_by_handle(fd: &impl AsFd, called: Call<()>, by_path: impl Fn(PathBuf) -> Call<()>) -> Call<()> {
+fn or_by_handle(
+    fd: &impl AsFd,
+    called: Call<()>,
+    by_path: impl Fn(PathBuf) -> Call<()>,
+) -> Call<()> {
     match called {
         Err(Errno::BADF) => by_path(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()),
         other => other,

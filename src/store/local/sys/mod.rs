@@ -90,7 +90,11 @@ pub(super) trait OpenFile: Node {
 }
 
 /// Opens an entry for the first of these accesses that its mode allows; returns that access too.
-pub(super) fn open_allowed<D: Directory>(dir: &D, name: &[u8], accesses: &[OFlags]) -> Call<(D::File, OFlags)> {
+pub(super) fn open_allowed<D: Directory>(
+    dir: &D,
+    name: &[u8],
+    accesses: &[OFlags],
+) -> Call<(D::File, OFlags)> {
     let mut last = Errno::ACCESS;
     for access in accesses {
         match dir.open_at(name, WARY | *access) {

@@ -67,7 +67,8 @@ impl Fixture {
             assert!(self.reader.plan(&mut self.state).is_none());
             // as the connection that sends a deferred chunk does
             self.core.send_queue.connected(1);
-            while let Some((_, body)) = self.core.send_queue.try_pop(1, tokio::time::Instant::now()) {
+            while let Some((_, body)) = self.core.send_queue.try_pop(1, tokio::time::Instant::now())
+            {
                 if let FrameBody::Deferred(chunk) = &*body {
                     let (mut reading, mut piece) = (chunk.read(), Vec::new());
                     while reading.next(&mut piece).await {}
@@ -83,8 +84,8 @@ impl Fixture {
     }
 }
 
-/// A connection may find that a chunk is another one when it reads it once more, while the file is looked at for the
-/// last time: then no end is sent, and the file does not count as sent.
+/// A connection may find that a chunk is another one when it reads it once more, while the file is
+/// looked at for the last time: then no end is sent, and the file does not count as sent.
 #[tokio::test]
 async fn an_attempt_that_was_given_up_has_no_end() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,11 +99,13 @@ async fn an_attempt_that_was_given_up_has_no_end() {
     assert!(!fixture.core.send_queue.is_queued(), "given up");
     let new = fixture.until(is_checked).await;
     assert!(fixture.reader.process(new, &mut fixture.state).is_empty());
-    assert!(matches!(fixture.state.get(7).unwrap().phase, Phase::Sent(_, n) if n == CHUNK_SIZE as u64 + 1));
+    let size = CHUNK_SIZE as u64 + 1;
+    assert!(matches!(fixture.state.get(7).unwrap().phase, Phase::Sent(_, n) if n == size));
     assert!(fixture.core.send_queue.is_queued());
 }
 
-/// What is read of a file that is settled meanwhile is not sent, and takes nothing of the window any more.
+/// What is read of a file that is settled meanwhile is not sent, and takes nothing of the window
+/// any more.
 #[tokio::test]
 async fn what_was_read_of_a_settled_file_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
@@ -120,7 +123,8 @@ async fn what_was_read_of_a_settled_file_is_dropped() {
     assert_eq!(fixture.core.send_queue.credit().outstanding(), 0);
 }
 
-/// A file that changes is offered as it is now, without what was read of it before: else its hash would be reported.
+/// A file that changes is offered as it is now, without what was read of it before: else its hash
+/// would be reported.
 #[tokio::test]
 async fn a_change_forgets_what_was_read_before() {
     let dir = tempfile::tempdir().unwrap();

@@ -255,7 +255,9 @@ impl WorldState {
 
     /// Frees an inode that no process has open and no name leads to, now or after a power loss.
     pub(super) fn forget(&mut self, inode: usize) {
-        let Some(found) = &self.inodes[inode] else { return };
+        let Some(found) = &self.inodes[inode] else {
+            return;
+        };
         let named = |other: &Inode| {
             other
                 .bodies

@@ -1,0 +1,132 @@
+//! What the receiver does with offers: it finds the place of each, and has the decider compare it.
+//! An offer may be withdrawn, or replaced when its file has changed.
+
+use crate::net::error::NetError;
+use crate::net::transfer::MAX_UNSETTLED;
+use crate::net::transfer::cost::offer_cost;
+use crate::net::transfer::receive::decide::{Batch, candidate_of, version_of};
+use crate::net::transfer::receive::dirs::Place;
+use crate::net::transfer::receive::files::Files;
+use crate::net::transfer::receive::job::Jobs;
+use crate::net::transfer::receive::receiver::Receiver;
+use crate::net::transfer::receive::staged::Wanted;
+use crate::net::transfer::report::{Counters, Event};
+use crate::net::wire::{Code, entry, proto};
+use crate::store::{ErrorKind, Kind, StoreError};
+
+impl Receiver {
+    pub(super) async fn offers(&mut self, offers: Vec<proto::Offer>) -> Result<(), NetError> {
+        if self.ledger.len() > MAX_UNSETTLED {
+            return Err(NetError::Protocol("it offers more at once than is allowed".into()));
+        }
+        let mut batch = Batch::default();
+        for offer in offers {
+            if offer.closes {
+                self.ledger.dirs.close(offer.number)?;
+            } else if let Err(error) = self.place(&offer, &mut batch)? {
+                self.ledger.refuse(offer.number, error).await;
+            }
+        }
+        if !batch.dirs.is_empty() || !batch.candidates.is_empty() {
+            self.decider.add(batch);
+        }
+        Ok(())
+    }
+
+    /// Finds an offer's place. The outer error breaks the protocol and ends the transfer, the inner
+    /// one only fails this entry.
+    fn place(
+        &mut self,
+        offer: &proto::Offer,
+        batch: &mut Batch,
+    ) -> Result<Result<(), StoreError>, NetError> {
+        if offer.number <= self.last_number || self.all_offered {
+            return Err(NetError::Protocol("its offers are out of order".into()));
+        }
+        self.last_number = offer.number;
+        let attributes = entry::offered_attributes(offer)?;
+        let kind = entry::kind_from_wire(offer.kind);
+        let place =
+            match offer.parent {
+                0 => {
+                    let top = self.target.top(offer.source).filter(|_| offer.name.is_empty());
+                    Place::At(top.ok_or_else(|| {
+                        NetError::Protocol("it offers what was not asked for".into())
+                    })?)
+                }
+                parent => self.ledger.dirs.place(parent, &offer.name)?,
+            };
+        let length = place.shown().len();
+        let cost = self.channel.core().accepted().try_take(offer_cost(length, offer));
+        let cost = cost.map_err(|_| {
+            NetError::Protocol("it offers more at once than the window allows".into())
+        })?;
+        if kind == Kind::Dir {
+            let with = (attributes, cost.clone());
+            self.ledger.dirs.insert(offer.number, offer.parent, place.clone(), with);
+        } else {
+            self.ledger.add(offer, &place, cost.clone());
+        }
+        let path = match place {
+            Place::At(path) => path,
+            Place::Not { error, .. } => return Ok(Err(error)),
+        };
+        match kind {
+            Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
+            Kind::Dir if !self.options.recursive => {
+                return Ok(Err(StoreError::new(ErrorKind::IsADirectory, &path)));
+            }
+            Kind::Dir => {
+                self.ledger.dirs.making(offer.number);
+                batch.dirs.push((offer.number, path, attributes));
+            }
+            Kind::File | Kind::Symlink => {
+                let counters = &self.ledger.reporter.counters;
+                Counters::add(&counters.files_found, 1);
+                Counters::add(&counters.bytes_found, offer.size);
+                let candidate = candidate_of(offer, kind, path, attributes, cost)?;
+                batch.candidates.push(candidate);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) async fn withdrawn(&mut self, withdrawal: proto::Withdrawal, files: &mut Files) {
+        let code = Code::from_wire(withdrawal.code);
+        let text = format!("at the source: {}", withdrawal.text);
+        if withdrawal.number == 0 {
+            let path = withdrawal.path;
+            self.ledger.reporter.report(Event::Failed { path, code, text }).await;
+        } else if self.ledger.contains(withdrawal.number) {
+            files.withdrawn(withdrawal.number, code);
+            self.ledger.settle_failed(withdrawal.number, code, text).await;
+        }
+    }
+
+    pub(super) fn changed(
+        &mut self,
+        changed: proto::Changed,
+        files: &mut Files,
+        jobs: &mut Jobs,
+    ) -> Result<(), NetError> {
+        let (Some(offer), Ok(attempt)) = (changed.offer, u8::try_from(changed.attempt)) else {
+            return Err(NetError::Protocol("a change without an offer".into()));
+        };
+        if !self.ledger.contains(offer.number) {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            attempt,
+            size: (!offer.stream).then_some(offer.size),
+            attributes: entry::offered_attributes(&offer)?,
+            source_version: version_of(&offer)?,
+            hash: None,
+        };
+        Counters::add(&self.ledger.reporter.counters.bytes_found, offer.size);
+        self.ledger.restarted(offer.number, offer.size);
+        if files.restart(offer.number, wanted, jobs) {
+            self.ledger.answers.want_all(offer.number);
+        }
+        Ok(())
+    }
+}

@@ -7,16 +7,17 @@ use crate::net::client::keys::Keys;
 use crate::net::client::login::{Granted, Login};
 use crate::net::client::options::SessionOptions;
 use crate::net::client::router::{LOGIN, ReplyRouter};
-use crate::net::control::codec::{read_encoded, refused};
+use crate::net::control::codec::refused;
 use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
+use crate::net::session::inbound::next_message;
 use crate::net::session::router::MessageRoom;
 use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
+use crate::net::wire::Code;
 use crate::net::wire::frame::ROLE_CONTROL;
-use crate::net::wire::proto::{self, ControlMessage, control_message::Body, reply, request};
-use crate::net::wire::{Code, MAX_CONTROL};
+use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,8 +35,8 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    fn deliver(&self, message: ControlMessage, room: MessageRoom) -> Result<(), NetError> {
-        match message.body {
+    fn deliver(&self, message: Option<Body>, room: MessageRoom) -> Result<(), NetError> {
+        match message {
             Some(Body::Reply(reply)) => {
                 if reply.number == LOGIN {
                     self.answer_login(&reply)?;
@@ -170,21 +171,10 @@ impl Attachment {
     async fn deliver_all(&self, reader: &mut (impl AsyncRead + Unpin)) -> Result<(), NetError> {
         let core = &self.inbound.core;
         loop {
-            let encoded = read_encoded(reader, MAX_CONTROL).await?;
-            if let Some(received) = encoded.heartbeat() {
-                self.replay.confirmed(received)?;
-                continue;
-            }
-            let length = encoded.length();
-            let room = core.room_for(&encoded).await;
-            let message = encoded.decode()?;
-            if let Some(Body::Heartbeat(heartbeat)) = message.body {
-                self.replay.confirmed(heartbeat.received)?;
-                continue;
-            }
-            self.inbound.deliver(message, room)?;
+            let message = next_message(reader, &self.replay, core).await?;
+            self.inbound.deliver(message.body, message.room)?;
             core.progress();
-            self.replay.received(length);
+            self.replay.received(message.length);
         }
     }
 

@@ -2,7 +2,7 @@
 //! another.
 
 use crate::auth::user::Access;
-use crate::net::control::codec::{read_encoded, refused};
+use crate::net::control::codec::refused;
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
@@ -16,9 +16,10 @@ use crate::net::server::requests::{Work, Worker};
 use crate::net::server::reservation::Reservation;
 use crate::net::server::session::{Reattached, Session};
 use crate::net::session::channel::TransferChannel;
+use crate::net::session::inbound::{Inbound, next_message};
 use crate::net::session::router::MessageRoom;
+use crate::net::wire::Code;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
-use crate::net::wire::{Code, MAX_CONTROL};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -290,26 +291,16 @@ impl Conversation {
 
     async fn read_all(&self, reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
         loop {
-            let encoded = read_encoded(reader, MAX_CONTROL).await?;
-            if let Some(received) = encoded.heartbeat() {
-                self.replay.confirmed(received)?;
-                continue;
-            }
-            let length = encoded.length();
-            let room = self.session.core.room_for(&encoded).await;
-            let message = encoded.decode()?;
-            match message.body {
-                Some(Body::Heartbeat(heartbeat)) => {
-                    self.replay.confirmed(heartbeat.received)?;
-                    continue;
-                }
+            let Inbound { body, room, length } =
+                next_message(reader, &self.replay, &self.session.core).await?;
+            match body {
                 Some(Body::Request(request)) => self.request(request, room).await?,
                 Some(Body::Transfer(message)) => self.session.core.deliver(message, room),
                 Some(Body::End(end)) => return Err(refused(end.code, end.text)),
                 Some(Body::Reply(_)) => {
                     return Err(NetError::Protocol("a client sent a reply".into()));
                 }
-                None => {}
+                Some(Body::Heartbeat(_)) | None => {}
             }
             self.replay.received(length);
         }

@@ -4,6 +4,7 @@
 //! Transfers take part through a [`channel`]; the [`router`] passes what arrives on to them.
 
 pub mod channel;
+pub mod inbound;
 pub mod router;
 
 use crate::chunk::buffer::BufferPool;

@@ -3,13 +3,13 @@
 
 use super::Chance;
 use crate::chunk::buffer::BufferPool;
-use crate::net::control::codec::{SILENCE, read_encoded, refused};
+use crate::net::control::codec::{SILENCE, refused};
 use crate::net::control::queue::{ControlQueue, ControlSender, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::data::simulated::{Line, LineFault, LineOptions};
 use crate::net::error::{LossReason, NetError};
+use crate::net::session::inbound::{Inbound, next_message};
 use crate::net::session::{SessionBounds, SessionCore};
-use crate::net::wire::MAX_CONTROL;
 use crate::net::wire::proto::control_message::Body;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,13 +209,8 @@ async fn read_all(
     mut reader: ReadHalf<DuplexStream>,
 ) -> Result<(), NetError> {
     loop {
-        let encoded = read_encoded(&mut reader, MAX_CONTROL).await?;
-        if let Some(received) = encoded.heartbeat() {
-            replay.confirmed(received)?;
-            continue;
-        }
-        let (length, room) = (encoded.length(), core.room_for(&encoded).await);
-        match encoded.decode()?.body {
+        let Inbound { body, room, length } = next_message(&mut reader, replay, core).await?;
+        match body {
             Some(Body::Transfer(message)) => core.deliver(message, room),
             Some(Body::End(end)) => return Err(refused(end.code, end.text)),
             other => panic!("not a message of a transfer: {other:?}"),

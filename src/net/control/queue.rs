@@ -136,6 +136,8 @@ pub async fn write_messages(
         let (mut closing, mut idle, mut is_secret) = (queue.has_last(), false, false);
         if out.is_empty() && !closing {
             tokio::select! {
+                // one order, so that a simulation with one seed is one run
+                biased;
                 next = queue.messages.recv(), if !replay.is_full() => match next.flatten() {
                     Some((message, _)) => is_secret = replay.send(message, &mut out),
                     None => closing = true,

@@ -138,7 +138,7 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
         .failed(1, &["srv:dir/x/y", "not a directory"]);
     let over = client.run(["put", "-r", "d", "srv:dir/x"]);
     assert!(
-        over.code == 1 && over.err.contains("haul: d: at the destination: not a directory"),
+        over.code == 1 && over.err.contains("haul: srv:dir/x: not a directory"),
         "{over:?}"
     );
     client.run(["frobnicate"]).failed_usage();
@@ -349,7 +349,7 @@ fn every_command_has_help_with_examples() {
         assert_eq!(examples(&text), examples(&help(&[command, "--help"], "100")), "{command}");
     }
     assert_eq!(examples(&listed), examples(&help(&["--help"], "100")));
-    assert!(help(&["put", "--help"], "100").contains("a week if left out"));
+    assert!(help(&["put", "--help"], "100").contains("a week if none is given"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
         },
     );
     let client = server.client_at(proxy.address);
-    client.ok(["get", "-r", "srv:tree", "back"]);
+    client.ok(["get", "-r", "srv:tree/", "back"]);
     assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
     assert!(proxy.cut() >= 3);
 }

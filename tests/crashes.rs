@@ -252,7 +252,7 @@ fn what_haul_did_not_make_is_not_removed() {
         assert_eq!(std::fs::read(server.root.join(kept)).unwrap(), b"old", "{kept}");
     }
     assert_eq!(std::fs::read(server.root.join(".report.haul")).unwrap(), b".report.haul");
-    client.ok(["put", "-r", "tree", "srv:back"]);
+    client.ok(["put", "-r", "tree/", "srv:back"]);
     for name in theirs {
         assert_eq!(std::fs::read(server.root.join("back").join(name)).unwrap(), name.as_bytes());
     }

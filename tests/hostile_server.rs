@@ -56,7 +56,7 @@ async fn names_that_were_not_asked_for_are_refused() {
     for (what, offers) in cases {
         let server = ScriptedServer::start().await;
         let client = server.client();
-        let ended = against(&client, &["get", "-r", &server.url("asked"), "got"], async {
+        let ended = against(&client, &["get", "-r", &server.url("asked/"), "got"], async {
             let mut peer = get_started(&server).await;
             peer.transfer(1, transfer_message::Body::Offers(proto::Offers { offers }))
                 .await;
@@ -78,7 +78,7 @@ async fn files_do_not_go_through_symlinks_that_the_server_sent() {
     let server = ScriptedServer::start().await;
     let client = server.client();
     write(&client.work().join("home/keep"), b"x");
-    let ended = against(&client, &["get", "-r", &server.url("asked"), "got"], async {
+    let ended = against(&client, &["get", "-r", &server.url("asked/"), "got"], async {
         let mut peer = get_started(&server).await;
         let link = proto::Offer {
             target: b"../home".to_vec(),
@@ -136,7 +136,7 @@ async fn a_connection_that_is_cut_is_never_the_end_of_a_file() {
         write(&client.work().join("got"), b"old");
         let ended = against(
             &client,
-            &["get", "--connections", "1", &server.url("asked"), "got"],
+            &["get", "--connections", "1", &server.url("asked/"), "got"],
             async {
                 let mut peer = get_started(&server).await;
                 let (_reader, mut writer) = server.accept_data(None).await.unwrap();
@@ -178,7 +178,7 @@ async fn damaged_content_is_refused() {
     let client = server.client();
     let ended = against(
         &client,
-        &["get", "--connections", "1", &server.url("asked"), "got"],
+        &["get", "--connections", "1", &server.url("asked/"), "got"],
         async {
             let mut peer = get_started(&server).await;
             let (_reader, mut writer) = server.accept_data(None).await.unwrap();

@@ -80,7 +80,7 @@ fn a_transfer_gets_by_with_few_open_files() {
         write(&tree.join(format!("large/{i}")), &vec![7; (1 << 20) + i]);
     }
     let few = few.map(String::from);
-    for arguments in [["put", "-r", "tree", "srv:"], ["get", "-r", "srv:tree", "back"]] {
+    for arguments in [["put", "-r", "tree", "srv:"], ["get", "-r", "srv:tree/", "back"]] {
         let ended = Ended::of(run_with(under(client.command(arguments), &few), b""));
         assert_eq!(ended.code, 0, "{ended:?}");
     }

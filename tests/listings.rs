@@ -2,8 +2,10 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
+use haul::net::transfer::send::found::Walked;
+use haul::net::transfer::send::select::Selection;
 use haul::net::transfer::send::source::{Origin, TransferSource};
-use haul::net::transfer::send::walk::{Walk, Walked};
+use haul::net::transfer::send::walk::{Walk, WalkOptions};
 use haul::net::wire::proto::{self, reply, request};
 use haul::store::local::LocalStore;
 use haul::store::{Entry, ErrorKind, RemotePath, Store};
@@ -98,7 +100,12 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
         place: None,
     }]);
     let (out, mut walked) = tokio::sync::mpsc::channel(1);
-    let walk = tokio::spawn(Walk::new(sources, true, None, out).run());
+    let options = WalkOptions {
+        recursive: true,
+        hash: None,
+        selection: Selection::default(),
+    };
+    let walk = tokio::spawn(Walk::new(sources, options, out).run());
     // it waits with what it found first
     while walked.is_empty() {
         tokio::task::yield_now().await;

@@ -77,6 +77,7 @@ async fn transfer(
             trap: Trap::default(),
         }),
         tops: vec![RemotePath::parse(b"d").unwrap()],
+        base: None,
         who: "test".into(),
         release: None,
         write_only: false,

@@ -32,7 +32,7 @@ fn odd_names_go_there_and_back_byte_for_byte() {
         );
     }
     client.ok(["put", "-r", "t", "srv:"]);
-    client.ok(["get", "-r", "srv:t", "back"]);
+    client.ok(["get", "-r", "srv:t/", "back"]);
     assert_eq!(snapshot(&client.work().join("t")), snapshot(&client.work().join("back")));
     // a 255-byte name has a shortened partial file
     write(&client.work().join(OsStr::from_bytes(&long)), &bytes(1, 3 << 20));
@@ -97,7 +97,7 @@ fn reserved_names_are_refused_and_not_shown() {
     write(&y, b"x");
     let put = client.run(["put", &name(&y), "srv:"]);
     put.failed(1, &[&name(&y), "haul's partial files"]);
-    client.ok(["get", "-r", "srv:d", "back"]);
+    client.ok(["get", "-r", "srv:d/", "back"]);
     assert_eq!(std::fs::read_dir(client.work().join("back")).unwrap().count(), 1);
     client.ok(["rm", "srv:d/y"]);
     client.ok(["rm", "srv:d"]);

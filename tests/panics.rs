@@ -11,7 +11,7 @@ use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
 use haul::net::client::connect::Connection;
 use haul::net::client::options::SessionOptions;
-use haul::net::client::requests::PutDestination;
+use haul::net::client::requests::{IfMissing, PutDestination};
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
 use haul::net::transfer::send::source::{Origin, TransferSource};
@@ -58,8 +58,8 @@ fn arm(faults: &Path, task: &str) {
 /// Both ways over one server: what becomes of each with this fault.
 fn put_or_get(client: &Client, verb: &str, to: &str) -> Ended {
     match verb {
-        "put" => client.run(["put", "-r", "tree", &format!("srv:{to}")]),
-        "get" => client.run(["get", "-r", "srv:source", to]),
+        "put" => client.run(["put", "-r", "tree/", &format!("srv:{to}")]),
+        "get" => client.run(["get", "-r", "srv:source/", to]),
         "stream" => client.run_with(["put", "-", &format!("srv:{to}")], &[5; 3 << 20]),
         _ => client.run(["ls", "srv:"]),
     }
@@ -226,7 +226,7 @@ fn every_task_has_its_panic() {
     for file in files.filter(|f| f.path().extension().is_some_and(|x| x == "rs")) {
         let text = std::fs::read_to_string(file.path()).unwrap();
         let product = text.split("mod tests {").next().unwrap();
-        for call in [".spawn(", ".detach(", "Work::new(", ".guard(", "keep_running(", "decided("] {
+        for call in [".spawn(", ".detach(", "Work::new(", ".guard(", "supervise(", "decided("] {
             for (at, _) in product.match_indices(call) {
                 let rest = product[at + call.len()..].trim_start();
                 if let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) {
@@ -296,6 +296,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             path: Vec::new(),
             directory: true,
             names,
+            if_missing: IfMissing::Name,
         };
         let put = client.put(Arc::new(sources), to, options, Reporter::silent()).await;
         let is_its = |text: &str| text.contains(at) && text.contains("is reached");

@@ -32,14 +32,14 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     put.end().retried();
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 
-    let get = client.spawn(["get", "-r", "srv:tree", "back"]);
+    let get = client.spawn(["get", "-r", "srv:tree/", "back"]);
     until("some of it is here", || staged(&client.work().join("back/big")).exists());
     proxy.cut_now(Which::Control);
     get.end().retried();
     assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
     // the sessions survived: no client logged in a second time
     let log = server.log();
-    assert_eq!(log.matches("the session goes on").count(), 2, "{log}");
+    assert_eq!(log.matches("the session continues").count(), 2, "{log}");
     assert_eq!(log.matches("INFO login").count(), 3, "{log}");
 }
 
@@ -93,7 +93,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     assert!(ended.out.contains(r#"{"event":"retrying"}"#), "{ended:?}");
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 
-    let get = client.spawn(["get", "-r", "--json", "srv:tree", "back"]);
+    let get = client.spawn(["get", "-r", "--json", "srv:tree/", "back"]);
     until("some of it is here", || {
         std::fs::metadata(staged(&client.work().join("back/big")))
             .is_ok_and(|m| m.len() > 4 * MIB as u64)
@@ -268,7 +268,7 @@ fn a_silent_data_connection_is_given_up_and_the_others_go_on() {
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
     proxy.heal();
     // and when all are silent, for good, there is a typed error in the end
-    let get = client.spawn(["get", "-r", "--retry-for", "3s", "srv:tree", "back"]);
+    let get = client.spawn(["get", "-r", "--retry-for", "3s", "srv:tree/", "back"]);
     until("some of it is here", || staged(&client.work().join("back/big")).exists());
     proxy.silence(Which::Data);
     let ended = get.end();

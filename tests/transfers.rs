@@ -13,7 +13,7 @@ fn a_tree_goes_there_and_back_unchanged() {
     sample(&client.work().join("tree"));
     client.ok(["put", "-r", "tree", "srv:"]);
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
-    client.ok(["get", "-r", "srv:tree", "back"]);
+    client.ok(["get", "-r", "srv:tree/", "back"]);
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&client.work().join("back")));
 }
 
@@ -23,8 +23,8 @@ fn with_one_connection_and_with_many() {
     let client = server.client();
     sample(&client.work().join("tree"));
     for n in ["1", "9"] {
-        client.ok(["put", "-r", "--no-fsync", "--connections", n, "tree", &format!("srv:{n}")]);
-        client.ok(["get", "-r", "--connections", n, &format!("srv:{n}"), &format!("back-{n}")]);
+        client.ok(["put", "-r", "--no-fsync", "--connections", n, "tree/", &format!("srv:{n}")]);
+        client.ok(["get", "-r", "--connections", n, &format!("srv:{n}/"), &format!("back-{n}")]);
         assert_eq!(
             snapshot(&client.work().join("tree")),
             snapshot(&client.work().join(format!("back-{n}")))
@@ -134,7 +134,7 @@ fn wide_directories_full_and_empty_ones_in_turn() {
     }
     client.ok(["put", "-r", "--no-fsync", "tree", "srv:"]);
     assert_eq!(snapshot(&tree), snapshot(&server.root.join("tree")));
-    client.ok(["get", "-r", "--no-fsync", "srv:tree", "back"]);
+    client.ok(["get", "-r", "--no-fsync", "srv:tree/", "back"]);
     assert_eq!(snapshot(&tree), snapshot(&client.work().join("back")));
 }
 
@@ -192,7 +192,7 @@ fn destinations_follow_the_rules_of_cp() {
     client.ok(["mkdir", "srv:dir"]);
     client.ok(["put", "a", "b", "srv:dir"]);
     assert!(there("dir/a") && there("dir/b"), "into a directory");
-    client.ok(["put", "-r", "d", "srv:new"]);
+    client.ok(["put", "-r", "d/", "srv:new"]);
     assert!(there("new/x"), "a directory under a new name");
     client.ok(["put", "-r", "d", "srv:new"]);
     assert!(there("new/d/x"), "into one that exists");
@@ -282,7 +282,7 @@ fn fifos_and_sockets_are_skipped_at_once_and_named() {
     assert!(server.root.join("t/file").exists() && !server.root.join("t/pipe").exists());
 
     fifo(&server.root.join("t/pipe"));
-    let got = client.run(["get", "-r", "srv:t", "back"]);
+    let got = client.run(["get", "-r", "srv:t/", "back"]);
     assert_eq!(got.code, 3, "{got:?}");
     assert!(got.err.contains("pipe"), "{got:?}");
     assert!(client.work().join("back/file").exists());
@@ -298,8 +298,8 @@ fn many_clients_at_once() {
         for (i, client) in clients.iter().enumerate() {
             scope.spawn(move || {
                 sample(&client.work().join("tree"));
-                client.ok(["put", "-r", "tree", &format!("srv:{i}")]);
-                client.ok(["get", "-r", &format!("srv:{i}"), "back"]);
+                client.ok(["put", "-r", "tree/", &format!("srv:{i}")]);
+                client.ok(["get", "-r", &format!("srv:{i}/"), "back"]);
                 assert_eq!(
                     snapshot(&client.work().join("tree")),
                     snapshot(&client.work().join("back"))

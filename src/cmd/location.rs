@@ -24,10 +24,9 @@ pub struct Remote {
     pub server: ServerName,
     /// The path, beneath the user's root.
     pub path: RemotePath,
-    /// The user wrote a slash at its end: it must be a directory.
+    /// The user wrote a slash at its end, or `/.`: as a destination it must be a directory, as a
+    /// source it stands for its contents.
     pub directory: bool,
-    /// The user wrote `/.` at its end: as a source it stands for its contents.
-    pub contents: bool,
     /// As the user wrote it.
     pub shown: String,
 }
@@ -54,6 +53,7 @@ impl Location {
         if let Some(rest) = bytes.strip_prefix(b"haul://") {
             return parse_url(argument, rest).map(Location::Remote);
         }
+        refuse_other_protocols(argument)?;
         let Some((host, path)) = split_host(bytes) else {
             return match bytes {
                 [] => Err(Failure::usage("a path is empty")),
@@ -77,6 +77,21 @@ impl Location {
             }
         }
     }
+}
+
+/// Refuses the addresses of other programs.
+fn refuse_other_protocols(argument: &OsStr) -> Result<(), Failure> {
+    let text = argument.to_string_lossy();
+    let is_module = split_host(argument.as_bytes()).is_some_and(|(_, path)| path.starts_with(b":"));
+    let why = match text.split_once("://") {
+        Some(("rsync", _)) => "haul does not speak to rsync's daemon",
+        Some(("ssh" | "sftp" | "scp" | "ftp" | "ftps", _)) => "haul speaks to haul serve only",
+        _ if is_module => "haul has no modules",
+        _ => return Ok(()),
+    };
+    let shown = printable(&text);
+    Err(Failure::usage(format!("{shown}: {why}"))
+        .hint("start haul serve there, and write [USER@]HOST:PATH"))
 }
 
 /// Splits at the colon after the host; `None` for a local path.
@@ -167,19 +182,18 @@ pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
 }
 
 fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, Failure> {
-    let contents = means_contents(path);
     Ok(Remote {
         path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
-        directory: contents || path.ends_with(b"/"),
-        contents,
+        directory: means_contents(path),
         server,
         shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
     })
 }
 
-/// True of a path with `/.` at its end: as a source it stands for its contents.
+/// True of a path with `/` or `/.` at its end: a directory of that name stands for its contents, as
+/// with rsync.
 pub fn means_contents(path: &[u8]) -> bool {
-    path.ends_with(b"/.")
+    path.ends_with(b"/.") || path.ends_with(b"/")
 }
 
 /// The directory that holds a local path, and its name there as a path beneath that directory.
@@ -200,6 +214,13 @@ fn malformed(argument: &OsStr, why: &str) -> Failure {
     let shown = printable(&argument.to_string_lossy());
     Failure::usage(format!("malformed remote path {shown}: {why}"))
         .hint("write it as [USER@]HOST:PATH or haul://[USER@]HOST[:PORT]/PATH")
+}
+
+impl Remote {
+    /// True of a source that stands for its contents: `dir/`, `dir/.`, or the root.
+    pub fn means_contents(&self) -> bool {
+        self.directory || self.path.split().is_none()
+    }
 }
 
 impl ServerName {

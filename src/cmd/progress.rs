@@ -131,6 +131,7 @@ fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> S
         total,
         files: get(&counters.files_done)
             .saturating_add(get(&counters.unchanged))
+            .saturating_add(get(&counters.skipped))
             .saturating_add(get(&counters.failed)),
         found: get(&counters.files_found),
         searching: !counters.walked.load(Ordering::Relaxed),

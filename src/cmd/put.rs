@@ -6,10 +6,10 @@ use super::hint;
 use super::location::{Location, Remote, means_contents, split_local};
 use super::transfer::{self, Job, TransferArgs};
 use crate::net::client::Client;
-use crate::net::client::requests::PutDestination;
+use crate::net::client::requests::{IfMissing, PutDestination};
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -25,21 +25,26 @@ use tokio::io::AsyncRead;
 /// Mode, modification time and symlinks are preserved. FIFOs, sockets and devices are reported and
 /// skipped. Names of the form .NAME~HASH.haul are reserved for haul and skipped.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   haul put report.pdf nas:                 to your root on the server
   haul put -r photos music nas:backup/     two trees into a directory
   haul put a.txt nas:b.txt                 under another name
   pg_dump db | haul put - nas:db.sql       a stream; appears when it is complete
   haul put <(pg_dump db) nas:db.sql        the same
-  haul put -rq --wait=10m /srv/. nas:srv   for cron: the contents of /srv
-  haul put --if-version none x nas:x       only if there is no x yet")]
+  haul put -rq --wait=10m /srv/ nas:srv    for cron: the contents of /srv
+  haul put -avz --exclude node_modules src nas:   src, as with rsync
+  haul put --if-version none x nas:x       only if there is no x yet"
+)]
 pub struct Args {
     /// Files, directories (with -r), or - for standard input
     #[arg(required = true, value_name = "SRC", value_hint = hint::LOCAL)]
     sources: Vec<OsString>,
 
-    /// Where to: [USER@]HOST:PATH. A directory that exists receives the sources under their names
+    /// Where to: [USER@]HOST:PATH. A directory SRC becomes DEST/SRC, and SRC/ means its contents. A
+    /// file goes into DEST if that is a directory, or becomes DEST
     #[arg(value_name = "DEST", value_hint = hint::REMOTE)]
     destination: OsString,
 
@@ -52,61 +57,64 @@ pub struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
-    args.transfer.check(args.sources.len())?;
+    let options = args.transfer.options(args.sources.len(), &args.sources)?;
     let prepared = prepare(&args).await?;
     if prepared
         .iter()
-        .all(|(source, _)| matches!(source.origin, Origin::Missing(_)))
+        .all(|given| matches!(given.source.origin, Origin::Missing(_)))
     {
-        return transfer::refuse_all(
-            "put",
-            &args.transfer,
-            prepared.into_iter().map(|(source, _)| source),
-        )
-        .await;
+        let sources = prepared.into_iter().map(|given| given.source);
+        return transfer::refuse_all("put", &args.transfer, sources).await;
     }
-    let names = prepared.iter().map(|(_, name)| name.clone()).collect();
-    let sources = prepared.into_iter().map(|(source, _)| source).collect();
-    put(&destination, sources, names, &args.transfer, &args.connect).await
+    let place = PutDestination {
+        path: destination.path.as_bytes().to_vec(),
+        directory: destination.directory,
+        names: prepared.iter().map(|given| given.name.clone()).collect(),
+        // a directory goes to DEST/NAME the first time and every time
+        if_missing: match prepared.iter().any(LocalSource::is_named_dir) {
+            true => IfMissing::Make,
+            false => IfMissing::Name,
+        },
+    };
+    let sources = prepared.into_iter().map(|given| given.source).collect();
+    let job = Job {
+        verb: "put",
+        args: &args.transfer,
+        options,
+        about: &destination.shown,
+    };
+    put(&destination, sources, place, job, &args.connect).await
 }
 
 /// Connects and sends.
 async fn put(
     destination: &Remote,
     sources: Vec<TransferSource>,
-    names: Vec<Vec<u8>>,
-    args: &TransferArgs,
+    place: PutDestination,
+    job: Job<'_>,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
-    let session = connect::open(&destination.server, connect, args.purpose()).await?;
+    let session = connect::open(&destination.server, connect, job.args.purpose()).await?;
     let sources = Arc::new(sources);
     let put = async |client: Arc<Client>, options, reporter| {
-        let place = PutDestination {
-            path: destination.path.as_bytes().to_vec(),
-            directory: destination.directory,
-            names: names.clone(),
-        };
-        client.put(sources.clone(), place, options, reporter).await
+        client.put(sources.clone(), place.clone(), options, reporter).await
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
-    let job = Job {
-        verb: "put",
-        args,
-        about: &destination.shown,
-    };
     transfer::carry(session, job, put, repeatable).await
 }
 
 /// Checks every source before anything is sent. A source that cannot be sent becomes
 /// [`Origin::Missing`].
-async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure> {
+async fn prepare(args: &Args) -> Result<Vec<LocalSource>, Failure> {
     if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
         let shown = stream_label(given).display();
         if args.sources.len() > 1 {
             return Err(Failure::usage(format!("{shown} is a stream: it can only be put alone")));
         }
         let name = stream_name(&args.destination).map_err(|e| Failure::about(&shown, e))?;
-        return Ok(vec![(stream(given).await?, name)]);
+        let source = stream(given).await?;
+        let kind = Kind::File;
+        return Ok(vec![LocalSource { source, name, kind }]);
     }
     let mut seen = HashSet::new();
     let mut prepared = Vec::with_capacity(args.sources.len());
@@ -117,14 +125,14 @@ async fn prepare(args: &Args) -> Result<Vec<(TransferSource, Vec<u8>)>, Failure>
             ));
         }
         let path = Path::new(source);
-        let found = local_source(path, args.transfer.recursive).await;
-        let (source, name) = found.unwrap_or_else(|error| missing(path, error));
-        if !name.is_empty() && !seen.insert(name.clone()) {
-            let name = String::from_utf8_lossy(&name).into_owned();
+        let found = local_source(path, args.transfer.is_recursive()).await;
+        let given = found.unwrap_or_else(|error| missing(path, error));
+        if !given.name.is_empty() && !seen.insert(given.name.clone()) {
+            let name = String::from_utf8_lossy(&given.name).into_owned();
             return Err(Failure::usage(format!("two sources are called {name}"))
                 .hint("put them one by one"));
         }
-        prepared.push((source, name));
+        prepared.push(given);
     }
     Ok(prepared)
 }
@@ -184,28 +192,51 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// A label without the `/` or `/.` at its end.
+fn without_slash(label: &[u8]) -> &[u8] {
+    let label = label
+        .strip_suffix(b"/.")
+        .or_else(|| label.strip_suffix(b"/"))
+        .unwrap_or(label);
+    match label {
+        [] => b"/",
+        label => label,
+    }
+}
+
 /// A source that cannot be sent, under the name that it would have had.
-fn missing(path: &Path, error: StoreError) -> (TransferSource, Vec<u8>) {
+fn missing(path: &Path, error: StoreError) -> LocalSource {
     let label = path.as_os_str().as_bytes().to_vec();
     let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
     let origin = Origin::Missing(error);
     let place = None;
-    (
-        TransferSource {
-            label,
-            origin,
-            place,
-        },
-        name,
-    )
+    let source = TransferSource {
+        label,
+        origin,
+        place,
+    };
+    let kind = Kind::File;
+    LocalSource { source, name, kind }
 }
 
-/// Opens the directory that holds a source, or the source itself if it is a directory. Returns its
-/// name at the destination: empty for `.` and the like, which stand for their contents.
-pub(super) async fn local_source(
-    path: &Path,
-    recursive: bool,
-) -> Result<(TransferSource, Vec<u8>), StoreError> {
+/// A source of a put.
+pub(super) struct LocalSource {
+    pub(super) source: TransferSource,
+    /// Its name at the destination: empty for `dir/`, `.` and the like, which stand for their
+    /// contents.
+    name: Vec<u8>,
+    kind: Kind,
+}
+
+impl LocalSource {
+    /// True of a directory that is to have its own name at the destination.
+    fn is_named_dir(&self) -> bool {
+        self.kind == Kind::Dir && !self.name.is_empty()
+    }
+}
+
+/// Opens the directory that holds a source, or the source itself if it is a directory.
+pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<LocalSource, StoreError> {
     let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
     let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
     let slash = path.as_os_str().as_bytes().ends_with(b"/");
@@ -233,12 +264,16 @@ pub(super) async fn local_source(
     let store = store.subtree(&RemotePath::root()).await?;
     let label = path.as_os_str().as_bytes();
     let source = TransferSource {
-        label: label.strip_suffix(b"/.").unwrap_or(label).to_vec(),
+        label: without_slash(label).to_vec(),
         origin: Origin::Tree {
             store,
             path: inside,
         },
         place: RemotePath::parse(&name).ok(),
     };
-    Ok((source, name))
+    let kind = match found.is_dir() {
+        true => Kind::Dir,
+        false => Kind::File,
+    };
+    Ok(LocalSource { source, name, kind })
 }

@@ -108,6 +108,9 @@ impl Printer {
             Event::Unchanged { path, .. } if verbose => {
                 Some(format!("{} (unchanged)", output::name(path)))
             }
+            Event::Skipped { path, .. } if verbose => {
+                Some(format!("{} (skipped)", output::name(path)))
+            }
             Event::Resumed { path, offset } if !quiet => {
                 Some(format!("{}: resumes after {}", output::name(path), size(*offset)))
             }
@@ -212,6 +215,11 @@ fn event_json(event: &Event) -> Value {
         }
         Event::Unchanged { path, size } => {
             object.insert("event".into(), json!("unchanged"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+        }
+        Event::Skipped { path, size } => {
+            object.insert("event".into(), json!("skipped"));
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
         }

@@ -10,7 +10,7 @@ use super::location::parse_host;
 use super::runtime;
 use super::server::local_user;
 use super::settings::state_dir;
-use super::units::{parse_size, parse_time};
+use super::units::{parse_memory, parse_time};
 use super::user::account::Rights;
 use crate::auth::user::User;
 use crate::auth::users::Users;
@@ -69,7 +69,7 @@ pub struct Args {
     max_connections: usize,
 
     /// The most memory for all sessions together: data in flight, messages, buffers
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_memory)]
     max_memory: u64,
 
     /// How long a session waits for its client after the connection is lost

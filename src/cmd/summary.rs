@@ -16,6 +16,7 @@ pub struct Summary {
     dirs: u64,
     dirs_made: u64,
     unchanged: u64,
+    skipped: u64,
     failed: u64,
     seconds: f64,
 }
@@ -34,6 +35,7 @@ impl Summary {
             // files that were committed before the transfer started again have been found unchanged
             // since
             unchanged: get(&counters.unchanged).saturating_sub(before),
+            skipped: get(&counters.skipped),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
@@ -41,21 +43,20 @@ impl Summary {
 
     /// True if anything that was asked for is there.
     pub fn has_done(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.dirs_made > 0
+        self.files > 0 || self.unchanged > 0 || self.skipped > 0 || self.dirs_made > 0
     }
 
     /// True if there is anything to report.
     pub fn has_any(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.failed > 0
+        self.files > 0 || self.unchanged > 0 || self.skipped > 0 || self.failed > 0
     }
 
     /// As an object.
     pub fn json(&self, complete: bool) -> Value {
         json!({
             "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
-            "dirs": self.dirs,
-            "unchanged": self.unchanged, "failed": self.failed, "seconds": self.seconds,
-            "complete": complete,
+            "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
+            "failed": self.failed, "seconds": self.seconds, "complete": complete,
         })
     }
 
@@ -67,7 +68,12 @@ impl Summary {
         if self.seconds >= RATE_FROM && self.bytes > 0 {
             line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
         }
-        for (count, what) in [(self.unchanged, "unchanged"), (self.failed, "failed")] {
+        let counts = [
+            (self.unchanged, "unchanged"),
+            (self.skipped, "skipped"),
+            (self.failed, "failed"),
+        ];
+        for (count, what) in counts {
             if count > 0 {
                 line += &format!(", {count} {what}");
             }
@@ -89,6 +95,7 @@ mod tests {
             dirs: 0,
             dirs_made: 0,
             unchanged: 3,
+            skipped: 0,
             failed: 0,
             seconds,
         };

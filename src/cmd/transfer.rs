@@ -2,6 +2,8 @@
 
 use super::connect::{self, Notices, Purpose, RemoteSession};
 use super::failure::{Failure, exit, exit_of_parts};
+use super::filter::FilterArgs;
+use super::habits::HabitArgs;
 use super::interrupt::{self, RERUN};
 use super::output;
 use super::progress::{Progress, Wish};
@@ -15,6 +17,7 @@ use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::Durability;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -28,7 +31,7 @@ const FAREWELL: Duration = Duration::from_millis(250);
 pub struct TransferArgs {
     /// Copy directories with everything in them
     #[arg(short, long)]
-    pub recursive: bool,
+    recursive: bool,
 
     /// Compare files by content instead of by size and modification time
     #[arg(short, long)]
@@ -78,6 +81,16 @@ pub struct TransferArgs {
     /// Do not show progress
     #[arg(long)]
     pub no_progress: bool,
+
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    #[command(flatten)]
+    habits: HabitArgs,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// What `--no-fsync` asks for.
@@ -89,27 +102,33 @@ pub(super) fn durability(volatile: bool) -> Durability {
 }
 
 impl TransferArgs {
-    /// The transfer's own options.
-    pub fn options(&self) -> Options {
-        Options {
+    /// True where directories are taken, too.
+    pub fn is_recursive(&self) -> bool {
+        self.recursive || self.habits.recursive()
+    }
+
+    /// The transfer's own options, for so many sources; `paths` are the arguments that are no
+    /// options.
+    ///
+    /// # Errors
+    /// A usage failure: an option that haul does not have, or a rule of a filter that is none. Or
+    /// why a file of rules cannot be read.
+    pub fn options(&self, sources: usize, paths: &[OsString]) -> Result<Options, Failure> {
+        self.habits.check_port(paths)?;
+        if self.if_version.is_some() && (sources != 1 || self.is_recursive()) {
+            return Err(Failure::usage("--if-version is for a single file"));
+        }
+        let mut options = Options {
             checksum: self.checksum,
             durability: durability(self.volatile),
             wait: self.wait,
             if_version: self.if_version.clone(),
-            recursive: self.recursive,
-            retried: false,
-        }
-    }
-
-    /// Checks that `--if-version` names one file.
-    ///
-    /// # Errors
-    /// A usage failure.
-    pub fn check(&self, sources: usize) -> Result<(), Failure> {
-        if self.if_version.is_some() && (sources != 1 || self.recursive) {
-            return Err(Failure::usage("--if-version is for a single file"));
-        }
-        Ok(())
+            recursive: self.is_recursive(),
+            ..Options::default()
+        };
+        self.habits.apply(&mut options)?;
+        self.filter.apply(&mut options)?;
+        Ok(options)
     }
 
     fn report(&self) -> ReportOptions {
@@ -117,7 +136,7 @@ impl TransferArgs {
             quiet: self.quiet,
             verbose: self.verbose,
             json: self.json,
-            recursive: self.recursive,
+            recursive: self.is_recursive(),
             waits: self.wait.is_some(),
             conditional: self.if_version.is_some(),
         }
@@ -135,7 +154,10 @@ impl TransferArgs {
     }
 
     fn wish(&self) -> Wish {
-        match (self.progress, self.no_progress || self.quiet || self.json) {
+        match (
+            self.progress || self.habits.progress(),
+            self.no_progress || self.quiet || self.json,
+        ) {
             (true, _) => Wish::Always,
             (false, true) => Wish::Never,
             (false, false) => Wish::OnTerminal,
@@ -144,12 +166,14 @@ impl TransferArgs {
 }
 
 /// What a transfer does, and what it is about.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Job<'a> {
     /// `put` or `get`.
     pub verb: &'static str,
     /// Its options.
     pub args: &'a TransferArgs,
+    /// Those of the transfer itself.
+    pub options: Options,
     /// The place that an error of the whole transfer is about.
     pub about: &'a str,
 }
@@ -170,7 +194,7 @@ pub async fn carry(
     let mut carrier = Carrier {
         session,
         reporter: show.reporter(),
-        options: job.args.options(),
+        options: job.options,
         stuck: None,
     };
     let result = carrier.run(once, is_repeatable).await;

@@ -30,22 +30,38 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Reads a size: `512M`, `2G`, or bytes, at least 16M.
+/// Reads a size: `512M`, `2G`, or bytes.
 ///
 /// # Errors
 /// A sentence that shows the form of a size.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = split_unit(text);
-    let unit: u64 = match unit {
-        "" => 1,
-        "K" | "k" | "KiB" => 1 << 10,
-        "M" | "m" | "MiB" => 1 << 20,
-        "G" | "g" | "GiB" => 1 << 30,
-        _ => return Err(format!("expected a size like 512M or 2G, got {text}")),
+    let unit: Option<u64> = match unit {
+        "" | "B" | "b" => Some(1),
+        "K" | "k" | "KiB" => Some(1 << 10),
+        "M" | "m" | "MiB" => Some(1 << 20),
+        "G" | "g" | "GiB" => Some(1 << 30),
+        "T" | "t" | "TiB" => Some(1 << 40),
+        _ => None,
     };
-    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    size.filter(|n| *n >= SMALLEST)
-        .ok_or_else(|| format!("expected a size of at least 16M, got {text}"))
+    let size = digits
+        .parse::<u64>()
+        .ok()
+        .zip(unit)
+        .and_then(|(n, unit)| n.checked_mul(unit));
+    size.ok_or_else(|| format!("expected a size like 512M or 2G, got {text}"))
+}
+
+/// Reads a size of memory: at least 16M.
+///
+/// # Errors
+/// As [`parse_size`].
+pub fn parse_memory(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    match size {
+        SMALLEST.. => Ok(size),
+        _ => Err(format!("expected a size of at least 16M, got {text}")),
+    }
 }
 
 /// The digits of a number with a unit, and the unit.
@@ -115,10 +131,10 @@ mod tests {
 
     #[test]
     fn sizes_have_units_and_a_least() {
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("16777216"), Ok(16 << 20));
-        for wrong in ["15M", "1T", "M", "-1G", "17179869184G"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
+        assert_eq!(parse_memory("512M"), Ok(512 << 20));
+        assert_eq!(parse_memory("16777216"), Ok(16 << 20));
+        for wrong in ["15M", "1X", "M", "-1G", "17179869184G"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
         }
     }
 

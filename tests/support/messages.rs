@@ -10,6 +10,7 @@ pub fn put(transfer: u32, destination: &[u8]) -> request::Body {
         directory: false,
         names: vec![b"f".to_vec()],
         source_ids: Vec::new(),
+        if_missing: proto::IfMissing::Name.into(),
         options: Some(proto::Options {
             durability: proto::Durability::Volatile.into(),
             recursive: true,

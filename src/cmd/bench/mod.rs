@@ -18,7 +18,7 @@ use super::transfer::durability;
 use super::units;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::requests::PutDestination;
+use crate::net::client::requests::{IfMissing, PutDestination};
 use crate::net::transfer::options::Options;
 use crate::store::RemotePath;
 use std::ffi::OsString;
@@ -94,7 +94,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             },
             path: RemotePath::parse(&base).unwrap_or_default(),
             directory: true,
-            contents: false,
             shown: client.server().to_string(),
         },
         options,
@@ -135,14 +134,16 @@ impl Bench {
             .append(&RemotePath::parse(unique.as_bytes()).unwrap_or_default());
         let top = top.map_err(|e| Failure::usage(format!("{}: {e}", self.base.shown)))?;
         let about = |e: NetError| Failure::about(&self.base.shown, e);
-        let (source, _) = local_source(tree, true)
+        let tree_source = local_source(tree, true)
             .await
             .map_err(|e| Failure::about(tree.display(), e))?;
         let place = PutDestination {
             path: top.as_bytes().to_vec(),
             directory: false,
             names: vec![unique.clone().into_bytes()],
+            if_missing: IfMissing::Name,
         };
+        let source = tree_source.source;
         let sent = measure(Side::Sends, |reporter| {
             self.client
                 .put(Arc::new(vec![source]), place, self.options.clone(), reporter)
@@ -157,7 +158,8 @@ impl Bench {
             directory: false,
             ..self.base.clone()
         };
-        let target = local_target(std::slice::from_ref(&remote), &self.back).await?;
+        let target =
+            local_target(std::slice::from_ref(&remote), &self.back, IfMissing::Name).await?;
         let paths = vec![top.as_bytes().to_vec()];
         let fetched = measure(Side::Receives, |reporter| {
             self.client.get(paths, target, self.options.clone(), reporter)

@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
+pub use crate::net::wire::proto::IfMissing;
+
 /// Where a put goes on the server.
 #[derive(Clone)]
 pub struct PutDestination {
@@ -28,6 +30,8 @@ pub struct PutDestination {
     /// The name of each source there, if the destination is a directory. Of a source without a name
     /// its contents go there.
     pub names: Vec<Vec<u8>>,
+    /// What becomes of a path where nothing is.
+    pub if_missing: IfMissing,
 }
 
 /// Where a get goes on this machine.
@@ -209,7 +213,12 @@ impl Client {
             destination: destination.path,
             directory: destination.directory,
             names: destination.names,
-            options: Some(options.to_wire()),
+            if_missing: destination.if_missing.into(),
+            // the sender applies it, which is here
+            options: Some(proto::Options {
+                filter: Vec::new(),
+                ..options.to_wire()
+            }),
         };
         self.dialer.start();
         let sent = sender::send(channel, sources, options, reporter);

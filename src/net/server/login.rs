@@ -122,7 +122,7 @@ enum Answer {
 
 /// A message before the login.
 enum Early {
-    Request(proto::Request),
+    Request(Box<proto::Request>),
     Heartbeat,
     /// Sent right behind a login that was refused.
     Skipped,
@@ -132,7 +132,7 @@ impl Stranger<'_> {
     async fn run(mut self) -> Result<LoginOutcome, NetError> {
         loop {
             let request = match self.next().await? {
-                Early::Request(request) => request,
+                Early::Request(request) => *request,
                 // a login may have to wait for its turn
                 Early::Heartbeat => continue,
                 Early::Skipped => {
@@ -186,7 +186,7 @@ impl Stranger<'_> {
         match encoded {
             Some(encoded) if encoded.heartbeat().is_some() => Ok(Early::Heartbeat),
             Some(encoded) if encoded.is_request() => match encoded.decode_secret()?.body {
-                Some(Body::Request(request)) => Ok(Early::Request(request)),
+                Some(Body::Request(request)) => Ok(Early::Request(Box::new(request))),
                 _ => Err(unexpected()),
             },
             _ if is_refused => Ok(Early::Skipped),

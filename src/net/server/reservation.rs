@@ -20,7 +20,7 @@ pub(super) const GOOD_WINDOW: u64 = 4 << 20;
 /// Windows in a session's memory.
 const WINDOWS: u64 = 4;
 /// The rest of a session's memory: a message while it is read and one while it is written, a
-/// transfer's sources, and the buffers of the first data connection.
+/// transfer's sources and rules, and the buffers of the first data connection.
 const FIXED: u64 = 10 << 20;
 /// A session takes at most one part in this many of its user's remaining memory.
 const PART: u64 = 4;

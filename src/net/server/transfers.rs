@@ -7,17 +7,17 @@ use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
 use crate::net::server::transfer_log::TransferLog;
 use crate::net::session::channel::{TransferChannel, cancel};
-use crate::net::transfer::options::Options;
+use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::receive::destination::{Release, Target, Tree};
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::{Origin, TransferSource};
-use crate::net::wire::proto::{self, reply};
+use crate::net::wire::proto::{self, IfMissing, reply};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, StoreExt, blocking};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Most sources of one transfer.
@@ -69,17 +69,19 @@ pub(super) async fn put(
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
     let options = options_of(put.options.clone())?;
-    if options.if_version.is_some() && session.is_write_only() {
-        // any answer would tell which versions exist
-        let text = "this user may only write: --if-version would tell what is there";
+    let asks = options.if_version.is_some() || options.preserved != PreservedTargets::None;
+    if asks && session.is_write_only() {
+        // any answer would tell what exists
+        let text = "this user may only write: --if-version, --update and --ignore-existing would \
+            tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
-    let destination = find_destination(session, &put).await?;
     let user_root = config.root.join(session.grant.user.root.as_path());
-    refuse_nested(&destination, &user_root, &put.source_ids).await?;
+    let destination = find_destination(session, &put, &user_root).await?;
     let target = Target::Tree(Tree {
         store: destination.store,
         tops: destination.tops,
+        base: None,
         who: session.who.clone(),
         release: Some(release(registry, session)),
         write_only: session.is_write_only(),
@@ -117,14 +119,38 @@ struct Destination {
     tops: Vec<RemotePath>,
 }
 
-/// Finds the destination: an existing directory receives the sources under their names; a single
-/// source may get a new name.
-async fn find_destination(session: &Session, put: &proto::Put) -> Result<Destination, NetError> {
+/// Finds the destination: an existing directory receives the sources under their names, and so does
+/// one that is made for them; a single source may get a new name.
+async fn find_destination(
+    session: &Session,
+    put: &proto::Put,
+    user_root: &Path,
+) -> Result<Destination, NetError> {
     let path = entry::path(&put.destination, &session.working())
         .map_err(|e| refusal(Code::BAD_NAME, format!("the destination is not allowed: {e}")))?;
-    match existing_directory(session, put, &path).await? {
-        Some(dir) => within(session, put, &path, dir).await,
-        None => named(session, put, &path).await,
+    let destination = match (existing_directory(session, put, &path).await?, put.if_missing()) {
+        (Some(dir), _) => within(session, put, &path, dir).await?,
+        (None, IfMissing::Name) => named(session, put, &path).await?,
+        (None, IfMissing::Make) => {
+            let (parent, name) = path.split().ok_or_else(|| no_directory(&path))?;
+            let parent = parent_of(session, &parent).await?;
+            refuse_nested(&user_root.join(parent.as_path()), &put.source_ids).await?;
+            let dir = parent.join(&name);
+            let dir = dir.map_err(|e| StoreError::new(ErrorKind::BadName(e), &path))?;
+            session.store.make_dir(&dir).await?;
+            within(session, put, &path, dir).await?
+        }
+    };
+    refuse_nested_in(&destination, user_root, &put.source_ids).await?;
+    Ok(destination)
+}
+
+/// The directory that is to hold a destination.
+async fn parent_of(session: &Session, parent: &RemotePath) -> Result<RemotePath, NetError> {
+    match session.store.resolve(parent).await {
+        Ok(real) => Ok(real),
+        Err(e) if e.kind == ErrorKind::NotFound => Err(no_directory(parent)),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -137,7 +163,7 @@ async fn existing_directory(
     let store = &session.store;
     match store.resolve(path).await {
         Ok(real) if store.stat(&real).await?.kind == Kind::Dir => Ok(Some(real)),
-        Ok(_) if put.directory || put.names.len() > 1 => {
+        Ok(_) if put.directory || put.names.len() > 1 || put.if_missing() == IfMissing::Make => {
             Err(StoreError::new(ErrorKind::NotADirectory, path).into())
         }
         Ok(_) => Ok(None),
@@ -182,11 +208,7 @@ async fn named(
         Some(split) if !put.directory && put.names.len() == 1 => split,
         _ => return Err(no_directory(path)),
     };
-    let dir = match session.store.resolve(&parent).await {
-        Ok(real) => real,
-        Err(e) if e.kind == ErrorKind::NotFound => return Err(no_directory(&parent)),
-        Err(e) => return Err(e.into()),
-    };
+    let dir = parent_of(session, &parent).await?;
     Ok(Destination {
         store: session.store.subtree(&dir).await?,
         tops: vec![RemotePath::root().join(&name).unwrap_or_default()],
@@ -212,21 +234,30 @@ fn nested() -> NetError {
 }
 
 /// Refuses to put a directory into itself: client and server may be the same machine.
-async fn refuse_nested(
+async fn refuse_nested_in(
     destination: &Destination,
-    user_root: &std::path::Path,
+    user_root: &Path,
     source_ids: &[String],
 ) -> Result<(), NetError> {
     if source_ids.is_empty() {
         return Ok(());
     }
-    let dir: PathBuf = user_root.join(destination.dir.as_path());
-    let mut versions = Vec::new();
     for top in &destination.tops {
         let found = destination.store.stat(top).await.ok();
-        versions.extend(found.map(|entry| entry.version.to_string()));
+        if found.is_some_and(|entry| source_ids.contains(&entry.version.to_string())) {
+            return Err(nested());
+        }
     }
-    versions.extend(blocking(move || LocalStore::ancestors(&dir)).await);
+    refuse_nested(&user_root.join(destination.dir.as_path()), source_ids).await
+}
+
+/// The same for a directory and those above it.
+async fn refuse_nested(dir: &Path, source_ids: &[String]) -> Result<(), NetError> {
+    if source_ids.is_empty() {
+        return Ok(());
+    }
+    let dir = dir.to_path_buf();
+    let versions = blocking(move || LocalStore::ancestors(&dir)).await;
     match versions.iter().any(|version| source_ids.contains(version)) {
         true => Err(nested()),
         false => Ok(()),
@@ -262,6 +293,13 @@ pub(super) async fn get(
     Ok(started())
 }
 
+/// The name of a source; the root where it stands for its contents.
+fn own_name(label: &[u8]) -> RemotePath {
+    let contents = label.ends_with(b"/") || label.ends_with(b"/.") || label.is_empty();
+    let name = label.rsplit(|byte| *byte == b'/').next().filter(|_| !contents);
+    name.and_then(|name| RemotePath::parse(name).ok()).unwrap_or_default()
+}
+
 async fn find_sources(
     session: &Session,
     get: &proto::Get,
@@ -272,7 +310,12 @@ async fn find_sources(
     let store = session.store.subtree(&RemotePath::root()).await?;
     let mut names = get.names.iter();
     for label in &get.sources {
-        let place = names.next().and_then(|name| RemotePath::parse(name).ok());
+        let name = names.next().and_then(|name| RemotePath::parse(name).ok());
+        // the name that the only source gets there is no business of the rules of a filter
+        let place = match get.sources.len() {
+            1 => Some(own_name(label)),
+            _ => name,
+        };
         let origin = match find_source(session, label, options.recursive).await {
             Ok(path) => Origin::Tree {
                 store: store.clone(),

@@ -31,7 +31,8 @@ pub async fn next_message(
 ) -> Result<Inbound, NetError> {
     loop {
         let encoded = read_encoded(reader, MAX_CONTROL).await?;
-        // recognised before they wait for room: what gives room back may wait for their confirmation
+        // recognised before they wait for room: what gives room back may wait for their
+        // confirmation
         if let Some(received) = encoded.heartbeat() {
             replay.confirmed(received)?;
             continue;

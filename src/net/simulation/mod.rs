@@ -200,6 +200,7 @@ impl Scenario {
         let target = Target::Tree(Tree {
             store: self.machine.store(pause(&mut self.chance)),
             tops: vec![RemotePath::root()],
+            base: None,
             who: "simulation".into(),
             release: None,
             write_only: false,

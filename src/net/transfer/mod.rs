@@ -7,6 +7,7 @@
 //! is settled the receiver has *finished*.
 
 mod cost;
+pub mod filter;
 pub mod options;
 pub mod receive;
 pub mod report;

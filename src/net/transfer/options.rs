@@ -1,5 +1,6 @@
 //! What the user wants of a transfer, here and on the wire.
 
+use crate::net::transfer::filter::Filter;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
 use crate::store::Durability;
 use std::time::Duration;
@@ -20,6 +21,30 @@ pub struct Options {
     /// This transfer was under way before, and may have been done: with `if_version`, a target with
     /// the very content that is to go there is the one that this transfer committed.
     pub retried: bool,
+    /// Which entries are taken. The sender applies it.
+    pub filter: Filter,
+    /// Directories in which nothing is sent are not made.
+    pub prune_empty_dirs: bool,
+    /// The least bytes of a file that is sent.
+    pub min_size: Option<u64>,
+    /// The most.
+    pub max_size: Option<u64>,
+    /// Which targets that exist stay as they are.
+    pub preserved: PreservedTargets,
+    /// A file of the same size is unchanged, whatever its time is.
+    pub size_only: bool,
+}
+
+/// Which targets stay as they are, although they differ from their sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreservedTargets {
+    /// None.
+    #[default]
+    None,
+    /// Those that were modified after their sources.
+    Newer,
+    /// All that exist.
+    All,
 }
 
 impl Options {
@@ -35,6 +60,13 @@ impl Options {
             if_version: self.if_version.clone(),
             recursive: self.recursive,
             retried: self.retried,
+            filter: self.filter.to_wire(),
+            prune_empty_dirs: self.prune_empty_dirs,
+            min_size: self.min_size,
+            max_size: self.max_size,
+            update: self.preserved == PreservedTargets::Newer,
+            ignore_existing: self.preserved == PreservedTargets::All,
+            size_only: self.size_only,
         }
     }
 
@@ -58,6 +90,17 @@ impl Options {
             if_version: options.if_version,
             recursive: options.recursive,
             retried: options.retried,
+            filter: Filter::from_wire(&options.filter)
+                .map_err(|_| Malformed("a filter has a rule that is none, or too many"))?,
+            prune_empty_dirs: options.prune_empty_dirs,
+            min_size: options.min_size,
+            max_size: options.max_size,
+            preserved: match (options.ignore_existing, options.update) {
+                (true, _) => PreservedTargets::All,
+                (false, true) => PreservedTargets::Newer,
+                (false, false) => PreservedTargets::None,
+            },
+            size_only: options.size_only,
         })
     }
 }

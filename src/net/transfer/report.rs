@@ -30,7 +30,9 @@ pub struct Counters {
     pub bytes_committed: AtomicU64,
     /// Files that were there already.
     pub unchanged: AtomicU64,
-    /// Their bytes.
+    /// Files that were skipped because of others in their places.
+    pub skipped: AtomicU64,
+    /// The bytes of both.
     pub bytes_unchanged: AtomicU64,
     /// Bytes of files that were there in part.
     pub bytes_resumed: AtomicU64,
@@ -101,6 +103,7 @@ impl Counters {
             &self.bytes_found,
             &self.bytes_done,
             &self.unchanged,
+            &self.skipped,
             &self.bytes_unchanged,
             &self.bytes_resumed,
             &self.dirs_done,
@@ -117,6 +120,7 @@ impl Counters {
         let there = [
             &self.files_done,
             &self.unchanged,
+            &self.skipped,
             &self.bytes_done,
             &self.bytes_unchanged,
             &self.dirs_done,
@@ -190,6 +194,13 @@ pub enum Event {
         /// Bytes.
         size: u64,
     },
+    /// Another one is in its place, which the user wants to stay.
+    Skipped {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+    },
     /// A partial file of an earlier transfer exists: this one resumes it.
     Resumed {
         /// As the user knows it.
@@ -257,6 +268,13 @@ impl Reporter {
         self.tell_each(event).await;
     }
 
+    /// A file or symlink of `size` bytes was skipped, as `event` tells a reporter of each.
+    pub async fn skipped(&self, size: u64, event: impl FnOnce() -> Event) {
+        Counters::add(&self.counters.skipped, 1);
+        Counters::add(&self.counters.bytes_unchanged, size);
+        self.tell_each(event).await;
+    }
+
     /// A larger file begins, or resumes, at this offset.
     pub fn begins(&self, path: &[u8], offset: u64) {
         if !self.is_silent() {
@@ -293,8 +311,11 @@ impl Reporter {
                 Counters::add(&c.bytes_resumed, *offset);
             }
             Event::Retrying => c.begin_retry(),
-            // the first two have methods of their own, which count them
-            Event::Committed { .. } | Event::Unchanged { .. } | Event::Restarted { .. } => {}
+            // the first three have methods of their own, which count them
+            Event::Committed { .. }
+            | Event::Unchanged { .. }
+            | Event::Skipped { .. }
+            | Event::Restarted { .. } => {}
         }
         if let Some(events) = &self.events {
             let _ = events.send(event).await;

@@ -4,7 +4,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::chunk::window::SharedPermit;
-use crate::net::transfer::options::Options;
+use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::{
     Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath,
@@ -32,6 +32,8 @@ pub struct Tree {
     pub store: Arc<dyn Store>,
     /// For each source, in order; the root: its contents go into the directory itself.
     pub tops: Vec<RemotePath>,
+    /// A directory that is made before anything goes into it.
+    pub base: Option<RemotePath>,
     /// Who writes, for others who want to.
     pub who: String,
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of
@@ -105,6 +107,8 @@ pub struct Candidate {
 pub enum Decision {
     /// It is there already.
     Unchanged,
+    /// Another one is there, which is to stay.
+    Skipped,
     /// Its content is needed.
     Wanted,
     /// It cannot be.
@@ -136,6 +140,10 @@ impl Target {
     ) -> Vec<Result<bool, StoreError>> {
         match self {
             Target::Tree(tree) => {
+                if let Some(base) = &tree.base {
+                    // where it cannot be made, what goes into it fails
+                    let _ = tree.store.make_dir(base).await;
+                }
                 let existing = match tree.write_only {
                     true => ExistingDirs::Untouched,
                     false => ExistingDirs::OpenUp,
@@ -330,12 +338,19 @@ impl Tree {
         let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
         let conditional = options.if_version.is_some() || self.write_only;
         let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
-        if old.kind != new.kind || (conditional && !ours) {
+        if conditional && !ours {
             return Decision::Wanted;
+        }
+        if old.kind != new.kind {
+            return match options.preserved {
+                PreservedTargets::All => Decision::Skipped,
+                PreservedTargets::Newer | PreservedTargets::None => Decision::Wanted,
+            };
         }
         let same = match new.kind {
             Kind::Symlink => old.target.as_ref() == Some(&new.target),
             _ if new.size != Some(old.size) => false,
+            _ if options.size_only => true,
             _ => match new.hash {
                 Some(hash) => {
                     hash_file(&*self.store, &new.path, pool).await.is_ok_and(|(_, h)| h == hash)
@@ -344,7 +359,13 @@ impl Tree {
             },
         };
         if !same {
-            return Decision::Wanted;
+            return match options.preserved {
+                PreservedTargets::All => Decision::Skipped,
+                PreservedTargets::Newer if new.kind == Kind::File && wanted < found => {
+                    Decision::Skipped
+                }
+                PreservedTargets::Newer | PreservedTargets::None => Decision::Wanted,
+            };
         }
         let mode_differs =
             new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;

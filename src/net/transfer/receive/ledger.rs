@@ -212,6 +212,21 @@ impl Ledger {
         self.dirs.settled(unsettled.parent);
     }
 
+    /// Another file or symlink is there, and stays.
+    pub(super) async fn settle_skipped(&mut self, number: u64) {
+        let Some(unsettled) = self.unsettled.remove(&number) else {
+            return;
+        };
+        self.answers.result(proto::Result {
+            number,
+            outcome: proto::Outcome::Skipped.into(),
+            ..Default::default()
+        });
+        let (path, size) = (unsettled.path, unsettled.size);
+        self.reporter.skipped(size, || Event::Skipped { path, size }).await;
+        self.dirs.settled(unsettled.parent);
+    }
+
     /// A file or symlink has failed.
     pub(super) async fn settle_failed(&mut self, number: u64, code: Code, text: String) {
         let Some(unsettled) = self.unsettled.remove(&number) else {

@@ -283,6 +283,7 @@ impl Receiver {
             };
             match decision {
                 Decision::Unchanged => ledger.settle_unchanged(number).await,
+                Decision::Skipped => ledger.settle_skipped(number).await,
                 Decision::Failed(e) => {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
                 }

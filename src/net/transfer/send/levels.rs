@@ -24,8 +24,10 @@ pub(super) type Listed = Result<DirPage, StoreError>;
 
 /// A directory on the way down.
 struct Level {
-    number: u64,
+    state: DirState,
     path: RemotePath,
+    /// The rule that excludes it, if one does.
+    within: Option<usize>,
     /// Directories of the current page that are still to be walked.
     subdirs: VecDeque<Subdir>,
     /// The current page, until its entries are offered.
@@ -34,10 +36,37 @@ struct Level {
     rest: Option<Box<dyn DirStream>>,
 }
 
+/// How far a directory on the way down is.
+pub(super) enum DirState {
+    /// It was offered, under this number.
+    Offered(u64),
+    /// It is offered when something in it is.
+    Pending(Box<Entry>),
+}
+
+/// A directory to go down into.
+pub(super) struct Entered {
+    pub(super) state: DirState,
+    pub(super) path: RemotePath,
+    /// The rule that excludes it, if one does.
+    pub(super) within: Option<usize>,
+    /// Its first page.
+    pub(super) page: Listed,
+}
+
+/// A directory that is to be offered before anything in it.
+pub(super) struct PendingDir {
+    index: usize,
+    pub(super) parent: u64,
+    pub(super) path: RemotePath,
+    pub(super) entry: Entry,
+}
+
 /// A directory that will be walked. Its path is made when it is needed: there may be many, and
 /// paths are long where they are.
 struct Subdir {
     entry: Entry,
+    within: Option<usize>,
     /// Its first page, once it has been listed.
     page: Option<Listed>,
 }
@@ -50,23 +79,24 @@ struct Subdir {
 pub(super) enum Step {
     /// List these directories, in pages of [`Levels::limit`], and tell [`Levels::listed`].
     List(Vec<RemotePath>),
-    /// Offer this directory, and [`Levels::enter`] it.
+    /// Offer this directory of the innermost one, and [`Levels::enter`] it.
     Enter {
-        /// The number of the directory that it is in.
-        parent: u64,
         /// Where it is.
         path: Result<RemotePath, StoreError>,
         /// What it is.
         entry: Entry,
+        /// The rule that excludes it, if one does.
+        within: Option<usize>,
         /// Its first page.
         page: Listed,
     },
-    /// Offer these entries of this directory; those that are directories go to [`Levels::add`].
-    Offer(u64, RemotePath, Listed),
+    /// Offer these entries of the innermost directory, which has this path; those that are
+    /// directories go to [`Levels::add`].
+    Offer(RemotePath, Listed),
     /// Read the next page, of [`Levels::limit`], and tell [`Levels::next_page`].
     Read(Box<dyn DirStream>),
-    /// Everything in this directory has been walked.
-    Close(u64),
+    /// Everything in the directory with this number has been walked; `None`: it was not offered.
+    Close(Option<u64>),
 }
 
 /// All directories that a walk is in, the innermost last.
@@ -79,12 +109,12 @@ pub(super) struct Levels {
 
 impl Default for Levels {
     fn default() -> Levels {
-        Levels::within(ROOM)
+        Levels::with_room(ROOM)
     }
 }
 
 impl Levels {
-    fn within(room: usize) -> Levels {
+    fn with_room(room: usize) -> Levels {
         Levels {
             levels: Vec::new(),
             room,
@@ -99,15 +129,66 @@ impl Levels {
     }
 
     /// The walk goes down into a directory.
-    pub(super) fn enter(&mut self, number: u64, path: RemotePath, page: Listed) {
-        self.levels.push(Level {
-            number,
+    pub(super) fn enter(&mut self, entered: Entered) {
+        let Entered {
+            state,
             path,
+            within,
+            page,
+        } = entered;
+        self.levels.push(Level {
+            state,
+            path,
+            within,
             subdirs: VecDeque::new(),
             page: None,
             rest: None,
         });
         self.next_page(page);
+    }
+
+    /// The number of the innermost directory; `None` if it has not been offered.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self.levels.last()?.state {
+            DirState::Offered(number) => Some(number),
+            DirState::Pending(_) => None,
+        }
+    }
+
+    /// The rule that excludes the innermost directory, if one does.
+    pub(super) fn within(&self) -> Option<usize> {
+        self.levels.last().and_then(|level| level.within)
+    }
+
+    /// The outermost directory that has not been offered.
+    pub(super) fn pending(&self) -> Option<PendingDir> {
+        // the innermost one is the last to be offered
+        self.levels
+            .last()
+            .filter(|level| matches!(level.state, DirState::Pending(_)))?;
+        let mut parent = 0;
+        for (index, level) in self.levels.iter().enumerate() {
+            match &level.state {
+                DirState::Offered(number) => parent = *number,
+                DirState::Pending(entry) => {
+                    let (path, entry) = (level.path.clone(), (**entry).clone());
+                    return Some(PendingDir {
+                        index,
+                        parent,
+                        path,
+                        entry,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    /// It has been offered, under this number.
+    pub(super) fn offered(&mut self, dir: &PendingDir, number: u64) {
+        if let Some(level) = self.levels.get_mut(dir.index) {
+            level.state = DirState::Offered(number);
+        }
     }
 
     /// Takes in the next page of the innermost directory.
@@ -119,11 +200,16 @@ impl Levels {
         }
     }
 
-    /// A directory in the innermost one, to be walked later.
-    pub(super) fn add(&mut self, entry: Entry) {
+    /// A directory in the innermost one, to be walked later. `within` is the rule that excludes it,
+    /// if one does.
+    pub(super) fn add(&mut self, entry: Entry, within: Option<usize>) {
         if let Some(level) = self.levels.last_mut() {
             self.waiting = self.waiting.saturating_add(size_of(&entry));
-            level.subdirs.push_back(Subdir { entry, page: None });
+            level.subdirs.push_back(Subdir {
+                entry,
+                within,
+                page: None,
+            });
         }
     }
 
@@ -157,7 +243,7 @@ impl Levels {
                 level.rest = page.rest.take();
                 page
             });
-            return Some(Step::Offer(level.number, level.path.clone(), page));
+            return Some(Step::Offer(level.path.clone(), page));
         }
         if level.subdirs.front().is_some_and(|subdir| subdir.page.is_none()) {
             let paths = level.subdirs.iter().take(together);
@@ -166,22 +252,23 @@ impl Levels {
         }
         if let Some(Subdir {
             entry,
+            within,
             page: Some(page),
         }) = level.subdirs.pop_front()
         {
             let freed = size_of(&entry).saturating_add(size_of_page(&page));
             self.waiting = self.waiting.saturating_sub(freed);
             return Some(Step::Enter {
-                parent: level.number,
                 path: join(&level.path, entry.name.as_ref()),
                 entry,
+                within,
                 page,
             });
         }
         if let Some(rest) = level.rest.take() {
             return Some(Step::Read(rest));
         }
-        let number = level.number;
+        let number = self.number();
         self.levels.pop();
         debug_assert!(!self.levels.is_empty() || self.waiting == 0, "what waits is counted");
         Some(Step::Close(number))
@@ -208,172 +295,4 @@ pub(super) fn join(dir: &RemotePath, name: Option<&Name>) -> Result<RemotePath, 
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::net::transfer::send::levels::*;
-    use crate::store::{Attributes, Kind, Version};
-    use async_trait::async_trait;
-    use std::collections::HashSet;
-
-    /// A tree in which each directory down to `depth` has `width` directories: the first leads
-    /// further down, the others are empty.
-    #[derive(Clone, Copy)]
-    struct Comb {
-        width: usize,
-        depth: usize,
-        name: usize,
-    }
-
-    /// The rest of a directory of it.
-    struct Rest(Comb, usize);
-
-    #[async_trait]
-    impl DirStream for Rest {
-        async fn next_page(self: Box<Self>, limit: usize) -> Listed {
-            Ok(self.0.page_from(self.1, limit))
-        }
-    }
-
-    impl Comb {
-        fn page_from(self, at: usize, limit: usize) -> DirPage {
-            let end = self.width.min(at + limit);
-            let names = (at..end).map(|n| match n {
-                0 => b"d".to_vec(),
-                n => format!("{n:0>width$}", width = self.name).into_bytes(),
-            });
-            let entries = names.map(|name| Entry {
-                name: Some(Name::parse(&name).unwrap()),
-                kind: Kind::Dir,
-                size: 0,
-                attributes: Attributes::default(),
-                target: None,
-                version: Version::Facts([0; 7]),
-            });
-            let entries = entries.collect();
-            let rest = (end < self.width).then(|| Box::new(Rest(self, end)) as Box<dyn DirStream>);
-            DirPage {
-                entries,
-                sized: true,
-                rest,
-            }
-        }
-
-        fn list(self, path: &RemotePath, limit: usize) -> Listed {
-            let is_down = path.as_bytes().split(|b| *b == b'/').all(|name| name == b"d");
-            let wide = (path.is_root() || is_down) && path.as_bytes().len() < 2 * self.depth;
-            let width = if wide { self.width } else { 0 };
-            Ok(Comb { width, ..self }.page_from(0, limit))
-        }
-
-        /// Walks all of it.
-        async fn walk(self, mut levels: Levels) -> Walked {
-            let (mut seen, mut most, mut together) = (HashSet::new(), 0, 0);
-            let first = self.list(&RemotePath::root(), levels.limit());
-            levels.enter(0, RemotePath::root(), first);
-            while let Some(step) = levels.next() {
-                match step {
-                    Step::List(paths) => {
-                        together = together.max(paths.len());
-                        let (limit, mut found) = (levels.limit(), 0);
-                        let mut pages = Vec::new();
-                        for path in paths {
-                            let page = self.list(&path, limit);
-                            found += page.as_ref().map_or(0, |page| page.entries.len());
-                            pages.push(page);
-                            if found >= limit {
-                                break;
-                            }
-                        }
-                        levels.listed(pages);
-                    }
-                    Step::Enter { path, page, .. } => {
-                        let path = path.unwrap();
-                        assert!(seen.insert(path.clone()), "once");
-                        levels.enter(0, path, page);
-                    }
-                    Step::Offer(_, _, page) => {
-                        page.unwrap().entries.into_iter().for_each(|e| levels.add(e))
-                    }
-                    Step::Read(rest) => {
-                        let page = rest.next_page(levels.limit()).await;
-                        levels.next_page(page);
-                    }
-                    Step::Close(_) => {}
-                }
-                most = most.max(levels.waiting);
-            }
-            Walked {
-                directories: seen.len(),
-                most,
-                together,
-            }
-        }
-    }
-
-    /// How a walk went.
-    struct Walked {
-        directories: usize,
-        /// The most bytes that waited.
-        most: usize,
-        /// The most directories that one step listed.
-        together: usize,
-    }
-
-    #[tokio::test]
-    async fn what_waits_has_a_bound_however_deep_and_wide_a_tree_is() {
-        let (width, depth, name) = (1024, 2047, 255);
-        let comb = Comb { width, depth, name };
-        let (_, most) = comb.walk_down(Levels::default()).await;
-        // the least pages of all levels come on top
-        let least = depth * SMALLEST_PAGE * (ENTRY + name);
-        assert!(most < ROOM + least, "{most}");
-    }
-
-    #[tokio::test]
-    async fn everything_is_walked_once_with_little_room() {
-        let (width, depth, name) = (40, 60, 100);
-        let comb = Comb { width, depth, name };
-        for room in [0, 100_000, ROOM] {
-            let walked = comb.walk(Levels::within(room)).await;
-            assert_eq!(walked.directories, width * (depth + 1));
-            let most = walked.most;
-            assert!(
-                most < room
-                    + depth * (SMALLEST_PAGE + 1) * (ENTRY + name)
-                    + (ENTRY + name) * PAGE / PART
-            );
-            // pages that are listed ahead would take the room of deeper ones
-            assert_eq!(walked.together == 1, room == 0, "{room}: {}", walked.together);
-        }
-    }
-
-    impl Comb {
-        /// Only the way down: everything else waits.
-        async fn walk_down(self, mut levels: Levels) -> (usize, usize) {
-            let mut most = 0;
-            let first = self.list(&RemotePath::root(), levels.limit());
-            levels.enter(0, RemotePath::root(), first);
-            for depth in 1.. {
-                loop {
-                    most = most.max(levels.waiting);
-                    match levels.next() {
-                        Some(Step::List(paths)) => {
-                            let limit = levels.limit();
-                            levels.listed(
-                                paths.iter().take(1).map(|path| self.list(path, limit)).collect(),
-                            );
-                        }
-                        Some(Step::Offer(_, _, page)) => {
-                            page.unwrap().entries.into_iter().for_each(|e| levels.add(e));
-                        }
-                        Some(Step::Enter { path, page, .. }) => {
-                            levels.enter(0, path.unwrap(), page);
-                            break;
-                        }
-                        _ => return (depth, most),
-                    }
-                }
-            }
-            (0, most)
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The sending side of a transfer: walks its sources, offers what it finds, and sends what the
 //! receiver wants.
 
+pub mod found;
 mod layout;
 mod levels;
 mod offer;
@@ -8,6 +9,7 @@ mod offering;
 mod overlap;
 mod reader;
 mod reads;
+pub mod select;
 pub mod sender;
 mod settle;
 pub mod source;

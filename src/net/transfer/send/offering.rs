@@ -5,12 +5,12 @@ use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
 use crate::net::transfer::report::{Counters, Reporter};
+use crate::net::transfer::send::found::{Found, Walked};
 use crate::net::transfer::send::offer::{
     Inline, InlineContent, offer_of, offer_of_stream, unsized_offer,
 };
 use crate::net::transfer::send::source::{TransferSource, shown_in, store_of};
 use crate::net::transfer::send::state::{Phase, SendFile, SendState};
-use crate::net::transfer::send::walk::{Found, Walked};
 use crate::net::wire::proto;
 use crate::store::{Kind, RemotePath};
 use std::sync::Arc;

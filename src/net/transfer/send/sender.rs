@@ -8,23 +8,25 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
 use crate::net::control::codec::refused;
 use crate::net::data::body::FileId;
-use crate::net::error::{LossReason, NetError, code_of};
+use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::task::Task;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::report::{Counters, Event, Reporter};
-use crate::net::transfer::send::offer::{Inline, offer_of, unsized_offer};
+use crate::net::transfer::report::{Event, Reporter};
+use crate::net::transfer::send::found::Walked;
+use crate::net::transfer::send::offer::Inline;
 use crate::net::transfer::send::offering::Offering;
 use crate::net::transfer::send::reader::{FileReader, ReadEvent, ReadFailure};
 use crate::net::transfer::send::reads::WantedFile;
-use crate::net::transfer::send::source::{Origin, TransferSource, shown_in, store_of};
+use crate::net::transfer::send::select::Selection;
+use crate::net::transfer::send::source::{Origin, TransferSource, shown_in};
 use crate::net::transfer::send::state::{Phase, SendState, is_large};
 use crate::net::transfer::send::stream::{Input, StreamReader};
-use crate::net::transfer::send::walk::{Walk, Walked};
+use crate::net::transfer::send::walk::{Walk, WalkOptions};
 use crate::net::transfer::{MAX_UNSETTLED, STALL};
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::{ErrorKind, Kind, StoreError, StoreExt};
+use crate::store::{Kind, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,8 +34,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-/// How often a file is restarted because it changed while it was read.
-const MAX_ATTEMPT: u8 = 3;
 /// Streams that are read at once.
 const STREAMS: usize = 4;
 /// How often the sender looks whether anything moves.
@@ -79,8 +79,12 @@ pub async fn send(
 ) -> Result<(), NetError> {
     let core = channel.core().clone();
     let (walked_in, walked) = mpsc::channel(8);
-    let hash = options.checksum.then(|| core.pool().buffers().clone());
-    let walk = Walk::new(sources.clone(), options.recursive, hash, walked_in);
+    let walk_options = WalkOptions {
+        recursive: options.recursive,
+        hash: options.checksum.then(|| core.pool().buffers().clone()),
+        selection: Selection::of(&options),
+    };
+    let walk = Walk::new(sources.clone(), walk_options, walked_in);
     let _walk = core.tasks().spawn("walk", walk.run());
     let inline = Inline::new(options.checksum);
     let sender = Sender {
@@ -307,68 +311,6 @@ impl Sender {
             ReadFailure::Failed(id, error) => self.withdraw(id.number, &error).await,
             ReadFailure::Changed(id) => self.changed(id.number).await,
         }
-    }
-
-    async fn withdraw(&mut self, number: u64, error: &StoreError) -> Result<(), NetError> {
-        let (code, text) = (code_of(&error.kind), error.describe());
-        let Some(file) = self.state.get_mut(number) else {
-            return Ok(());
-        };
-        file.phase = Phase::Withdrawn(code, text.clone());
-        let path = file.path.as_bytes().to_vec();
-        self.forget_frames(number);
-        let withdrawal = proto::Withdrawal {
-            number,
-            code: u32::from(code.0),
-            text,
-            path,
-        };
-        let withdrawals = vec![withdrawal];
-        let message = Body::Withdrawals(proto::Withdrawals { withdrawals });
-        self.channel.send(message).await
-    }
-
-    /// The file is not what was offered any more: it is offered again as it is now, a few times.
-    async fn changed(&mut self, number: u64) -> Result<(), NetError> {
-        let Some(file) = self.state.get(number) else {
-            return Ok(());
-        };
-        let (path, attempt) = (file.path.clone(), file.attempt.saturating_add(1));
-        let gave_up = StoreError::new(ErrorKind::SourceChanged, &path);
-        let Some(store) = store_of(&self.sources, file.source) else {
-            return Ok(());
-        };
-        if attempt > MAX_ATTEMPT {
-            return self.withdraw(number, &gave_up).await;
-        }
-        let entry = match store.stat(&path).await {
-            Ok(entry) if entry.kind == Kind::File => entry,
-            Ok(_) => return self.withdraw(number, &gave_up).await,
-            Err(e) => return self.withdraw(number, &e).await,
-        };
-        self.forget_frames(number);
-        let counters = &self.reporter.counters;
-        let Some(file) = self.state.get_mut(number) else {
-            return Ok(());
-        };
-        Counters::add(&counters.bytes_failed, file.size().saturating_sub(file.resumed));
-        let mut offer = offer_of(number, 0, file.source, &entry, None);
-        // a file that is what it was, and yet was not read as what it said, has another size than
-        // it says
-        file.sized = file.entry.as_ref().is_some_and(|before| before.version != entry.version);
-        if file.sized {
-            Counters::add(&counters.bytes_found, entry.size);
-        } else {
-            counters.endless.store(true, Ordering::Relaxed);
-            offer = unsized_offer(offer);
-        }
-        (file.entry, file.attempt, file.resumed) = (Some(entry), attempt, 0);
-        file.phase = Phase::Offered;
-        let changed = proto::Changed {
-            offer: Some(offer),
-            attempt: u32::from(attempt),
-        };
-        self.channel.send(Body::Changed(changed)).await
     }
 }
 

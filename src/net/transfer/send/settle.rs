@@ -1,13 +1,20 @@
-//! What the sender learns of its offers: what is written, and how each one ended.
+//! What becomes of offers: what is written, how each one ended, and those that are withdrawn or
+//! offered again because their files have changed.
 
 use crate::chunk::CHUNK_SIZE;
-use crate::net::error::NetError;
-use crate::net::transfer::report::Event;
+use crate::net::error::{NetError, code_of};
+use crate::net::transfer::report::{Counters, Event};
+use crate::net::transfer::send::offer::{offer_of, unsized_offer};
 use crate::net::transfer::send::sender::Sender;
-use crate::net::transfer::send::source::shown_in;
+use crate::net::transfer::send::source::{shown_in, store_of};
 use crate::net::transfer::send::state::{Phase, SendFile, is_large};
 use crate::net::wire::Code;
-use crate::net::wire::proto;
+use crate::net::wire::proto::{self, transfer_message::Body};
+use crate::store::{ErrorKind, Kind, StoreError, StoreExt};
+use std::sync::atomic::Ordering;
+
+/// How often a file is restarted because it changed while it was read.
+const MAX_ATTEMPT: u8 = 3;
 
 impl Sender {
     /// A chunk is written.
@@ -44,6 +51,12 @@ impl Sender {
                 let path = || shown_in(&self.sources, file.source, &file.path);
                 let event = || Event::Unchanged { path: path(), size };
                 self.reporter.unchanged(size, event).await;
+            }
+            Ok(proto::Outcome::Skipped) => {
+                let size = file.size();
+                let path = || shown_in(&self.sources, file.source, &file.path);
+                let event = || Event::Skipped { path: path(), size };
+                self.reporter.skipped(size, event).await;
             }
             Ok(proto::Outcome::Failed) => self.failed(file, result.code, &result.text).await,
             _ => {
@@ -86,5 +99,71 @@ impl Sender {
     pub(super) fn forget_frames(&self, number: u64) {
         let send_queue = &self.channel.core().send_queue;
         send_queue.forget_file(self.channel.number(), number);
+    }
+
+    pub(super) async fn withdraw(
+        &mut self,
+        number: u64,
+        error: &StoreError,
+    ) -> Result<(), NetError> {
+        let (code, text) = (code_of(&error.kind), error.describe());
+        let Some(file) = self.state.get_mut(number) else {
+            return Ok(());
+        };
+        file.phase = Phase::Withdrawn(code, text.clone());
+        let path = file.path.as_bytes().to_vec();
+        self.forget_frames(number);
+        let withdrawal = proto::Withdrawal {
+            number,
+            code: u32::from(code.0),
+            text,
+            path,
+        };
+        let withdrawals = vec![withdrawal];
+        let message = Body::Withdrawals(proto::Withdrawals { withdrawals });
+        self.channel.send(message).await
+    }
+
+    /// The file is not what was offered any more: it is offered again as it is now, a few times.
+    pub(super) async fn changed(&mut self, number: u64) -> Result<(), NetError> {
+        let Some(file) = self.state.get(number) else {
+            return Ok(());
+        };
+        let (path, attempt) = (file.path.clone(), file.attempt.saturating_add(1));
+        let gave_up = StoreError::new(ErrorKind::SourceChanged, &path);
+        let Some(store) = store_of(&self.sources, file.source) else {
+            return Ok(());
+        };
+        if attempt > MAX_ATTEMPT {
+            return self.withdraw(number, &gave_up).await;
+        }
+        let entry = match store.stat(&path).await {
+            Ok(entry) if entry.kind == Kind::File => entry,
+            Ok(_) => return self.withdraw(number, &gave_up).await,
+            Err(e) => return self.withdraw(number, &e).await,
+        };
+        self.forget_frames(number);
+        let counters = &self.reporter.counters;
+        let Some(file) = self.state.get_mut(number) else {
+            return Ok(());
+        };
+        Counters::add(&counters.bytes_failed, file.size().saturating_sub(file.resumed));
+        let mut offer = offer_of(number, 0, file.source, &entry, None);
+        // a file that is what it was, and yet was not read as what it said, has another size than
+        // it says
+        file.sized = file.entry.as_ref().is_some_and(|before| before.version != entry.version);
+        if file.sized {
+            Counters::add(&counters.bytes_found, entry.size);
+        } else {
+            counters.endless.store(true, Ordering::Relaxed);
+            offer = unsized_offer(offer);
+        }
+        (file.entry, file.attempt, file.resumed) = (Some(entry), attempt, 0);
+        file.phase = Phase::Offered;
+        let changed = proto::Changed {
+            offer: Some(offer),
+            attempt: u32::from(attempt),
+        };
+        self.channel.send(Body::Changed(changed)).await
     }
 }

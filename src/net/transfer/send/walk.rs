@@ -2,11 +2,13 @@
 //! directory is.
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::digest::Digest;
 use crate::chunk::hash::hash_file;
 use crate::net::transfer::MAX_BATCH;
-use crate::net::transfer::send::levels::{Levels, Listed, Step, join};
+use crate::net::transfer::filter::Verdict;
+use crate::net::transfer::send::found::{Found, Walked};
+use crate::net::transfer::send::levels::{DirState, Entered, Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
+use crate::net::transfer::send::select::{Selected, Selection};
 use crate::net::transfer::send::source::{Origin, TransferSource, is_missized};
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use std::sync::Arc;
@@ -15,80 +17,25 @@ use tokio::sync::mpsc;
 /// Bytes of messages that go out in one batch.
 const BATCH_BYTES: usize = 128 << 10;
 
-/// An entry that the walk has found.
-pub struct Found {
-    /// Its number.
-    pub number: u64,
-    /// The number of the directory that it is in; 0 for a source itself.
-    pub parent: u64,
-    /// Index of the source.
-    pub source: usize,
-    /// Where it is in the source's store.
-    pub path: RemotePath,
-    /// What it is.
-    pub entry: Entry,
-    /// Its hash, if contents are to be compared.
-    pub hash: Option<Digest>,
-    /// False for a file whose size is not what its file system says.
-    pub sized: bool,
-}
-
-/// A step of the walk. `number`s count up from 1 over all sources.
-pub enum Walked {
-    /// An entry.
-    Entry(Box<Found>),
-    /// The source itself is a stream.
-    Stream {
-        /// Its number.
-        number: u64,
-        /// Index of the source.
-        source: usize,
-    },
-    /// Everything in this directory has been walked.
-    Close {
-        /// The directory's number.
-        number: u64,
-    },
-    /// Something that cannot be sent.
-    Failed {
-        /// Index of the source.
-        source: usize,
-        /// Where.
-        path: RemotePath,
-        /// Why.
-        error: StoreError,
-    },
-    /// That was all. A walk that ends without it has not seen everything.
-    End,
-}
-
-impl Walked {
-    /// About how many bytes it takes in a message: names and targets may be long.
-    fn size(&self) -> usize {
-        const REST: usize = 128;
-        let text = match self {
-            Walked::Entry(found) => found
-                .path
-                .as_bytes()
-                .len()
-                .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len)),
-            Walked::Failed { path, .. } => path.as_bytes().len(),
-            Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
-        };
-        text.saturating_add(REST)
-    }
-}
-
 /// Walks all sources and sends what it finds in batches. Stops when the sender has gone.
 pub struct Walk {
     sources: Arc<Vec<TransferSource>>,
-    recursive: bool,
-    hash: Option<BufferPool>,
+    options: WalkOptions,
     number: u64,
     batch: Vec<Walked>,
     /// About how many bytes the batch will be as messages.
     batch_bytes: usize,
     out: mpsc::Sender<Vec<Walked>>,
+}
+
+/// What a walk finds, and how.
+pub struct WalkOptions {
+    /// Directories are walked, too.
+    pub recursive: bool,
+    /// Every file is read and hashed on the way, into these buffers.
+    pub hash: Option<BufferPool>,
+    /// Which entries are found.
+    pub selection: Selection,
 }
 
 /// Where an entry comes from.
@@ -106,17 +53,15 @@ struct Of<'a> {
 struct Gone;
 
 impl Walk {
-    /// A walk; with `hash` every file is read and hashed on the way.
+    /// A walk.
     pub fn new(
         sources: Arc<Vec<TransferSource>>,
-        recursive: bool,
-        hash: Option<BufferPool>,
+        options: WalkOptions,
         out: mpsc::Sender<Vec<Walked>>,
     ) -> Walk {
         Walk {
             sources,
-            recursive,
-            hash,
+            options,
             number: 0,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -197,14 +142,14 @@ impl Walk {
         let source = of.source;
         let refused = match entry.kind {
             Kind::Other => Some(ErrorKind::BadKind),
-            Kind::Dir if !self.recursive => Some(ErrorKind::IsADirectory),
+            Kind::Dir if !self.options.recursive => Some(ErrorKind::IsADirectory),
             _ => None,
         };
         if let Some(kind) = refused {
             self.failed(source, &path, StoreError::new(kind, &path)).await?;
             return Ok(None);
         }
-        let (hash, sized) = match (&self.hash, entry.kind) {
+        let (hash, sized) = match (&self.options.hash, entry.kind) {
             (Some(pool), Kind::File) => match hash_file(of.store, &path, pool).await {
                 // what is offered is what was hashed
                 Ok((hashed, hash)) => {
@@ -247,6 +192,15 @@ impl Walk {
             Err(e) => return self.failed(source, top, e).await,
         };
         let kind = entry.kind;
+        let Some(source_of) = self.sources.get(source) else {
+            return Ok(());
+        };
+        let place = self.options.selection.place(source_of, top, top);
+        let within = match self.options.selection.judge(&place, &entry, None) {
+            Verdict::Take(_) => None,
+            Verdict::Descend(rule) => Some(rule),
+            Verdict::Skip => return Ok(()),
+        };
         let overlaps = may_overlap(&self.sources, source);
         if overlaps
             && let Some(Some(e)) =
@@ -260,41 +214,92 @@ impl Walk {
             overlaps,
             sized: true,
         };
-        let number = self.entry(of, 0, top.clone(), entry).await?;
-        let (Kind::Dir, Some(number)) = (kind, number) else {
-            return Ok(());
+        // a directory whose contents go into the destination is that
+        let may_be_pruned = self.options.selection.prunes() && !place.is_empty();
+        let state = match kind == Kind::Dir && self.options.recursive {
+            true if within.is_some() || may_be_pruned => DirState::Pending(Box::new(entry)),
+            _ => match self.entry(of, 0, top.clone(), entry).await? {
+                Some(number) if kind == Kind::Dir => DirState::Offered(number),
+                _ => return Ok(()),
+            },
         };
-        let mut levels = Levels::default();
-        let page = self.list(store, vec![top.clone()], levels.limit()).await?.pop();
+        let page = self.list(store, vec![top.clone()], Levels::default().limit()).await?.pop();
         let unlisted = || Err(StoreError::because("it was not listed", top));
-        levels.enter(number, top.clone(), page.unwrap_or_else(unlisted));
+        let entered = Entered {
+            state,
+            path: top.clone(),
+            within,
+            page: page.unwrap_or_else(unlisted),
+        };
+        self.walk_dir(of, entered).await
+    }
+
+    /// Walks everything beneath a directory.
+    async fn walk_dir(&mut self, of: Of<'_>, top: Entered) -> Result<(), Gone> {
+        let (source, store) = (of.source, of.store);
+        let mut levels = Levels::default();
+        levels.enter(top);
         while let Some(step) = levels.next() {
             match step {
                 Step::List(paths) => levels.listed(self.list(store, paths, levels.limit()).await?),
+                Step::Enter { path: Err(e), .. } => self.failed(source, &e.path.clone(), e).await?,
                 Step::Enter {
-                    parent,
-                    path,
+                    path: Ok(path),
                     entry,
+                    within,
                     page,
-                } => match path {
-                    Ok(path) => {
-                        if let Some(number) = self.entry(of, parent, path.clone(), entry).await? {
-                            levels.enter(number, path, page);
-                        }
+                } => {
+                    if let Some(state) = self.enter(of, &mut levels, (&path, entry), within).await?
+                    {
+                        levels.enter(Entered {
+                            state,
+                            path,
+                            within,
+                            page,
+                        });
                     }
-                    Err(e) => self.failed(source, &e.path.clone(), e).await?,
-                },
-                Step::Offer(number, dir, page) => {
-                    self.page(of, &mut levels, (number, dir), page).await?
                 }
+                Step::Offer(dir, page) => self.page(of, &mut levels, dir, page).await?,
                 Step::Read(rest) => {
                     self.flush_if_waited_for().await?;
                     levels.next_page(rest.next_page(levels.limit()).await);
                 }
-                Step::Close(number) => self.push(Walked::Close { number }).await?,
+                Step::Close(Some(number)) => self.push(Walked::Close { number }).await?,
+                // nothing in it was sent
+                Step::Close(None) => {}
             }
         }
         Ok(())
+    }
+
+    /// Offers a directory before the walk goes down into it, unless that waits for what is in it.
+    async fn enter(
+        &mut self,
+        of: Of<'_>,
+        levels: &mut Levels,
+        (path, entry): (&RemotePath, Entry),
+        within: Option<usize>,
+    ) -> Result<Option<DirState>, Gone> {
+        if within.is_some() || self.options.selection.prunes() {
+            return Ok(Some(DirState::Pending(Box::new(entry))));
+        }
+        let Some(parent) = self.parent(of, levels).await? else {
+            return Ok(None);
+        };
+        let number = self.entry(of, parent, path.clone(), entry).await?;
+        Ok(number.map(DirState::Offered))
+    }
+
+    /// The number of the innermost directory, which is offered if it was not, with those above it.
+    async fn parent(&mut self, of: Of<'_>, levels: &mut Levels) -> Result<Option<u64>, Gone> {
+        while let Some(dir) = levels.pending() {
+            let (path, entry) = (dir.path.clone(), dir.entry.clone());
+            match self.entry(of, dir.parent, path, entry).await? {
+                Some(number) => levels.offered(&dir, number),
+                None => return Ok(None),
+            }
+        }
+        Ok(levels.number())
     }
 
     /// The first pages of directories: in a tree of small ones, asking for each by itself costs
@@ -314,7 +319,7 @@ impl Walk {
         &mut self,
         of: Of<'_>,
         levels: &mut Levels,
-        (number, dir): (u64, RemotePath),
+        dir: RemotePath,
         page: Listed,
     ) -> Result<(), Gone> {
         let source = of.source;
@@ -333,10 +338,20 @@ impl Walk {
                 Err(e) => self.failed(source, &dir, e).await?,
             }
         }
-        for (path, entry) in self.without_taken(of, entries).await? {
+        let selection = &self.options.selection;
+        let entries = match self.sources.get(of.source) {
+            Some(source) => selection.of_page(source, levels.within(), entries),
+            None => Vec::new(),
+        };
+        let entries = self.without_taken(of, entries).await?;
+        for ((path, entry), within) in entries {
             match entry.kind {
-                Kind::Dir => levels.add(entry),
-                _ => drop(self.entry(of, number, path, entry).await?),
+                Kind::Dir => levels.add(entry, within),
+                _ => {
+                    if let Some(parent) = self.parent(of, levels).await? {
+                        self.entry(of, parent, path, entry).await?;
+                    }
+                }
             }
         }
         Ok(())
@@ -346,13 +361,13 @@ impl Walk {
     async fn without_taken(
         &mut self,
         of: Of<'_>,
-        mut entries: Vec<(RemotePath, Entry)>,
-    ) -> Result<Vec<(RemotePath, Entry)>, Gone> {
+        mut entries: Vec<Selected>,
+    ) -> Result<Vec<Selected>, Gone> {
         if !of.overlaps {
             return Ok(entries);
         }
-        let asked: Vec<_> =
-            entries.iter().map(|(path, entry)| (path.clone(), entry.kind)).collect();
+        let asked = entries.iter().map(|((path, entry), _)| (path.clone(), entry.kind));
+        let asked: Vec<_> = asked.collect();
         let refused = refusals(&self.sources, of.source, &asked).await;
         let mut is_taken = refused.iter().map(Option::is_some);
         entries.retain(|_| !is_taken.next().unwrap_or_default());

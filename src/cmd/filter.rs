@@ -1,0 +1,221 @@
+//! The options that say what of a tree is transferred, with rsync's meaning: the order of the rules
+//! on the command line counts, and the first that matches an entry decides.
+
+use super::failure::Failure;
+use super::units::parse_size;
+use crate::net::transfer::filter::{Filter, Rule};
+use crate::net::transfer::options::Options;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The rules and sizes that the user gave.
+#[derive(Clone, Debug, Default)]
+pub struct FilterArgs {
+    /// In the order of the command line.
+    given: Vec<Given>,
+    nul_separated: bool,
+    prune_empty_dirs: bool,
+    min_size: Option<u64>,
+    max_size: Option<u64>,
+}
+
+/// An option with a rule or a list of rules.
+#[derive(Clone, Debug)]
+struct Given {
+    option: &'static str,
+    value: OsString,
+}
+
+/// Each option that has rules, its value, and its help.
+const OPTIONS: [(&str, &str, &str); 6] = [
+    (
+        "exclude",
+        "PATTERN",
+        "Leave out what PATTERN matches: NAME, *.o, dir/, /only/at/the/top, a/**/b",
+    ),
+    (
+        "include",
+        "PATTERN",
+        "Take what PATTERN matches, whatever a later rule says",
+    ),
+    ("filter", "RULE", "A rule as '+ PATTERN' or '- PATTERN'"),
+    (
+        "exclude-from",
+        "FILE",
+        "Exclude the patterns in FILE, one per line; - is standard input",
+    ),
+    ("include-from", "FILE", "Include the patterns in FILE"),
+    (
+        "only",
+        "PATTERN",
+        "Take only what PATTERN matches; may be given several times",
+    ),
+];
+
+impl clap::Args for FilterArgs {
+    fn augment_args(command: Command) -> Command {
+        let rules = OPTIONS.iter().map(|(option, value, help)| {
+            let arg = Arg::new(*option).long(*option).value_name(*value).help(*help);
+            let arg = arg.action(ArgAction::Append).value_parser(value_parser!(OsString));
+            match *option {
+                "filter" => arg.short('f').allow_hyphen_values(true),
+                _ => arg,
+            }
+        });
+        let flag = |name, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+        let size = |name, help| {
+            let arg = Arg::new(name).long(name).value_name("SIZE").help(help);
+            arg.value_parser(parse_size)
+        };
+        command
+            .args(rules)
+            .arg(flag("from0", "Lines of FILE end with a NUL byte").short('0'))
+            .arg(
+                flag("prune-empty-dirs", "Do not make directories in which nothing is sent")
+                    .short('m'),
+            )
+            .arg(size("max-size", "Leave out files with more bytes than SIZE (10M)"))
+            .arg(size("min-size", "Leave out files with fewer bytes than SIZE"))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        FilterArgs::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for FilterArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<FilterArgs, clap::Error> {
+        let mut given = Vec::new();
+        for (option, ..) in OPTIONS {
+            let indices = matches.indices_of(option).into_iter().flatten();
+            let values = matches.get_many::<OsString>(option).into_iter().flatten();
+            given.extend(indices.zip(values).map(|(index, value)| {
+                let value = value.clone();
+                (index, Given { option, value })
+            }));
+        }
+        given.sort_by_key(|(index, _)| *index);
+        Ok(FilterArgs {
+            given: given.into_iter().map(|(_, given)| given).collect(),
+            nul_separated: matches.get_flag("from0"),
+            prune_empty_dirs: matches.get_flag("prune-empty-dirs"),
+            min_size: matches.get_one("min-size").copied(),
+            max_size: matches.get_one("max-size").copied(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = FilterArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl FilterArgs {
+    /// Sets what they say. Files are read now, before anything is connected to.
+    ///
+    /// # Errors
+    /// A usage failure that names the option and the line, or why a file cannot be read.
+    pub fn apply(&self, options: &mut Options) -> Result<(), Failure> {
+        let mut rules = Vec::new();
+        for Given { option, value } in &self.given {
+            match *option {
+                "exclude-from" | "include-from" => {
+                    let includes = *option == "include-from";
+                    self.read_list(option, value, includes, &mut rules)?;
+                }
+                "filter" => {
+                    let line = filter_line(value.as_bytes());
+                    let line = line.map_err(|why| bad(&at(option, value), why))?;
+                    add(&mut rules, false, &line).map_err(|why| bad(&at(option, value), why))?;
+                }
+                _ => {
+                    let includes = *option != "exclude";
+                    add(&mut rules, includes, value.as_bytes())
+                        .map_err(|why| bad(&at(option, value), why))?;
+                }
+            }
+        }
+        if self.given.iter().any(|given| given.option == "only") {
+            // what no rule before it takes
+            rules.extend(Rule::new(false, b"*"));
+        }
+        options.filter = Filter::new(rules).map_err(|e| Failure::usage(format!("rules: {e}")))?;
+        options.prune_empty_dirs = self.prune_empty_dirs;
+        (options.min_size, options.max_size) = (self.min_size, self.max_size);
+        Ok(())
+    }
+
+    /// Reads a file of patterns. Empty lines and lines that begin with # or ; are comments.
+    fn read_list(
+        &self,
+        option: &str,
+        file: &OsStr,
+        includes: bool,
+        rules: &mut Vec<Rule>,
+    ) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        let read = match file.as_bytes() {
+            b"-" => std::io::stdin().read_to_end(&mut text).map(drop),
+            _ => std::fs::read(file).map(|read| text = read),
+        };
+        read.map_err(|e| Failure::io(&at(option, file), &e))?;
+        let separator = if self.nul_separated { b'\0' } else { b'\n' };
+        for (number, line) in text.split(|byte| *byte == separator).enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty()
+                || (!self.nul_separated && b"#;".contains(line.first().unwrap_or(&0)))
+            {
+                continue;
+            }
+            add(rules, includes, line).map_err(|why| {
+                bad(&format!("{}, line {}", at(option, file), number.saturating_add(1)), why)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds what one pattern says. As with rsync, `+ ` and `- ` before it decide, and `!` alone clears
+/// the list.
+fn add(rules: &mut Vec<Rule>, includes: bool, pattern: &[u8]) -> Result<(), String> {
+    let rule = match pattern {
+        b"!" => {
+            rules.clear();
+            return Ok(());
+        }
+        _ if pattern.starts_with(b"+ ") || pattern.starts_with(b"- ") => Rule::parse(pattern),
+        _ => Rule::new(includes, pattern),
+    };
+    rules.push(rule.map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+/// Reads a rule of `--filter` in one of the spellings that rsync has for it.
+fn filter_line(rule: &[u8]) -> Result<Vec<u8>, String> {
+    let (word, rest) = match rule.iter().position(|byte| b" _".contains(byte)) {
+        Some(at) => (rule.get(..at), rule.get(at.saturating_add(1)..)),
+        None => (Some(rule), None),
+    };
+    let sign: &[u8] = match word.unwrap_or_default() {
+        b"+" | b"include" => b"+ ",
+        b"-" | b"exclude" => b"- ",
+        b"!" | b"clear" if rest.is_none() => return Ok(b"!".to_vec()),
+        b"." | b"merge" => {
+            return Err("there are no merge files: use --exclude-from or --include-from".into());
+        }
+        b":" | b"dir-merge" => return Err("there are no merge files in directories".into()),
+        _ => return Err("expected '+ PATTERN' or '- PATTERN'".into()),
+    };
+    Ok([sign, rest.unwrap_or_default()].concat())
+}
+
+fn at(option: &str, value: &OsStr) -> String {
+    let shown = OsString::from_vec(value.as_bytes().to_vec());
+    format!("--{option} {}", crate::net::printable(&shown.to_string_lossy()))
+}
+
+fn bad(at: &str, why: String) -> Failure {
+    Failure::usage(format!("{at}: {why}"))
+}

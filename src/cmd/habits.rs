@@ -1,0 +1,220 @@
+//! Options that hands know from rsync. Those that ask for what haul always does are accepted, so
+//! that an old command line works; those that it cannot do are refused with what to type instead.
+
+use super::failure::Failure;
+use crate::net::transfer::options::{Options, PreservedTargets};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// Options of put and get with rsync's names.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct HabitArgs {
+    /// Like -r: haul always preserves modes, times and symlinks, but not owners, groups and devices
+    #[arg(short, long)]
+    archive: bool,
+
+    /// Skip files that are newer at the destination
+    #[arg(short, long)]
+    update: bool,
+
+    /// Skip files that exist at the destination
+    #[arg(long)]
+    ignore_existing: bool,
+
+    /// Skip files of the same size, whatever their times are; changed content may be missed
+    #[arg(long, conflicts_with = "checksum")]
+    size_only: bool,
+
+    /// Show progress, like --progress: partial files always stay for the next run
+    #[arg(short = 'P', overrides_with = "no_progress")]
+    pub(super) progress_and_partial: bool,
+
+    /// Print sizes for people, as always
+    #[arg(short = 'h', long, hide = true)]
+    human_readable: bool,
+
+    #[arg(short = 't', long, hide = true)]
+    times: bool,
+
+    #[arg(short = 'p', long, hide = true)]
+    perms: bool,
+
+    #[arg(short = 'l', long, hide = true)]
+    links: bool,
+
+    #[arg(short = 'z', long, hide = true)]
+    compress: bool,
+
+    #[arg(short = 'W', long, hide = true)]
+    whole_file: bool,
+
+    #[arg(short = 'S', long, hide = true)]
+    sparse: bool,
+
+    #[arg(long, hide = true)]
+    partial: bool,
+
+    #[arg(long, hide = true)]
+    stats: bool,
+
+    #[arg(long, hide = true, value_name = "FLAGS", require_equals = true)]
+    info: Option<OsString>,
+
+    #[command(flatten)]
+    refused: Refused,
+}
+
+/// What haul cannot do, or does in another way.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
+struct Refused {
+    #[arg(
+        short = 'e',
+        long,
+        hide = true,
+        value_name = "COMMAND",
+        allow_hyphen_values = true
+    )]
+    rsh: Option<OsString>,
+
+    #[arg(long, hide = true)]
+    append: bool,
+
+    #[arg(long, hide = true)]
+    append_verify: bool,
+
+    #[arg(long, hide = true)]
+    inplace: bool,
+
+    #[arg(short = 'y', long, hide = true)]
+    fuzzy: bool,
+
+    #[arg(short = 'C', long, hide = true)]
+    cvs_exclude: bool,
+
+    #[arg(short = 'o', long, hide = true)]
+    owner: bool,
+
+    #[arg(short = 'g', long, hide = true)]
+    group: bool,
+
+    #[arg(short = 'D', hide = true)]
+    devices: bool,
+
+    #[arg(short = 'H', long, hide = true)]
+    hard_links: bool,
+
+    #[arg(short = 'X', long, hide = true)]
+    xattrs: bool,
+
+    #[arg(short = 'A', long, hide = true)]
+    acls: bool,
+
+    #[arg(long, hide = true)]
+    delete: bool,
+}
+
+impl Refused {
+    /// The option that was given, why it is refused, and what to type instead.
+    fn first(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        let resumes = "haul resumes larger files by itself, and verifies them: leave it out";
+        let alone = "leave it out, and set it at the destination";
+        [
+            (
+                self.rsh.is_some(),
+                "-e",
+                "haul needs no remote shell",
+                "run haul login HOST once, and leave it out",
+            ),
+            (self.append, "--append", "it would not be verified", resumes),
+            (self.append_verify, "--append-verify", "it is not needed", resumes),
+            (
+                self.inplace,
+                "--inplace",
+                "readers would see a mixture of old and new",
+                "leave it out: each file appears whole",
+            ),
+            (self.fuzzy, "--fuzzy", "haul sends changed files whole", "leave it out"),
+            (
+                self.cvs_exclude,
+                "-C",
+                "haul has no list of its own",
+                "write the patterns as --exclude",
+            ),
+            (self.owner, "-o", "haul does not preserve owners", alone),
+            (self.group, "-g", "haul does not preserve groups", alone),
+            (self.devices, "-D", "haul sends no devices", "leave it out"),
+            (
+                self.hard_links,
+                "-H",
+                "haul sends each hard link as a file of its own",
+                "leave it out",
+            ),
+            (self.xattrs, "-X", "haul does not preserve extended attributes", alone),
+            (self.acls, "-A", "haul does not preserve ACLs", alone),
+            (
+                self.delete,
+                "--delete",
+                "haul deletes nothing that a source no longer has",
+                "remove it with haul rm",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
+    }
+}
+
+impl HabitArgs {
+    /// True where directories are taken, too.
+    pub fn recursive(&self) -> bool {
+        self.archive
+    }
+
+    /// True where progress is asked for.
+    pub fn progress(&self) -> bool {
+        let is_progress = |flags: &OsString| flags.to_string_lossy().contains("progress");
+        self.progress_and_partial || self.info.as_ref().is_some_and(is_progress)
+    }
+
+    /// Sets what they say.
+    ///
+    /// # Errors
+    /// A usage failure: an option that haul does not have.
+    pub fn apply(&self, options: &mut Options) -> Result<(), Failure> {
+        if let Some((option, why, instead)) = self.refused.first() {
+            return Err(Failure::usage(format!("{option}: {why}")).hint(instead));
+        }
+        options.preserved = match (self.ignore_existing, self.update) {
+            (true, _) => PreservedTargets::All,
+            (false, true) => PreservedTargets::Newer,
+            (false, false) => PreservedTargets::None,
+        };
+        options.size_only = self.size_only;
+        Ok(())
+    }
+
+    /// Refuses a number behind `-P`, which scp takes for a port.
+    ///
+    /// # Errors
+    /// A usage failure that shows where the port goes.
+    pub fn check_port(&self, sources: &[OsString]) -> Result<(), Failure> {
+        let is_number = |source: &&OsString| {
+            let text = source.to_string_lossy();
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let number = sources.iter().find(is_number);
+        match number.filter(|number| self.progress_and_partial && !exists(number)) {
+            Some(port) => {
+                let port = port.to_string_lossy();
+                Err(Failure::usage(format!("-P shows progress, and {port} is no file"))
+                    .hint(format!("write a port as haul://HOST:{port}/PATH")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn exists(path: &OsStr) -> bool {
+    Path::new(path).symlink_metadata().is_ok()
+}

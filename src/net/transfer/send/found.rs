@@ -1,0 +1,68 @@
+//! What a walk finds, step by step.
+
+use crate::chunk::digest::Digest;
+use crate::store::{Entry, RemotePath, StoreError};
+
+/// An entry that the walk has found.
+pub struct Found {
+    /// Its number.
+    pub number: u64,
+    /// The number of the directory that it is in; 0 for a source itself.
+    pub parent: u64,
+    /// Index of the source.
+    pub source: usize,
+    /// Where it is in the source's store.
+    pub path: RemotePath,
+    /// What it is.
+    pub entry: Entry,
+    /// Its hash, if contents are to be compared.
+    pub hash: Option<Digest>,
+    /// False for a file whose size is not what its file system says.
+    pub sized: bool,
+}
+
+/// A step of the walk. `number`s count up from 1 over all sources.
+pub enum Walked {
+    /// An entry.
+    Entry(Box<Found>),
+    /// The source itself is a stream.
+    Stream {
+        /// Its number.
+        number: u64,
+        /// Index of the source.
+        source: usize,
+    },
+    /// Everything in this directory has been walked.
+    Close {
+        /// The directory's number.
+        number: u64,
+    },
+    /// Something that cannot be sent.
+    Failed {
+        /// Index of the source.
+        source: usize,
+        /// Where.
+        path: RemotePath,
+        /// Why.
+        error: StoreError,
+    },
+    /// That was all. A walk that ends without it has not seen everything.
+    End,
+}
+
+impl Walked {
+    /// About how many bytes it takes in a message: names and targets may be long.
+    pub(super) fn size(&self) -> usize {
+        const REST: usize = 128;
+        let text = match self {
+            Walked::Entry(found) => found
+                .path
+                .as_bytes()
+                .len()
+                .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len)),
+            Walked::Failed { path, .. } => path.as_bytes().len(),
+            Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
+        };
+        text.saturating_add(REST)
+    }
+}

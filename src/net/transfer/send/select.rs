@@ -1,0 +1,107 @@
+//! Which of the entries that a walk comes across it sends: by the rules of a filter, and by size.
+
+use crate::net::transfer::filter::{Filter, Verdict};
+use crate::net::transfer::options::Options;
+use crate::net::transfer::send::source::{Origin, TransferSource};
+use crate::store::{Entry, Kind, RemotePath};
+
+/// An entry that is to be sent; of a directory the rule that excludes it, if something in it may be
+/// included.
+pub(super) type Selected = ((RemotePath, Entry), Option<usize>);
+
+/// What a walk selects.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    filter: Filter,
+    prune_empty_dirs: bool,
+    min_size: Option<u64>,
+    max_size: Option<u64>,
+}
+
+impl Selection {
+    /// What the user wants.
+    pub fn of(options: &Options) -> Selection {
+        Selection {
+            filter: options.filter.clone(),
+            prune_empty_dirs: options.prune_empty_dirs,
+            min_size: options.min_size,
+            max_size: options.max_size,
+        }
+    }
+
+    /// True where directories in which nothing is sent are not offered.
+    pub(super) fn prunes(&self) -> bool {
+        self.prune_empty_dirs
+    }
+
+    /// False where everything is taken.
+    fn is_needed(&self) -> bool {
+        !self.filter.is_empty() || self.min_size.is_some() || self.max_size.is_some()
+    }
+
+    /// Where an entry of a source goes, from the transfer's root: the path that rules are about.
+    pub(super) fn place(
+        &self,
+        source: &TransferSource,
+        top: &RemotePath,
+        path: &RemotePath,
+    ) -> Vec<u8> {
+        let name = match (&source.place, &source.origin) {
+            (Some(place), _) => place.as_bytes(),
+            // a client that does not say: the source has its own name there
+            (None, Origin::Tree { path, .. }) => {
+                path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default()
+            }
+            (None, _) => &[],
+        };
+        let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or_default();
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        match (name, rest) {
+            (name, []) => name.to_vec(),
+            ([], rest) => rest.to_vec(),
+            (name, rest) => [name, b"/", rest].concat(),
+        }
+    }
+
+    /// Decides about an entry at `place`, in a directory that the rule `within` excludes, if one
+    /// does. The transfer's root is always taken.
+    pub(super) fn judge(&self, place: &[u8], entry: &Entry, within: Option<usize>) -> Verdict {
+        let is_too_small = self.min_size.is_some_and(|least| entry.size < least);
+        let is_too_large = self.max_size.is_some_and(|most| entry.size > most);
+        if entry.kind == Kind::File && (is_too_small || is_too_large) {
+            return Verdict::Skip;
+        }
+        match place {
+            [] => Verdict::Take(None),
+            _ if self.filter.is_empty() => Verdict::Take(None),
+            place => self.filter.judge(place, entry.kind == Kind::Dir, within),
+        }
+    }
+
+    /// The entries of a page that are to be sent, of a directory that the rule `within` excludes,
+    /// if one does.
+    pub(super) fn of_page(
+        &self,
+        source: &TransferSource,
+        within: Option<usize>,
+        entries: Vec<(RemotePath, Entry)>,
+    ) -> Vec<Selected> {
+        let root = RemotePath::root();
+        let top = match &source.origin {
+            Origin::Tree { path, .. } => path,
+            Origin::Missing(_) | Origin::Stream(_) => &root,
+        };
+        let is_needed = self.is_needed();
+        let verdict = |(path, entry): &(RemotePath, Entry)| match is_needed {
+            true => self.judge(&self.place(source, top, path), entry, within),
+            false => Verdict::Take(None),
+        };
+        let judged = entries.into_iter().map(|entry| (verdict(&entry), entry));
+        let selected = judged.filter_map(|(verdict, entry)| match verdict {
+            Verdict::Take(_) => Some((entry, None)),
+            Verdict::Descend(rule) => Some((entry, Some(rule))),
+            Verdict::Skip => None,
+        });
+        selected.collect()
+    }
+}

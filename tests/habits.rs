@@ -1,0 +1,172 @@
+//! What hands type from rsync's habit works as it does there, or is refused with what to type.
+
+use crate::support::tree::{snapshot, write};
+use crate::support::{Client, Server};
+use std::path::Path;
+
+fn source(client: &Client) {
+    for path in ["src/a", "src/d/b", "src/node_modules/x.js", "src/.git/config", "src/c.log"] {
+        write(&client.work().join(path), path.as_bytes());
+    }
+}
+
+fn names(top: &Path) -> Vec<String> {
+    let entries = walkdir::WalkDir::new(top)
+        .sort_by_file_name()
+        .into_iter()
+        .map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().is_file());
+    files
+        .map(|entry| entry.path().strip_prefix(top).unwrap().display().to_string())
+        .collect()
+}
+
+/// The most frequent command lines of rsync, with put in its place.
+#[test]
+fn old_command_lines_work() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    let all = [".git/config", "a", "c.log", "d/b", "node_modules/x.js"];
+    let few = ["a", "d/b"];
+    for (number, (line, sent)) in [
+        ("-av src/", &all[..]),
+        ("-avz src/", &all),
+        ("-avzP src/", &all),
+        ("-az --progress src/", &all),
+        ("-rlptv src/", &all),
+        ("-avh --stats src/", &all),
+        ("-a --info=progress2 --partial src/", &all),
+        ("-avzu src/", &all),
+        ("-avzhP --exclude node_modules --exclude .git --exclude=*.log src/", &few),
+        ("-rtSWv --exclude=/.git/ --exclude=*.js --exclude=c.log -m src/", &few),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = format!("srv:{number}");
+        let words = ["put"].into_iter().chain(line.split(' ')).chain([to.as_str()]);
+        client.ok(words);
+        assert_eq!(names(&server.root.join(number.to_string())), sent, "{line}");
+    }
+}
+
+#[test]
+fn dest_is_always_the_same_place() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    let there = |path: &str| server.root.join(path);
+    for round in 0..2 {
+        client.ok(["put", "-r", "src", "srv:new"]);
+        client.ok(["put", "-r", "src/", "srv:contents"]);
+        client.ok(["put", "-r", "src/.", "srv:dot"]);
+        client.ok(["put", "src/a", "srv:file"]);
+        let in_new: Vec<_> = std::fs::read_dir(there("new")).unwrap().collect();
+        assert_eq!(in_new.len(), 1, "{round}");
+        assert_eq!(snapshot(&client.work().join("src")), snapshot(&there("new/src")));
+        assert_eq!(snapshot(&client.work().join("src")), snapshot(&there("contents")));
+        assert_eq!(snapshot(&there("dot")), snapshot(&there("contents")));
+        assert!(there("file").is_file());
+        // and back
+        client.ok(["get", "-r", "srv:new/src", "back"]);
+        client.ok(["get", "-r", "srv:new/src/", "flat"]);
+        client.ok(["get", "srv:file", "renamed"]);
+        assert_eq!(snapshot(&client.work().join("back/src")), snapshot(&there("new/src")));
+        assert_eq!(snapshot(&client.work().join("flat")), snapshot(&there("new/src")));
+        assert!(client.work().join("renamed").is_file());
+    }
+    // several sources make the directory; what is above it must exist
+    client.ok(["put", "-r", "src/a", "src/d", "srv:several"]);
+    assert_eq!(names(&there("several")), ["a", "d/b"]);
+    client
+        .run(["put", "-r", "src", "srv:no/such"])
+        .failed(8, &["no such directory: no"]);
+    assert!(!there("no").exists());
+    // a file is in the place
+    client.run(["put", "-r", "src", "srv:file"]).failed(1, &["file"]);
+}
+
+#[test]
+fn without_dest_get_writes_here() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("d/x"), b"x");
+    write(&server.root.join("y"), b"y");
+    client.ok(["get", "srv:y"]);
+    client.ok(["get", "-r", "srv:d"]);
+    client.ok(["get", "srv:d/x", "srv:y"]);
+    assert_eq!(names(&client.work()), ["d/x", "x", "y"]);
+}
+
+#[test]
+fn targets_that_are_newer_or_exist_stay_as_the_user_says() {
+    let server = Server::start();
+    let client = server.client();
+    let (here, there) = (client.work().join("t"), server.root.join("t"));
+    let times = |path: &Path, age: u64| {
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    };
+    let reset = || {
+        for (name, at_source, at_target) in [("older", 50, 100), ("newer", 100, 50)] {
+            write(&here.join(name), b"source");
+            write(&there.join(name), b"target");
+            times(&here.join(name), at_source);
+            times(&there.join(name), at_target);
+        }
+        write(&here.join("fresh"), b"source");
+        let _ = std::fs::remove_file(there.join("fresh"));
+    };
+    let content = |name: &str| std::fs::read_to_string(there.join(name)).unwrap();
+    let check = |option: &str, older: &str, newer: &str, skipped: u64| {
+        reset();
+        let out = client.ok(["put", "-r", option, "--json", "t/", "srv:t"]);
+        assert_eq!(
+            [content("older"), content("newer"), content("fresh")],
+            [older, newer, "source"]
+        );
+        let summary: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        assert_eq!(summary["skipped"], skipped, "{option}: {out}");
+        assert_eq!(out.matches(r#""event":"skipped""#).count() as u64, skipped, "{out}");
+    };
+    check("-u", "source", "target", 1);
+    check("--ignore-existing", "target", "target", 2);
+    check("--size-only", "target", "target", 0);
+    // the times are those of the sources then
+    assert_eq!(snapshot(&here)[Path::new("older")], {
+        let mut entry = snapshot(&there)[Path::new("older")].clone();
+        if let crate::support::tree::Entry::File { hash, .. } = &mut entry {
+            *hash = blake3::hash(b"source").to_hex().to_string();
+        }
+        entry
+    });
+}
+
+#[test]
+fn what_haul_cannot_do_is_refused_with_what_to_type() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("t/x"), b"x");
+    for (words, named) in [
+        (&["-e", "ssh -p 22"][..], &["-e", "haul login HOST"][..]),
+        (&["--append"], &["--append", "resumes"]),
+        (&["--inplace"], &["--inplace", "mixture"]),
+        (&["-C"], &["-C", "--exclude"]),
+        (&["-X"], &["-X", "extended attributes"]),
+        (&["--delete"], &["--delete", "haul rm"]),
+        (&["-P", "2222"], &["-P", "haul://HOST:2222/PATH"]),
+    ] {
+        let words = ["put", "-r"].iter().chain(words).chain(&["t", "srv:"]);
+        client.run(words).failed(2, named);
+    }
+    for place in ["host::module/x", "rsync://host/x", "ssh://host/x"] {
+        client.run(["put", "-r", "t", place]).failed(2, &[place, "haul serve"]);
+    }
+    assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
+}

@@ -111,6 +111,9 @@ fn a_write_only_user_gets_the_same_answer_whatever_is_there() {
         answers.iter().flatten().all(|answer| *answer == answers[0][0]),
         "{answers:?}"
     );
+    for option in ["--update", "--ignore-existing"] {
+        run(&["put", option, "f", "URL/file"]).failed(8, &["may only write"]);
+    }
     // directories that were there keep their mode and time; one that comes has its own
     let old = server.root.join("inbox/taken");
     let facts = |path: &Path| {

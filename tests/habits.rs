@@ -148,6 +148,71 @@ fn targets_that_are_newer_or_exist_stay_as_the_user_says() {
     });
 }
 
+/// The names behind each difference of a dry run.
+fn planned(out: &str) -> Vec<String> {
+    let mut lines: Vec<String> = out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|event| event["event"] == "planned")
+        .map(|event| format!("{} {}", event["difference"], event["path"]).replace('"', ""))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_and_why() {
+    let server = Server::start();
+    let client = server.client();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let put = |path: &Path, content: &[u8]| {
+        write(path, content);
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+    };
+    let (here, there) = (client.work().join("t"), server.root.join("t"));
+    for top in [&here, &there] {
+        put(&top.join("same"), b"same");
+    }
+    put(&here.join("d/content"), b"1234");
+    put(&there.join("d/content"), b"4321");
+    put(&here.join("d/size"), b"more");
+    put(&there.join("d/size"), b"less than it");
+    put(&here.join("time"), b"1234");
+    write(&there.join("time"), b"1234");
+    put(&here.join("new/deep/f"), b"new");
+    std::fs::write(there.join("kind"), b"file").unwrap();
+    std::os::unix::fs::symlink("x", here.join("kind")).unwrap();
+    let whole = || [snapshot(&client.work()), snapshot(&server.root)];
+    let before = whole();
+    let run = |words: &[&str]| {
+        let out = client.ok([&["put", "-rn", "--json"], words].concat());
+        assert_eq!(whole(), before, "{words:?}");
+        planned(&out)
+    };
+    let by_time = ["kind t/kind", "new t/new/deep/f", "size t/d/size", "time t/time"];
+    assert_eq!(run(&["t/", "srv:t"]), by_time);
+    let by_content = ["content t/d/content", "kind t/kind", "new t/new/deep/f", "size t/d/size"];
+    assert_eq!(run(&["-c", "t/", "srv:t"]), by_content);
+    assert_eq!(run(&["t", "srv:nowhere"]).len(), 6);
+    assert_eq!(run(&["--exclude=*", "t", "srv:nowhere"]).len(), 0);
+    // what is planned is what is sent
+    let shown = client.run(["put", "-rn", "t/", "srv:t"]);
+    assert!(
+        shown.err.contains("size    t/d/size\n") && shown.err.contains("put: would send 4 files"),
+        "{shown:?}"
+    );
+    let get = client.ok(["get", "-rn", "--json", "srv:t", "fresh"]);
+    assert_eq!((planned(&get).len(), whole()), (5, before), "{get}");
+    client.run(["get", "-n", "srv:t/same", "-"]).failed(2, &["--dry-run"]);
+    let sent = client.ok(["put", "-r", "--json", "t/", "srv:t"]);
+    assert_eq!(sent.matches(r#""event":"file""#).count(), 4, "{sent}");
+}
+
 #[test]
 fn what_haul_cannot_do_is_refused_with_what_to_type() {
     let server = Server::start();

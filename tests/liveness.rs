@@ -78,6 +78,7 @@ async fn transfer(
         }),
         tops: vec![RemotePath::parse(b"d").unwrap()],
         base: None,
+        dry_run: false,
         who: "test".into(),
         release: None,
         write_only: false,

@@ -82,6 +82,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if sources.len() > 1 || args.transfer.is_recursive() {
             return Err(Failure::usage("standard output takes a single file"));
         }
+        if args.transfer.dry_run {
+            return Err(Failure::usage("standard output takes the file: --dry-run cannot be used"));
+        }
         if args.transfer.json {
             return Err(Failure::usage("standard output carries the file: --json cannot be used"));
         }
@@ -137,6 +140,7 @@ async fn get(
             local_target(sources, &path, if_missing).await?
         }
     };
+    let destination = destination.with_dry_run(options.dry_run);
     let get = async |client: Arc<Client>, options, reporter| {
         let paths = sources.iter().map(wire_path).collect();
         client.get(paths, destination.clone(), options, reporter).await
@@ -238,6 +242,7 @@ async fn within(
         store,
         tops,
         base,
+        dry_run: false,
         who: format!("{}@{}, haul get, process {}", local_user(), host_name(), std::process::id()),
         release: None,
         write_only: false,

@@ -125,6 +125,7 @@ fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> S
     let get = Counters::get;
     let total = get(&counters.bytes_found)
         .saturating_sub(get(&counters.bytes_unchanged))
+        .saturating_sub(get(&counters.bytes_planned))
         .saturating_sub(get(&counters.bytes_failed));
     Snapshot {
         done: get(&counters.bytes_done),
@@ -132,6 +133,7 @@ fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> S
         files: get(&counters.files_done)
             .saturating_add(get(&counters.unchanged))
             .saturating_add(get(&counters.skipped))
+            .saturating_add(get(&counters.planned))
             .saturating_add(get(&counters.failed)),
         found: get(&counters.files_found),
         searching: !counters.walked.load(Ordering::Relaxed),

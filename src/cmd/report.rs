@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::screen;
 use super::units::size;
 use crate::net::printable;
+use crate::net::transfer::receive::destination::Difference;
 use crate::net::transfer::report::Event;
 use crate::net::wire::Code;
 use serde_json::{Map, Value, json};
@@ -111,6 +112,9 @@ impl Printer {
             Event::Skipped { path, .. } if verbose => {
                 Some(format!("{} (skipped)", output::name(path)))
             }
+            Event::Planned {
+                path, difference, ..
+            } if !quiet => Some(format!("{:<8}{}", word(*difference), output::name(path))),
             Event::Resumed { path, offset } if !quiet => {
                 Some(format!("{}: resumes after {}", output::name(path), size(*offset)))
             }
@@ -196,6 +200,18 @@ impl Causes {
     }
 }
 
+/// Why a file would be sent.
+fn word(difference: Difference) -> &'static str {
+    match difference {
+        Difference::New => "new",
+        Difference::Kind => "kind",
+        Difference::Size => "size",
+        Difference::Time => "time",
+        Difference::Content | Difference::Unspecified => "content",
+        Difference::Version => "version",
+    }
+}
+
 fn event_json(event: &Event) -> Value {
     let mut object = Map::new();
     match event {
@@ -222,6 +238,16 @@ fn event_json(event: &Event) -> Value {
             object.insert("event".into(), json!("skipped"));
             put_text(&mut object, "path", path);
             object.insert("size".into(), json!(size));
+        }
+        Event::Planned {
+            path,
+            size,
+            difference,
+        } => {
+            object.insert("event".into(), json!("planned"));
+            put_text(&mut object, "path", path);
+            object.insert("size".into(), json!(size));
+            object.insert("difference".into(), json!(word(*difference)));
         }
         Event::Retrying => drop(object.insert("event".into(), json!("retrying"))),
         Event::Resumed { path, offset } => {

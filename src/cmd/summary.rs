@@ -17,6 +17,8 @@ pub struct Summary {
     dirs_made: u64,
     unchanged: u64,
     skipped: u64,
+    planned: u64,
+    bytes_planned: u64,
     failed: u64,
     seconds: f64,
 }
@@ -36,6 +38,8 @@ impl Summary {
             // since
             unchanged: get(&counters.unchanged).saturating_sub(before),
             skipped: get(&counters.skipped),
+            planned: get(&counters.planned),
+            bytes_planned: get(&counters.bytes_planned),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
@@ -43,12 +47,14 @@ impl Summary {
 
     /// True if anything that was asked for is there.
     pub fn has_done(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.skipped > 0 || self.dirs_made > 0
+        let files = [self.files, self.unchanged, self.skipped, self.planned];
+        files.into_iter().any(|count| count > 0) || self.dirs_made > 0
     }
 
     /// True if there is anything to report.
     pub fn has_any(&self) -> bool {
-        self.files > 0 || self.unchanged > 0 || self.skipped > 0 || self.failed > 0
+        let counts = [self.files, self.unchanged, self.skipped, self.planned, self.failed];
+        counts.into_iter().any(|count| count > 0)
     }
 
     /// As an object.
@@ -56,8 +62,18 @@ impl Summary {
         json!({
             "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
             "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
+            "planned": self.planned, "planned_bytes": self.bytes_planned,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
         })
+    }
+
+    /// As a line of a dry run.
+    pub fn plan(&self) -> String {
+        let s = if self.planned == 1 { "" } else { "s" };
+        let bytes = size(self.bytes_planned);
+        let mut line = format!("{}: would send {} file{s}, {bytes}", self.verb, self.planned);
+        self.add_counts(&mut line);
+        line
     }
 
     /// As a line.
@@ -68,6 +84,11 @@ impl Summary {
         if self.seconds >= RATE_FROM && self.bytes > 0 {
             line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
         }
+        self.add_counts(&mut line);
+        line
+    }
+
+    fn add_counts(&self, line: &mut String) {
         let counts = [
             (self.unchanged, "unchanged"),
             (self.skipped, "skipped"),
@@ -75,10 +96,9 @@ impl Summary {
         ];
         for (count, what) in counts {
             if count > 0 {
-                line += &format!(", {count} {what}");
+                *line += &format!(", {count} {what}");
             }
         }
-        line
     }
 }
 
@@ -96,6 +116,8 @@ mod tests {
             dirs_made: 0,
             unchanged: 3,
             skipped: 0,
+            planned: 0,
+            bytes_planned: 0,
             failed: 0,
             seconds,
         };

@@ -33,6 +33,10 @@ pub struct TransferArgs {
     #[arg(short, long)]
     recursive: bool,
 
+    /// Write nothing, and print what would be sent, with the difference: new, size, time, content
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+
     /// Compare files by content instead of by size and modification time
     #[arg(short, long)]
     pub checksum: bool,
@@ -120,10 +124,11 @@ impl TransferArgs {
         }
         let mut options = Options {
             checksum: self.checksum,
-            durability: durability(self.volatile),
+            durability: durability(self.volatile || self.dry_run),
             wait: self.wait,
             if_version: self.if_version.clone(),
             recursive: self.is_recursive(),
+            dry_run: self.dry_run,
             ..Options::default()
         };
         self.habits.apply(&mut options)?;
@@ -369,7 +374,10 @@ impl Show {
             });
             output::line(&summary.json(complete).to_string())?;
         } else if !args.quiet && (complete || summary.has_any()) {
-            eprintln!("{}", summary.line());
+            match args.dry_run {
+                true => eprintln!("{}", summary.plan()),
+                false => eprintln!("{}", summary.line()),
+            }
         }
         result?;
         if let Some(broken) = printed.broken {

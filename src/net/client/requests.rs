@@ -46,6 +46,17 @@ pub struct GetDestination {
     pub ancestors: Vec<String>,
 }
 
+impl GetDestination {
+    /// The same, for a transfer that writes nothing.
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> GetDestination {
+        if let Target::Tree(tree) = &mut self.target {
+            tree.dry_run = dry_run;
+        }
+        self
+    }
+}
+
 impl Client {
     /// Waits for the reply to a request.
     ///

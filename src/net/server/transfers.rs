@@ -69,11 +69,13 @@ pub(super) async fn put(
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
     let options = options_of(put.options.clone())?;
-    let asks = options.if_version.is_some() || options.preserved != PreservedTargets::None;
+    let asks = options.if_version.is_some()
+        || options.preserved != PreservedTargets::None
+        || options.dry_run;
     if asks && session.is_write_only() {
         // any answer would tell what exists
-        let text = "this user may only write: --if-version, --update and --ignore-existing would \
-            tell what is there";
+        let text = "this user may only write: --if-version, --update, --ignore-existing and \
+            --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
     let user_root = config.root.join(session.grant.user.root.as_path());
@@ -82,6 +84,7 @@ pub(super) async fn put(
         store: destination.store,
         tops: destination.tops,
         base: None,
+        dry_run: options.dry_run,
         who: session.who.clone(),
         release: Some(release(registry, session)),
         write_only: session.is_write_only(),
@@ -131,6 +134,9 @@ async fn find_destination(
     let destination = match (existing_directory(session, put, &path).await?, put.if_missing()) {
         (Some(dir), _) => within(session, put, &path, dir).await?,
         (None, IfMissing::Name) => named(session, put, &path).await?,
+        (None, IfMissing::Make) if put.options.as_ref().is_some_and(|o| o.dry_run) => {
+            beneath_missing(session, put, &path).await?
+        }
         (None, IfMissing::Make) => {
             let (parent, name) = path.split().ok_or_else(|| no_directory(&path))?;
             let parent = parent_of(session, &parent).await?;
@@ -143,6 +149,24 @@ async fn find_destination(
     };
     refuse_nested_in(&destination, user_root, &put.source_ids).await?;
     Ok(destination)
+}
+
+/// Where the sources would go if the destination were made.
+async fn beneath_missing(
+    session: &Session,
+    put: &proto::Put,
+    path: &RemotePath,
+) -> Result<Destination, NetError> {
+    let (parent, name) = path.split().ok_or_else(|| no_directory(path))?;
+    let dir = parent_of(session, &parent).await?;
+    let destination = within(session, put, path, dir).await?;
+    let base = RemotePath::root().join(&name).unwrap_or_default();
+    let tops = destination.tops.iter().map(|top| base.append(top));
+    let tops = tops.collect::<Result<Vec<_>, _>>();
+    Ok(Destination {
+        tops: tops.map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?,
+        ..destination
+    })
 }
 
 /// The directory that is to hold a destination.

@@ -201,6 +201,7 @@ impl Scenario {
             store: self.machine.store(pause(&mut self.chance)),
             tops: vec![RemotePath::root()],
             base: None,
+            dry_run: false,
             who: "simulation".into(),
             release: None,
             write_only: false,

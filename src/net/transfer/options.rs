@@ -33,6 +33,8 @@ pub struct Options {
     pub preserved: PreservedTargets,
     /// A file of the same size is unchanged, whatever its time is.
     pub size_only: bool,
+    /// Nothing is written: what would be sent is only reported.
+    pub dry_run: bool,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -67,6 +69,7 @@ impl Options {
             update: self.preserved == PreservedTargets::Newer,
             ignore_existing: self.preserved == PreservedTargets::All,
             size_only: self.size_only,
+            dry_run: self.dry_run,
         }
     }
 
@@ -101,6 +104,7 @@ impl Options {
                 (false, false) => PreservedTargets::None,
             },
             size_only: options.size_only,
+            dry_run: options.dry_run,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::net::error::code_of;
 use crate::net::wire::Code;
+use crate::net::wire::proto::Difference;
 use crate::store::StoreError;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -34,6 +35,10 @@ pub struct Counters {
     pub skipped: AtomicU64,
     /// The bytes of both.
     pub bytes_unchanged: AtomicU64,
+    /// Files that a dry run would have sent.
+    pub planned: AtomicU64,
+    /// Their bytes.
+    pub bytes_planned: AtomicU64,
     /// Bytes of files that were there in part.
     pub bytes_resumed: AtomicU64,
     /// Directories that were made or completed.
@@ -104,6 +109,8 @@ impl Counters {
             &self.bytes_done,
             &self.unchanged,
             &self.skipped,
+            &self.planned,
+            &self.bytes_planned,
             &self.bytes_unchanged,
             &self.bytes_resumed,
             &self.dirs_done,
@@ -121,6 +128,7 @@ impl Counters {
             &self.files_done,
             &self.unchanged,
             &self.skipped,
+            &self.planned,
             &self.bytes_done,
             &self.bytes_unchanged,
             &self.dirs_done,
@@ -201,6 +209,15 @@ pub enum Event {
         /// Bytes.
         size: u64,
     },
+    /// A dry run would have sent it.
+    Planned {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Bytes.
+        size: u64,
+        /// Why.
+        difference: Difference,
+    },
     /// A partial file of an earlier transfer exists: this one resumes it.
     Resumed {
         /// As the user knows it.
@@ -275,6 +292,18 @@ impl Reporter {
         self.tell_each(event).await;
     }
 
+    /// A file or symlink would have been sent.
+    pub async fn planned(&self, path: Vec<u8>, size: u64, difference: Difference) {
+        Counters::add(&self.counters.planned, 1);
+        Counters::add(&self.counters.bytes_planned, size);
+        self.report(Event::Planned {
+            path,
+            size,
+            difference,
+        })
+        .await;
+    }
+
     /// A larger file begins, or resumes, at this offset.
     pub fn begins(&self, path: &[u8], offset: u64) {
         if !self.is_silent() {
@@ -311,10 +340,11 @@ impl Reporter {
                 Counters::add(&c.bytes_resumed, *offset);
             }
             Event::Retrying => c.begin_retry(),
-            // the first three have methods of their own, which count them
+            // the first four have methods of their own, which count them
             Event::Committed { .. }
             | Event::Unchanged { .. }
             | Event::Skipped { .. }
+            | Event::Planned { .. }
             | Event::Restarted { .. } => {}
         }
         if let Some(events) = &self.events {
@@ -341,31 +371,4 @@ pub fn shown(label: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A server that dies again and again, and each time takes with it what came: the run must end.
-    #[test]
-    fn what_is_resent_is_no_progress() {
-        let counters = Counters::default();
-        let send = |files, bytes| {
-            Counters::add(&counters.files_done, files);
-            counters.written(bytes);
-        };
-        send(3, 3000);
-        let first = counters.progress();
-        for _ in 0..5 {
-            counters.begin_retry();
-            assert_eq!(counters.progress(), first);
-            send(3, 2500);
-            assert_eq!(counters.progress(), first, "not even as far as before");
-            send(0, 500);
-            assert_eq!(counters.progress(), first);
-        }
-        counters.begin_retry();
-        Counters::add(&counters.unchanged, 3);
-        Counters::add(&counters.bytes_unchanged, 3000);
-        send(1, 1);
-        assert!(counters.progress() > first);
-    }
-}
+mod tests;

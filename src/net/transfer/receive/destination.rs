@@ -2,12 +2,12 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::digest::Digest;
-use crate::chunk::hash::hash_file;
 use crate::chunk::window::SharedPermit;
-use crate::net::transfer::options::{Options, PreservedTargets};
+use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
+pub use crate::net::wire::proto::Difference;
 use crate::store::{
-    Attributes, Durability, Entry, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath,
+    Attributes, Durability, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath,
     StageRequest, Staging, Store, StoreError,
 };
 use std::collections::HashSet;
@@ -34,6 +34,8 @@ pub struct Tree {
     pub tops: Vec<RemotePath>,
     /// A directory that is made before anything goes into it.
     pub base: Option<RemotePath>,
+    /// Nothing is written.
+    pub dry_run: bool,
     /// Who writes, for others who want to.
     pub who: String,
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of
@@ -109,10 +111,22 @@ pub enum Decision {
     Unchanged,
     /// Another one is there, which is to stay.
     Skipped,
-    /// Its content is needed.
-    Wanted,
+    /// Its content is needed, because of this difference.
+    Wanted(Difference),
+    /// A dry run: it would be needed.
+    Planned(Difference),
     /// It cannot be.
     Failed(StoreError),
+}
+
+impl Decision {
+    /// The same for a dry run.
+    fn planned(self) -> Decision {
+        match self {
+            Decision::Wanted(difference) => Decision::Planned(difference),
+            other => other,
+        }
+    }
 }
 
 impl Target {
@@ -139,6 +153,7 @@ impl Target {
         dirs: Vec<(RemotePath, Attributes)>,
     ) -> Vec<Result<bool, StoreError>> {
         match self {
+            Target::Tree(tree) if tree.dry_run => tree.plan_dirs(dirs).await,
             Target::Tree(tree) => {
                 if let Some(base) = &tree.base {
                     // where it cannot be made, what goes into it fails
@@ -167,7 +182,7 @@ impl Target {
         pool: &BufferPool,
     ) -> Vec<Decision> {
         let Target::Tree(tree) = self else {
-            return candidates.iter().map(|_| Decision::Wanted).collect();
+            return candidates.iter().map(|_| Decision::Wanted(Difference::New)).collect();
         };
         let is_compared = |c: &&Candidate| !empty.contains(&c.parent);
         let compared = candidates.iter().filter(is_compared);
@@ -189,8 +204,11 @@ impl Target {
                     decision
                 }
                 Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
-                Some(Err(_)) | None => Decision::Wanted,
+                Some(Err(_)) | None => Decision::Wanted(Difference::New),
             });
+        }
+        if tree.dry_run {
+            return decisions.into_iter().map(Decision::planned).collect();
         }
         if !unchanged.is_empty() {
             // what is reported as there is durable like what is put there
@@ -281,8 +299,9 @@ impl Target {
         &self,
         dirs: Vec<(RemotePath, Option<Attributes>)>,
     ) -> Vec<Result<(), StoreError>> {
-        let Target::Tree(tree) = self else {
-            return dirs.iter().map(|_| Ok(())).collect();
+        let tree = match self {
+            Target::Tree(tree) if !tree.dry_run => tree,
+            Target::Tree(_) | Target::Stream(_) => return dirs.iter().map(|_| Ok(())).collect(),
         };
         let set = dirs
             .iter()
@@ -297,16 +316,16 @@ impl Target {
     /// Makes durable what [`Target::decide`] found unchanged.
     pub async fn sync_unchanged(&self) -> Result<(), StoreError> {
         match self {
-            Target::Tree(tree) => tree.store.sync_unchanged().await,
-            Target::Stream(_) => Ok(()),
+            Target::Tree(tree) if !tree.dry_run => tree.store.sync_unchanged().await,
+            Target::Tree(_) | Target::Stream(_) => Ok(()),
         }
     }
 
     /// Makes the names of directories durable.
     pub async fn sync(&self) -> Result<(), StoreError> {
         match self {
-            Target::Tree(tree) => tree.store.sync().await,
-            Target::Stream(_) => Ok(()),
+            Target::Tree(tree) if !tree.dry_run => tree.store.sync().await,
+            Target::Tree(_) | Target::Stream(_) => Ok(()),
         }
     }
 }
@@ -314,70 +333,4 @@ impl Target {
 /// True where another writer has the lock.
 pub fn is_locked(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::Locked(_))
-}
-
-impl Tree {
-    async fn compare(
-        &self,
-        new: &Candidate,
-        old: &Entry,
-        options: &Options,
-        pool: &BufferPool,
-    ) -> Decision {
-        match old.kind {
-            Kind::Dir => {
-                return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
-            }
-            // a device or a FIFO is not to become a file
-            Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
-            Kind::File | Kind::Symlink => {}
-        }
-        // With a condition on the version, that is checked under the lock, and the content
-        // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
-        let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
-        let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
-        let conditional = options.if_version.is_some() || self.write_only;
-        let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
-        if conditional && !ours {
-            return Decision::Wanted;
-        }
-        if old.kind != new.kind {
-            return match options.preserved {
-                PreservedTargets::All => Decision::Skipped,
-                PreservedTargets::Newer | PreservedTargets::None => Decision::Wanted,
-            };
-        }
-        let same = match new.kind {
-            Kind::Symlink => old.target.as_ref() == Some(&new.target),
-            _ if new.size != Some(old.size) => false,
-            _ if options.size_only => true,
-            _ => match new.hash {
-                Some(hash) => {
-                    hash_file(&*self.store, &new.path, pool).await.is_ok_and(|(_, h)| h == hash)
-                }
-                None => same_time,
-            },
-        };
-        if !same {
-            return match options.preserved {
-                PreservedTargets::All => Decision::Skipped,
-                PreservedTargets::Newer if new.kind == Kind::File && wanted < found => {
-                    Decision::Skipped
-                }
-                PreservedTargets::Newer | PreservedTargets::None => Decision::Wanted,
-            };
-        }
-        let mode_differs =
-            new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
-        if mode_differs || !same_time {
-            if new.kind == Kind::Symlink {
-                return Decision::Wanted;
-            }
-            let set = self.store.set_attributes(vec![(new.path.clone(), new.attributes)]).await;
-            if !matches!(set.as_slice(), [Ok(())]) {
-                return Decision::Wanted;
-            }
-        }
-        Decision::Unchanged
-    }
 }

@@ -4,6 +4,7 @@
 use crate::chunk::window::SharedPermit;
 use crate::net::error::code_of;
 use crate::net::transfer::receive::answers::Answers;
+use crate::net::transfer::receive::destination::Difference;
 use crate::net::transfer::receive::dirs::{Dirs, Place};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::report::{Event, Reporter, shown};
@@ -224,6 +225,21 @@ impl Ledger {
         });
         let (path, size) = (unsettled.path, unsettled.size);
         self.reporter.skipped(size, || Event::Skipped { path, size }).await;
+        self.dirs.settled(unsettled.parent);
+    }
+
+    /// A file or symlink would be sent.
+    pub(super) async fn settle_planned(&mut self, number: u64, difference: Difference) {
+        let Some(unsettled) = self.unsettled.remove(&number) else {
+            return;
+        };
+        self.answers.result(proto::Result {
+            number,
+            outcome: proto::Outcome::Planned.into(),
+            difference: difference.into(),
+            ..Default::default()
+        });
+        self.reporter.planned(unsettled.path, unsettled.size, difference).await;
         self.dirs.settled(unsettled.parent);
     }
 

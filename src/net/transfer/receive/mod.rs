@@ -2,6 +2,7 @@
 //! settles every offer.
 
 mod answers;
+mod compare;
 mod decide;
 pub mod destination;
 mod dirs;

@@ -287,14 +287,15 @@ impl Receiver {
                 Decision::Failed(e) => {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
                 }
-                Decision::Wanted if ledger.contains(number) => {
+                Decision::Planned(difference) => ledger.settle_planned(number, difference).await,
+                Decision::Wanted(_) if ledger.contains(number) => {
                     ledger.reporter.counters.started(candidate.path.as_bytes());
                     if files.want(candidate, jobs) {
                         ledger.answers.want_all(number);
                     }
                 }
                 // withdrawn meanwhile
-                Decision::Wanted => {}
+                Decision::Wanted(_) => {}
             }
         }
     }

@@ -86,7 +86,7 @@ pub async fn send(
     };
     let walk = Walk::new(sources.clone(), walk_options, walked_in);
     let _walk = core.tasks().spawn("walk", walk.run());
-    let inline = Inline::new(options.checksum);
+    let inline = Inline::new(options.checksum || options.dry_run);
     let sender = Sender {
         reader: FileReader::new(core.clone(), channel.number()),
         offering: Offering::new(core.clone(), sources.clone(), inline),

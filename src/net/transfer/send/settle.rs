@@ -58,6 +58,10 @@ impl Sender {
                 let event = || Event::Skipped { path: path(), size };
                 self.reporter.skipped(size, event).await;
             }
+            Ok(proto::Outcome::Planned) => {
+                let path = shown_in(&self.sources, file.source, &file.path);
+                self.reporter.planned(path, file.size(), result.difference()).await;
+            }
             Ok(proto::Outcome::Failed) => self.failed(file, result.code, &result.text).await,
             _ => {
                 return Err(NetError::Protocol(

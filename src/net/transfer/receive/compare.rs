@@ -1,0 +1,105 @@
+//! Compares what is offered with what is there.
+
+use crate::chunk::buffer::BufferPool;
+use crate::chunk::hash::hash_file;
+use crate::net::transfer::options::{Options, PreservedTargets};
+use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
+use crate::store::{Attributes, Entry, ErrorKind, Kind, RemotePath, StoreError};
+
+impl Candidate {
+    /// How it differs from a target of its kind.
+    fn difference(&self, old: &Entry) -> Difference {
+        match (self.kind, self.hash) {
+            (Kind::Symlink, _) => Difference::Content,
+            _ if self.size != Some(old.size) => Difference::Size,
+            (_, Some(_)) => Difference::Content,
+            (_, None) => Difference::Time,
+        }
+    }
+}
+
+impl Tree {
+    /// What [`Target::make_dirs`] would return, without making any.
+    pub(super) async fn plan_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+    ) -> Vec<Result<bool, StoreError>> {
+        let paths: Vec<_> = dirs.into_iter().map(|(path, _)| path).collect();
+        let found = self.store.stat_many(paths.clone()).await;
+        let planned = paths.iter().zip(found).map(|(path, found)| match found {
+            Ok(entry) if entry.kind == Kind::Dir => Ok(false),
+            Ok(_) => Err(StoreError::new(ErrorKind::NotADirectory, path)),
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(true),
+            Err(e) => Err(e),
+        });
+        planned.collect()
+    }
+
+    pub(super) async fn compare(
+        &self,
+        new: &Candidate,
+        old: &Entry,
+        options: &Options,
+        pool: &BufferPool,
+    ) -> Decision {
+        match old.kind {
+            Kind::Dir => {
+                return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
+            }
+            // a device or a FIFO is not to become a file
+            Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
+            Kind::File | Kind::Symlink => {}
+        }
+        // With a condition on the version, that is checked under the lock, and the content
+        // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
+        let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
+        let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
+        let conditional = options.if_version.is_some() || self.write_only;
+        let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
+        if conditional && !ours {
+            return Decision::Wanted(Difference::Version);
+        }
+        if old.kind != new.kind {
+            return match options.preserved {
+                PreservedTargets::All => Decision::Skipped,
+                PreservedTargets::Newer | PreservedTargets::None => {
+                    Decision::Wanted(Difference::Kind)
+                }
+            };
+        }
+        let same = match new.kind {
+            Kind::Symlink => old.target.as_ref() == Some(&new.target),
+            _ if new.size != Some(old.size) => false,
+            _ if options.size_only => true,
+            _ => match new.hash {
+                Some(hash) => {
+                    hash_file(&*self.store, &new.path, pool).await.is_ok_and(|(_, h)| h == hash)
+                }
+                None => same_time,
+            },
+        };
+        if !same {
+            return match options.preserved {
+                PreservedTargets::All => Decision::Skipped,
+                PreservedTargets::Newer if new.kind == Kind::File && wanted < found => {
+                    Decision::Skipped
+                }
+                PreservedTargets::Newer | PreservedTargets::None => {
+                    Decision::Wanted(new.difference(old))
+                }
+            };
+        }
+        let mode_differs =
+            new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
+        if (mode_differs || !same_time) && !self.dry_run {
+            if new.kind == Kind::Symlink {
+                return Decision::Wanted(Difference::Time);
+            }
+            let set = self.store.set_attributes(vec![(new.path.clone(), new.attributes)]).await;
+            if !matches!(set.as_slice(), [Ok(())]) {
+                return Decision::Wanted(Difference::Time);
+            }
+        }
+        Decision::Unchanged
+    }
+}

@@ -78,30 +78,31 @@ impl Selection {
         }
     }
 
-    /// The entries of a page that are to be sent, of a directory that the rule `within` excludes,
-    /// if one does.
-    pub(super) fn of_page(
+    /// Leaves the entries of a page that are to be sent, of a directory that the rule `within`
+    /// excludes, if one does.
+    pub(super) fn select(
         &self,
         source: &TransferSource,
         within: Option<usize>,
-        entries: Vec<(RemotePath, Entry)>,
-    ) -> Vec<Selected> {
+        entries: &mut Vec<Selected>,
+    ) {
+        if !self.is_needed() {
+            return;
+        }
         let root = RemotePath::root();
         let top = match &source.origin {
             Origin::Tree { path, .. } => path,
             Origin::Missing(_) | Origin::Stream(_) => &root,
         };
-        let is_needed = self.is_needed();
-        let verdict = |(path, entry): &(RemotePath, Entry)| match is_needed {
-            true => self.judge(&self.place(source, top, path), entry, within),
-            false => Verdict::Take(None),
-        };
-        let judged = entries.into_iter().map(|entry| (verdict(&entry), entry));
-        let selected = judged.filter_map(|(verdict, entry)| match verdict {
-            Verdict::Take(_) => Some((entry, None)),
-            Verdict::Descend(rule) => Some((entry, Some(rule))),
-            Verdict::Skip => None,
+        entries.retain_mut(|((path, entry), excluded_by)| {
+            match self.judge(&self.place(source, top, path), entry, within) {
+                Verdict::Take(_) => true,
+                Verdict::Descend(rule) => {
+                    *excluded_by = Some(rule);
+                    true
+                }
+                Verdict::Skip => false,
+            }
         });
-        selected.collect()
     }
 }

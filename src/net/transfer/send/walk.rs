@@ -334,15 +334,13 @@ impl Walk {
         let mut entries = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
             match join(&dir, entry.name.as_ref()) {
-                Ok(path) => entries.push((path, entry)),
+                Ok(path) => entries.push(((path, entry), None)),
                 Err(e) => self.failed(source, &dir, e).await?,
             }
         }
-        let selection = &self.options.selection;
-        let entries = match self.sources.get(of.source) {
-            Some(source) => selection.of_page(source, levels.within(), entries),
-            None => Vec::new(),
-        };
+        if let Some(source) = self.sources.get(of.source) {
+            self.options.selection.select(source, levels.within(), &mut entries);
+        }
         let entries = self.without_taken(of, entries).await?;
         for ((path, entry), within) in entries {
             match entry.kind {

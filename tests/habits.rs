@@ -208,6 +208,8 @@ fn a_dry_run_writes_nothing_and_says_what_and_why() {
     );
     let get = client.ok(["get", "-rn", "--json", "srv:t", "fresh"]);
     assert_eq!((planned(&get).len(), whole()), (5, before), "{get}");
+    let shown = client.run(["get", "-rn", "srv:t", "fresh"]);
+    assert!(shown.err.contains("get: would fetch 5 files"), "{shown:?}");
     client.run(["get", "-n", "srv:t/same", "-"]).failed(2, &["--dry-run"]);
     let sent = client.ok(["put", "-r", "--json", "t/", "srv:t"]);
     assert_eq!(sent.matches(r#""event":"file""#).count(), 4, "{sent}");

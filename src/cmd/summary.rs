@@ -71,7 +71,8 @@ impl Summary {
     pub fn plan(&self) -> String {
         let s = if self.planned == 1 { "" } else { "s" };
         let bytes = size(self.bytes_planned);
-        let mut line = format!("{}: would send {} file{s}, {bytes}", self.verb, self.planned);
+        let would = if self.verb == "get" { "fetch" } else { "send" };
+        let mut line = format!("{}: would {would} {} file{s}, {bytes}", self.verb, self.planned);
         self.add_counts(&mut line);
         line
     }

@@ -19,7 +19,7 @@ impl Candidate {
 }
 
 impl Tree {
-    /// What [`Target::make_dirs`] would return, without making any.
+    /// What `Target::make_dirs` would return, without making any.
     pub(super) async fn plan_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,

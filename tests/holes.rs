@@ -173,7 +173,7 @@ fn small_files_keep_their_holes_and_dense_ones_stay_dense() {
         File::open(work.join(&dense)).unwrap().sync_all().unwrap();
     }
     client.ok(["put", "-r", "there", "srv:"]);
-    client.ok(["get", "-r", "srv:there/", "back"]);
+    client.ok(["get", "-r", "srv:there", "back"]);
     for size in sizes {
         let (holes, dense) = sized(size);
         for place in [server.root.join("there"), client.work().join("back/there")] {

@@ -184,6 +184,16 @@ fn a_dry_run_writes_nothing_and_says_what_and_why() {
     put(&there.join("d/size"), b"less than it");
     put(&here.join("time"), b"1234");
     write(&there.join("time"), b"1234");
+    // as near as a coarser clock would have it
+    put(&here.join("near"), b"1234");
+    put(&there.join("near"), b"4321");
+    let nearly = long_ago + std::time::Duration::from_millis(1500);
+    std::fs::File::options()
+        .write(true)
+        .open(there.join("near"))
+        .unwrap()
+        .set_modified(nearly)
+        .unwrap();
     put(&here.join("new/deep/f"), b"new");
     std::fs::write(there.join("kind"), b"file").unwrap();
     std::os::unix::fs::symlink("x", here.join("kind")).unwrap();
@@ -194,25 +204,37 @@ fn a_dry_run_writes_nothing_and_says_what_and_why() {
         assert_eq!(whole(), before, "{words:?}");
         planned(&out)
     };
-    let by_time = ["kind t/kind", "new t/new/deep/f", "size t/d/size", "time t/time"];
+    let by_time = [
+        "kind t/kind",
+        "new t/new/deep/f",
+        "size t/d/size",
+        "time t/near",
+        "time t/time",
+    ];
     assert_eq!(run(&["t/", "srv:t"]), by_time);
-    let by_content = ["content t/d/content", "kind t/kind", "new t/new/deep/f", "size t/d/size"];
+    let by_content = [
+        "content t/d/content",
+        "content t/near",
+        "kind t/kind",
+        "new t/new/deep/f",
+        "size t/d/size",
+    ];
     assert_eq!(run(&["-c", "t/", "srv:t"]), by_content);
-    assert_eq!(run(&["t", "srv:nowhere"]).len(), 6);
+    assert_eq!(run(&["t", "srv:nowhere"]).len(), 7);
     assert_eq!(run(&["--exclude=*", "t", "srv:nowhere"]).len(), 0);
     // what is planned is what is sent
     let shown = client.run(["put", "-rn", "t/", "srv:t"]);
     assert!(
-        shown.err.contains("size    t/d/size\n") && shown.err.contains("put: would send 4 files"),
+        shown.err.contains("size    t/d/size\n") && shown.err.contains("put: would send 5 files"),
         "{shown:?}"
     );
     let get = client.ok(["get", "-rn", "--json", "srv:t", "fresh"]);
-    assert_eq!((planned(&get).len(), whole()), (5, before), "{get}");
+    assert_eq!((planned(&get).len(), whole()), (6, before), "{get}");
     let shown = client.run(["get", "-rn", "srv:t", "fresh"]);
-    assert!(shown.err.contains("get: would fetch 5 files"), "{shown:?}");
+    assert!(shown.err.contains("get: would fetch 6 files"), "{shown:?}");
     client.run(["get", "-n", "srv:t/same", "-"]).failed(2, &["--dry-run"]);
     let sent = client.ok(["put", "-r", "--json", "t/", "srv:t"]);
-    assert_eq!(sent.matches(r#""event":"file""#).count(), 4, "{sent}");
+    assert_eq!(sent.matches(r#""event":"file""#).count(), 5, "{sent}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
 use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
-use crate::store::{Attributes, Entry, ErrorKind, Kind, RemotePath, StoreError};
+use crate::store::{Attributes, Entry, ErrorKind, Kind, RemotePath, StoreError, Time};
 
 impl Candidate {
     /// How it differs from a target of its kind.
@@ -53,7 +53,7 @@ impl Tree {
         // With a condition on the version, that is checked under the lock, and the content
         // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
         let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
-        let same_time = wanted == found || self.store.is_same_time(&new.path, wanted, found).await;
+        let same_time = self.is_same_time(&new.path, wanted, found).await;
         let conditional = options.if_version.is_some() || self.write_only;
         let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
         if conditional && !ours {
@@ -102,4 +102,21 @@ impl Tree {
         }
         Decision::Unchanged
     }
+}
+
+impl Tree {
+    /// True if a file that is to have the time `wanted` has it. What a store keeps of times is
+    /// measured with a file, which a dry run does not make.
+    async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {
+        wanted == found
+            || match self.dry_run {
+                true => is_rounded(wanted, found),
+                false => self.store.is_same_time(path, wanted, found).await,
+            }
+    }
+}
+
+/// True of a time that may be `wanted`, rounded down to one or two seconds.
+fn is_rounded(wanted: Time, found: Time) -> bool {
+    found.nanos == 0 && (0..2).contains(&wanted.secs.saturating_sub(found.secs))
 }

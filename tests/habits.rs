@@ -160,43 +160,44 @@ fn planned(out: &str) -> Vec<String> {
     lines
 }
 
+/// Sets how long after a day in 2001 a file was modified.
+fn modified(path: &Path, after: u64) {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_000_000_000_000 + after);
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+}
+
+/// Two trees that differ in every way in which files do.
+fn differing(here: &Path, there: &Path) {
+    for (name, at_source, at_target) in [
+        ("same", "same", "same"),
+        ("d/content", "1234", "4321"),
+        ("d/size", "more", "less than it"),
+        ("time", "1234", "1234"),
+        ("near", "1234", "4321"),
+    ] {
+        for (path, content) in [(here.join(name), at_source), (there.join(name), at_target)] {
+            write(&path, content.as_bytes());
+            modified(&path, 0);
+        }
+    }
+    modified(&there.join("time"), 60_000);
+    // as near as a coarser clock would have it
+    modified(&there.join("near"), 1500);
+    write(&here.join("new/deep/f"), b"new");
+    std::fs::write(there.join("kind"), b"file").unwrap();
+    std::os::unix::fs::symlink("x", here.join("kind")).unwrap();
+}
+
 #[test]
 fn a_dry_run_writes_nothing_and_says_what_and_why() {
     let server = Server::start();
     let client = server.client();
-    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-    let put = |path: &Path, content: &[u8]| {
-        write(path, content);
-        std::fs::File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_modified(long_ago)
-            .unwrap();
-    };
-    let (here, there) = (client.work().join("t"), server.root.join("t"));
-    for top in [&here, &there] {
-        put(&top.join("same"), b"same");
-    }
-    put(&here.join("d/content"), b"1234");
-    put(&there.join("d/content"), b"4321");
-    put(&here.join("d/size"), b"more");
-    put(&there.join("d/size"), b"less than it");
-    put(&here.join("time"), b"1234");
-    write(&there.join("time"), b"1234");
-    // as near as a coarser clock would have it
-    put(&here.join("near"), b"1234");
-    put(&there.join("near"), b"4321");
-    let nearly = long_ago + std::time::Duration::from_millis(1500);
-    std::fs::File::options()
-        .write(true)
-        .open(there.join("near"))
-        .unwrap()
-        .set_modified(nearly)
-        .unwrap();
-    put(&here.join("new/deep/f"), b"new");
-    std::fs::write(there.join("kind"), b"file").unwrap();
-    std::os::unix::fs::symlink("x", here.join("kind")).unwrap();
+    differing(&client.work().join("t"), &server.root.join("t"));
     let whole = || [snapshot(&client.work()), snapshot(&server.root)];
     let before = whole();
     let run = |words: &[&str]| {

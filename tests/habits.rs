@@ -104,21 +104,13 @@ fn targets_that_are_newer_or_exist_stay_as_the_user_says() {
     let server = Server::start();
     let client = server.client();
     let (here, there) = (client.work().join("t"), server.root.join("t"));
-    let times = |path: &Path, age: u64| {
-        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
-        std::fs::File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
-    };
     let reset = || {
-        for (name, at_source, at_target) in [("older", 50, 100), ("newer", 100, 50)] {
+        for (name, at_source, at_target) in [("older", 100_000, 50_000), ("newer", 50_000, 100_000)]
+        {
             write(&here.join(name), b"source");
             write(&there.join(name), b"target");
-            times(&here.join(name), at_source);
-            times(&there.join(name), at_target);
+            modified(&here.join(name), at_source);
+            modified(&there.join(name), at_target);
         }
         write(&here.join("fresh"), b"source");
         let _ = std::fs::remove_file(there.join("fresh"));

@@ -8,7 +8,7 @@ use crate::net::transfer::options::Options;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 /// The rules and sizes that the user gave.
 #[derive(Clone, Debug, Default)]
@@ -120,22 +120,18 @@ impl FilterArgs {
     pub fn apply(&self, options: &mut Options) -> Result<(), Failure> {
         let mut rules = Vec::new();
         for Given { option, value } in &self.given {
-            match *option {
+            let added = match *option {
                 "exclude-from" | "include-from" => {
                     let includes = *option == "include-from";
                     self.read_list(option, value, includes, &mut rules)?;
+                    continue;
                 }
                 "filter" => {
-                    let line = filter_line(value.as_bytes());
-                    let line = line.map_err(|why| bad(&at(option, value), why))?;
-                    add(&mut rules, false, &line).map_err(|why| bad(&at(option, value), why))?;
+                    filter_line(value.as_bytes()).and_then(|line| add(&mut rules, false, &line))
                 }
-                _ => {
-                    let includes = *option != "exclude";
-                    add(&mut rules, includes, value.as_bytes())
-                        .map_err(|why| bad(&at(option, value), why))?;
-                }
-            }
+                _ => add(&mut rules, *option != "exclude", value.as_bytes()),
+            };
+            added.map_err(|why| bad(&at(option, value), why))?;
         }
         if self.given.iter().any(|given| given.option == "only") {
             // what no rule before it takes
@@ -212,8 +208,7 @@ fn filter_line(rule: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn at(option: &str, value: &OsStr) -> String {
-    let shown = OsString::from_vec(value.as_bytes().to_vec());
-    format!("--{option} {}", crate::net::printable(&shown.to_string_lossy()))
+    format!("--{option} {}", crate::net::printable(&value.to_string_lossy()))
 }
 
 fn bad(at: &str, why: String) -> Failure {

@@ -28,7 +28,7 @@ pub struct HabitArgs {
 
     /// Show progress, like --progress: partial files always stay for the next run
     #[arg(short = 'P', overrides_with = "no_progress")]
-    pub(super) progress_and_partial: bool,
+    progress_and_partial: bool,
 
     /// Print sizes for people, as always
     #[arg(short = 'h', long, hide = true)]

@@ -131,11 +131,7 @@ impl Ledger {
                     length,
                 });
             }
-            FileEvent::Committed { number, .. } => {
-                if let Some(unsettled) = self.unsettled.remove(&number) {
-                    self.settle_committed(unsettled, event).await;
-                }
-            }
+            FileEvent::Committed { .. } => self.settle_committed(event).await,
             FileEvent::Failed { number, code, text } => {
                 self.settle_failed(number, code, text).await
             }
@@ -166,7 +162,7 @@ impl Ledger {
         });
     }
 
-    async fn settle_committed(&mut self, unsettled: Unsettled, event: FileEvent) {
+    async fn settle_committed(&mut self, event: FileEvent) {
         let FileEvent::Committed {
             number,
             hash,
@@ -177,15 +173,16 @@ impl Ledger {
         else {
             return;
         };
+        let committed = proto::Result {
+            version: version.clone(),
+            ..result(number, proto::Outcome::Committed)
+        };
+        let Some(unsettled) = self.settle(committed) else {
+            return;
+        };
         if batched {
             self.reporter.counters.written(size);
         }
-        self.answers.result(proto::Result {
-            number,
-            outcome: proto::Outcome::Committed.into(),
-            version: version.clone(),
-            ..Default::default()
-        });
         let staged = (!batched).then(|| unsettled.path.clone());
         let event = || Event::Committed {
             path: unsettled.path,
@@ -194,72 +191,59 @@ impl Ledger {
             version,
         };
         self.reporter.committed(size, staged.as_deref(), event).await;
+    }
+
+    /// Answers an offer of a file or symlink, which is settled by that. `None` if it was before.
+    fn settle(&mut self, result: proto::Result) -> Option<Unsettled> {
+        let unsettled = self.unsettled.remove(&result.number)?;
+        self.answers.result(result);
         self.dirs.settled(unsettled.parent);
+        Some(unsettled)
     }
 
     /// A file or symlink was there already.
     pub(super) async fn settle_unchanged(&mut self, number: u64) {
-        let Some(unsettled) = self.unsettled.remove(&number) else {
+        let Some(unsettled) = self.settle(result(number, proto::Outcome::Unchanged)) else {
             return;
         };
-        self.answers.result(proto::Result {
-            number,
-            outcome: proto::Outcome::Unchanged.into(),
-            ..Default::default()
-        });
         let (path, size) = (unsettled.path, unsettled.size);
-        let event = || Event::Unchanged { path, size };
-        self.reporter.unchanged(size, event).await;
-        self.dirs.settled(unsettled.parent);
+        self.reporter.unchanged(size, || Event::Unchanged { path, size }).await;
     }
 
     /// Another file or symlink is there, and stays.
     pub(super) async fn settle_skipped(&mut self, number: u64) {
-        let Some(unsettled) = self.unsettled.remove(&number) else {
+        let Some(unsettled) = self.settle(result(number, proto::Outcome::Skipped)) else {
             return;
         };
-        self.answers.result(proto::Result {
-            number,
-            outcome: proto::Outcome::Skipped.into(),
-            ..Default::default()
-        });
         let (path, size) = (unsettled.path, unsettled.size);
         self.reporter.skipped(size, || Event::Skipped { path, size }).await;
-        self.dirs.settled(unsettled.parent);
     }
 
     /// A file or symlink would be sent.
     pub(super) async fn settle_planned(&mut self, number: u64, difference: Difference) {
-        let Some(unsettled) = self.unsettled.remove(&number) else {
-            return;
-        };
-        self.answers.result(proto::Result {
-            number,
-            outcome: proto::Outcome::Planned.into(),
+        let planned = proto::Result {
             difference: difference.into(),
-            ..Default::default()
-        });
-        self.reporter.planned(unsettled.path, unsettled.size, difference).await;
-        self.dirs.settled(unsettled.parent);
+            ..result(number, proto::Outcome::Planned)
+        };
+        if let Some(unsettled) = self.settle(planned) {
+            self.reporter.planned(unsettled.path, unsettled.size, difference).await;
+        }
     }
 
     /// A file or symlink has failed.
     pub(super) async fn settle_failed(&mut self, number: u64, code: Code, text: String) {
-        let Some(unsettled) = self.unsettled.remove(&number) else {
-            return;
-        };
-        self.answers.result(proto::Result {
-            number,
-            outcome: proto::Outcome::Failed.into(),
+        let failed = proto::Result {
             code: u32::from(code.0),
             text: text.clone(),
-            ..Default::default()
-        });
+            ..result(number, proto::Outcome::Failed)
+        };
+        let Some(unsettled) = self.settle(failed) else {
+            return;
+        };
         let counters = &self.reporter.counters;
         counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
         let path = unsettled.path;
         self.reporter.report(Event::Failed { path, code, text }).await;
-        self.dirs.settled(unsettled.parent);
     }
 
     /// A directory is complete, or failed.
@@ -289,5 +273,14 @@ impl Ledger {
         }
         self.answers.result(answer);
         self.dirs.settled(parent);
+    }
+}
+
+/// A result of this outcome, without more.
+fn result(number: u64, outcome: proto::Outcome) -> proto::Result {
+    proto::Result {
+        number,
+        outcome: outcome.into(),
+        ..Default::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::net::transfer::filter::{Filter, Verdict};
 use crate::net::transfer::options::Options;
-use crate::net::transfer::send::source::{Origin, TransferSource};
+use crate::net::transfer::send::source::TransferSource;
 use crate::store::{Entry, Kind, RemotePath};
 
 /// An entry that is to be sent; of a directory the rule that excludes it, if something in it may be
@@ -39,30 +39,6 @@ impl Selection {
         !self.filter.is_empty() || self.min_size.is_some() || self.max_size.is_some()
     }
 
-    /// Where an entry of a source goes, from the transfer's root: the path that rules are about.
-    pub(super) fn place(
-        &self,
-        source: &TransferSource,
-        top: &RemotePath,
-        path: &RemotePath,
-    ) -> Vec<u8> {
-        let name = match (&source.place, &source.origin) {
-            (Some(place), _) => place.as_bytes(),
-            // a client that does not say: the source has its own name there
-            (None, Origin::Tree { path, .. }) => {
-                path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default()
-            }
-            (None, _) => &[],
-        };
-        let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or_default();
-        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        match (name, rest) {
-            (name, []) => name.to_vec(),
-            ([], rest) => rest.to_vec(),
-            (name, rest) => [name, b"/", rest].concat(),
-        }
-    }
-
     /// Decides about an entry at `place`, in a directory that the rule `within` excludes, if one
     /// does. The transfer's root is always taken.
     pub(super) fn judge(&self, place: &[u8], entry: &Entry, within: Option<usize>) -> Verdict {
@@ -89,13 +65,8 @@ impl Selection {
         if !self.is_needed() {
             return;
         }
-        let root = RemotePath::root();
-        let top = match &source.origin {
-            Origin::Tree { path, .. } => path,
-            Origin::Missing(_) | Origin::Stream(_) => &root,
-        };
         entries.retain_mut(|((path, entry), excluded_by)| {
-            match self.judge(&self.place(source, top, path), entry, within) {
+            match self.judge(&source.place_of(path), entry, within) {
                 Verdict::Take(_) => true,
                 Verdict::Descend(rule) => {
                     *excluded_by = Some(rule);

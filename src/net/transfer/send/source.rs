@@ -42,6 +42,28 @@ impl TransferSource {
         }
     }
 
+    /// The part of the path of one of its entries that is beneath the source itself.
+    fn beneath<'a>(&self, path: &'a RemotePath) -> &'a [u8] {
+        let Origin::Tree { path: top, .. } = &self.origin else {
+            return &[];
+        };
+        let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
+        rest.strip_prefix(b"/").unwrap_or(rest)
+    }
+
+    /// Where one of its entries goes, from the transfer's root.
+    pub(super) fn place_of(&self, path: &RemotePath) -> Vec<u8> {
+        let name = match (&self.place, &self.origin) {
+            (Some(place), _) => place.as_bytes(),
+            // a client that does not say: the source has its own name there
+            (None, Origin::Tree { path, .. }) => {
+                path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default()
+            }
+            (None, _) => &[],
+        };
+        shown(name, self.beneath(path))
+    }
+
     /// The version of a source that is a directory.
     pub async fn identity(&self) -> Option<String> {
         match &self.origin {
@@ -65,15 +87,7 @@ impl TransferSource {
 /// What the user calls an entry of a source: its label, and the path beneath it.
 pub(super) fn shown_in(sources: &[TransferSource], source: usize, path: &RemotePath) -> Vec<u8> {
     match sources.get(source) {
-        Some(TransferSource {
-            label,
-            origin: Origin::Tree { path: top, .. },
-            ..
-        }) => {
-            let rest = path.as_bytes().strip_prefix(top.as_bytes()).unwrap_or(path.as_bytes());
-            shown(label, rest.strip_prefix(b"/").unwrap_or(rest))
-        }
-        Some(TransferSource { label, .. }) => label.clone(),
+        Some(source) => shown(&source.label, source.beneath(path)),
         None => path.as_bytes().to_vec(),
     }
 }

@@ -195,7 +195,7 @@ impl Walk {
         let Some(source_of) = self.sources.get(source) else {
             return Ok(());
         };
-        let place = self.options.selection.place(source_of, top, top);
+        let place = source_of.place_of(top);
         let within = match self.options.selection.judge(&place, &entry, None) {
             Verdict::Take(_) => None,
             Verdict::Descend(rule) => Some(rule),

@@ -250,7 +250,10 @@ fn a_rule_that_is_none_is_named_with_its_place_and_nothing_is_touched() {
     write(&client.work().join("t/x"), b"x");
     write(&client.work().join("rules"), b"*.o\n\n+ \n");
     for (option, named) in [
-        ("--filter=x", &["--filter x", "expected '+ PATTERN' or '- PATTERN'"][..]),
+        (
+            "--filter=x",
+            &["--filter x", "expected '+ PATTERN', '- PATTERN' or 'P PATTERN'"][..],
+        ),
         ("--filter=. file", &["--filter . file", "--exclude-from"]),
         ("--exclude=", &["--exclude", "the pattern is empty"]),
         (

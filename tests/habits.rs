@@ -241,7 +241,6 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
         (&["--inplace"], &["--inplace", "mixture"]),
         (&["-C"], &["-C", "--exclude"]),
         (&["-X"], &["-X", "extended attributes"]),
-        (&["--delete"], &["--delete", "haul rm"]),
         (&["-P", "2222"], &["-P", "haul://HOST:2222/PATH"]),
     ] {
         let words = ["put", "-r"].iter().chain(words).chain(&["t", "srv:"]);
@@ -251,4 +250,80 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
         client.run(["put", "-r", "t", place]).failed(2, &[place, "haul serve"]);
     }
     assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
+}
+
+#[test]
+fn only_what_exists_is_replaced() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    write(&server.root.join("t/a"), b"older");
+    write(&server.root.join("t/d/other"), b"stays");
+    let out = client.ok(["put", "-a", "--existing", "--json", "src/", "srv:t"]);
+    assert_eq!(names(&server.root.join("t")), ["a", "d/other"]);
+    assert_eq!(std::fs::read(server.root.join("t/a")).unwrap(), b"src/a");
+    assert!(!server.root.join("t/node_modules").exists());
+    let summary: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["files"], &summary["skipped"]), (&1.into(), &4.into()), "{out}");
+    // and back
+    client.ok(["get", "-a", "--existing", "srv:t/", "src"]);
+    assert!(!client.work().join("src/d/other").exists());
+}
+
+#[test]
+fn times_within_the_window_are_the_same() {
+    let server = Server::start();
+    let client = server.client();
+    let (here, there) = (client.work().join("f"), server.root.join("f"));
+    write(&here, b"here");
+    write(&there, b"over");
+    modified(&here, 100_000);
+    modified(&there, 102_000);
+    client.ok(["put", "--modify-window=2", "f", "srv:"]);
+    assert_eq!(std::fs::read(&there).unwrap(), b"over");
+    client.ok(["put", "--modify-window", "1", "f", "srv:"]);
+    assert_eq!(std::fs::read(&there).unwrap(), b"here");
+}
+
+#[test]
+fn missing_directories_above_dest_are_made_if_asked_for() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    client.ok(["put", "-a", "--mkpath", "--timeout=60", "src", "srv:x/y"]);
+    client.ok(["put", "--mkpath", "src/a", "srv:p/q/b"]);
+    client.ok(["put", "--mkpath", "src/a", "srv:m/n/"]);
+    client.ok(["put", "-n", "--mkpath", "src/a", "src/c.log", "srv:x"]);
+    assert!(server.root.join("x/y/src/a").is_file() && server.root.join("p/q/b").is_file());
+    assert!(server.root.join("m/n/a").is_file());
+    client.ok(["get", "--mkpath", "srv:p/q/b", "here/there/c"]);
+    client.ok(["get", "-a", "--mkpath", "srv:x/y/src", "deep/er"]);
+    assert!(client.work().join("here/there/c").is_file());
+    assert!(client.work().join("deep/er/src/a").is_file());
+}
+
+#[test]
+fn a_log_file_has_a_line_for_each_file() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    write(&server.root.join("t/a/in/the/way"), b"x");
+    client.ok(["put", "-aq", "--log-file=log", "src/d", "srv:"]);
+    let failed = client.run(["put", "-aq", "--log-file", "log", "src/", "srv:t"]);
+    assert_eq!(failed.code, 3, "{failed:?}");
+    let log = std::fs::read_to_string(client.work().join("log")).unwrap();
+    let has = |words: &[&str]| {
+        let all = |line: &&str| words.iter().all(|word| line.contains(word));
+        log.lines().filter(all).count()
+    };
+    assert_eq!(has(&["src/d/b"]), 2, "{log}");
+    assert_eq!(has(&["src/a: ", "it is a directory"]), 1, "{log}");
+    assert_eq!(has(&["put: 1 file"]), 1, "{log}");
+    assert!(
+        log.lines().all(|line| line.len() > 20 && line.as_bytes()[4] == b'/'),
+        "{log}"
+    );
+    client
+        .run(["put", "--log-file=no/such/log", "src/a", "srv:"])
+        .failed(8, &["no/such/log"]);
 }

@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 5] = [
 
 /// The layers within net, from the lowest to the highest: each may use itself and those before it.
 /// Client and server never use each other.
-const NET: [&[&str]; 8] = [
+const NET: [&[&str]; 9] = [
     &["error", "task", "jobs", "printable"],
     &["wire"],
     &["tls"],
@@ -24,6 +24,7 @@ const NET: [&[&str]; 8] = [
     &["session"],
     &["transfer"],
     &["client", "server"],
+    &["deletion"],
 ];
 
 fn src() -> std::path::PathBuf {

@@ -10,6 +10,7 @@ mod confinement;
 mod conformance;
 mod connections;
 mod crashes;
+mod deletion;
 mod df;
 mod faults;
 mod filters;

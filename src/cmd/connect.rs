@@ -42,7 +42,7 @@ pub struct ConnectArgs {
 
     /// When the connection is lost, retry for TIME without progress [default: 5m]. If given, also
     /// retry the first connection. HAUL_RETRY_FOR sets the same
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, alias = "timeout")]
     retry_for: Option<Duration>,
 }
 

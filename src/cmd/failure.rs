@@ -31,6 +31,8 @@ pub mod exit {
     pub const LOCKED: u8 = 7;
     /// No such file or directory, or not allowed.
     pub const NOT_FOUND: u8 = 8;
+    /// The guard of `--delete` prevented a deletion.
+    pub const GUARD: u8 = 9;
     /// SIGHUP.
     pub const HUNG_UP: u8 = 129;
     /// SIGINT.

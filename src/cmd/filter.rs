@@ -40,7 +40,11 @@ const OPTIONS: [(&str, &str, &str); 6] = [
         "PATTERN",
         "Take what PATTERN matches, whatever a later rule says",
     ),
-    ("filter", "RULE", "A rule as '+ PATTERN' or '- PATTERN'"),
+    (
+        "filter",
+        "RULE",
+        "A rule: '+ PATTERN', '- PATTERN', or 'P PATTERN' for what --delete leaves",
+    ),
     (
         "exclude-from",
         "FILE",
@@ -112,13 +116,34 @@ impl clap::FromArgMatches for FilterArgs {
     }
 }
 
+/// What a rule is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// What is sent, and what a deletion leaves.
+    Both,
+    /// What a deletion leaves.
+    Deletion,
+}
+
+/// The rules, in the order of the command line.
+type Rules = Vec<(Side, Rule)>;
+
+/// Whether a deletion leaves what is excluded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excluded {
+    /// It does.
+    Protected,
+    /// It does not.
+    Deleted,
+}
+
 impl FilterArgs {
     /// Sets what they say. Files are read now, before anything is connected to.
     ///
     /// # Errors
     /// A usage failure that names the option and the line, or why a file cannot be read.
-    pub fn apply(&self, options: &mut Options) -> Result<(), Failure> {
-        let mut rules = Vec::new();
+    pub fn apply(&self, options: &mut Options, excluded: Excluded) -> Result<(), Failure> {
+        let mut rules = Rules::new();
         for Given { option, value } in &self.given {
             let added = match *option {
                 "exclude-from" | "include-from" => {
@@ -126,18 +151,25 @@ impl FilterArgs {
                     self.read_list(option, value, includes, &mut rules)?;
                     continue;
                 }
-                "filter" => {
-                    filter_line(value.as_bytes()).and_then(|line| add(&mut rules, false, &line))
-                }
+                "filter" => add_filter(&mut rules, value.as_bytes()),
                 _ => add(&mut rules, *option != "exclude", value.as_bytes()),
             };
             added.map_err(|why| bad(&at(option, value), why))?;
         }
         if self.given.iter().any(|given| given.option == "only") {
             // what no rule before it takes
-            rules.extend(Rule::new(false, b"*"));
+            rules.extend(Rule::new(false, b"*").map(|rule| (Side::Both, rule)));
         }
-        options.filter = Filter::new(rules).map_err(|e| Failure::usage(format!("rules: {e}")))?;
+        let filter = |is_part: &dyn Fn(Side) -> bool| {
+            let part = rules.iter().filter(|(side, _)| is_part(*side));
+            Filter::new(part.map(|(_, rule)| rule.clone()).collect())
+                .map_err(|e| Failure::usage(format!("rules: {e}")))
+        };
+        options.filter = filter(&|side| side == Side::Both)?;
+        options.protected = filter(&|side| match excluded {
+            Excluded::Protected => true,
+            Excluded::Deleted => side == Side::Deletion,
+        })?;
         options.prune_empty_dirs = self.prune_empty_dirs;
         (options.min_size, options.max_size) = (self.min_size, self.max_size);
         Ok(())
@@ -149,7 +181,7 @@ impl FilterArgs {
         option: &str,
         file: &OsStr,
         includes: bool,
-        rules: &mut Vec<Rule>,
+        rules: &mut Rules,
     ) -> Result<(), Failure> {
         let mut text = Vec::new();
         let read = match file.as_bytes() {
@@ -175,7 +207,7 @@ impl FilterArgs {
 
 /// Adds what one pattern says. As with rsync, `+ ` and `- ` before it decide, and `!` alone clears
 /// the list.
-fn add(rules: &mut Vec<Rule>, includes: bool, pattern: &[u8]) -> Result<(), String> {
+fn add(rules: &mut Rules, includes: bool, pattern: &[u8]) -> Result<(), String> {
     let rule = match pattern {
         b"!" => {
             rules.clear();
@@ -184,27 +216,33 @@ fn add(rules: &mut Vec<Rule>, includes: bool, pattern: &[u8]) -> Result<(), Stri
         _ if pattern.starts_with(b"+ ") || pattern.starts_with(b"- ") => Rule::parse(pattern),
         _ => Rule::new(includes, pattern),
     };
-    rules.push(rule.map_err(|e| e.to_string())?);
+    rules.push((Side::Both, rule.map_err(|e| e.to_string())?));
     Ok(())
 }
 
-/// Reads a rule of `--filter` in one of the spellings that rsync has for it.
-fn filter_line(rule: &[u8]) -> Result<Vec<u8>, String> {
-    let (word, rest) = match rule.iter().position(|byte| b" _".contains(byte)) {
+/// Adds a rule of `--filter`, in one of the spellings that rsync has for it.
+fn add_filter(rules: &mut Rules, rule: &[u8]) -> Result<(), String> {
+    let (word, pattern) = match rule.iter().position(|byte| b" _".contains(byte)) {
         Some(at) => (rule.get(..at), rule.get(at.saturating_add(1)..)),
         None => (Some(rule), None),
     };
-    let sign: &[u8] = match word.unwrap_or_default() {
-        b"+" | b"include" => b"+ ",
-        b"-" | b"exclude" => b"- ",
-        b"!" | b"clear" if rest.is_none() => return Ok(b"!".to_vec()),
+    let (side, includes) = match word.unwrap_or_default() {
+        b"+" | b"include" => (Side::Both, true),
+        b"-" | b"exclude" => (Side::Both, false),
+        b"P" | b"protect" => (Side::Deletion, false),
+        b"!" | b"clear" if pattern.is_none() => {
+            rules.clear();
+            return Ok(());
+        }
         b"." | b"merge" => {
             return Err("there are no merge files: use --exclude-from or --include-from".into());
         }
         b":" | b"dir-merge" => return Err("there are no merge files in directories".into()),
-        _ => return Err("expected '+ PATTERN' or '- PATTERN'".into()),
+        _ => return Err("expected '+ PATTERN', '- PATTERN' or 'P PATTERN'".into()),
     };
-    Ok([sign, rest.unwrap_or_default()].concat())
+    let rule = Rule::new(includes, pattern.unwrap_or_default());
+    rules.push((side, rule.map_err(|e| e.to_string())?));
+    Ok(())
 }
 
 fn at(option: &str, value: &OsStr) -> String {

@@ -1,6 +1,7 @@
 //! `haul get`: files and trees from a server.
 
 use super::connect::{self, ConnectArgs};
+use super::deletion::Deletion;
 use super::failure::{Failure, exit, local_failure};
 use super::hint;
 use super::location::{Location, Remote, split_local};
@@ -10,10 +11,13 @@ use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::options::host_name;
 use crate::net::client::requests::{GetDestination, IfMissing};
+use crate::net::deletion::place::Place as End;
+use crate::net::deletion::search::Pair;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Target, Tree};
 use crate::net::transfer::receive::stream::Stream;
+use crate::net::transfer::report::Reporter;
 use crate::store::local::LocalStore;
 use crate::store::{Kind, RemotePath, Store};
 use std::collections::HashSet;
@@ -95,6 +99,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         })
     } else {
         let path = PathBuf::from(&destination);
+        if args.transfer.makes_path() {
+            make_path(&path, sources.len() > 1)?;
+        }
         let may_name_dirs = sources.iter().any(|source| !source.means_contents());
         match args.transfer.is_recursive() && may_name_dirs && !path.is_dir() {
             // a directory goes to DEST/NAME, a file to DEST
@@ -103,6 +110,20 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     get(&sources, place, (&args.transfer, options), &args.connect).await
+}
+
+/// Makes the missing directories above a destination, and the destination where that must be a
+/// directory.
+pub(super) fn make_path(destination: &Path, several: bool) -> Result<(), Failure> {
+    let slash = destination.as_os_str().as_bytes().ends_with(b"/");
+    let dir = match slash || several {
+        true => Some(destination),
+        false => destination.parent().filter(|dir| !dir.as_os_str().is_empty()),
+    };
+    match dir {
+        Some(dir) => std::fs::create_dir_all(dir).map_err(|e| local_failure(dir, &e)),
+        None => Ok(()),
+    }
 }
 
 /// Where the sources go.
@@ -141,9 +162,24 @@ async fn get(
         }
     };
     let destination = destination.with_dry_run(options.dry_run);
-    let get = async |client: Arc<Client>, options, reporter| {
+    let deletion = &args.deletion;
+    deletion.check_places(&places_of(sources, &destination))?;
+    let get = async |client: Arc<Client>, options: Options, reporter: Reporter| {
         let paths = sources.iter().map(wire_path).collect();
-        client.get(paths, destination.clone(), options, reporter).await
+        let get = client.get(paths, destination.clone(), options.clone(), reporter.clone());
+        get.await?;
+        match (deletion.is_wanted(), &destination.target) {
+            (true, Target::Tree(tree)) => {
+                let deletion = Deletion {
+                    args: deletion,
+                    destination: End::Here(tree.store.clone()),
+                    label: destination.label.clone(),
+                    pairs: pairs_of(&client, sources, &tree.tops).await?,
+                };
+                deletion.run(&options, &reporter).await
+            }
+            _ => Ok(()),
+        }
     };
     let job = Job {
         verb: "get",
@@ -152,6 +188,43 @@ async fn get(
         about: &first.shown,
     };
     transfer::carry(session, job, get, || true).await
+}
+
+/// Where each source goes, and what the user calls it.
+fn places_of(sources: &[Remote], destination: &GetDestination) -> Vec<(RemotePath, String)> {
+    let Target::Tree(tree) = &destination.target else {
+        return Vec::new();
+    };
+    let shown = sources.iter().map(|source| source.shown.clone());
+    tree.tops.iter().cloned().zip(shown).collect()
+}
+
+/// The sources that are directories, with their places.
+async fn pairs_of(
+    client: &Arc<Client>,
+    sources: &[Remote],
+    tops: &[RemotePath],
+) -> Result<Vec<Pair>, NetError> {
+    let mut pairs = Vec::new();
+    for (source, top) in sources.iter().zip(tops) {
+        let (entry, _) = client.stat(source.path.as_bytes(), false).await?;
+        // a slash follows a symlink
+        let is_dir = entry.kind == Kind::Dir || source.directory;
+        pairs.extend(is_dir.then(|| Pair {
+            label: source.shown.clone(),
+            source: End::There {
+                client: client.clone(),
+                base: source.path.as_bytes().to_vec(),
+            },
+            source_top: RemotePath::root(),
+            top: top.clone(),
+            place: match source.path.split() {
+                Some((_, name)) if !source.means_contents() => name.as_bytes().to_vec(),
+                _ => Vec::new(),
+            },
+        }));
+    }
+    Ok(pairs)
 }
 
 /// True where one of the sources is a directory that has a name at the destination. What cannot be

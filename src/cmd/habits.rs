@@ -5,6 +5,7 @@ use super::failure::Failure;
 use crate::net::transfer::options::{Options, PreservedTargets};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 /// Options of put and get with rsync's names.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -21,6 +22,18 @@ pub struct HabitArgs {
     /// Skip files that exist at the destination
     #[arg(long)]
     ignore_existing: bool,
+
+    /// Skip files that do not exist at the destination
+    #[arg(long)]
+    existing: bool,
+
+    /// Take times that differ by no more than SECONDS for the same
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32))]
+    modify_window: Option<u32>,
+
+    /// Make DEST's missing directories, too
+    #[arg(long)]
+    pub mkpath: bool,
 
     /// Skip files of the same size, whatever their times are; changed content may be missed
     #[arg(long, conflicts_with = "checksum")]
@@ -110,9 +123,6 @@ struct Refused {
 
     #[arg(short = 'A', long, hide = true)]
     acls: bool,
-
-    #[arg(long, hide = true)]
-    delete: bool,
 }
 
 impl Refused {
@@ -153,12 +163,6 @@ impl Refused {
             ),
             (self.xattrs, "-X", "haul does not preserve extended attributes", alone),
             (self.acls, "-A", "haul does not preserve ACLs", alone),
-            (
-                self.delete,
-                "--delete",
-                "haul deletes nothing that a source no longer has",
-                "remove it with haul rm",
-            ),
         ]
         .into_iter()
         .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
@@ -191,6 +195,8 @@ impl HabitArgs {
             (false, false) => PreservedTargets::None,
         };
         options.size_only = self.size_only;
+        options.existing = self.existing;
+        options.modify_window = Duration::from_secs(self.modify_window.unwrap_or(0).into());
         Ok(())
     }
 

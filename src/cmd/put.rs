@@ -1,12 +1,17 @@
 //! `haul put`: files and trees to a server.
 
 use super::connect::{self, ConnectArgs};
+use super::deletion::{self, Deletion};
 use super::failure::{Failure, local_failure};
 use super::hint;
 use super::location::{Location, Remote, means_contents, split_local};
 use super::transfer::{self, Job, TransferArgs};
 use crate::net::client::Client;
 use crate::net::client::requests::{IfMissing, PutDestination};
+use crate::net::deletion::place::Place;
+use crate::net::deletion::search::Pair;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::local::LocalStore;
 use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
@@ -36,6 +41,7 @@ Examples:
   haul put <(pg_dump db) nas:db.sql        the same
   haul put -rq --wait=10m /srv/ nas:srv    for cron: the contents of /srv
   haul put -avz --exclude node_modules src nas:   src, as with rsync
+  haul put -a --delete site/ nas:www/      the same there as here, with nothing else
   haul put --if-version none x nas:x       only if there is no x yet"
 )]
 pub struct Args {
@@ -76,28 +82,52 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             false => IfMissing::Name,
         },
     };
-    let sources = prepared.into_iter().map(|given| given.source).collect();
+    let places = prepared.iter().map(LocalSource::place).collect::<Vec<_>>();
+    args.transfer.deletion.check_places(&places)?;
     let job = Job {
         verb: "put",
         args: &args.transfer,
         options,
         about: &destination.shown,
     };
-    put(&destination, sources, place, job, &args.connect).await
+    put(&destination, prepared, place, job, &args.connect).await
 }
 
 /// Connects and sends.
 async fn put(
     destination: &Remote,
-    sources: Vec<TransferSource>,
+    given: Vec<LocalSource>,
     place: PutDestination,
     job: Job<'_>,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
     let session = connect::open(&destination.server, connect, job.args.purpose()).await?;
-    let sources = Arc::new(sources);
-    let put = async |client: Arc<Client>, options, reporter| {
-        client.put(sources.clone(), place.clone(), options, reporter).await
+    let dirs: Vec<_> = given.iter().filter_map(LocalSource::dir).collect();
+    let sources = Arc::new(given.into_iter().map(|given| given.source).collect::<Vec<_>>());
+    let args = &job.args.deletion;
+    let label = destination.shown.as_bytes().to_vec();
+    let put = async |client: Arc<Client>, options: Options, reporter: Reporter| {
+        if args.is_wanted() && client.is_write_only() {
+            return Err(deletion::not_for_writers());
+        }
+        if job.args.makes_path() {
+            client.make_path(&place).await?;
+        }
+        let put = client.put(sources.clone(), place.clone(), options.clone(), reporter.clone());
+        put.await?;
+        if !args.is_wanted() {
+            return Ok(());
+        }
+        let deletion = Deletion {
+            args,
+            destination: Place::There {
+                client,
+                base: place.path.clone(),
+            },
+            label: label.clone(),
+            pairs: dirs.clone(),
+        };
+        deletion.run(&options, &reporter).await
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
     transfer::carry(session, job, put, repeatable).await
@@ -229,6 +259,27 @@ pub(super) struct LocalSource {
 }
 
 impl LocalSource {
+    /// Where it goes at the destination, and what the user calls it.
+    pub(super) fn place(&self) -> (RemotePath, String) {
+        let place = RemotePath::parse(&self.name).unwrap_or_default();
+        (place, String::from_utf8_lossy(&self.source.label).into_owned())
+    }
+
+    /// A directory, as the end of a deletion.
+    pub(super) fn dir(&self) -> Option<Pair> {
+        let Origin::Tree { store, path } = &self.source.origin else {
+            return None;
+        };
+        let (top, label) = self.place();
+        (self.kind == Kind::Dir).then(|| Pair {
+            source: Place::Here(store.clone()),
+            source_top: path.clone(),
+            place: top.as_bytes().to_vec(),
+            top,
+            label,
+        })
+    }
+
     /// True of a directory that is to have its own name at the destination.
     fn is_named_dir(&self) -> bool {
         self.kind == Kind::Dir && !self.name.is_empty()

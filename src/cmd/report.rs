@@ -2,15 +2,15 @@
 //! one cause it names only the first, unless the user asks for all.
 
 use super::failure::{Failure, exit, exit_of, hint_of};
-use super::output::{self, put_text};
+use super::log_file::LogFile;
+use super::output;
 use super::progress::Progress;
+use super::report_json::{self, word};
 use super::screen;
 use super::units::size;
 use crate::net::printable;
-use crate::net::transfer::receive::destination::Difference;
 use crate::net::transfer::report::Event;
 use crate::net::wire::Code;
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::mpsc;
 
@@ -20,9 +20,11 @@ const NAMED: u64 = 5;
 const CAUSES: usize = 64;
 
 /// The events of a transfer that the user wants to read.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct ReportOptions {
+    /// Where every file is logged.
+    pub log: Option<LogFile>,
     /// Failures only.
     pub quiet: bool,
     /// Every file.
@@ -31,6 +33,8 @@ pub struct ReportOptions {
     pub json: bool,
     /// Directories were asked for.
     pub recursive: bool,
+    /// Nothing is written.
+    pub dry_run: bool,
     /// The transfer waits for a locked target.
     pub waits: bool,
     /// The user named the target's version.
@@ -42,6 +46,8 @@ pub struct ReportOptions {
 pub struct Printed {
     /// The exit codes of what failed.
     pub failures: BTreeSet<u8>,
+    /// The guard prevented a deletion.
+    pub guarded: bool,
     /// Why standard output cannot be written any more.
     pub broken: Option<Failure>,
 }
@@ -82,14 +88,32 @@ impl Printer {
                 self.printed.failures.clear();
                 self.causes = Causes::default();
             }
+            Event::NotDeleted { command, .. } => self.printed.guarded |= command.is_some(),
             _ => {}
         }
+        self.log(event);
         if self.options.json {
             if self.printed.broken.is_none() {
-                self.printed.broken = output::line(&event_json(event).to_string()).err();
+                self.printed.broken = output::line(&report_json::object(event).to_string()).err();
             }
-        } else if let Some(line) = self.line(event) {
+        } else if let Some(line) = self.line(event, self.options.verbose) {
             screen::say(&line);
+        }
+    }
+
+    /// Appends an event to the log file.
+    fn log(&mut self, event: &Event) {
+        let Some(log) = &self.options.log else {
+            return;
+        };
+        let line = match event {
+            Event::Failed { path, text, .. } => Some(format!("{}: {text}", output::name(path))),
+            event => self.line(event, true),
+        };
+        let logged = line.map_or(Ok(()), |line| log.line(&line));
+        if let Err(e) = logged {
+            self.printed.broken = Some(Failure::io("the log file", &e));
+            self.options.log = None;
         }
     }
 
@@ -101,9 +125,9 @@ impl Printer {
         }
     }
 
-    /// The line for an event other than a failure.
-    fn line(&self, event: &Event) -> Option<String> {
-        let ReportOptions { quiet, verbose, .. } = self.options;
+    /// The line for an event other than a failure; `verbose`: also for those of every file.
+    fn line(&self, event: &Event, verbose: bool) -> Option<String> {
+        let quiet = self.options.quiet && !verbose;
         match event {
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
             Event::Unchanged { path, .. } if verbose => {
@@ -115,6 +139,13 @@ impl Printer {
             Event::Planned {
                 path, difference, ..
             } if !quiet => Some(format!("{:<8}{}", word(*difference), output::name(path))),
+            Event::Deleted { path } if verbose => Some(format!("{} (deleted)", output::name(path))),
+            Event::DeletionPlanned { path } if !quiet => {
+                Some(format!("{:<8}{}", "delete", output::name(path)))
+            }
+            Event::NotDeleted {
+                reason, command, ..
+            } => Some(not_deleted(reason, command.as_deref())),
             Event::Resumed { path, offset } if !quiet => {
                 Some(format!("{}: resumes after {}", output::name(path), size(*offset)))
             }
@@ -200,74 +231,11 @@ impl Causes {
     }
 }
 
-/// Why a file would be sent.
-fn word(difference: Difference) -> &'static str {
-    match difference {
-        Difference::New => "new",
-        Difference::Kind => "kind",
-        Difference::Size => "size",
-        Difference::Time => "time",
-        Difference::Content | Difference::Unspecified => "content",
-        Difference::Version => "version",
-    }
-}
-
-fn event_json(event: &Event) -> Value {
-    let mut object = Map::new();
-    match event {
-        Event::Committed {
-            path,
-            size,
-            hash,
-            version,
-        } => {
-            object.insert("event".into(), json!("file"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-            if let Some(hash) = hash {
-                object.insert("hash".into(), json!(output::hex(hash)));
-            }
-            object.insert("version".into(), json!(version));
-        }
-        Event::Unchanged { path, size } => {
-            object.insert("event".into(), json!("unchanged"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-        }
-        Event::Skipped { path, size } => {
-            object.insert("event".into(), json!("skipped"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-        }
-        Event::Planned {
-            path,
-            size,
-            difference,
-        } => {
-            object.insert("event".into(), json!("planned"));
-            put_text(&mut object, "path", path);
-            object.insert("size".into(), json!(size));
-            object.insert("difference".into(), json!(word(*difference)));
-        }
-        Event::Retrying => drop(object.insert("event".into(), json!("retrying"))),
-        Event::Resumed { path, offset } => {
-            object.insert("event".into(), json!("resumed"));
-            put_text(&mut object, "path", path);
-            object.insert("offset".into(), json!(offset));
-        }
-        Event::Restarted { path, discarded } => {
-            object.insert("event".into(), json!("restarted"));
-            put_text(&mut object, "path", path);
-            object.insert("discarded".into(), json!(discarded));
-        }
-        Event::Failed { path, code, text } => {
-            object.insert("event".into(), json!("failed"));
-            put_text(&mut object, "path", path);
-            object.insert("code".into(), json!(code.0));
-            object.insert("reason".into(), json!(text));
-        }
-    }
-    Value::Object(object)
+/// Why nothing was deleted, and what to type.
+fn not_deleted(reason: &str, command: Option<&str>) -> String {
+    let hint = command.map(|command| format!(" (to delete them: {command})"));
+    let hint = hint.unwrap_or_default();
+    format!("haul: nothing was deleted: {}{}", printable(reason), printable(&hint))
 }
 
 #[cfg(test)]

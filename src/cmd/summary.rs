@@ -19,6 +19,8 @@ pub struct Summary {
     skipped: u64,
     planned: u64,
     bytes_planned: u64,
+    deleted: u64,
+    deletions_planned: u64,
     failed: u64,
     seconds: f64,
 }
@@ -40,6 +42,8 @@ impl Summary {
             skipped: get(&counters.skipped),
             planned: get(&counters.planned),
             bytes_planned: get(&counters.bytes_planned),
+            deleted: get(&counters.deleted),
+            deletions_planned: get(&counters.deletions_planned),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
@@ -47,7 +51,7 @@ impl Summary {
 
     /// True if anything that was asked for is there.
     pub fn has_done(&self) -> bool {
-        let files = [self.files, self.unchanged, self.skipped, self.planned];
+        let files = [self.files, self.unchanged, self.skipped, self.planned, self.deleted];
         files.into_iter().any(|count| count > 0) || self.dirs_made > 0
     }
 
@@ -63,6 +67,7 @@ impl Summary {
             "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
             "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
             "planned": self.planned, "planned_bytes": self.bytes_planned,
+            "deleted": self.deleted, "deletions_planned": self.deletions_planned,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
         })
     }
@@ -71,8 +76,13 @@ impl Summary {
     pub fn plan(&self) -> String {
         let s = if self.planned == 1 { "" } else { "s" };
         let bytes = size(self.bytes_planned);
+        let delete = match self.deletions_planned {
+            0 => String::new(),
+            count => format!(", delete {count}"),
+        };
         let would = if self.verb == "get" { "fetch" } else { "send" };
-        let mut line = format!("{}: would {would} {} file{s}, {bytes}", self.verb, self.planned);
+        let mut line =
+            format!("{}: would {would} {} file{s}, {bytes}{delete}", self.verb, self.planned);
         self.add_counts(&mut line);
         line
     }
@@ -93,6 +103,7 @@ impl Summary {
         let counts = [
             (self.unchanged, "unchanged"),
             (self.skipped, "skipped"),
+            (self.deleted, "deleted"),
             (self.failed, "failed"),
         ];
         for (count, what) in counts {
@@ -119,6 +130,8 @@ mod tests {
             skipped: 0,
             planned: 0,
             bytes_planned: 0,
+            deleted: 0,
+            deletions_planned: 0,
             failed: 0,
             seconds,
         };

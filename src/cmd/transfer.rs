@@ -1,14 +1,16 @@
-//! What put and get share: options, retries, events, the summary and the exit code.
+//! What put and get share: their options, and a transfer that is retried until it is complete.
 
 use super::connect::{self, Notices, Purpose, RemoteSession};
-use super::failure::{Failure, exit, exit_of_parts};
+use super::deletion::DeletionArgs;
+use super::failure::{Failure, exit};
 use super::filter::FilterArgs;
 use super::habits::HabitArgs;
+use super::hint;
 use super::interrupt::{self, RERUN};
-use super::output;
-use super::progress::{Progress, Wish};
-use super::report::{self, Printed, ReportOptions};
-use super::summary::Summary;
+use super::log_file::LogFile;
+use super::progress::Wish;
+use super::report::ReportOptions;
+use super::show::Show;
 use super::units::parse_time;
 use crate::net::NetError;
 use crate::net::client::Client;
@@ -18,9 +20,9 @@ use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::store::Durability;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// How long the goodbye may take when the user wants to leave.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -90,6 +92,13 @@ pub struct TransferArgs {
     filter: FilterArgs,
 
     #[command(flatten)]
+    pub deletion: DeletionArgs,
+
+    /// Append a line for each file, with the time, to FILE
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
+    log_file: Option<PathBuf>,
+
+    #[command(flatten)]
     habits: HabitArgs,
 
     /// Print help
@@ -106,6 +115,11 @@ pub(super) fn durability(volatile: bool) -> Durability {
 }
 
 impl TransferArgs {
+    /// True where the directories above DEST are made, too.
+    pub fn makes_path(&self) -> bool {
+        self.habits.mkpath && !self.dry_run
+    }
+
     /// True where directories are taken, too.
     pub fn is_recursive(&self) -> bool {
         self.recursive || self.habits.recursive()
@@ -132,19 +146,22 @@ impl TransferArgs {
             ..Options::default()
         };
         self.habits.apply(&mut options)?;
-        self.filter.apply(&mut options)?;
+        self.filter.apply(&mut options, self.deletion.excluded())?;
+        self.deletion.check(&options)?;
         Ok(options)
     }
 
-    fn report(&self) -> ReportOptions {
-        ReportOptions {
+    fn report(&self) -> Result<ReportOptions, Failure> {
+        Ok(ReportOptions {
+            log: self.log_file.as_deref().map(LogFile::open).transpose()?,
             quiet: self.quiet,
             verbose: self.verbose,
             json: self.json,
             recursive: self.is_recursive(),
+            dry_run: self.dry_run,
             waits: self.wait.is_some(),
             conditional: self.if_version.is_some(),
-        }
+        })
     }
 
     /// What the transfer's session is for.
@@ -156,6 +173,14 @@ impl TransferArgs {
                 false => Notices::Shown,
             },
         }
+    }
+
+    /// Starts to show a transfer.
+    ///
+    /// # Errors
+    /// Why the log cannot be written.
+    fn show(&self, verb: &'static str, outage: Arc<Outage>) -> Result<Show, Failure> {
+        Ok(Show::start(verb, self.report()?, self.wish(), outage))
     }
 
     fn wish(&self) -> Wish {
@@ -195,7 +220,7 @@ pub async fn carry(
     once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
     is_repeatable: impl Fn() -> bool,
 ) -> Result<(), Failure> {
-    let show = Show::start(job.verb, job.args, session.outage());
+    let show = job.args.show(job.verb, session.outage())?;
     let mut carrier = Carrier {
         session,
         reporter: show.reporter(),
@@ -303,89 +328,11 @@ pub async fn refuse_all(
     args: &TransferArgs,
     sources: impl Iterator<Item = TransferSource>,
 ) -> Result<(), Failure> {
-    let show = Show::start(verb, args, Arc::default());
+    let show = args.show(verb, Arc::default())?;
     for TransferSource { label, origin, .. } in sources {
         if let Origin::Missing(error) = origin {
-            show.reporter.failed(label, &error).await;
+            show.reporter().failed(label, &error).await;
         }
     }
     show.end(Ok(()), "").await
-}
-
-/// Shows a transfer while it runs, and summarises it.
-pub struct Show {
-    verb: &'static str,
-    args: TransferArgs,
-    reporter: Reporter,
-    printer: tokio::task::JoinHandle<Printed>,
-    started: Instant,
-}
-
-impl Show {
-    /// Starts to show a transfer.
-    pub fn start(verb: &'static str, args: &TransferArgs, outage: Arc<Outage>) -> Show {
-        let (events, incoming) = mpsc::channel(1024);
-        let reporter = Reporter::new(events, args.verbose || args.json);
-        let progress = Progress::start(reporter.counters.clone(), outage, args.wish());
-        Show {
-            verb,
-            printer: tokio::spawn(report::print_all(incoming, progress, args.report())),
-            args: args.clone(),
-            reporter,
-            started: Instant::now(),
-        }
-    }
-
-    /// Where the transfer reports to.
-    pub fn reporter(&self) -> Reporter {
-        self.reporter.clone()
-    }
-
-    /// Prints the summary after the transfer, and decides the exit code. An error of the whole
-    /// transfer names `about`.
-    ///
-    /// # Errors
-    /// Any failure, for an exit code other than 0.
-    pub async fn end(self, result: Result<(), Failure>, about: &str) -> Result<(), Failure> {
-        let Show {
-            verb,
-            args,
-            reporter,
-            printer,
-            started,
-        } = self;
-        let counters = reporter.counters.clone();
-        drop(reporter);
-        let printed = printer.await.unwrap_or_default();
-        let summary = Summary::of(verb, &counters, started.elapsed());
-        let complete = result.is_ok();
-        let mut result = result.map_err(|e| {
-            let safe = match summary.files {
-                0 => String::new(),
-                n => format!(", {n} files arrived and are safe"),
-            };
-            Failure::about(about, e).and(&safe)
-        });
-        if args.json {
-            // the summary is the last object
-            result = result.map_err(|e| {
-                e.report();
-                Failure::already_reported(e.exit())
-            });
-            output::line(&summary.json(complete).to_string())?;
-        } else if !args.quiet && (complete || summary.has_any()) {
-            match args.dry_run {
-                true => eprintln!("{}", summary.plan()),
-                false => eprintln!("{}", summary.line()),
-            }
-        }
-        result?;
-        if let Some(broken) = printed.broken {
-            return Err(broken);
-        }
-        match exit_of_parts(summary.has_done(), &printed.failures) {
-            0 => Ok(()),
-            code => Err(Failure::already_reported(code)),
-        }
-    }
 }

@@ -37,6 +37,7 @@
 pub mod client;
 pub mod control;
 pub mod data;
+pub mod deletion;
 pub mod error;
 pub mod jobs;
 pub mod server;

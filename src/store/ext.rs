@@ -1,7 +1,7 @@
 //! What follows from the methods of [`Store`], for every store alike.
 
 use super::Store;
-use super::entry::{Entry, Kind};
+use super::entry::{Entry, Kind, Page};
 use super::error::{ErrorKind, StoreError};
 use super::path::RemotePath;
 use async_trait::async_trait;
@@ -32,6 +32,25 @@ pub trait StoreExt: Store {
             made_or_exists(self, dir, made).await?;
         }
         Ok(())
+    }
+
+    /// Returns pages of directories, each from its cookie on, until they have `limit` entries
+    /// together; at least one page.
+    async fn list_many(
+        &self,
+        dirs: &[(RemotePath, Vec<u8>)],
+        limit: usize,
+    ) -> Vec<Result<Page, StoreError>> {
+        let (mut pages, mut found) = (Vec::with_capacity(dirs.len()), 0_usize);
+        for (path, cookie) in dirs {
+            let page = self.list(path, cookie, limit.saturating_sub(found).max(1)).await;
+            found = found.saturating_add(page.as_ref().map_or(0, |page| page.entries.len()));
+            pages.push(page);
+            if found >= limit {
+                break;
+            }
+        }
+        pages
     }
 }
 

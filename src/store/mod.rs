@@ -55,6 +55,33 @@ pub struct NewEntry {
     pub if_version: Option<String>,
 }
 
+/// An entry to be removed, as a listing described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Its place.
+    pub path: RemotePath,
+    /// Its kind.
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    /// When its content changed.
+    pub mtime: Time,
+}
+
+impl Removal {
+    /// Checks that an entry is still the one to be removed. Of a directory only the kind counts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::VersionChanged`].
+    pub fn check(&self, found: &Entry) -> Result<(), StoreError> {
+        let same = found.size == self.size && found.attributes.mtime == self.mtime;
+        match found.kind == self.kind && (same || self.kind == Kind::Dir) {
+            true => Ok(()),
+            false => Err(StoreError::new(ErrorKind::VersionChanged, &self.path)),
+        }
+    }
+}
+
 /// Some entries of a directory, and the way to those behind them.
 pub struct DirPage {
     /// The entries, in the store's order.
@@ -165,6 +192,26 @@ pub trait Store: Send + Sync {
 
     /// Removes an entry, or everything beneath it too.
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError>;
+
+    /// Removes entries one after another, if they still are what a listing said. What is gone
+    /// already is no error. Durable after [`Store::sync`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::VersionChanged`] for an entry of another kind, size or time,
+    /// [`ErrorKind::NotEmpty`] for a directory that is not empty.
+    async fn remove_many(&self, entries: Vec<Removal>) -> Vec<Result<(), StoreError>> {
+        let paths = entries.iter().map(|removal| removal.path.clone()).collect();
+        let found = self.stat_many(paths).await;
+        let mut results = Vec::with_capacity(entries.len());
+        for (removal, found) in entries.iter().zip(found) {
+            results.push(match found.and_then(|found| removal.check(&found)) {
+                Ok(()) => self.remove(&removal.path, RemoveScope::Entry).await,
+                Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
+                Err(e) => Err(e),
+            });
+        }
+        results
+    }
 
     /// Renames an entry; a file in its way is replaced, as by rename(2).
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError>;

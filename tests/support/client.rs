@@ -164,6 +164,14 @@ impl Ended {
         assert!(lines[0].contains("trying again"), "{self:?}");
     }
 
+    /// The objects with this `event` that it printed.
+    pub fn events(&self, event: &str) -> Vec<serde_json::Value> {
+        let objects = self.out.lines().map(|line| serde_json::from_str(line).unwrap());
+        objects
+            .filter(|object: &serde_json::Value| object["event"] == event)
+            .collect()
+    }
+
     /// It failed with this code and one line that has all these words.
     #[track_caller]
     pub fn failed(&self, code: i32, words: &[&str]) {

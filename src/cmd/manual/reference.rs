@@ -6,7 +6,7 @@ use clap::Command;
 pub type Entry = (&'static str, &'static str);
 
 /// The exit codes.
-pub const EXITS: [Entry; 10] = [
+pub const EXITS: [Entry; 11] = [
     ("0", "done"),
     ("1", "failed"),
     ("2", "wrong usage"),
@@ -16,6 +16,7 @@ pub const EXITS: [Entry; 10] = [
     ("6", "the server's key is not the pinned one, or is not accepted"),
     ("7", "locked by another writer, or changed meanwhile (--if-version)"),
     ("8", "no such file or directory, or not allowed"),
+    ("9", "nothing deleted: the guard of --delete prevented it"),
     (
         "129, 130, 143",
         "hung up, interrupted, terminated; partial files stay for the next run",

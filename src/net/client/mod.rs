@@ -6,6 +6,7 @@
 //! connections that `tuner` counts.
 
 mod backoff;
+mod beneath;
 pub mod connect;
 mod dialer;
 mod keys;

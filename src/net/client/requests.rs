@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// Sends a request and waits for its reply.
-    async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
+    pub(super) async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
         let repeat = body.facts().repeat;
         let reply = self.router.start(&self.core, body).await?;
         match self.reply(reply).await {
@@ -139,6 +139,21 @@ impl Client {
         self.request(request::Body::MakeDirectory(proto::MakeDirectory { path, parents }))
             .await
             .map(drop)
+    }
+
+    /// Makes the missing directories above the destination of a put, and the destination itself
+    /// where that must be a directory.
+    pub async fn make_path(&self, destination: &PutDestination) -> Result<(), NetError> {
+        let path = destination.path.as_slice();
+        let several = destination.names.len() > 1;
+        let dir = match destination.directory || several {
+            true => path,
+            false => path.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default(),
+        };
+        match dir {
+            [] => Ok(()),
+            dir => self.make_dir(dir, true).await,
+        }
     }
 
     /// Removes an entry; with `recursive` also everything in it.

@@ -23,6 +23,7 @@
 mod admission;
 mod attach;
 mod authenticate;
+mod beneath;
 mod config;
 mod control_loop;
 mod enroll;

@@ -17,7 +17,11 @@ const PAGE: usize = 512;
 /// Entries of a page of locks, each of which may have a long name and a long holder.
 const LOCKS_PAGE: usize = 256;
 
-fn path_of(session: &Session, bytes: &[u8]) -> Result<RemotePath, NetError> {
+/// The path that a request names, from the user's root.
+///
+/// # Errors
+/// The refusal of a path that is none.
+pub(super) fn path_of(session: &Session, bytes: &[u8]) -> Result<RemotePath, NetError> {
     let path = entry::path(bytes, &session.working());
     path.map_err(|e| refusal(Code::BAD_NAME, format!("the path is not allowed: {e}")))
 }

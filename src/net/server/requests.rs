@@ -4,6 +4,7 @@ use crate::auth::users;
 use crate::net::control::codec;
 use crate::net::error::NetError;
 use crate::net::printable;
+use crate::net::server::beneath;
 use crate::net::server::config::Config;
 use crate::net::server::operations;
 use crate::net::server::registry::Registry;
@@ -137,6 +138,9 @@ impl Worker {
             Body::Space(request) => operations::space(session, &request).await,
             Body::Locks(request) => operations::locks(session, &request).await,
             Body::Unlock(request) => operations::unlock(session, &request).await,
+            Body::ListBeneath(request) => beneath::list(session, request).await,
+            Body::StatBeneath(request) => beneath::stat(session, &request).await,
+            Body::RemoveBeneath(request) => beneath::remove(session, request).await,
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
         }
@@ -157,6 +161,7 @@ impl Change {
             Body::MakeDirectory(r) => ("mkdir", &r.path, None),
             Body::Remove(r) => ("rm", &r.path, None),
             Body::Unlock(r) => ("unlock", &r.path, None),
+            Body::RemoveBeneath(r) => ("delete", &r.base, None),
             Body::Rename(r) => ("mv", &r.from, Some(&r.to)),
             // a transfer has a line of its own, at its end
             Body::Put(_) | Body::Get(_) => return None,
@@ -168,6 +173,8 @@ impl Change {
             | Body::List(_)
             | Body::Space(_)
             | Body::Locks(_)
+            | Body::ListBeneath(_)
+            | Body::StatBeneath(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

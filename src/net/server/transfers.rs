@@ -71,11 +71,12 @@ pub(super) async fn put(
     let options = options_of(put.options.clone())?;
     let asks = options.if_version.is_some()
         || options.preserved != PreservedTargets::None
+        || options.existing
         || options.dry_run;
     if asks && session.is_write_only() {
         // any answer would tell what exists
-        let text = "this user may only write: --if-version, --update, --ignore-existing and \
-            --dry-run would tell what is there";
+        let text = "this user may only write: --if-version, --update, --ignore-existing, \
+            --existing and --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
     let user_root = config.root.join(session.grant.user.root.as_path());

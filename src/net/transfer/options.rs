@@ -23,6 +23,9 @@ pub struct Options {
     pub retried: bool,
     /// Which entries are taken. The sender applies it.
     pub filter: Filter,
+    /// What a deletion leaves: the rules of the filter, and those for deletions only. They do not
+    /// travel: the client deletes.
+    pub protected: Filter,
     /// Directories in which nothing is sent are not made.
     pub prune_empty_dirs: bool,
     /// The least bytes of a file that is sent.
@@ -33,6 +36,10 @@ pub struct Options {
     pub preserved: PreservedTargets,
     /// A file of the same size is unchanged, whatever its time is.
     pub size_only: bool,
+    /// What is not at the destination is not made there.
+    pub existing: bool,
+    /// Times that differ by no more than this are the same.
+    pub modify_window: Duration,
     /// Nothing is written: what would be sent is only reported.
     pub dry_run: bool,
 }
@@ -69,6 +76,8 @@ impl Options {
             update: self.preserved == PreservedTargets::Newer,
             ignore_existing: self.preserved == PreservedTargets::All,
             size_only: self.size_only,
+            existing: self.existing,
+            modify_window_ms: u64::try_from(self.modify_window.as_millis()).unwrap_or(u64::MAX),
             dry_run: self.dry_run,
         }
     }
@@ -95,6 +104,7 @@ impl Options {
             retried: options.retried,
             filter: Filter::from_wire(&options.filter)
                 .map_err(|_| Malformed("a filter has a rule that is none, or too many"))?,
+            protected: Filter::default(),
             prune_empty_dirs: options.prune_empty_dirs,
             min_size: options.min_size,
             max_size: options.max_size,
@@ -104,6 +114,8 @@ impl Options {
                 (false, false) => PreservedTargets::None,
             },
             size_only: options.size_only,
+            existing: options.existing,
+            modify_window: Duration::from_millis(options.modify_window_ms),
             dry_run: options.dry_run,
         })
     }

@@ -1,7 +1,6 @@
 //! What a transfer reports: counters that it bumps, and an event for whatever became of an entry.
 
 use crate::net::error::code_of;
-use crate::net::wire::Code;
 use crate::net::wire::proto::Difference;
 use crate::store::StoreError;
 use parking_lot::Mutex;
@@ -10,6 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+mod event;
+
+pub use event::Event;
 
 /// How far a transfer is. The transfer bumps them, and progress displays read them.
 #[derive(Default)]
@@ -41,6 +44,10 @@ pub struct Counters {
     pub bytes_planned: AtomicU64,
     /// Bytes of files that were there in part.
     pub bytes_resumed: AtomicU64,
+    /// Entries of the destination that were deleted.
+    pub deleted: AtomicU64,
+    /// Those that a dry run would have deleted.
+    pub deletions_planned: AtomicU64,
     /// Directories that were made or completed.
     pub dirs_done: AtomicU64,
     /// Those of them that were not there before.
@@ -113,6 +120,7 @@ impl Counters {
             &self.bytes_planned,
             &self.bytes_unchanged,
             &self.bytes_resumed,
+            &self.deletions_planned,
             &self.dirs_done,
             &self.dirs_made,
             &self.failed,
@@ -132,6 +140,7 @@ impl Counters {
             &self.bytes_done,
             &self.bytes_unchanged,
             &self.dirs_done,
+            &self.deleted,
         ];
         let now = there.into_iter().map(Counters::get).fold(0, u64::saturating_add);
         self.farthest.fetch_max(now, Ordering::Relaxed).max(now)
@@ -179,72 +188,6 @@ impl Counters {
     pub fn current(&self) -> Vec<String> {
         self.current.lock().clone()
     }
-}
-
-/// What became of one entry, for display to the user.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A file or symlink is there, whole.
-    Committed {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes.
-        size: u64,
-        /// BLAKE3; none for a symlink.
-        hash: Option<[u8; 32]>,
-        /// Its version at the receiver.
-        version: String,
-    },
-    /// It was there already.
-    Unchanged {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes.
-        size: u64,
-    },
-    /// Another one is in its place, which the user wants to stay.
-    Skipped {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes.
-        size: u64,
-    },
-    /// A dry run would have sent it.
-    Planned {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes.
-        size: u64,
-        /// Why.
-        difference: Difference,
-    },
-    /// A partial file of an earlier transfer exists: this one resumes it.
-    Resumed {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes that need not be sent again.
-        offset: u64,
-    },
-    /// A partial file of an earlier transfer exists, but of another version of the source: it
-    /// restarts.
-    Restarted {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Bytes of that partial file, which are gone.
-        discarded: u64,
-    },
-    /// The connection was lost for good, and the transfer begins again: what is there already is
-    /// skipped, what failed is tried again.
-    Retrying,
-    /// It failed; the others continue.
-    Failed {
-        /// As the user knows it.
-        path: Vec<u8>,
-        /// Why, as a code.
-        code: Code,
-        /// Why, for people; it may come from the other side.
-        text: String,
-    },
 }
 
 /// Where a transfer reports to. Cheap to clone.
@@ -304,6 +247,12 @@ impl Reporter {
         .await;
     }
 
+    /// An entry of the destination was deleted, as `event` tells a reporter of each.
+    pub async fn deleted(&self, event: impl FnOnce() -> Event) {
+        Counters::add(&self.counters.deleted, 1);
+        self.tell_each(event).await;
+    }
+
     /// A larger file begins, or resumes, at this offset.
     pub fn begins(&self, path: &[u8], offset: u64) {
         if !self.is_silent() {
@@ -340,12 +289,15 @@ impl Reporter {
                 Counters::add(&c.bytes_resumed, *offset);
             }
             Event::Retrying => c.begin_retry(),
-            // the first four have methods of their own, which count them
+            // most have methods of their own, which count them
             Event::Committed { .. }
             | Event::Unchanged { .. }
             | Event::Skipped { .. }
             | Event::Planned { .. }
+            | Event::Deleted { .. }
+            | Event::NotDeleted { .. }
             | Event::Restarted { .. } => {}
+            Event::DeletionPlanned { .. } => Counters::add(&c.deletions_planned, 1),
         }
         if let Some(events) = &self.events {
             let _ = events.send(event).await;

@@ -4,8 +4,8 @@
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
 use crate::store::{
-    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Space, Time,
-    Version,
+    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Removal,
+    Space, Time, Version,
 };
 use std::time::Duration;
 
@@ -162,6 +162,31 @@ pub fn lock_from_wire(lock: proto::LockEntry) -> LockEntry {
         },
         live: lock.live,
     }
+}
+
+/// An entry to be removed, on the wire.
+pub fn removal_to_wire(removal: &Removal) -> proto::Removal {
+    proto::Removal {
+        path: removal.path.as_bytes().to_vec(),
+        kind: kind_to_wire(removal.kind),
+        size: removal.size,
+        mtime: removal.mtime.secs,
+        mtime_nanos: removal.mtime.nanos,
+    }
+}
+
+/// A peer's entry to be removed.
+///
+/// # Errors
+/// [`Malformed`] for a path that is not allowed.
+pub fn removal_from_wire(removal: &proto::Removal) -> Result<Removal, Malformed> {
+    let path = RemotePath::parse(&removal.path);
+    Ok(Removal {
+        path: path.map_err(|_| Malformed("a path to be removed is not allowed"))?,
+        kind: kind_from_wire(removal.kind),
+        size: removal.size,
+        mtime: attributes(removal.mtime, removal.mtime_nanos, 0)?.mtime,
+    })
 }
 
 #[cfg(test)]

@@ -42,10 +42,30 @@ const GET: Shape = Shape(&[
     (4, Field::Texts(MAX_LIST)),
     (5, Field::Texts(MAX_LIST)),
 ]);
-const REQUEST: Shape = Shape(&[(11, Field::One(&PUT)), (12, Field::One(&GET))]);
+const LIST_BENEATH: Shape =
+    Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
+const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST))]);
+const REMOVE_BENEATH: Shape =
+    Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>()))]);
+const REQUEST: Shape = Shape(&[
+    (11, Field::One(&PUT)),
+    (12, Field::One(&GET)),
+    (30, Field::One(&LIST_BENEATH)),
+    (31, Field::One(&STAT_BENEATH)),
+    (32, Field::One(&REMOVE_BENEATH)),
+]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
-const REPLY: Shape = Shape(&[(7, Field::One(&LIST_REPLY)), (11, Field::One(&LOCKS_REPLY))]);
+const DIR_PAGE: Shape = one_list::<{ size_of::<proto::Entry>() }>();
+const LIST_BENEATH_REPLY: Shape =
+    Shape(&[(1, Field::List(&DIR_PAGE, MAX_LIST, size_of::<proto::DirPage>()))]);
+const REMOVE_BENEATH_REPLY: Shape = one_list::<{ size_of::<proto::Removed>() }>();
+const REPLY: Shape = Shape(&[
+    (7, Field::One(&LIST_REPLY)),
+    (11, Field::One(&LOCKS_REPLY)),
+    (30, Field::One(&LIST_BENEATH_REPLY)),
+    (32, Field::One(&REMOVE_BENEATH_REPLY)),
+]);
 const OFFERS: Shape = Shape(&[(1, Field::List(&FLAT, MAX_OFFERS, size_of::<proto::Offer>()))]);
 const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::Want>()))]);
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();

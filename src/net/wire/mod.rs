@@ -33,6 +33,12 @@ pub const MAX_CONTROL: usize = 1 << 20;
 pub const MAX_CONTROL_BEFORE_LOGIN: usize = 8 << 10;
 /// Longest version of a file or directory, in bytes.
 pub const MAX_VERSION: usize = 256;
+/// Most directories of a request for pages beneath a base.
+pub const MAX_DIRS: usize = 256;
+/// Most entries of its reply, besides one for each directory.
+pub const MAX_LISTED: usize = 1024;
+/// Most paths of any other request beneath a base.
+pub const MAX_PATHS: usize = 1024;
 /// Bytes a sender may have outstanding before the login's reply has granted a window.
 pub const INITIAL_WINDOW: u64 = 1 << 20;
 /// The default port of a server.

@@ -53,9 +53,14 @@ impl Body {
             }
             Body::Noop(_) | Body::Quit(_) => (Sender::Anybody, Repeat::Safe, None),
             Body::ChangeDirectory(_) => (Sender::User, Repeat::Safe, None),
-            Body::Stat(_) | Body::List(_) | Body::Space(_) | Body::Locks(_) => {
-                (Sender::Reader, Repeat::Safe, None)
-            }
+            Body::Stat(_)
+            | Body::List(_)
+            | Body::Space(_)
+            | Body::Locks(_)
+            | Body::ListBeneath(_)
+            | Body::StatBeneath(_) => (Sender::Reader, Repeat::Safe, None),
+            // what is gone already is no error
+            Body::RemoveBeneath(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::MakeDirectory(request) if request.parents => (Sender::Writer, Repeat::Safe, None),
             Body::MakeDirectory(_) => (Sender::Writer, Repeat::Unsafe, None),
             Body::Remove(_) | Body::Rename(_) | Body::Unlock(_) => {

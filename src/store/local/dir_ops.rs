@@ -1,16 +1,21 @@
 //! Making, removing and renaming entries.
 
 use super::closed::Closed;
+use super::inode::{entry, mtime};
 use super::partial::remove_dead;
 use super::stat::stat;
 use super::sys::retry;
 use super::sys::{Directory, Node};
+use super::times::timestamps;
 use super::tree::{Tree, open_subdir, read_dir, sync_dir};
 use crate::store::error::At;
-use crate::store::{ErrorKind, ExistingDirs, Kind, Name, RemotePath, RemoveScope, StoreError};
+use crate::store::{
+    ErrorKind, ExistingDirs, Kind, Name, RemotePath, Removal, RemoveScope, StoreError, Time,
+};
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 
 /// Returns the path with all symlinks followed; one that leads outside the root is an error.
@@ -135,6 +140,58 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Resu
         other => other.at("remove", path)?,
     }
     sync_dir(&*dir, path)
+}
+
+/// Removes entries that are still what a listing said. The directories that they were in keep their
+/// times: what is removed from a mirror was never in its source.
+pub(super) fn remove_many(tree: &Tree, removals: &[Removal]) -> Vec<Result<(), StoreError>> {
+    let mut times = HashMap::new();
+    let removed = removals
+        .iter()
+        .map(|removal| remove_listed(tree, removal, &mut times))
+        .collect();
+    for (parent, mtime) in times {
+        // it may be gone by now, and then has no time
+        if let Ok(dir) = tree.dir(&parent) {
+            let _ = dir.futimens(&timestamps(mtime));
+        }
+    }
+    removed
+}
+
+/// unlink or rmdir of an entry that is still what a listing said; marks its directory for a later
+/// fsync, and notes the time that it had. The partial files of other writers are not removed, so
+/// their directory stays.
+fn remove_listed(
+    tree: &Tree,
+    removal: &Removal,
+    times: &mut HashMap<RemotePath, Time>,
+) -> Result<(), StoreError> {
+    let path = &removal.path;
+    tree.closed().check(path)?;
+    let (dir, name) = match tree.parent(path) {
+        Err(e) if e.kind == ErrorKind::NotFound => return Ok(()),
+        parent => parent?,
+    };
+    let found = match rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found.at("remove", path)?,
+    };
+    removal.check(&entry(None, &found, None))?;
+    let parent = path.split().map(|(parent, _)| parent).unwrap_or_default();
+    if !times.contains_key(&parent) {
+        times.insert(parent.clone(), mtime(&dir.fstat().at("stat", path)?));
+    }
+    let flags = match removal.kind {
+        Kind::Dir => AtFlags::REMOVEDIR,
+        Kind::File | Kind::Symlink | Kind::Other => AtFlags::empty(),
+    };
+    match rustix::fs::unlinkat(&*dir, name.as_bytes(), flags) {
+        Err(Errno::NOENT) => return Ok(()),
+        removed => removed.at("remove", path)?,
+    }
+    tree.mark_unsynced(parent);
+    Ok(())
 }
 
 /// Removes everything in a directory, partial files too. Continues after a failure, and returns the

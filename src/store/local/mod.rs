@@ -37,7 +37,7 @@ mod unchanged;
 use super::error::At;
 use super::{
     Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry,
-    Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
+    Page, RemotePath, Removal, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
     UnlockMode, Version, WholeFile,
 };
 use async_trait::async_trait;
@@ -184,6 +184,10 @@ impl Store for LocalStore {
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
         self.run_on(path, move |tree, path| dir_ops::remove(tree, path, scope))
             .await
+    }
+
+    async fn remove_many(&self, entries: Vec<Removal>) -> Vec<Result<(), StoreError>> {
+        self.run(move |tree| dir_ops::remove_many(tree, &entries)).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {

@@ -116,3 +116,52 @@ async fn every_call_of_a_larger_file_takes_its_share_of_the_threads() {
     assert_eq!(gone.unwrap_err().kind, ErrorKind::NotFound);
     assert!(store.stat(&RemotePath::parse(b"committed").unwrap()).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_changed_since_it_was_listed_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    for name in ["same", "grown", "touched", "kind"] {
+        std::fs::write(dir.path().join("d").join(name), b"x").unwrap();
+    }
+    let store = LocalStore::open(dir.path()).unwrap();
+    let store = store.subtree(&RemotePath::root()).await.unwrap();
+    let listed = store.list(&RemotePath::parse(b"d").unwrap(), b"", 100).await.unwrap();
+    let mut removals: Vec<Removal> = listed
+        .entries
+        .iter()
+        .map(|entry| Removal {
+            path: RemotePath::parse(&[b"d/", entry.name.as_ref().unwrap().as_bytes()].concat())
+                .unwrap(),
+            kind: entry.kind,
+            size: entry.size,
+            mtime: entry.attributes.mtime,
+        })
+        .collect();
+    let dir_of = |path: &[u8]| Removal {
+        path: RemotePath::parse(path).unwrap(),
+        kind: Kind::Dir,
+        size: 0,
+        mtime: Time::default(),
+    };
+    removals.extend([dir_of(b"d"), dir_of(b"gone"), dir_of(b"gone/too")]);
+    let at = |name: &str| dir.path().join("d").join(name);
+    let modified = || std::fs::metadata(dir.path().join("d")).unwrap().modified().unwrap();
+    std::fs::write(at("grown"), b"xx").unwrap();
+    let touched = std::fs::File::options().write(true).open(at("touched")).unwrap();
+    touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    std::fs::remove_file(at("kind")).unwrap();
+    std::fs::create_dir(at("kind")).unwrap();
+    let before = modified();
+    let results = store.remove_many(removals.clone()).await;
+    for (removal, result) in removals.iter().zip(results) {
+        let kind = result.map_err(|e| e.kind);
+        match removal.path.as_bytes() {
+            b"d/same" | b"gone" | b"gone/too" => assert_eq!(kind, Ok(()), "{removal:?}"),
+            b"d" => assert_eq!(kind, Err(ErrorKind::NotEmpty)),
+            _ => assert_eq!(kind, Err(ErrorKind::VersionChanged), "{removal:?}"),
+        }
+    }
+    assert_eq!(modified(), before, "the time of a mirror's directory is its source's");
+    assert!(!at("same").exists() && at("grown").exists() && at("touched").exists());
+}

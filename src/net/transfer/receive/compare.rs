@@ -5,6 +5,7 @@ use crate::chunk::hash::hash_file;
 use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
 use crate::store::{Attributes, Entry, ErrorKind, Kind, RemotePath, StoreError, Time};
+use std::time::Duration;
 
 impl Candidate {
     /// How it differs from a target of its kind.
@@ -23,13 +24,15 @@ impl Tree {
     pub(super) async fn plan_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,
+        options: &Options,
     ) -> Vec<Result<bool, StoreError>> {
         let paths: Vec<_> = dirs.into_iter().map(|(path, _)| path).collect();
         let found = self.store.stat_many(paths.clone()).await;
         let planned = paths.iter().zip(found).map(|(path, found)| match found {
             Ok(entry) if entry.kind == Kind::Dir => Ok(false),
             Ok(_) => Err(StoreError::new(ErrorKind::NotADirectory, path)),
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(true),
+            // one that is not to be made is not new either
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(!options.existing),
             Err(e) => Err(e),
         });
         planned.collect()
@@ -53,7 +56,8 @@ impl Tree {
         // With a condition on the version, that is checked under the lock, and the content
         // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
         let (wanted, found) = (new.attributes.mtime, old.attributes.mtime);
-        let same_time = self.is_same_time(&new.path, wanted, found).await;
+        let same_time = is_within(options.modify_window, wanted, found)
+            || self.is_same_time(&new.path, wanted, found).await;
         let conditional = options.if_version.is_some() || self.write_only;
         let ours = options.retried && !self.write_only && new.hash.is_some() && same_time;
         if conditional && !ours {
@@ -91,10 +95,10 @@ impl Tree {
         }
         let mode_differs =
             new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
+        if (mode_differs || !same_time) && new.kind == Kind::Symlink {
+            return Decision::Wanted(Difference::Time);
+        }
         if (mode_differs || !same_time) && !self.dry_run {
-            if new.kind == Kind::Symlink {
-                return Decision::Wanted(Difference::Time);
-            }
             let set = self.store.set_attributes(vec![(new.path.clone(), new.attributes)]).await;
             if !matches!(set.as_slice(), [Ok(())]) {
                 return Decision::Wanted(Difference::Time);
@@ -114,6 +118,12 @@ impl Tree {
                 false => self.store.is_same_time(path, wanted, found).await,
             }
     }
+}
+
+/// True of times that differ by no more than `window`.
+fn is_within(window: Duration, a: Time, b: Time) -> bool {
+    let nanos = |time: Time| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    nanos(a).abs_diff(nanos(b)) <= window.as_nanos()
 }
 
 /// True of a time that may be `wanted`, rounded down to one or two seconds.

@@ -88,7 +88,7 @@ impl Decider {
         Some(Work::new("decide", async move {
             let wanted = batch.dirs.iter();
             let wanted = wanted.map(|(_, path, attributes)| (path.clone(), *attributes));
-            let made = target.make_dirs(wanted.collect()).await;
+            let made = target.make_dirs(wanted.collect(), &options).await;
             if empty.len() > MAX_EMPTY {
                 empty.clear();
             }

@@ -151,9 +151,12 @@ impl Target {
     pub async fn make_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,
+        options: &Options,
     ) -> Vec<Result<bool, StoreError>> {
         match self {
-            Target::Tree(tree) if tree.dry_run => tree.plan_dirs(dirs).await,
+            Target::Tree(tree) if tree.dry_run || options.existing => {
+                tree.plan_dirs(dirs, options).await
+            }
             Target::Tree(tree) => {
                 if let Some(base) = &tree.base {
                     // where it cannot be made, what goes into it fails
@@ -204,6 +207,7 @@ impl Target {
                     decision
                 }
                 Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
+                Some(Err(_)) | None if options.existing => Decision::Skipped,
                 Some(Err(_)) | None => Decision::Wanted(Difference::New),
             });
         }
@@ -298,6 +302,7 @@ impl Target {
     pub async fn complete_dirs(
         &self,
         dirs: Vec<(RemotePath, Option<Attributes>)>,
+        options: &Options,
     ) -> Vec<Result<(), StoreError>> {
         let tree = match self {
             Target::Tree(tree) if !tree.dry_run => tree,
@@ -308,7 +313,11 @@ impl Target {
             .filter_map(|(path, attributes)| Some((path.clone(), (*attributes)?)));
         let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
         let end = |attributes: &Option<Attributes>| {
-            attributes.and_then(|_| ends.next()).unwrap_or(Ok(()))
+            match attributes.and_then(|_| ends.next()) {
+                // it was not made
+                Some(Err(e)) if options.existing && e.kind == ErrorKind::NotFound => Ok(()),
+                end => end.unwrap_or(Ok(())),
+            }
         };
         dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
     }

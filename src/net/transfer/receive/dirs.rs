@@ -4,6 +4,7 @@
 use crate::chunk::window::SharedPermit;
 use crate::net::error::NetError;
 use crate::net::jobs::Work;
+use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::report::shown;
 use crate::store::{Attributes, BadPath, Durability, ErrorKind, Name, RemotePath, StoreError};
@@ -212,7 +213,7 @@ impl Dirs {
     pub(super) fn complete(
         &mut self,
         target: &Target,
-        durability: Durability,
+        options: &Options,
     ) -> Option<Work<Completed>> {
         if self.completing || self.to_complete.is_empty() {
             return None;
@@ -241,10 +242,10 @@ impl Dirs {
             }
         }
         self.completing = true;
-        let target = target.clone();
+        let (target, options) = (target.clone(), options.clone());
         Some(Work::new("directories", async move {
-            let ends = target.complete_dirs(set).await;
-            let synced = match durability {
+            let ends = target.complete_dirs(set, &options).await;
+            let synced = match options.durability {
                 Durability::Durable => target.sync().await,
                 Durability::Volatile => Ok(()),
             };

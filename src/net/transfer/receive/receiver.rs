@@ -146,7 +146,7 @@ impl Receiver {
             jobs.start(decide, JobDone::Decided);
         }
         let durability = self.options.durability;
-        if let Some(complete) = self.ledger.dirs.complete(&self.target, durability) {
+        if let Some(complete) = self.ledger.dirs.complete(&self.target, &self.options) {
             jobs.start(complete, JobDone::Directories);
         }
         if self.all_offered && self.ledger.is_settled() && !self.is_syncing {

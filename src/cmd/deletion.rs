@@ -1,0 +1,350 @@
+//! `--delete`: what the destination has and no source has is deleted, last of all. The guard
+//! prevents that where it looks like a mistake.
+
+use super::failure::Failure;
+use super::filter::Excluded;
+use super::output;
+use super::prompt;
+use super::units::size;
+use crate::net::deletion::place::Place;
+use crate::net::deletion::plan::Plan;
+use crate::net::deletion::search::{Pair, is_empty, search};
+use crate::net::error::NetError;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::report::{Counters, Event, Reporter, shown};
+use crate::net::wire::Code;
+use crate::store::{ErrorKind, Kind, RemotePath};
+use std::ffi::OsString;
+
+/// Entries that may go without a question, however many there are.
+const FEW: u64 = 100;
+
+/// Options about deletion.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct DeletionArgs {
+    /// Once everything has arrived, delete at DEST what no source has. Refuses to delete more than
+    /// half of DEST, or because a source is empty; =yes deletes all the same
+    #[arg(
+        long,
+        value_name = "yes",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = parse_answer,
+        aliases = ["del", "delete-before", "delete-during", "delete-delay", "delete-after"]
+    )]
+    delete: Option<String>,
+
+    /// Like --delete, and delete what the rules exclude, too
+    #[arg(long)]
+    delete_excluded: bool,
+
+    /// Delete nothing if that would be more than N entries, or more than P% of DEST
+    #[arg(long, value_name = "N|P%", value_parser = parse_limit)]
+    max_delete: Option<Limit>,
+}
+
+/// How much may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Entries(u64),
+    Percent(u64),
+}
+
+fn parse_answer(text: &str) -> Result<String, String> {
+    match text {
+        "" | "yes" => Ok(text.into()),
+        _ => Err("expected --delete or --delete=yes".into()),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    let wrong = || format!("expected a number of entries or a percentage like 20%, got {text}");
+    let (digits, limit): (_, fn(u64) -> Limit) = match text.strip_suffix('%') {
+        Some(digits) => (digits, Limit::Percent),
+        None => (text, Limit::Entries),
+    };
+    digits.parse().map(limit).map_err(|_| wrong())
+}
+
+impl Limit {
+    fn allows(self, count: u64, found: u64) -> bool {
+        match self {
+            Limit::Entries(most) => count <= most,
+            Limit::Percent(most) => count.saturating_mul(100) <= found.saturating_mul(most),
+        }
+    }
+}
+
+impl DeletionArgs {
+    /// True where something is to be deleted.
+    pub fn is_wanted(&self) -> bool {
+        self.delete.is_some() || self.delete_excluded
+    }
+
+    /// What becomes of what the rules exclude.
+    pub fn excluded(&self) -> Excluded {
+        match self.delete_excluded {
+            true => Excluded::Deleted,
+            false => Excluded::Protected,
+        }
+    }
+
+    /// Checks the other options.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn check(&self, options: &Options) -> Result<(), Failure> {
+        match self.is_wanted() && !options.recursive {
+            true => Err(Failure::usage("--delete is for directories").hint("add -r")),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks where the sources go: what one of them puts into the directory of another would be
+    /// deleted there.
+    ///
+    /// # Errors
+    /// A usage failure.
+    pub fn check_places(&self, places: &[(RemotePath, String)]) -> Result<(), Failure> {
+        if !self.is_wanted() {
+            return Ok(());
+        }
+        for (index, (place, name)) in places.iter().enumerate() {
+            let others = places.iter().enumerate().filter(|(other, _)| *other != index);
+            let mut within = others.filter(|(_, (other, _))| place.is_within(other));
+            if let Some((_, (_, other))) = within.next() {
+                let message = format!("--delete: {name} goes where the contents of {other} go");
+                return Err(Failure::usage(message).hint("transfer them one by one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why nothing may be deleted without being asked for it.
+    fn guard(&self, plan: &Plan, empty: Option<&str>) -> Option<Guarded> {
+        let (count, found) = (plan.count(), plan.found);
+        let of = || format!("{count} of {found} entries would go");
+        match self.max_delete {
+            Some(limit) if !limit.allows(count, found) => {
+                return Some(Guarded {
+                    reason: format!("{}, more than --max-delete allows", of()),
+                    instead: format!("--max-delete={count}"),
+                });
+            }
+            Some(_) => {}
+            None if count > FEW && count.saturating_mul(2) > found => {
+                return Some(Guarded {
+                    reason: of(),
+                    instead: "--delete=yes".into(),
+                });
+            }
+            None => {}
+        }
+        empty.map(|source| Guarded {
+            reason: format!("{source} is empty, and {}", of()),
+            instead: "--delete=yes".into(),
+        })
+    }
+
+    /// True where the user has answered the question of the guard.
+    fn is_confirmed(&self) -> bool {
+        self.delete.as_deref() == Some("yes") && self.max_delete.is_none()
+    }
+}
+
+/// A deletion that the guard prevents.
+struct Guarded {
+    reason: String,
+    /// The option that allows it.
+    instead: String,
+}
+
+/// The refusal of a deletion by a user who may only write.
+pub fn not_for_writers() -> NetError {
+    let text = "this user may only write: --delete would tell what is there".into();
+    NetError::Refused {
+        code: Code::DENIED,
+        text,
+    }
+}
+
+/// What is to be deleted, and where.
+pub struct Deletion<'a> {
+    /// The options.
+    pub args: &'a DeletionArgs,
+    /// The destination.
+    pub destination: Place,
+    /// What the user calls it.
+    pub label: Vec<u8>,
+    /// The directories that are to be the same at both ends.
+    pub pairs: Vec<Pair>,
+}
+
+impl Deletion<'_> {
+    /// Deletes what no source has, after a transfer that has failed in no part.
+    ///
+    /// # Errors
+    /// Why it could not be completed. What the guard prevents is reported, and no error.
+    pub async fn run(mut self, options: &Options, reporter: &Reporter) -> Result<(), NetError> {
+        let failed = Counters::get(&reporter.counters.failed);
+        if failed > 0 {
+            let reason = format!("{failed} entries could not be transferred");
+            return self.refuse(reporter, reason, None).await;
+        }
+        let (mut plan, mut empty) = (Plan::default(), None);
+        for pair in &self.pairs {
+            let before = plan.files_count;
+            search(pair, &self.destination, &options.protected, &mut plan).await?;
+            plan.complete()?;
+            if plan.count() > before && empty.is_none() && is_empty(pair).await? {
+                empty = Some(pair.label.clone());
+            }
+        }
+        if plan.count() == 0 {
+            return Ok(());
+        }
+        if options.dry_run {
+            self.report_plan(&mut plan, reporter).await?;
+        }
+        let guarded = self.args.guard(&plan, empty.as_deref());
+        if let Some(guarded) = guarded.filter(|_| !self.args.is_confirmed())
+            && (options.dry_run || !self.asks(&guarded, &plan).await)
+        {
+            let command = allowing_command(&guarded.instead);
+            let (count, reason) = (plan.count(), guarded.reason);
+            return self.refuse(reporter, reason, Some((count, command))).await;
+        }
+        match options.dry_run {
+            true => Ok(()),
+            false => self.delete(&mut plan, reporter).await,
+        }
+    }
+
+    async fn refuse(
+        &self,
+        reporter: &Reporter,
+        reason: String,
+        guarded: Option<(u64, String)>,
+    ) -> Result<(), NetError> {
+        let (planned, command) = guarded.unzip();
+        let not_deleted = Event::NotDeleted {
+            planned,
+            reason,
+            command,
+        };
+        reporter.report(not_deleted).await;
+        Ok(())
+    }
+
+    /// Asks at a terminal whether to delete all the same.
+    async fn asks(&self, guarded: &Guarded, plan: &Plan) -> bool {
+        let (label, bytes) = (output::name(&self.label), size(plan.bytes));
+        let question = format!("haul: {label}: {}, {bytes}. Delete them? [y/N] ", guarded.reason);
+        prompt::can_ask() && prompt::yes(&question).await.unwrap_or(false)
+    }
+
+    async fn report_plan(&self, plan: &mut Plan, reporter: &Reporter) -> Result<(), NetError> {
+        loop {
+            let batch = plan.next_batch()?;
+            if batch.is_empty() {
+                return plan.restart();
+            }
+            for removal in batch {
+                let path = shown(&self.label, removal.path.as_bytes());
+                reporter.report(Event::DeletionPlanned { path }).await;
+            }
+        }
+    }
+
+    async fn delete(&mut self, plan: &mut Plan, reporter: &Reporter) -> Result<(), NetError> {
+        loop {
+            let batch = plan.next_batch()?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let results = self.destination.remove(batch.clone()).await?;
+            for (removal, result) in batch.into_iter().zip(results) {
+                let path = shown(&self.label, removal.path.as_bytes());
+                match result {
+                    Ok(()) => reporter.deleted(|| Event::Deleted { path }).await,
+                    // something new is in there, or the partial file of another transfer
+                    Err(e) if removal.kind == Kind::Dir && is_not_empty(&e) => {}
+                    Err(e) => {
+                        let (code, text) = e.to_wire();
+                        reporter.report(Event::Failed { path, code, text }).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_not_empty(error: &NetError) -> bool {
+    match error {
+        NetError::Refused { code, .. } => *code == Code::CONFLICT,
+        NetError::Store(e) => e.kind == ErrorKind::NotEmpty,
+        _ => false,
+    }
+}
+
+/// The command line of this process with another option in place of `--delete` or `--max-delete`,
+/// for a shell.
+fn allowing_command(option: &str) -> String {
+    let name = option.split('=').next().unwrap_or(option);
+    let mut args = std::env::args_os().skip(1);
+    let mut words = vec!["haul".to_string()];
+    let mut replaced = false;
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy();
+        let is_it = text.split('=').next() == Some(name)
+            || (name == "--delete" && text.starts_with("--del") && text != "--delete-excluded");
+        if is_it && !replaced {
+            replaced = true;
+            words.push(option.to_string());
+            if name == "--max-delete" && !text.contains('=') {
+                args.next();
+            }
+        } else if !is_it {
+            words.push(quoted(&arg));
+        }
+    }
+    if !replaced {
+        words.insert(words.len().min(2), option.to_string());
+    }
+    words.join(" ")
+}
+
+/// A word for a shell.
+fn quoted(word: &OsString) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_numbers_or_percentages() {
+        assert_eq!(parse_limit("20%"), Ok(Limit::Percent(20)));
+        assert_eq!(parse_limit("0"), Ok(Limit::Entries(0)));
+        for wrong in ["", "%", "-1", "x", "1.5%"] {
+            assert!(parse_limit(wrong).is_err(), "{wrong}");
+        }
+        assert!(Limit::Percent(50).allows(5, 10));
+        assert!(!Limit::Percent(50).allows(6, 10));
+        assert!(!Limit::Entries(5).allows(6, 1000));
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted(&OsString::from("nas:a/b")), "nas:a/b");
+        assert_eq!(quoted(&OsString::from("it's")), "'it'\\''s'");
+        assert_eq!(quoted(&OsString::from("")), "''");
+    }
+}

@@ -1,0 +1,85 @@
+//! The events of a transfer as JSON objects; docs/JSON.md lists them.
+
+use super::output::{self, put_text};
+use crate::net::transfer::receive::destination::Difference;
+use crate::net::transfer::report::Event;
+use serde_json::{Map, Value, json};
+
+/// Why a file would be sent.
+pub(super) fn word(difference: Difference) -> &'static str {
+    match difference {
+        Difference::New => "new",
+        Difference::Kind => "kind",
+        Difference::Size => "size",
+        Difference::Time => "time",
+        Difference::Content | Difference::Unspecified => "content",
+        Difference::Version => "version",
+    }
+}
+
+/// An event, as an object.
+pub(super) fn object(event: &Event) -> Value {
+    let (name, path) = name_and_path(event);
+    let mut object = Map::new();
+    object.insert("event".into(), json!(name));
+    if let Some(path) = path {
+        put_text(&mut object, "path", path);
+    }
+    for (field, value) in fields(event) {
+        if !value.is_null() {
+            object.insert(field.into(), value);
+        }
+    }
+    Value::Object(object)
+}
+
+fn name_and_path(event: &Event) -> (&'static str, Option<&[u8]>) {
+    match event {
+        Event::Committed { path, .. } => ("file", Some(path)),
+        Event::Unchanged { path, .. } => ("unchanged", Some(path)),
+        Event::Skipped { path, .. } => ("skipped", Some(path)),
+        Event::Planned { path, .. } => ("planned", Some(path)),
+        Event::Deleted { path } => ("deleted", Some(path)),
+        Event::DeletionPlanned { path } => ("deletion_planned", Some(path)),
+        Event::NotDeleted { .. } => ("not_deleted", None),
+        Event::Resumed { path, .. } => ("resumed", Some(path)),
+        Event::Restarted { path, .. } => ("restarted", Some(path)),
+        Event::Retrying => ("retrying", None),
+        Event::Failed { path, .. } => ("failed", Some(path)),
+    }
+}
+
+/// The other fields; an object has no null.
+fn fields(event: &Event) -> Vec<(&'static str, Value)> {
+    match event {
+        Event::Committed {
+            size,
+            hash,
+            version,
+            ..
+        } => vec![
+            ("size", json!(size)),
+            ("hash", json!(hash.as_ref().map(output::hex))),
+            ("version", json!(version)),
+        ],
+        Event::Unchanged { size, .. } | Event::Skipped { size, .. } => vec![("size", json!(size))],
+        Event::Planned {
+            size, difference, ..
+        } => vec![("size", json!(size)), ("difference", json!(word(*difference)))],
+        Event::NotDeleted {
+            planned,
+            reason,
+            command,
+        } => vec![
+            ("planned", json!(planned)),
+            ("reason", json!(reason)),
+            ("command", json!(command)),
+        ],
+        Event::Resumed { offset, .. } => vec![("offset", json!(offset))],
+        Event::Restarted { discarded, .. } => vec![("discarded", json!(discarded))],
+        Event::Failed { code, text, .. } => {
+            vec![("code", json!(code.0)), ("reason", json!(text))]
+        }
+        Event::Deleted { .. } | Event::DeletionPlanned { .. } | Event::Retrying => Vec::new(),
+    }
+}

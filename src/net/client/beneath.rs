@@ -1,0 +1,96 @@
+//! Requests about many entries beneath one directory of the server.
+
+use crate::net::client::Client;
+use crate::net::control::codec::refused;
+use crate::net::error::NetError;
+use crate::net::wire::proto::{self, reply, request};
+use crate::net::wire::{MAX_LISTED, entry};
+use crate::store::{Entry, Kind, Page, RemotePath, Removal};
+
+fn unexpected(what: &str) -> NetError {
+    NetError::Protocol(format!("expected one {what} for each path asked for, got another number"))
+}
+
+impl Client {
+    /// Pages of directories beneath `base`, each from its cookie on (empty: the start). Returns
+    /// those of the first directories, of at least one.
+    ///
+    /// # Errors
+    /// [`NetError`], here and below: refused, or lost on the way. The inner one is about a
+    /// directory.
+    pub async fn list_beneath(
+        &self,
+        base: &[u8],
+        dirs: &[(RemotePath, Vec<u8>)],
+    ) -> Result<Vec<Result<Page, NetError>>, NetError> {
+        let cursor = |(path, cookie): &(RemotePath, Vec<u8>)| proto::DirCursor {
+            path: path.as_bytes().to_vec(),
+            cookie: cookie.clone(),
+        };
+        let list = proto::ListBeneath {
+            base: base.to_vec(),
+            dirs: dirs.iter().map(cursor).collect(),
+            limit: u32::try_from(MAX_LISTED).unwrap_or(0),
+        };
+        match self.request(request::Body::ListBeneath(list)).await?.body {
+            Some(reply::Body::ListBeneath(reply))
+                if (1..=dirs.len()).contains(&reply.pages.len()) =>
+            {
+                reply.pages.into_iter().map(page_of).collect()
+            }
+            _ => Err(unexpected("page")),
+        }
+    }
+
+    /// The kind of the entry at each path beneath `base`; `None` where nothing is.
+    pub async fn kinds_beneath(
+        &self,
+        base: &[u8],
+        paths: &[RemotePath],
+    ) -> Result<Vec<Option<Kind>>, NetError> {
+        let stat = proto::StatBeneath {
+            base: base.to_vec(),
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        };
+        match self.request(request::Body::StatBeneath(stat)).await?.body {
+            Some(reply::Body::StatBeneath(reply)) if reply.kinds.len() == paths.len() => {
+                let kind = |kind| (kind != 0).then(|| entry::kind_from_wire(i32::from(kind)));
+                Ok(reply.kinds.into_iter().map(kind).collect())
+            }
+            _ => Err(unexpected("kind")),
+        }
+    }
+
+    /// Removes entries beneath `base`, durably. What is gone already is no error.
+    pub async fn remove_beneath(
+        &self,
+        base: &[u8],
+        removals: &[Removal],
+    ) -> Result<Vec<Result<(), NetError>>, NetError> {
+        let remove = proto::RemoveBeneath {
+            base: base.to_vec(),
+            removals: removals.iter().map(entry::removal_to_wire).collect(),
+        };
+        match self.request(request::Body::RemoveBeneath(remove)).await?.body {
+            Some(reply::Body::RemoveBeneath(reply)) if reply.removed.len() == removals.len() => {
+                let result = |removed: proto::Removed| match removed.code {
+                    0 => Ok(()),
+                    code => Err(refused(code, removed.text)),
+                };
+                Ok(reply.removed.into_iter().map(result).collect())
+            }
+            _ => Err(unexpected("result")),
+        }
+    }
+}
+
+fn page_of(page: proto::DirPage) -> Result<Result<Page, NetError>, NetError> {
+    if page.code != 0 {
+        return Ok(Err(refused(page.code, page.text)));
+    }
+    let entries = page.entries.into_iter().map(|e| Ok(entry::from_wire(e)?.0));
+    Ok(Ok(Page {
+        entries: entries.collect::<Result<Vec<Entry>, NetError>>()?,
+        next: Some(page.cookie).filter(|cookie| !cookie.is_empty()),
+    }))
+}

@@ -1,0 +1,76 @@
+//! A directory at either end of a transfer, asked about many entries at once.
+
+use crate::net::client::Client;
+use crate::net::error::NetError;
+use crate::net::wire::MAX_LISTED;
+use crate::store::{ErrorKind, Kind, Page, RemotePath, Removal, Store, StoreExt};
+use std::sync::Arc;
+
+/// A directory, in which no symlink is followed. Cheap to clone.
+#[derive(Clone)]
+pub enum Place {
+    /// The root of a store of this machine, which follows no symlinks.
+    Here(Arc<dyn Store>),
+    /// A directory on the server.
+    There {
+        /// The session.
+        client: Arc<Client>,
+        /// The directory's path, as a request names it.
+        base: Vec<u8>,
+    },
+}
+
+impl Place {
+    /// Pages of the first of these directories, each from its cookie on (empty: the start); of at
+    /// least one.
+    ///
+    /// # Errors
+    /// The session's; the inner one is about a directory.
+    pub(super) async fn list(
+        &self,
+        dirs: &[(RemotePath, Vec<u8>)],
+    ) -> Result<Vec<Result<Page, NetError>>, NetError> {
+        match self {
+            Place::Here(store) => {
+                let pages = store.list_many(dirs, MAX_LISTED).await.into_iter();
+                Ok(pages.map(|page| page.map_err(NetError::from)).collect())
+            }
+            Place::There { client, base } => client.list_beneath(base, dirs).await,
+        }
+    }
+
+    /// The kind of each entry; `None` where nothing is.
+    ///
+    /// # Errors
+    /// The session's, or the first that says neither.
+    pub(super) async fn kinds(&self, paths: &[RemotePath]) -> Result<Vec<Option<Kind>>, NetError> {
+        let store = match self {
+            Place::Here(store) => store,
+            Place::There { client, base } => return client.kinds_beneath(base, paths).await,
+        };
+        let found = store.stat_many(paths.to_vec()).await.into_iter().map(|found| match found {
+            Ok(entry) => Ok(Some(entry.kind)),
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(NetError::from(e)),
+        });
+        found.collect()
+    }
+
+    /// Removes entries, durably, if they still are what a listing said.
+    ///
+    /// # Errors
+    /// The session's; the inner one is about an entry.
+    pub async fn remove(
+        &self,
+        removals: Vec<Removal>,
+    ) -> Result<Vec<Result<(), NetError>>, NetError> {
+        match self {
+            Place::Here(store) => {
+                let removed = store.remove_many(removals).await.into_iter();
+                store.sync().await?;
+                Ok(removed.map(|result| result.map_err(NetError::from)).collect())
+            }
+            Place::There { client, base } => client.remove_beneath(base, &removals).await,
+        }
+    }
+}

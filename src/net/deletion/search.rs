@@ -1,0 +1,277 @@
+//! The search: lists the destination, and asks the source for the same names.
+//!
+//! A name is only extra if the source says that nothing is there: a source that cannot be read
+//! ends the search. What the rules of the filter exclude is protected, with the directories above
+//! it.
+
+use crate::net::deletion::place::Place;
+use crate::net::deletion::plan::Plan;
+use crate::net::error::NetError;
+use crate::net::transfer::filter::{Filter, Verdict};
+use crate::net::transfer::report::shown;
+use crate::net::wire::{Code, MAX_DIRS, MAX_PATHS};
+use crate::store::{BadPath, Entry, ErrorKind, Kind, Page, RemotePath, Removal, StoreError};
+
+/// Directories of one request while many wait: few, so that they do not become more and more.
+const FEW_DIRS: usize = 8;
+/// As many waiting directories are many.
+const MANY: usize = 16 << 10;
+/// Bytes of the paths of a request.
+const REQUEST_BYTES: usize = 256 << 10;
+
+/// A directory at both ends.
+#[derive(Clone)]
+pub struct Pair {
+    /// What the user calls the source.
+    pub label: String,
+    /// The source's end.
+    pub source: Place,
+    /// The directory there.
+    pub source_top: RemotePath,
+    /// The same directory at the destination.
+    pub top: RemotePath,
+    /// Its path from the transfer's root, for the rules of a filter.
+    pub place: Vec<u8>,
+}
+
+/// A directory of the destination that is still to be listed.
+struct Pending {
+    /// Its path at the destination.
+    path: RemotePath,
+    /// From here on; empty: from the start.
+    cookie: Vec<u8>,
+    /// The source has it too.
+    exists: bool,
+    /// The rule that excludes it, if one does.
+    within: Option<usize>,
+}
+
+/// Finds what the destination has beneath the directory of a pair and its source has not.
+///
+/// # Errors
+/// Why the search could not be completed: nothing may be deleted then.
+pub async fn search(
+    pair: &Pair,
+    destination: &Place,
+    protected: &Filter,
+    plan: &mut Plan,
+) -> Result<(), NetError> {
+    let root = Pending {
+        path: pair.top.clone(),
+        cookie: Vec::new(),
+        exists: true,
+        within: None,
+    };
+    let mut search = MirrorSearch {
+        pair,
+        destination,
+        protected,
+        plan,
+        waiting: vec![root],
+    };
+    search.run().await
+}
+
+/// True where the source's directory has no entry at all.
+///
+/// # Errors
+/// That of listing it.
+pub async fn is_empty(pair: &Pair) -> Result<bool, NetError> {
+    let pages = pair.source.list(&[(pair.source_top.clone(), Vec::new())]).await?;
+    let page = pages.into_iter().next().ok_or_else(unlisted)??;
+    Ok(page.entries.is_empty() && page.next.is_none())
+}
+
+fn unlisted() -> NetError {
+    NetError::Protocol("expected the page of a directory, got none".into())
+}
+
+/// An entry of a page.
+struct Listed {
+    path: RemotePath,
+    entry: Entry,
+    verdict: Verdict,
+    /// The source has the directory that it is in.
+    beneath_existing: bool,
+}
+
+impl Listed {
+    /// True where the source is to say whether it has it.
+    fn is_asked(&self) -> bool {
+        self.beneath_existing && self.verdict != Verdict::Skip
+    }
+}
+
+struct MirrorSearch<'a> {
+    pair: &'a Pair,
+    destination: &'a Place,
+    protected: &'a Filter,
+    plan: &'a mut Plan,
+    /// The last ones are next: a search goes depth first.
+    waiting: Vec<Pending>,
+}
+
+impl MirrorSearch<'_> {
+    async fn run(&mut self) -> Result<(), NetError> {
+        while !self.waiting.is_empty() {
+            let mut dirs = self.take_batch();
+            let asked: Vec<_> =
+                dirs.iter().map(|dir| (dir.path.clone(), dir.cookie.clone())).collect();
+            let pages = match self.destination.list(&asked).await {
+                // the whole destination: a dry run does not make it
+                Err(e) if is_gone(&e) => return Ok(()),
+                pages => pages?,
+            };
+            // the rest of them is listed next
+            self.waiting.extend(dirs.drain(pages.len().min(dirs.len())..));
+            let mut found = Vec::new();
+            for (dir, page) in dirs.into_iter().zip(pages) {
+                match page {
+                    Ok(page) => self.page(dir, page, &mut found)?,
+                    Err(e) if is_gone(&e) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            self.found(found).await?;
+        }
+        Ok(())
+    }
+
+    /// The next directories to list.
+    fn take_batch(&mut self) -> Vec<Pending> {
+        let most = if self.waiting.len() > MANY { FEW_DIRS } else { MAX_DIRS };
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+        while batch.len() < most && bytes < REQUEST_BYTES {
+            let Some(next) = self.waiting.pop() else {
+                break;
+            };
+            bytes = bytes.saturating_add(next.path.as_bytes().len());
+            batch.push(next);
+        }
+        batch
+    }
+
+    fn page(&mut self, dir: Pending, page: Page, found: &mut Vec<Listed>) -> Result<(), NetError> {
+        for entry in page.entries {
+            let Some(name) = &entry.name else {
+                return Err(NetError::Protocol("it listed an entry without a name".into()));
+            };
+            let path = dir.path.join(name).map_err(|e| too_long(e, &dir.path))?;
+            let place = self.place_of(&path);
+            let verdict = match self.protected.is_empty() {
+                true => Verdict::Take(None),
+                false => self.protected.judge(&place, entry.kind == Kind::Dir, dir.within),
+            };
+            found.push(Listed {
+                beneath_existing: dir.exists,
+                path,
+                entry,
+                verdict,
+            });
+        }
+        if let Some(cookie) = page.next {
+            self.waiting.push(Pending { cookie, ..dir });
+        }
+        Ok(())
+    }
+
+    /// The path of an entry from the transfer's root.
+    fn place_of(&self, path: &RemotePath) -> Vec<u8> {
+        let beneath = path.beneath(&self.pair.top).unwrap_or_default();
+        shown(&self.pair.place, beneath.as_bytes())
+    }
+
+    /// Plans the deletion of what the source has not, and goes on into directories.
+    async fn found(&mut self, found: Vec<Listed>) -> Result<(), NetError> {
+        let asked = found.iter().filter(|listed| listed.is_asked());
+        let asked: Vec<RemotePath> =
+            asked.map(|listed| self.at_source(&listed.path)).collect::<Result<_, _>>()?;
+        let mut kinds = Vec::with_capacity(asked.len());
+        for paths in requests(&asked) {
+            kinds.extend(self.pair.source.kinds(paths).await?);
+        }
+        let mut kinds = kinds.into_iter();
+        for listed in found {
+            let at_source = match listed.is_asked() {
+                true => kinds.next().ok_or_else(unlisted)?,
+                false => None,
+            };
+            self.judge(listed, at_source)?;
+        }
+        Ok(())
+    }
+
+    fn at_source(&self, path: &RemotePath) -> Result<RemotePath, NetError> {
+        let beneath = path.beneath(&self.pair.top).unwrap_or_default();
+        self.pair.source_top.append(&beneath).map_err(|e| too_long(e, path))
+    }
+
+    fn judge(&mut self, listed: Listed, at_source: Option<Kind>) -> Result<(), NetError> {
+        let Listed {
+            path,
+            entry,
+            verdict,
+            beneath_existing,
+        } = listed;
+        self.plan.found = self.plan.found.saturating_add(1);
+        if !beneath_existing && !matches!(verdict, Verdict::Take(_)) {
+            self.plan.protect(&path.split().map(|(dir, _)| dir).unwrap_or_default());
+        }
+        let within = match verdict {
+            Verdict::Take(_) => None,
+            Verdict::Descend(rule) => Some(rule),
+            Verdict::Skip => return Ok(()),
+        };
+        if at_source.is_none() && within.is_none() {
+            self.plan.add(&Removal {
+                path: path.clone(),
+                kind: entry.kind,
+                size: entry.size,
+                mtime: entry.attributes.mtime,
+            })?;
+        }
+        let exists = at_source == Some(Kind::Dir);
+        // what is no directory at the source has nothing in it, and was not replaced
+        if entry.kind == Kind::Dir && (exists || at_source.is_none()) {
+            self.waiting.push(Pending {
+                path,
+                cookie: Vec::new(),
+                exists,
+                within,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// True of a directory that was removed meanwhile.
+fn is_gone(error: &NetError) -> bool {
+    match error {
+        NetError::Refused { code, .. } => *code == Code::NOT_FOUND,
+        NetError::Store(e) => e.kind == ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+fn too_long(why: BadPath, path: &RemotePath) -> NetError {
+    StoreError::new(ErrorKind::BadName(why), path).into()
+}
+
+/// Cuts paths into requests.
+fn requests(mut paths: &[RemotePath]) -> Vec<&[RemotePath]> {
+    let mut requests = Vec::new();
+    while !paths.is_empty() {
+        let (mut count, mut bytes) = (0_usize, 0_usize);
+        for path in paths.iter().take(MAX_PATHS) {
+            count = count.saturating_add(1);
+            bytes = bytes.saturating_add(path.as_bytes().len());
+            if bytes > REQUEST_BYTES {
+                break;
+            }
+        }
+        let (request, rest) = paths.split_at_checked(count).unwrap_or((paths, &[]));
+        requests.push(request);
+        paths = rest;
+    }
+    requests
+}

@@ -1,0 +1,105 @@
+//! Requests about many entries beneath one directory, for a client that mirrors a tree. No symlink
+//! beneath the directory is followed.
+
+use crate::net::error::{NetError, code_of};
+use crate::net::server::operations::path_of;
+use crate::net::server::reply::{Answer, Done, refusal};
+use crate::net::server::session::Session;
+use crate::net::wire::proto::{self, reply};
+use crate::net::wire::{Code, MAX_DIRS, MAX_LISTED, MAX_PATHS, entry};
+use crate::store::{ErrorKind, Page, RemotePath, Store, StoreError, StoreExt};
+use std::sync::Arc;
+
+/// The base of a request, as a store of its own.
+async fn base_of(session: &Session, base: &[u8]) -> Result<Arc<dyn Store>, NetError> {
+    let base = session.store.resolve(&path_of(session, base)?).await?;
+    Ok(session.store.subtree(&base).await?)
+}
+
+/// Parses a path of a request, relative to its base.
+fn relative(path: &[u8]) -> Result<RemotePath, NetError> {
+    let bad = |e| refusal(Code::BAD_NAME, format!("the path is not allowed: {e}"));
+    RemotePath::parse(path).map_err(bad)
+}
+
+fn check_count(count: usize, most: usize) -> Result<(), NetError> {
+    match count {
+        n if n <= most => Ok(()),
+        _ => Err(refusal(Code::BAD_PARAMETER, format!("a request has at most {most} paths"))),
+    }
+}
+
+/// Pages of directories.
+pub(super) async fn list(session: &Session, request: proto::ListBeneath) -> Answer {
+    check_count(request.dirs.len(), MAX_DIRS)?;
+    let limit = match usize::try_from(request.limit) {
+        Ok(limit @ 1..MAX_LISTED) => limit,
+        _ => MAX_LISTED,
+    };
+    let dirs = request.dirs.into_iter().map(|dir| Ok((relative(&dir.path)?, dir.cookie)));
+    let dirs = dirs.collect::<Result<Vec<_>, NetError>>()?;
+    let base = base_of(session, &request.base).await?;
+    let pages = base.list_many(&dirs, limit).await.into_iter().map(page_to_wire).collect();
+    let body = reply::Body::ListBeneath(proto::ListBeneathReply { pages });
+    Ok(Done::with(Code::ANSWER, "listing", body))
+}
+
+fn page_to_wire(page: Result<Page, StoreError>) -> proto::DirPage {
+    let entry = |mut found: crate::store::Entry| {
+        // long, and no concern of a mirror
+        found.target = None;
+        entry::to_wire(found, None)
+    };
+    match page {
+        Ok(page) => proto::DirPage {
+            entries: page.entries.into_iter().map(entry).collect(),
+            cookie: page.next.unwrap_or_default(),
+            ..Default::default()
+        },
+        Err(e) => proto::DirPage {
+            code: u32::from(code_of(&e.kind).0),
+            text: e.describe(),
+            ..Default::default()
+        },
+    }
+}
+
+/// What is at each path.
+///
+/// # Errors
+/// The first error other than that nothing is there.
+pub(super) async fn stat(session: &Session, request: &proto::StatBeneath) -> Answer {
+    check_count(request.paths.len(), MAX_PATHS)?;
+    let paths = request.paths.iter().map(|path| relative(path));
+    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    let base = base_of(session, &request.base).await?;
+    let kinds = base.stat_many(paths).await.into_iter().map(|found| match found {
+        Ok(found) => Ok(u8::try_from(entry::kind_to_wire(found.kind)).unwrap_or(0)),
+        Err(e) if e.kind == ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    });
+    let kinds = kinds.collect::<Result<Vec<u8>, _>>()?;
+    let body = reply::Body::StatBeneath(proto::StatBeneathReply { kinds });
+    Ok(Done::with(Code::ANSWER, "found", body))
+}
+
+/// Removes entries, durably.
+pub(super) async fn remove(session: &Session, request: proto::RemoveBeneath) -> Answer {
+    check_count(request.removals.len(), MAX_PATHS)?;
+    let removals = request.removals.iter().map(entry::removal_from_wire);
+    let removals = removals.collect::<Result<Vec<_>, _>>();
+    let removals = removals.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))?;
+    let base = base_of(session, &request.base).await?;
+    let removed = base.remove_many(removals).await;
+    base.sync().await?;
+    let removed = removed.into_iter().map(|result| match result {
+        Ok(()) => proto::Removed::default(),
+        Err(e) => proto::Removed {
+            code: u32::from(code_of(&e.kind).0),
+            text: e.describe(),
+        },
+    });
+    let removed = removed.collect();
+    let body = reply::Body::RemoveBeneath(proto::RemoveBeneathReply { removed });
+    Ok(Done::with(Code::CHANGED, "removed", body))
+}

@@ -23,7 +23,7 @@ const NET: [&[&str]; 8] = [
     &["data"],
     &["session"],
     &["transfer"],
-    &["client", "server"],
+    &["client", "server", "local"],
 ];
 
 fn src() -> std::path::PathBuf {

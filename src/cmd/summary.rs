@@ -71,7 +71,11 @@ impl Summary {
     pub fn plan(&self) -> String {
         let s = if self.planned == 1 { "" } else { "s" };
         let bytes = size(self.bytes_planned);
-        let would = if self.verb == "get" { "fetch" } else { "send" };
+        let would = match self.verb {
+            "get" => "fetch",
+            "cp" => "copy",
+            _ => "send",
+        };
         let mut line = format!("{}: would {would} {} file{s}, {bytes}", self.verb, self.planned);
         self.add_counts(&mut line);
         line

@@ -39,6 +39,7 @@ pub mod control;
 pub mod data;
 pub mod error;
 pub mod jobs;
+pub mod local;
 pub mod server;
 pub mod session;
 #[cfg(test)]

@@ -250,6 +250,12 @@ impl SessionCore {
         MessageRoom::new(permit)
     }
 
+    /// Passes a message on that comes from a sender or receiver in this process. It takes no room:
+    /// what the transfer may have unsettled bounds how many there are.
+    pub fn deliver_here(&self, message: TransferMessage) {
+        self.deliver(message, MessageRoom::new(None));
+    }
+
     /// Passes a message on to its transfer. One for no transfer is dropped: the transfer may have
     /// ended while the message was on its way.
     pub fn deliver(&self, message: TransferMessage, room: MessageRoom) {

@@ -102,26 +102,37 @@ impl Drop for LocalSession {
 
 /// The sending and the receiving side.
 fn pair(buffers: &BufferPool) -> (Arc<SessionCore>, Arc<SessionCore>) {
-    let bounds = SessionBounds::of_client(WINDOW, WINDOW);
-    let to = [(); 2].map(|()| Arc::new(OnceLock::<Weak<SessionCore>>::new()));
-    let [sender, receiver] = to.each_ref().map(|to| {
-        let to = to.clone();
-        let control = ControlSender::here(Arc::new(move |body| {
-            let core = to.get().and_then(Weak::upgrade);
-            match (core, body) {
-                (Some(core), Body::Transfer(message)) => core.deliver_here(message),
-                // nothing else is said within a process
-                (_, _) => return false,
-            }
-            true
-        }));
-        SessionCore::new(control, bounds, buffers.clone())
-    });
-    let [to_receiver, to_sender] = to;
-    // each is set once
-    let _ = to_receiver.set(Arc::downgrade(&receiver));
-    let _ = to_sender.set(Arc::downgrade(&sender));
+    let (sender, to_sender) = side(buffers);
+    let (receiver, to_receiver) = side(buffers);
+    for (from, deliver_to, to) in
+        [(&sender, to_sender, &receiver), (&receiver, to_receiver, &sender)]
+    {
+        from.join(to);
+        let set = deliver_to.set(Arc::downgrade(to));
+        debug_assert!(set.is_ok(), "a side has one other side");
+    }
     (sender, receiver)
+}
+
+/// Where the messages of a side go.
+type OtherSide = Arc<OnceLock<Weak<SessionCore>>>;
+
+/// A side, and the place for the other one.
+fn side(buffers: &BufferPool) -> (Arc<SessionCore>, OtherSide) {
+    let other_side = OtherSide::default();
+    let deliver_to = other_side.clone();
+    let control = ControlSender::here(Arc::new(move |body| {
+        match (deliver_to.get().and_then(Weak::upgrade), body) {
+            (Some(core), Body::Transfer(message)) => {
+                core.deliver_here(message);
+                true
+            }
+            // it has ended; and nothing but a transfer is spoken of
+            (None, _) | (Some(_), _) => false,
+        }
+    }));
+    let bounds = SessionBounds::of_client(WINDOW, WINDOW);
+    (SessionCore::new(control, bounds, buffers.clone()), other_side)
 }
 
 /// Runs one side of the transfer, and has the other one end when it fails.

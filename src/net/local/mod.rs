@@ -90,7 +90,9 @@ impl LocalSession {
     /// Ends the transfer early. What has been written of larger files by then is made durable
     /// before [`LocalSession::copy`] returns.
     pub fn leave(&self) {
-        self.sender.shut_down(NetError::Lost(LossReason::LoggedOut));
+        for core in [&self.sender, &self.receiver] {
+            core.shut_down(NetError::Lost(LossReason::LoggedOut));
+        }
     }
 }
 

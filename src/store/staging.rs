@@ -166,8 +166,8 @@ pub async fn copy_through<S: Staging + ?Sized>(
 ) -> Result<(), CopyError> {
     let mut offset = range.offset;
     while offset < range.end {
-        let left = range.end.saturating_sub(offset);
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(COPIED);
+        let rest = range.end.saturating_sub(offset);
+        let length = usize::try_from(rest).unwrap_or(usize::MAX).min(COPIED);
         let read = source.read_at(offset, vec![0; length], Arc::new(())).await;
         let bytes = read.map_err(CopyError::Source)?;
         if bytes.len() != length {

@@ -80,9 +80,12 @@ impl LocalSession {
         let from = TransferChannel::join(&self.sender, TRANSFER)?;
         let receive = receiver::receive(to, target, label, options.clone(), Reporter::silent());
         let send = sender::send(from, sources, options, reporter);
-        let receiving = told(self.receiver.clone(), receive);
+        let receiving = ending_both(self.receiver.clone(), receive);
         let receiving = self.receiver.tasks().spawn("put", receiving);
-        let sending = self.sender.tasks().spawn("transfer", told(self.sender.clone(), send));
+        let sending = self
+            .sender
+            .tasks()
+            .spawn("transfer", ending_both(self.sender.clone(), send));
         let (sent, _) = tokio::join!(sending, receiving);
         sent.flatten()
     }
@@ -138,7 +141,7 @@ fn side(buffers: &BufferPool) -> (Arc<SessionCore>, OtherSide) {
 }
 
 /// Runs one side of the transfer, and has the other one end when it fails.
-async fn told(
+async fn ending_both(
     core: Arc<SessionCore>,
     side: impl Future<Output = Result<(), NetError>>,
 ) -> Result<(), NetError> {

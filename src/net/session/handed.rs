@@ -1,4 +1,4 @@
-//! Files that a sender hands over to a receiver in the same process, as one passes an open file over
+//! Files that a sender hands over to a receiver in the same process, as an open file is passed over
 //! a socket: the receiver copies them itself, or shares their blocks.
 
 use crate::chunk::Extent;

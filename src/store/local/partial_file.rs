@@ -181,8 +181,8 @@ impl<D: Directory> PartialFile<D> {
     pub(super) fn copy_range(&self, source: &File, range: FileRange) -> Result<u64, StoreError> {
         let mut offset = range.offset;
         while offset < range.end {
-            let left = range.end.saturating_sub(offset);
-            let length = usize::try_from(left).unwrap_or(usize::MAX);
+            let rest = range.end.saturating_sub(offset);
+            let length = usize::try_from(rest).unwrap_or(usize::MAX);
             match self.file().copy_range(source, offset, length) {
                 Ok(0) => break,
                 Ok(copied) => offset = offset.saturating_add(copied as u64),

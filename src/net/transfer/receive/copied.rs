@@ -1,5 +1,5 @@
-//! A larger file that a sender in this process has handed over: it is copied part by part, or shares
-//! its blocks with the source.
+//! A larger file that a sender in this process has handed over: it is copied part by part, or it
+//! shares its blocks with the source.
 
 use crate::chunk::Extent;
 use crate::net::jobs::Work;

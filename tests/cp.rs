@@ -26,6 +26,13 @@ fn events(ended: &Ended) -> Vec<serde_json::Value> {
 /// Starts a copy whose larger files share no blocks, and in which each call that copies a part of
 /// one takes a while.
 fn slow(client: &Client, arguments: &[&str]) -> Running {
+    traced(client, arguments, "delay_enter=250000")
+}
+
+/// Starts a copy whose larger files share no blocks, and with this fault in each call that copies a
+/// part of one.
+fn traced(client: &Client, arguments: &[&str], fault: &str) -> Running {
+    let fault = format!("inject=copy_file_range:{fault}");
     let log = client.dir.path().join("trace");
     let strace = [
         "strace",
@@ -39,7 +46,7 @@ fn slow(client: &Client, arguments: &[&str]) -> Running {
         "-e",
         "inject=ioctl:error=EOPNOTSUPP",
         "-e",
-        "inject=copy_file_range:delay_enter=250000",
+        &fault,
     ];
     let command = under(client.command(arguments), &strace.map(str::to_string));
     Running::start(command, Stdio::null())
@@ -340,6 +347,24 @@ fn a_source_that_changes_is_copied_as_it_is_in_the_end() {
         let ended = copying.end();
         assert_eq!(ended.code, 0, "{ended:?}");
         assert!(std::fs::read(&to).unwrap() == new, "{} bytes", new.len());
+    }
+}
+
+#[test]
+fn haul_copies_where_the_system_does_not() {
+    if !has_strace() {
+        return;
+    }
+    let client = Client::new();
+    let (content, to) = (bytes(4, 40 * MIB + 3), client.work().join("to"));
+    write(&client.work().join("from"), &content);
+    for (fault, code) in [("error=EXDEV", 0), ("error=EIO:when=2", 0), ("error=ENOSPC:when=2", 1)] {
+        write(&to, b"old");
+        let ended = traced(&client, &["cp", "from", "to"], fault).end();
+        assert_eq!(ended.code, code, "{fault}: {ended:?}");
+        let expected = if code == 0 { &content[..] } else { b"old" };
+        assert!(std::fs::read(&to).unwrap() == expected, "{fault}");
+        assert!(!staged(&to).exists(), "{fault}");
     }
 }
 

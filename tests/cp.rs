@@ -358,7 +358,7 @@ fn haul_copies_where_the_system_does_not() {
     let client = Client::new();
     let (content, to) = (bytes(4, 40 * MIB + 3), client.work().join("to"));
     write(&client.work().join("from"), &content);
-    for (fault, code) in [("error=EXDEV", 0), ("error=EIO:when=2", 0), ("error=ENOSPC:when=2", 1)] {
+    for (fault, code) in [("error=EXDEV", 0), ("error=EIO", 0), ("error=ENOSPC", 1)] {
         write(&to, b"old");
         let ended = traced(&client, &["cp", "from", "to"], fault).end();
         assert_eq!(ended.code, code, "{fault}: {ended:?}");

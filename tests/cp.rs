@@ -85,7 +85,9 @@ fn dest_is_always_the_same_place() {
         .run(["cp", "f", "g", "none"])
         .failed(8, &["none", "no such directory"]);
     client.run(["cp", "f", "none/"]).failed(8, &["none/", "no such directory"]);
-    client.run(["cp", "src", "none"]).failed(1, &["src", "directory"]);
+    client
+        .run(["cp", "src", "none"])
+        .failed(2, &["src", "use -r for directories"]);
     client.run(["cp", "-a", "src", "f"]).failed(1, &["f"]);
     client.run(["cp", "missing", "none"]).failed(8, &["missing"]);
     assert_eq!((read(&at("f")), at("none").exists()), ("f".into(), false));
@@ -141,7 +143,7 @@ fn options_choose_what_is_copied() {
     assert_eq!(read(&at("to/src/a")), "newer there");
     client
         .run(["cp", "--if-version", "none", "src/a", "to/src/a"])
-        .failed(7, &["to/src/a"]);
+        .failed(7, &["src/a: at the destination"]);
     let verbose = client.ok(["cp", "-av", "src", "to"]);
     assert!(verbose.contains("src/a\n"), "{verbose}");
     assert_eq!(read(&at("to/src/a")), "src/a");
@@ -263,7 +265,9 @@ fn a_target_has_one_writer() {
     let mut input = first.child.stdin.take().unwrap();
     std::io::Write::write_all(&mut input, &bytes(2, 2 * MIB)).unwrap();
     until("it is staged", || staged(&target).exists());
-    client.run(["cp", "f", "target"]).failed(7, &["target", "haul cp, process"]);
+    client
+        .run(["cp", "f", "target"])
+        .failed(7, &["f: at the destination", "haul cp, process"]);
     assert_eq!(read(&target), "old");
     let waiting = client.spawn(["cp", "--wait=60s", "f", "target"]);
     drop(input);

@@ -42,14 +42,15 @@ fn what_no_source_has_is_deleted() {
         "put -a --del --json src/ srv:DEST",
         "get -r --delete srv:src/ DEST",
         "get -a --delete-before --delete-excluded srv:src/ DEST",
+        "cp -a --delete-delay --mkpath src/ DEST",
     ]
     .into_iter()
     .enumerate()
     {
-        let puts = line.starts_with("put");
-        let (at_source, at_dest) = match puts {
-            true => (client.work(), server.root.clone()),
-            false => (server.root.clone(), client.work()),
+        let (at_source, at_dest) = match &line[..3] {
+            "put" => (client.work(), server.root.clone()),
+            "get" => (server.root.clone(), client.work()),
+            _ => (client.work(), client.work()),
         };
         let dest = format!("dest{number}");
         trees(&at_source.join("src"), &at_dest.join(&dest));

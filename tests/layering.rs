@@ -23,7 +23,7 @@ const NET: [&[&str]; 9] = [
     &["data"],
     &["session"],
     &["transfer"],
-    &["client", "server"],
+    &["client", "server", "local"],
     &["deletion"],
 ];
 

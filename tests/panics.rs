@@ -60,6 +60,7 @@ fn put_or_get(client: &Client, verb: &str, to: &str) -> Ended {
     match verb {
         "put" => client.run(["put", "-r", "tree/", &format!("srv:{to}")]),
         "get" => client.run(["get", "-r", "srv:source/", to]),
+        "cp" => client.run(["cp", "-r", "tree/", to]),
         "stream" => client.run_with(["put", "-", &format!("srv:{to}")], &[5; 3 << 20]),
         _ => client.run(["ls", "srv:"]),
     }
@@ -93,7 +94,7 @@ const SERVER: [(&str, &str); 23] = [
 ];
 
 /// Tasks of a client.
-const CLIENT: [(&str, &str); 21] = [
+const CLIENT: [(&str, &str); 25] = [
     ("layout", "put"),
     ("hole", "get"),
     ("attachment", "ls"),
@@ -115,6 +116,10 @@ const CLIENT: [(&str, &str); 21] = [
     ("write", "get"),
     ("commit", "get"),
     ("directories", "get"),
+    ("ends", "cp"),
+    ("copy", "cp"),
+    ("put", "cp"),
+    ("transfer", "cp"),
 ];
 
 /// What needs a rare moment, and is started in the same way as those above.

@@ -9,6 +9,7 @@ mod completion;
 mod confinement;
 mod conformance;
 mod connections;
+mod cp;
 mod crashes;
 mod deletion;
 mod df;

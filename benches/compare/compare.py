@@ -9,7 +9,7 @@ import argparse, json, os, shutil, statistics, subprocess, sys
 from pathlib import Path
 
 from install import install
-from peers import ALL, SERVERS, Peer
+from peers import ALL, SERVERS, Peer, copies
 from place import Congestion, Place
 
 MIB = 1 << 20
@@ -104,8 +104,10 @@ def verbs(place, source):
 
 def prepare(row, args, source):
     """The data of a row."""
-    if row == "big":
+    if row in ("big", "cp-big"):
         return make_big(source, 2048 * MIB)
+    if row == "cp-small":
+        return make_small(source, 10000)
     if row in ("wan", "wan-loss"):
         return make_big(source, WAN_SIZE)
     if row in ("small", "wan-small"):
@@ -125,6 +127,9 @@ def rows_of(row, args, place, data):
     if row == "million":
         subprocess.run(["cp", "-a", data, place.root], check=True)
         return [million(place, data)]
+    if row.startswith("cp-"):
+        tools = {tool: fresh(place, run) for tool, run in copies(place, data).items() if tool in ["haul", *args.peers]}
+        return [{"cp": tools}]
     if row == "wan-verbs":
         return [verbs(place, data)]
     groups = [put_get(place, data, peers, row in ("big", "wan", "wan-loss"))]
@@ -185,7 +190,7 @@ def run_row(row, args, work):
 
 
 def main():
-    rows = ["big", "small", "tree", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
+    rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
     parser.add_argument("--peers", type=lambda text: [p for p in text.split(",") if p], default=["rsync", "cp"], help=f"of {','.join(ALL)} [default: rsync,cp]")

@@ -1,7 +1,7 @@
 """How haul and each of its peers puts and gets one file or tree, in its fastest usual setting."""
 import os, subprocess, time
 
-from place import TOP
+from place import HAUL, TOP
 
 # the servers that a peer needs
 SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
@@ -16,6 +16,24 @@ def copy(source, target, durable=False):
     if durable:
         os.sync()
     return time.monotonic() - started, 0
+
+
+def copies(place, source):
+    """Copies into the place's root on one machine, without a network. With `durable`, what has no fsync of its own is followed by
+    a sync of that file system."""
+    durable = place.durable
+
+    def then_sync(*command):
+        seconds, memory = place.run(*command, source, f"{place.root}/")
+        if durable:
+            seconds += place.run("sync", "-f", place.root)[0]
+        return seconds, memory
+
+    return {
+        "haul": lambda: (*place.run(HAUL, "cp", "-aq", *place.haul_options, source, f"{place.root}/"), 0),
+        "cp": lambda: then_sync("cp", "-a"),
+        "rsync": lambda: place.run("rsync", "-aW", *(["--fsync"] if durable else []), source, f"{place.root}/"),
+    }
 
 
 class Peer:

@@ -182,11 +182,14 @@ pub struct Deletion<'a> {
 }
 
 impl Deletion<'_> {
-    /// Deletes what no source has, after a transfer that has failed in no part.
+    /// Deletes what no source has, if that is wanted and the transfer has failed in no part.
     ///
     /// # Errors
     /// Why it could not be completed. What the guard prevents is reported, and no error.
     pub async fn run(mut self, options: &Options, reporter: &Reporter) -> Result<(), NetError> {
+        if !self.args.is_wanted() {
+            return Ok(());
+        }
         let failed = Counters::get(&reporter.counters.failed);
         if failed > 0 {
             let reason = format!("{failed} entries could not be transferred");

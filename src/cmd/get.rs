@@ -2,24 +2,23 @@
 
 use super::connect::{self, ConnectArgs};
 use super::deletion::Deletion;
-use super::failure::{Failure, exit, local_failure};
+use super::destination::{LocalPlace, make_path};
+use super::failure::Failure;
 use super::hint;
-use super::location::{Location, Remote, split_local};
-use super::server::local_user;
+use super::location::{Location, Remote};
 use super::transfer::{self, Job, TransferArgs};
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::options::host_name;
 use crate::net::client::requests::{GetDestination, IfMissing};
 use crate::net::deletion::place::Place as End;
 use crate::net::deletion::search::Pair;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::{Target, Tree};
+use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::stream::Stream;
 use crate::net::transfer::report::Reporter;
 use crate::store::local::LocalStore;
-use crate::store::{Kind, RemotePath, Store};
+use crate::store::{Kind, RemotePath};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -60,6 +59,15 @@ pub struct Args {
 }
 
 impl Args {
+    /// The arguments of a copy from a server.
+    pub(super) fn new(paths: Vec<OsString>, transfer: TransferArgs, connect: ConnectArgs) -> Args {
+        Args {
+            paths,
+            transfer,
+            connect,
+        }
+    }
+
     /// The sources, and the destination: the last path, unless that is remote too.
     fn places(&self) -> Result<(Vec<Remote>, OsString), Failure> {
         let (sources, destination) = match self.paths.split_last() {
@@ -110,20 +118,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     get(&sources, place, (&args.transfer, options), &args.connect).await
-}
-
-/// Makes the missing directories above a destination, and the destination where that must be a
-/// directory.
-pub(super) fn make_path(destination: &Path, several: bool) -> Result<(), Failure> {
-    let slash = destination.as_os_str().as_bytes().ends_with(b"/");
-    let dir = match slash || several {
-        true => Some(destination),
-        false => destination.parent().filter(|dir| !dir.as_os_str().is_empty()),
-    };
-    match dir {
-        Some(dir) => std::fs::create_dir_all(dir).map_err(|e| local_failure(dir, &e)),
-        None => Ok(()),
-    }
 }
 
 /// Where the sources go.
@@ -255,28 +249,12 @@ pub(super) async fn local_target(
     destination: &Path,
     if_missing: IfMissing,
 ) -> Result<GetDestination, Failure> {
-    let slash = destination.as_os_str().as_bytes().ends_with(b"/");
-    let found = std::fs::metadata(destination);
-    if found.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
-        return within(destination, names_of(sources)?, None).await;
-    }
-    let makes = if_missing == IfMissing::Make && found.is_err();
-    if !makes && (slash || sources.len() > 1) {
-        let message = format!("{}: no such directory", destination.display());
-        return Err(Failure::new(exit::NOT_FOUND, message).hint("create it first"));
-    }
-    let (parent, top) = split_local(destination).map_err(|e| {
-        let message = format!("{}: the name is not allowed: {e}", destination.display());
-        Failure::new(exit::FAILED, message)
-    })?;
-    if !makes {
-        return within(&parent, vec![top], None).await;
-    }
-    let names = names_of(sources)?;
-    let tops = names.iter().map(|name| top.append(name));
-    let tops = tops.collect::<Result<Vec<_>, _>>();
-    let tops = tops.map_err(|e| Failure::usage(format!("{}: {e}", destination.display())))?;
-    within(&parent, tops, Some(top)).await
+    let place = LocalPlace::find("get", &names_of(sources)?, destination, if_missing).await?;
+    Ok(GetDestination {
+        label: place.label(),
+        ancestors: LocalStore::ancestors(&place.dir),
+        target: Target::Tree(place.tree),
+    })
 }
 
 /// The name of each source in a directory that receives it.
@@ -297,41 +275,4 @@ fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
         names.push(name);
     }
     Ok(names)
-}
-
-/// The directory `dir` as a destination, with the place of each source in it, and the directory in
-/// it that is made first.
-async fn within(
-    dir: &Path,
-    tops: Vec<RemotePath>,
-    base: Option<RemotePath>,
-) -> Result<GetDestination, Failure> {
-    let store = LocalStore::open(dir).map_err(|e| local_failure(dir, &e))?;
-    let store = store
-        .subtree(&RemotePath::root())
-        .await
-        .map_err(|e| Failure::about(dir.display(), e))?;
-    let tree = Tree {
-        store,
-        tops,
-        base,
-        dry_run: false,
-        who: format!("{}@{}, haul get, process {}", local_user(), host_name(), std::process::id()),
-        release: None,
-        write_only: false,
-    };
-    Ok(GetDestination {
-        target: Target::Tree(tree),
-        label: label_of(dir),
-        ancestors: LocalStore::ancestors(dir),
-    })
-}
-
-/// The prefix of names in messages: empty for the working directory.
-fn label_of(base: &Path) -> Vec<u8> {
-    if base == Path::new(".") {
-        Vec::new()
-    } else {
-        base.as_os_str().as_bytes().to_vec()
-    }
 }

@@ -7,7 +7,9 @@ mod calls;
 mod complete;
 mod confine;
 mod connect;
+mod cp;
 mod deletion;
+mod destination;
 mod df;
 mod drop_root;
 mod each;
@@ -92,6 +94,7 @@ enum Command {
     Serve(serve::Args),
     Put(put::Args),
     Get(get::Args),
+    Cp(cp::Args),
     Ls(ls::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
@@ -116,6 +119,7 @@ impl Command {
             Command::Serve(args) => args.json,
             Command::Put(args) => args.transfer.json,
             Command::Get(args) => args.transfer.json,
+            Command::Cp(args) => args.transfer.json,
             Command::Ls(args) => args.json,
             Command::Stat(args) => args.json,
             Command::Df(args) => args.json,
@@ -160,6 +164,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Serve(_) => Ok(()),
         Command::Put(args) => put::run(args).await,
         Command::Get(args) => get::run(args).await,
+        Command::Cp(args) => cp::run(args).await,
         Command::Ls(args) => ls::run(args).await,
         Command::Mkdir(args) => mkdir::run(args).await,
         Command::Rm(args) => rm::run(args).await,

@@ -61,10 +61,27 @@ pub struct Args {
     connect: ConnectArgs,
 }
 
+impl Args {
+    /// The arguments of a copy to a server.
+    pub(super) fn new(
+        (sources, destination): (Vec<OsString>, OsString),
+        transfer: TransferArgs,
+        connect: ConnectArgs,
+    ) -> Args {
+        Args {
+            sources,
+            destination,
+            transfer,
+            connect,
+        }
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
     let options = args.transfer.options(args.sources.len(), &args.sources)?;
-    let prepared = prepare(&args).await?;
+    let name = || stream_name(&args.destination);
+    let prepared = prepare(&args.sources, args.transfer.is_recursive(), name).await?;
     if prepared
         .iter()
         .all(|given| matches!(given.source.origin, Origin::Missing(_)))
@@ -115,9 +132,6 @@ async fn put(
         }
         let put = client.put(sources.clone(), place.clone(), options.clone(), reporter.clone());
         put.await?;
-        if !args.is_wanted() {
-            return Ok(());
-        }
         let deletion = Deletion {
             args,
             destination: Place::There {
@@ -134,28 +148,32 @@ async fn put(
 }
 
 /// Checks every source before anything is sent. A source that cannot be sent becomes
-/// [`Origin::Missing`].
-async fn prepare(args: &Args) -> Result<Vec<LocalSource>, Failure> {
-    if let Some(given) = args.sources.iter().find(|source| is_stream(source)) {
+/// [`Origin::Missing`]. `stream_name` is the name of a stream at the destination.
+pub(super) async fn prepare(
+    sources: &[OsString],
+    recursive: bool,
+    stream_name: impl FnOnce() -> Result<Vec<u8>, Failure>,
+) -> Result<Vec<LocalSource>, Failure> {
+    if let Some(given) = sources.iter().find(|source| is_stream(source)) {
         let shown = stream_label(given).display();
-        if args.sources.len() > 1 {
+        if sources.len() > 1 {
             return Err(Failure::usage(format!("{shown} is a stream: it can only be put alone")));
         }
-        let name = stream_name(&args.destination).map_err(|e| Failure::about(&shown, e))?;
+        let name = stream_name().map_err(|e| Failure::about(&shown, e))?;
         let source = stream(given).await?;
         let kind = Kind::File;
         return Ok(vec![LocalSource { source, name, kind }]);
     }
     let mut seen = HashSet::new();
-    let mut prepared = Vec::with_capacity(args.sources.len());
-    for source in &args.sources {
+    let mut prepared = Vec::with_capacity(sources.len());
+    for source in sources {
         if let Location::Remote(remote) = Location::parse(source)? {
             return Err(Failure::usage(format!("{} is not on this machine", remote.shown)).hint(
                 "put sends local files; write ./NAME for a local file with a colon in its name",
             ));
         }
         let path = Path::new(source);
-        let found = local_source(path, args.transfer.is_recursive()).await;
+        let found = local_source(path, recursive).await;
         let given = found.unwrap_or_else(|error| missing(path, error));
         if !given.name.is_empty() && !seen.insert(given.name.clone()) {
             let name = String::from_utf8_lossy(&given.name).into_owned();
@@ -254,7 +272,7 @@ pub(super) struct LocalSource {
     pub(super) source: TransferSource,
     /// Its name at the destination: empty for `dir/`, `.` and the like, which stand for their
     /// contents.
-    name: Vec<u8>,
+    pub(super) name: Vec<u8>,
     kind: Kind,
 }
 
@@ -281,7 +299,7 @@ impl LocalSource {
     }
 
     /// True of a directory that is to have its own name at the destination.
-    fn is_named_dir(&self) -> bool {
+    pub(super) fn is_named_dir(&self) -> bool {
         self.kind == Kind::Dir && !self.name.is_empty()
     }
 }

@@ -80,7 +80,11 @@ impl Summary {
             0 => String::new(),
             count => format!(", delete {count}"),
         };
-        let would = if self.verb == "get" { "fetch" } else { "send" };
+        let would = match self.verb {
+            "get" => "fetch",
+            "cp" => "copy",
+            _ => "send",
+        };
         let mut line =
             format!("{}: would {would} {} file{s}, {bytes}{delete}", self.verb, self.planned);
         self.add_counts(&mut line);

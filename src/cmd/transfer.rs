@@ -179,7 +179,7 @@ impl TransferArgs {
     ///
     /// # Errors
     /// Why the log cannot be written.
-    fn show(&self, verb: &'static str, outage: Arc<Outage>) -> Result<Show, Failure> {
+    pub fn show(&self, verb: &'static str, outage: Arc<Outage>) -> Result<Show, Failure> {
         Ok(Show::start(verb, self.report()?, self.wish(), outage))
     }
 

@@ -40,6 +40,7 @@ pub mod data;
 pub mod deletion;
 pub mod error;
 pub mod jobs;
+pub mod local;
 pub mod server;
 pub mod session;
 #[cfg(test)]

@@ -28,7 +28,10 @@ pub use ext::StoreExt;
 pub use locks::{LockEntry, LockPage, UnlockMode};
 pub use path::{BadPath, Name, RemotePath};
 pub use source::{Extent, FileSource, Watch, WholeFile};
-pub use staging::{Bytes, Checkpoint, Checkpointer, PartRules, Resume, StageRequest, Staging};
+pub use staging::{
+    Bytes, Checkpoint, Checkpointer, CopyError, FileRange, PartRules, Resume, StageRequest,
+    Staging, copy_through,
+};
 
 /// Threads of a process that wait for its disks and the like.
 pub const BLOCKING_THREADS: usize = 64;

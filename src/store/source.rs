@@ -57,6 +57,11 @@ pub trait FileSource: Send + Sync {
     /// Returns the data or the hole at `offset`. A store that cannot tell returns data.
     async fn extent(&self, offset: u64) -> Result<Extent, StoreError>;
 
+    /// The open file, if it is one of this machine: for a copy that the system makes.
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
     /// Makes an error about this file.
     fn error(&self, kind: ErrorKind) -> StoreError;
 

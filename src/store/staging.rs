@@ -2,7 +2,8 @@
 
 use super::durability::Durability;
 use super::entry::{Allocation, Attributes};
-use super::error::StoreError;
+use super::error::{ErrorKind, StoreError};
+use super::source::FileSource;
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -59,6 +60,27 @@ pub enum Resume {
     Discarded(u64),
 }
 
+/// Bytes that are read and written at once where the system does not copy.
+const COPIED: usize = 1 << 20;
+
+/// The bytes of a file from one offset to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileRange {
+    /// The first byte.
+    pub offset: u64,
+    /// The first byte behind it.
+    pub end: u64,
+}
+
+/// The file that a copy failed on.
+#[derive(Debug)]
+pub enum CopyError {
+    /// It cannot be read, or has changed.
+    Source(StoreError),
+    /// It cannot be written.
+    Target(StoreError),
+}
+
 /// A file that is being written, invisible under its name until it is committed. It holds the
 /// target's lock; dropping it releases the lock, and the next writer takes over.
 #[async_trait]
@@ -72,6 +94,24 @@ pub trait Staging: Send {
     /// Leaves a hole of `length` bytes at `offset`, and extends the file to its end. The hole reads
     /// as zeros, and takes no room if the store can do that.
     async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError>;
+
+    /// Makes the file share all blocks of `source`, whose content it then has. False if the file
+    /// systems cannot do that; what was written so far is then unchanged.
+    async fn share_blocks(&mut self, _source: &Arc<dyn FileSource>) -> bool {
+        false
+    }
+
+    /// Copies bytes from the same place in `source`: within the system, if the store can do that.
+    ///
+    /// # Errors
+    /// Which of the two files failed, and why.
+    async fn copy(
+        &mut self,
+        source: &Arc<dyn FileSource>,
+        range: FileRange,
+    ) -> Result<(), CopyError> {
+        copy_through(self, source, range).await
+    }
 
     /// Sets how blocks of zeros within later parts are stored; the default is
     /// [`Allocation::Dense`].
@@ -113,4 +153,31 @@ pub trait Checkpointer: Send + Sync {
     /// Any; the file must fail then. Data that an fsync has failed on is lost, whatever a later
     /// fsync returns.
     async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError>;
+}
+
+/// Copies bytes from the same place in `source`, through this process.
+///
+/// # Errors
+/// As [`Staging::copy`].
+pub async fn copy_through<S: Staging + ?Sized>(
+    staging: &mut S,
+    source: &Arc<dyn FileSource>,
+    range: FileRange,
+) -> Result<(), CopyError> {
+    let mut offset = range.offset;
+    while offset < range.end {
+        let rest = range.end.saturating_sub(offset);
+        let length = usize::try_from(rest).unwrap_or(usize::MAX).min(COPIED);
+        let read = source.read_at(offset, vec![0; length], Arc::new(())).await;
+        let bytes = read.map_err(CopyError::Source)?;
+        if bytes.len() != length {
+            return Err(CopyError::Source(source.error(ErrorKind::SourceChanged)));
+        }
+        staging
+            .write(offset, vec![Arc::new(bytes)])
+            .await
+            .map_err(CopyError::Target)?;
+        offset = offset.saturating_add(length as u64);
+    }
+    Ok(())
 }

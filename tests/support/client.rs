@@ -78,14 +78,7 @@ impl Client {
         arguments: impl IntoIterator<Item = S>,
         input: Stdio,
     ) -> Running {
-        let mut command = self.command(arguments);
-        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (out, err) = (
-            collect(Box::new(child.stdout.take().unwrap())),
-            collect(Box::new(child.stderr.take().unwrap())),
-        );
-        Running { child, out, err }
+        Running::start(self.command(arguments), input)
     }
 
     /// Runs a command that must succeed; returns its output.
@@ -114,6 +107,17 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts a command, with its output collected.
+    pub fn start(mut command: Command, input: Stdio) -> Running {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (out, err) = (
+            collect(Box::new(child.stdout.take().unwrap())),
+            collect(Box::new(child.stderr.take().unwrap())),
+        );
+        Running { child, out, err }
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();

@@ -108,10 +108,11 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 17] = [
+const RELATED: [(&str, &[&str]); 18] = [
     ("serve", &["invite", "user", "login", "locks"]),
     ("put", &["get", "ls", "stat", "locks", "login"]),
     ("get", &["put", "ls", "stat", "login"]),
+    ("cp", &["put", "get", "mv"]),
     ("ls", &["stat", "get", "df"]),
     ("mkdir", &["put", "rm"]),
     ("rm", &["mkdir", "mv", "ls"]),
@@ -147,7 +148,7 @@ impl Role {
         Role {
             client: top || name == "login" || has("accept_new"),
             server: has("state") || within(),
-            writes: top || ["put", "get", "serve", "locks", "unlock"].contains(&name),
+            writes: top || ["put", "get", "cp", "serve", "locks", "unlock"].contains(&name),
         }
     }
 }

@@ -24,6 +24,22 @@ const BATCH: usize = 256 << 10;
 /// Queues messages for the other side. Cheap to clone.
 #[derive(Clone)]
 pub struct ControlSender {
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// Over a connection.
+    Queue(QueueSender),
+    /// Within this process.
+    Here(Deliver),
+}
+
+/// Takes a message to the other side, which is in this process; false once that is gone.
+pub type Deliver = Arc<dyn Fn(Body) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+struct QueueSender {
     queue: mpsc::Sender<Option<Queued>>,
     room: Arc<Semaphore>,
     most: usize,
@@ -68,13 +84,20 @@ impl ControlSender {
             messages,
             last: last_out,
         };
-        let sender = ControlSender {
+        let way = Way::Queue(QueueSender {
             queue,
             room,
             most,
             last,
-        };
-        (sender, receive)
+        });
+        (ControlSender { way }, receive)
+    }
+
+    /// A sender to another side in this process: messages pass as they are, and wait at their
+    /// destination. What a transfer may have unsettled bounds how many there are.
+    pub fn here(deliver: Deliver) -> ControlSender {
+        let way = Way::Here(deliver);
+        ControlSender { way }
     }
 
     /// Queues a message; waits while the queue is full.
@@ -82,6 +105,35 @@ impl ControlSender {
     /// # Errors
     /// [`NetError::Lost`] once the connection is gone, and those of [`encode`].
     pub async fn send(&self, body: Body) -> Result<(), NetError> {
+        let lost = || NetError::Lost(LossReason::ControlClosed);
+        match &self.way {
+            Way::Queue(queue) => queue.send(body).await,
+            Way::Here(deliver) => deliver(body).then_some(()).ok_or_else(lost),
+        }
+    }
+
+    /// Closes the connection behind the queued messages. A full queue belongs to a peer that reads
+    /// nothing: it gets no proper end.
+    pub fn close(&self) {
+        if let Way::Queue(queue) = &self.way {
+            let _ = queue.queue.try_send(None);
+        }
+    }
+
+    /// Sends `end` past all queued messages, and then closes the connection. Within a process, the
+    /// other side ends with this one.
+    pub fn close_with(&self, end: SessionEnd) {
+        let Way::Queue(queue) = &self.way else { return };
+        let mut message = Vec::new();
+        let body = Some(Body::End(end));
+        if encode(&ControlMessage { body }, &mut message).is_ok() {
+            queue.last.send_replace(Some(message));
+        }
+    }
+}
+
+impl QueueSender {
+    async fn send(&self, body: Body) -> Result<(), NetError> {
         let message = Outgoing::of(body)?;
         let lost = || NetError::Lost(LossReason::ControlClosed);
         let bytes = u32::try_from(message.bytes().len().min(self.most)).unwrap_or(u32::MAX);
@@ -90,21 +142,6 @@ impl ControlSender {
             () = self.queue.closed() => return Err(lost()),
         };
         self.queue.send(Some((message, room))).await.map_err(|_| lost())
-    }
-
-    /// Closes the connection behind the queued messages. A full queue belongs to a peer that reads
-    /// nothing: it gets no proper end.
-    pub fn close(&self) {
-        let _ = self.queue.try_send(None);
-    }
-
-    /// Sends `end` past all queued messages, and then closes the connection.
-    pub fn close_with(&self, end: SessionEnd) {
-        let mut message = Vec::new();
-        let body = Some(Body::End(end));
-        if encode(&ControlMessage { body }, &mut message).is_ok() {
-            self.last.send_replace(Some(message));
-        }
     }
 }
 

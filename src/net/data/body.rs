@@ -34,6 +34,14 @@ impl FrameBody {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The bytes that are in memory.
+    pub fn in_memory(&self) -> &[u8] {
+        match self {
+            FrameBody::Bytes(bytes) => bytes,
+            FrameBody::Deferred(_) => &[],
+        }
+    }
 }
 
 /// An attempt at an offered file. A file that changes while it is read is resent, as the next

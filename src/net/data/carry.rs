@@ -61,7 +61,7 @@ pub trait WriteFrames: Send + 'static {
     fn write_body(
         &mut self,
         header: &FrameHeader,
-        body: &FrameBody,
+        body: &Arc<FrameBody>,
     ) -> impl Future<Output = Result<(), NetError>> + Send;
 
     /// Sends what was gathered.

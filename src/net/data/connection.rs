@@ -267,8 +267,12 @@ impl WriteFrames for FrameWriter {
         Ok(())
     }
 
-    async fn write_body(&mut self, header: &FrameHeader, body: &FrameBody) -> Result<(), NetError> {
-        match body {
+    async fn write_body(
+        &mut self,
+        header: &FrameHeader,
+        body: &Arc<FrameBody>,
+    ) -> Result<(), NetError> {
+        match &**body {
             FrameBody::Bytes(bytes) => self.write(header, bytes).await,
             FrameBody::Deferred(chunk) => self.write_deferred(header, chunk).await,
         }

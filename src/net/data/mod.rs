@@ -7,6 +7,7 @@ pub mod body;
 pub mod carry;
 pub mod connection;
 mod decoder;
+pub mod local;
 pub mod payload;
 pub mod pool;
 pub mod rtt;

@@ -9,10 +9,12 @@
 use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::Hashing;
 use crate::chunk::window::Permit;
+use crate::net::data::body::FrameBody;
 use crate::net::error::NetError;
 use crate::net::tls::record::{CONTENT, Decrypted, Decryptor, HEAD, TAIL};
 use crate::net::wire::frame::{FrameHeader, FrameKind, VOID};
 use crate::store::Bytes;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// A payload of which less is missing is not received in its place.
@@ -20,12 +22,30 @@ pub(super) const WORTH: usize = 2 * CONTENT;
 /// Bytes that are hashed at once.
 const HASHED: usize = 64 << 10;
 
+/// The bytes of a frame that arrived.
+pub enum ReceivedBytes {
+    /// They came over a wire; back to their pool when dropped.
+    Own(Buffer),
+    /// The sender is in this process and has the same ones.
+    Shared(Arc<FrameBody>),
+}
+
+impl Deref for ReceivedBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            ReceivedBytes::Own(buffer) => buffer,
+            ReceivedBytes::Shared(body) => body.in_memory(),
+        }
+    }
+}
+
 /// A frame that arrived.
 pub struct ReceivedFrame {
     /// Its header.
     pub header: FrameHeader,
-    /// Its payload; back to its pool when dropped.
-    pub payload: Buffer,
+    /// Its payload.
+    pub payload: ReceivedBytes,
     /// Whether the payload has the digest that came with it. Seals and such have nothing to verify:
     /// true.
     pub intact: bool,
@@ -35,7 +55,7 @@ pub struct ReceivedFrame {
 
 /// A payload that is charged to the window for as long as it is in memory.
 struct ChargedPayload {
-    payload: Buffer,
+    payload: ReceivedBytes,
     _charge: Option<Permit>,
 }
 
@@ -132,7 +152,7 @@ impl Payload {
         self.bytes.truncate(self.start.saturating_add(self.length()));
         Some(ReceivedFrame {
             header,
-            payload: pool.share_from(self.bytes, self.start),
+            payload: ReceivedBytes::Own(pool.share_from(self.bytes, self.start)),
             intact,
             charge: self.charge,
         })

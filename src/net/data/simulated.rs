@@ -182,8 +182,12 @@ impl WriteFrames for SimulatedWriter {
         Ok(())
     }
 
-    async fn write_body(&mut self, header: &FrameHeader, body: &FrameBody) -> Result<(), NetError> {
-        let chunk = match body {
+    async fn write_body(
+        &mut self,
+        header: &FrameHeader,
+        body: &Arc<FrameBody>,
+    ) -> Result<(), NetError> {
+        let chunk = match &**body {
             FrameBody::Bytes(bytes) => return self.write(header, bytes).await,
             FrameBody::Deferred(chunk) => chunk,
         };

@@ -3,6 +3,7 @@
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::session::SessionCore;
+use crate::net::session::handed::HandedFile;
 use crate::net::session::router::Arrivals;
 use crate::net::wire::proto::{Cancel, TransferMessage, control_message, transfer_message};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub enum ChannelEvent {
     Message(transfer_message::Body),
     /// On a data connection. It is charged to the window until it is dropped.
     Frame(ReceivedFrame),
+    /// From a sender in this process: a file to copy.
+    File(HandedFile),
 }
 
 impl TransferChannel {
@@ -53,7 +56,7 @@ impl TransferChannel {
         self.arrivals.messages.recv().await.map(|(body, _)| body)
     }
 
-    /// The next message or frame of the transfer, messages first. Cancel-safe.
+    /// The next message, frame or file of the transfer, messages first. Cancel-safe.
     pub async fn receive_any(&mut self) -> Option<ChannelEvent> {
         tokio::select! {
             biased;
@@ -61,6 +64,7 @@ impl TransferChannel {
                 message.map(|(body, _)| ChannelEvent::Message(body))
             }
             frame = self.arrivals.frames.recv() => frame.map(ChannelEvent::Frame),
+            file = self.arrivals.files.recv() => file.map(ChannelEvent::File),
         }
     }
 

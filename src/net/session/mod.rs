@@ -4,6 +4,7 @@
 //! Transfers take part through a [`channel`]; the [`router`] passes what arrives on to them.
 
 pub mod channel;
+pub mod handed;
 pub mod inbound;
 pub mod router;
 
@@ -15,13 +16,14 @@ use crate::net::data::carry::FrameRouter;
 use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
+use crate::net::session::handed::HandedFile;
 use crate::net::session::router::{MessageRoom, Router};
 use crate::net::task::Tasks;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -84,6 +86,8 @@ pub struct SessionCore {
     moved: Mutex<Instant>,
     /// There is a control connection at the moment.
     attached: AtomicBool,
+    /// The other side, where that is in this process.
+    other_side: OnceLock<Weak<SessionCore>>,
 }
 
 impl SessionCore {
@@ -114,6 +118,7 @@ impl SessionCore {
                 down: watch::Sender::new(None),
                 moved: Mutex::new(Instant::now()),
                 attached: AtomicBool::new(true),
+                other_side: OnceLock::new(),
             }
         })
     }
@@ -248,6 +253,30 @@ impl SessionCore {
         // the semaphore is never closed
         let permit = self.room.clone().acquire_many_owned(permits).await.ok();
         MessageRoom::new(permit)
+    }
+
+    /// The other side is in this process, too.
+    pub fn join(&self, other_side: &Arc<SessionCore>) {
+        let joined = self.other_side.set(Arc::downgrade(other_side));
+        debug_assert!(joined.is_ok(), "it is joined once");
+    }
+
+    /// True where the other side is in this process, so that files can be handed over.
+    pub fn hands_over(&self) -> bool {
+        self.other_side.get().is_some()
+    }
+
+    /// Hands a file over to the other side of a transfer.
+    pub fn hand_over(&self, transfer: u32, file: HandedFile) {
+        if let Some(other_side) = self.other_side.get().and_then(Weak::upgrade) {
+            other_side.router.hand(transfer, file);
+        }
+    }
+
+    /// Passes a message on that comes from a sender or receiver in this process. It takes no room:
+    /// what the transfer may have unsettled bounds how many there are.
+    pub fn deliver_here(&self, message: TransferMessage) {
+        self.deliver(message, MessageRoom::new(None));
     }
 
     /// Passes a message on to its transfer. One for no transfer is dropped: the transfer may have

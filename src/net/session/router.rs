@@ -4,6 +4,7 @@ use crate::chunk::window::{Window, cost};
 use crate::net::data::carry::FrameRouter;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
+use crate::net::session::handed::HandedFile;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::net::wire::proto::transfer_message::Body;
@@ -23,16 +24,19 @@ impl MessageRoom {
 }
 
 /// Where the messages and the frames of a transfer go. The channels have no bounds of their own:
-/// messages hold their room, and frames are charged to the window.
+/// messages hold their room, frames are charged to the window, and a file is handed over when it is
+/// wanted.
 struct Route {
     messages: mpsc::UnboundedSender<(Body, MessageRoom)>,
     frames: mpsc::UnboundedSender<ReceivedFrame>,
+    files: mpsc::UnboundedSender<HandedFile>,
 }
 
 /// The receiving ends of a route.
 pub(super) struct Arrivals {
     pub(super) messages: mpsc::UnboundedReceiver<(Body, MessageRoom)>,
     pub(super) frames: mpsc::UnboundedReceiver<ReceivedFrame>,
+    pub(super) files: mpsc::UnboundedReceiver<HandedFile>,
 }
 
 /// The routes of a session, by the numbers of the transfers.
@@ -60,6 +64,7 @@ impl Router {
     pub(super) fn open(&self, number: u32) -> Result<Arrivals, NetError> {
         let (messages_in, messages) = mpsc::unbounded_channel();
         let (frames_in, frames) = mpsc::unbounded_channel();
+        let (files_in, files) = mpsc::unbounded_channel();
         let mut routes = self.routes.lock();
         if routes.contains_key(&number) {
             return Err(NetError::Protocol("the number of a transfer is used twice".into()));
@@ -72,9 +77,14 @@ impl Router {
         let route = Route {
             messages: messages_in,
             frames: frames_in,
+            files: files_in,
         };
         routes.insert(number, route);
-        Ok(Arrivals { messages, frames })
+        Ok(Arrivals {
+            messages,
+            frames,
+            files,
+        })
     }
 
     /// Closes it.
@@ -86,6 +96,13 @@ impl Router {
     pub(super) fn deliver(&self, transfer: u32, body: Body, room: MessageRoom) {
         if let Some(route) = self.routes.lock().get(&transfer) {
             let _ = route.messages.send((body, room));
+        }
+    }
+
+    /// Hands a file over to its transfer, if that is still under way.
+    pub(super) fn hand(&self, transfer: u32, file: HandedFile) {
+        if let Some(route) = self.routes.lock().get(&transfer) {
+            let _ = route.files.send(file);
         }
     }
 }
@@ -100,7 +117,7 @@ impl FrameRouter for Router {
             return Ok(());
         }
         if frame.charge.is_none() {
-            // its header came right behind the proof
+            // its header came right behind the proof, or it came from this process
             let charge = self.window.charge(cost(frame.payload.len()));
             frame.charge = Some(charge.map_err(|e| NetError::Protocol(e.to_string()))?);
         }

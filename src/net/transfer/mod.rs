@@ -13,6 +13,8 @@ pub mod receive;
 pub mod report;
 pub mod send;
 
+use crate::net::session::SessionCore;
+use crate::net::transfer::options::Options;
 use std::time::Duration;
 
 /// Most offers of a transfer that may be unsettled. The sender stops walking there; a receiver that
@@ -27,3 +29,9 @@ pub const MAX_INLINE: usize = 16 << 10;
 pub(super) const INLINE_BUDGET: usize = 48 << 10;
 /// A transfer in which nothing at all moves for this long is given up.
 pub const STALL: Duration = Duration::from_secs(120);
+
+/// True where a receiver in this process copies larger files itself. With `checksum` their bytes
+/// are to be hashed, and come as chunks.
+fn hands_over(core: &SessionCore, options: &Options) -> bool {
+    core.hands_over() && !options.checksum
+}

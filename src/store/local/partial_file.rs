@@ -3,13 +3,15 @@
 use super::direct::Direct;
 use super::record::{self, RecordFile};
 use super::sparse;
-use super::sys::{Directory, OpenFile};
+use super::sys::{Directory, Node, OpenFile};
 use super::target::LockedTarget;
 use super::tree::sync_dir;
 use crate::store::error::At;
 use crate::store::shares::Share;
-use crate::store::{Allocation, Bytes, Checkpoint, RemotePath, StoreError};
+use crate::store::{Allocation, Bytes, Checkpoint, FileRange, RemotePath, StoreError};
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A partial file, as its writer and its checkpointers share it.
@@ -160,6 +162,36 @@ impl<D: Directory> PartialFile<D> {
         }
         self.wrote_to(at);
         Ok(())
+    }
+
+    /// Makes this file share the blocks of another one; false if that cannot be done.
+    pub(super) fn share_blocks(&self, source: &File) -> bool {
+        let shared = self.file().clone_of(source).is_ok();
+        if shared && let Ok(found) = self.file().fstat() {
+            self.wrote_to(u64::try_from(found.st_size).unwrap_or(0));
+        }
+        shared
+    }
+
+    /// Has the system copy from the same place in another file; returns where it stopped. It stops
+    /// at an error that may be of either file, and at the end of the other one.
+    ///
+    /// # Errors
+    /// That there is no room.
+    pub(super) fn copy_range(&self, source: &File, range: FileRange) -> Result<u64, StoreError> {
+        let mut offset = range.offset;
+        while offset < range.end {
+            let rest = range.end.saturating_sub(offset);
+            let length = usize::try_from(rest).unwrap_or(usize::MAX);
+            match self.file().copy_range(source, offset, length) {
+                Ok(0) => break,
+                Ok(copied) => offset = offset.saturating_add(copied as u64),
+                Err(e @ (Errno::NOSPC | Errno::DQUOT)) => return Err(e).at("write", self.path()),
+                Err(_) => break,
+            }
+            self.wrote_to(offset);
+        }
+        Ok(offset)
     }
 
     /// Forgets all that was written, for another version of the source.

@@ -145,6 +145,10 @@ impl FileSource for LocalFileSource {
         self.run(move |file| extent(file, offset).at("seek", &path)).await
     }
 
+    fn as_file(&self) -> Option<&File> {
+        self.open.as_ref().map(|open| &open.file)
+    }
+
     fn error(&self, kind: ErrorKind) -> StoreError {
         StoreError::new(kind, &self.path)
     }

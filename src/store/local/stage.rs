@@ -13,8 +13,9 @@ use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::shares::Share;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, ErrorKind, Name, PartRules,
-    RemotePath, Resume, StageRequest, Staging, StoreError,
+    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, CopyError, ErrorKind, FileRange,
+    FileSource, Name, PartRules, RemotePath, Resume, StageRequest, Staging, StoreError,
+    copy_through,
 };
 use async_trait::async_trait;
 use cap_std::fs::Dir;
@@ -219,6 +220,29 @@ impl<D: Directory> Staging for LocalStaging<D> {
     async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError> {
         let partial = self.partial.clone();
         blocking_for(self.tree.owner(), move || partial.extend(offset.saturating_add(length))).await
+    }
+
+    async fn share_blocks(&mut self, source: &Arc<dyn FileSource>) -> bool {
+        let (partial, source) = (self.partial.clone(), source.clone());
+        blocking_for(self.tree.owner(), move || {
+            source.as_file().is_some_and(|file| partial.share_blocks(file))
+        })
+        .await
+    }
+
+    async fn copy(
+        &mut self,
+        source: &Arc<dyn FileSource>,
+        range: FileRange,
+    ) -> Result<(), CopyError> {
+        let (partial, from) = (self.partial.clone(), source.clone());
+        let copied = blocking_for(self.tree.owner(), move || match from.as_file() {
+            Some(file) => partial.copy_range(file, range),
+            None => Ok(range.offset),
+        })
+        .await;
+        let offset = copied.map_err(CopyError::Target)?;
+        copy_through(self, source, FileRange { offset, ..range }).await
     }
 
     fn allocate(&mut self, allocation: Allocation) {

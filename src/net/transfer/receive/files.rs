@@ -5,8 +5,10 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::SharedPermit;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
+use crate::net::session::handed::HandedFile;
 use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::copied::marked;
 use crate::net::transfer::receive::destination::{Candidate, Target};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::receive::job::{JobDone, Jobs};
@@ -53,11 +55,15 @@ pub(super) struct Files {
     awaited: BTreeMap<u64, AwaitedFile>,
     batches: SmallFileBatches,
     staged: StagedFiles,
+    /// The sender hands larger files over.
+    copies: bool,
 }
 
 impl Files {
-    pub(super) fn new(target: Target, options: Options, tasks: Tasks) -> Files {
+    /// With `copies`, the sender hands larger files over.
+    pub(super) fn new(target: Target, options: Options, tasks: Tasks, copies: bool) -> Files {
         Files {
+            copies: copies && matches!(target, Target::Tree(_)),
             batches: SmallFileBatches::new(target.clone(), options.clone()),
             staged: StagedFiles::new(target.clone(), options.clone(), tasks),
             target,
@@ -103,17 +109,31 @@ impl Files {
                 true
             }
             size => {
-                let wanted = Wanted {
+                let wanted = self.wanted(Wanted {
                     attempt: 0,
                     size,
                     attributes: candidate.attributes,
                     source_version: candidate.version,
                     hash: candidate.hash,
-                };
+                    is_copied: false,
+                });
                 let of = (candidate.number, candidate.cost);
                 self.staged.stage(of, candidate.path, wanted, jobs);
                 false
             }
+        }
+    }
+
+    /// What a larger file is to be, and whether it is copied.
+    fn wanted(&self, wanted: Wanted) -> Wanted {
+        let is_copied = self.copies && wanted.size.is_some_and(|size| size > CHUNK_SIZE as u64);
+        match is_copied {
+            true => Wanted {
+                source_version: wanted.source_version.as_deref().map(marked),
+                is_copied,
+                ..wanted
+            },
+            false => wanted,
         }
     }
 
@@ -190,6 +210,11 @@ impl Files {
         Ok(Vec::new())
     }
 
+    /// The sender hands a file over.
+    pub(super) fn hand(&mut self, file: HandedFile, jobs: &mut Jobs) -> Vec<FileEvent> {
+        self.staged.hand(file, jobs)
+    }
+
     /// The sender cannot deliver a file.
     pub(super) fn withdrawn(&mut self, number: u64, code: Code) {
         if self.awaited.remove(&number).is_none() {
@@ -199,6 +224,7 @@ impl Files {
 
     /// The source changed: the file restarts. True when its content may be asked for at once.
     pub(super) fn restart(&mut self, number: u64, wanted: Wanted, jobs: &mut Jobs) -> bool {
+        let wanted = self.wanted(wanted);
         let Some(awaited) = self.awaited.get_mut(&number) else {
             self.staged.restart(number, wanted, jobs);
             return false;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod compare;
+mod copied;
 mod decide;
 pub mod destination;
 mod dirs;

@@ -121,6 +121,7 @@ impl Receiver {
             attributes: entry::offered_attributes(&offer)?,
             source_version: version_of(&offer)?,
             hash: None,
+            is_copied: false,
         };
         Counters::add(&self.ledger.reporter.counters.bytes_found, offer.size);
         self.ledger.restarted(offer.number, offer.size);

@@ -9,7 +9,6 @@ use crate::net::error::{LossReason, NetError, code_of};
 use crate::net::jobs::Work;
 use crate::net::session::SessionCore;
 use crate::net::session::channel::{ChannelEvent, TransferChannel};
-use crate::net::transfer::STALL;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::decide::{Decided, Decider};
 use crate::net::transfer::receive::destination::{Decision, Target};
@@ -17,6 +16,7 @@ use crate::net::transfer::receive::files::{Activity, Files};
 use crate::net::transfer::receive::job::{JobDone, Jobs};
 use crate::net::transfer::receive::ledger::Ledger;
 use crate::net::transfer::report::{Reporter, Waiting};
+use crate::net::transfer::{STALL, hands_over};
 use crate::net::wire::proto::{self, transfer_message::Body};
 use crate::store::Durability;
 use std::sync::Arc;
@@ -68,7 +68,8 @@ pub async fn receive(
     reporter: Reporter,
 ) -> Result<(), NetError> {
     let core = channel.core().clone();
-    let mut files = Files::new(target.clone(), options.clone(), core.tasks().clone());
+    let copies = hands_over(&core, &options);
+    let mut files = Files::new(target.clone(), options.clone(), core.tasks().clone(), copies);
     let mut jobs = Jobs::new(core.tasks().clone());
     let receiver = Receiver {
         channel,
@@ -203,6 +204,11 @@ impl Receiver {
     ) -> Result<Turn, NetError> {
         match event {
             ChannelEvent::Message(body) => self.message(body, files, jobs).await?,
+            ChannelEvent::File(file) => {
+                for event in files.hand(file, jobs) {
+                    self.ledger.file_event(event).await;
+                }
+            }
             ChannelEvent::Frame(frame) => {
                 for event in files.frame(frame, jobs)? {
                     self.ledger.file_event(event).await;

@@ -17,6 +17,8 @@ use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::jobs::Work;
+use crate::net::session::handed::HandedFile;
+use crate::net::transfer::receive::copied::CopiedFile;
 use crate::net::transfer::receive::progress::{AHEAD, Progress};
 use crate::net::transfer::receive::staged_jobs::{
     Opened, Salvage, StagedDone, Written, Wrote, leave_hole, time_of_day, write,
@@ -42,6 +44,8 @@ pub(super) struct Wanted {
     pub(super) source_version: Option<String>,
     /// Its hash, if it was offered with one.
     pub(super) hash: Option<Digest>,
+    /// The sender hands it over instead of sending its chunks.
+    pub(super) is_copied: bool,
 }
 
 enum StagingState {
@@ -57,6 +61,8 @@ enum StagingState {
 pub(super) struct StagedFile {
     wanted: Wanted,
     reassembly: Reassembly<Bytes>,
+    /// In place of the reassembly, with the file's size.
+    copied: Option<(CopiedFile, u64)>,
     state: StagingState,
     turn: Option<OwnedSemaphorePermit>,
     progress: Progress,
@@ -65,7 +71,9 @@ pub(super) struct StagedFile {
 
 impl StagedFile {
     pub(super) fn new(wanted: Wanted, now: Instant) -> StagedFile {
+        let size = wanted.size.filter(|_| wanted.is_copied);
         StagedFile {
+            copied: size.map(|size| (CopiedFile::new(), size)),
             wanted,
             reassembly: Reassembly::default(),
             state: StagingState::Opening,
@@ -134,6 +142,9 @@ impl StagedFile {
     /// Resumes where an earlier writer ended; returns from where, and how many bytes of another
     /// version there were.
     fn take_over(&mut self, found: Resume) -> Option<(Checkpoint, u64)> {
+        if let Some((copied, size)) = &mut self.copied {
+            return copied.resume(found, *size);
+        }
         match found {
             Resume::From(point) => {
                 let fits = self.wanted.size.is_some_and(|size| point.offset < size);
@@ -163,6 +174,13 @@ impl StagedFile {
         })
     }
 
+    /// The sender hands the file over.
+    pub(super) fn hand(&mut self, file: HandedFile) {
+        if let Some((copied, _)) = &mut self.copied {
+            copied.take(file);
+        }
+    }
+
     /// Takes an intact frame.
     ///
     /// # Errors
@@ -172,6 +190,12 @@ impl StagedFile {
         frame: ReceivedFrame,
     ) -> Result<Result<Inserted, Mismatch>, NetError> {
         let (header, length) = (frame.header, frame.payload.len() as u64);
+        if let Some((copied, size)) = &mut self.copied {
+            return Ok(match copied.confirm(&header, *size) {
+                true => Ok(Inserted::New),
+                false => Err(Mismatch::Shape),
+            });
+        }
         if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
             return Err(NetError::Protocol("it sends more than its window allows".into()));
         }
@@ -224,6 +248,11 @@ impl StagedFile {
                 return Ok(None);
             }
         };
+        if let Some((copied, size)) = &mut self.copied
+            && copied.is_due(*size)
+        {
+            return Ok(Some(copied.copy(staging, *size, self.wanted.attributes.allocation)));
+        }
         if let Some((offset, length)) = self.reassembly.next_hole() {
             return Ok(Some(leave_hole(staging, Extent { offset, length })));
         }
@@ -240,12 +269,16 @@ impl StagedFile {
     }
 
     /// Size and hash, once all of it is written and it may be committed.
-    fn complete(&self) -> Result<Option<(u64, Digest)>, Mismatch> {
-        match self.reassembly.complete()? {
+    fn complete(&self) -> Result<Option<(u64, Option<Digest>)>, Mismatch> {
+        let complete = match &self.copied {
+            Some((copied, size)) => copied.is_confirmed().then_some((*size, None)),
+            None => self.reassembly.complete()?.map(|(size, hash)| (size, Some(hash))),
+        };
+        match complete {
             // The system tells one fsync of an error: not the checkpoint's, while the commit's
             // succeeds.
             Some(_) if self.is_checkpointing => Ok(None),
-            Some((_, hash)) if self.wanted.hash.is_some_and(|offered| offered != hash) => {
+            Some((_, Some(hash))) if self.wanted.hash.is_some_and(|offered| offered != hash) => {
                 Err(Mismatch::Hash)
             }
             Some((size, _)) if self.wanted.size.is_some_and(|offered| offered != size) => {
@@ -255,7 +288,12 @@ impl StagedFile {
         }
     }
 
-    fn commit(&self, staging: Box<dyn Staging>, size: u64, hash: Digest) -> Work<StagedDone> {
+    fn commit(
+        &self,
+        staging: Box<dyn Staging>,
+        size: u64,
+        hash: Option<Digest>,
+    ) -> Work<StagedDone> {
         let mut attributes = self.wanted.attributes;
         if attributes.mtime == Time::default() && self.wanted.size.is_none() {
             attributes.mtime = time_of_day();
@@ -285,10 +323,17 @@ impl StagedFile {
         debug_assert!(self.is_busy(), "it was being written");
         self.state = StagingState::Idle(staging);
         result?;
-        if let Wrote::Hole(chunks) = &wrote {
-            self.reassembly.take_hole(chunks);
-        }
-        let (offset, digests) = self.reassembly.taken();
+        let (offset, digests) = match (&wrote, &mut self.copied) {
+            (Wrote::Copied(part), Some((copied, _))) => {
+                copied.copied(*part);
+                (copied.offset(), Vec::new())
+            }
+            (Wrote::Hole(chunks), _) => {
+                self.reassembly.take_hole(chunks);
+                self.reassembly.taken()
+            }
+            _ => self.reassembly.taken(),
+        };
         self.progress.reached(Checkpoint { offset, digests }, self.wanted.size);
         Ok((self.progress.acknowledge(wrote.extents()), None))
     }
@@ -351,28 +396,4 @@ impl StagedFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A checkpoint may end while a part of the attempt before is still being written: the partial
-    /// file has to be emptied when that ends, and is not to be taken for one that is being
-    /// rewritten.
-    #[test]
-    fn an_attempt_that_is_out_of_date_stays_so_until_its_part_is_written() {
-        let wanted = Wanted {
-            attempt: 1,
-            size: Some(2 << 20),
-            attributes: Attributes::default(),
-            source_version: None,
-            hash: None,
-        };
-        let mut file = StagedFile::new(wanted, Instant::now());
-        for state in [StagingState::Opening, StagingState::Busy, StagingState::Stale] {
-            let before = std::mem::discriminant(&state);
-            file.state = state;
-            file.checkpointed();
-            assert!(file.advance().unwrap().is_none());
-            assert_eq!(std::mem::discriminant(&file.state), before);
-        }
-    }
-}
+mod tests;

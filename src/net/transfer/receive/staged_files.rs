@@ -6,6 +6,7 @@ use crate::chunk::window::SharedPermit;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::jobs::Work;
+use crate::net::session::handed::HandedFile;
 use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
@@ -148,6 +149,16 @@ impl StagedFiles {
         }
     }
 
+    /// The sender hands a file over. One of another attempt is dropped.
+    pub(super) fn hand(&mut self, file: HandedFile, jobs: &mut Jobs) -> Vec<FileEvent> {
+        let number = file.id.number;
+        match self.files.get_mut(&number) {
+            Some(staged) if staged.attempt() == file.id.attempt => staged.hand(file),
+            _ => return Vec::new(),
+        }
+        self.advance(number, jobs)
+    }
+
     /// The source changed: the file restarts.
     pub(super) fn restart(&mut self, number: u64, wanted: Wanted, jobs: &mut Jobs) {
         if let Some(file) = self.files.get_mut(&number)
@@ -230,7 +241,7 @@ impl StagedFiles {
             StagedDone::Committed { size, hash, result } => match result {
                 Ok(version) if self.files.remove(&number).is_some() => vec![FileEvent::Committed {
                     number,
-                    hash: Some(hash),
+                    hash,
                     size,
                     version,
                     batched: false,

@@ -28,7 +28,8 @@ pub(super) enum StagedDone {
     /// All of it was committed; the result is its version.
     Committed {
         size: u64,
-        hash: Digest,
+        /// Unless it was copied.
+        hash: Option<Digest>,
         result: Result<String, StoreError>,
     },
 }
@@ -45,6 +46,8 @@ pub(super) enum Wrote {
     Chunks(Vec<Extent>),
     /// The chunks of a hole.
     Hole(Vec<ZeroChunk>),
+    /// A part of a file that was handed over; an empty one where the source failed.
+    Copied(Extent),
 }
 
 impl Wrote {
@@ -52,6 +55,8 @@ impl Wrote {
     pub(super) fn extents(self) -> Vec<Extent> {
         match self {
             Wrote::Chunks(extents) => extents,
+            Wrote::Copied(part) if part.length == 0 => Vec::new(),
+            Wrote::Copied(part) => vec![part],
             Wrote::Hole(chunks) => {
                 let length = chunks.iter().map(|chunk| chunk.length).fold(0, u64::saturating_add);
                 let first = chunks.first().map(|first| first.offset);

@@ -8,6 +8,7 @@ mod offer;
 mod offering;
 mod overlap;
 mod reader;
+mod reading;
 mod reads;
 pub mod select;
 pub mod sender;

@@ -9,11 +9,13 @@ use crate::chunk::window::{Permit, cost};
 use crate::chunk::{CHUNK_SIZE, Extent};
 use crate::net::data::body::{ChunkRead, DeferredChunk, FileId, FrameBody};
 use crate::net::session::SessionCore;
+use crate::net::session::handed::{CopiedPart, HandedFile};
 use crate::net::transfer::report::Waiting;
+use crate::net::transfer::send::reading::Plan;
 use crate::net::transfer::send::reads::{
-    Chunk, ReadDone, SmallRead, check_unchanged, hash_hole, read_chunk, read_small,
+    Chunk, ReadDone, SmallRead, check_unchanged, hash_hole, open_for_copy, read_chunk, read_small,
 };
-use crate::net::transfer::send::state::{Plan, SendState};
+use crate::net::transfer::send::state::SendState;
 use crate::net::transfer::send::stream::StreamEvent;
 use crate::net::wire::frame::{FrameHeader, FrameKind, NO_DIGEST};
 use crate::store::{ErrorKind, StoreError};
@@ -46,6 +48,8 @@ pub(super) enum ReadEvent {
     Done(ReadDone),
     /// A connection has read a deferred chunk, or could not.
     Deferred(ChunkRead),
+    /// The receiver has copied a part of a file, or could not.
+    Copied(CopiedPart),
     /// A stream has come further.
     Stream(StreamEvent),
     /// The window has room for the read that is due.
@@ -64,6 +68,9 @@ pub(super) struct FileReader {
     /// Connections tell of the chunks that they have read.
     deferred: mpsc::UnboundedReceiver<ChunkRead>,
     deferred_in: mpsc::UnboundedSender<ChunkRead>,
+    /// A receiver in this process tells of the parts that it has copied.
+    copied: mpsc::UnboundedReceiver<CopiedPart>,
+    copied_in: mpsc::UnboundedSender<CopiedPart>,
     streams: mpsc::UnboundedReceiver<StreamEvent>,
     streams_in: mpsc::UnboundedSender<StreamEvent>,
 }
@@ -71,6 +78,7 @@ pub(super) struct FileReader {
 impl FileReader {
     pub(super) fn new(core: Arc<SessionCore>, transfer: u32) -> FileReader {
         let (deferred_in, deferred) = mpsc::unbounded_channel();
+        let (copied_in, copied) = mpsc::unbounded_channel();
         let (streams_in, streams) = mpsc::unbounded_channel();
         FileReader {
             core,
@@ -79,6 +87,8 @@ impl FileReader {
             planned: None,
             deferred,
             deferred_in,
+            copied,
+            copied_in,
             streams,
             streams_in,
         }
@@ -125,6 +135,7 @@ impl FileReader {
             biased;
             Some(done) = self.ahead.next(), if !self.ahead.is_empty() => ReadEvent::Done(done),
             Some(read) = self.deferred.recv() => ReadEvent::Deferred(read),
+            Some(part) = self.copied.recv() => ReadEvent::Copied(part),
             Some(event) = self.streams.recv() => ReadEvent::Stream(event),
             permit = credit.acquire(needed), if may_start => ReadEvent::Room(permit),
             () = state.layout_found(), if may_plan => ReadEvent::LayoutFound,
@@ -142,6 +153,13 @@ impl FileReader {
                 }
                 Err(e) => failure(state, read.id, e),
             },
+            ReadEvent::Copied(part) => match part.result {
+                Ok(extent) => {
+                    state.copied(part.id, extent);
+                    Vec::new()
+                }
+                Err(e) => failure(state, part.id, e),
+            },
             ReadEvent::Stream(event) => self.stream(event, state),
             ReadEvent::Room(permit) => {
                 if let Some(plan) = self.planned.take() {
@@ -157,7 +175,10 @@ impl FileReader {
     fn start(&mut self, plan: Plan, permit: Permit, state: &SendState) {
         match plan {
             Plan::Small(batch) => self.ahead.start(read_small(batch, permit)),
-            Plan::Chunk(file, ..) | Plan::Hole(file, _) | Plan::Check(file, ..)
+            Plan::Chunk(file, ..)
+            | Plan::Hole(file, _)
+            | Plan::HandOver(file, _)
+            | Plan::Check(file, ..)
                 if !state.is_live(file.id) => {}
             Plan::Chunk(file, source, offset) => {
                 let pool = self.core.pool().buffers().clone();
@@ -170,6 +191,7 @@ impl FileReader {
                 self.push(header, Vec::new(), permit);
                 self.ahead.start(hash_hole(file.id, hole));
             }
+            Plan::HandOver(file, source) => self.ahead.start(open_for_copy(file, source)),
             Plan::Check(file, source, hash) => {
                 self.ahead.start(check_unchanged(file, source, hash, permit))
             }
@@ -188,9 +210,21 @@ impl FileReader {
                 Vec::new()
             }
             // given up, or restarted, after the read was started
-            ReadDone::Chunk { id, .. } | ReadDone::Checked { id, .. } if !state.is_live(id) => {
+            ReadDone::Chunk { id, .. }
+            | ReadDone::Opened { id, .. }
+            | ReadDone::Checked { id, .. }
+                if !state.is_live(id) =>
+            {
                 Vec::new()
             }
+            ReadDone::Opened { id, result } => match result {
+                Ok(source) => {
+                    let file = HandedFile::new(id, source, self.copied_in.clone());
+                    self.core.hand_over(self.transfer, file);
+                    Vec::new()
+                }
+                Err(e) => failure(state, id, e),
+            },
             ReadDone::Chunk {
                 id,
                 extent,
@@ -223,7 +257,8 @@ impl FileReader {
                 let size = state.get(id.number).map_or(0, |file| file.size());
                 match result {
                     Ok(()) => {
-                        let header = self.header(id, FrameKind::End, at(size, 0), hash);
+                        let digest = hash.unwrap_or(NO_DIGEST);
+                        let header = self.header(id, FrameKind::End, at(size, 0), digest);
                         self.push(header, Vec::new(), permit);
                         state.sent(id, hash, size);
                         Vec::new()
@@ -244,7 +279,7 @@ impl FileReader {
                 let length = bytes.len();
                 let header = self.header(id, FrameKind::File, at(0, length), digest);
                 self.push(header, bytes, permit);
-                state.sent(id, digest, length as u64);
+                state.sent(id, Some(digest), length as u64);
                 None
             }
             Err(e) => Some(ReadFailure::of(id, e)),
@@ -259,7 +294,7 @@ impl FileReader {
                     self.header(frame.id, frame.kind, at(frame.offset, length), frame.digest);
                 self.push(header, frame.bytes, frame.permit);
                 if let Some((hash, bytes)) = frame.whole {
-                    state.sent(frame.id, hash, bytes);
+                    state.sent(frame.id, Some(hash), bytes);
                 }
                 Vec::new()
             }
@@ -295,7 +330,7 @@ impl Plan {
                 let length = file.chunk(*offset).length;
                 cost(usize::try_from(length).unwrap_or(CHUNK_SIZE))
             }
-            Plan::Hole(..) | Plan::Check(..) => cost(0),
+            Plan::Hole(..) | Plan::HandOver(..) | Plan::Check(..) => cost(0),
         }
     }
 }

@@ -83,10 +83,15 @@ pub(super) enum ReadDone {
         id: FileId,
         chunks: Vec<ZeroChunk>,
     },
+    /// The file is open for the receiver to copy.
+    Opened {
+        id: FileId,
+        result: Result<Arc<dyn FileSource>, StoreError>,
+    },
     /// The file was looked at once more, when all of it had been read.
     Checked {
         id: FileId,
-        hash: Digest,
+        hash: Option<Digest>,
         permit: Permit,
         result: Result<(), StoreError>,
     },
@@ -150,12 +155,25 @@ pub(super) async fn hash_hole(id: FileId, extent: Extent) -> ReadDone {
     ReadDone::Hole { id, chunks }
 }
 
+/// Opens a file for the receiver to copy.
+pub(super) async fn open_for_copy(file: WantedFile, source: OpenOnce) -> ReadDone {
+    let open = async {
+        let source = opened(&file, &source).await?;
+        file.check(&source.stat().await?.version)?;
+        Ok(source)
+    };
+    ReadDone::Opened {
+        id: file.id,
+        result: open.await,
+    }
+}
+
 /// Checks that the file that was read is, still, the one that was offered, and that all of it was
 /// read.
 pub(super) async fn check_unchanged(
     file: WantedFile,
     source: OpenOnce,
-    hash: Digest,
+    hash: Option<Digest>,
     permit: Permit,
 ) -> ReadDone {
     let check = async {

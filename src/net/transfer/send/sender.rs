@@ -12,6 +12,7 @@ use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::task::Task;
+use crate::net::transfer::hands_over;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::found::Walked;
@@ -90,7 +91,11 @@ pub async fn send(
     let sender = Sender {
         reader: FileReader::new(core.clone(), channel.number()),
         offering: Offering::new(core.clone(), sources.clone(), inline),
-        state: SendState::new(core.tasks().clone(), reporter.counters.clone()),
+        state: SendState::new(
+            core.tasks().clone(),
+            reporter.counters.clone(),
+            hands_over(&core, &options),
+        ),
         channel,
         sources,
         options,
@@ -219,7 +224,7 @@ impl Sender {
     }
 
     async fn want(&mut self, want: proto::Want) -> Result<(), NetError> {
-        let number = want.number;
+        let (number, hands_over) = (want.number, self.state.hands_over());
         let file = self.state.get_mut(number).filter(|file| file.may_be_wanted());
         let file = file.ok_or_else(unasked)?;
         // what is there already counts neither as sent nor as to be sent
@@ -244,6 +249,11 @@ impl Sender {
             }
             (Origin::Tree { store, .. }, Some(entry)) if entry.kind == Kind::File => {
                 let size = entry.size;
+                let root = match hands_over && is_large(size) {
+                    // it is not hashed
+                    true => Some(RootHasher::default()).filter(|_| want.offset < size),
+                    false => Some(hash_of_prefix(&want, size)?),
+                };
                 let wanted = WantedFile {
                     id,
                     store: store.clone(),
@@ -252,7 +262,7 @@ impl Sender {
                     version: entry.version.clone(),
                     allocation: entry.attributes.allocation,
                     offset: want.offset,
-                    root: hash_of_prefix(&want, size)?,
+                    root: root.ok_or_else(unasked)?,
                 };
                 let path = shown_in(&self.sources, file.source, &file.path);
                 self.state.queue(wanted);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Offered ──want──▶ Queued ──planned──▶ Reading ──all read──▶ Sent ──result──▶ settled
-//!    ▲                 │                    │                   │
+//!    ▲                 │      or Copying    │                   │
 //!    └────── changed: the next attempt is offered ──────────────┘
 //!              withdrawn (from any): waits for the receiver's result
 //! ```
@@ -11,13 +11,12 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
-use crate::chunk::merge::Merge;
 use crate::chunk::window::Permit;
 use crate::net::data::body::FileId;
 use crate::net::task::Tasks;
 use crate::net::transfer::report::Counters;
-use crate::net::transfer::send::layout::{Layout, Next};
-use crate::net::transfer::send::reads::{OpenOnce, WantedFile};
+use crate::net::transfer::send::reading::{CopyingFile, Plan, ReadingFile, Step};
+use crate::net::transfer::send::reads::WantedFile;
 use crate::net::wire::Code;
 use crate::store::{Entry, Kind, RemotePath, StoreError};
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +26,9 @@ use std::sync::Arc;
 const BATCH_FILES: usize = 32;
 /// Their bytes.
 const BATCH_BYTES: u64 = CHUNK_SIZE as u64;
+
+/// Larger files that a receiver in this process copies at once.
+const COPIES: usize = 4;
 
 /// How far an attempt at a file is.
 pub(super) enum Phase {
@@ -40,22 +42,12 @@ pub(super) enum Phase {
     ReadingWhole,
     /// A larger file is being read.
     Reading(Box<ReadingFile>),
-    /// All of it is on its way: hash, and bytes.
-    Sent(Digest, u64),
+    /// The receiver, in this process, copies a larger file.
+    Copying(Box<CopyingFile>),
+    /// All of it is on its way: hash, unless it was copied, and bytes.
+    Sent(Option<Digest>, u64),
     /// It was withdrawn: the receiver's result then only confirms that.
     Withdrawn(Code, String),
-}
-
-/// A larger file that is being read.
-pub(super) struct ReadingFile {
-    file: WantedFile,
-    source: OpenOnce,
-    layout: Layout,
-    /// Up to where reads are planned.
-    planned: u64,
-    merge: Merge,
-    /// All of it was read, and it is looked at once more.
-    is_checking: bool,
 }
 
 /// An offer that the receiver has not settled.
@@ -108,7 +100,8 @@ impl SendFile {
     /// Its hash, once all of it is on its way.
     pub(super) fn hash(&self) -> Option<Digest> {
         match self.phase {
-            Phase::Sent(hash, _) | Phase::Inline(hash) => Some(hash),
+            Phase::Inline(hash) => Some(hash),
+            Phase::Sent(hash, _) => hash,
             _ => None,
         }
     }
@@ -124,17 +117,8 @@ impl SendFile {
 
     /// True while frames of it may be sent.
     fn is_being_read(&self) -> bool {
-        matches!(self.phase, Phase::ReadingWhole | Phase::Reading(_))
+        matches!(self.phase, Phase::ReadingWhole | Phase::Reading(_) | Phase::Copying(_))
     }
-}
-
-/// A read that is due.
-pub(super) enum Plan {
-    Small(Vec<WantedFile>),
-    Chunk(WantedFile, OpenOnce, u64),
-    Hole(WantedFile, Extent),
-    /// Look at the file once more: all of it was read, with this hash.
-    Check(WantedFile, OpenOnce, Digest),
 }
 
 /// All unsettled offers of a transfer, by number.
@@ -147,13 +131,18 @@ pub(super) struct SendState {
     queue: VecDeque<FileId>,
     /// The larger file whose chunks are being planned.
     current: Option<FileId>,
-    /// Larger files of which everything was read.
-    to_check: VecDeque<(FileId, Digest)>,
+    /// Larger files of which everything was read, or copied.
+    to_check: VecDeque<(FileId, Option<Digest>)>,
+    /// The receiver copies larger files.
+    hands_over: bool,
+    /// Those that it copies now, and some that it has done.
+    copying: Vec<FileId>,
 }
 
 impl SendState {
     /// Nothing is offered yet. What looks for holes runs among `tasks`.
-    pub(super) fn new(tasks: Tasks, counters: Arc<Counters>) -> SendState {
+    /// With `hands_over`, the receiver copies larger files itself.
+    pub(super) fn new(tasks: Tasks, counters: Arc<Counters>, hands_over: bool) -> SendState {
         SendState {
             tasks,
             counters,
@@ -161,7 +150,14 @@ impl SendState {
             queue: VecDeque::new(),
             current: None,
             to_check: VecDeque::new(),
+            hands_over,
+            copying: Vec::new(),
         }
+    }
+
+    /// True where the receiver copies larger files itself.
+    pub(super) fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     /// Unsettled offers.
@@ -226,7 +222,7 @@ impl SendState {
     }
 
     /// All of this attempt at a file is on its way.
-    pub(super) fn sent(&mut self, id: FileId, hash: Digest, bytes: u64) {
+    pub(super) fn sent(&mut self, id: FileId, hash: Option<Digest>, bytes: u64) {
         if let Some(file) = self.live_mut(id) {
             file.phase = Phase::Sent(hash, bytes);
         }
@@ -237,14 +233,51 @@ impl SendState {
         let Some(reading) = self.reading(id) else {
             return;
         };
-        reading.merge.insert(extent.offset, extent.length, digest);
-        let is_complete = reading.merge.covered() >= reading.file.size;
-        if is_complete
-            && !reading.is_checking
-            && let Some(hash) = reading.merge.root().clone().root()
+        if let Some(hash) = reading.hashed(extent, digest) {
+            self.to_check.push_back((id, Some(hash)));
+        }
+    }
+
+    /// The receiver has copied a part of a larger file.
+    pub(super) fn copied(&mut self, id: FileId, part: Extent) {
+        if let Some(Phase::Copying(copying)) = self.live_mut(id).map(|file| &mut file.phase)
+            && copying.copied(part)
         {
-            reading.is_checking = true;
-            self.to_check.push_back((id, hash));
+            self.to_check.push_back((id, None));
+        }
+    }
+
+    /// True while the receiver may be given another file to copy.
+    fn may_hand_over(&mut self) -> bool {
+        let files = &self.files;
+        let is_busy =
+            |id: &FileId| match files.get(&id.number).map(|file| (file.attempt, &file.phase)) {
+                Some((attempt, Phase::Copying(copying))) => {
+                    attempt == id.attempt && !copying.is_complete()
+                }
+                _ => false,
+            };
+        self.copying.retain(is_busy);
+        self.copying.len() < COPIES
+    }
+
+    fn begin_copying(&mut self, file: WantedFile) -> Plan {
+        let id = file.id;
+        let copying = Box::new(CopyingFile::new(file));
+        let plan = copying.hand_over();
+        if let Some(offered) = self.live_mut(id) {
+            offered.phase = Phase::Copying(copying);
+            self.copying.push(id);
+        }
+        plan
+    }
+
+    /// The check of a larger file, if it is live.
+    fn check(&self, id: FileId, hash: Option<Digest>) -> Option<Plan> {
+        match &self.live(id)?.phase {
+            Phase::Reading(reading) => Some(reading.check(hash)),
+            Phase::Copying(copying) => Some(copying.check()),
+            _ => None,
         }
     }
 
@@ -252,7 +285,7 @@ impl SendState {
     pub(super) async fn layout_found(&mut self) {
         let current = self.current.and_then(|id| self.reading(id));
         match current {
-            Some(reading) => reading.layout.found().await,
+            Some(reading) => reading.layout_found().await,
             None => std::future::pending().await,
         }
     }
@@ -263,8 +296,8 @@ impl SendState {
     /// Why the layout of a file could not be found.
     pub(super) fn plan(&mut self) -> Result<Option<Plan>, (FileId, StoreError)> {
         while let Some((id, hash)) = self.to_check.pop_front() {
-            if let Some(reading) = self.reading(id) {
-                return Ok(Some(Plan::Check(reading.file.clone(), reading.source.clone(), hash)));
+            if let Some(check) = self.check(id, hash) {
+                return Ok(Some(check));
             }
         }
         loop {
@@ -279,11 +312,13 @@ impl SendState {
                     Some(Step::AllPlanned) | None => self.current = None,
                 }
             }
-            let Some(file) = self.next_queued(|_| true) else {
+            let waits = self.hands_over && !self.may_hand_over();
+            let Some(file) = self.next_queued(|file| file.is_small() || !waits) else {
                 return Ok(None);
             };
             match file.is_small() {
                 true => return Ok(Some(self.plan_small(file))),
+                false if self.hands_over => return Ok(Some(self.begin_copying(file))),
                 false => self.begin_reading(file),
             }
         }
@@ -333,49 +368,12 @@ impl SendState {
     }
 
     fn begin_reading(&mut self, file: WantedFile) {
-        let (id, source) = (file.id, OpenOnce::default());
-        let layout = Layout::of(&file, &source, &self.tasks);
+        let id = file.id;
+        let reading = ReadingFile::new(file, &self.tasks);
         self.current = Some(id);
         if let Some(offered) = self.live_mut(id) {
-            offered.phase = Phase::Reading(Box::new(ReadingFile {
-                source,
-                layout,
-                planned: file.offset,
-                merge: Merge::resume(file.offset, file.root.clone()),
-                is_checking: false,
-                file,
-            }));
+            offered.phase = Phase::Reading(Box::new(reading));
         }
-    }
-}
-
-/// What comes next of a larger file.
-enum Step {
-    Due(Plan),
-    /// It is not known yet.
-    Unknown,
-    AllPlanned,
-    Failed(StoreError),
-}
-
-impl ReadingFile {
-    fn plan(&mut self) -> Step {
-        let offset = self.planned;
-        if offset >= self.file.size {
-            return Step::AllPlanned;
-        }
-        let file = self.file.clone();
-        let (plan, length) = match self.layout.next(offset) {
-            Next::Chunk => {
-                let length = file.chunk(offset).length;
-                (Plan::Chunk(file, self.source.clone(), offset), length)
-            }
-            Next::Hole(length) => (Plan::Hole(file, Extent { offset, length }), length),
-            Next::Unknown => return Step::Unknown,
-            Next::Failed(e) => return Step::Failed(e),
-        };
-        self.planned = offset.saturating_add(length);
-        Step::Due(plan)
     }
 }
 

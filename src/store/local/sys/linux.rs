@@ -210,4 +210,15 @@ impl OpenFile for File {
     fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize> {
         retry(|| rustix::io::pwritev(self, parts, offset))
     }
+
+    fn clone_of(&self, source: &File) -> Call<()> {
+        retry(|| rustix::fs::ioctl_ficlone(self, source))
+    }
+
+    fn copy_range(&self, source: &File, offset: u64, length: usize) -> Call<usize> {
+        retry(|| {
+            let (mut from, mut to) = (offset, offset);
+            rustix::fs::copy_file_range(source, Some(&mut from), self, Some(&mut to), length)
+        })
+    }
 }

@@ -11,6 +11,7 @@ pub(super) use linux::{open_in, readable, retry};
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
 use rustix::io::Errno;
+use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
 
@@ -87,6 +88,10 @@ pub(super) trait OpenFile: Node {
     fn pwrite_all(&self, bytes: &[u8], offset: u64) -> Call<()>;
     /// One pwritev(2); returns the bytes written.
     fn pwritev(&self, parts: &[IoSlice<'_>], offset: u64) -> Call<usize>;
+    /// ioctl(2), FICLONE: all blocks of `source` become this file's, too.
+    fn clone_of(&self, source: &File) -> Call<()>;
+    /// One copy_file_range(2) to the same offset; returns the bytes copied.
+    fn copy_range(&self, source: &File, offset: u64, length: usize) -> Call<usize>;
 }
 
 /// Opens an entry for the first of these accesses that its mode allows; returns that access too.

@@ -30,7 +30,7 @@ impl Fixture {
         let core = SessionCore::new(control, bounds, BufferPool::new(1));
         let channel = TransferChannel::join(&core, 1).unwrap();
         let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir).unwrap());
-        let mut state = SendState::new(core.tasks().clone(), Arc::default());
+        let mut state = SendState::new(core.tasks().clone(), Arc::default(), false);
         let path = RemotePath::parse(b"f").unwrap();
         let entry = store.stat(&path).await.unwrap();
         let cost = Allowance::new(1).take(0);
@@ -133,12 +133,12 @@ async fn a_change_forgets_what_was_read_before() {
     let id = |attempt| FileId { number: 7, attempt };
     assert!(fixture.reader.plan(&mut fixture.state).is_none());
     assert!(fixture.state.is_live(id(0)));
-    fixture.state.sent(id(0), [1; 32], 5);
+    fixture.state.sent(id(0), Some([1; 32]), 5);
     assert_eq!(fixture.state.get(7).unwrap().hash(), Some([1; 32]));
     fixture.want(1);
     assert_eq!(fixture.state.get(7).unwrap().hash(), None);
     // the last word of the attempt before may come late
-    fixture.state.sent(id(0), [1; 32], 5);
+    fixture.state.sent(id(0), Some([1; 32]), 5);
     assert_eq!(fixture.state.get(7).unwrap().hash(), None);
     assert!(!fixture.state.is_live(id(0)));
 }

@@ -5,6 +5,7 @@ use super::world::Handle;
 use crate::store::local::sys::{Birth, Call, Directory, Node, OpenFile};
 use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
+use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
 
@@ -222,5 +223,13 @@ impl OpenFile for Handle {
         let bytes = parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>();
         self.pwrite_all(&bytes, offset)?;
         Ok(bytes.len())
+    }
+
+    fn clone_of(&self, _: &File) -> Call<()> {
+        Err(Errno::XDEV)
+    }
+
+    fn copy_range(&self, _: &File, _: u64, _: usize) -> Call<usize> {
+        Err(Errno::XDEV)
     }
 }

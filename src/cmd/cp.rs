@@ -136,7 +136,8 @@ async fn copy(
         .iter()
         .map(|given| RemotePath::parse(&given.name).unwrap_or_default());
     let names: Vec<RemotePath> = names.collect();
-    let mut place = LocalPlace::find("cp", &names, destination, if_missing).await?;
+    let names = (names.len(), || Ok(names));
+    let mut place = LocalPlace::find("cp", names, destination, if_missing).await?;
     let existing = Ancestors::of(&place.dir);
     for (source, top) in sources.iter().zip(&place.tree.tops) {
         existing.check(Path::new(source), recursive, &place.dir.join(top.as_path()))?;

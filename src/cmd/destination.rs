@@ -20,25 +20,25 @@ pub struct LocalPlace {
 }
 
 impl LocalPlace {
-    /// Finds the place of each source, by its name in a directory that receives it (the root: its
-    /// contents go there). A single source may get the name that `destination` ends with. `verb` is
-    /// the command, which others read that wait for a lock.
+    /// Finds the place of each of so many sources, by its name in a directory that receives it (the
+    /// root: its contents go there). A single source may get the name that `destination` ends with.
+    /// `verb` is the command, which others read that wait for a lock.
     ///
     /// # Errors
     /// That there is no such directory, or that a name is not allowed.
     pub async fn find(
         verb: &str,
-        names: &[RemotePath],
+        (sources, names): (usize, impl FnOnce() -> Result<Vec<RemotePath>, Failure>),
         destination: &Path,
         if_missing: IfMissing,
     ) -> Result<LocalPlace, Failure> {
         let slash = destination.as_os_str().as_bytes().ends_with(b"/");
         let found = std::fs::metadata(destination);
         if found.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
-            return LocalPlace::within(verb, destination, names.to_vec(), None).await;
+            return LocalPlace::within(verb, destination, names()?, None).await;
         }
         let makes = if_missing == IfMissing::Make && found.is_err();
-        if !makes && (slash || names.len() > 1) {
+        if !makes && (slash || sources > 1) {
             let message = format!("{}: no such directory", destination.display());
             return Err(Failure::new(exit::NOT_FOUND, message).hint("create it first"));
         }
@@ -49,6 +49,7 @@ impl LocalPlace {
         if !makes {
             return LocalPlace::within(verb, &parent, vec![top], None).await;
         }
+        let names = names()?;
         let tops = names.iter().map(|name| top.append(name));
         let tops = tops.collect::<Result<Vec<_>, _>>();
         let tops = tops.map_err(|e| Failure::usage(format!("{}: {e}", destination.display())))?;

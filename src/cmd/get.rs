@@ -249,7 +249,8 @@ pub(super) async fn local_target(
     destination: &Path,
     if_missing: IfMissing,
 ) -> Result<GetDestination, Failure> {
-    let place = LocalPlace::find("get", &names_of(sources)?, destination, if_missing).await?;
+    let names = (sources.len(), || names_of(sources));
+    let place = LocalPlace::find("get", names, destination, if_missing).await?;
     Ok(GetDestination {
         label: place.label(),
         ancestors: LocalStore::ancestors(&place.dir),

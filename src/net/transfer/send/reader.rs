@@ -18,7 +18,7 @@ use crate::net::transfer::send::reads::{
 use crate::net::transfer::send::state::SendState;
 use crate::net::transfer::send::stream::StreamEvent;
 use crate::net::wire::frame::{FrameHeader, FrameKind, NO_DIGEST};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, FileSource, StoreError};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -218,11 +218,7 @@ impl FileReader {
                 Vec::new()
             }
             ReadDone::Opened { id, result } => match result {
-                Ok(source) => {
-                    let file = HandedFile::new(id, source, self.copied_in.clone());
-                    self.core.hand_over(self.transfer, file);
-                    Vec::new()
-                }
+                Ok(source) => self.hand_over(id, source),
                 Err(e) => failure(state, id, e),
             },
             ReadDone::Chunk {
@@ -239,10 +235,8 @@ impl FileReader {
                         state.hashed(id, extent, digest);
                     }
                     Ok(Chunk::Deferred(source)) => {
-                        let chunk =
-                            DeferredChunk::new(source, id, extent, self.deferred_in.clone());
-                        let body = FrameBody::Deferred(chunk);
-                        self.core.send_queue.push(header(NO_DIGEST), body, permit);
+                        let chunk = self.deferred(source, id, extent);
+                        self.core.send_queue.push(header(NO_DIGEST), chunk, permit);
                     }
                     Err(e) => return failure(state, id, e),
                 }
@@ -254,19 +248,34 @@ impl FileReader {
                 permit,
                 result,
             } => {
-                let size = state.get(id.number).map_or(0, |file| file.size());
                 match result {
-                    Ok(()) => {
-                        let digest = hash.unwrap_or(NO_DIGEST);
-                        let header = self.header(id, FrameKind::End, at(size, 0), digest);
-                        self.push(header, Vec::new(), permit);
-                        state.sent(id, hash, size);
-                        Vec::new()
-                    }
-                    Err(e) => failure(state, id, e),
+                    Ok(()) => self.end(id, hash, permit, state),
+                    Err(e) => return failure(state, id, e),
                 }
+                Vec::new()
             }
         }
+    }
+
+    /// All of a larger file was read, or copied, and it is what was offered.
+    fn end(&self, id: FileId, hash: Option<Digest>, permit: Permit, state: &mut SendState) {
+        let size = state.get(id.number).map_or(0, |file| file.size());
+        let digest = hash.unwrap_or(NO_DIGEST);
+        self.push(self.header(id, FrameKind::End, at(size, 0), digest), Vec::new(), permit);
+        state.sent(id, hash, size);
+    }
+
+    /// A chunk that the connection that sends it reads.
+    fn deferred(&self, source: Arc<dyn FileSource>, id: FileId, extent: Extent) -> FrameBody {
+        let chunk = DeferredChunk::new(source, id, extent, self.deferred_in.clone());
+        FrameBody::Deferred(chunk)
+    }
+
+    /// Hands an open file over to the receiver.
+    fn hand_over(&self, id: FileId, source: Arc<dyn FileSource>) -> Vec<ReadFailure> {
+        let file = HandedFile::new(id, source, self.copied_in.clone());
+        self.core.hand_over(self.transfer, file);
+        Vec::new()
     }
 
     fn small(&self, file: SmallRead, state: &mut SendState) -> Option<ReadFailure> {

@@ -4,6 +4,7 @@ mod support;
 
 mod auth;
 mod bar;
+mod bwlimit;
 mod cli;
 mod completion;
 mod confinement;

@@ -8,8 +8,10 @@ use super::interrupt::{self, RERUN};
 use super::output;
 use super::progress::{Progress, Wish};
 use super::report::{self, Printed, ReportOptions};
+use super::running;
 use super::summary::Summary;
 use super::units::parse_time;
+use super::wire::WireArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::outage::Outage;
@@ -92,6 +94,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     habits: HabitArgs,
 
+    #[command(flatten)]
+    wire: WireArgs,
+
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -155,6 +160,7 @@ impl TransferArgs {
                 true => Notices::Hidden,
                 false => Notices::Shown,
             },
+            rate: self.wire.rate(),
         }
     }
 
@@ -202,7 +208,9 @@ pub async fn carry(
         options: job.options,
         stuck: None,
     };
-    let result = carrier.run(once, is_repeatable).await;
+    let limit = carrier.session.rate();
+    let run = carrier.run(once, is_repeatable);
+    let result = running::adjustable(run, &limit, job.verb, job.about).await;
     let Carrier {
         session, reporter, ..
     } = carrier;

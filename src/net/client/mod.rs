@@ -28,6 +28,7 @@ use crate::net::client::options::{SessionOptions, WINDOW, host_name};
 use crate::net::client::reattach::{Attachment, Inbound};
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
+use crate::net::data::pacer::{Pacer, RateLimit};
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::wire::proto::{self, request};
@@ -48,6 +49,7 @@ pub struct Client {
     attachment: Arc<Attachment>,
     dialer: Dialer,
     next_transfer: AtomicU32,
+    rate: Arc<RateLimit>,
 }
 
 impl Connection {
@@ -101,8 +103,9 @@ impl Client {
         let keys = Arc::new(Keys::new(server, key, session, exported)?);
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(WINDOW);
-        let core =
-            SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
+        let bounds = SessionBounds::of_client(INITIAL_WINDOW, WINDOW);
+        let pacer = Pacer::new(vec![options.rate.clone()], Vec::new());
+        let core = SessionCore::paced(control, bounds, buffers, pacer);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
         let inbound = Inbound {
             core: core.clone(),
@@ -120,6 +123,7 @@ impl Client {
             login,
             attachment,
             next_transfer: AtomicU32::new(1),
+            rate: options.rate.clone(),
         }))
     }
 

@@ -260,7 +260,40 @@ impl Client {
         };
         self.dialer.start();
         let received = receiver::receive(channel, target, label, options, reporter);
-        self.with_start(transfer, request::Body::Get(get), received).await
+        let mut changes = self.rate.changes();
+        let rate = *changes.borrow_and_update();
+        if rate.is_some() {
+            self.limit(rate).await?;
+        }
+        let got = self.with_start(transfer, request::Body::Get(get), received);
+        tokio::pin!(got);
+        loop {
+            tokio::select! {
+                got = &mut got => return got,
+                Ok(()) = changes.changed() => {}
+            }
+            let rate = *changes.borrow_and_update();
+            tokio::select! {
+                got = &mut got => return got,
+                // that the server cannot do it does not end the transfer
+                limited = self.limit(rate) => if let Err(error) = limited {
+                    tracing::debug!(%error, "the rate of the server is not limited");
+                },
+            }
+        }
+    }
+
+    /// Has the server send no more than `rate` bytes a second over this session's data connections;
+    /// `None`: as fast as it can.
+    async fn limit(&self, rate: Option<u64>) -> Result<(), NetError> {
+        let rate = rate.unwrap_or(0);
+        match self.request(request::Body::Limit(proto::Limit { rate })).await {
+            Err(NetError::Refused { code, .. }) if code == Code::NOT_IMPLEMENTED => {
+                let text = "this server is too old to limit the rate of a get".into();
+                Err(NetError::Refused { code, text })
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Sends the request that starts a transfer and runs the transfer without waiting for the

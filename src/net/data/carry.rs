@@ -4,21 +4,27 @@
 use crate::chunk::window::Window;
 use crate::net::data::balance::Balance;
 use crate::net::data::body::FrameBody;
+use crate::net::data::pacer::{Pacer, Turn};
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::rtt::Liveness;
-use crate::net::data::send_queue::ConnectionId;
+use crate::net::data::send_queue::{ConnectionId, SendQueue};
 use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
 /// How often a connection looks whether it is silent, or another one slow.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// How often a peer hears of a side that takes its bytes slowly.
+const REASSURANCE: Duration = Duration::from_secs(2);
+/// The number of a pong that answers no ping.
+const NO_PING: u64 = u64::MAX;
 
 /// The receiving direction of a data connection.
 pub trait ReadFrames: Send + 'static {
@@ -34,6 +40,9 @@ pub trait ReadFrames: Send + 'static {
 
     /// Charges frames to this window from now on, from their headers on.
     fn charge_to(&mut self, window: Window);
+
+    /// Receives no faster than this allows, from now on.
+    fn limit_by(&mut self, pacer: Arc<Pacer>);
 }
 
 /// The sending direction of a data connection.
@@ -69,6 +78,15 @@ pub trait WriteFrames: Send + 'static {
     /// # Errors
     /// As [`WriteFrames::write`].
     fn flush(&mut self) -> impl Future<Output = Result<(), NetError>> + Send;
+
+    /// Sends what was gathered, whatever limit there is: a few bytes that must not wait.
+    ///
+    /// # Errors
+    /// As [`WriteFrames::write`].
+    fn flush_now(&mut self) -> impl Future<Output = Result<(), NetError>> + Send;
+
+    /// Sends no faster than this allows, from now on.
+    fn limit_by(&mut self, pacer: Arc<Pacer>);
 
     /// Says properly that nothing follows.
     fn close(self) -> impl Future<Output = ()> + Send;
@@ -129,6 +147,9 @@ pub(super) struct Outgoing {
     pub(super) balance: Arc<Balance>,
     pub(super) liveness: Arc<Liveness>,
     pub(super) closing: watch::Receiver<bool>,
+    pub(super) pacer: Arc<Pacer>,
+    /// When the peer is next to hear that this side lives, while its bytes are slowed down.
+    pub(super) reassured: Instant,
 }
 
 impl Outgoing {
@@ -139,6 +160,8 @@ impl Outgoing {
     ) -> Result<(), NetError> {
         let balance = self.balance.clone();
         let send_queue = &balance.send_queue;
+        let pacer = self.pacer.clone();
+        writer.limit_by(pacer.clone());
         loop {
             // first this, so that a connection that is stuck does not swallow the wake-up for a
             // frame that another could take
@@ -147,14 +170,15 @@ impl Outgoing {
                 ready = writer.writable() => ready?,
                 () = closed(&mut self.closing) => {}
             }
-            tokio::select! {
+            let turn = tokio::select! {
                 biased;
                 () = closed(&mut self.closing) => return goodbye(writer).await,
-                () = send_queue.filled() => {}
-                () = self.liveness.owing() => {}
-                () = tokio::time::sleep(self.liveness.until_due(Instant::now())) => {}
-                () = tokio::time::sleep(TICK), if send_queue.is_waiting_at_all() => {}
-            }
+                turn = next_turn(send_queue, &pacer) => turn,
+                () = self.liveness.owing() => None,
+                () = tokio::time::sleep(self.liveness.until_due(Instant::now())) => None,
+                () = tokio::time::sleep(TICK), if send_queue.is_waiting_at_all() => None,
+                () = sleep_until(self.reassured), if pacer.limits_incoming() => None,
+            };
             if !send_queue.is_connected(self.id) {
                 // its owner has given it up: what it was woken for is another's
                 send_queue.wake_next();
@@ -172,20 +196,32 @@ impl Outgoing {
                 tokio::time::sleep(TICK).await;
                 continue;
             }
-            self.send_queued(&mut writer).await?;
+            if let Some(_turn) = turn.or_else(|| pacer.try_turn()) {
+                self.send_queued(&mut writer).await?;
+            }
         }
     }
 
     /// Answers the peer's ping, and pings where that is due.
-    async fn ping<W: WriteFrames>(&self, writer: &mut W) -> Result<(), NetError> {
+    async fn ping<W: WriteFrames>(&mut self, writer: &mut W) -> Result<(), NetError> {
+        let now = Instant::now();
+        if self.pacer.limits_incoming() && now >= self.reassured {
+            // its ping may wait for long behind what this side does not take yet
+            self.reassured = now + REASSURANCE;
+            writer.write(&numbered(FrameKind::Pong, NO_PING), &[]).await?;
+        }
         if let Some(number) = self.liveness.take_owed() {
             writer.write(&numbered(FrameKind::Pong, number), &[]).await?;
         }
         let is_busy = self.balance.send_queue.is_waiting_at_all();
-        if let Some(number) = self.liveness.take_due(is_busy, Instant::now()) {
+        if let Some(number) = self.liveness.take_due(is_busy, now) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
         }
-        Ok(())
+        // the next frame may have to wait
+        match self.pacer.limits_outgoing() || self.pacer.limits_incoming() {
+            true => writer.flush_now().await,
+            false => Ok(()),
+        }
     }
 
     /// Sends frames while there are any, up to [`GATHER`] bytes.
@@ -202,6 +238,12 @@ impl Outgoing {
         }
         writer.flush().await
     }
+}
+
+/// Waits until a frame is queued and this connection may send it.
+async fn next_turn<'a>(send_queue: &SendQueue, pacer: &'a Pacer) -> Option<Turn<'a>> {
+    send_queue.filled().await;
+    pacer.turn().await
 }
 
 /// Says properly that nothing follows.

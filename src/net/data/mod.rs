@@ -4,9 +4,11 @@
 mod assembler;
 mod balance;
 pub mod body;
+mod bucket;
 pub mod carry;
 pub mod connection;
 mod decoder;
+pub mod pacer;
 pub mod payload;
 pub mod pool;
 pub mod rtt;

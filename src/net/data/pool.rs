@@ -6,6 +6,7 @@ use crate::net::data::balance::Balance;
 use crate::net::data::carry::{
     FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames,
 };
+use crate::net::data::pacer::Pacer;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -38,15 +39,18 @@ pub struct Pool {
     /// Bytes that came and went, over all connections.
     moved: AtomicU64,
     closing: watch::Sender<bool>,
+    pacer: Arc<Pacer>,
 }
 
 impl Pool {
-    /// A pool without connections. Those that come have their tasks among `tasks`.
+    /// A pool without connections. Those that come have their tasks among `tasks`, and are under
+    /// the limits of `pacer`.
     pub fn new(
         send_queue: Arc<SendQueue>,
         router: Arc<dyn FrameRouter>,
         buffers: BufferPool,
         tasks: Tasks,
+        pacer: Arc<Pacer>,
     ) -> Arc<Pool> {
         Arc::new(Pool {
             balance: Arc::new(Balance::new(send_queue)),
@@ -56,6 +60,7 @@ impl Pool {
             next: AtomicU64::new(1),
             moved: AtomicU64::new(0),
             closing: watch::Sender::new(false),
+            pacer,
         })
     }
 
@@ -82,6 +87,7 @@ impl Pool {
     /// Makes a connection part of the pool.
     pub fn add(self: &Arc<Pool>, mut reader: impl ReadFrames, writer: impl WriteFrames) -> Added {
         reader.charge_to(self.router.window().clone());
+        reader.limit_by(self.pacer.clone());
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let liveness = self.balance.join(id, Instant::now());
         let outgoing = Outgoing {
@@ -89,6 +95,8 @@ impl Pool {
             balance: self.balance.clone(),
             liveness: liveness.clone(),
             closing: self.closing.subscribe(),
+            pacer: self.pacer.clone(),
+            reassured: Instant::now(),
         };
         let (pool, liveness_of) = (self.clone(), liveness.clone());
         let owner = self.tasks.spawn("connection", async move {

@@ -137,6 +137,7 @@ impl Worker {
             Body::Space(request) => operations::space(session, &request).await,
             Body::Locks(request) => operations::locks(session, &request).await,
             Body::Unlock(request) => operations::unlock(session, &request).await,
+            Body::Limit(request) => Ok(operations::limit(session, &request)),
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
         }
@@ -168,6 +169,7 @@ impl Change {
             | Body::List(_)
             | Body::Space(_)
             | Body::Locks(_)
+            | Body::Limit(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

@@ -12,6 +12,7 @@ use crate::chunk::window::Allowance;
 use crate::net::control::codec::Encoded;
 use crate::net::control::queue::ControlSender;
 use crate::net::data::carry::FrameRouter;
+use crate::net::data::pacer::Pacer;
 use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -87,11 +88,21 @@ pub struct SessionCore {
 }
 
 impl SessionCore {
-    /// A link that sends through `control`.
+    /// A session that sends messages through `control`, and frames as fast as it can.
     pub fn new(
         control: ControlSender,
         bounds: SessionBounds,
         buffers: BufferPool,
+    ) -> Arc<SessionCore> {
+        SessionCore::paced(control, bounds, buffers, Pacer::unlimited())
+    }
+
+    /// The same, with its data connections under the limits of `pacer`.
+    pub fn paced(
+        control: ControlSender,
+        bounds: SessionBounds,
+        buffers: BufferPool,
+        pacer: Arc<Pacer>,
     ) -> Arc<SessionCore> {
         let send_queue = Arc::new(SendQueue::new(bounds.credit));
         let router = Arc::new(Router::new(bounds.window, bounds.transfers));
@@ -103,7 +114,7 @@ impl SessionCore {
             });
             SessionCore {
                 control,
-                pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone()),
+                pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone(), pacer),
                 send_queue,
                 router,
                 tasks,

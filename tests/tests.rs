@@ -7,6 +7,7 @@ mod bar;
 mod bwlimit;
 mod cli;
 mod completion;
+mod compression;
 mod confinement;
 mod conformance;
 mod connections;

@@ -19,6 +19,7 @@ pub struct Summary {
     skipped: u64,
     planned: u64,
     bytes_planned: u64,
+    bytes_saved: u64,
     failed: u64,
     seconds: f64,
 }
@@ -40,6 +41,7 @@ impl Summary {
             skipped: get(&counters.skipped),
             planned: get(&counters.planned),
             bytes_planned: get(&counters.bytes_planned),
+            bytes_saved: get(&counters.bytes_saved),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
@@ -63,6 +65,7 @@ impl Summary {
             "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
             "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
             "planned": self.planned, "planned_bytes": self.bytes_planned,
+            "saved": self.bytes_saved,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
         })
     }
@@ -84,6 +87,9 @@ impl Summary {
         line += &format!(" in {:.1} s", self.seconds);
         if self.seconds >= RATE_FROM && self.bytes > 0 {
             line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
+        }
+        if self.bytes_saved > 0 {
+            line += &format!(", compression saved {}", size(self.bytes_saved));
         }
         self.add_counts(&mut line);
         line
@@ -119,6 +125,7 @@ mod tests {
             skipped: 0,
             planned: 0,
             bytes_planned: 0,
+            bytes_saved: 0,
             failed: 0,
             seconds,
         };

@@ -134,6 +134,7 @@ impl TransferArgs {
             if_version: self.if_version.clone(),
             recursive: self.is_recursive(),
             dry_run: self.dry_run,
+            packing: self.wire.packing(),
             ..Options::default()
         };
         self.habits.apply(&mut options)?;

@@ -32,7 +32,7 @@ use crate::net::data::pacer::{Pacer, RateLimit};
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::wire::proto::{self, request};
-use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW};
+use crate::net::wire::{Code, EXPORTER_LABEL, FEATURE_COMPRESSION, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -82,7 +82,7 @@ impl Connection {
             user: user.into(),
             password: password.map(|password| password.to_string()),
             window: WINDOW,
-            features: 0,
+            features: FEATURE_COMPRESSION,
             client: host_name(),
         };
         let client = Client::start(self, session, &exported, options)?;

@@ -3,11 +3,12 @@
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError};
+use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
-use crate::net::transfer::report::Reporter;
+use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
@@ -54,6 +55,20 @@ impl GetDestination {
             tree.dry_run = dry_run;
         }
         self
+    }
+}
+
+/// Reports at its end what compression has saved since its beginning.
+struct Saved {
+    core: Arc<SessionCore>,
+    before: u64,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let saved = self.core.pool().packer().saved().saturating_sub(self.before);
+        self.counters.bytes_saved.fetch_add(saved, Ordering::Relaxed);
     }
 }
 
@@ -232,6 +247,7 @@ impl Client {
             }),
         };
         self.dialer.start();
+        let _saved = self.count_saved(&reporter);
         let sent = sender::send(channel, sources, options, reporter);
         self.with_start(transfer, request::Body::Put(put), sent).await
     }
@@ -259,6 +275,7 @@ impl Client {
             names: target.names(),
         };
         self.dialer.start();
+        let _saved = self.count_saved(&reporter);
         let received = receiver::receive(channel, target, label, options, reporter);
         let mut changes = self.rate.changes();
         let rate = *changes.borrow_and_update();
@@ -293,6 +310,15 @@ impl Client {
                 Err(NetError::Refused { code, text })
             }
             other => other.map(drop),
+        }
+    }
+
+    /// Counts what compression saves, until the value is dropped.
+    fn count_saved(&self, reporter: &Reporter) -> Saved {
+        Saved {
+            core: self.core.clone(),
+            before: self.core.pool().packer().saved(),
+            counters: reporter.counters.clone(),
         }
     }
 

@@ -1,10 +1,13 @@
 //! The two tasks of a data connection: one receives frames and routes them, one sends what the
 //! queue has for it.
 
+use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
 use crate::net::data::balance::Balance;
 use crate::net::data::body::FrameBody;
 use crate::net::data::pacer::{Pacer, Turn};
+use crate::net::data::packer::{Packed, Packer, Prepared};
+use crate::net::data::packing::LinkState;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::{ConnectionId, SendQueue};
@@ -117,6 +120,7 @@ pub(super) async fn read_frames(
     mut reader: impl ReadFrames,
     router: Arc<dyn FrameRouter>,
     liveness: Arc<Liveness>,
+    unpacking: Unpacking,
 ) -> Result<(), NetError> {
     while let Some(frame) = reader.next().await? {
         match frame.header.kind {
@@ -129,7 +133,7 @@ pub(super) async fn read_frames(
             | FrameKind::End
             | FrameKind::Attached => {
                 let is_chunk = frame.header.kind == FrameKind::Chunk;
-                router.route(frame)?;
+                router.route(unpacking.packer.unpack(frame, &unpacking.buffers).await?)?;
                 if is_chunk {
                     // the task that writes it comes next, while the chunk is in this processor's
                     // cache
@@ -141,6 +145,12 @@ pub(super) async fn read_frames(
     Ok(())
 }
 
+/// What decompresses the frames that come.
+pub(super) struct Unpacking {
+    pub(super) packer: Arc<Packer>,
+    pub(super) buffers: BufferPool,
+}
+
 /// One connection, as its writer task knows it.
 pub(super) struct Outgoing {
     pub(super) id: ConnectionId,
@@ -148,6 +158,7 @@ pub(super) struct Outgoing {
     pub(super) liveness: Arc<Liveness>,
     pub(super) closing: watch::Receiver<bool>,
     pub(super) pacer: Arc<Pacer>,
+    pub(super) packer: Arc<Packer>,
     /// When the peer is next to hear that this side lives, while its bytes are slowed down.
     pub(super) reassured: Instant,
 }
@@ -165,10 +176,14 @@ impl Outgoing {
         loop {
             // first this, so that a connection that is stuck does not swallow the wake-up for a
             // frame that another could take
+            let (since, is_queued) = (Instant::now(), send_queue.is_queued());
             tokio::select! {
                 biased;
                 ready = writer.writable() => ready?,
                 () = closed(&mut self.closing) => {}
+            }
+            if is_queued {
+                self.packer.sent(0, since.elapsed());
             }
             let turn = tokio::select! {
                 biased;
@@ -234,9 +249,30 @@ impl Outgoing {
                 break;
             };
             gathered = gathered.saturating_add(body.len());
-            writer.write_body(&header, &body).await?;
+            let packing = self.balance.send_queue.packing(header.transfer);
+            let link = LinkState {
+                connections: self.balance.alive(),
+                limit: self.pacer.outgoing_rate(),
+            };
+            let prepared = self.packer.prepare(&header, &body, packing, link).await;
+            let since = Instant::now();
+            let length = match &prepared {
+                Prepared::Packed(Packed { header, payload }) => {
+                    writer.write(header, payload).await?;
+                    payload.len()
+                }
+                Prepared::Plain => {
+                    writer.write_body(&header, &body).await?;
+                    body.len()
+                }
+                Prepared::Void => 0,
+            };
+            self.packer.sent(length, since.elapsed());
         }
-        writer.flush().await
+        let since = Instant::now();
+        writer.flush().await?;
+        self.packer.sent(0, since.elapsed());
+        Ok(())
     }
 }
 

@@ -9,6 +9,8 @@ pub mod carry;
 pub mod connection;
 mod decoder;
 pub mod pacer;
+pub mod packer;
+pub mod packing;
 pub mod payload;
 pub mod pool;
 pub mod rtt;

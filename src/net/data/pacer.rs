@@ -179,6 +179,11 @@ impl Pacer {
         self.incoming.is_limited()
     }
 
+    /// The lowest limit of outgoing bytes, in bytes a second.
+    pub(super) fn outgoing_rate(&self) -> Option<u64> {
+        self.outgoing.is_limited().then(|| self.outgoing.rate()).flatten()
+    }
+
     /// The most bytes that are to go out at once.
     pub(super) fn outgoing_piece(&self) -> usize {
         self.outgoing.piece()

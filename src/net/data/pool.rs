@@ -4,9 +4,10 @@
 use crate::chunk::buffer::BufferPool;
 use crate::net::data::balance::Balance;
 use crate::net::data::carry::{
-    FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames,
+    FrameRouter, Outgoing, ReadFrames, TICK, Unpacking, WriteFrames, closed, read_frames,
 };
 use crate::net::data::pacer::Pacer;
+use crate::net::data::packer::Packer;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -40,6 +41,7 @@ pub struct Pool {
     moved: AtomicU64,
     closing: watch::Sender<bool>,
     pacer: Arc<Pacer>,
+    packer: Arc<Packer>,
 }
 
 impl Pool {
@@ -61,6 +63,7 @@ impl Pool {
             moved: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             pacer,
+            packer: Arc::new(Packer::new()),
         })
     }
 
@@ -72,6 +75,11 @@ impl Pool {
     /// Bytes that went either way so far.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
+    }
+
+    /// The session's compression.
+    pub fn packer(&self) -> &Packer {
+        &self.packer
     }
 
     /// The session's buffers.
@@ -96,6 +104,7 @@ impl Pool {
             liveness: liveness.clone(),
             closing: self.closing.subscribe(),
             pacer: self.pacer.clone(),
+            packer: self.packer.clone(),
             reassured: Instant::now(),
         };
         let (pool, liveness_of) = (self.clone(), liveness.clone());
@@ -121,7 +130,11 @@ impl Pool {
     ) -> Result<(), NetError> {
         let mut closing = self.closing.subscribe();
         let counted = [reader.received(), writer.sent()];
-        let read = read_frames(reader, self.router.clone(), liveness.clone());
+        let unpacking = Unpacking {
+            packer: self.packer.clone(),
+            buffers: self.buffers.clone(),
+        };
+        let read = read_frames(reader, self.router.clone(), liveness.clone(), unpacking);
         let mut reading = self.tasks.spawn("receive", read);
         let mut writing = self.tasks.spawn("transmit", outgoing.write_frames(writer));
         tokio::select! {

@@ -89,6 +89,7 @@ pub(super) async fn create(
         transfers: TransferCount::default(),
         rates,
     };
+    session.core.peer_features(login.features);
     Ok(NewSession {
         id,
         session: Arc::new(session),

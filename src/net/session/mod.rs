@@ -18,8 +18,8 @@ use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::router::{MessageRoom, Router};
 use crate::net::task::Tasks;
-use crate::net::wire::Code;
 use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message};
+use crate::net::wire::{Code, FEATURE_COMPRESSION};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -133,6 +133,13 @@ impl SessionCore {
     pub fn grant(&self, credit: u64) {
         self.send_queue.credit().grant(credit);
         self.offered.set_most(credit / OFFERED_PART);
+    }
+
+    /// The other side has these features.
+    pub fn peer_features(&self, features: u64) {
+        if features & FEATURE_COMPRESSION != 0 {
+            self.pool.packer().accept();
+        }
     }
 
     /// What the unsettled offers of this side take.

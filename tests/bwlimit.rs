@@ -69,9 +69,10 @@ fn the_limit_of_a_user_changes_while_a_transfer_runs() {
     let client = server.client();
     server.user(&["set", "kim", "--bwlimit", "32k"], "");
     write(&client.work().join("big"), &bytes(1, 4 * MIB));
-    timed(1.0, 60.0, || {
-        let put = client.spawn(["put", "big", "srv:"]);
-        std::thread::sleep(Duration::from_secs(1));
+    timed(2.0, 90.0, || {
+        let mut put = client.spawn(["put", "big", "srv:"]);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(put.child.try_wait().unwrap().is_none(), "two minutes at that rate");
         server.user(&["set", "kim", "--bwlimit", "off"], "");
         ends(put);
     });
@@ -85,11 +86,12 @@ fn no_connection_of_a_slow_transfer_is_taken_for_dead() {
     let client = server.client_at(proxy.address);
     write(&client.work().join("big"), &bytes(1, 2 * MIB));
     for command in [["put", "big", "srv:"], ["get", "srv:big", "back"]] {
-        let before = proxy.data_connections();
+        let (before, start) = (proxy.data_connections(), Instant::now());
         let mut ended = client.run(command);
         assert_eq!((ended.code, ended.err.contains("trying again")), (0, false), "{ended:?}");
         ended.err.clear();
         assert_eq!(proxy.data_connections() - before, 4, "none was replaced");
+        assert!(start.elapsed() > Duration::from_secs(15));
     }
 }
 
@@ -134,6 +136,8 @@ fn haul_limit_lists_transfers_and_changes_one_that_runs() {
         assert_eq!(listed(&client)[0]["rate"], 1 << 20);
         let table = client.ok(["limit"]);
         assert!(table.contains("1 MiB/s") && table.contains(&pid), "{table}");
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(listed(&client).len(), 1, "eight seconds at that rate");
         client.ok(["limit", "off"]);
         ends(running);
         assert!(start.elapsed() < Duration::from_secs(90), "256 s at the first rate");

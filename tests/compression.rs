@@ -1,6 +1,6 @@
 //! Compressed frames: what they save, when they are used, and what becomes of false ones.
 
-use crate::support::messages::{offer, offers, put, result, want, wanted};
+use crate::support::messages::{offer, offered, offers, put, result, want, wanted};
 use crate::support::proxy::{Proxy, Rules};
 use crate::support::script::{ScriptedClient, ScriptedServer, against};
 use crate::support::tree::{bytes, snapshot, write};
@@ -123,6 +123,7 @@ async fn a_peer_without_the_feature_gets_no_compressed_frames() {
         ..Default::default()
     };
     assert_eq!(client.ask(2, request::Body::Get(get)).await.unwrap().code, 150);
+    offered(&mut client).await;
     client.transfer(1, want(1)).await;
     let (mut reader, _writer) = client.data(&client.attach(1)).await.unwrap();
     let frame = loop {

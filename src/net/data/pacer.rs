@@ -4,7 +4,7 @@
 //! A session waits for one piece at a time in each direction. So the sessions under one limit get
 //! equal parts of it, however many connections they have.
 
-use crate::net::data::bucket::Bucket;
+use crate::net::data::bucket::{Bucket, Place};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,15 @@ use tokio::time::{Instant, sleep};
 
 /// The lowest rate, in bytes a second. Below it a chunk takes longer than a peer waits for one.
 pub const LEAST_RATE: u64 = 16 << 10;
-/// Pieces that pass in a second: few bytes at a time, so that no connection is silent for long.
-const PIECES: u64 = 16;
-/// The bounds of a piece.
+/// Pieces that pass in a second at least, so that no connection is silent for long.
+const PIECES: u64 = 4;
+/// The bounds of a piece. Sessions take turns, piece by piece: nearly all limits have pieces of one
+/// size, so that sessions with limits of their own get as much of a shared one as others.
 const LEAST_PIECE: usize = 1 << 10;
-const MOST_PIECE: usize = 256 << 10;
+const PIECE: usize = 16 << 10;
+/// From this rate on, pieces are larger.
+const HIGH_RATE: u64 = 16 << 20;
+const LARGE_PIECE: usize = 64 << 10;
 /// Turns of a session's connections. A connection takes several where the rate is low: then few
 /// connections are within a chunk at once, and the others answer pings.
 const TURNS: u32 = 64;
@@ -75,13 +79,14 @@ impl RateLimit {
         }
     }
 
-    /// Waits until so many bytes may go.
-    async fn pass(&self, bytes: usize) {
-        if !self.is_limited() {
-            return;
-        }
+    /// Takes a place for so many bytes, if there is a limit.
+    fn take(&self, bytes: usize) -> Option<Place> {
+        self.is_limited().then(|| self.bucket.lock().take(bytes, Instant::now()))
+    }
+
+    /// Waits until the bytes of a place may go.
+    async fn pass(&self, place: Place) {
         let mut changes = self.changes();
-        let place = self.bucket.lock().take(bytes, Instant::now());
         loop {
             let wait = self.bucket.lock().wait(place, Instant::now());
             if wait.is_zero() {
@@ -125,9 +130,10 @@ impl Lane {
 
     fn piece(&self) -> usize {
         match self.is_limited().then(|| self.rate()).flatten() {
+            Some(HIGH_RATE..) => LARGE_PIECE,
             Some(rate) => {
-                let piece = usize::try_from(rate / PIECES).unwrap_or(MOST_PIECE);
-                piece.clamp(LEAST_PIECE, MOST_PIECE)
+                let piece = usize::try_from(rate / PIECES).unwrap_or(PIECE);
+                piece.clamp(LEAST_PIECE, PIECE)
             }
             None => usize::MAX,
         }
@@ -137,14 +143,18 @@ impl Lane {
         if self.is_limited() {
             // the semaphore is never closed
             let _gate = self.gate.acquire().await;
-            for limit in &self.limits {
-                limit.pass(bytes).await;
+            // in all of them at once: what one makes wait is no time lost with the others
+            let places: Vec<_> = self.limits.iter().map(|limit| limit.take(bytes)).collect();
+            for (limit, place) in self.limits.iter().zip(places) {
+                if let Some(place) = place {
+                    limit.pass(place).await;
+                }
             }
         }
     }
 }
 
-/// All limits that a session is under. Those of one session come before those that it shares.
+/// All limits that a session is under.
 pub struct Pacer {
     outgoing: Lane,
     incoming: Lane,
@@ -155,7 +165,7 @@ pub struct Pacer {
 pub(super) type Turn<'a> = SemaphorePermit<'a>;
 
 impl Pacer {
-    /// A session under these limits, which are in the order in which bytes pass them.
+    /// A session under these limits.
     pub fn new(outgoing: Vec<Arc<RateLimit>>, incoming: Vec<Arc<RateLimit>>) -> Arc<Pacer> {
         Arc::new(Pacer {
             outgoing: Lane::new(outgoing),
@@ -247,7 +257,9 @@ mod tests {
                     while start.elapsed() < Duration::from_secs(10) {
                         let piece = pacer.outgoing_piece();
                         pacer.leave(piece).await;
-                        bytes += piece;
+                        if start.elapsed() < Duration::from_secs(10) {
+                            bytes += piece;
+                        }
                     }
                     bytes
                 })

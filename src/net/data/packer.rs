@@ -18,11 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use zstd::bulk::Compressor;
 
 /// Encoders at once, and decoders.
 const AT_ONCE: usize = 2;
 /// Payloads up to this size are compressed and decompressed on the spot.
-const SHORT: usize = 16 << 10;
+const SHORT: usize = 64 << 10;
 /// Shorter payloads travel as they are.
 const LEAST: usize = 256;
 /// Bytes of a longer payload that tell whether the rest is worth it.
@@ -35,6 +36,8 @@ pub struct Packer {
     judge: Mutex<PackingJudge>,
     encoders: Semaphore,
     decoders: Semaphore,
+    /// Contexts of encoders that are not at work: a fresh one costs more than a small file.
+    contexts: Contexts,
     plain: AtomicU64,
     carried: AtomicU64,
 }
@@ -63,6 +66,7 @@ impl Packer {
             judge: Mutex::new(PackingJudge::new(AT_ONCE)),
             encoders: Semaphore::new(AT_ONCE),
             decoders: Semaphore::new(AT_ONCE),
+            contexts: Contexts::default(),
             plain: AtomicU64::new(0),
             carried: AtomicU64::new(0),
         }
@@ -124,7 +128,7 @@ impl Packer {
                 None => return Prepared::Plain,
             },
         };
-        if body.len() > SHORT && !shrinks(&sample) {
+        if body.len() > SHORT && !self.contexts.shrinks(&sample) {
             self.judge.lock().missed();
             return Prepared::Plain;
         }
@@ -135,7 +139,7 @@ impl Packer {
                 read => Some(read),
             },
         };
-        let (body, started) = (body.clone(), Instant::now());
+        let (body, contexts, started) = (body.clone(), self.contexts.clone(), Instant::now());
         let (length, mut header) = (body.len(), *header);
         if let Some((_, digest)) = &raw {
             header.digest = *digest;
@@ -146,7 +150,7 @@ impl Packer {
                 (None, FrameBody::Bytes(bytes)) => bytes,
                 (None, FrameBody::Deferred(_)) => &[],
             };
-            let packed = zstd::bulk::compress(bytes, level).ok();
+            let packed = contexts.compress(bytes, level);
             (packed, raw.map(|(bytes, _)| bytes))
         };
         let (packed, raw) = match length <= SHORT {
@@ -198,9 +202,29 @@ fn middle(bytes: &[u8]) -> &[u8] {
     rest.get(..SAMPLE).unwrap_or(rest)
 }
 
-/// True if a sample gets smaller.
-fn shrinks(sample: &[u8]) -> bool {
-    zstd::bulk::compress(sample, 1).is_ok_and(|packed| is_gain(sample.len(), packed.len()))
+/// Encoders that are reused. Cheap to clone.
+#[derive(Clone, Default)]
+struct Contexts(Arc<Mutex<Vec<Compressor<'static>>>>);
+
+impl Contexts {
+    /// Compresses at a level of zstd; `None` if there is no memory.
+    fn compress(&self, bytes: &[u8], level: i32) -> Option<Vec<u8>> {
+        let idle = self.0.lock().pop();
+        let mut encoder = idle.map_or_else(|| Compressor::new(level), Ok).ok()?;
+        encoder.set_compression_level(level).ok()?;
+        let packed = encoder.compress(bytes).ok();
+        let mut idle = self.0.lock();
+        if idle.len() < AT_ONCE {
+            idle.push(encoder);
+        }
+        packed
+    }
+
+    /// True if a sample gets smaller.
+    fn shrinks(&self, sample: &[u8]) -> bool {
+        let packed = self.compress(sample, 1);
+        packed.is_some_and(|packed| is_gain(sample.len(), packed.len()))
+    }
 }
 
 /// A chunk's bytes, and its digest.

@@ -53,6 +53,11 @@ pub(super) fn is_gain(raw: usize, packed: usize) -> bool {
     packed < raw.saturating_sub(raw / LEAST_GAIN)
 }
 
+/// Frames that are not tried after so many failures.
+fn skipped(failures: u32) -> u32 {
+    1_u32.checked_shl(failures).unwrap_or(MOST_SKIPPED).min(MOST_SKIPPED)
+}
+
 /// A rate over the last few megabytes.
 #[derive(Debug, Default)]
 struct Meter {
@@ -96,6 +101,8 @@ pub(super) struct PackingJudge {
     encoders: usize,
     /// Frames that got no smaller, one after another.
     misses: u32,
+    /// How often the encoders were slower than the link, one after another.
+    slow: u32,
     /// Frames that are to travel as they are, before another one is tried.
     skip: u32,
 }
@@ -108,6 +115,7 @@ impl PackingJudge {
             encoder: Meter::default(),
             encoders,
             misses: 0,
+            slow: 0,
             skip: 0,
         }
     }
@@ -129,7 +137,7 @@ impl PackingJudge {
     /// A sample got no smaller.
     pub(super) fn missed(&mut self) {
         self.misses = self.misses.saturating_add(1);
-        self.skip = 1_u32.checked_shl(self.misses).unwrap_or(MOST_SKIPPED).min(MOST_SKIPPED);
+        self.skip = skipped(self.misses);
     }
 
     /// The level at which the next frame is compressed; `None`: it travels as it is.
@@ -160,12 +168,12 @@ impl PackingJudge {
             return None;
         }
         if encoders.is_some_and(|encoders| encoders < link) {
-            // as if it had got no smaller: the machine may be less busy later
-            if self.skip == 0 {
-                self.encoder = Meter::default();
-                self.missed();
-            }
-            return None;
+            // the machine may be less busy later
+            self.encoder = Meter::default();
+            self.slow = self.slow.saturating_add(1);
+            self.skip = skipped(self.slow);
+        } else if encoders.is_some() {
+            self.slow = 0;
         }
         Some(if link < SLOW { GOOD_LEVEL } else { QUICK_LEVEL })
     }

@@ -2,8 +2,10 @@
 //! transfer that runs.
 
 use crate::support::proxy::{Proxy, Rules};
+use crate::support::script::{ScriptedServer, against};
 use crate::support::tree::{bytes, write};
 use crate::support::{Client, Running, Server, until};
+use haul::net::wire::proto::request;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -192,4 +194,24 @@ fn a_rate_that_is_none_is_refused_before_anything_happens() {
         }
     }
     assert!(!server.root.join("f").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_from_a_server_that_knows_no_limits_fails_with_the_reason() {
+    let server = ScriptedServer::start().await;
+    let client = server.client();
+    let url = server.url("f");
+    let ended = against(&client, &["get", "--bwlimit=1M", &url, "got"], async {
+        let mut peer = server.logged_in().await;
+        let (number, body) = peer.request().await;
+        let request::Body::Limit(limit) = body else {
+            panic!("expected a limit, got {body:?}");
+        };
+        assert_eq!(limit.rate, 1 << 20);
+        peer.reply(number, 502, None).await;
+        let (_, body) = peer.request().await;
+        assert!(matches!(body, request::Body::Quit(_)), "{body:?}");
+    })
+    .await;
+    ended.failed(1, &["too old to limit"]);
 }

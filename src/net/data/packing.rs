@@ -6,7 +6,7 @@ use std::time::Duration;
 /// When a transfer compresses its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// Where the link turns out to be slower than [`FAST`], and than the encoder.
+    /// Where the link turns out to be slower than 200 MB/s, and than the encoder.
     #[default]
     Auto,
     /// The same, and also before the link has been measured.

@@ -23,6 +23,7 @@ fn framing(c: &mut Criterion) {
         number: 123_456,
         offset: 5 << 20,
         length: CHUNK_SIZE as u32,
+        unpacked: 0,
         digest: [7; 32],
     };
     let bytes = header.encode();

@@ -80,7 +80,7 @@ fn a_key_can_be_listed_by_file() {
     let list = String::from_utf8(list.stdout).unwrap();
     let ann = list.lines().find(|line| line.starts_with("ann ")).unwrap();
     let cells: Vec<&str> = ann.split_whitespace().collect();
-    assert_eq!(cells, ["ann", "full", "/", "no", "1", "0"], "{list}");
+    assert_eq!(cells, ["ann", "full", "/", "off", "no", "1", "0"], "{list}");
 }
 
 /// A user who may only write learns no names, and changes nothing that was there before.

@@ -12,6 +12,7 @@ use haul::net::NetError;
 use haul::net::client::connect::Connection;
 use haul::net::client::options::SessionOptions;
 use haul::net::client::requests::{IfMissing, PutDestination};
+use haul::net::data::pacer::RateLimit;
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
 use haul::net::transfer::send::source::{Origin, TransferSource};
@@ -269,6 +270,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             retry_for: Duration::from_secs(5),
             notify: Arc::new(|_| {}),
             outage: Arc::default(),
+            rate: RateLimit::new(None),
         };
         let connection =
             Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());

@@ -185,9 +185,12 @@ fn listed(server: &Server, arguments: &[&str]) -> Vec<serde_json::Value> {
 fn users_are_listed(server: &Server, fingerprint: &serde_json::Value) {
     let table = user(server, &["ls"]).out;
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines[0], "name           access      root      password  keys  invites");
-    assert_eq!(lines[1], "kim            full        /here     no        1     0");
-    assert_eq!(lines[2], "a-longer-name  write-only  /sub dir  yes       0     0");
+    assert_eq!(
+        lines[0],
+        "name           access      root      bwlimit  password  keys  invites"
+    );
+    assert_eq!(lines[1], "kim            full        /here     off      no        1     0");
+    assert_eq!(lines[2], "a-longer-name  write-only  /sub dir  off      yes       0     0");
     let all = listed(server, &["ls", "--json"]);
     assert_eq!(all[0]["keys"][0]["fingerprint"], *fingerprint);
     assert_eq!((&all[1]["root"], &all[1]["password"]), (&"/sub dir".into(), &true.into()));

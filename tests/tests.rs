@@ -4,8 +4,10 @@ mod support;
 
 mod auth;
 mod bar;
+mod bwlimit;
 mod cli;
 mod completion;
+mod compression;
 mod confinement;
 mod conformance;
 mod connections;

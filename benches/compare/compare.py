@@ -33,6 +33,20 @@ def make_small(source, count):
     return source / "small"
 
 
+def make_text(source, size):
+    """Source files of this machine's Python, again and again under other names, up to `size` bytes."""
+    files = sorted(Path(os.__file__).parent.rglob("*.py"))
+    for turn in range(100):
+        for number, file in enumerate(files):
+            target = source / "text" / f"{turn:02}-{number // 100:02}" / f"{number}.py"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            size -= target.stat().st_size
+            if size < 0:
+                return source / "text"
+    return source / "text"
+
+
 def make_million(source):
     for d in range(1000):
         directory = source / "million" / f"{d:03}"
@@ -112,6 +126,10 @@ def prepare(row, args, source):
         return make_big(source, WAN_SIZE)
     if row in ("small", "wan-small"):
         return make_small(source, 20000 if row == "small" else 1000)
+    if row in ("text", "wan-text"):
+        return make_text(source, 400 * MIB if row == "text" else WAN_SIZE)
+    if row in ("random", "wan-random"):
+        return make_big(source, 1024 * MIB if row == "random" else WAN_SIZE)
     if row == "million":
         return make_million(source)
     if row == "tree":
@@ -132,7 +150,7 @@ def rows_of(row, args, place, data):
         return [{"cp": tools}]
     if row == "wan-verbs":
         return [verbs(place, data)]
-    groups = [put_get(place, data, peers, row in ("big", "wan", "wan-loss"))]
+    groups = [put_get(place, data, peers, row in ("big", "random", "wan", "wan-loss", "wan-random"))]
     if row == "tree":
         groups.append(unchanged(place, data, peers))
     return groups
@@ -191,6 +209,7 @@ def run_row(row, args, work):
 
 def main():
     rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
+    rows += ["text", "random", "wan-text", "wan-random"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
     parser.add_argument("--peers", type=lambda text: [p for p in text.split(",") if p], default=["rsync", "cp"], help=f"of {','.join(ALL)} [default: rsync,cp]")

@@ -4,8 +4,8 @@ import os, subprocess, time
 from place import HAUL, TOP
 
 # the servers that a peer needs
-SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
-ALL = ["rsync", "rsync-nosync", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
+SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-z": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
+ALL = ["haul-raw", "haul-z", "rsync", "rsync-nosync", "rsync-z", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
 PIPE = TOP / "target/release/examples/pipe"
 
 
@@ -44,8 +44,15 @@ class Peer:
         self.recursive = source.is_dir()
         self.put, self.get = getattr(self, name.replace("-", "_"))()
 
-    def haul(self):
-        p, flags = self.place, ["-q", *(["-r"] if self.recursive else []), *self.place.haul_options]
+    def haul_raw(self):
+        return self.haul("--no-compress")
+
+    def haul_z(self):
+        return self.haul("-z")
+
+    def haul(self, *options):
+        p = self.place
+        flags = ["-q", *(["-r"] if self.recursive else []), *p.haul_options, *options]
         return (lambda: p.haul("put", *flags, self.source, "srv:")), (lambda: p.haul("get", *flags, f"srv:{self.source.name}", p.back))
 
     def rsync_with(self, options, module):
@@ -55,6 +62,9 @@ class Peer:
 
     def rsync(self):
         return self.rsync_with(["--fsync"] if self.place.durable else [], f"rsync://{self.place.host}:8730/m")
+
+    def rsync_z(self):
+        return self.rsync_with(["-z"], f"rsync://{self.place.host}:8730/m")
 
     def rsync_nosync(self):
         return self.rsync_with([], f"rsync://{self.place.host}:8730/m")

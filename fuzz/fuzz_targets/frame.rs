@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     if let Ok(header) = FrameHeader::decode(data) {
         assert_eq!(header.encode().as_slice(), data);
-        assert!(header.length as usize <= haul::chunk::CHUNK_SIZE);
+        assert!(header.content_length() <= haul::chunk::CHUNK_SIZE);
         assert!(header.offset.checked_add(u64::from(header.length)).is_some());
     }
 });

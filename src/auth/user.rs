@@ -49,6 +49,8 @@ pub struct User {
     pub root: RemotePath,
     /// Their rights.
     pub access: Access,
+    /// Bytes a second that their sessions may move together, in each direction; `None`: no limit.
+    pub rate: Option<u64>,
     /// argon2id hash; `None`: no login by password.
     pub password: Option<String>,
     /// Keys that log in without a password.
@@ -65,6 +67,7 @@ impl User {
             name,
             root: RemotePath::root(),
             access: Access::Full,
+            rate: None,
             password: None,
             keys: Vec::new(),
             invites: Vec::new(),

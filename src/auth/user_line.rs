@@ -1,12 +1,14 @@
 //! One line of the `users` file:
 //!
 //! ```text
-//! NAME [root=SUBDIR] [access=read-only|write-only] [password=PHC] [key=KEY]… [invite=INVITE]…
+//! NAME [root=SUBDIR] [access=read-only|write-only] [bwlimit=BYTES] [password=PHC]
+//!      [key=KEY]… [invite=INVITE]…
 //! KEY:    BASE64[;label=TEXT][;added=TIME][;expires=TIME][;from=NETWORK]…
 //! INVITE: HASH;expires=TIME
 //! ```
 //!
-//! A time is in seconds since 1970. What is not visible ASCII is percent-encoded.
+//! A limit is in bytes a second, a time in seconds since 1970. What is not visible ASCII is
+//! percent-encoded.
 
 use super::key::PublicKey;
 use super::name::UserName;
@@ -32,13 +34,18 @@ pub(super) fn parse(line: &str) -> Result<User, String> {
                     format!("access is full, read-only or write-only, not {value}")
                 })?;
             }
+            "bwlimit" => user.rate = Some(parse_rate(value)?),
             "password" if password::is_hash(value) => user.password = Some(value.to_string()),
             "password" => {
                 return Err("password is not an argon2 hash; set it with haul user passwd".into());
             }
             "key" => user.keys.push(parse_key(value)?),
             "invite" => user.invites.push(parse_invite(value)?),
-            _ => return Err(format!("{field} is not root, access, password, key or invite")),
+            _ => {
+                return Err(format!(
+                    "{field} is not root, access, bwlimit, password, key or invite"
+                ));
+            }
         }
     }
     Ok(user)
@@ -52,6 +59,9 @@ pub(super) fn format(user: &User) -> String {
     }
     if user.access != Access::Full {
         line += &format!(" access={}", user.access.name());
+    }
+    if let Some(rate) = user.rate {
+        line += &format!(" bwlimit={rate}");
     }
     if let Some(hash) = &user.password {
         line += &format!(" password={hash}");
@@ -74,6 +84,14 @@ fn parse_root(value: &str) -> Result<RemotePath, String> {
     let bytes = unescape(value).map_err(|e| format!("root {e}"))?;
     RemotePath::parse(&bytes)
         .map_err(|e| format!("root is not a path beneath the server's root: {e}"))
+}
+
+fn parse_rate(value: &str) -> Result<u64, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|rate| *rate > 0)
+        .ok_or_else(|| format!("bwlimit is not a number of bytes a second: {value}"))
 }
 
 fn parse_key(text: &str) -> Result<AuthorizedKey, String> {
@@ -175,6 +193,7 @@ mod tests {
         let mut kim = User::new(UserName::parse("kim").unwrap());
         kim.root = RemotePath::parse("a dir/50%;/\u{e4}".as_bytes()).unwrap();
         kim.access = Access::ReadOnly;
+        kim.rate = Some(2 << 20);
         kim.password = Some(password::hash("secret").unwrap());
         kim.keys = vec![
             AuthorizedKey::new(PublicKey::from_der(&[1, 2, 3])),
@@ -208,6 +227,7 @@ mod tests {
         assert!(error("kim root=%zz").contains("hexadecimal"));
         assert!(error("kim password=hunter2").contains("haul user passwd"));
         assert!(error("kim access=all").contains("access is full"));
+        assert!(error("kim bwlimit=0").contains("bwlimit is not"));
         assert!(error("-rf").contains("user name"));
         assert!(error("kim shell=/bin/sh").contains("shell is not"));
         assert!(error("kim key").contains("FIELD=VALUE"));

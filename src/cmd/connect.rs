@@ -10,6 +10,7 @@ use crate::auth::password::Secret;
 use crate::net::client::Client;
 use crate::net::client::options::SessionOptions;
 use crate::net::client::outage::Outage;
+use crate::net::data::pacer::RateLimit;
 use crate::net::{NetError, printable};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Purpose {
     pub connections: Option<u16>,
     /// Whether the user reads of lost connections.
     pub notices: Notices,
+    /// Bytes a second of its transfers, if the user sets a limit.
+    pub rate: Option<u64>,
 }
 
 /// A login that haul repeats when its session is gone.
@@ -89,6 +92,11 @@ impl RemoteSession {
     /// Since when the server has been unreachable.
     pub fn outage(&self) -> Arc<Outage> {
         self.options.outage.clone()
+    }
+
+    /// How fast its transfers go; it changes while they run.
+    pub fn rate(&self) -> Arc<RateLimit> {
+        self.options.rate.clone()
     }
 
     fn login_by(&self) -> LoginBy {
@@ -191,6 +199,7 @@ pub async fn for_requests(name: &ServerName, args: &ConnectArgs) -> Result<Remot
     let purpose = Purpose {
         connections: Some(1),
         notices: Notices::Shown,
+        rate: None,
     };
     open(name, args, purpose).await
 }
@@ -242,6 +251,7 @@ async fn open_once(
             Notices::Hidden => {}
         }),
         outage: Arc::default(),
+        rate: RateLimit::new(purpose.rate),
     };
     let mut password = given_password(args)?;
     let client = if password.is_some() || server.identity.is_some() {

@@ -9,6 +9,7 @@ use super::put::LocalSource;
 use super::transfer::{self, TransferArgs};
 use super::{get, hint, interrupt, put};
 use crate::net::client::requests::IfMissing;
+use crate::net::data::pacer::RateLimit;
 use crate::net::deletion::place::Place;
 use crate::net::deletion::search::Pair;
 use crate::net::local::{LocalDestination, LocalSession};
@@ -177,7 +178,7 @@ async fn run_copy(
     about: &str,
 ) -> Result<(), Failure> {
     let show = args.show("cp", Arc::default())?;
-    let session = LocalSession::start();
+    let session = LocalSession::start(&RateLimit::new(args.rate()));
     let copier = &session;
     let reporter = show.reporter();
     // it has the reporter to itself: the end is shown when the last one is gone

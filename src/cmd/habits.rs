@@ -56,9 +56,6 @@ pub struct HabitArgs {
     #[arg(short = 'l', long, hide = true)]
     links: bool,
 
-    #[arg(short = 'z', long, hide = true)]
-    compress: bool,
-
     #[arg(short = 'W', long, hide = true)]
     whole_file: bool,
 

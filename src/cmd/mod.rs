@@ -21,6 +21,7 @@ mod habits;
 mod hint;
 mod interrupt;
 mod invite;
+mod limit;
 pub mod location;
 mod locks;
 mod log_file;
@@ -34,9 +35,11 @@ mod panics;
 mod progress;
 mod prompt;
 mod put;
+mod rate;
 mod report;
 mod report_json;
 mod rm;
+mod running;
 mod runtime;
 mod screen;
 mod serve;
@@ -49,6 +52,7 @@ mod table;
 mod transfer;
 mod units;
 mod user;
+mod wire;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -103,6 +107,7 @@ enum Command {
     Df(df::Args),
     Locks(locks::Args),
     Unlock(locks::UnlockArgs),
+    Limit(limit::Args),
     Login(login::Args),
     Invite(invite::Args),
     User(user::Args),
@@ -124,6 +129,7 @@ impl Command {
             Command::Stat(args) => args.json,
             Command::Df(args) => args.json,
             Command::Locks(args) => args.json,
+            Command::Limit(args) => args.json,
             Command::Mkdir(_)
             | Command::Rm(_)
             | Command::Mv(_)
@@ -173,6 +179,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Df(args) => df::run(args).await,
         Command::Locks(args) => locks::run(args).await,
         Command::Unlock(args) => locks::unlock(args).await,
+        Command::Limit(args) => limit::run(args).await,
         Command::Login(args) => login::run(args).await,
         Command::Invite(args) => invite::run(args),
         Command::User(args) => user::run(args).await,

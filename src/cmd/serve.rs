@@ -7,6 +7,7 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
 use super::location::parse_host;
+use super::rate::{Rate, parse_rate};
 use super::runtime;
 use super::server::local_user;
 use super::settings::state_dir;
@@ -71,6 +72,11 @@ pub struct Args {
     /// The most memory for all sessions together: data in flight, messages, buffers
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_memory)]
     max_memory: u64,
+
+    /// Move at most RATE (2M, 500k) in each direction, with all sessions together. haul user set
+    /// limits a user
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bwlimit: Option<Rate>,
 
     /// How long a session waits for its client after the connection is lost
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
@@ -160,6 +166,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             memory: args.max_memory,
             grace: args.session_grace,
             partial_max_age: args.partial_max_age,
+            rate: args.bwlimit.and_then(|rate| rate.0),
         },
     };
     runtime::block_on(serve(config, listeners, args.json, &state))

@@ -33,6 +33,18 @@ pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
+/// The directory of what lasts as long as a process: `$XDG_RUNTIME_DIR/haul`, else the client's
+/// directory.
+///
+/// # Errors
+/// As [`config_dir`].
+pub fn runtime_dir() -> Result<PathBuf, Failure> {
+    match set("XDG_RUNTIME_DIR").filter(|_| set("HAUL_CONFIG_DIR").is_none()) {
+        Some(dir) => Ok(PathBuf::from(dir).join("haul")),
+        None => config_dir(),
+    }
+}
+
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

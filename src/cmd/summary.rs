@@ -21,6 +21,7 @@ pub struct Summary {
     bytes_planned: u64,
     deleted: u64,
     deletions_planned: u64,
+    bytes_saved: u64,
     failed: u64,
     seconds: f64,
 }
@@ -44,6 +45,7 @@ impl Summary {
             bytes_planned: get(&counters.bytes_planned),
             deleted: get(&counters.deleted),
             deletions_planned: get(&counters.deletions_planned),
+            bytes_saved: get(&counters.bytes_saved),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
         }
@@ -68,6 +70,7 @@ impl Summary {
             "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
             "planned": self.planned, "planned_bytes": self.bytes_planned,
             "deleted": self.deleted, "deletions_planned": self.deletions_planned,
+            "saved": self.bytes_saved,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
         })
     }
@@ -98,6 +101,9 @@ impl Summary {
         line += &format!(" in {:.1} s", self.seconds);
         if self.seconds >= RATE_FROM && self.bytes > 0 {
             line += &format!(" ({}/s)", size((self.bytes as f64 / self.seconds) as u64));
+        }
+        if self.bytes_saved > 0 {
+            line += &format!(", compression saved {}", size(self.bytes_saved));
         }
         self.add_counts(&mut line);
         line
@@ -136,6 +142,7 @@ mod tests {
             bytes_planned: 0,
             deleted: 0,
             deletions_planned: 0,
+            bytes_saved: 0,
             failed: 0,
             seconds,
         };

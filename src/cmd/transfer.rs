@@ -10,8 +10,10 @@ use super::interrupt::{self, RERUN};
 use super::log_file::LogFile;
 use super::progress::Wish;
 use super::report::ReportOptions;
+use super::running;
 use super::show::Show;
 use super::units::parse_time;
+use super::wire::WireArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::outage::Outage;
@@ -101,6 +103,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     habits: HabitArgs,
 
+    #[command(flatten)]
+    wire: WireArgs,
+
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -143,6 +148,7 @@ impl TransferArgs {
             if_version: self.if_version.clone(),
             recursive: self.is_recursive(),
             dry_run: self.dry_run,
+            packing: self.wire.packing(),
             ..Options::default()
         };
         self.habits.apply(&mut options)?;
@@ -172,7 +178,13 @@ impl TransferArgs {
                 true => Notices::Hidden,
                 false => Notices::Shown,
             },
+            rate: self.wire.rate(),
         }
+    }
+
+    /// Bytes a second; `None`: no limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.wire.rate()
     }
 
     /// Starts to show a transfer.
@@ -227,7 +239,9 @@ pub async fn carry(
         options: job.options,
         stuck: None,
     };
-    let result = carrier.run(once, is_repeatable).await;
+    let limit = carrier.session.rate();
+    let run = carrier.run(once, is_repeatable);
+    let result = running::adjustable(run, &limit, job.verb, job.about).await;
     let Carrier {
         session, reporter, ..
     } = carrier;

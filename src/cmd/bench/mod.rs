@@ -74,6 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let purpose = Purpose {
                 connections: args.connections,
                 notices: Notices::Shown,
+                rate: None,
             };
             let session = connect::open(&remote.server, &args.connect, purpose).await?;
             session.client().logged_in().await?;

@@ -8,6 +8,7 @@ use crate::cmd::failure::{Failure, exit};
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
 use crate::net::client::options::SessionOptions;
+use crate::net::data::pacer::RateLimit;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -57,6 +58,7 @@ pub(super) async fn start(
         retry_for: Duration::from_secs(10),
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
+        rate: RateLimit::new(None),
     };
     let client = connection.login("bench", None, &options).await?;
     client.logged_in().await?;

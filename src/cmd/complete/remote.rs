@@ -10,6 +10,7 @@ use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
 use crate::net::client::options::SessionOptions;
+use crate::net::data::pacer::RateLimit;
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -116,6 +117,7 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
         retry_for: DEADLINE,
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
+        rate: RateLimit::new(None),
     };
     connection.await.ok()?.login(&server.user, None, &options).await.ok()
 }

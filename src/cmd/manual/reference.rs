@@ -108,10 +108,10 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 18] = [
+const RELATED: [(&str, &[&str]); 19] = [
     ("serve", &["invite", "user", "login", "locks"]),
-    ("put", &["get", "ls", "stat", "locks", "login"]),
-    ("get", &["put", "ls", "stat", "login"]),
+    ("put", &["get", "ls", "stat", "locks", "limit", "login"]),
+    ("get", &["put", "ls", "stat", "limit", "login"]),
     ("cp", &["put", "get", "mv"]),
     ("ls", &["stat", "get", "df"]),
     ("mkdir", &["put", "rm"]),
@@ -121,6 +121,7 @@ const RELATED: [(&str, &[&str]); 18] = [
     ("df", &["stat", "ls"]),
     ("locks", &["unlock", "put"]),
     ("unlock", &["locks"]),
+    ("limit", &["put", "get"]),
     ("login", &["invite", "serve", "ls", "put"]),
     ("invite", &["login", "user", "serve"]),
     ("user", &["invite", "serve"]),

@@ -6,6 +6,7 @@ use crate::auth::users;
 use crate::cmd::failure::{Failure, exit};
 use crate::cmd::hint;
 use crate::cmd::location::parse_relative;
+use crate::cmd::rate::{Rate, parse_rate};
 use crate::cmd::settings::state_dir;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -45,12 +46,16 @@ pub struct Rights {
     /// May put files and make directories, and nothing else: a drop-box
     #[arg(long)]
     write_only: bool,
+
+    /// Move at most RATE (2M, 500k) in each direction, with all sessions together; 'off': no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bwlimit: Option<Rate>,
 }
 
 impl Rights {
     /// True if any option is given.
     pub fn any(&self) -> bool {
-        self.root.is_some() || self.access().is_some()
+        self.root.is_some() || self.access().is_some() || self.bwlimit.is_some()
     }
 
     fn access(&self) -> Option<Access> {
@@ -68,6 +73,7 @@ impl Rights {
             user.root = parse_relative(root)?;
         }
         user.access = self.access().unwrap_or(user.access);
+        user.rate = self.bwlimit.map_or(user.rate, |rate| rate.0);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod key;
 use self::account::{Named, Rights, StateDir, about_users, change, find, no_user};
 use super::failure::{Failure, exit};
 use super::hint;
+use super::rate::Rate;
 use super::table;
 use super::{output, prompt};
 use crate::auth::last_used::{self, LastUsed};
@@ -50,7 +51,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   haul user set kim --read-only
-  haul user set kim --full --root .")]
+  haul user set kim --full --root .
+  haul user set kim --bwlimit 2M")]
     Set(Set),
     /// Set a user's password
     #[command(after_help = "Example:\n  haul user passwd kim")]
@@ -98,7 +100,8 @@ struct Ls {
     #[command(flatten)]
     state: StateDir,
 
-    /// Print one JSON object per line: name, access, root, password (true or false), keys, invites
+    /// Print one JSON object per line: name, access, root, bwlimit, password (true or false), keys,
+    /// invites
     #[arg(long)]
     json: bool,
 }
@@ -108,7 +111,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Action::Add(add) => add_user(&add).await,
         Action::Set(set) => {
             if !set.rights.any() {
-                let message = "nothing to set: give --root, --full, --read-only or --write-only";
+                let message =
+                    "nothing to set: give --root, --full, --read-only, --write-only or --bwlimit";
                 return Err(Failure::usage(message));
             }
             let path = set.user.state.users()?;
@@ -190,13 +194,14 @@ fn list(ls: &Ls) -> Result<(), Failure> {
             user.name.to_string(),
             user.access.name().to_string(),
             format!("/{}", output::name(user.root.as_bytes())),
+            Rate(user.rate).to_string(),
             if user.password.is_some() { "yes" } else { "no" }.to_string(),
             user.keys.len().to_string(),
             invites(user, now).to_string(),
         ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
-    table::print(["name", "access", "root", "password", "keys", "invites"], &rows)
+    table::print(["name", "access", "root", "bwlimit", "password", "keys", "invites"], &rows)
 }
 
 /// The number of invites that are still valid.
@@ -209,6 +214,7 @@ fn as_json(user: &User, last: &LastUsed, now: u64) -> Value {
     object.insert("name".into(), json!(user.name.as_str()));
     object.insert("access".into(), json!(user.access.name()));
     output::put_text(&mut object, "root", &[b"/", user.root.as_bytes()].concat());
+    object.insert("bwlimit".into(), json!(user.rate));
     object.insert("password".into(), json!(user.password.is_some()));
     let keys = user.keys.iter().map(|key| key::as_json(user, key, last));
     object.insert("keys".into(), keys.collect());

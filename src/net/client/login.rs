@@ -14,6 +14,8 @@ pub(super) struct Granted {
     pub(super) window: u64,
     /// Data connections that the server allows.
     pub(super) connections: u64,
+    /// Its features.
+    pub(super) features: u64,
     /// The user may put files and not read them. The server decides; hints depend on it.
     pub(super) write_only: bool,
 }
@@ -29,6 +31,7 @@ impl Granted {
                 window: granted.window.min(4 * WINDOW),
                 connections: u64::from(granted.connections).max(1),
                 write_only: granted.write_only,
+                features: granted.features,
             })),
             (_, code) if code.is_success() => Err(NetError::Protocol(
                 "expected a session in the reply to a login, got none".into(),

@@ -29,10 +29,11 @@ use crate::net::client::options::{SessionOptions, WINDOW, host_name};
 use crate::net::client::reattach::{Attachment, Inbound};
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
+use crate::net::data::pacer::{Pacer, RateLimit};
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::wire::proto::{self, request};
-use crate::net::wire::{Code, EXPORTER_LABEL, INITIAL_WINDOW};
+use crate::net::wire::{Code, EXPORTER_LABEL, FEATURE_COMPRESSION, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -49,6 +50,7 @@ pub struct Client {
     attachment: Arc<Attachment>,
     dialer: Dialer,
     next_transfer: AtomicU32,
+    rate: Arc<RateLimit>,
 }
 
 impl Connection {
@@ -81,7 +83,7 @@ impl Connection {
             user: user.into(),
             password: password.map(|password| password.to_string()),
             window: WINDOW,
-            features: 0,
+            features: FEATURE_COMPRESSION,
             client: host_name(),
         };
         let client = Client::start(self, session, &exported, options)?;
@@ -102,8 +104,9 @@ impl Client {
         let keys = Arc::new(Keys::new(server, key, session, exported)?);
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(WINDOW);
-        let core =
-            SessionCore::new(control, SessionBounds::of_client(INITIAL_WINDOW, WINDOW), buffers);
+        let bounds = SessionBounds::of_client(INITIAL_WINDOW, WINDOW);
+        let pacer = Pacer::new(vec![options.rate.clone()], Vec::new());
+        let core = SessionCore::paced(control, bounds, buffers, pacer);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
         let inbound = Inbound {
             core: core.clone(),
@@ -121,6 +124,7 @@ impl Client {
             login,
             attachment,
             next_transfer: AtomicU32::new(1),
+            rate: options.rate.clone(),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! What a client chooses for its sessions.
 
 use crate::net::client::outage::Outage;
+use crate::net::data::pacer::RateLimit;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct SessionOptions {
     pub notify: Notify,
     /// Since when the server has been unreachable.
     pub outage: Arc<Outage>,
+    /// How fast the data of transfers goes, in either direction.
+    pub rate: Arc<RateLimit>,
 }
 
 /// Receives sentences for the user.

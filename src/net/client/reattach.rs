@@ -58,6 +58,7 @@ impl Inbound {
         let answer = Granted::from_reply(reply)?;
         if let Ok(granted) = &answer {
             self.core.grant(granted.window);
+            self.core.peer_features(granted.features);
         }
         self.login.set(answer);
         Ok(())

@@ -3,11 +3,12 @@
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError};
+use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
-use crate::net::transfer::report::Reporter;
+use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::{self, control_message, reply, request};
@@ -54,6 +55,20 @@ impl GetDestination {
             tree.dry_run = dry_run;
         }
         self
+    }
+}
+
+/// Reports at its end what compression has saved since its beginning.
+struct Saved {
+    core: Arc<SessionCore>,
+    before: u64,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let saved = self.core.pool().packer().saved().saturating_sub(self.before);
+        self.counters.bytes_saved.fetch_add(saved, Ordering::Relaxed);
     }
 }
 
@@ -247,6 +262,7 @@ impl Client {
             }),
         };
         self.dialer.start();
+        let _saved = self.count_saved(&reporter);
         let sent = sender::send(channel, sources, options, reporter);
         self.with_start(transfer, request::Body::Put(put), sent).await
     }
@@ -274,8 +290,51 @@ impl Client {
             names: target.names(),
         };
         self.dialer.start();
+        let _saved = self.count_saved(&reporter);
         let received = receiver::receive(channel, target, label, options, reporter);
-        self.with_start(transfer, request::Body::Get(get), received).await
+        let mut changes = self.rate.changes();
+        let rate = *changes.borrow_and_update();
+        if rate.is_some() {
+            self.limit(rate).await?;
+        }
+        let got = self.with_start(transfer, request::Body::Get(get), received);
+        tokio::pin!(got);
+        loop {
+            tokio::select! {
+                got = &mut got => return got,
+                Ok(()) = changes.changed() => {}
+            }
+            let rate = *changes.borrow_and_update();
+            tokio::select! {
+                got = &mut got => return got,
+                // that the server cannot do it does not end the transfer
+                limited = self.limit(rate) => if let Err(error) = limited {
+                    tracing::debug!(%error, "the rate of the server is not limited");
+                },
+            }
+        }
+    }
+
+    /// Has the server send no more than `rate` bytes a second over this session's data connections;
+    /// `None`: as fast as it can.
+    async fn limit(&self, rate: Option<u64>) -> Result<(), NetError> {
+        let rate = rate.unwrap_or(0);
+        match self.request(request::Body::Limit(proto::Limit { rate })).await {
+            Err(NetError::Refused { code, .. }) if code == Code::NOT_IMPLEMENTED => {
+                let text = "this server is too old to limit the rate of a get".into();
+                Err(NetError::Refused { code, text })
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Counts what compression saves, until the value is dropped.
+    fn count_saved(&self, reporter: &Reporter) -> Saved {
+        Saved {
+            core: self.core.clone(),
+            before: self.core.pool().packer().saved(),
+            counters: reporter.counters.clone(),
+        }
     }
 
     /// Sends the request that starts a transfer and runs the transfer without waiting for the

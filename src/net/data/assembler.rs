@@ -88,7 +88,7 @@ impl FrameAssembler {
         let Some(window) = self.window.as_ref().filter(|_| counts) else {
             return Ok(None);
         };
-        let charge = window.charge(cost(header.length as usize));
+        let charge = window.charge(cost(header.content_length()));
         charge.map(Some).map_err(|e| NetError::Protocol(e.to_string()))
     }
 

@@ -106,6 +106,16 @@ impl DeferredChunk {
         }
     }
 
+    /// Bytes of its middle, if they can be read without waiting.
+    pub(super) fn sample(&self, most: usize) -> Option<Vec<u8>> {
+        let mut sample = vec![0; most.min(self.length)];
+        let before = self.length.saturating_sub(sample.len()) / 2;
+        let offset = self.offset.saturating_add(before as u64);
+        let read = self.source.read_now(offset, &mut sample)?.ok()?;
+        sample.truncate(read);
+        Some(sample)
+    }
+
     fn tell(&self, digest: Result<Digest, StoreError>) {
         let _ = self.read.send(ChunkRead {
             id: self.id,

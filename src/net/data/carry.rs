@@ -1,24 +1,33 @@
 //! The two tasks of a data connection: one receives frames and routes them, one sends what the
 //! queue has for it.
 
+use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
 use crate::net::data::balance::Balance;
 use crate::net::data::body::FrameBody;
+use crate::net::data::pacer::{Pacer, Turn};
+use crate::net::data::packer::{Packed, Packer, Prepared};
+use crate::net::data::packing::LinkState;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::rtt::Liveness;
-use crate::net::data::send_queue::ConnectionId;
+use crate::net::data::send_queue::{ConnectionId, SendQueue};
 use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
 /// How often a connection looks whether it is silent, or another one slow.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// How often a peer hears of a side that takes its bytes slowly.
+const REASSURANCE: Duration = Duration::from_secs(2);
+/// The number of a pong that answers no ping.
+const NO_PING: u64 = u64::MAX;
 
 /// The receiving direction of a data connection.
 pub trait ReadFrames: Send + 'static {
@@ -34,6 +43,9 @@ pub trait ReadFrames: Send + 'static {
 
     /// Charges frames to this window from now on, from their headers on.
     fn charge_to(&mut self, window: Window);
+
+    /// Receives no faster than this allows, from now on.
+    fn limit_by(&mut self, pacer: Arc<Pacer>);
 }
 
 /// The sending direction of a data connection.
@@ -70,6 +82,15 @@ pub trait WriteFrames: Send + 'static {
     /// As [`WriteFrames::write`].
     fn flush(&mut self) -> impl Future<Output = Result<(), NetError>> + Send;
 
+    /// Sends what was gathered, whatever limit there is: a few bytes that must not wait.
+    ///
+    /// # Errors
+    /// As [`WriteFrames::write`].
+    fn flush_now(&mut self) -> impl Future<Output = Result<(), NetError>> + Send;
+
+    /// Sends no faster than this allows, from now on.
+    fn limit_by(&mut self, pacer: Arc<Pacer>);
+
     /// Says properly that nothing follows.
     fn close(self) -> impl Future<Output = ()> + Send;
 
@@ -99,6 +120,7 @@ pub(super) async fn read_frames(
     mut reader: impl ReadFrames,
     router: Arc<dyn FrameRouter>,
     liveness: Arc<Liveness>,
+    unpacking: Unpacking,
 ) -> Result<(), NetError> {
     while let Some(frame) = reader.next().await? {
         match frame.header.kind {
@@ -111,7 +133,7 @@ pub(super) async fn read_frames(
             | FrameKind::End
             | FrameKind::Attached => {
                 let is_chunk = frame.header.kind == FrameKind::Chunk;
-                router.route(frame)?;
+                router.route(unpacking.packer.unpack(frame, &unpacking.buffers).await?)?;
                 if is_chunk {
                     // the task that writes it comes next, while the chunk is in this processor's
                     // cache
@@ -123,12 +145,22 @@ pub(super) async fn read_frames(
     Ok(())
 }
 
+/// What decompresses the frames that come.
+pub(super) struct Unpacking {
+    pub(super) packer: Arc<Packer>,
+    pub(super) buffers: BufferPool,
+}
+
 /// One connection, as its writer task knows it.
 pub(super) struct Outgoing {
     pub(super) id: ConnectionId,
     pub(super) balance: Arc<Balance>,
     pub(super) liveness: Arc<Liveness>,
     pub(super) closing: watch::Receiver<bool>,
+    pub(super) pacer: Arc<Pacer>,
+    pub(super) packer: Arc<Packer>,
+    /// When the peer is next to hear that this side lives, while its bytes are slowed down.
+    pub(super) reassured: Instant,
 }
 
 impl Outgoing {
@@ -139,22 +171,29 @@ impl Outgoing {
     ) -> Result<(), NetError> {
         let balance = self.balance.clone();
         let send_queue = &balance.send_queue;
+        let pacer = self.pacer.clone();
+        writer.limit_by(pacer.clone());
         loop {
             // first this, so that a connection that is stuck does not swallow the wake-up for a
             // frame that another could take
+            let (since, is_queued) = (Instant::now(), send_queue.is_queued());
             tokio::select! {
                 biased;
                 ready = writer.writable() => ready?,
                 () = closed(&mut self.closing) => {}
             }
-            tokio::select! {
+            if is_queued {
+                self.packer.sent(0, since.elapsed());
+            }
+            let turn = tokio::select! {
                 biased;
                 () = closed(&mut self.closing) => return goodbye(writer).await,
-                () = send_queue.filled() => {}
-                () = self.liveness.owing() => {}
-                () = tokio::time::sleep(self.liveness.until_due(Instant::now())) => {}
-                () = tokio::time::sleep(TICK), if send_queue.is_waiting_at_all() => {}
-            }
+                turn = next_turn(send_queue, &pacer) => turn,
+                () = self.liveness.owing() => None,
+                () = tokio::time::sleep(self.liveness.until_due(Instant::now())) => None,
+                () = tokio::time::sleep(TICK), if send_queue.is_waiting_at_all() => None,
+                () = sleep_until(self.reassured), if pacer.limits_incoming() => None,
+            };
             if !send_queue.is_connected(self.id) {
                 // its owner has given it up: what it was woken for is another's
                 send_queue.wake_next();
@@ -172,20 +211,32 @@ impl Outgoing {
                 tokio::time::sleep(TICK).await;
                 continue;
             }
-            self.send_queued(&mut writer).await?;
+            if let Some(_turn) = turn.or_else(|| pacer.try_turn()) {
+                self.send_queued(&mut writer).await?;
+            }
         }
     }
 
     /// Answers the peer's ping, and pings where that is due.
-    async fn ping<W: WriteFrames>(&self, writer: &mut W) -> Result<(), NetError> {
+    async fn ping<W: WriteFrames>(&mut self, writer: &mut W) -> Result<(), NetError> {
+        let now = Instant::now();
+        if self.pacer.limits_incoming() && now >= self.reassured {
+            // its ping may wait for long behind what this side does not take yet
+            self.reassured = now + REASSURANCE;
+            writer.write(&numbered(FrameKind::Pong, NO_PING), &[]).await?;
+        }
         if let Some(number) = self.liveness.take_owed() {
             writer.write(&numbered(FrameKind::Pong, number), &[]).await?;
         }
         let is_busy = self.balance.send_queue.is_waiting_at_all();
-        if let Some(number) = self.liveness.take_due(is_busy, Instant::now()) {
+        if let Some(number) = self.liveness.take_due(is_busy, now) {
             writer.write(&numbered(FrameKind::Ping, number), &[]).await?;
         }
-        Ok(())
+        // the next frame may have to wait
+        match self.pacer.limits_outgoing() || self.pacer.limits_incoming() {
+            true => writer.flush_now().await,
+            false => Ok(()),
+        }
     }
 
     /// Sends frames while there are any, up to [`GATHER`] bytes.
@@ -198,10 +249,37 @@ impl Outgoing {
                 break;
             };
             gathered = gathered.saturating_add(body.len());
-            writer.write_body(&header, &body).await?;
+            let packing = self.balance.send_queue.packing(header.transfer);
+            let link = LinkState {
+                connections: self.balance.alive(),
+                limit: self.pacer.outgoing_rate(),
+            };
+            let prepared = self.packer.prepare(&header, &body, packing, link).await;
+            let since = Instant::now();
+            let length = match &prepared {
+                Prepared::Packed(Packed { header, payload }) => {
+                    writer.write(header, payload).await?;
+                    payload.len()
+                }
+                Prepared::Plain => {
+                    writer.write_body(&header, &body).await?;
+                    body.len()
+                }
+                Prepared::Void => 0,
+            };
+            self.packer.sent(length, since.elapsed());
         }
-        writer.flush().await
+        let since = Instant::now();
+        writer.flush().await?;
+        self.packer.sent(0, since.elapsed());
+        Ok(())
     }
+}
+
+/// Waits until a frame is queued and this connection may send it.
+async fn next_turn<'a>(send_queue: &SendQueue, pacer: &'a Pacer) -> Option<Turn<'a>> {
+    send_queue.filled().await;
+    pacer.turn().await
 }
 
 /// Says properly that nothing follows.

@@ -8,6 +8,7 @@ use crate::chunk::window::Window;
 use crate::net::data::body::{DeferredChunk, FrameBody};
 use crate::net::data::carry::{ReadFrames, WriteFrames};
 use crate::net::data::decoder::FrameDecoder;
+use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{LossReason, NetError};
 use crate::net::tls::handshake::{self, Shaken};
@@ -67,6 +68,8 @@ impl DataConnection {
             tcp: tcp.clone(),
             decoder: FrameDecoder::new(decryptor, early, received, pool),
             received: Arc::default(),
+            pacer: Pacer::unlimited(),
+            unpaced: 0,
         };
         let writer = FrameWriter {
             tcp,
@@ -75,6 +78,7 @@ impl DataConnection {
             piece: Vec::new(),
             out: Vec::new(),
             sent: Arc::default(),
+            pacer: Pacer::unlimited(),
         };
         (reader, writer)
     }
@@ -107,6 +111,9 @@ pub struct FrameReader {
     tcp: Arc<TcpStream>,
     decoder: FrameDecoder,
     received: Arc<AtomicU64>,
+    pacer: Arc<Pacer>,
+    /// Bytes that have come and not passed the limit yet.
+    unpaced: usize,
 }
 
 impl FrameReader {
@@ -140,10 +147,14 @@ impl FrameReader {
         // a socket that always has more would keep others from running, and deadlines from being
         // looked at
         tokio::task::consume_budget().await;
+        self.pacer.enter(self.unpaced).await;
+        self.unpaced = 0;
+        let most = self.pacer.incoming_piece();
         loop {
-            match self.tcp.try_read_vectored(&mut self.decoder.room()) {
+            match self.tcp.try_read_vectored(&mut self.decoder.room(most)) {
                 Ok(0) => return Err(NetError::Lost(LossReason::CutByPeer)),
                 Ok(n) => {
+                    self.unpaced = n;
                     self.received.fetch_add(n as u64, Ordering::Relaxed);
                     return self.decoder.received(n);
                 }
@@ -179,6 +190,10 @@ impl ReadFrames for FrameReader {
     fn charge_to(&mut self, window: Window) {
         self.decoder.charge_to(window);
     }
+
+    fn limit_by(&mut self, pacer: Arc<Pacer>) {
+        self.pacer = pacer;
+    }
 }
 
 /// The sending direction.
@@ -190,6 +205,7 @@ pub struct FrameWriter {
     piece: Vec<u8>,
     out: Vec<u8>,
     sent: Arc<AtomicU64>,
+    pacer: Arc<Pacer>,
 }
 
 impl FrameWriter {
@@ -232,7 +248,14 @@ impl FrameWriter {
     }
 
     async fn send(&mut self) -> Result<(), NetError> {
-        write_all(&self.tcp, &self.out, &self.sent).await?;
+        let mut bytes = self.out.as_slice();
+        while !bytes.is_empty() {
+            let most = self.pacer.outgoing_piece();
+            let (piece, rest) = bytes.split_at_checked(most).unwrap_or((bytes, &[]));
+            self.pacer.leave(piece.len()).await;
+            write_all(&self.tcp, piece, &self.sent).await?;
+            bytes = rest;
+        }
         self.out.clear();
         Ok(())
     }
@@ -281,6 +304,18 @@ impl WriteFrames for FrameWriter {
     async fn flush(&mut self) -> Result<(), NetError> {
         self.encrypt_gathered()?;
         self.send().await
+    }
+
+    async fn flush_now(&mut self) -> Result<(), NetError> {
+        self.encrypt_gathered()?;
+        self.pacer.charge_outgoing(self.out.len());
+        write_all(&self.tcp, &self.out, &self.sent).await?;
+        self.out.clear();
+        Ok(())
+    }
+
+    fn limit_by(&mut self, pacer: Arc<Pacer>) {
+        self.pacer = pacer;
     }
 
     async fn close(mut self) {

@@ -119,20 +119,24 @@ impl FrameDecoder {
         self.frames.is_between_frames()
     }
 
-    /// Where the next bytes of the connection belong, in their order; tell how many came with
-    /// [`FrameDecoder::received`].
-    pub(super) fn room(&mut self) -> Vec<IoSliceMut<'_>> {
-        match (&mut self.placed, self.frames.payload_mut()) {
+    /// Where the next bytes of the connection belong, in their order, at most `most`; tell how many
+    /// came with [`FrameDecoder::received`].
+    pub(super) fn room(&mut self, mut most: usize) -> Vec<IoSliceMut<'_>> {
+        let room = match (&mut self.placed, self.frames.payload_mut()) {
             (Some(placed), Some(payload)) => {
                 let mut room = placed.room(payload);
                 room.extend(self.wire.get_mut(..BEHIND));
-                room.into_iter().map(IoSliceMut::new).collect()
+                room
             }
-            _ => {
-                let room = self.wire.get_mut(self.filled..self.reach).unwrap_or_default();
-                vec![IoSliceMut::new(room)]
-            }
+            _ => vec![self.wire.get_mut(self.filled..self.reach).unwrap_or_default()],
+        };
+        let mut parts = Vec::with_capacity(room.len());
+        for part in room {
+            let n = part.len().min(most);
+            most = most.saturating_sub(n);
+            parts.extend(part.get_mut(..n).map(IoSliceMut::new));
         }
+        parts
     }
 
     /// So many bytes have come.

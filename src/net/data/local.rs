@@ -5,6 +5,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
 use crate::net::data::body::{DeferredChunk, FrameBody};
 use crate::net::data::carry::{ReadFrames, WriteFrames};
+use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::{ReceivedBytes, ReceivedFrame};
 use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::{FrameHeader, VOID};
@@ -30,6 +31,7 @@ pub fn connect(pool: &BufferPool) -> [(LocalReader, LocalWriter); 2] {
         pool: pool.clone(),
         gathered: Vec::new(),
         sent: Arc::default(),
+        pacer: Pacer::unlimited(),
     };
     [(reader(a_out), writer(b_in)), (reader(b_out), writer(a_in))]
 }
@@ -62,6 +64,9 @@ impl ReadFrames for LocalReader {
 
     /// A frame arrives whole: its route charges it.
     fn charge_to(&mut self, _: Window) {}
+
+    /// The sending direction is limited: what arrives has been.
+    fn limit_by(&mut self, _: Arc<Pacer>) {}
 }
 
 /// The sending direction.
@@ -70,6 +75,7 @@ pub struct LocalWriter {
     pool: BufferPool,
     gathered: Vec<ReceivedFrame>,
     sent: Arc<AtomicU64>,
+    pacer: Arc<Pacer>,
 }
 
 impl LocalWriter {
@@ -128,6 +134,16 @@ impl WriteFrames for LocalWriter {
     }
 
     async fn flush(&mut self) -> Result<(), NetError> {
+        let bytes = self.gathered.iter().map(|frame| frame.payload.len());
+        self.pacer.leave(bytes.sum()).await;
+        self.flush_now().await
+    }
+
+    fn limit_by(&mut self, pacer: Arc<Pacer>) {
+        self.pacer = pacer;
+    }
+
+    async fn flush_now(&mut self) -> Result<(), NetError> {
         match std::mem::take(&mut self.gathered) {
             none if none.is_empty() => Ok(()),
             frames => self.out.send(frames).await.map_err(|_| gone()),

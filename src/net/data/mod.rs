@@ -4,10 +4,14 @@
 mod assembler;
 mod balance;
 pub mod body;
+mod bucket;
 pub mod carry;
 pub mod connection;
 mod decoder;
 pub mod local;
+pub mod pacer;
+pub mod packer;
+pub mod packing;
 pub mod payload;
 pub mod pool;
 pub mod rtt;

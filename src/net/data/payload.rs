@@ -47,7 +47,7 @@ pub struct ReceivedFrame {
     /// Its payload.
     pub payload: ReceivedBytes,
     /// Whether the payload has the digest that came with it. Seals and such have nothing to verify:
-    /// true.
+    /// true. So is a compressed payload, which is verified when it is decompressed.
     pub intact: bool,
     /// What it takes of the window, charged from its header on.
     pub charge: Option<Permit>,
@@ -145,8 +145,10 @@ impl Payload {
             header.digest = digest;
         }
         let intact = match header.kind {
-            FrameKind::File | FrameKind::Chunk => self.hashing.digest() == header.digest,
-            // of these there is nothing to verify
+            FrameKind::File | FrameKind::Chunk if header.unpacked == 0 => {
+                self.hashing.digest() == header.digest
+            }
+            // of these there is nothing to verify, or not before they are decompressed
             _ => true,
         };
         self.bytes.truncate(self.start.saturating_add(self.length()));
@@ -161,6 +163,9 @@ impl Payload {
     /// Hashes what has come since, when it is enough to be worth it and not too much for the
     /// processor's cache.
     fn hash(&mut self) {
+        if self.header.unpacked > 0 {
+            return;
+        }
         if self.done.saturating_sub(self.hashed) >= HASHED || self.missing() == 0 {
             let (from, to) =
                 (self.start.saturating_add(self.hashed), self.start.saturating_add(self.done));

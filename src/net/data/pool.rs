@@ -4,8 +4,10 @@
 use crate::chunk::buffer::BufferPool;
 use crate::net::data::balance::Balance;
 use crate::net::data::carry::{
-    FrameRouter, Outgoing, ReadFrames, TICK, WriteFrames, closed, read_frames,
+    FrameRouter, Outgoing, ReadFrames, TICK, Unpacking, WriteFrames, closed, read_frames,
 };
+use crate::net::data::pacer::Pacer;
+use crate::net::data::packer::Packer;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -38,15 +40,19 @@ pub struct Pool {
     /// Bytes that came and went, over all connections.
     moved: AtomicU64,
     closing: watch::Sender<bool>,
+    pacer: Arc<Pacer>,
+    packer: Arc<Packer>,
 }
 
 impl Pool {
-    /// A pool without connections. Those that come have their tasks among `tasks`.
+    /// A pool without connections. Those that come have their tasks among `tasks`, and are under
+    /// the limits of `pacer`.
     pub fn new(
         send_queue: Arc<SendQueue>,
         router: Arc<dyn FrameRouter>,
         buffers: BufferPool,
         tasks: Tasks,
+        pacer: Arc<Pacer>,
     ) -> Arc<Pool> {
         Arc::new(Pool {
             balance: Arc::new(Balance::new(send_queue)),
@@ -56,6 +62,8 @@ impl Pool {
             next: AtomicU64::new(1),
             moved: AtomicU64::new(0),
             closing: watch::Sender::new(false),
+            pacer,
+            packer: Arc::new(Packer::new()),
         })
     }
 
@@ -67,6 +75,11 @@ impl Pool {
     /// Bytes that went either way so far.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
+    }
+
+    /// The session's compression.
+    pub fn packer(&self) -> &Packer {
+        &self.packer
     }
 
     /// The session's buffers.
@@ -82,6 +95,7 @@ impl Pool {
     /// Makes a connection part of the pool.
     pub fn add(self: &Arc<Pool>, mut reader: impl ReadFrames, writer: impl WriteFrames) -> Added {
         reader.charge_to(self.router.window().clone());
+        reader.limit_by(self.pacer.clone());
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let liveness = self.balance.join(id, Instant::now());
         let outgoing = Outgoing {
@@ -89,6 +103,9 @@ impl Pool {
             balance: self.balance.clone(),
             liveness: liveness.clone(),
             closing: self.closing.subscribe(),
+            pacer: self.pacer.clone(),
+            packer: self.packer.clone(),
+            reassured: Instant::now(),
         };
         let (pool, liveness_of) = (self.clone(), liveness.clone());
         let owner = self.tasks.spawn("connection", async move {
@@ -113,7 +130,11 @@ impl Pool {
     ) -> Result<(), NetError> {
         let mut closing = self.closing.subscribe();
         let counted = [reader.received(), writer.sent()];
-        let read = read_frames(reader, self.router.clone(), liveness.clone());
+        let unpacking = Unpacking {
+            packer: self.packer.clone(),
+            buffers: self.buffers.clone(),
+        };
+        let read = read_frames(reader, self.router.clone(), liveness.clone(), unpacking);
         let mut reading = self.tasks.spawn("receive", read);
         let mut writing = self.tasks.spawn("transmit", outgoing.write_frames(writer));
         tokio::select! {

@@ -4,10 +4,11 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::{Credit, Permit};
 use crate::net::data::body::FrameBody;
+use crate::net::data::packing::Packing;
 use crate::net::data::throughput::Throughput;
 use crate::net::wire::frame::FrameHeader;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -74,8 +75,8 @@ struct QueueState {
     /// Connections that may be given frames. The writer of one that is lost may still ask for a
     /// moment.
     connected: HashSet<ConnectionId>,
-    /// The transfers under way.
-    transfers: HashSet<u32>,
+    /// The transfers under way, and when they compress.
+    transfers: HashMap<u32, Packing>,
     /// Bytes given to connections, and those of them that were given a second time.
     given: u64,
     repeated: u64,
@@ -108,7 +109,19 @@ impl SendQueue {
 
     /// A transfer begins: until [`SendQueue::end`] its frames are taken.
     pub fn begin(&self, transfer: u32) {
-        self.state().transfers.insert(transfer);
+        self.state().transfers.insert(transfer, Packing::Never);
+    }
+
+    /// From now on a transfer compresses its frames at such times.
+    pub fn set_packing(&self, transfer: u32, packing: Packing) {
+        if let Some(current) = self.state().transfers.get_mut(&transfer) {
+            *current = packing;
+        }
+    }
+
+    /// When a transfer compresses its frames.
+    pub(super) fn packing(&self, transfer: u32) -> Packing {
+        self.state().transfers.get(&transfer).copied().unwrap_or(Packing::Never)
     }
 
     /// A transfer ends: nothing more of it is sent.
@@ -135,7 +148,7 @@ impl SendQueue {
         };
         {
             let mut state = self.state();
-            if !state.transfers.contains(&key.transfer) {
+            if !state.transfers.contains_key(&key.transfer) {
                 return;
             }
             state.live.insert(key, frame);
@@ -241,11 +254,8 @@ impl SendQueue {
     /// Nothing more of this file is to be sent: it is there, or given up.
     pub fn forget_file(&self, transfer: u32, number: u64) {
         let mut state = self.state();
-        let keys: Vec<Key> = state
-            .live
-            .range(Key::range(transfer, number, number))
-            .map(|(key, _)| *key)
-            .collect();
+        let range = Key::range(transfer, number, number);
+        let keys: Vec<Key> = state.live.range(range).map(|(key, _)| *key).collect();
         for key in keys {
             if let Some(frame) = state.live.remove(&key) {
                 self.throughput.add(frame.body.len() as u64);

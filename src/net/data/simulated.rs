@@ -6,6 +6,7 @@ use crate::chunk::window::Window;
 use crate::net::data::assembler::FrameAssembler;
 use crate::net::data::body::FrameBody;
 use crate::net::data::carry::{ReadFrames, WriteFrames};
+use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{LossReason, NetError};
 use crate::net::wire::frame::FrameHeader;
@@ -55,12 +56,14 @@ impl Line {
             gathered: Vec::new(),
             free_at: Instant::now(),
             sent: Arc::default(),
+            pacer: Pacer::unlimited(),
         };
         let reader = |line| SimulatedReader {
             line,
             fault: seen.clone(),
             frames: FrameAssembler::new(BufferPool::new(2)),
             received: Arc::default(),
+            pacer: Pacer::unlimited(),
         };
         let ends = [(reader(a_out), writer(b_in)), (reader(b_out), writer(a_in))];
         (Line { fault }, ends)
@@ -91,6 +94,7 @@ pub(crate) struct SimulatedReader {
     fault: watch::Receiver<LineFault>,
     frames: FrameAssembler,
     received: Arc<AtomicU64>,
+    pacer: Arc<Pacer>,
 }
 
 impl ReadFrames for SimulatedReader {
@@ -117,6 +121,7 @@ impl ReadFrames for SimulatedReader {
             };
             let Some(bytes) = bytes else { return Ok(None) };
             self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.pacer.enter(bytes.len()).await;
             self.frames.feed(&bytes)?;
         }
     }
@@ -127,6 +132,10 @@ impl ReadFrames for SimulatedReader {
 
     fn charge_to(&mut self, window: Window) {
         self.frames.charge_to(window);
+    }
+
+    fn limit_by(&mut self, pacer: Arc<Pacer>) {
+        self.pacer = pacer;
     }
 }
 
@@ -139,6 +148,7 @@ pub(crate) struct SimulatedWriter {
     /// When the line has carried everything that was sent.
     free_at: Instant,
     sent: Arc<AtomicU64>,
+    pacer: Arc<Pacer>,
 }
 
 impl SimulatedWriter {
@@ -201,10 +211,19 @@ impl WriteFrames for SimulatedWriter {
     }
 
     async fn flush(&mut self) -> Result<(), NetError> {
+        self.pacer.leave(self.gathered.len()).await;
+        self.flush_now().await
+    }
+
+    async fn flush_now(&mut self) -> Result<(), NetError> {
         match std::mem::take(&mut self.gathered) {
             none if none.is_empty() => Ok(()),
             bytes => self.send(Some(bytes)).await,
         }
+    }
+
+    fn limit_by(&mut self, pacer: Arc<Pacer>) {
+        self.pacer = pacer;
     }
 
     async fn close(mut self) {

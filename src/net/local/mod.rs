@@ -8,6 +8,7 @@
 use crate::chunk::buffer::BufferPool;
 use crate::net::control::queue::ControlSender;
 use crate::net::data::local::connect;
+use crate::net::data::pacer::{Pacer, RateLimit};
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::session::{SessionBounds, SessionCore};
@@ -45,10 +46,10 @@ pub struct LocalSession {
 }
 
 impl LocalSession {
-    /// Starts a session.
-    pub fn start() -> LocalSession {
+    /// Starts a session. Under a limit all bytes pass through it: no file is handed over.
+    pub fn start(limit: &Arc<RateLimit>) -> LocalSession {
         let buffers = BufferPool::for_window(WINDOW);
-        let (sender, receiver) = pair(&buffers);
+        let (sender, receiver) = pair(&buffers, limit);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut carriers = Vec::new();
         for _ in 0..processors.min(MOST_CARRIERS) {
@@ -106,13 +107,16 @@ impl Drop for LocalSession {
 }
 
 /// The sending and the receiving side.
-fn pair(buffers: &BufferPool) -> (Arc<SessionCore>, Arc<SessionCore>) {
-    let (sender, to_sender) = side(buffers);
-    let (receiver, to_receiver) = side(buffers);
+fn pair(buffers: &BufferPool, limit: &Arc<RateLimit>) -> (Arc<SessionCore>, Arc<SessionCore>) {
+    let (sender, to_sender) = side(buffers, Pacer::new(vec![limit.clone()], Vec::new()));
+    let (receiver, to_receiver) = side(buffers, Pacer::unlimited());
     for (from, deliver_to, to) in
         [(&sender, to_sender, &receiver), (&receiver, to_receiver, &sender)]
     {
-        from.join(to);
+        if limit.rate().is_none() {
+            // a file that is handed over is copied at once
+            from.join(to);
+        }
         let set = deliver_to.set(Arc::downgrade(to));
         debug_assert!(set.is_ok(), "a side has one other side");
     }
@@ -123,7 +127,7 @@ fn pair(buffers: &BufferPool) -> (Arc<SessionCore>, Arc<SessionCore>) {
 type OtherSide = Arc<OnceLock<Weak<SessionCore>>>;
 
 /// A side, and the place for the other one.
-fn side(buffers: &BufferPool) -> (Arc<SessionCore>, OtherSide) {
+fn side(buffers: &BufferPool, pacer: Arc<Pacer>) -> (Arc<SessionCore>, OtherSide) {
     let other_side = OtherSide::default();
     let deliver_to = other_side.clone();
     let control = ControlSender::here(Arc::new(move |body| {
@@ -137,7 +141,7 @@ fn side(buffers: &BufferPool) -> (Arc<SessionCore>, OtherSide) {
         }
     }));
     let bounds = SessionBounds::of_client(WINDOW, WINDOW);
-    (SessionCore::new(control, bounds, buffers.clone()), other_side)
+    (SessionCore::paced(control, bounds, buffers.clone(), pacer), other_side)
 }
 
 /// Runs one side of the transfer, and has the other one end when it fails.

@@ -19,6 +19,8 @@ pub struct Limits {
     pub grace: Duration,
     /// How long to keep partial files for resuming.
     pub partial_max_age: Duration,
+    /// Bytes a second of all data connections together, in each direction.
+    pub rate: Option<u64>,
 }
 
 /// A server's files and bounds.

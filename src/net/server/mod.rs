@@ -14,7 +14,7 @@
 //! new_session               makes a session for a granted login
 //! revocation, last_used     end what the users file does not allow any more; record logins
 //! registry, reservation     the sessions, and what each may have
-//! session                   the state of a session (proof, reply_cache)
+//! session                   the state of a session (proof, rates, reply_cache)
 //! refusal, reply            the answers to clients
 //! admission                 who may wait for a login, how often a password may be tried
 //! config                    files and bounds
@@ -34,6 +34,7 @@ mod login;
 mod new_session;
 mod operations;
 mod proof;
+mod rates;
 mod refusal;
 mod registry;
 mod reply;

@@ -75,17 +75,21 @@ pub(super) async fn create(
     let credit = login.window.clamp(INITIAL_WINDOW, reservation.window());
     let buffers = BufferPool::for_window(reservation.window());
     let (reattached_in, reattached) = mpsc::channel(1);
+    let rates = registry.rates().of_session(grant.name(), grant.user.rate);
+    let (bounds, pacer) = (reservation.bounds(credit), rates.pacer.clone());
     let session = Session {
         who: who(grant.name(), &login.client),
         grant,
         store,
-        core: SessionCore::new(control, reservation.bounds(credit), buffers),
+        core: SessionCore::paced(control, bounds, buffers, pacer),
         working: Mutex::default(),
         proofs: Proofs::new(exported),
         reattached: reattached_in,
         most_connections: registry.most_connections(&user),
         transfers: TransferCount::default(),
+        rates,
     };
+    session.core.peer_features(login.features);
     Ok(NewSession {
         id,
         session: Arc::new(session),

@@ -160,6 +160,12 @@ pub(super) async fn space(session: &Session, request: &proto::Space) -> Answer {
     Ok(Done::with(Code::ANSWER, "sizes", body))
 }
 
+/// Sets how fast the session's data goes to the client.
+pub(super) fn limit(session: &Session, request: &proto::Limit) -> Done {
+    session.rates.ask((request.rate > 0).then_some(request.rate));
+    Done::new(Code::OK, "rate set")
+}
+
 /// A page of the locks and partial files of a directory.
 pub(super) async fn locks(session: &Session, request: &proto::Locks) -> Answer {
     let path = path_of(session, &request.path)?;

@@ -5,6 +5,7 @@
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
+use crate::net::server::rates::Rates;
 use crate::net::server::reservation::{GOOD_WINDOW, NoRoom, Pools, Reservation};
 use crate::net::server::session::{Session, SessionId};
 use crate::store::shares::Share;
@@ -25,6 +26,7 @@ pub(super) const RELEASE: Duration = Duration::from_secs(12);
 pub(super) struct Registry {
     limits: Limits,
     pools: Pools,
+    rates: Rates,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// A session was added or removed.
     changed: Notify,
@@ -53,6 +55,7 @@ impl Registry {
     pub(super) fn new(limits: Limits) -> Registry {
         Registry {
             pools: Pools::new(&limits),
+            rates: Rates::new(limits.rate),
             limits,
             sessions: Mutex::default(),
             changed: Notify::new(),
@@ -92,6 +95,11 @@ impl Registry {
             }
             changed.await;
         }
+    }
+
+    /// How fast data may move.
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// All sessions.

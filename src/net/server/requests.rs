@@ -141,6 +141,7 @@ impl Worker {
             Body::ListBeneath(request) => beneath::list(session, request).await,
             Body::StatBeneath(request) => beneath::stat(session, &request).await,
             Body::RemoveBeneath(request) => beneath::remove(session, request).await,
+            Body::Limit(request) => Ok(operations::limit(session, &request)),
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
         }
@@ -175,6 +176,7 @@ impl Change {
             | Body::Locks(_)
             | Body::ListBeneath(_)
             | Body::StatBeneath(_)
+            | Body::Limit(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

@@ -65,13 +65,17 @@ pub(super) fn watch_over(users: &Users, registry: &Registry, session: &Session) 
     }
 }
 
-/// Ends the sessions that `all` does not allow at `now`. Returns when the next key expires.
+/// Ends the sessions that `all` does not allow at `now`, and sets the rates of the others. Returns
+/// when the next key expires.
 fn end_revoked(registry: &Registry, all: &[User], now: u64) -> Option<u64> {
     let mut next: Option<u64> = None;
     for session in registry.all() {
         match session.grant.check(all, now) {
             Err(why) => revoke(&session, why),
-            Ok(_) => next = [next, session.grant.expires(all)].into_iter().flatten().min(),
+            Ok(user) => {
+                session.rates.set_user(user.rate);
+                next = [next, session.grant.expires(all)].into_iter().flatten().min();
+            }
         }
     }
     next

@@ -4,6 +4,7 @@ use crate::auth::credential::Grant;
 use crate::auth::user::Access;
 use crate::net::error::NetError;
 use crate::net::server::proof::Proofs;
+use crate::net::server::rates::SessionRates;
 use crate::net::session::SessionCore;
 use crate::net::wire::frame::{Attach, ROLE_DATA};
 use crate::store::RemotePath;
@@ -41,6 +42,7 @@ pub(super) struct Session {
     /// Data connections that it may have.
     pub(super) most_connections: usize,
     pub(super) transfers: TransferCount,
+    pub(super) rates: SessionRates,
 }
 
 impl Session {

@@ -52,7 +52,10 @@ fn check(registry: &Registry, sources: usize) -> Result<(), NetError> {
 }
 
 fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
-    Options::from_wire(options.unwrap_or_default()).map_err(|e| bad(&e.to_string()))
+    let options = Options::from_wire(options.unwrap_or_default());
+    let mut options = options.map_err(|e| bad(&e.to_string()))?;
+    options.packing = options.packing.of_server();
+    Ok(options)
 }
 
 /// Starts to receive.

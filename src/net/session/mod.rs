@@ -13,14 +13,15 @@ use crate::chunk::window::Allowance;
 use crate::net::control::codec::Encoded;
 use crate::net::control::queue::ControlSender;
 use crate::net::data::carry::FrameRouter;
+use crate::net::data::pacer::Pacer;
 use crate::net::data::pool::Pool;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::handed::HandedFile;
 use crate::net::session::router::{MessageRoom, Router};
 use crate::net::task::Tasks;
-use crate::net::wire::Code;
 use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message};
+use crate::net::wire::{Code, FEATURE_COMPRESSION};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -91,11 +92,21 @@ pub struct SessionCore {
 }
 
 impl SessionCore {
-    /// A link that sends through `control`.
+    /// A session that sends messages through `control`, and frames as fast as it can.
     pub fn new(
         control: ControlSender,
         bounds: SessionBounds,
         buffers: BufferPool,
+    ) -> Arc<SessionCore> {
+        SessionCore::paced(control, bounds, buffers, Pacer::unlimited())
+    }
+
+    /// The same, with its data connections under the limits of `pacer`.
+    pub fn paced(
+        control: ControlSender,
+        bounds: SessionBounds,
+        buffers: BufferPool,
+        pacer: Arc<Pacer>,
     ) -> Arc<SessionCore> {
         let send_queue = Arc::new(SendQueue::new(bounds.credit));
         let router = Arc::new(Router::new(bounds.window, bounds.transfers));
@@ -107,7 +118,7 @@ impl SessionCore {
             });
             SessionCore {
                 control,
-                pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone()),
+                pool: Pool::new(send_queue.clone(), router.clone(), buffers, tasks.clone(), pacer),
                 send_queue,
                 router,
                 tasks,
@@ -127,6 +138,13 @@ impl SessionCore {
     pub fn grant(&self, credit: u64) {
         self.send_queue.credit().grant(credit);
         self.offered.set_most(credit / OFFERED_PART);
+    }
+
+    /// The other side has these features.
+    pub fn peer_features(&self, features: u64) {
+        if features & FEATURE_COMPRESSION != 0 {
+            self.pool.packer().accept();
+        }
     }
 
     /// What the unsettled offers of this side take.

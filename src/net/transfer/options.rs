@@ -1,5 +1,6 @@
 //! What the user wants of a transfer, here and on the wire.
 
+use crate::net::data::packing::{MOST_LEVEL, Packing};
 use crate::net::transfer::filter::Filter;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
 use crate::store::Durability;
@@ -42,6 +43,8 @@ pub struct Options {
     pub modify_window: Duration,
     /// Nothing is written: what would be sent is only reported.
     pub dry_run: bool,
+    /// When the sender compresses.
+    pub packing: Packing,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -54,6 +57,28 @@ pub enum PreservedTargets {
     Newer,
     /// All that exist.
     All,
+}
+
+/// When a sender compresses, and the level, as they travel.
+fn wire_packing(packing: Packing) -> (proto::Compression, u32) {
+    match packing {
+        Packing::Auto => (proto::Compression::Auto, 0),
+        Packing::Eager => (proto::Compression::Eager, 0),
+        Packing::Never => (proto::Compression::Never, 0),
+        Packing::Level(level) => (proto::Compression::Level, u32::from(level)),
+    }
+}
+
+/// As a peer sent them.
+fn packing_of_wire(options: &proto::Options) -> Packing {
+    match options.compression() {
+        proto::Compression::Auto => Packing::Auto,
+        proto::Compression::Eager => Packing::Eager,
+        proto::Compression::Never => Packing::Never,
+        proto::Compression::Level => {
+            Packing::Level(u8::try_from(options.level).unwrap_or(MOST_LEVEL).clamp(1, MOST_LEVEL))
+        }
+    }
 }
 
 impl Options {
@@ -79,6 +104,8 @@ impl Options {
             existing: self.existing,
             modify_window_ms: u64::try_from(self.modify_window.as_millis()).unwrap_or(u64::MAX),
             dry_run: self.dry_run,
+            compression: wire_packing(self.packing).0.into(),
+            level: wire_packing(self.packing).1,
         }
     }
 
@@ -92,6 +119,7 @@ impl Options {
         if options.if_version.as_ref().is_some_and(|v| v.len() > MAX_VERSION) {
             return Err(Malformed("a version is longer than 256 bytes"));
         }
+        let packing = packing_of_wire(&options);
         Ok(Options {
             checksum: options.checksum,
             durability: match options.durability() {
@@ -116,6 +144,7 @@ impl Options {
             size_only: options.size_only,
             existing: options.existing,
             modify_window: Duration::from_millis(options.modify_window_ms),
+            packing,
             dry_run: options.dry_run,
         })
     }

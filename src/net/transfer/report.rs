@@ -42,6 +42,8 @@ pub struct Counters {
     pub planned: AtomicU64,
     /// Their bytes.
     pub bytes_planned: AtomicU64,
+    /// Bytes that compression saved on the way.
+    pub bytes_saved: AtomicU64,
     /// Bytes of files that were there in part.
     pub bytes_resumed: AtomicU64,
     /// Entries of the destination that were deleted.

@@ -86,7 +86,7 @@ pub const NO_DIGEST: [u8; 32] = [0; 32];
 ///  8 number (8): the offer that the frame belongs to
 /// 16 offset (8): of the payload in the file, in bytes
 /// 24 length (4): of the payload, in bytes, at most one chunk
-/// 28 zero (4)
+/// 28 unpacked (4): of the content, where the payload is that, compressed by zstd; else zero
 /// 32 digest (32); a chunk's is zero, and follows the payload;
 ///    a hole has its length (8), zero (24)
 /// ```
@@ -105,6 +105,9 @@ pub struct FrameHeader {
     pub offset: u64,
     /// Bytes of payload, at most [`CHUNK_SIZE`].
     pub length: u32,
+    /// Bytes of the content that the payload becomes when it is decompressed, at most
+    /// [`CHUNK_SIZE`] and more than `length`; 0: it is not compressed.
+    pub unpacked: u32,
     /// A digest, as `kind` defines it.
     pub digest: [u8; 32],
 }
@@ -119,6 +122,7 @@ impl FrameHeader {
             number: 0,
             offset: 0,
             length: 0,
+            unpacked: 0,
             digest: [0; 32],
         }
     }
@@ -155,6 +159,7 @@ impl FrameHeader {
         out[8..16].copy_from_slice(&self.number.to_be_bytes());
         out[16..24].copy_from_slice(&self.offset.to_be_bytes());
         out[24..28].copy_from_slice(&self.length.to_be_bytes());
+        out[28..32].copy_from_slice(&self.unpacked.to_be_bytes());
         if self.kind.trailer() == 0 {
             out[32..64].copy_from_slice(&self.digest);
         }
@@ -187,16 +192,25 @@ impl FrameHeader {
             number: r.u64()?,
             offset: r.u64()?,
             length: r.u32()?,
-            digest: {
-                if r.take(4)? != [0; 4] {
-                    return Err(Malformed("reserved bytes of a frame header are not zero"));
-                }
-                r.array()?
-            },
+            unpacked: r.u32()?,
+            digest: r.array()?,
         };
         r.end()?;
         header.check()?;
         Ok(header)
+    }
+
+    /// The payload is not compressed, or it may be and is shorter than its content.
+    fn is_packing_allowed(&self) -> bool {
+        let has_content = matches!(self.kind, FrameKind::File | FrameKind::Chunk);
+        let is_packed =
+            self.length > 0 && self.length < self.unpacked && self.unpacked as usize <= CHUNK_SIZE;
+        self.unpacked == 0 || (has_content && is_packed)
+    }
+
+    /// Bytes of memory that the payload takes, also decompressed.
+    pub fn content_length(&self) -> usize {
+        self.length.max(self.unpacked) as usize
     }
 
     fn check(&self) -> Result<(), Malformed> {
@@ -216,7 +230,7 @@ impl FrameHeader {
                 self.length == 0 && self.number == 0 && self.offset == 0
             }
         };
-        if ok && fits {
+        if ok && fits && self.is_packing_allowed() {
             Ok(())
         } else {
             Err(Malformed("offset or length of a frame is out of range"))

@@ -27,6 +27,8 @@ pub const ALPN_CONTROL: &[u8] = b"haul/1";
 pub const ALPN_DATA: &[u8] = b"haul-data/1";
 /// Label of the TLS exporter that keys the data connections' proofs.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-haul-data";
+/// A feature, as a bit in `Login` and `LoginReply`: that side decompresses frames.
+pub const FEATURE_COMPRESSION: u64 = 1;
 /// Longest control message, in bytes.
 pub const MAX_CONTROL: usize = 1 << 20;
 /// The same before the login.

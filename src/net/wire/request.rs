@@ -52,7 +52,7 @@ impl Body {
                 (Sender::Stranger, Repeat::Safe, None)
             }
             Body::Noop(_) | Body::Quit(_) => (Sender::Anybody, Repeat::Safe, None),
-            Body::ChangeDirectory(_) => (Sender::User, Repeat::Safe, None),
+            Body::ChangeDirectory(_) | Body::Limit(_) => (Sender::User, Repeat::Safe, None),
             Body::Stat(_)
             | Body::List(_)
             | Body::Space(_)
@@ -134,6 +134,7 @@ mod tests {
             (Body::Noop(proto::Noop {}), [true; 4]),
             (Body::Quit(proto::Quit {}), [true; 4]),
             (Body::ChangeDirectory(Default::default()), [false, true, true, true]),
+            (Body::Limit(Default::default()), [false, true, true, true]),
             (Body::Stat(Default::default()), [false, true, false, true]),
             (Body::Get(Default::default()), [false, true, false, true]),
             (Body::Put(Default::default()), [false, false, true, true]),

@@ -26,6 +26,8 @@ use tokio::time::Instant;
 
 /// How often the receiver looks whether anything moves.
 const TICK: Duration = Duration::from_secs(5);
+/// Bytes of a data connection in that time that are more than pings.
+const MORE_THAN_PINGS: u64 = 1 << 10;
 
 /// One transfer, from the side that gets the files.
 pub(super) struct Receiver {
@@ -42,6 +44,9 @@ pub(super) struct Receiver {
     is_syncing: bool,
     /// When anything last moved.
     moved: Instant,
+    /// When bytes of a frame last came, and how many had moved by then: on a slow link a chunk
+    /// takes its time.
+    arrived: (Instant, u64),
 }
 
 /// What a turn of the receiver's loop came to.
@@ -81,6 +86,7 @@ pub async fn receive(
         all_offered: false,
         is_syncing: false,
         moved: Instant::now(),
+        arrived: (Instant::now(), 0),
     };
     let result = receiver.run(&core, &mut files, &mut jobs).await;
     match result {
@@ -228,17 +234,32 @@ impl Receiver {
         if !core.is_attached() {
             self.moved = Instant::now();
         }
+        let is_arriving = self.observe_arrivals(core);
         let idle = self.moved.elapsed();
         let completing = self.ledger.dirs.is_completing() || self.is_syncing;
-        let working = files.is_working || self.decider.is_busy() || completing;
+        let working = files.is_working || self.decider.is_busy() || completing || is_arriving;
         if working && idle > STALL / 4 {
-            // a slow disk, not a dead receiver
+            // a slow disk or a slow link, not a dead receiver
             self.channel.send(Body::Acks(proto::Acks::default())).await?;
         }
+        let idle = idle.min(self.arrived.0.elapsed());
         if files.waits_for_sender && idle > STALL.saturating_mul(2) {
             return Err(NetError::Lost(LossReason::SenderStalled));
         }
         Ok(())
+    }
+
+    /// True if a frame is on its way, and bytes of it have come since the last look.
+    fn observe_arrivals(&mut self, core: &SessionCore) -> bool {
+        let (moved, pool) = (core.pool().moved(), core.pool());
+        let pings = MORE_THAN_PINGS.saturating_mul(pool.alive() as u64);
+        let since = moved.saturating_sub(self.arrived.1);
+        let is_arriving = core.charged() > 0 && since > pings;
+        self.arrived = match is_arriving {
+            true => (Instant::now(), moved),
+            false => (self.arrived.0, moved),
+        };
+        is_arriving
     }
 
     async fn message(

@@ -320,6 +320,7 @@ impl FileReader {
             number: id.number,
             offset: extent.offset,
             length: u32::try_from(extent.length).unwrap_or(u32::MAX),
+            unpacked: 0,
             digest,
         }
     }

@@ -79,6 +79,7 @@ pub async fn send(
     reporter: Reporter,
 ) -> Result<(), NetError> {
     let core = channel.core().clone();
+    core.send_queue.set_packing(channel.number(), options.packing);
     let (walked_in, walked) = mpsc::channel(8);
     let walk_options = WalkOptions {
         recursive: options.recursive,

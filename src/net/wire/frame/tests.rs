@@ -10,6 +10,7 @@ fn header() -> FrameHeader {
         number: 4,
         offset: 5 << 20,
         length: 6,
+        unpacked: 0,
         digest: [7; 32],
     }
 }
@@ -118,4 +119,45 @@ fn bounds_are_checked() {
     let mut bytes = header().encode();
     bytes[40] = 1;
     assert!(FrameHeader::decode(&bytes).is_err(), "a chunk's digest before it");
+}
+
+#[test]
+fn only_content_is_compressed_and_never_to_more_than_it_was() {
+    let packed = |kind, length, unpacked| {
+        let digest = [0; 32];
+        let offset = 0;
+        FrameHeader::decode(
+            &FrameHeader {
+                kind,
+                length,
+                unpacked,
+                offset,
+                digest,
+                ..header()
+            }
+            .encode(),
+        )
+    };
+    let whole = CHUNK_SIZE as u32;
+    for kind in [FrameKind::File, FrameKind::Chunk] {
+        assert_eq!(packed(kind, 9, 10).unwrap().content_length(), 10);
+        assert_eq!(packed(kind, 1, whole).unwrap().content_length(), CHUNK_SIZE);
+        for (length, unpacked) in [(10, 10), (10, 9), (0, 9), (9, whole + 1), (9, u32::MAX)] {
+            assert!(packed(kind, length, unpacked).is_err(), "{length} {unpacked}");
+        }
+    }
+    for kind in [FrameKind::End, FrameKind::Goodbye, FrameKind::Ping, FrameKind::Hole] {
+        assert!(packed(kind, 0, 10).is_err());
+    }
+}
+
+#[test]
+fn the_length_of_compressed_content_follows_that_of_the_payload() {
+    let bytes = FrameHeader {
+        length: 0x0102,
+        unpacked: 0x0304,
+        ..header()
+    }
+    .encode();
+    assert_eq!(bytes[24..32], [0, 0, 1, 2, 0, 0, 3, 4]);
 }

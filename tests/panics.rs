@@ -147,6 +147,7 @@ async fn a_panic_in_the_server_ends_that_session_at_once_and_no_other() {
         arm(&faults, task);
         let ended = put_or_get(&client, verb, &format!("{verb}{i}"));
         assert!(!faults.join(task).exists(), "{task} is no part of {verb}: {ended:?}");
+        assert_eq!(ended.code, 1, "{task} in {verb}: {ended:?}");
         ended.failed(1, &["internal error", "its"]);
         number += 1;
         let reply = other.ask(number, request::Body::Noop(proto::Noop {})).await;

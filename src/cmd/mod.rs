@@ -4,29 +4,37 @@
 mod bar;
 mod bench;
 mod calls;
+mod cat;
+mod chmod;
 mod complete;
 mod confine;
 mod connect;
 mod df;
 mod drop_root;
+mod du;
 mod each;
 pub mod failure;
 mod filter;
+mod find;
 mod generate;
 mod get;
 mod habits;
 mod hint;
 mod interrupt;
 mod invite;
+mod listing;
+mod ln;
 pub mod location;
 mod locks;
 mod login;
 mod ls;
 mod manual;
 mod mkdir;
+mod mode;
 mod mv;
 mod output;
 mod panics;
+mod patterns;
 mod progress;
 mod prompt;
 mod put;
@@ -40,9 +48,11 @@ mod settings;
 mod stat;
 mod summary;
 mod table;
+mod touch;
 mod transfer;
 mod units;
 mod user;
+mod walk;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -77,7 +87,7 @@ Remote paths:
 Examples:
   server$ haul serve /srv/files       prints an invite, and what to type there
   laptop$ haul login server           asks for that invite, and never again
-  laptop$ haul put -r photos server:  and haul get, ls, mkdir, mv, rm, stat, df
+  laptop$ haul put -r photos server:  and haul get, ls, find, cat, mkdir, mv, rm, stat, du
 
 `haul help COMMAND` lists the options of a command, with examples.
 
@@ -89,10 +99,16 @@ enum Command {
     Put(put::Args),
     Get(get::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Cat(cat::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
+    Ln(ln::Args),
+    Touch(touch::Args),
+    Chmod(chmod::Args),
     Stat(stat::Args),
+    Du(du::Args),
     Df(df::Args),
     Locks(locks::Args),
     Unlock(locks::UnlockArgs),
@@ -115,10 +131,16 @@ impl Command {
             Command::Ls(args) => args.json,
             Command::Stat(args) => args.json,
             Command::Df(args) => args.json,
+            Command::Du(args) => args.json,
+            Command::Find(args) => args.json,
             Command::Locks(args) => args.json,
             Command::Mkdir(_)
             | Command::Rm(_)
             | Command::Mv(_)
+            | Command::Ln(_)
+            | Command::Touch(_)
+            | Command::Chmod(_)
+            | Command::Cat(_)
             | Command::Unlock(_)
             | Command::Login(_)
             | Command::Invite(_)
@@ -128,6 +150,11 @@ impl Command {
             | Command::Complete(_) => false,
         }
     }
+}
+
+/// The command line of this process, with the tests of `haul find` as options.
+pub fn parse() -> Cli {
+    Cli::parse_from(find::as_options(std::env::args_os().collect()))
 }
 
 /// Runs a command. A failure goes to standard error as one line.
@@ -157,9 +184,15 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Put(args) => put::run(args).await,
         Command::Get(args) => get::run(args).await,
         Command::Ls(args) => ls::run(args).await,
+        Command::Find(args) => find::run(args).await,
+        Command::Cat(args) => cat::run(args).await,
         Command::Mkdir(args) => mkdir::run(args).await,
         Command::Rm(args) => rm::run(args).await,
         Command::Mv(args) => mv::run(args).await,
+        Command::Ln(args) => ln::run(args).await,
+        Command::Touch(args) => touch::run(args).await,
+        Command::Chmod(args) => chmod::run(args).await,
+        Command::Du(args) => du::run(args).await,
         Command::Stat(args) => stat::run(args).await,
         Command::Df(args) => df::run(args).await,
         Command::Locks(args) => locks::run(args).await,

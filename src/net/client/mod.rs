@@ -6,6 +6,7 @@
 //! connections that `tuner` counts.
 
 mod backoff;
+pub mod changes;
 pub mod connect;
 mod dialer;
 mod keys;

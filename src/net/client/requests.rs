@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// Sends a request and waits for its reply.
-    async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
+    pub(super) async fn request(&self, body: request::Body) -> Result<proto::Reply, NetError> {
         let repeat = body.facts().repeat;
         let reply = self.router.start(&self.core, body).await?;
         match self.reply(reply).await {

@@ -23,9 +23,11 @@
 mod admission;
 mod attach;
 mod authenticate;
+mod changes;
 mod config;
 mod control_loop;
 mod enroll;
+mod glob;
 mod last_used;
 mod lifetime;
 mod listener;

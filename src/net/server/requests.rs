@@ -4,6 +4,7 @@ use crate::auth::users;
 use crate::net::control::codec;
 use crate::net::error::NetError;
 use crate::net::printable;
+use crate::net::server::changes;
 use crate::net::server::config::Config;
 use crate::net::server::operations;
 use crate::net::server::registry::Registry;
@@ -137,6 +138,10 @@ impl Worker {
             Body::Space(request) => operations::space(session, &request).await,
             Body::Locks(request) => operations::locks(session, &request).await,
             Body::Unlock(request) => operations::unlock(session, &request).await,
+            Body::Glob(request) => changes::glob(session, &request).await,
+            Body::SetAttributes(request) => changes::set_attributes(session, &request).await,
+            Body::MakeSymlink(request) => changes::make_symlink(session, &request).await,
+            Body::MoveNew(request) => changes::move_new(session, &request).await,
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
         }
@@ -158,6 +163,10 @@ impl Change {
             Body::Remove(r) => ("rm", &r.path, None),
             Body::Unlock(r) => ("unlock", &r.path, None),
             Body::Rename(r) => ("mv", &r.from, Some(&r.to)),
+            Body::MoveNew(r) => ("mv", &r.from, Some(&r.to)),
+            Body::MakeSymlink(r) => ("ln", &r.path, Some(&r.target)),
+            Body::SetAttributes(r) if r.mode.is_some() => ("chmod", &r.path, None),
+            Body::SetAttributes(r) => ("touch", &r.path, None),
             // a transfer has a line of its own, at its end
             Body::Put(_) | Body::Get(_) => return None,
             Body::Login(_)
@@ -168,6 +177,7 @@ impl Change {
             | Body::List(_)
             | Body::Space(_)
             | Body::Locks(_)
+            | Body::Glob(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

@@ -45,7 +45,12 @@ const GET: Shape = Shape(&[
 const REQUEST: Shape = Shape(&[(11, Field::One(&PUT)), (12, Field::One(&GET))]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
-const REPLY: Shape = Shape(&[(7, Field::One(&LIST_REPLY)), (11, Field::One(&LOCKS_REPLY))]);
+const GLOB_REPLY: Shape = Shape(&[(1, Field::Texts(MAX_LIST))]);
+const REPLY: Shape = Shape(&[
+    (7, Field::One(&LIST_REPLY)),
+    (11, Field::One(&LOCKS_REPLY)),
+    (18, Field::One(&GLOB_REPLY)),
+]);
 const OFFERS: Shape = Shape(&[(1, Field::List(&FLAT, MAX_OFFERS, size_of::<proto::Offer>()))]);
 const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::Want>()))]);
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
@@ -201,6 +206,10 @@ mod tests {
             locks: vec![proto::LockEntry::default(); n],
             ..Default::default()
         };
+        let glob = proto::GlobReply {
+            paths: vec![Vec::new(); n],
+            ..Default::default()
+        };
         let reply = |body| {
             let reply = proto::Reply {
                 body: Some(body),
@@ -227,6 +236,7 @@ mod tests {
             (request(request::Body::Get(names)), MAX_LIST),
             (reply(proto::reply::Body::List(list)), MAX_LIST),
             (reply(proto::reply::Body::Locks(locks)), MAX_LIST),
+            (reply(proto::reply::Body::Glob(glob)), MAX_LIST),
         ]
     }
 
@@ -271,6 +281,7 @@ mod tests {
         let bounded = [
             "ListReply 1",
             "LocksReply 1",
+            "GlobReply 1",
             "Put 4",
             "Put 6",
             "Get 2",

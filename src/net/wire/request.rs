@@ -53,14 +53,17 @@ impl Body {
             }
             Body::Noop(_) | Body::Quit(_) => (Sender::Anybody, Repeat::Safe, None),
             Body::ChangeDirectory(_) => (Sender::User, Repeat::Safe, None),
-            Body::Stat(_) | Body::List(_) | Body::Space(_) | Body::Locks(_) => {
+            Body::Stat(_) | Body::List(_) | Body::Space(_) | Body::Locks(_) | Body::Glob(_) => {
                 (Sender::Reader, Repeat::Safe, None)
             }
             Body::MakeDirectory(request) if request.parents => (Sender::Writer, Repeat::Safe, None),
             Body::MakeDirectory(_) => (Sender::Writer, Repeat::Unsafe, None),
-            Body::Remove(_) | Body::Rename(_) | Body::Unlock(_) => {
-                (Sender::ReaderAndWriter, Repeat::Unsafe, None)
-            }
+            Body::Remove(_)
+            | Body::Rename(_)
+            | Body::Unlock(_)
+            | Body::MakeSymlink(_)
+            | Body::MoveNew(_) => (Sender::ReaderAndWriter, Repeat::Unsafe, None),
+            Body::SetAttributes(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
         };
@@ -135,6 +138,10 @@ mod tests {
             (make(true), [false, false, true, true]),
             (Body::Remove(Default::default()), [false, false, false, true]),
             (Body::Unlock(Default::default()), [false, false, false, true]),
+            (Body::Glob(Default::default()), [false, true, false, true]),
+            (Body::SetAttributes(Default::default()), [false, false, false, true]),
+            (Body::MakeSymlink(Default::default()), [false, false, false, true]),
+            (Body::MoveNew(Default::default()), [false, false, false, true]),
         ] {
             assert_eq!(allowed(&body), expected, "{body:?}");
         }

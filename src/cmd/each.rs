@@ -1,9 +1,10 @@
 //! One request or listing for each of several remote paths.
 
-use super::connect::{self, ConnectArgs, RemoteSession};
+use super::connect::{ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit_of_parts};
-use super::location::{Location, Remote, ServerName};
+use super::location::{Location, Remote};
 use super::patterns::{self, Patterns};
+use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::Client;
 use std::ffi::OsString;
@@ -32,46 +33,6 @@ pub async fn each(
 /// A usage failure.
 pub fn parse(paths: &[OsString]) -> Result<Vec<Remote>, Failure> {
     paths.iter().map(|path| Location::remote(path)).collect()
-}
-
-/// Sessions with servers, one after another.
-pub struct Sessions<'a> {
-    args: &'a ConnectArgs,
-    current: Option<(ServerName, RemoteSession)>,
-}
-
-impl<'a> Sessions<'a> {
-    /// No session yet; `args` are for those to come.
-    pub fn new(args: &'a ConnectArgs) -> Sessions<'a> {
-        Sessions {
-            args,
-            current: None,
-        }
-    }
-
-    /// The session with a server: the last one, if that is with the same server.
-    ///
-    /// # Errors
-    /// Those of connecting.
-    pub async fn with(&mut self, server: &ServerName) -> Result<&mut RemoteSession, Failure> {
-        let session = match self.current.take() {
-            Some((same, session)) if same == *server => session,
-            other => {
-                if let Some((_, session)) = other {
-                    session.quit().await;
-                }
-                connect::for_requests(server, self.args).await?
-            }
-        };
-        Ok(&mut self.current.insert((server.clone(), session)).1)
-    }
-
-    /// Says goodbye.
-    pub async fn quit(self) {
-        if let Some((_, session)) = self.current {
-            session.quit().await;
-        }
-    }
 }
 
 /// Does the same for each remote path, and for each path that matches a pattern. Paths on the same

@@ -1,12 +1,13 @@
 //! `haul find`: finds files and directories on a server by their attributes.
 
 use super::connect::{ConnectArgs, RemoteSession};
-use super::each::{self, Sessions, each_remote};
+use super::each::{self, each_remote};
 use super::failure::{Failure, exit, local_failure};
 use super::hint;
 use super::location::{Location, Remote};
 use super::output;
 use super::patterns::Patterns;
+use super::sessions::Sessions;
 use super::walk::{Descend, Step, walk};
 use crate::net::transfer::filter::glob::NamePattern;
 use crate::store::{Entry, Kind, RemotePath, Time};

@@ -44,6 +44,7 @@ mod runtime;
 mod screen;
 mod serve;
 mod server;
+mod sessions;
 mod settings;
 mod stat;
 mod summary;

@@ -1,13 +1,14 @@
 //! `haul mv`: renames on a server.
 
 use super::connect::{ConnectArgs, RemoteSession};
-use super::each::{Sessions, parse, sum_up};
+use super::each::{parse, sum_up};
 use super::failure::Failure;
 use super::hint;
 use super::location::Remote;
 use super::output;
 use super::patterns::{self, Patterns};
 use super::prompt;
+use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::wire::Code;

@@ -1,9 +1,9 @@
 //! Shell patterns in remote paths: the server names the paths that match.
 
 use super::connect::{ConnectArgs, RemoteSession};
-use super::each::Sessions;
 use super::failure::{Failure, exit};
 use super::location::Remote;
+use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::changes::GlobError;
 use crate::net::transfer::filter::glob::is_pattern;

@@ -4,7 +4,7 @@ mod colors;
 mod view;
 
 use super::connect::{ConnectArgs, RemoteSession};
-use super::each::{self, Sessions, sum_up};
+use super::each::{self, sum_up};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::listing::{Page, Reader};
@@ -12,9 +12,10 @@ use super::location::Remote;
 use super::output;
 use super::patterns::{self, Patterns};
 use super::screen;
+use super::sessions::Sessions;
 use crate::store::{Entry, Kind, RemotePath};
 use std::ffi::OsString;
-use view::{Row, SortBy, View, When};
+use view::{Row, SortBy, View, When, Wishes};
 
 /// The most entries that are sorted; a larger directory is listed in the server's order, in bounded
 /// memory.
@@ -126,6 +127,21 @@ impl Args {
     }
 }
 
+impl Args {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            json: self.json,
+            long: self.long,
+            lines: self.one,
+            signs: self.classify,
+            human: self.human_readable,
+            color: self.color,
+            sort: self.sort_by(),
+            reverse: self.reverse,
+        }
+    }
+}
+
 /// An argument: its place, its entry, and the first page of a directory if that is known.
 type Found = (Remote, Entry, Option<Page>);
 
@@ -133,7 +149,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let remotes = each::parse(&args.paths)?;
     let mut sessions = Sessions::new(&args.connect);
     let mut list = Listing {
-        view: View::new(&args),
+        view: View::new(&args.wishes()),
         args: &args,
         printed: false,
     };
@@ -272,12 +288,12 @@ impl Listing<'_> {
                     subdirs.reverse();
                     todo.append(&mut subdirs);
                 }
-                Err(Stopped::Refused(e)) if dir != top.path => {
+                Err(Unlisted::Refused(e)) if dir != top.path => {
                     Failure::about(output::name(shown.as_bytes()), e).report();
                     partial = true;
                 }
-                Err(Stopped::Refused(e)) => return Err(Failure::about(&top.shown, e)),
-                Err(Stopped::Output(failure)) => return Err(failure),
+                Err(Unlisted::Refused(e)) => return Err(Failure::about(&top.shown, e)),
+                Err(Unlisted::Output(failure)) => return Err(failure),
             }
         }
         match partial {
@@ -292,13 +308,13 @@ impl Listing<'_> {
         session: &mut RemoteSession,
         dir: &RemotePath,
         (reader, shown): (&mut Reader, &str),
-    ) -> Result<Vec<RemotePath>, Stopped> {
+    ) -> Result<Vec<RemotePath>, Unlisted> {
         let most = match self.args.sort_by() {
             SortBy::None => 0,
             _ => SORTED,
         };
         let (mut subdirs, mut warned) = (Vec::new(), most == 0);
-        while let Some(part) = reader.next(session, most).await.map_err(Stopped::Refused)? {
+        while let Some(part) = reader.next(session, most).await.map_err(Unlisted::Refused)? {
             if !part.complete && !std::mem::replace(&mut warned, true) {
                 screen::say(&format!(
                     "haul: {}: more than {SORTED} entries: listed in the server's order, not sorted",
@@ -311,7 +327,7 @@ impl Listing<'_> {
                 self.view.sort(&mut rows);
             }
             self.printed |= !rows.is_empty();
-            self.view.print(&rows).map_err(Stopped::Output)?;
+            self.view.print(&rows).map_err(Unlisted::Output)?;
             if self.args.recursive {
                 let dirs = rows.iter().filter(|row| row.entry.kind == Kind::Dir);
                 subdirs.extend(dirs.filter_map(|row| RemotePath::parse(&row.path).ok()));
@@ -322,7 +338,7 @@ impl Listing<'_> {
 }
 
 /// Why a directory was not listed.
-enum Stopped {
+enum Unlisted {
     Refused(Failure),
     Output(Failure),
 }

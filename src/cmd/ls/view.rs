@@ -1,6 +1,5 @@
 //! How entries are printed: as JSON, in lines with their attributes, or as names.
 
-use super::Args;
 use super::colors::Colors;
 use crate::cmd::failure::Failure;
 use crate::cmd::output;
@@ -70,6 +69,27 @@ pub struct Row {
     pub path: Vec<u8>,
 }
 
+/// What the user wants of a view.
+#[allow(clippy::struct_excessive_bools)]
+pub struct Wishes {
+    /// One JSON object per line.
+    pub json: bool,
+    /// One entry per line, with its attributes.
+    pub long: bool,
+    /// One name per line.
+    pub lines: bool,
+    /// A sign behind names.
+    pub signs: bool,
+    /// Sizes with units.
+    pub human: bool,
+    /// When names are coloured.
+    pub color: When,
+    /// The order.
+    pub sort: SortBy,
+    /// It is reversed.
+    pub reverse: bool,
+}
+
 /// How entries are printed.
 pub struct View {
     layout: Layout,
@@ -82,30 +102,30 @@ pub struct View {
 
 impl View {
     /// As the options and the terminal want it.
-    pub fn new(args: &Args) -> View {
+    pub fn new(wishes: &Wishes) -> View {
         let is_terminal = io::stdout().is_terminal();
-        let layout = match (args.json, args.long, args.one || !is_terminal) {
+        let layout = match (wishes.json, wishes.long, wishes.lines || !is_terminal) {
             (true, ..) => Layout::Json,
             (_, true, _) => Layout::Long,
             (_, _, true) => Layout::Lines,
             _ => Layout::Columns(columns()),
         };
-        let colored = match args.color {
+        let colored = match wishes.color {
             When::Always => true,
             When::Never => false,
             When::Auto => is_terminal && Colors::are_wanted(),
         };
         View {
             layout,
-            signs: match (args.classify, is_terminal) {
+            signs: match (wishes.signs, is_terminal) {
                 (true, _) => Signs::All,
                 (_, true) => Signs::Slashes,
                 _ => Signs::None,
             },
             colors: colored.then(Colors::from_env),
-            human: args.human_readable,
-            sort: args.sort_by(),
-            reverse: args.reverse,
+            human: wishes.human,
+            sort: wishes.sort,
+            reverse: wishes.reverse,
         }
     }
 

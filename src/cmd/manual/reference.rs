@@ -107,14 +107,20 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 17] = [
+const RELATED: [(&str, &[&str]); 23] = [
     ("serve", &["invite", "user", "login", "locks"]),
     ("put", &["get", "ls", "stat", "locks", "login"]),
     ("get", &["put", "ls", "stat", "login"]),
-    ("ls", &["stat", "get", "df"]),
+    ("ls", &["stat", "find", "get", "df"]),
+    ("find", &["ls", "du", "rm"]),
+    ("cat", &["get", "ls"]),
     ("mkdir", &["put", "rm"]),
     ("rm", &["mkdir", "mv", "ls"]),
-    ("mv", &["rm", "ls"]),
+    ("mv", &["rm", "ln", "ls"]),
+    ("ln", &["mv", "ls"]),
+    ("touch", &["chmod", "stat"]),
+    ("chmod", &["touch", "ls"]),
+    ("du", &["df", "find"]),
     ("stat", &["ls", "df"]),
     ("df", &["stat", "ls"]),
     ("locks", &["unlock", "put"]),

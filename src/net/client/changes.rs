@@ -36,7 +36,7 @@ pub enum GlobError {
 
 impl Client {
     /// The paths that match a pattern, in order, each of them once: the pattern itself, where an
-    /// entry has that name. Every path that the server sends is held against the pattern.
+    /// entry has that name. The client checks every path that the server sends against the pattern.
     ///
     /// # Errors
     /// [`GlobError`]; a path that does not match is a breach of the protocol.

@@ -171,6 +171,15 @@ mod tests {
         ControlMessage { body }.encode_to_vec()
     }
 
+    fn reply(body: proto::reply::Body) -> Vec<u8> {
+        let reply = proto::Reply {
+            body: Some(body),
+            ..Default::default()
+        };
+        let body = Some(Body::Reply(reply));
+        ControlMessage { body }.encode_to_vec()
+    }
+
     /// The wire's bytes of each list with `n` empty entries.
     fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         use transfer_message::Body::{Acks, Offers, Results, Wants, Withdrawals};
@@ -209,14 +218,6 @@ mod tests {
         let glob = proto::GlobReply {
             paths: vec![Vec::new(); n],
             ..Default::default()
-        };
-        let reply = |body| {
-            let reply = proto::Reply {
-                body: Some(body),
-                ..Default::default()
-            };
-            let body = Some(Body::Reply(reply));
-            ControlMessage { body }.encode_to_vec()
         };
         let offers = vec![proto::Offer::default(); n];
         let (wants, acks) = (vec![proto::Want::default(); n], vec![proto::Ack::default(); n]);

@@ -1,8 +1,7 @@
 //! Parses the command line, runs the command, and turns its end into an exit code.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    haul::cmd::main(haul::cmd::Cli::parse())
+    haul::cmd::main(haul::cmd::parse())
 }

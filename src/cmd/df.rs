@@ -5,6 +5,7 @@ use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::patterns::Patterns;
 use super::units;
 use serde_json::json;
 use std::cell::Cell;
@@ -45,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if !args.json {
         output::line(&format!("{:>16} {:>16} {:>16}  path", "size", "used", "free"))?;
     }
-    each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, Patterns::All, async |client, path| {
         let space = client.space(path).await?;
         let result = if args.json {
             let mut object = serde_json::Map::new();

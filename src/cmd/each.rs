@@ -1,22 +1,26 @@
 //! One request or listing for each of several remote paths.
 
-use super::connect::{self, ConnectArgs, RemoteSession};
+use super::connect::{ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit_of_parts};
-use super::location::{Location, Remote, ServerName};
+use super::location::{Location, Remote};
+use super::patterns::{self, Patterns};
+use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::Client;
 use std::ffi::OsString;
 
-/// Sends the same request for each remote path. A failure names its path.
+/// Sends the same request for each remote path, and for each path that matches a pattern. A failure
+/// names its path.
 ///
 /// # Errors
 /// As [`each_remote`].
 pub async fn each(
     paths: &[OsString],
     args: &ConnectArgs,
+    patterns: Patterns,
     work: impl AsyncFn(&Client, &[u8]) -> Result<(), NetError>,
 ) -> Result<(), Failure> {
-    each_remote(&parse(paths)?, args, async |session, remote| {
+    each_remote(&parse(paths)?, args, patterns, async |session, remote| {
         let result = session.ask(async |client| work(client, remote.path.as_bytes()).await);
         result.await.map_err(|e| Failure::about(&remote.shown, e))
     })
@@ -31,8 +35,9 @@ pub fn parse(paths: &[OsString]) -> Result<Vec<Remote>, Failure> {
     paths.iter().map(|path| Location::remote(path)).collect()
 }
 
-/// Does the same for each remote path. Paths on the same server, one after another, share a
-/// session. A failure does not keep the other paths from being processed.
+/// Does the same for each remote path, and for each path that matches a pattern. Paths on the same
+/// server, one after another, share a session. A failure does not keep the other paths from being
+/// processed.
 ///
 /// # Errors
 /// The failure itself if there is only one path; else each is reported, and the exit code
@@ -40,35 +45,37 @@ pub fn parse(paths: &[OsString]) -> Result<Vec<Remote>, Failure> {
 pub async fn each_remote(
     remotes: &[Remote],
     args: &ConnectArgs,
+    patterns: Patterns,
     work: impl AsyncFn(&mut RemoteSession, &Remote) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut current: Option<(ServerName, RemoteSession)> = None;
+    let mut sessions = Sessions::new(args);
     let (mut done, mut failures) = (0_usize, Vec::new());
     for remote in remotes {
-        let mut session = match current.take() {
-            Some((server, session)) if server == remote.server => session,
-            other => {
-                if let Some((_, session)) = other {
-                    session.quit().await;
-                }
-                connect::for_requests(&remote.server, args).await?
+        let session = sessions.with(&remote.server).await?;
+        let found = match patterns::expand(session, remote, patterns).await {
+            Ok(found) => found,
+            Err(e) => {
+                failures.push(e);
+                continue;
             }
         };
-        match work(&mut session, remote).await {
-            Ok(()) => done = done.saturating_add(1),
-            Err(e) => failures.push(e),
+        for remote in &found {
+            match work(session, remote).await {
+                Ok(()) => done = done.saturating_add(1),
+                Err(e) => failures.push(e),
+            }
         }
-        current = Some((remote.server.clone(), session));
     }
-    if let Some((_, session)) = current {
-        session.quit().await;
-    }
+    sessions.quit().await;
     sum_up(done, failures)
 }
 
 /// A single failure is the command's own. Of several, or beside a success, each is reported, and
 /// the exit code summarises them.
-fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
+///
+/// # Errors
+/// Any failure.
+pub fn sum_up(done: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
     match (failures.len(), failures.pop()) {
         (0, _) | (_, None) => Ok(()),
         (1, Some(only)) if done == 0 => Err(only),

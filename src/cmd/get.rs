@@ -6,6 +6,7 @@ use super::destination::{LocalPlace, make_path};
 use super::failure::Failure;
 use super::hint;
 use super::location::{Location, Remote};
+use super::patterns::{self, Patterns};
 use super::transfer::{self, Job, TransferArgs};
 use crate::net::NetError;
 use crate::net::client::Client;
@@ -41,6 +42,7 @@ Examples:
   haul get nas:b.txt a.txt                   under another name
   haul get nas:db.sql - | psql db            to standard output, in order
   haul get -rq nas:photos/ /srv/photos       for cron: the contents of photos
+  haul get 'nas:log/*.{gz,xz}' logs/         a pattern: the server finds what matches
   haul get -r --only '*.jpg' nas:photos .    the pictures only
   haul get -r nas: /srv/mirror               everything"
 )]
@@ -85,6 +87,11 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (sources, destination) = args.places()?;
+    let patterns = match args.transfer.is_recursive() {
+        true => Patterns::Outermost,
+        false => Patterns::All,
+    };
+    let sources = patterns::expand_all(sources, &args.connect, patterns).await?;
     let options = args.transfer.options(sources.len(), &args.paths)?;
     if options.filter.to_wire().len() > MAX_SENT_FILTER {
         return Err(Failure::usage("the rules of a get have at most 32 KiB")
@@ -100,11 +107,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.transfer.json {
             return Err(Failure::usage("standard output carries the file: --json cannot be used"));
         }
-        Place::Known(GetDestination {
-            target: Target::Stream(Stream::new(Box::new(std::io::stdout()))),
-            label: b"standard output".to_vec(),
-            ancestors: Vec::new(),
-        })
+        Place::Known(standard_output())
     } else {
         let path = PathBuf::from(&destination);
         if args.transfer.makes_path() {
@@ -118,6 +121,23 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     get(&sources, place, (&args.transfer, options), &args.connect).await
+}
+
+/// Writes a file to standard output.
+pub(super) async fn to_stdout(source: &Remote, connect: &ConnectArgs) -> Result<(), Failure> {
+    let mut args = TransferArgs::default();
+    args.quiet = true;
+    let options = args.options(1, &[])?;
+    let place = Place::Known(standard_output());
+    get(std::slice::from_ref(source), place, (&args, options), connect).await
+}
+
+fn standard_output() -> GetDestination {
+    GetDestination {
+        target: Target::Stream(Stream::new(Box::new(std::io::stdout()))),
+        label: b"standard output".to_vec(),
+        ancestors: Vec::new(),
+    }
 }
 
 /// Where the sources go.

@@ -29,6 +29,8 @@ pub struct Remote {
     pub directory: bool,
     /// As the user wrote it.
     pub shown: String,
+    /// What the user wrote before the path: the server, and the slash of the root.
+    pub prefix: String,
 }
 
 /// A server as the user named it.
@@ -182,7 +184,11 @@ pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
 }
 
 fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, Failure> {
+    let slashes = path.iter().take_while(|byte| **byte == b'/').count().min(1);
+    let before = argument.as_bytes().len().saturating_sub(path.len()).saturating_add(slashes);
+    let prefix = argument.as_bytes().get(..before).unwrap_or_default();
     Ok(Remote {
+        prefix: String::from_utf8_lossy(prefix).into_owned(),
         path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
         directory: means_contents(path),
         server,
@@ -220,6 +226,22 @@ impl Remote {
     /// True of a source that stands for its contents: `dir/`, `dir/.`, or the root.
     pub fn means_contents(&self) -> bool {
         self.directory || self.path.split().is_none()
+    }
+
+    /// Another path on the same server, shown as the user would write it.
+    pub fn at(&self, path: RemotePath) -> Remote {
+        Remote {
+            server: self.server.clone(),
+            shown: String::from_utf8_lossy(&self.written(&path)).into_owned(),
+            prefix: self.prefix.clone(),
+            directory: false,
+            path,
+        }
+    }
+
+    /// The bytes that name a path of the same server as an argument.
+    pub fn written(&self, path: &RemotePath) -> Vec<u8> {
+        [self.prefix.as_bytes(), path.as_bytes()].concat()
     }
 }
 
@@ -261,6 +283,19 @@ mod tests {
         assert_eq!(url, (Some("kim".into()), "nas".into(), Some(99), "a/b".into(), false));
         assert_eq!(remote("haul://[::1]:99/a").2, Some(99));
         assert_eq!(remote("haul://nas").3, "");
+    }
+
+    #[test]
+    fn other_paths_of_a_server_are_written_alike() {
+        for (text, other) in [
+            ("nas:a/b", "nas:c"),
+            ("kim@[::1]:/a", "kim@[::1]:/c"),
+            ("haul://nas:9/a", "haul://nas:9/c"),
+            ("nas:", "nas:c"),
+        ] {
+            let remote = Location::remote(OsStr::new(text)).unwrap();
+            assert_eq!(remote.at(RemotePath::parse(b"c").unwrap()).shown, other);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::failure::{Failure, exit};
 use super::hint;
 use super::location::Remote;
 use super::output::{self, put_text};
+use super::patterns::Patterns;
 use super::units;
 use crate::net::control::codec::refused;
 use crate::net::transfer::report::shown;
@@ -67,8 +68,11 @@ pub struct UnlockArgs {
 }
 
 pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
-    each(&args.paths, &args.connect, async |client, path| {
-        match client.unlock(path, args.force).await {
+    each(
+        &args.paths,
+        &args.connect,
+        Patterns::Literal,
+        async |client, path| match client.unlock(path, args.force).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused(
                 u32::from(Code::NOT_FOUND.0),
@@ -78,14 +82,14 @@ pub(super) async fn unlock(args: UnlockArgs) -> Result<(), Failure> {
                 Err(refused(u32::from(code.0), format!("{text}; --force removes it anyway")))
             }
             Err(e) => Err(e),
-        }
-    })
+        },
+    )
     .await
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let remotes = each::parse(&args.paths)?;
-    each_remote(&remotes, &args.connect, async |session, remote| {
+    each_remote(&remotes, &args.connect, Patterns::Literal, async |session, remote| {
         list(session, &args, remote).await
     })
     .await

@@ -4,6 +4,7 @@ use super::connect::ConnectArgs;
 use super::each::each;
 use super::failure::Failure;
 use super::hint;
+use super::patterns::Patterns;
 use std::ffi::OsString;
 
 /// Make directories on a server
@@ -26,7 +27,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, Patterns::Literal, async |client, path| {
         client.make_dir(path, args.parents).await
     })
     .await

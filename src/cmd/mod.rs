@@ -4,6 +4,8 @@
 mod bar;
 mod bench;
 mod calls;
+mod cat;
+mod chmod;
 mod complete;
 mod confine;
 mod connect;
@@ -12,9 +14,11 @@ mod deletion;
 mod destination;
 mod df;
 mod drop_root;
+mod du;
 mod each;
 pub mod failure;
 mod filter;
+mod find;
 mod generate;
 mod get;
 mod habits;
@@ -22,6 +26,8 @@ mod hint;
 mod interrupt;
 mod invite;
 mod limit;
+mod listing;
+mod ln;
 pub mod location;
 mod locks;
 mod log_file;
@@ -29,9 +35,11 @@ mod login;
 mod ls;
 mod manual;
 mod mkdir;
+mod mode;
 mod mv;
 mod output;
 mod panics;
+mod patterns;
 mod progress;
 mod prompt;
 mod put;
@@ -44,14 +52,17 @@ mod runtime;
 mod screen;
 mod serve;
 mod server;
+mod sessions;
 mod settings;
 mod show;
 mod stat;
 mod summary;
 mod table;
+mod touch;
 mod transfer;
 mod units;
 mod user;
+mod walk;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -87,7 +98,7 @@ Remote paths:
 Examples:
   server$ haul serve /srv/files       prints an invite, and what to type there
   laptop$ haul login server           asks for that invite, and never again
-  laptop$ haul put -r photos server:  and haul get, ls, mkdir, mv, rm, stat, df
+  laptop$ haul put -r photos server:  and haul get, ls, find, cat, mkdir, mv, rm, stat, du
 
 `haul help COMMAND` lists the options of a command, with examples.
 
@@ -100,10 +111,16 @@ enum Command {
     Get(get::Args),
     Cp(cp::Args),
     Ls(ls::Args),
+    Find(find::Args),
+    Cat(cat::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
+    Ln(ln::Args),
+    Touch(touch::Args),
+    Chmod(chmod::Args),
     Stat(stat::Args),
+    Du(du::Args),
     Df(df::Args),
     Locks(locks::Args),
     Unlock(locks::UnlockArgs),
@@ -128,11 +145,17 @@ impl Command {
             Command::Ls(args) => args.json,
             Command::Stat(args) => args.json,
             Command::Df(args) => args.json,
+            Command::Du(args) => args.json,
+            Command::Find(args) => args.json,
             Command::Locks(args) => args.json,
             Command::Limit(args) => args.json,
             Command::Mkdir(_)
             | Command::Rm(_)
             | Command::Mv(_)
+            | Command::Ln(_)
+            | Command::Touch(_)
+            | Command::Chmod(_)
+            | Command::Cat(_)
             | Command::Unlock(_)
             | Command::Login(_)
             | Command::Invite(_)
@@ -142,6 +165,11 @@ impl Command {
             | Command::Complete(_) => false,
         }
     }
+}
+
+/// The command line of this process, with the tests of `haul find` as options.
+pub fn parse() -> Cli {
+    Cli::parse_from(find::as_options(std::env::args_os().collect()))
 }
 
 /// Runs a command. A failure goes to standard error as one line.
@@ -172,9 +200,15 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Get(args) => get::run(args).await,
         Command::Cp(args) => cp::run(args).await,
         Command::Ls(args) => ls::run(args).await,
+        Command::Find(args) => find::run(args).await,
+        Command::Cat(args) => cat::run(args).await,
         Command::Mkdir(args) => mkdir::run(args).await,
         Command::Rm(args) => rm::run(args).await,
         Command::Mv(args) => mv::run(args).await,
+        Command::Ln(args) => ln::run(args).await,
+        Command::Touch(args) => touch::run(args).await,
+        Command::Chmod(args) => chmod::run(args).await,
+        Command::Du(args) => du::run(args).await,
         Command::Stat(args) => stat::run(args).await,
         Command::Df(args) => df::run(args).await,
         Command::Locks(args) => locks::run(args).await,

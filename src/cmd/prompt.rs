@@ -1,6 +1,7 @@
 //! Questions at the terminal. A question is a future: the end of the command ends it at once, and
 //! restores the terminal.
 
+use super::failure::Failure;
 use super::screen;
 use crate::auth::password::Secret;
 use parking_lot::Mutex;
@@ -24,6 +25,18 @@ static CURRENT: Mutex<Option<Arc<Question>>> = Mutex::new(None);
 /// True if a user can be asked at a terminal.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Refuses an option that asks where no user can be asked.
+///
+/// # Errors
+/// A usage failure that names the option.
+pub fn must_ask(option: &str) -> Result<(), Failure> {
+    match can_ask() {
+        true => Ok(()),
+        false => Err(Failure::usage(format!("{option} asks at a terminal, and there is none"))
+            .hint("leave the option out, or name what is meant")),
+    }
 }
 
 /// Asks for a line. `None` at the end of input.

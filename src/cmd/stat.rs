@@ -5,6 +5,7 @@ use super::each::each;
 use super::failure::Failure;
 use super::hint;
 use super::output;
+use super::patterns::Patterns;
 use super::units;
 use crate::store::Entry;
 use std::cell::Cell;
@@ -36,7 +37,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let printed = Cell::new(Ok(()));
-    each(&args.paths, &args.connect, async |client, path| {
+    each(&args.paths, &args.connect, Patterns::All, async |client, path| {
         let (entry, hash) = client.stat(path, args.hash).await?;
         let result = if args.json {
             output::line(&output::entry_json(&entry, path, hash).to_string())

@@ -70,6 +70,31 @@ fn split_unit(text: &str) -> (&str, &str) {
     (digits, text.strip_prefix(digits).unwrap_or_default())
 }
 
+/// Reads a point in time: `2026-11-30`, `2026-11-30 12:00` in the local zone, RFC 3339, or
+/// `@SECONDS` since 1970.
+///
+/// # Errors
+/// A sentence that shows the form of a time.
+pub fn parse_moment(text: &str) -> Result<Time, String> {
+    let wrong = || format!("expected a time like 2026-11-30 or '2026-11-30 12:00', got {text}");
+    if let Some(seconds) = text.strip_prefix('@') {
+        let secs = seconds.parse().map_err(|_| wrong())?;
+        return Ok(Time { secs, nanos: 0 });
+    }
+    let absolute = text.parse::<jiff::Timestamp>();
+    let timestamp = absolute.or_else(|_| {
+        let local = text.parse::<jiff::civil::DateTime>()?;
+        local.to_zoned(jiff::tz::TimeZone::system()).map(|zoned| zoned.timestamp())
+    });
+    let timestamp = timestamp.map_err(|_| wrong())?;
+    let nanos = timestamp.as_nanosecond().rem_euclid(1_000_000_000);
+    let secs = timestamp.as_nanosecond().div_euclid(1_000_000_000);
+    Ok(Time {
+        secs: i64::try_from(secs).map_err(|_| wrong())?,
+        nanos: u32::try_from(nanos).map_err(|_| wrong())?,
+    })
+}
+
 /// Bytes with a unit of 1024.
 pub fn size(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)
@@ -127,6 +152,18 @@ mod tests {
         assert!(parse_time("99999999999999999999d").is_err());
         assert!(parse_time("18446744073709551615s").is_err());
         assert!(parse_time("h").is_err());
+    }
+
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        let secs = |text| parse_moment(text).map(|time| (time.secs, time.nanos));
+        assert_eq!(secs("@-5"), Ok((-5, 0)));
+        assert_eq!(secs("1970-01-01T00:00:01.5Z"), Ok((1, 500_000_000)));
+        assert_eq!(secs("1969-12-31T23:59:59.5Z"), Ok((-1, 500_000_000)));
+        assert!(secs("2026-11-30").is_ok() && secs("2026-11-30 12:00").is_ok());
+        for wrong in ["soon", "@", "@1.5", "2026-13-01", "12:00", ""] {
+            assert!(secs(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! also fits a store behind a network; its documentation lists what such a store has to provide.
 
 mod blocking;
+mod change;
 mod durability;
 pub mod entry;
 pub mod error;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 pub use blocking::blocking;
+pub use change::{Change, NewTime};
 pub use durability::Durability;
 pub use entry::{Allocation, Attributes, Entry, Kind, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
@@ -218,6 +220,15 @@ pub trait Store: Send + Sync {
 
     /// Renames an entry; a file in its way is replaced, as by rename(2).
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError>;
+
+    /// Renames an entry to a name that nothing has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if something has it.
+    async fn rename_new(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError>;
+
+    /// Changes the mode or the time of a file or directory, durably. It follows no symlink.
+    async fn change(&self, path: &RemotePath, change: Change) -> Result<(), StoreError>;
 
     /// Returns the sizes of the device that holds `path`.
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError>;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use haul::store::{
-    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry,
-    Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
+    Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
+    NewEntry, Page, RemotePath, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
     UnlockMode, Version, WholeFile,
 };
 use std::sync::Arc;
@@ -119,6 +119,14 @@ impl Store for Slow {
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         self.inner.rename(from, to).await
+    }
+
+    async fn rename_new(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
+        self.inner.rename_new(from, to).await
+    }
+
+    async fn change(&self, path: &RemotePath, change: Change) -> Result<(), StoreError> {
+        self.inner.change(path, change).await
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {

@@ -96,6 +96,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             path: RemotePath::parse(&base).unwrap_or_default(),
             directory: true,
             shown: client.server().to_string(),
+            prefix: format!("{}:", client.server()),
         },
         options,
         back: work.path().join("back"),

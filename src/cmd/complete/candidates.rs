@@ -4,6 +4,7 @@ use super::candidate::Candidate;
 use super::line::{Line, find_long};
 use super::remote;
 use crate::auth::users;
+use crate::cmd::find;
 use crate::cmd::hint;
 use crate::cmd::location::Location;
 use crate::cmd::settings::state_dir;
@@ -81,7 +82,11 @@ async fn options(line: &Line<'_>, command: &Command, word: &OsStr) -> Answer {
         .filter(|a| {
             is_repeatable(a) || !line.given.iter().any(|given| given.get_id() == a.get_id())
         });
-    (Local::None, offered.filter_map(option).collect())
+    let mut found: Vec<Candidate> = offered.filter_map(option).collect();
+    if command.get_name() == "find" {
+        found.iter_mut().for_each(|c| c.value = find::as_test(&c.value));
+    }
+    (Local::None, found)
 }
 
 /// An option, by its long name if it has one.

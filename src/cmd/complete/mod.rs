@@ -12,6 +12,7 @@ mod line;
 mod remote;
 
 use super::failure::Failure;
+use super::find;
 use super::output;
 use candidate::Candidate;
 use candidates::Local;
@@ -43,6 +44,10 @@ pub(super) async fn run(args: Args, mut description: clap::Command) -> Result<()
         words = words.iter().map(|word| line::unquote(word)).collect();
     }
     let last = words.pop().unwrap_or_default();
+    // behind the name of the command
+    words.insert(0, OsString::new());
+    let mut words = find::as_options(words);
+    words.remove(0);
     description.build();
     let line = line::Line::read(&description, &words);
     let (local, found) = candidates::of(&line, &last).await;

@@ -108,15 +108,21 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 19] = [
+const RELATED: [(&str, &[&str]); 25] = [
     ("serve", &["invite", "user", "login", "locks"]),
     ("put", &["get", "ls", "stat", "locks", "limit", "login"]),
     ("get", &["put", "ls", "stat", "limit", "login"]),
     ("cp", &["put", "get", "mv"]),
-    ("ls", &["stat", "get", "df"]),
+    ("ls", &["stat", "find", "get", "df"]),
+    ("find", &["ls", "du", "rm"]),
+    ("cat", &["get", "ls"]),
     ("mkdir", &["put", "rm"]),
     ("rm", &["mkdir", "mv", "ls"]),
-    ("mv", &["rm", "ls"]),
+    ("mv", &["rm", "ln", "ls"]),
+    ("ln", &["mv", "ls"]),
+    ("touch", &["chmod", "stat"]),
+    ("chmod", &["touch", "ls"]),
+    ("du", &["df", "find"]),
     ("stat", &["ls", "df"]),
     ("df", &["stat", "ls"]),
     ("locks", &["unlock", "put"]),

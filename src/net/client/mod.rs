@@ -7,6 +7,7 @@
 
 mod backoff;
 mod beneath;
+pub mod changes;
 pub mod connect;
 mod dialer;
 mod keys;

@@ -125,19 +125,18 @@ pub(super) async fn remove(session: &Session, request: &proto::Remove) -> Answer
 /// Renames an entry, or moves it into a directory.
 pub(super) async fn rename(session: &Session, request: &proto::Rename) -> Answer {
     let (from, to) = (path_of(session, &request.from)?, path_of(session, &request.to)?);
-    let to = rename_target(session, &from, to, request).await?;
+    let to = rename_target(session, &from, to, request.directory).await?;
     session.store.rename(&from, &to).await?;
     Ok(Done::new(Code::CHANGED, "renamed"))
 }
 
 /// `mv a dir` moves into the directory, and `mv a dir/` fails if there is none.
-async fn rename_target(
+pub(super) async fn rename_target(
     session: &Session,
     from: &RemotePath,
     to: RemotePath,
-    request: &proto::Rename,
+    must_be_dir: bool,
 ) -> Result<RemotePath, NetError> {
-    let must_be_dir = request.directory;
     let found = match session.store.resolve(&to).await {
         Ok(real) => session.store.stat(&real).await.map(|entry| (real, entry.kind)),
         Err(e) => Err(e),

@@ -5,6 +5,7 @@ use crate::net::control::codec;
 use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::beneath;
+use crate::net::server::changes;
 use crate::net::server::config::Config;
 use crate::net::server::operations;
 use crate::net::server::registry::Registry;
@@ -142,6 +143,10 @@ impl Worker {
             Body::StatBeneath(request) => beneath::stat(session, &request).await,
             Body::RemoveBeneath(request) => beneath::remove(session, request).await,
             Body::Limit(request) => Ok(operations::limit(session, &request)),
+            Body::Glob(request) => changes::glob(session, &request).await,
+            Body::SetAttributes(request) => changes::set_attributes(session, &request).await,
+            Body::MakeSymlink(request) => changes::make_symlink(session, &request).await,
+            Body::MoveNew(request) => changes::move_new(session, &request).await,
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
         }
@@ -164,6 +169,10 @@ impl Change {
             Body::Unlock(r) => ("unlock", &r.path, None),
             Body::RemoveBeneath(r) => ("delete", &r.base, None),
             Body::Rename(r) => ("mv", &r.from, Some(&r.to)),
+            Body::MoveNew(r) => ("mv", &r.from, Some(&r.to)),
+            Body::MakeSymlink(r) => ("ln", &r.path, Some(&r.target)),
+            Body::SetAttributes(r) if r.mode.is_some() => ("chmod", &r.path, None),
+            Body::SetAttributes(r) => ("touch", &r.path, None),
             // a transfer has a line of its own, at its end
             Body::Put(_) | Body::Get(_) => return None,
             Body::Login(_)
@@ -177,6 +186,7 @@ impl Change {
             | Body::ListBeneath(_)
             | Body::StatBeneath(_)
             | Body::Limit(_)
+            | Body::Glob(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

@@ -36,7 +36,7 @@ fn started() -> Done {
     Done::with(Code::STARTED, "transfer started", body)
 }
 
-fn bad(text: &str) -> NetError {
+pub(super) fn bad(text: &str) -> NetError {
     refusal(Code::BAD_PARAMETER, text)
 }
 

@@ -2,7 +2,7 @@
 
 use super::Chance;
 use crate::store::{
-    Allocation, Attributes, DirPage, Durability, Entry, ErrorKind, ExistingDirs, Extent,
+    Allocation, Attributes, Change, DirPage, Durability, Entry, ErrorKind, ExistingDirs, Extent,
     FileSource, Kind, LockPage, Name, NewEntry, Page, RemotePath, RemoveScope, Space, StageRequest,
     Staging, Store, StoreError, Time, UnlockMode, Version, Watch, WholeFile,
 };
@@ -280,6 +280,14 @@ impl Store for MemoryStore {
 
     async fn rename(&self, from: &RemotePath, _: &RemotePath) -> Result<(), StoreError> {
         unasked(from)
+    }
+
+    async fn rename_new(&self, from: &RemotePath, _: &RemotePath) -> Result<(), StoreError> {
+        unasked(from)
+    }
+
+    async fn change(&self, path: &RemotePath, _: Change) -> Result<(), StoreError> {
+        unasked(path)
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {

@@ -56,6 +56,7 @@ const REQUEST: Shape = Shape(&[
 ]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
+const GLOB_REPLY: Shape = Shape(&[(1, Field::Texts(MAX_LIST))]);
 const DIR_PAGE: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LIST_BENEATH_REPLY: Shape =
     Shape(&[(1, Field::List(&DIR_PAGE, MAX_LIST, size_of::<proto::DirPage>()))]);
@@ -63,6 +64,7 @@ const REMOVE_BENEATH_REPLY: Shape = one_list::<{ size_of::<proto::Removed>() }>(
 const REPLY: Shape = Shape(&[
     (7, Field::One(&LIST_REPLY)),
     (11, Field::One(&LOCKS_REPLY)),
+    (18, Field::One(&GLOB_REPLY)),
     (30, Field::One(&LIST_BENEATH_REPLY)),
     (32, Field::One(&REMOVE_BENEATH_REPLY)),
 ]);
@@ -186,6 +188,15 @@ mod tests {
         ControlMessage { body }.encode_to_vec()
     }
 
+    fn reply(body: proto::reply::Body) -> Vec<u8> {
+        let reply = proto::Reply {
+            body: Some(body),
+            ..Default::default()
+        };
+        let body = Some(Body::Reply(reply));
+        ControlMessage { body }.encode_to_vec()
+    }
+
     /// The wire's bytes of each list with `n` empty entries.
     fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         use transfer_message::Body::{Acks, Offers, Results, Wants, Withdrawals};
@@ -221,13 +232,9 @@ mod tests {
             locks: vec![proto::LockEntry::default(); n],
             ..Default::default()
         };
-        let reply = |body| {
-            let reply = proto::Reply {
-                body: Some(body),
-                ..Default::default()
-            };
-            let body = Some(Body::Reply(reply));
-            ControlMessage { body }.encode_to_vec()
+        let glob = proto::GlobReply {
+            paths: vec![Vec::new(); n],
+            ..Default::default()
         };
         let offers = vec![proto::Offer::default(); n];
         let (wants, acks) = (vec![proto::Want::default(); n], vec![proto::Ack::default(); n]);
@@ -247,6 +254,7 @@ mod tests {
             (request(request::Body::Get(names)), MAX_LIST),
             (reply(proto::reply::Body::List(list)), MAX_LIST),
             (reply(proto::reply::Body::Locks(locks)), MAX_LIST),
+            (reply(proto::reply::Body::Glob(glob)), MAX_LIST),
         ]
     }
 
@@ -291,6 +299,7 @@ mod tests {
         let bounded = [
             "ListReply 1",
             "LocksReply 1",
+            "GlobReply 1",
             "Put 4",
             "Put 6",
             "Get 2",

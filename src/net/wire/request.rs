@@ -57,15 +57,19 @@ impl Body {
             | Body::List(_)
             | Body::Space(_)
             | Body::Locks(_)
+            | Body::Glob(_)
             | Body::ListBeneath(_)
             | Body::StatBeneath(_) => (Sender::Reader, Repeat::Safe, None),
             // what is gone already is no error
             Body::RemoveBeneath(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::MakeDirectory(request) if request.parents => (Sender::Writer, Repeat::Safe, None),
             Body::MakeDirectory(_) => (Sender::Writer, Repeat::Unsafe, None),
-            Body::Remove(_) | Body::Rename(_) | Body::Unlock(_) => {
-                (Sender::ReaderAndWriter, Repeat::Unsafe, None)
-            }
+            Body::Remove(_)
+            | Body::Rename(_)
+            | Body::Unlock(_)
+            | Body::MakeSymlink(_)
+            | Body::MoveNew(_) => (Sender::ReaderAndWriter, Repeat::Unsafe, None),
+            Body::SetAttributes(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
         };
@@ -141,6 +145,10 @@ mod tests {
             (make(true), [false, false, true, true]),
             (Body::Remove(Default::default()), [false, false, false, true]),
             (Body::Unlock(Default::default()), [false, false, false, true]),
+            (Body::Glob(Default::default()), [false, true, false, true]),
+            (Body::SetAttributes(Default::default()), [false, false, false, true]),
+            (Body::MakeSymlink(Default::default()), [false, false, false, true]),
+            (Body::MoveNew(Default::default()), [false, false, false, true]),
         ] {
             assert_eq!(allowed(&body), expected, "{body:?}");
         }

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod blocking;
+mod change;
 mod closed;
 mod commit;
 mod dir_ops;
@@ -36,9 +37,9 @@ mod unchanged;
 
 use super::error::At;
 use super::{
-    Attributes, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage, NewEntry,
-    Page, RemotePath, Removal, RemoveScope, Space, StageRequest, Staging, Store, StoreError, Time,
-    UnlockMode, Version, WholeFile,
+    Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
+    NewEntry, Page, RemotePath, Removal, RemoveScope, Space, StageRequest, Staging, Store,
+    StoreError, Time, UnlockMode, Version, WholeFile,
 };
 use async_trait::async_trait;
 use blocking::blocking_for;
@@ -193,6 +194,17 @@ impl Store for LocalStore {
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
         let to = to.clone();
         self.run_on(from, move |tree, from| dir_ops::rename(tree, from, &to)).await
+    }
+
+    async fn rename_new(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
+        let to = to.clone();
+        self.run_on(from, move |tree, from| change::rename_new(tree, from, &to))
+            .await
+    }
+
+    async fn change(&self, path: &RemotePath, change: Change) -> Result<(), StoreError> {
+        self.run_on(path, move |tree, path| change::change(tree, path, change))
+            .await
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {

@@ -14,9 +14,10 @@ use super::tree::Tree;
 use super::unchanged::Unchanged;
 use crate::store::error::At;
 use crate::store::{
-    Allocation, Attributes, Bytes, Checkpoint, Checkpointer, DirPage, Durability, Entry, ErrorKind,
-    ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, PartRules, RemotePath, RemoveScope,
-    Resume, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile,
+    Allocation, Attributes, Bytes, Change, Checkpoint, Checkpointer, DirPage, Durability, Entry,
+    ErrorKind, ExistingDirs, FileSource, Kind, LockPage, NewEntry, Page, PartRules, RemotePath,
+    RemoveScope, Resume, Space, StageRequest, Staging, Store, StoreError, Time, UnlockMode,
+    Version, WholeFile,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -153,6 +154,14 @@ impl Store for ModelStore {
 
     async fn rename(&self, from: &RemotePath, _: &RemotePath) -> Result<(), StoreError> {
         unasked(from)
+    }
+
+    async fn rename_new(&self, from: &RemotePath, _: &RemotePath) -> Result<(), StoreError> {
+        unasked(from)
+    }
+
+    async fn change(&self, path: &RemotePath, _: Change) -> Result<(), StoreError> {
+        unasked(path)
     }
 
     async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {

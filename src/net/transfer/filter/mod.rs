@@ -5,6 +5,7 @@
 //! the one that excluded it may include something beneath it. So `+ *.jpg`, `- *` finds all
 //! pictures without a rule for every directory.
 
+pub mod glob;
 mod pattern;
 mod rule;
 #[cfg(test)]

@@ -1,0 +1,93 @@
+//! chmod and touch of an existing entry, and a rename that replaces nothing.
+
+use super::sys::{Directory, Node, WARY, open_any, retry};
+use super::times::timestamps;
+use super::tree::{Tree, sync_dir};
+use crate::store::error::At;
+use crate::store::{Change, ErrorKind, NewTime, RemotePath, StoreError, Time};
+use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags, UTIME_NOW};
+use rustix::io::Errno;
+
+/// Changes mode and time of an existing file or directory.
+pub(super) fn change<D: Directory>(
+    tree: &Tree<D>,
+    path: &RemotePath,
+    change: Change,
+) -> Result<(), StoreError> {
+    if path.is_root() {
+        return Err(StoreError::new(ErrorKind::Denied, path));
+    }
+    let (dir, name) = tree.parent(path)?;
+    let found = dir.stat_at(name.as_bytes()).at("stat", path)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => {
+            let inner = dir.open_dir_at(name.as_bytes()).at("open", path)?;
+            change_open(&inner, change, path)
+        }
+        FileType::RegularFile => {
+            let file = match open_any(&*dir, name.as_bytes()) {
+                // its mode may be what keeps its owner out
+                Err(Errno::ACCESS) => dir.open_at(name.as_bytes(), WARY | OFlags::PATH),
+                other => other,
+            };
+            change_open(&file.at("open", path)?, change, path)
+        }
+        FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
+        _ => Err(StoreError::new(ErrorKind::BadKind, path)),
+    }
+}
+
+/// Changes an open entry. What is open decides: its name may have got to something else meanwhile.
+fn change_open(node: &impl Node, change: Change, path: &RemotePath) -> Result<(), StoreError> {
+    let found = node.fstat().at("stat", path)?.st_mode;
+    let settable = match FileType::from_raw_mode(found) {
+        FileType::Directory => 0o1777,
+        FileType::RegularFile => 0o777,
+        FileType::Symlink => return Err(StoreError::new(ErrorKind::Symlink, path)),
+        _ => return Err(StoreError::new(ErrorKind::BadKind, path)),
+    };
+    if let Some(mode) = change.mode {
+        let mode = mode & (settable | (found & 0o6000));
+        if mode != found & 0o7777 {
+            node.fchmod(mode).at("set the mode", path)?;
+        }
+    }
+    if let Some(mtime) = change.mtime {
+        let mut times = timestamps(match mtime {
+            NewTime::At(time) => time,
+            NewTime::Now => Time::default(),
+        });
+        if mtime == NewTime::Now {
+            times.last_modification.tv_nsec = UTIME_NOW;
+        }
+        node.futimens(&times).at("set the time", path)?;
+    }
+    node.fsync().at("fsync", path)
+}
+
+/// rename(2) to a name that nothing has, with both directories synced.
+pub(super) fn rename_new(
+    tree: &Tree,
+    from: &RemotePath,
+    to: &RemotePath,
+) -> Result<(), StoreError> {
+    if to.is_within(from) && to != from {
+        return Err(StoreError::because("a directory cannot be moved into itself", to));
+    }
+    let (from_dir, from_name) = tree.parent(from)?;
+    let (to_dir, to_name) = tree.parent(to)?;
+    let (old, new) = (from_name.as_bytes(), to_name.as_bytes());
+    let flags = RenameFlags::NOREPLACE;
+    let renamed = retry(|| rustix::fs::renameat_with(&*from_dir, old, &*to_dir, new, flags));
+    match renamed {
+        // a file system without it: a second link replaces nothing either
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            retry(|| rustix::fs::linkat(&*from_dir, old, &*to_dir, new, AtFlags::empty()))
+                .at("rename", from)?;
+            rustix::fs::unlinkat(&*from_dir, old, AtFlags::empty()).at("rename", from)?;
+        }
+        other => other.at("rename", from)?,
+    }
+    sync_dir(&*to_dir, to)?;
+    sync_dir(&*from_dir, from)
+}

@@ -240,7 +240,6 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
         (&["--append"], &["--append", "resumes"]),
         (&["--inplace"], &["--inplace", "mixture"]),
         (&["-C"], &["-C", "--exclude"]),
-        (&["-X"], &["-X", "extended attributes"]),
         (&["--delete"], &["--delete", "haul rm"]),
         (&["-P", "2222"], &["-P", "haul://HOST:2222/PATH"]),
     ] {

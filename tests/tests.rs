@@ -30,6 +30,7 @@ mod log;
 mod lost_answers;
 mod lost_locks;
 mod memory;
+mod metadata;
 mod model;
 mod names;
 mod outputs;

@@ -15,7 +15,7 @@ use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Target, Tree};
 use crate::net::transfer::receive::stream::Stream;
 use crate::store::local::LocalStore;
-use crate::store::{Kind, RemotePath, Store};
+use crate::store::{Kind, RemotePath, Rights, Store};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -73,7 +73,8 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let (sources, destination) = args.places()?;
-    let options = args.transfer.options(sources.len(), &args.paths)?;
+    let mut options = args.transfer.options(sources.len(), &args.paths)?;
+    args.transfer.metadata.resolve(&mut options.metadata)?;
     if options.filter.to_wire().len() > MAX_SENT_FILTER {
         return Err(Failure::usage("the rules of a get have at most 32 KiB")
             .hint("use fewer patterns, or wider ones"));
@@ -233,8 +234,9 @@ async fn within(
     tops: Vec<RemotePath>,
     base: Option<RemotePath>,
 ) -> Result<GetDestination, Failure> {
-    let store = LocalStore::open(dir).map_err(|e| local_failure(dir, &e))?;
+    let store = LocalStore::open(dir).and_then(|store| store.with_rights(Rights::of_process()));
     let store = store
+        .map_err(|e| local_failure(dir, &e))?
         .subtree(&RemotePath::root())
         .await
         .map_err(|e| Failure::about(dir.display(), e))?;

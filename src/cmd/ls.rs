@@ -231,7 +231,7 @@ fn print(args: &Args, entry: &Entry, path: &[u8], name: &[u8]) -> Result<(), Fai
         .unwrap_or_default();
     output::line(&format!(
         "{} {size:>12} {} {name}{arrow}",
-        output::mode(entry.kind, entry.attributes),
+        output::mode(entry.kind, &entry.attributes),
         units::local_time(entry.attributes.mtime),
     ))
 }

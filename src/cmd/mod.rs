@@ -23,6 +23,7 @@ mod locks;
 mod login;
 mod ls;
 mod manual;
+mod metadata;
 mod mkdir;
 mod mv;
 mod output;

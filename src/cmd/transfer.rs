@@ -5,6 +5,7 @@ use super::failure::{Failure, exit, exit_of_parts};
 use super::filter::FilterArgs;
 use super::habits::HabitArgs;
 use super::interrupt::{self, RERUN};
+use super::metadata::MetadataArgs;
 use super::output;
 use super::progress::{Progress, Wish};
 use super::report::{self, Printed, ReportOptions};
@@ -92,6 +93,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     habits: HabitArgs,
 
+    #[command(flatten)]
+    pub metadata: MetadataArgs,
+
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -108,7 +112,7 @@ pub(super) fn durability(volatile: bool) -> Durability {
 impl TransferArgs {
     /// True where directories are taken, too.
     pub fn is_recursive(&self) -> bool {
-        self.recursive || self.habits.recursive()
+        self.recursive || self.habits.archive()
     }
 
     /// The transfer's own options, for so many sources; `paths` are the arguments that are no
@@ -129,6 +133,7 @@ impl TransferArgs {
             if_version: self.if_version.clone(),
             recursive: self.is_recursive(),
             dry_run: self.dry_run,
+            metadata: self.metadata.options(self.habits.archive())?,
             ..Options::default()
         };
         self.habits.apply(&mut options)?;
@@ -378,6 +383,7 @@ impl Show {
                 true => eprintln!("{}", summary.plan()),
                 false => eprintln!("{}", summary.line()),
             }
+            summary.omitted().iter().for_each(|line| eprintln!("{line}"));
         }
         result?;
         if let Some(broken) = printed.broken {

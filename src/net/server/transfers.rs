@@ -55,6 +55,14 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
     Options::from_wire(options.unwrap_or_default()).map_err(|e| bad(&e.to_string()))
 }
 
+/// The options of a put, whose owners this machine must have.
+fn put_options(options: Option<proto::Options>) -> Result<Options, NetError> {
+    let mut options = options_of(options)?;
+    let resolved = options.metadata.resolve();
+    resolved.map_err(|e| refusal(Code::UNKNOWN_OWNER, e.to_string()))?;
+    Ok(options)
+}
+
 /// Starts to receive.
 pub(super) async fn put(
     place: Place<'_>,
@@ -68,7 +76,7 @@ pub(super) async fn put(
     } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
-    let options = options_of(put.options.clone())?;
+    let options = put_options(put.options.clone())?;
     let asks = options.if_version.is_some()
         || options.preserved != PreservedTargets::None
         || options.dry_run;

@@ -1,6 +1,7 @@
 //! What the user wants of a transfer, here and on the wire.
 
 use crate::net::transfer::filter::Filter;
+use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
 use crate::store::Durability;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Options {
     pub size_only: bool,
     /// Nothing is written: what would be sent is only reported.
     pub dry_run: bool,
+    /// What is preserved besides content, time and mode.
+    pub metadata: MetadataOptions,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -52,7 +55,7 @@ pub enum PreservedTargets {
 impl Options {
     /// As they travel.
     pub fn to_wire(&self) -> proto::Options {
-        proto::Options {
+        let mut options = proto::Options {
             checksum: self.checksum,
             durability: match self.durability {
                 Durability::Durable => proto::Durability::Durable.into(),
@@ -70,7 +73,10 @@ impl Options {
             ignore_existing: self.preserved == PreservedTargets::All,
             size_only: self.size_only,
             dry_run: self.dry_run,
-        }
+            ..proto::Options::default()
+        };
+        self.metadata.to_wire(&mut options);
+        options
     }
 
     /// As a peer sent them; a wait is at most a week.
@@ -84,6 +90,7 @@ impl Options {
             return Err(Malformed("a version is longer than 256 bytes"));
         }
         Ok(Options {
+            metadata: MetadataOptions::from_wire(&options)?,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

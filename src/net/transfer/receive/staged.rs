@@ -256,7 +256,7 @@ impl StagedFile {
     }
 
     fn commit(&self, staging: Box<dyn Staging>, size: u64, hash: Digest) -> Work<StagedDone> {
-        let mut attributes = self.wanted.attributes;
+        let mut attributes = self.wanted.attributes.clone();
         if attributes.mtime == Time::default() && self.wanted.size.is_none() {
             attributes.mtime = time_of_day();
         }

@@ -118,3 +118,54 @@ impl Links {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::transfer::send::source::Origin;
+    use crate::store::{Attributes, StoreError, Version};
+
+    fn entry(inode: u64, links: u64) -> Entry {
+        Entry {
+            name: None,
+            kind: Kind::File,
+            size: 1,
+            attributes: Attributes::default(),
+            target: None,
+            version: Version::Facts([1, inode, 1, 0, 0, 0, 0]),
+            owner: None,
+            device: 0,
+            links,
+        }
+    }
+
+    #[test]
+    fn files_with_several_names_are_remembered_until_all_were_seen_and_within_a_bound() {
+        let root = RemotePath::root();
+        let gone = StoreError::new(ErrorKind::NotFound, &root);
+        let sources = [TransferSource {
+            label: Vec::new(),
+            origin: Origin::Missing(gone),
+            place: None,
+        }];
+        let mut links = Links::new(true);
+        let mut find = |number, inode, names| {
+            let found = links.find((number, 0), &sources, (&root, &entry(inode, names)));
+            (found.map(|link| link.number), links.bytes)
+        };
+        assert_eq!(find(1, 7, 1).0, None, "it has one name");
+        for (number, first) in [(2, None), (3, Some(2)), (4, Some(2))] {
+            assert_eq!(find(number, 8, 3).0, first);
+        }
+        assert_eq!(find(5, 8, 3), (None, LINK_COST), "all of its names were seen");
+        let beyond = (100..).find(|n| find(*n, 1000 + n, 2).0 == Some(*n)).unwrap();
+        assert!(beyond > 100_000, "{beyond}");
+        assert_eq!(find(beyond + 1, 1100, 2).0, Some(100));
+        let (first, bytes) = find(beyond + 2, 1_000_000, 2);
+        assert!(first.is_none() && bytes <= LINK_MEMORY, "there is room once more: {bytes}");
+        let mut links = Links::new(false);
+        let entry = entry(8, 3);
+        assert_eq!(links.find((1, 0), &sources, (&root, &entry)), None);
+        assert_eq!(links.find((2, 0), &sources, (&root, &entry)), None);
+    }
+}

@@ -4,7 +4,8 @@
 use crate::support::messages::{ended, offer, offers, put, result};
 use crate::support::script::ScriptedClient;
 use crate::support::tree::{set_mode, write};
-use crate::support::{Ended, Server, run_with, under};
+use crate::support::{Client, Ended, Server, run_with, under};
+use haul::chunk::digest::whole_digest;
 use haul::net::wire::proto::{self, request};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, getxattr, mknodat, setxattr,
@@ -390,92 +391,119 @@ fn names_of_one_file_stay_names_of_one_file() {
     assert!(a == b && small == z);
 }
 
-/// A put with options, of one source.
-fn put_with(options: proto::Options) -> request::Body {
-    match put(1, b"t") {
-        request::Body::Put(put) => request::Body::Put(proto::Put {
-            options: Some(proto::Options {
-                recursive: true,
-                ..options
-            }),
-            ..put
-        }),
-        other => other,
+/// A server, and clients that ask for everything in puts of one source, `t`.
+struct Hostile {
+    server: Server,
+    known: Client,
+    sessions: u8,
+}
+
+impl Hostile {
+    fn start() -> Hostile {
+        let server = Server::with(&["--session-grace", "0"]);
+        Hostile {
+            known: server.client(),
+            server,
+            sessions: 0,
+        }
+    }
+
+    /// Another client, which has offered this.
+    async fn offers(&mut self, offered: Vec<proto::Offer>) -> ScriptedClient {
+        self.sessions += 1;
+        let session = [self.sessions; 16];
+        let mut client = ScriptedClient::connect_as(&self.server, &self.known, session).await;
+        client.login().await;
+        let request::Body::Put(mut put) = put(1, b"t") else {
+            panic!("a put is one")
+        };
+        put.options = Some(proto::Options {
+            recursive: true,
+            owner: true,
+            group: true,
+            devices: true,
+            xattrs: true,
+            acls: true,
+            hard_links: true,
+            ..Default::default()
+        });
+        let reply = client.ask(2, request::Body::Put(put)).await.unwrap();
+        assert_eq!(reply.code, 150);
+        client.transfer(1, offers(offered)).await;
+        client
+    }
+
+    fn there(&self) -> PathBuf {
+        self.server.root.join("t")
+    }
+}
+
+/// An empty file with attributes of these names and sizes.
+fn with_xattrs(xattrs: &[(&[u8], usize)]) -> proto::Offer {
+    let xattr = |(name, length): &(&[u8], usize)| proto::Xattr {
+        name: name.to_vec(),
+        value: vec![1; *length],
+    };
+    proto::Offer {
+        xattrs: xattrs.iter().map(xattr).collect(),
+        digest: whole_digest(b"").to_vec(),
+        uid: Some(u32::MAX),
+        gid: Some(12),
+        mode: 0o6755,
+        ..offer(1, 0, b"", proto::Kind::File, 0)
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_hostile_offers_ask_for_is_not_made() {
-    let server = Server::with(&["--session-grace", "0"]);
-    let options = proto::Options {
-        owner: true,
-        group: true,
-        devices: true,
-        xattrs: true,
-        acls: true,
-        hard_links: true,
-        ..Default::default()
-    };
-    let (known, mut sessions) = (server.client(), 0);
-    let mut ask = async |offers_of: Vec<proto::Offer>| {
-        sessions += 1;
-        let mut client = ScriptedClient::connect_as(&server, &known, [sessions; 16]).await;
-        client.login().await;
-        let put = put_with(options.clone());
-        assert_eq!(client.ask(2, put).await.unwrap().code, 150);
-        client.transfer(1, offers(offers_of)).await;
-        client
-    };
-    let file = |xattrs: Vec<(&[u8], usize)>| {
-        let xattr = |(name, length): (&[u8], usize)| proto::Xattr {
-            name: name.to_vec(),
-            value: vec![1; length],
-        };
-        proto::Offer {
-            xattrs: xattrs.into_iter().map(xattr).collect(),
-            digest: haul::chunk::digest::whole_digest(b"").to_vec(),
-            uid: Some(u32::MAX),
-            gid: Some(12),
-            mode: 0o6755,
-            ..offer(1, 0, b"", proto::Kind::File, 0)
-        }
-    };
-    // too large, without a name, too many
-    let many: Vec<(&[u8], usize)> = vec![(b"user.x", 1); 129];
+async fn attributes_that_are_too_large_or_too_many_end_the_transfer() {
+    let mut hostile = Hostile::start();
     for bad in [
-        vec![(&b"user.x"[..], (64 << 10) + 1)],
-        vec![(b"user.a", 60 << 10), (b"user.b", 60 << 10), (b"user.c", 60 << 10)],
-        vec![(b"", 1)],
-        vec![(b"user.a\0b", 1)],
-        vec![(&[b'n'; 256], 1)],
+        &[(&b"user.x"[..], (64 << 10) + 1)][..],
+        &[(b"user.a", 60 << 10), (b"user.b", 60 << 10), (b"user.c", 60 << 10)],
+        &[(b"", 1)],
+        &[(b"user.a\0b", 1)],
+        &[(&[b'n'; 256], 1)],
     ] {
-        let mut client = ask(vec![file(bad)]).await;
+        let mut client = hostile.offers(vec![with_xattrs(bad)]).await;
         assert_eq!(ended(&mut client).await, Some(500));
     }
-    assert_eq!(ended(&mut ask(vec![file(many)]).await).await, None);
-    // what only root may set, and what only haul sets
+    let many: Vec<(&[u8], usize)> = vec![(b"user.x", 1); 129];
+    let mut client = hostile.offers(vec![with_xattrs(&many)]).await;
+    assert_eq!(ended(&mut client).await, None, "it is not even decoded");
+    assert!(!hostile.there().exists());
+    hostile.server.still_serves();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_root_may_set_is_not_set_for_a_client() {
+    let mut hostile = Hostile::start();
     let record = haul::store::metadata::RECORD;
-    let taken = file(vec![(b"trusted.t", 1), (record, 1), (b"system.x", 1), (b"user.u", 1)]);
-    let mut client = ask(vec![taken]).await;
+    let asked = [(&b"trusted.t"[..], 1), (record, 1), (b"system.x", 1), (b"user.u", 1)];
+    let mut client = hostile.offers(vec![with_xattrs(&asked)]).await;
     let committed = result(&mut client).await;
     assert_eq!(committed.outcome(), proto::Outcome::Committed, "{committed:?}");
-    let there = server.root.join("t");
+    let there = hostile.there();
     let found = there.metadata().unwrap();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (0, 0, 0o755));
     assert_eq!(xattr(&there, "user.u"), Some(vec![1]));
     assert_eq!(xattr(&there, "trusted.t"), None);
     assert_eq!(xattr(&there, "user.haul.meta"), None);
     std::fs::remove_file(&there).unwrap();
-    // devices are not made
-    let device = proto::Offer {
-        device: 1 << 32 | 3,
-        ..offer(1, 0, b"", proto::Kind::CharDevice, 0)
-    };
-    let mut client = ask(vec![device]).await;
-    assert_eq!(result(&mut client).await.outcome(), proto::Outcome::Skipped);
-    assert!(!there.exists());
-    // links to what is not there, not beneath the destination, or not what is offered
-    write(&server.root.join("secret"), b"secret");
+    for kind in [proto::Kind::CharDevice, proto::Kind::BlockDevice, proto::Kind::Socket] {
+        let device = proto::Offer {
+            device: 1 << 32 | 3,
+            ..offer(1, 0, b"", kind, 0)
+        };
+        let mut client = hostile.offers(vec![device]).await;
+        assert_eq!(result(&mut client).await.outcome(), proto::Outcome::Skipped);
+        assert!(!there.exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_lead_nowhere_or_elsewhere_become_files() {
+    let mut hostile = Hostile::start();
+    write(&hostile.server.root.join("secret"), b"secret");
     for (link, path) in [
         (1, &b"../secret"[..]),
         (1, b"gone"),
@@ -488,18 +516,18 @@ async fn what_hostile_offers_ask_for_is_not_made() {
         let linked = proto::Offer {
             link,
             link_path: path.to_vec(),
-            digest: haul::chunk::digest::whole_digest(b"new").to_vec(),
+            digest: whole_digest(b"new").to_vec(),
             content: b"new".to_vec(),
             ..offer(2, 1, b"x", proto::Kind::File, 3)
         };
-        let mut client = ask(vec![dir, linked]).await;
+        let mut client = hostile.offers(vec![dir, linked]).await;
         let committed = result(&mut client).await;
         assert_eq!(committed.outcome(), proto::Outcome::Committed, "{link} {committed:?}");
-        assert_eq!(std::fs::read(server.root.join("t/x")).unwrap(), b"new");
-        assert_eq!(server.root.join("t/x").metadata().unwrap().nlink(), 1);
-        std::fs::remove_dir_all(server.root.join("t")).unwrap();
+        let x = hostile.there().join("x");
+        assert_eq!(std::fs::read(&x).unwrap(), b"new");
+        assert_eq!(x.metadata().unwrap().nlink(), 1);
+        std::fs::remove_dir_all(hostile.there()).unwrap();
     }
-    server.still_serves();
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::path::Path;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct HabitArgs {
-    /// Like -rogD: haul always preserves modes, times and symlinks. One line says what the receiving
-    /// side could not set
+    /// Like -rogD: haul always preserves modes, times and symlinks. One line says what the
+    /// receiving side could not set
     #[arg(short, long)]
     archive: bool,
 

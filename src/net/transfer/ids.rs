@@ -215,7 +215,7 @@ mod tests {
         // every machine has a root
         assert_eq!(mapped("", false, 1000, "root"), 0);
         assert_eq!(mapped("", true, 1000, "root"), 1000);
-        assert_eq!(mapped("", false, 0, "nobody"), 0);
+        assert_eq!(mapped("", false, 0, "daemon"), 0);
         assert_eq!(mapped("", false, 1000, "no such user"), 1000);
         assert_eq!(mapped("*:root", true, 1000, "x"), 0);
     }

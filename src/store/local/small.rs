@@ -139,8 +139,8 @@ fn stage_whole<D: Directory>(
     }
 }
 
-/// Makes an entry that is no file under the name of the record that files have: it cannot be locked,
-/// so it is staged beside its lock.
+/// Makes an entry that is no file, or a further name of one, under the name of the record that
+/// files have: it cannot be locked, so it is staged beside its lock.
 fn make_beside<D: Directory>(
     tree: &Tree<D>,
     dir: &D,

@@ -6,8 +6,8 @@ use crate::net::transfer::receive::destination::{Candidate, Decision, Tree};
 use crate::store::{Entry, Kind, StoreExt};
 
 impl Tree {
-    /// Decides whether a candidate becomes another name of a file, in place of being sent or staying
-    /// the file that it is. `old` is what is in its place.
+    /// Decides whether a candidate becomes another name of a file, in place of being sent or
+    /// staying the file that it is. `old` is what is in its place.
     ///
     /// The other file must be what is offered, by the rules by which a file is unchanged. Then it
     /// does not matter how the first offer ended, or whether there was one.

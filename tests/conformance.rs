@@ -25,6 +25,7 @@ pub const ATTRIBUTES: Attributes = Attributes {
     },
     mode: 0o640,
     allocation: Allocation::Dense,
+    metadata: None,
 };
 
 pub fn entry(name: &str, content: Content) -> NewEntry {

@@ -240,7 +240,6 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
         (&["--append"], &["--append", "resumes"]),
         (&["--inplace"], &["--inplace", "mixture"]),
         (&["-C"], &["-C", "--exclude"]),
-        (&["-X"], &["-X", "extended attributes"]),
         (&["-P", "2222"], &["-P", "haul://HOST:2222/PATH"]),
     ] {
         let words = ["put", "-r"].iter().chain(words).chain(&["t", "srv:"]);

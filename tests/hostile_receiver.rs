@@ -56,7 +56,8 @@ async fn a_source_that_vanishes_after_the_listing_fails_alone() {
             results.extend(dirs.into_iter().map(|n| settled(n, proto::Outcome::Committed)));
             peer.transfer(1, transfer_message::Body::Results(proto::Results { results }))
                 .await;
-            peer.transfer(1, transfer_message::Body::Finished(proto::Finished {})).await;
+            peer.transfer(1, transfer_message::Body::Finished(proto::Finished::default()))
+                .await;
             let _ = peer.message().await;
         },
     )
@@ -94,7 +95,7 @@ async fn a_server_that_settles_or_wants_nonsense_is_refused() {
                 ..Default::default()
             }],
         }),
-        transfer_message::Body::Finished(proto::Finished {}),
+        transfer_message::Body::Finished(proto::Finished::default()),
         transfer_message::Body::Offers(proto::Offers::default()),
     ];
     for body in nonsense {

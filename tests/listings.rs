@@ -2,6 +2,7 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
+use haul::net::transfer::metadata::MetadataOptions;
 use haul::net::transfer::send::found::Walked;
 use haul::net::transfer::send::select::Selection;
 use haul::net::transfer::send::source::{Origin, TransferSource};
@@ -104,6 +105,7 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
         recursive: true,
         hash: None,
         selection: Selection::default(),
+        metadata: MetadataOptions::default(),
     };
     let walk = tokio::spawn(Walk::new(sources, options, out).run());
     // it waits with what it found first

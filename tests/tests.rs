@@ -37,6 +37,7 @@ mod lost_answers;
 mod lost_locks;
 mod ls;
 mod memory;
+mod metadata;
 mod model;
 mod names;
 mod outputs;

@@ -46,6 +46,10 @@ const FREE: &[c_long] = &[
     libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_linkat,
     libc::SYS_symlinkat,
     libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat,
+    libc::SYS_mknodat,
+    // extended attributes of what is open, and of what a handle's own path in /proc leads to
+    libc::SYS_flistxattr, libc::SYS_fgetxattr, libc::SYS_fsetxattr, libc::SYS_fremovexattr,
+    libc::SYS_listxattr, libc::SYS_getxattr, libc::SYS_setxattr, libc::SYS_removexattr,
     libc::SYS_umask, libc::SYS_inotify_init1, libc::SYS_inotify_add_watch,
     libc::SYS_inotify_rm_watch,
     // events, and sockets that there are

@@ -110,7 +110,8 @@ async fn copy(
     destination: &Path,
     args: &TransferArgs,
 ) -> Result<(), Failure> {
-    let options = args.options(sources.len(), sources)?;
+    let mut options = args.options(sources.len(), sources)?;
+    args.metadata.resolve(&mut options.metadata)?;
     if destination == Path::new("-") {
         return Err(
             Failure::usage("cp has no standard output").hint("write ./- for a file of that name")

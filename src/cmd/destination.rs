@@ -7,7 +7,7 @@ use crate::net::client::options::host_name;
 use crate::net::client::requests::IfMissing;
 use crate::net::transfer::receive::destination::Tree;
 use crate::store::local::LocalStore;
-use crate::store::{RemotePath, Store};
+use crate::store::{RemotePath, Rights, Store};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,9 @@ impl LocalPlace {
         tops: Vec<RemotePath>,
         base: Option<RemotePath>,
     ) -> Result<LocalPlace, Failure> {
-        let store = LocalStore::open(dir).map_err(|e| local_failure(dir, &e))?;
+        let store = LocalStore::open(dir)
+            .and_then(|store| store.with_rights(Rights::of_process()))
+            .map_err(|e| local_failure(dir, &e))?;
         let store = store
             .subtree(&RemotePath::root())
             .await

@@ -187,6 +187,7 @@ pub fn exit_of(code: Code) -> u8 {
         Code::UNAVAILABLE => exit::CONNECT,
         Code::LOCKED | Code::VERSION_CHANGED => exit::LOCKED,
         Code::NOT_FOUND | Code::DENIED => exit::NOT_FOUND,
+        Code::UNKNOWN_OWNER => exit::USAGE,
         _ => exit::FAILED,
     }
 }

@@ -92,7 +92,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         false => Patterns::All,
     };
     let sources = patterns::expand_all(sources, &args.connect, patterns).await?;
-    let options = args.transfer.options(sources.len(), &args.paths)?;
+    let mut options = args.transfer.options(sources.len(), &args.paths)?;
+    args.transfer.metadata.resolve(&mut options.metadata)?;
     if options.filter.to_wire().len() > MAX_SENT_FILTER {
         return Err(Failure::usage("the rules of a get have at most 32 KiB")
             .hint("use fewer patterns, or wider ones"));

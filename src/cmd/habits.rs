@@ -11,7 +11,8 @@ use std::time::Duration;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct HabitArgs {
-    /// Like -r: haul always preserves modes, times and symlinks, but not owners, groups and devices
+    /// Like -rogD: haul always preserves modes, times and symlinks. One line says what the
+    /// receiving side could not set
     #[arg(short, long)]
     archive: bool,
 
@@ -102,31 +103,12 @@ struct Refused {
 
     #[arg(short = 'C', long, hide = true)]
     cvs_exclude: bool,
-
-    #[arg(short = 'o', long, hide = true)]
-    owner: bool,
-
-    #[arg(short = 'g', long, hide = true)]
-    group: bool,
-
-    #[arg(short = 'D', hide = true)]
-    devices: bool,
-
-    #[arg(short = 'H', long, hide = true)]
-    hard_links: bool,
-
-    #[arg(short = 'X', long, hide = true)]
-    xattrs: bool,
-
-    #[arg(short = 'A', long, hide = true)]
-    acls: bool,
 }
 
 impl Refused {
     /// The option that was given, why it is refused, and what to type instead.
     fn first(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let resumes = "haul resumes larger files by itself, and verifies them: leave it out";
-        let alone = "leave it out, and set it at the destination";
         [
             (
                 self.rsh.is_some(),
@@ -149,17 +131,6 @@ impl Refused {
                 "haul has no list of its own",
                 "write the patterns as --exclude",
             ),
-            (self.owner, "-o", "haul does not preserve owners", alone),
-            (self.group, "-g", "haul does not preserve groups", alone),
-            (self.devices, "-D", "haul sends no devices", "leave it out"),
-            (
-                self.hard_links,
-                "-H",
-                "haul sends each hard link as a file of its own",
-                "leave it out",
-            ),
-            (self.xattrs, "-X", "haul does not preserve extended attributes", alone),
-            (self.acls, "-A", "haul does not preserve ACLs", alone),
         ]
         .into_iter()
         .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
@@ -167,8 +138,8 @@ impl Refused {
 }
 
 impl HabitArgs {
-    /// True where directories are taken, too.
-    pub fn recursive(&self) -> bool {
+    /// True for -a: directories are taken, too, and owners, groups and devices preserved.
+    pub fn archive(&self) -> bool {
         self.archive
     }
 

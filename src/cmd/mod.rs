@@ -34,6 +34,7 @@ mod log_file;
 mod login;
 mod ls;
 mod manual;
+mod metadata;
 mod mkdir;
 mod mode;
 mod mv;

@@ -19,22 +19,30 @@ pub fn is_plain(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| printable(text) == text)
 }
 
-/// `file`, `dir`, `symlink` or `other`.
+/// The kind of an entry, as in JSON.
 pub fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::File => "file",
         Kind::Dir => "dir",
         Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::CharDevice => "char-device",
+        Kind::BlockDevice => "block-device",
         Kind::Other => "other",
     }
 }
 
 /// `drwxr-xr-x`.
-pub fn mode(kind: Kind, Attributes { mode, .. }: Attributes) -> String {
+pub fn mode(kind: Kind, Attributes { mode, .. }: &Attributes) -> String {
     let mut out = String::from(match kind {
         Kind::File => '-',
         Kind::Dir => 'd',
         Kind::Symlink => 'l',
+        Kind::Fifo => 'p',
+        Kind::Socket => 's',
+        Kind::CharDevice => 'c',
+        Kind::BlockDevice => 'b',
         Kind::Other => '?',
     });
     for (shift, special, set, unset) in
@@ -106,9 +114,9 @@ mod tests {
             mode,
             ..Attributes::default()
         };
-        assert_eq!(mode(Kind::Dir, attributes(0o1777)), "drwxrwxrwt");
-        assert_eq!(mode(Kind::File, attributes(0o4755)), "-rwsr-xr-x");
-        assert_eq!(mode(Kind::File, attributes(0o2644)), "-rw-r-Sr--");
+        assert_eq!(mode(Kind::Dir, &attributes(0o1777)), "drwxrwxrwt");
+        assert_eq!(mode(Kind::File, &attributes(0o4755)), "-rwsr-xr-x");
+        assert_eq!(mode(Kind::File, &attributes(0o2644)), "-rw-r-Sr--");
     }
 
     #[test]

@@ -12,12 +12,14 @@ use super::runtime;
 use super::server::local_user;
 use super::settings::state_dir;
 use super::units::{parse_memory, parse_time};
-use super::user::account::Rights;
+use super::user::account::Rights as UserRights;
 use crate::auth::user::User;
 use crate::auth::users::Users;
 use crate::auth::{Identity, file};
 use crate::net::server::{self, Config, Limits};
 use crate::net::wire::DEFAULT_PORT;
+use crate::store::Rights;
+use crate::store::accounts::accounts;
 use crate::store::local::LocalStore;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
@@ -60,6 +62,16 @@ pub struct Args {
     /// Drop the rights of root: once the port is bound, run as this user, with their groups
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+
+    /// Let users who may write set owners, devices, set-uid bits and all extended attributes. Only
+    /// root can serve so: a user who logs in can then make files that act with root's rights
+    #[arg(long, conflicts_with = "user")]
+    owners: bool,
+
+    /// Record owners, full modes, devices and ACLs in extended attributes, and find them there: for
+    /// a server that cannot, or should not, set them
+    #[arg(long, conflicts_with = "owners")]
+    fake_super: bool,
 
     /// The most sessions at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
@@ -139,10 +151,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None if rustix::process::geteuid().is_root() => {
             tracing::warn!("this server has all rights of root: drop them with --user NAME");
         }
+        None if args.owners => {
+            return Err(Failure::usage("--owners: only root may set owners"));
+        }
         None => {}
     }
     runtime::forbid_memory_dumps();
     let (root, store) = open_root(&args.root, &state)?;
+    let store = with_rights(&store, args)?;
+    // confined, the server cannot read them any more
+    let _ = accounts();
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
     match confine(&root, &state) {
@@ -231,6 +249,19 @@ fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure
     Ok((real, store))
 }
 
+/// The store with what it may set. A user who could set owners or make devices could
+/// gain root's rights on this machine, so that a server of root does it only with `--owners`.
+fn with_rights(store: &LocalStore, args: &Args) -> Result<LocalStore, Failure> {
+    let rights = match (args.owners || args.fake_super, rustix::process::geteuid().is_root()) {
+        (true, _) if args.fake_super => Rights::Recorded,
+        (true, _) => Rights::All,
+        (false, true) => Rights::own("the server runs without --owners"),
+        (false, false) => Rights::own("the server does not run as root"),
+    };
+    let stored = store.with_rights(rights);
+    stored.map_err(|e| Failure::io("open the served directory", &e))
+}
+
 /// Opens the listening sockets: by default one for each protocol that the machine has.
 fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
     if given.is_empty() {
@@ -295,7 +326,7 @@ fn first_steps(
         return Ok(());
     }
     let user = local_user();
-    let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &Rights::default())?;
+    let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &UserRights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
     // a server that only this machine reaches is not found under its name
     let host = match first {

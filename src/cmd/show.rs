@@ -86,6 +86,7 @@ impl Show {
                 true => eprintln!("{}", summary.plan()),
                 false => eprintln!("{}", summary.line()),
             }
+            summary.omitted().iter().for_each(|line| eprintln!("{line}"));
         }
         result?;
         if let Some(broken) = printed.broken {

@@ -65,7 +65,7 @@ fn describe(entry: &Entry, path: &[u8], hash: Option<[u8; 32]>) -> String {
         format!(
             "mode      {:04o} {}",
             entry.attributes.mode,
-            output::mode(entry.kind, entry.attributes)
+            output::mode(entry.kind, &entry.attributes)
         ),
     ];
     if let Some(target) = &entry.target {

@@ -1,8 +1,10 @@
 //! The summary of a transfer: the last line, or the last JSON object.
 
 use super::units::size;
+use crate::net::printable;
 use crate::net::transfer::report::Counters;
-use serde_json::{Value, json};
+use crate::store::Omissions;
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// The shortest time, in seconds, with a meaningful rate.
@@ -24,6 +26,7 @@ pub struct Summary {
     bytes_saved: u64,
     failed: u64,
     seconds: f64,
+    omissions: Omissions,
 }
 
 impl Summary {
@@ -48,6 +51,7 @@ impl Summary {
             bytes_saved: get(&counters.bytes_saved),
             failed: get(&counters.failed),
             seconds: took.as_secs_f64(),
+            omissions: counters.omissions(),
         }
     }
 
@@ -65,14 +69,60 @@ impl Summary {
 
     /// As an object.
     pub fn json(&self, complete: bool) -> Value {
-        json!({
+        let mut summary = json!({
             "event": "summary", "verb": self.verb, "files": self.files, "bytes": self.bytes,
             "dirs": self.dirs, "unchanged": self.unchanged, "skipped": self.skipped,
             "planned": self.planned, "planned_bytes": self.bytes_planned,
             "deleted": self.deleted, "deletions_planned": self.deletions_planned,
             "saved": self.bytes_saved,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
-        })
+        });
+        if let (Some(object), false) = (summary.as_object_mut(), self.omissions.is_empty()) {
+            object.insert("not_set".into(), self.not_set_json());
+        }
+        summary
+    }
+
+    fn not_set_json(&self) -> Value {
+        let mut object: Map<String, Value> =
+            self.not_set().map(|(count, name, _)| (name.into(), json!(count))).collect();
+        if !self.omissions.why.is_empty() {
+            object.insert("reason".into(), json!(self.omissions.why));
+        }
+        object.into()
+    }
+
+    /// What could not be set, of how many entries: its name in JSON, and a text for people with `#`
+    /// for the count.
+    fn not_set(&self) -> impl Iterator<Item = (u64, &'static str, &'static str)> {
+        let o = &self.omissions;
+        let counts = [
+            (o.owners, "owners", "owners of #"),
+            (o.groups, "groups", "groups of #"),
+            (o.set_ids, "set_ids", "set-uid and set-gid bits of #"),
+            (o.xattrs, "xattrs", "extended attributes of #"),
+            (o.acls, "acls", "ACLs of #"),
+            (o.devices, "devices", "# devices or sockets"),
+            (o.links, "links", "# hard links"),
+        ];
+        counts.into_iter().filter(|(count, ..)| *count > 0)
+    }
+
+    /// The line that says what could not be set, if that is so.
+    pub fn omitted(&self) -> Option<String> {
+        let parts: Vec<String> = self
+            .not_set()
+            .map(|(count, _, what)| what.replace('#', &count.to_string()))
+            .collect();
+        if parts.is_empty() {
+            return None;
+        }
+        let why = match self.omissions.why.as_str() {
+            "" => String::new(),
+            why => format!(": {}", printable(why)),
+        };
+        let verb = self.verb;
+        Some(format!("{verb}: not set: {}{why}", parts.join(", ")))
     }
 
     /// As a line of a dry run.
@@ -145,6 +195,7 @@ mod tests {
             bytes_saved: 0,
             failed: 0,
             seconds,
+            omissions: Omissions::default(),
         };
         assert_eq!(summary(0.49).line(), "put: 1 file, 2 MiB in 0.5 s, 3 unchanged");
         assert_eq!(summary(0.5).line(), "put: 1 file, 2 MiB in 0.5 s (4 MiB/s), 3 unchanged");

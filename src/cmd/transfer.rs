@@ -8,6 +8,7 @@ use super::habits::HabitArgs;
 use super::hint;
 use super::interrupt::{self, RERUN};
 use super::log_file::LogFile;
+use super::metadata::MetadataArgs;
 use super::progress::Wish;
 use super::report::ReportOptions;
 use super::running;
@@ -106,6 +107,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     wire: WireArgs,
 
+    #[command(flatten)]
+    pub metadata: MetadataArgs,
+
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -127,7 +131,7 @@ impl TransferArgs {
 
     /// True where directories are taken, too.
     pub fn is_recursive(&self) -> bool {
-        self.recursive || self.habits.recursive()
+        self.recursive || self.habits.archive()
     }
 
     /// The transfer's own options, for so many sources; `paths` are the arguments that are no
@@ -149,6 +153,7 @@ impl TransferArgs {
             recursive: self.is_recursive(),
             dry_run: self.dry_run,
             packing: self.wire.packing(),
+            metadata: self.metadata.options(self.habits.archive())?,
             ..Options::default()
         };
         self.habits.apply(&mut options)?;

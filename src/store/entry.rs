@@ -1,20 +1,10 @@
 //! Entries, as a store describes them without reading them.
 
+use super::kind::Kind;
+use super::metadata::{Metadata, Owner};
 use super::path::Name;
 use std::fmt;
-
-/// The kind of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Dir,
-    /// A symbolic link.
-    Symlink,
-    /// A FIFO, socket or device: listed, never transferred.
-    Other,
-}
+use std::sync::Arc;
 
 /// A point in time as file systems keep it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -36,7 +26,7 @@ pub enum Allocation {
 }
 
 /// The properties of an entry that are transferred with its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Time of the last change of the content.
     pub mtime: Time,
@@ -44,6 +34,27 @@ pub struct Attributes {
     pub mode: u32,
     /// Sparse if a file takes less room than its size.
     pub allocation: Allocation,
+    /// Owner and extended attributes, if a transfer preserves them. A store that describes an entry
+    /// has them elsewhere.
+    pub metadata: Option<Arc<Metadata>>,
+}
+
+impl Attributes {
+    /// True if an entry that is `found` may lack something of these besides time and permission
+    /// bits.
+    pub fn may_lack(&self, found: &Entry) -> bool {
+        let Some(metadata) = &self.metadata else {
+            return false;
+        };
+        let has_owner = found.owner.is_none_or(|now| {
+            let user = metadata.uid.is_none_or(|uid| uid == now.uid);
+            user && metadata.gid.is_none_or(|gid| gid == now.gid)
+        });
+        let has_bits = found.kind == Kind::Symlink
+            || metadata.uid.is_none()
+            || (found.attributes.mode ^ self.mode) & 0o7000 == 0;
+        !has_owner || !has_bits || metadata.sets.is_any()
+    }
 }
 
 /// An entry, as stat and listings describe it.
@@ -61,6 +72,24 @@ pub struct Entry {
     pub target: Option<Vec<u8>>,
     /// Differs whenever the file was replaced or changed.
     pub version: Version,
+    /// Its user and group; `None` if the store has none, or does not say.
+    pub owner: Option<Owner>,
+    /// The number of a device: the major one in the upper half.
+    pub device: u64,
+    /// How many names the file has; 0 if the store does not say.
+    pub links: u64,
+}
+
+impl Entry {
+    /// The file that this is a name of, if it has others: equal for all of them.
+    pub fn linked_file(&self) -> Option<(u64, u64)> {
+        match &self.version {
+            Version::Facts([device, inode, ..]) if self.kind != Kind::Dir && self.links > 1 => {
+                Some((*device, *inode))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Distinguishes one state of an entry from all others. It is opaque, and users and peers see it as

@@ -1,8 +1,9 @@
 //! What follows from the methods of [`Store`], for every store alike.
 
 use super::Store;
-use super::entry::{Entry, Kind, Page};
+use super::entry::{Entry, Page};
 use super::error::{ErrorKind, StoreError};
+use super::kind::Kind;
 use super::path::RemotePath;
 use async_trait::async_trait;
 

@@ -3,14 +3,17 @@
 //! [`local::LocalStore`] is a directory of this machine, behind open directory handles. The trait
 //! also fits a store behind a network; its documentation lists what such a store has to provide.
 
+pub mod accounts;
 mod blocking;
 mod change;
 mod durability;
 pub mod entry;
 pub mod error;
 mod ext;
+pub mod kind;
 pub mod local;
 mod locks;
+pub mod metadata;
 pub mod partial_names;
 pub mod path;
 pub mod reserved;
@@ -24,10 +27,12 @@ use std::sync::Arc;
 pub use blocking::blocking;
 pub use change::{Change, NewTime};
 pub use durability::Durability;
-pub use entry::{Allocation, Attributes, Entry, Kind, Page, Space, Time, Version};
+pub use entry::{Allocation, Attributes, Entry, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
 pub use ext::StoreExt;
+pub use kind::Kind;
 pub use locks::{LockEntry, LockPage, UnlockMode};
+pub use metadata::{Metadata, Omissions, Owner, Rights, Xattr, XattrSets};
 pub use path::{BadPath, Name, RemotePath};
 pub use source::{Extent, FileSource, Watch, WholeFile};
 pub use staging::{
@@ -45,6 +50,20 @@ pub enum Content {
     File(Bytes),
     /// A symlink with this target.
     Symlink(Vec<u8>),
+    /// Another name of this entry, if it still has this version.
+    HardLink {
+        /// Where it is.
+        path: RemotePath,
+        /// Its version.
+        version: Version,
+    },
+    /// A FIFO, socket or device.
+    Special {
+        /// Which.
+        kind: Kind,
+        /// Its number, as in [`Entry::device`].
+        device: u64,
+    },
 }
 
 /// An entry that fits into memory, for [`Store::put_whole`].
@@ -54,7 +73,8 @@ pub struct NewEntry {
     pub path: RemotePath,
     /// Its content.
     pub content: Content,
-    /// Its time and mode. The store never takes over set-uid and set-gid bits.
+    /// Its time, mode and metadata. The store takes over set-uid and set-gid bits only with the
+    /// owner.
     pub attributes: Attributes,
     /// The version that the target must have; `none` if the target must not exist.
     pub if_version: Option<String>,
@@ -148,8 +168,9 @@ pub enum RemoveScope {
 ///
 /// A store that acknowledges nothing before it is durable keeps the default of
 /// [`Store::note_unchanged`], [`Store::sync_unchanged`] and [`Store::sync`]. One that keeps times
-/// exactly keeps that of [`Store::is_same_time`]. Methods that follow from these are in
-/// [`StoreExt`].
+/// exactly keeps that of [`Store::is_same_time`]; one without owners and extended attributes keeps
+/// those of [`Store::xattrs`], [`Store::rights`] and [`Store::omissions`]. Methods that follow from
+/// these are in [`StoreExt`].
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Returns the path without symlinks in it, following those that stay beneath the root.
@@ -263,7 +284,28 @@ pub trait Store: Send + Sync {
         request: &StageRequest,
     ) -> Result<Box<dyn Staging>, StoreError>;
 
-    /// Sets time and mode of files, and of directories that are complete.
+    /// Returns the extended attributes of an entry that are in these sets, by name.
+    ///
+    /// # Errors
+    /// Also for more than [`metadata::MAX_XATTRS`] or [`metadata::MAX_XATTR_BYTES`].
+    async fn xattrs(&self, _path: &RemotePath, _sets: XattrSets) -> Result<Vec<Xattr>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Returns what this store may set.
+    fn rights(&self) -> Rights {
+        Rights::default()
+    }
+
+    /// Returns what could not be set so far. A store of [`Store::subtree`] counts by itself.
+    fn omissions(&self) -> Omissions {
+        Omissions::default()
+    }
+
+    /// Counts what a caller found that this store may not set.
+    fn omit(&self, _omitted: &Omissions) {}
+
+    /// Sets time, mode and metadata of entries, and of directories that are complete.
     async fn set_attributes(
         &self,
         entries: Vec<(RemotePath, Attributes)>,

@@ -256,15 +256,15 @@ fn other_messages() -> Vec<Kind> {
         }),
         always("changed", {
             T::Changed(proto::Changed {
-                offer: Some(proto::Offer {
+                offer: Some(Box::new(proto::Offer {
                     content: long(),
                     ..Default::default()
-                }),
+                })),
                 attempt: 1,
             })
         }),
         always("end", T::End(proto::EndOfOffers {})),
-        always("finished", T::Finished(proto::Finished {})),
+        always("finished", T::Finished(proto::Finished::default())),
         always(
             "cancel",
             T::Cancel(proto::Cancel {

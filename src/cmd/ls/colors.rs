@@ -46,6 +46,10 @@ fn indicator(entry: &Entry) -> Option<Indicator> {
         Kind::File if mode & 0o2000 != 0 => Indicator::Setgid,
         Kind::File if mode & 0o111 != 0 => Indicator::ExecutableFile,
         Kind::File => return None,
+        Kind::Fifo => Indicator::FIFO,
+        Kind::Socket => Indicator::Socket,
+        Kind::CharDevice => Indicator::CharacterDevice,
+        Kind::BlockDevice => Indicator::BlockDevice,
         Kind::Other => Indicator::Normal,
     })
 }

@@ -186,7 +186,7 @@ impl View {
         rows.iter().zip(&cells).try_for_each(|(row, (size, time))| {
             let target = row.entry.target.as_ref();
             let arrow = target.map(|to| format!(" -> {}", output::name(to))).unwrap_or_default();
-            let mode = output::mode(row.entry.kind, row.entry.attributes);
+            let mode = output::mode(row.entry.kind, &row.entry.attributes);
             // what a symlink is, its arrow says
             let name = match row.entry.kind {
                 Kind::Symlink => self.painted(row),

@@ -65,7 +65,7 @@ impl Plan {
         let record = entry::removal_to_wire(removal).encode_to_vec();
         match removal.kind {
             Kind::Dir => self.dirs.push(&record),
-            Kind::File | Kind::Symlink | Kind::Other => {
+            _ => {
                 self.files_count = self.files_count.saturating_add(1);
                 self.bytes = self.bytes.saturating_add(removal.size);
                 self.files.push(&record)

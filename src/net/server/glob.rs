@@ -234,7 +234,7 @@ impl<'a, S: Store + ?Sized> Walk<'a, S> {
         let beneath = match entry.kind {
             Kind::Dir => step.beneath,
             Kind::Symlink => step.through_links,
-            Kind::File | Kind::Other => States::new(),
+            _ => States::new(),
         };
         let mut candidate = Candidate {
             matched: step.matched,

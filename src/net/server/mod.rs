@@ -45,6 +45,7 @@ mod requests;
 mod reservation;
 mod revocation;
 mod session;
+mod sources;
 mod transfer_log;
 mod transfers;
 

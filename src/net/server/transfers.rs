@@ -5,6 +5,7 @@ use crate::net::server::config::Config;
 use crate::net::server::registry::Registry;
 use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
+use crate::net::server::sources::{find_sources, nested};
 use crate::net::server::transfer_log::TransferLog;
 use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::transfer::options::{Options, PreservedTargets};
@@ -12,7 +13,6 @@ use crate::net::transfer::receive::destination::{Release, Target, Tree};
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
-use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::net::wire::proto::{self, IfMissing, reply};
 use crate::net::wire::{Code, entry};
 use crate::store::local::LocalStore;
@@ -58,6 +58,14 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
     Ok(options)
 }
 
+/// The options of a put, whose owners this machine must have.
+fn put_options(options: Option<proto::Options>) -> Result<Options, NetError> {
+    let mut options = options_of(options)?;
+    let resolved = options.metadata.resolve();
+    resolved.map_err(|e| refusal(Code::UNKNOWN_OWNER, e.to_string()))?;
+    Ok(options)
+}
+
 /// Starts to receive.
 pub(super) async fn put(
     place: Place<'_>,
@@ -71,7 +79,7 @@ pub(super) async fn put(
     } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
-    let options = options_of(put.options.clone())?;
+    let options = put_options(put.options.clone())?;
     let asks = options.if_version.is_some()
         || options.preserved != PreservedTargets::None
         || options.existing
@@ -257,10 +265,6 @@ fn is_nameless_file(put: &proto::Put) -> bool {
     !recursive && put.names.iter().any(Vec::is_empty)
 }
 
-fn nested() -> NetError {
-    refusal(Code::CONFLICT, "the destination is the source, or within it")
-}
-
 /// Refuses to put a directory into itself: client and server may be the same machine.
 async fn refuse_nested_in(
     destination: &Destination,
@@ -319,77 +323,4 @@ pub(super) async fn get(
         }
     });
     Ok(started())
-}
-
-/// The name of a source; the root where it stands for its contents.
-fn own_name(label: &[u8]) -> RemotePath {
-    let contents = label.ends_with(b"/") || label.ends_with(b"/.") || label.is_empty();
-    let name = label.rsplit(|byte| *byte == b'/').next().filter(|_| !contents);
-    name.and_then(|name| RemotePath::parse(name).ok()).unwrap_or_default()
-}
-
-async fn find_sources(
-    session: &Session,
-    get: &proto::Get,
-    options: &Options,
-) -> Result<Vec<TransferSource>, NetError> {
-    let mut sources = Vec::with_capacity(get.sources.len());
-    // one store for all of them: each would keep directories open for as long as the transfer lasts
-    let store = session.store.subtree(&RemotePath::root()).await?;
-    let mut names = get.names.iter();
-    for label in &get.sources {
-        let name = names.next().and_then(|name| RemotePath::parse(name).ok());
-        // the name that the only source gets there is no business of the rules of a filter
-        let place = match get.sources.len() {
-            1 => Some(own_name(label)),
-            _ => name,
-        };
-        let origin = match find_source(session, label, options.recursive).await {
-            Ok(path) => Origin::Tree {
-                store: store.clone(),
-                path,
-            },
-            Err(e) => Origin::Missing(e),
-        };
-        let source = TransferSource {
-            label: label.clone(),
-            origin,
-            place,
-        };
-        let identity = source.identity().await;
-        if identity.is_some_and(|version| get.destination_ancestors.contains(&version)) {
-            return Err(nested());
-        }
-        sources.push(source);
-    }
-    Ok(sources)
-}
-
-/// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for:
-/// then it is an entry.
-async fn find_source(
-    session: &Session,
-    path: &[u8],
-    recursive: bool,
-) -> Result<RemotePath, StoreError> {
-    let store = &session.store;
-    let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
-    let wanted = entry::path(trimmed.unwrap_or(path), &session.working())
-        .map_err(|e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root()))?;
-    let is_link = store.stat(&wanted).await?.kind == Kind::Symlink;
-    let real = match wanted.split() {
-        Some((parent, name)) if is_link && recursive && trimmed.is_none() => {
-            let parent = store.resolve(&parent).await?;
-            parent
-                .join(&name)
-                .map_err(|e| StoreError::new(ErrorKind::BadName(e), &wanted))?
-        }
-        _ => store.resolve(&wanted).await?,
-    };
-    let follows = !(is_link && recursive && trimmed.is_none());
-    if follows && store.stat(&real).await?.kind == Kind::Symlink {
-        // it became a symlink after it was resolved
-        return Err(StoreError::new(ErrorKind::Symlink, &wanted));
-    }
-    Ok(real)
 }

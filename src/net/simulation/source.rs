@@ -134,9 +134,13 @@ impl Files {
                 },
                 mode: if kind == Kind::Dir { 0o755 } else { 0o644 },
                 allocation: Allocation::Dense,
+                metadata: None,
             },
             target: None,
             version: Version::Text(format!("{text} {version}")),
+            owner: None,
+            device: 0,
+            links: 0,
         })
     }
 

@@ -8,6 +8,8 @@
 
 mod cost;
 pub mod filter;
+pub mod ids;
+pub mod metadata;
 pub mod options;
 pub mod receive;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use crate::net::data::packing::{MOST_LEVEL, Packing};
 use crate::net::transfer::filter::Filter;
+use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
 use crate::store::Durability;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Options {
     pub dry_run: bool,
     /// When the sender compresses.
     pub packing: Packing,
+    /// What is preserved besides content, time and mode.
+    pub metadata: MetadataOptions,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -84,7 +87,7 @@ fn packing_of_wire(options: &proto::Options) -> Packing {
 impl Options {
     /// As they travel.
     pub fn to_wire(&self) -> proto::Options {
-        proto::Options {
+        let mut options = proto::Options {
             checksum: self.checksum,
             durability: match self.durability {
                 Durability::Durable => proto::Durability::Durable.into(),
@@ -106,7 +109,10 @@ impl Options {
             dry_run: self.dry_run,
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
-        }
+            ..proto::Options::default()
+        };
+        self.metadata.to_wire(&mut options);
+        options
     }
 
     /// As a peer sent them; a wait is at most a week.
@@ -121,6 +127,7 @@ impl Options {
         }
         let packing = packing_of_wire(&options);
         Ok(Options {
+            metadata: MetadataOptions::from_wire(&options)?,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

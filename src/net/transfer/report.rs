@@ -2,7 +2,7 @@
 
 use crate::net::error::code_of;
 use crate::net::wire::proto::Difference;
-use crate::store::StoreError;
+use crate::store::{Omissions, StoreError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub struct Counters {
     pub endless: AtomicBool,
     /// Nanoseconds that this side waited, by [`Waiting`].
     pub waited: [AtomicU64; 3],
+    /// What the receiver could not set.
+    omissions: Mutex<Omissions>,
     current: Mutex<Vec<String>>,
     /// Larger files that are not complete: where this run, which may take several transfers, began
     /// with each.
@@ -175,6 +177,16 @@ impl Counters {
     fn ends(&self, path: &[u8]) -> u64 {
         let mut begun = self.begun.lock();
         begun.remove(path).unwrap_or(0)
+    }
+
+    /// The receiver could not set all that was to be preserved.
+    pub(super) fn omitted(&self, omissions: &Omissions) {
+        *self.omissions.lock() = omissions.clone();
+    }
+
+    /// What the receiver could not set, in the transfer that ended last.
+    pub fn omissions(&self) -> Omissions {
+        self.omissions.lock().clone()
     }
 
     /// A file has been started: shown while it is among the last few.

@@ -52,6 +52,8 @@ codes! {
     NOT_IMPLEMENTED = 502;
     /// The request is known but not now: before login, or in a wrong state.
     BAD_SEQUENCE = 503;
+    /// The receiver has no user or group that an option of the transfer names.
+    UNKNOWN_OWNER = 504;
     /// Login refused, or not logged in.
     LOGIN_REFUSED = 530;
     /// No such file or directory.

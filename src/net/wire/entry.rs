@@ -4,8 +4,8 @@
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
 use crate::store::{
-    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, RemotePath, Removal,
-    Space, Time, Version,
+    Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, Owner, RemotePath,
+    Removal, Space, Time, Version,
 };
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ pub fn kind_to_wire(kind: Kind) -> i32 {
         Kind::File => proto::Kind::File,
         Kind::Dir => proto::Kind::Dir,
         Kind::Symlink => proto::Kind::Symlink,
+        Kind::Fifo => proto::Kind::Fifo,
+        Kind::Socket => proto::Kind::Socket,
+        Kind::CharDevice => proto::Kind::CharDevice,
+        Kind::BlockDevice => proto::Kind::BlockDevice,
         Kind::Other => proto::Kind::Other,
     };
     kind.into()
@@ -26,6 +30,10 @@ pub fn kind_from_wire(kind: i32) -> Kind {
         Ok(proto::Kind::File) => Kind::File,
         Ok(proto::Kind::Dir) => Kind::Dir,
         Ok(proto::Kind::Symlink) => Kind::Symlink,
+        Ok(proto::Kind::Fifo) => Kind::Fifo,
+        Ok(proto::Kind::Socket) => Kind::Socket,
+        Ok(proto::Kind::CharDevice) => Kind::CharDevice,
+        Ok(proto::Kind::BlockDevice) => Kind::BlockDevice,
         _ => Kind::Other,
     }
 }
@@ -73,6 +81,10 @@ pub fn to_wire(entry: Entry, hash: Option<[u8; 32]>) -> proto::Entry {
         target: entry.target.unwrap_or_default(),
         hash: hash.map(|h| h.to_vec()).unwrap_or_default(),
         version: entry.version.to_string(),
+        uid: entry.owner.map(|owner| owner.uid),
+        gid: entry.owner.map(|owner| owner.gid),
+        device: entry.device,
+        links: entry.links,
     }
 }
 
@@ -98,6 +110,9 @@ pub fn from_wire(entry: proto::Entry) -> Result<(Entry, Option<[u8; 32]>), Malfo
         attributes,
         target: (kind == Kind::Symlink).then_some(entry.target),
         version: Version::Text(entry.version),
+        owner: entry.uid.zip(entry.gid).map(|(uid, gid)| Owner { uid, gid }),
+        device: entry.device,
+        links: entry.links,
     };
     Ok((entry, hash))
 }
@@ -215,6 +230,9 @@ mod tests {
             attributes: attributes(-5, 999_999_999, 0o7777).unwrap(),
             target: Some(b"../x".to_vec()),
             version: Version::Text("v".into()),
+            owner: Some(Owner { uid: 7, gid: 0 }),
+            device: 1 << 32,
+            links: 2,
         };
         let wire = to_wire(entry.clone(), Some([1; 32]));
         assert_eq!(from_wire(wire.clone()), Ok((entry, Some([1; 32]))));

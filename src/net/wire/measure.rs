@@ -5,6 +5,7 @@
 
 use crate::net::wire::proto;
 use crate::net::wire::reader::{Malformed, Reader};
+use crate::store::metadata::MAX_XATTRS;
 use std::mem::size_of;
 
 /// Most bytes that a message takes decoded.
@@ -68,7 +69,8 @@ const REPLY: Shape = Shape(&[
     (30, Field::One(&LIST_BENEATH_REPLY)),
     (32, Field::One(&REMOVE_BENEATH_REPLY)),
 ]);
-const OFFERS: Shape = Shape(&[(1, Field::List(&FLAT, MAX_OFFERS, size_of::<proto::Offer>()))]);
+const OFFER: Shape = Shape(&[(22, Field::List(&FLAT, MAX_XATTRS, size_of::<proto::Xattr>()))]);
+const OFFERS: Shape = Shape(&[(1, Field::List(&OFFER, MAX_OFFERS, size_of::<proto::Offer>()))]);
 const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::Want>()))]);
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
 const RESULTS: Shape = one_list::<{ size_of::<proto::Result>() }>();
@@ -197,6 +199,22 @@ mod tests {
         ControlMessage { body }.encode_to_vec()
     }
 
+    fn empty_offers(n: usize) -> proto::Offers {
+        let offers = vec![proto::Offer::default(); n];
+        proto::Offers { offers }
+    }
+
+    /// An offer with so many extended attributes.
+    fn one_offer(n: usize) -> proto::Offers {
+        let offer = proto::Offer {
+            xattrs: vec![proto::Xattr::default(); n],
+            ..Default::default()
+        };
+        proto::Offers {
+            offers: vec![offer],
+        }
+    }
+
     /// The wire's bytes of each list with `n` empty entries.
     fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         use transfer_message::Body::{Acks, Offers, Results, Wants, Withdrawals};
@@ -236,12 +254,12 @@ mod tests {
             paths: vec![Vec::new(); n],
             ..Default::default()
         };
-        let offers = vec![proto::Offer::default(); n];
         let (wants, acks) = (vec![proto::Want::default(); n], vec![proto::Ack::default(); n]);
         let results = vec![proto::Result::default(); n];
         let withdrawals = vec![proto::Withdrawal::default(); n];
         vec![
-            (transfer(Offers(proto::Offers { offers })), MAX_OFFERS),
+            (transfer(Offers(empty_offers(n))), MAX_OFFERS),
+            (transfer(Offers(one_offer(n))), MAX_XATTRS),
             (transfer(Wants(proto::Wants { wants })), MAX_LIST),
             (transfer(Wants(proto::Wants { wants: vec![want] })), MAX_DIGESTS),
             (transfer(Acks(proto::Acks { acks })), MAX_LIST),
@@ -305,6 +323,7 @@ mod tests {
             "Get 2",
             "Get 4",
             "Get 5",
+            "Offer 22",
             "Offers 1",
             "Want 3",
             "Wants 1",

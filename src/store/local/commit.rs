@@ -1,6 +1,6 @@
 //! The commit: a partial file gets its time and mode, and then its target's name.
 
-use super::attributes::{ModeChange, set_open};
+use super::attributes::{final_mode, set_open};
 use super::inode::version;
 use super::lock::PARTIAL_MODE;
 use super::sys::{Directory, Node, OpenFile, remove_file};
@@ -11,33 +11,27 @@ use crate::store::{Attributes, Durability, ErrorKind, Holder, RemotePath, StoreE
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
-/// The bits of a mode that a file takes over.
-const FILE_MODE: u32 = 0o777;
 /// The version of a target that does not exist.
 const NO_VERSION: &str = "none";
 
-/// The mode of a file with these attributes while it still is a partial file. It can be opened: a
-/// writer that comes after a crash must be able to see whether this one lives.
-fn mode_before(attributes: Attributes) -> u32 {
-    match mode_of(attributes) {
-        mode if mode & PARTIAL_MODE == 0 => PARTIAL_MODE,
-        mode => mode,
+/// The mode that a file is to have, while it still is a partial file. It can be opened: a writer
+/// that comes after a crash must be able to see whether this one lives.
+fn mode_before(mode: u32) -> u32 {
+    match mode & PARTIAL_MODE {
+        0 => PARTIAL_MODE,
+        _ => mode,
     }
 }
 
-fn mode_of(attributes: Attributes) -> u32 {
-    attributes.mode & FILE_MODE
-}
-
-/// Sets time and mode of a complete partial file, which has the mode `from`.
-pub(super) fn prepare(
+/// Sets time, mode and metadata of a complete partial file.
+pub(super) fn prepare<D: Directory>(
+    tree: &Tree<D>,
     file: &impl Node,
-    attributes: Attributes,
-    from: u32,
+    attributes: &Attributes,
     path: &RemotePath,
 ) -> Result<(), StoreError> {
-    let to = mode_before(attributes);
-    set_open(file, attributes.mtime, ModeChange { from, to }, path)
+    let found = file.fstat().at("stat the partial file", path)?;
+    set_open(tree, file, &found, (attributes, mode_before), path)
 }
 
 /// Refuses a target that is not of the version `wanted`; `none` is the version of an absent one.
@@ -114,17 +108,18 @@ fn rename_new(dir: &impl Directory, from: &[u8], to: &[u8]) -> rustix::io::Resul
 ///
 /// # Errors
 /// The target exists, but may not survive a power loss.
-pub(super) fn settle(
+pub(super) fn settle<D: Directory>(
+    tree: &Tree<D>,
     file: &impl OpenFile,
-    attributes: Attributes,
+    attributes: &Attributes,
     durability: Durability,
     path: &RemotePath,
 ) -> Result<(), StoreError> {
-    let (before, mode) = (mode_before(attributes), mode_of(attributes));
-    if before == mode {
+    if attributes.mode & PARTIAL_MODE != 0 {
         return Ok(());
     }
-    file.fchmod(mode).at("set the mode", path)?;
+    let found = file.fstat().at("stat", path)?;
+    file.fchmod(final_mode(tree, &found, attributes)).at("set the mode", path)?;
     match durability {
         Durability::Durable => file.fsync().at("fsync", path).map_err(not_durable),
         Durability::Volatile => Ok(()),
@@ -252,7 +247,7 @@ mod tests {
             offset: 4,
             digests: vec![*blake3::hash(b"ours").as_bytes()],
         })?;
-        staged.commit_now(4, with_mode(mode))
+        staged.commit_now(4, &with_mode(mode))
     }
 
     /// A process that is killed at any call of a commit leaves nothing that its owner cannot open.

@@ -184,7 +184,7 @@ fn remove_listed(
     }
     let flags = match removal.kind {
         Kind::Dir => AtFlags::REMOVEDIR,
-        Kind::File | Kind::Symlink | Kind::Other => AtFlags::empty(),
+        _ => AtFlags::empty(),
     };
     match rustix::fs::unlinkat(&*dir, name.as_bytes(), flags) {
         Err(Errno::NOENT) => return Ok(()),

@@ -19,6 +19,8 @@ mod inode;
 
 mod listing;
 mod lock;
+mod meta_overlay;
+mod meta_record;
 mod partial;
 mod partial_file;
 mod read;
@@ -34,18 +36,20 @@ mod target;
 mod times;
 mod tree;
 mod unchanged;
+mod xattrs;
 
 use super::error::At;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
-    NewEntry, Page, RemotePath, Removal, RemoveScope, Space, StageRequest, Staging, Store,
-    StoreError, Time, UnlockMode, Version, WholeFile,
+    NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space, StageRequest,
+    Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile, Xattr, XattrSets,
 };
 use async_trait::async_trait;
 use blocking::blocking_for;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
+use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
 use std::path::Path;
 use std::sync::Arc;
 use times::Times;
@@ -73,6 +77,15 @@ impl LocalStore {
         Ok(LocalStore::over(Tree::new(sys::readable(dir))))
     }
 
+    /// Returns a store of the same directory, with the right to set more, or less.
+    ///
+    /// # Errors
+    /// That of another handle of the directory.
+    pub fn with_rights(&self, rights: Rights) -> std::io::Result<LocalStore> {
+        let root = self.tree.root().try_clone()?;
+        Ok(LocalStore::over(Tree::new(root).with_rights(rights)))
+    }
+
     fn over(tree: Tree) -> LocalStore {
         let tree = Arc::new(tree);
         LocalStore {
@@ -98,7 +111,8 @@ impl LocalStore {
     /// That of opening it; symlinks that lead outside are not followed.
     pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
         let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
-        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user))))
+        let rights = self.tree.rights().clone();
+        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
     }
 
     /// Closes this store and its subtrees: they publish nothing and remove nothing any more, not
@@ -139,11 +153,19 @@ impl Store for LocalStore {
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
         let tree = Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree);
+        let tree = tree.with_rights(self.tree.rights().clone());
         Ok(Arc::new(LocalStore::over(tree)))
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
-        self.run(move |tree| stat::stat_many(tree, &paths)).await
+        self.run(move |tree| {
+            let mut found = stat::stat_many(tree, &paths);
+            for (path, found) in paths.iter().zip(&mut found) {
+                let _ = found.as_mut().map(|entry| overlay_at(tree, path, entry));
+            }
+            found
+        })
+        .await
     }
 
     async fn list(
@@ -153,8 +175,12 @@ impl Store for LocalStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let cookie = cookie.to_vec();
-        self.run_on(path, move |tree, path| listing::page_from(tree, path, &cookie, limit))
-            .await
+        self.run_on(path, move |tree, path| {
+            let mut page = listing::page_from(tree, path, &cookie, limit)?;
+            overlay_all(tree, path, &mut page.entries);
+            Ok(page)
+        })
+        .await
     }
 
     async fn list_whole(
@@ -162,7 +188,14 @@ impl Store for LocalStore {
         paths: Vec<RemotePath>,
         limit: usize,
     ) -> Vec<Result<DirPage, StoreError>> {
-        self.run(move |tree| listing::first_pages(tree, paths, limit)).await
+        self.run(move |tree| {
+            let pages = listing::first_pages(tree, paths.clone(), limit).into_iter();
+            let overlaid = |(page, dir): (Result<DirPage, _>, _)| {
+                page.map(|page| overlay_page(tree, dir, page))
+            };
+            pages.zip(paths).map(overlaid).collect()
+        })
+        .await
     }
 
     async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
@@ -234,11 +267,15 @@ impl Store for LocalStore {
         let mut results = Vec::with_capacity(entries.len());
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            let group: Vec<NewEntry> = entries.by_ref().take(HANDLES.most_grouped).collect();
+            let mut group: Vec<NewEntry> = entries.by_ref().take(HANDLES.most_grouped).collect();
             let _open = HANDLES.grouped.take(self.tree.owner(), group.len() as u64).await;
             let who = who.to_string();
             results.extend(
-                self.run(move |tree| small::put_whole(tree, &group, &who, durability)).await,
+                self.run(move |tree| {
+                    meta_record::as_files(tree, &mut group);
+                    small::put_whole(tree, &group, &who, durability)
+                })
+                .await,
             );
         }
         results
@@ -255,6 +292,23 @@ impl Store for LocalStore {
         Ok(Box::new(staged?))
     }
 
+    async fn xattrs(&self, path: &RemotePath, sets: XattrSets) -> Result<Vec<Xattr>, StoreError> {
+        self.run_on(path, move |tree, path| read_xattrs(tree, path, sets)).await
+    }
+
+    fn rights(&self) -> Rights {
+        self.tree.rights().clone()
+    }
+
+    fn omissions(&self) -> Omissions {
+        self.tree.omissions().get()
+    }
+
+    fn omit(&self, omitted: &Omissions) {
+        let omitted = attributes::because(self.tree.rights(), omitted.clone());
+        self.tree.omissions().count(&omitted);
+    }
+
     async fn set_attributes(
         &self,
         entries: Vec<(RemotePath, Attributes)>,
@@ -262,7 +316,7 @@ impl Store for LocalStore {
         self.run(move |tree| {
             entries
                 .iter()
-                .map(|(p, a)| attributes::set_attributes(tree, p, *a))
+                .map(|(p, a)| attributes::set_attributes(tree, p, a))
                 .collect()
         })
         .await

@@ -4,6 +4,7 @@ use super::blocking::blocking_for;
 use super::fd_budget::HANDLES;
 use super::fs_type::is_in_memory;
 use super::inode::{entry, version};
+use super::meta_overlay::overlay_open;
 use super::sys::WARY;
 use super::sys::{open_in, retry};
 use super::tree::Tree;
@@ -93,9 +94,11 @@ impl LocalFileSource {
 }
 
 /// Describes an open file.
-fn stat(file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
+fn stat(tree: &Tree, file: &File, path: &RemotePath) -> Result<Entry, StoreError> {
     let stat = rustix::fs::fstat(file).at("stat", path)?;
-    Ok(entry(path.split().map(|(_, name)| name), &stat, None))
+    let mut entry = entry(path.split().map(|(_, name)| name), &stat, None);
+    overlay_open(tree, file, &mut entry);
+    Ok(entry)
 }
 
 #[async_trait]
@@ -103,10 +106,10 @@ impl FileSource for LocalFileSource {
     async fn stat(&self) -> Result<Entry, StoreError> {
         match &self.open {
             // does not wait
-            Some(open) => stat(&open.file, &self.path),
+            Some(open) => stat(&self.tree, &open.file, &self.path),
             None => {
-                let path = self.path.clone();
-                self.run(move |file| stat(file, &path)).await
+                let (tree, path) = (self.tree.clone(), self.path.clone());
+                self.run(move |file| stat(&tree, file, &path)).await
             }
         }
     }

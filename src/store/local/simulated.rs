@@ -209,7 +209,7 @@ impl Store for ModelStore {
     ) -> Vec<Result<(), StoreError>> {
         let set = entries
             .iter()
-            .map(|(path, attributes)| set_attributes(&self.tree, path, *attributes));
+            .map(|(path, attributes)| set_attributes(&self.tree, path, attributes));
         set.collect()
     }
 
@@ -342,7 +342,7 @@ impl Staging for ModelStaging {
         attributes: Attributes,
     ) -> Result<String, StoreError> {
         self.pause().await;
-        let committed = self.with(|staging| staging.commit_now(size, attributes));
+        let committed = self.with(|staging| staging.commit_now(size, &attributes));
         let staging = self.inner.lock().take();
         if let (Some(staging), Err(e)) = (staging, &committed)
             && !matches!(e.kind, ErrorKind::NoSpace | ErrorKind::Quota)

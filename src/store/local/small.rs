@@ -1,15 +1,19 @@
 //! Entries that fit into memory: staged, committed and synced in groups.
 
+use super::attributes::set_open;
 use super::commit::{committed_version, lost_lock, prepare, publish, settle, sync_names};
-use super::inode::version;
-use super::lock::{Lock, PARTIAL_MODE};
+use super::inode::{is_same_file, system_device, version};
+use super::lock::Lock;
 use super::sparse;
-use super::sys::{Directory, OpenFile, remove_file};
+use super::sys::{Directory, Node, OpenFile, open_handle, remove_file};
 use super::target::LockedTarget;
-use super::times::timestamps;
 use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::{Allocation, Content, Durability, NewEntry, RemotePath, StoreError};
+use crate::store::{
+    Allocation, Content, Durability, ErrorKind, Kind, NewEntry, RemotePath, StoreError,
+};
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -52,9 +56,8 @@ pub(super) fn put_whole<D: Directory>(
             let touched = parents.entry(parent).or_insert_with(|| (target.dir.clone(), Vec::new()));
             touched.1.push(index);
         }
-        // the partial file of a committed file is gone; that of a symlink, or of a failed entry,
-        // still exists
-        if committed.is_err() || matches!(entry.content, Content::Symlink(_)) {
+        // the partial file of a committed file is gone; that of any other entry still exists
+        if committed.is_err() || !matches!(entry.content, Content::File(_)) {
             target.discard();
         }
         if let Some(slot) = results.get_mut(index) {
@@ -122,10 +125,10 @@ fn stage_whole<D: Directory>(
     let target = LockedTarget::acquire(dir, name, &entry.path, who, None)?;
     let lock = &target.lock;
     let filled = match &entry.content {
-        Content::File(bytes) => fill(lock, (**bytes).as_ref(), entry),
+        Content::File(bytes) => fill(tree, lock, (**bytes).as_ref(), entry),
         // once the lock is taken away, the record's name is another writer's
-        Content::Symlink(_) if !lock.fence(&*target.dir) => Err(lost_lock(&entry.path)),
-        Content::Symlink(pointee) => link(&*target.dir, &lock.names.record, pointee, entry),
+        _ if !lock.fence(&*target.dir) => Err(lost_lock(&entry.path)),
+        _ => make_beside(tree, &*target.dir, &lock.names.record, entry),
     };
     match filled {
         Ok(()) => Ok(target),
@@ -136,28 +139,63 @@ fn stage_whole<D: Directory>(
     }
 }
 
-/// Makes a symlink under the name of the record that files have: a symlink cannot be locked, so it
-/// is staged beside its lock.
-fn link(
-    dir: &impl Directory,
+/// Makes an entry that is no file, or a further name of one, under the name of the record that
+/// files have: it cannot be locked, so it is staged beside its lock.
+fn make_beside<D: Directory>(
+    tree: &Tree<D>,
+    dir: &D,
     staged: &[u8],
-    pointee: &[u8],
     entry: &NewEntry,
 ) -> Result<(), StoreError> {
     let path = &entry.path;
     remove_file(dir, staged).at("remove an abandoned partial file", path)?;
-    dir.symlink_at(pointee, staged).at("create the symlink", path)?;
-    let time = timestamps(entry.attributes.mtime);
-    dir.utimens_at(staged, &time).at("set the time", path)
+    let made = match &entry.content {
+        Content::Symlink(pointee) => dir.symlink_at(pointee, staged),
+        Content::HardLink { path: to, version } => {
+            let (from, name) = tree.parent(to)?;
+            from.link_into(name.as_bytes(), dir, staged).at("link", path)?;
+            let linked = dir.stat_at(staged).at("stat", path)?;
+            return match is_same_file(version, &linked) {
+                true => Ok(()),
+                false => Err(StoreError::new(ErrorKind::SourceChanged, path)),
+            };
+        }
+        Content::Special { kind, .. } if !tree.rights().may_make(*kind) => Err(Errno::PERM),
+        Content::Special { kind, device } => {
+            let kind = special_type(*kind).at("create the entry", path)?;
+            dir.mknod_at(staged, kind, 0o600, system_device(*device))
+        }
+        Content::File(_) => Err(Errno::INVAL),
+    };
+    made.at("create the entry", path)?;
+    let handle = open_handle(dir, staged).at("open", path)?;
+    let found = handle.fstat().at("stat", path)?;
+    set_open(tree, &handle, &found, (&entry.attributes, |mode| mode), path)
 }
 
-fn fill(lock: &Lock<impl OpenFile>, bytes: &[u8], entry: &NewEntry) -> Result<(), StoreError> {
+/// The system's kind of a FIFO, socket or device.
+fn special_type(kind: Kind) -> Result<FileType, Errno> {
+    match kind {
+        Kind::Fifo => Ok(FileType::Fifo),
+        Kind::Socket => Ok(FileType::Socket),
+        Kind::CharDevice => Ok(FileType::CharacterDevice),
+        Kind::BlockDevice => Ok(FileType::BlockDevice),
+        Kind::File | Kind::Dir | Kind::Symlink | Kind::Other => Err(Errno::INVAL),
+    }
+}
+
+fn fill<D: Directory>(
+    tree: &Tree<D>,
+    lock: &Lock<D::File>,
+    bytes: &[u8],
+    entry: &NewEntry,
+) -> Result<(), StoreError> {
     match entry.attributes.allocation {
         Allocation::Sparse => sparse::write(&lock.file, bytes, 0).at("write", &entry.path)?,
         Allocation::Dense if bytes.is_empty() => {}
         Allocation::Dense => lock.file.pwrite_all(bytes, 0).at("write", &entry.path)?,
     }
-    prepare(&lock.file, entry.attributes, PARTIAL_MODE, &entry.path)
+    prepare(tree, &lock.file, &entry.attributes, &entry.path)
 }
 
 /// Gives a staged entry its target's name; returns its version.
@@ -175,15 +213,17 @@ fn commit_whole<D: Directory>(
     } = target;
     let staged = match entry.content {
         Content::File(_) => &lock.names.file,
-        Content::Symlink(_) => &lock.names.record,
+        Content::Symlink(_) | Content::HardLink { .. } | Content::Special { .. } => {
+            &lock.names.record
+        }
     };
     publish(tree, target, staged, entry.if_version.as_deref(), || Ok(()))?;
     match entry.content {
         Content::File(_) => {
-            settle(&lock.file, entry.attributes, durability, path)?;
+            settle(tree, &lock.file, &entry.attributes, durability, path)?;
             committed_version(&lock.file, path)
         }
-        Content::Symlink(_) => {
+        Content::Symlink(_) | Content::HardLink { .. } | Content::Special { .. } => {
             let placed = dir.stat_at(name.as_bytes()).at("stat", path)?;
             Ok(version(&placed).to_string())
         }

@@ -165,7 +165,7 @@ impl<D: Directory> LocalStaging<D> {
     pub(super) fn commit_now(
         &self,
         size: u64,
-        attributes: Attributes,
+        attributes: &Attributes,
     ) -> Result<String, StoreError> {
         let target = &self.partial.target;
         let LockedTarget {
@@ -176,7 +176,7 @@ impl<D: Directory> LocalStaging<D> {
         if u64::try_from(found.st_size) != Ok(size) {
             return Err(StoreError::new(ErrorKind::SourceChanged, path));
         }
-        prepare(file, attributes, found.st_mode & 0o7777, path)?;
+        prepare(&self.tree, file, attributes, path)?;
         if durability.is_durable() {
             self.partial.sync(Node::fsync)?;
         }
@@ -190,7 +190,7 @@ impl<D: Directory> LocalStaging<D> {
         };
         let if_version = self.request.if_version.as_deref();
         publish(&self.tree, target, &lock.names.file, if_version, remove_record)?;
-        settle(file, attributes, durability, path)?;
+        settle(&self.tree, file, attributes, durability, path)?;
         if durability.is_durable() {
             sync_names(&self.tree, &**dir, path)?;
         }
@@ -279,7 +279,7 @@ impl<D: Directory> Staging for LocalStaging<D> {
     ) -> Result<String, StoreError> {
         let owner = self.tree.owner().clone();
         blocking_for(&owner, move || {
-            let committed = self.commit_now(size, attributes);
+            let committed = self.commit_now(size, &attributes);
             committed.inspect_err(|e| {
                 // its checkpoint is as good as before once there is room again
                 if !matches!(e.kind, ErrorKind::NoSpace | ErrorKind::Quota) {

@@ -9,8 +9,9 @@ use super::sys::Directory;
 use super::sys::open_in;
 use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
+use crate::store::metadata::OmissionCounter;
 use crate::store::shares::Share;
-use crate::store::{ErrorKind, Name, RemotePath, StoreError};
+use crate::store::{ErrorKind, Name, RemotePath, Rights, StoreError};
 use cap_std::fs::Dir;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -44,6 +45,8 @@ pub(super) struct Tree<D: Directory = Dir> {
     /// One permit per directory stream that is open.
     listings: Arc<Semaphore>,
     closed: Closed,
+    rights: Rights,
+    omissions: OmissionCounter,
 }
 
 impl<D: Directory> Tree<D> {
@@ -69,7 +72,25 @@ impl<D: Directory> Tree<D> {
             flush: Flush::default(),
             listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
             closed: Closed::default(),
+            rights: Rights::default(),
+            omissions: OmissionCounter::default(),
         }
+    }
+
+    /// Returns the same tree with the right to set more, or less.
+    #[must_use]
+    pub(super) fn with_rights(self, rights: Rights) -> Tree<D> {
+        Tree { rights, ..self }
+    }
+
+    /// What may be set.
+    pub(super) fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// Counts what could not be set.
+    pub(super) fn omissions(&self) -> &OmissionCounter {
+        &self.omissions
     }
 
     /// Returns the same tree for one user of several.

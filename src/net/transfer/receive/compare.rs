@@ -4,14 +4,14 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
 use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
-use crate::store::{Attributes, Entry, ErrorKind, Kind, RemotePath, StoreError, Time};
+use crate::store::{Attributes, Entry, ErrorKind, Kind, Omissions, RemotePath, StoreError, Time};
 use std::time::Duration;
 
 impl Candidate {
     /// How it differs from a target of its kind.
     fn difference(&self, old: &Entry) -> Difference {
         match (self.kind, self.hash) {
-            (Kind::Symlink, _) => Difference::Content,
+            (kind, _) if kind != Kind::File => Difference::Content,
             _ if self.size != Some(old.size) => Difference::Size,
             (_, Some(_)) => Difference::Content,
             (_, None) => Difference::Time,
@@ -38,6 +38,23 @@ impl Tree {
         planned.collect()
     }
 
+    /// Decides about a candidate in whose place nothing is.
+    pub(super) fn decide_new(&self, new: &Candidate) -> Decision {
+        match self.store.rights().may_make(new.kind) {
+            true => Decision::Wanted(Difference::New),
+            false => self.omit_special(),
+        }
+    }
+
+    /// A socket or device that this side may not make.
+    fn omit_special(&self) -> Decision {
+        self.store.omit(&Omissions {
+            devices: 1,
+            ..Omissions::default()
+        });
+        Decision::Skipped
+    }
+
     pub(super) async fn compare(
         &self,
         new: &Candidate,
@@ -49,9 +66,12 @@ impl Tree {
             Kind::Dir => {
                 return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
             }
-            // a device or a FIFO is not to become a file
-            Kind::Other => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
-            Kind::File | Kind::Symlink => {}
+            // a device or a FIFO is not to become a file, unless they are sent like files
+            kind if kind != Kind::Other && (options.metadata.devices || !kind.is_special()) => {}
+            _ => return Decision::Failed(StoreError::new(ErrorKind::BadKind, &new.path)),
+        }
+        if !self.store.rights().may_make(new.kind) {
+            return self.omit_special();
         }
         // With a condition on the version, that is checked under the lock, and the content
         // replaced; unless it is our own of a moment ago, whose acknowledgement was lost.
@@ -73,6 +93,7 @@ impl Tree {
         }
         let same = match new.kind {
             Kind::Symlink => old.target.as_ref() == Some(&new.target),
+            kind if kind.is_special() => old.device == new.device,
             _ if new.size != Some(old.size) => false,
             _ if options.size_only => true,
             _ => match new.hash {
@@ -93,25 +114,38 @@ impl Tree {
                 }
             };
         }
+        self.adjust(new, old, same_time).await
+    }
+
+    /// Gives an entry with the right content the attributes that it lacks.
+    async fn adjust(&self, new: &Candidate, old: &Entry, same_time: bool) -> Decision {
+        let (path, attributes) = (&new.path, &new.attributes);
         let mode_differs =
-            new.kind == Kind::File && (old.attributes.mode ^ new.attributes.mode) & 0o777 != 0;
-        if (mode_differs || !same_time) && new.kind == Kind::Symlink {
+            new.kind != Kind::Symlink && (old.attributes.mode ^ attributes.mode) & 0o777 != 0;
+        let differs = mode_differs || !same_time || attributes.may_lack(old);
+        if (mode_differs || !same_time) && new.kind == Kind::Symlink && self.dry_run {
             return Decision::Wanted(Difference::Time);
         }
-        if (mode_differs || !same_time) && !self.dry_run {
-            let set = self.store.set_attributes(vec![(new.path.clone(), new.attributes)]).await;
-            if !matches!(set.as_slice(), [Ok(())]) {
-                return Decision::Wanted(Difference::Time);
-            }
+        if !differs || self.dry_run {
+            return Decision::Unchanged;
         }
-        Decision::Unchanged
+        match self
+            .store
+            .set_attributes(vec![(path.clone(), attributes.clone())])
+            .await
+            .pop()
+        {
+            Some(Ok(())) => Decision::Unchanged,
+            // a file that may only be replaced
+            _ => Decision::Wanted(Difference::Time),
+        }
     }
 }
 
 impl Tree {
     /// True if a file that is to have the time `wanted` has it. What a store keeps of times is
     /// measured with a file, which a dry run does not make.
-    async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {
+    pub(super) async fn is_same_time(&self, path: &RemotePath, wanted: Time, found: Time) -> bool {
         wanted == found
             || match self.dry_run {
                 true => is_rounded(wanted, found),

@@ -87,7 +87,7 @@ impl Decider {
             (self.target.clone(), self.options.clone(), self.pool.clone());
         Some(Work::new("decide", async move {
             let wanted = batch.dirs.iter();
-            let wanted = wanted.map(|(_, path, attributes)| (path.clone(), *attributes));
+            let wanted = wanted.map(|(_, path, attributes)| (path.clone(), attributes.clone()));
             let made = target.make_dirs(wanted.collect(), &options).await;
             if empty.len() > MAX_EMPTY {
                 empty.clear();
@@ -140,6 +140,8 @@ pub(super) fn candidate_of(
         size: (!offer.stream).then_some(offer.size),
         attributes,
         target: offer.target.clone(),
+        device: offer.device,
+        link: None,
         hash,
         version: version_of(offer)?,
         content: content_of(offer, kind)?,

@@ -7,8 +7,8 @@ use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
 pub use crate::net::wire::proto::Difference;
 use crate::store::{
-    Attributes, Durability, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, RemotePath,
-    StageRequest, Staging, Store, StoreError,
+    Attributes, Durability, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, Omissions, RemotePath,
+    StageRequest, Staging, Store, StoreError, Version,
 };
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -94,6 +94,10 @@ pub struct Candidate {
     pub attributes: Attributes,
     /// Of a symlink.
     pub target: Vec<u8>,
+    /// The number of a device.
+    pub device: u64,
+    /// Where the file is that it is to be another name of.
+    pub link: Option<RemotePath>,
     /// With `checksum`.
     pub hash: Option<Digest>,
     /// The version of the source, where a transfer may resume it.
@@ -113,6 +117,8 @@ pub enum Decision {
     Skipped,
     /// Its content is needed, because of this difference.
     Wanted(Difference),
+    /// It becomes another name of this entry, with this version.
+    Linked(RemotePath, Version),
     /// A dry run: it would be needed.
     Planned(Difference),
     /// It cannot be.
@@ -124,6 +130,7 @@ impl Decision {
     fn planned(self) -> Decision {
         match self {
             Decision::Wanted(difference) => Decision::Planned(difference),
+            Decision::Linked(..) => Decision::Planned(Difference::Kind),
             other => other,
         }
     }
@@ -201,6 +208,7 @@ impl Target {
             decisions.push(match if compares { found.next() } else { None } {
                 Some(Ok(entry)) => {
                     let decision = tree.compare(candidate, &entry, options, pool).await;
+                    let decision = tree.or_link(decision, candidate, Some(&entry), pool).await;
                     if matches!(decision, Decision::Unchanged) && options.durability.is_durable() {
                         unchanged.push((candidate.path.clone(), candidate.kind, entry.version));
                     }
@@ -208,7 +216,9 @@ impl Target {
                 }
                 Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
                 Some(Err(_)) | None if options.existing => Decision::Skipped,
-                Some(Err(_)) | None => Decision::Wanted(Difference::New),
+                Some(Err(_)) | None => {
+                    tree.or_link(tree.decide_new(candidate), candidate, None, pool).await
+                }
             });
         }
         if tree.dry_run {
@@ -293,6 +303,21 @@ impl Target {
         }
     }
 
+    /// Counts what cannot be set.
+    pub fn omit(&self, omitted: &Omissions) {
+        if let Target::Tree(tree) = self {
+            tree.store.omit(omitted);
+        }
+    }
+
+    /// What could not be set.
+    pub fn omissions(&self) -> Omissions {
+        match self {
+            Target::Tree(tree) => tree.store.omissions(),
+            Target::Stream(_) => Omissions::default(),
+        }
+    }
+
     /// True where the sender may not know what is there.
     pub fn is_write_only(&self) -> bool {
         matches!(self, Target::Tree(tree) if tree.write_only)
@@ -310,10 +335,10 @@ impl Target {
         };
         let set = dirs
             .iter()
-            .filter_map(|(path, attributes)| Some((path.clone(), (*attributes)?)));
+            .filter_map(|(path, attributes)| Some((path.clone(), attributes.clone()?)));
         let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
         let end = |attributes: &Option<Attributes>| {
-            match attributes.and_then(|_| ends.next()) {
+            match attributes.as_ref().and_then(|_| ends.next()) {
                 // it was not made
                 Some(Err(e)) if options.existing && e.kind == ErrorKind::NotFound => Ok(()),
                 end => end.unwrap_or(Ok(())),

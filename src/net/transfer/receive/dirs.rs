@@ -231,7 +231,7 @@ impl Dirs {
                     // a sender that may not know what is there may not change it either
                     set.push((
                         path.clone(),
-                        (*made || !target.is_write_only()).then_some(*attributes),
+                        (*made || !target.is_write_only()).then(|| attributes.clone()),
                     ));
                 }
                 Some(Dir {

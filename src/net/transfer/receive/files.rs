@@ -9,7 +9,7 @@ use crate::net::session::handed::HandedFile;
 use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::copied::marked;
-use crate::net::transfer::receive::destination::{Candidate, Target};
+use crate::net::transfer::receive::destination::{Candidate, Target, is_locked};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::receive::job::{JobDone, Jobs};
 use crate::net::transfer::receive::small::{BatchDone, SmallFile, SmallFileBatches, retry_later};
@@ -17,7 +17,7 @@ use crate::net::transfer::receive::staged::Wanted;
 use crate::net::transfer::receive::staged_files::StagedFiles;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
-use crate::store::{Attributes, Content, Kind, RemotePath};
+use crate::store::{Attributes, Checkpoint, Content, Kind, Omissions, RemotePath};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,10 @@ impl Files {
         let is_tree = matches!(self.target, Target::Tree(_));
         let here = match (candidate.kind, candidate.content) {
             (Kind::Symlink, _) => Some((Content::Symlink(candidate.target), None)),
+            (kind, _) if kind.is_special() => {
+                let device = candidate.device;
+                Some((Content::Special { kind, device }, None))
+            }
             (_, Some((bytes, digest))) if is_tree => {
                 let file = Some((digest, bytes.len() as u64));
                 Some((Content::File(Arc::new(bytes)), file))
@@ -92,6 +96,7 @@ impl Files {
                 file,
                 _cost: candidate.cost,
                 deadline: self.deadline(),
+                instead: None,
             };
             self.gather(small, jobs);
             return false;
@@ -135,6 +140,35 @@ impl Files {
             },
             false => wanted,
         }
+    }
+
+    /// Makes a file another name of one that is there; where that cannot be done, takes it on.
+    pub(super) fn link(&mut self, candidate: Candidate, content: Content, jobs: &mut Jobs) {
+        let small = SmallFile {
+            number: candidate.number,
+            path: candidate.path.clone(),
+            content,
+            attributes: candidate.attributes.clone(),
+            file: None,
+            _cost: candidate.cost.clone(),
+            deadline: self.deadline(),
+            instead: Some(Box::new(candidate)),
+        };
+        self.gather(small, jobs);
+    }
+
+    /// A file could not become another name of one that is there.
+    fn want_instead(&mut self, candidate: Candidate, jobs: &mut Jobs) -> Option<FileEvent> {
+        let number = candidate.number;
+        self.target.omit(&Omissions {
+            links: 1,
+            ..Omissions::default()
+        });
+        self.want(candidate, jobs).then(|| FileEvent::Want {
+            number,
+            from: Checkpoint::default(),
+            discarded: 0,
+        })
     }
 
     /// Until when a lock is waited for.
@@ -205,6 +239,7 @@ impl Files {
             file: Some((header.digest, size)),
             _cost: awaited.cost,
             deadline: self.deadline(),
+            instead: None,
         };
         self.gather(small, jobs);
         Ok(Vec::new())
@@ -244,7 +279,7 @@ impl Files {
     fn batch_ended(&mut self, batch: BatchDone, jobs: &mut Jobs) -> Vec<FileEvent> {
         self.batches.ended();
         let mut events = Vec::with_capacity(batch.len());
-        for (file, result) in batch {
+        for (mut file, result) in batch {
             let number = file.number;
             match result {
                 Ok(version) => events.push(FileEvent::Committed {
@@ -254,6 +289,10 @@ impl Files {
                     version,
                     batched: true,
                 }),
+                Err(error) if !is_locked(&error) && file.instead.is_some() => {
+                    let instead = file.instead.take();
+                    events.extend(instead.and_then(|c| self.want_instead(*c, jobs)));
+                }
                 Err(error) => match retry_later(file, &error, Instant::now()) {
                     Some(retry) => drop(jobs.start(retry, JobDone::RetryDue)),
                     None => events.push(FileEvent::store_failed(number, &error)),

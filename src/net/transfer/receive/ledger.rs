@@ -4,10 +4,10 @@
 use crate::chunk::window::SharedPermit;
 use crate::net::error::code_of;
 use crate::net::transfer::receive::answers::Answers;
-use crate::net::transfer::receive::destination::Difference;
+use crate::net::transfer::receive::destination::{Candidate, Difference};
 use crate::net::transfer::receive::dirs::{Dirs, Place};
 use crate::net::transfer::receive::event::FileEvent;
-use crate::net::transfer::report::{Event, Reporter, shown};
+use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::{Code, proto};
 use crate::store::{Checkpoint, StoreError};
 use std::collections::HashMap;
@@ -34,6 +34,10 @@ pub(super) struct Ledger {
     pub(super) dirs: Dirs,
     /// Files and symlinks, by the numbers of their offers.
     unsettled: HashMap<u64, Unsettled>,
+    /// Further names of unsettled files, by the numbers of those.
+    further_names: HashMap<u64, Vec<Candidate>>,
+    /// Further names of files that were settled meanwhile.
+    ready: Vec<Candidate>,
     pub(super) reporter: Reporter,
     pub(super) answers: Answers,
     /// A sender that may not know what is there gets one answer.
@@ -46,6 +50,8 @@ impl Ledger {
             label,
             dirs: Dirs::new(!reporter.is_silent()),
             unsettled: HashMap::new(),
+            further_names: HashMap::new(),
+            ready: Vec::new(),
             reporter,
             answers: Answers::default(),
             hides_what_exists,
@@ -65,6 +71,16 @@ impl Ledger {
     /// True while this file or symlink is not settled.
     pub(super) fn contains(&self, number: u64) -> bool {
         self.unsettled.contains_key(&number)
+    }
+
+    /// A further name of an unsettled file waits until that is settled.
+    pub(super) fn wait_for(&mut self, number: u64, candidate: Candidate) {
+        self.further_names.entry(number).or_default().push(candidate);
+    }
+
+    /// Takes out the further names of files that were settled since the last call.
+    pub(super) fn take_ready(&mut self) -> Vec<Candidate> {
+        std::mem::take(&mut self.ready)
     }
 
     /// Adds a file or symlink.
@@ -181,7 +197,10 @@ impl Ledger {
             return;
         };
         if batched {
-            self.reporter.counters.written(size);
+            let counters = &self.reporter.counters;
+            counters.written(size);
+            // another name of a file has no content of its own
+            Counters::add(&counters.bytes_unchanged, unsettled.size.saturating_sub(size));
         }
         let staged = (!batched).then(|| unsettled.path.clone());
         let event = || Event::Committed {
@@ -196,6 +215,8 @@ impl Ledger {
     /// Answers an offer of a file or symlink, which is settled by that. `None` if it was before.
     fn settle(&mut self, result: proto::Result) -> Option<Unsettled> {
         let unsettled = self.unsettled.remove(&result.number)?;
+        self.ready
+            .extend(self.further_names.remove(&result.number).into_iter().flatten());
         self.answers.result(result);
         self.dirs.settled(unsettled.parent);
         Some(unsettled)

@@ -11,6 +11,7 @@ mod event;
 mod files;
 mod job;
 mod ledger;
+mod links;
 mod offers;
 mod progress;
 pub mod receiver;

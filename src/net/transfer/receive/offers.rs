@@ -12,7 +12,7 @@ use crate::net::transfer::receive::receiver::Receiver;
 use crate::net::transfer::receive::staged::Wanted;
 use crate::net::transfer::report::{Counters, Event};
 use crate::net::wire::{Code, entry, proto};
-use crate::store::{ErrorKind, Kind, StoreError};
+use crate::store::{Attributes, ErrorKind, Kind, Omissions, RemotePath, StoreError};
 
 impl Receiver {
     pub(super) async fn offers(&mut self, offers: Vec<proto::Offer>) -> Result<(), NetError> {
@@ -44,7 +44,7 @@ impl Receiver {
             return Err(NetError::Protocol("its offers are out of order".into()));
         }
         self.last_number = offer.number;
-        let attributes = entry::offered_attributes(offer)?;
+        let attributes = self.attributes_of(offer)?;
         let kind = entry::kind_from_wire(offer.kind);
         let place =
             match offer.parent {
@@ -62,7 +62,7 @@ impl Receiver {
             NetError::Protocol("it offers more at once than the window allows".into())
         })?;
         if kind == Kind::Dir {
-            let with = (attributes, cost.clone());
+            let with = (attributes.clone(), cost.clone());
             self.ledger.dirs.insert(offer.number, offer.parent, place.clone(), with);
         } else {
             self.ledger.add(offer, &place, cost.clone());
@@ -73,6 +73,9 @@ impl Receiver {
         };
         match kind {
             Kind::Other => return Ok(Err(StoreError::new(ErrorKind::BadKind, &path))),
+            kind if kind.is_special() && !self.options.metadata.devices => {
+                return Ok(Err(StoreError::new(ErrorKind::BadKind, &path)));
+            }
             Kind::Dir if !self.options.recursive => {
                 return Ok(Err(StoreError::new(ErrorKind::IsADirectory, &path)));
             }
@@ -80,15 +83,47 @@ impl Receiver {
                 self.ledger.dirs.making(offer.number);
                 batch.dirs.push((offer.number, path, attributes));
             }
-            Kind::File | Kind::Symlink => {
+            _ => {
                 let counters = &self.ledger.reporter.counters;
                 Counters::add(&counters.files_found, 1);
                 Counters::add(&counters.bytes_found, offer.size);
-                let candidate = candidate_of(offer, kind, path, attributes, cost)?;
-                batch.candidates.push(candidate);
+                let mut candidate = candidate_of(offer, kind, path, attributes, cost)?;
+                candidate.link = self.link_of(offer);
+                match candidate.link.is_some() && self.ledger.contains(offer.link) {
+                    // its first name is not there yet
+                    true => self.ledger.wait_for(offer.link, candidate),
+                    false => batch.candidates.push(candidate),
+                }
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Where the file is that an offer is another name of. An offer of which the sender knows no
+    /// more than that there is one becomes a file of its own, like one that links to nothing.
+    fn link_of(&self, offer: &proto::Offer) -> Option<RemotePath> {
+        if !self.options.metadata.hard_links || offer.link == 0 {
+            return None;
+        }
+        if offer.link >= offer.number {
+            self.target.omit(&Omissions {
+                links: 1,
+                ..Omissions::default()
+            });
+            return None;
+        }
+        let beneath = RemotePath::parse(&offer.link_path).ok()?;
+        self.target.top(offer.link_source)?.append(&beneath).ok()
+    }
+
+    /// What an offered entry is to have.
+    fn attributes_of(&self, offer: &proto::Offer) -> Result<Attributes, NetError> {
+        let attributes = entry::offered_attributes(offer)?;
+        let metadata = self.options.metadata.of_offer(offer)?;
+        Ok(Attributes {
+            metadata,
+            ..attributes
+        })
     }
 
     pub(super) async fn withdrawn(&mut self, withdrawal: proto::Withdrawal, files: &mut Files) {
@@ -118,7 +153,7 @@ impl Receiver {
         let wanted = Wanted {
             attempt,
             size: (!offer.stream).then_some(offer.size),
-            attributes: entry::offered_attributes(&offer)?,
+            attributes: self.attributes_of(&offer)?,
             source_version: version_of(&offer)?,
             hash: None,
             is_copied: false,

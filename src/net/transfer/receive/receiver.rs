@@ -9,8 +9,9 @@ use crate::net::error::{LossReason, NetError, code_of};
 use crate::net::jobs::Work;
 use crate::net::session::SessionCore;
 use crate::net::session::channel::{ChannelEvent, TransferChannel};
+use crate::net::transfer::metadata::omissions_to_wire;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::decide::{Decided, Decider};
+use crate::net::transfer::receive::decide::{Batch, Decided, Decider};
 use crate::net::transfer::receive::destination::{Decision, Target};
 use crate::net::transfer::receive::files::{Activity, Files};
 use crate::net::transfer::receive::job::{JobDone, Jobs};
@@ -18,7 +19,7 @@ use crate::net::transfer::receive::ledger::Ledger;
 use crate::net::transfer::report::{Reporter, Waiting};
 use crate::net::transfer::{STALL, hands_over};
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::Durability;
+use crate::store::{Content, Durability};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -149,6 +150,11 @@ impl Receiver {
         if self.ledger.answers.is_large() {
             self.ledger.answers.flush(&self.channel).await?;
         }
+        let candidates = self.ledger.take_ready();
+        if !candidates.is_empty() {
+            let dirs = Vec::new();
+            self.decider.add(Batch { dirs, candidates });
+        }
         if let Some(decide) = self.decider.next() {
             jobs.start(decide, JobDone::Decided);
         }
@@ -190,7 +196,10 @@ impl Receiver {
             }
             JobDone::Synced(synced) => {
                 let () = synced?;
-                self.channel.send(Body::Finished(proto::Finished {})).await?;
+                let omissions = self.target.omissions();
+                self.ledger.reporter.counters.omitted(&omissions);
+                let omissions = omissions_to_wire(&omissions);
+                self.channel.send(Body::Finished(proto::Finished { omissions })).await?;
                 return Ok(Turn::Finished);
             }
             JobDone::Staged { .. } | JobDone::Batch(_) | JobDone::RetryDue(_) => {
@@ -321,8 +330,11 @@ impl Receiver {
                         ledger.answers.want_all(number);
                     }
                 }
+                Decision::Linked(path, version) if ledger.contains(number) => {
+                    files.link(candidate, Content::HardLink { path, version }, jobs);
+                }
                 // withdrawn meanwhile
-                Decision::Wanted(_) => {}
+                Decision::Wanted(_) | Decision::Linked(..) => {}
             }
         }
     }

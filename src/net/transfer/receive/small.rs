@@ -5,7 +5,7 @@ use crate::chunk::digest::Digest;
 use crate::chunk::window::SharedPermit;
 use crate::net::jobs::Work;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::{Target, is_locked};
+use crate::net::transfer::receive::destination::{Candidate, Target, is_locked};
 use crate::store::{Attributes, Content, NewEntry, RemotePath, StoreError};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub(super) struct SmallFile {
     pub(super) _cost: SharedPermit,
     /// Until when a lock is waited for.
     pub(super) deadline: Option<Instant>,
+    /// Of another name of a file: what is wanted if it cannot be that.
+    pub(super) instead: Option<Box<Candidate>>,
 }
 
 /// How a batch ended: for each entry the version of what was committed, or why it failed.
@@ -79,7 +81,7 @@ impl SmallFileBatches {
         let entry = |file: &SmallFile| NewEntry {
             path: file.path.clone(),
             content: file.content.clone(),
-            attributes: file.attributes,
+            attributes: file.attributes.clone(),
             if_version: self.options.if_version.clone(),
         };
         let entries = batch.iter().map(entry).collect();

@@ -294,7 +294,7 @@ impl StagedFile {
         size: u64,
         hash: Option<Digest>,
     ) -> Work<StagedDone> {
-        let mut attributes = self.wanted.attributes;
+        let mut attributes = self.wanted.attributes.clone();
         if attributes.mtime == Time::default() && self.wanted.size.is_none() {
             attributes.mtime = time_of_day();
         }

@@ -1,6 +1,7 @@
 //! What a walk finds, step by step.
 
 use crate::chunk::digest::Digest;
+use crate::net::transfer::metadata::Details;
 use crate::store::{Entry, RemotePath, StoreError};
 
 /// An entry that the walk has found.
@@ -19,6 +20,8 @@ pub struct Found {
     pub hash: Option<Digest>,
     /// False for a file whose size is not what its file system says.
     pub sized: bool,
+    /// What else goes with its offer.
+    pub details: Details,
 }
 
 /// A step of the walk. `number`s count up from 1 over all sources.
@@ -59,7 +62,8 @@ impl Walked {
                 .path
                 .as_bytes()
                 .len()
-                .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len)),
+                .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len))
+                .saturating_add(found.details.size()),
             Walked::Failed { path, .. } => path.as_bytes().len(),
             Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
         };

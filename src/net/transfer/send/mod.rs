@@ -1,6 +1,7 @@
 //! The sending side of a transfer: walks its sources, offers what it finds, and sends what the
 //! receiver wants.
 
+mod details;
 pub mod found;
 mod layout;
 mod levels;

@@ -138,7 +138,7 @@ mod tests {
             .set_modified(time)
             .unwrap();
         let now = store.stat(&path).await.unwrap();
-        assert_eq!((now.size, now.attributes), (listed.size, listed.attributes));
+        assert_eq!((now.size, now.attributes), (listed.size, listed.attributes.clone()));
         let content = Inline::new(false).content(&store, &path, &listed).await;
         assert_eq!(content, InlineContent::Later);
     }

@@ -4,6 +4,7 @@ use crate::chunk::window::Permit;
 use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
+use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::found::{Found, Walked};
 use crate::net::transfer::send::offer::{
@@ -30,18 +31,20 @@ pub(super) struct Offering {
     core: Arc<SessionCore>,
     sources: Arc<Vec<TransferSource>>,
     inline: Inline,
+    metadata: MetadataOptions,
 }
 
 impl Offering {
     pub(super) fn new(
         core: Arc<SessionCore>,
         sources: Arc<Vec<TransferSource>>,
-        inline: Inline,
+        (inline, metadata): (Inline, &MetadataOptions),
     ) -> Offering {
         Offering {
             core,
             sources,
             inline,
+            metadata: metadata.clone(),
         }
     }
 
@@ -111,13 +114,17 @@ impl Offering {
             entry,
             hash,
             sized,
+            details,
         } = found;
         let content = match (sized, store_of(&self.sources, source)) {
             (false, _) => InlineContent::Unsized,
+            // most often it becomes another name of a file that is there
+            (true, _) if details.link.is_some() => InlineContent::Later,
             (true, Some(store)) => self.inline.content(&*store, &path, &entry).await,
             (true, None) => InlineContent::Later,
         };
         let mut offer = offer_of(number, parent, source, &entry, hash);
+        self.metadata.describe(&mut offer, &entry, details);
         let is_dir = entry.kind == Kind::Dir;
         let (mut phase, mut is_sized) = (Phase::Offered, true);
         match content {

@@ -87,5 +87,6 @@ impl Earlier<'_> {
 
 /// Directories become one; what is never sent is in no other entry's way.
 fn may_share(earlier: &Entry, kind: Kind) -> bool {
-    earlier.kind == Kind::Other || (earlier.kind == Kind::Dir && kind == Kind::Dir)
+    let is_sent = earlier.kind != Kind::Other && !earlier.kind.is_special();
+    !is_sent || (earlier.kind == Kind::Dir && kind == Kind::Dir)
 }

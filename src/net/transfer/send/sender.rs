@@ -13,6 +13,7 @@ use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::task::Task;
 use crate::net::transfer::hands_over;
+use crate::net::transfer::metadata::omissions_from_wire;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::found::Walked;
@@ -44,7 +45,7 @@ const TICK: Duration = Duration::from_secs(5);
 pub(super) struct Sender {
     pub(super) channel: TransferChannel,
     pub(super) sources: Arc<Vec<TransferSource>>,
-    options: Options,
+    pub(super) options: Options,
     pub(super) reporter: Reporter,
     pub(super) state: SendState,
     offering: Offering,
@@ -85,13 +86,14 @@ pub async fn send(
         recursive: options.recursive,
         hash: options.checksum.then(|| core.pool().buffers().clone()),
         selection: Selection::of(&options),
+        metadata: options.metadata.clone(),
     };
     let walk = Walk::new(sources.clone(), walk_options, walked_in);
     let _walk = core.tasks().spawn("walk", walk.run());
     let inline = Inline::new(options.checksum || options.dry_run);
     let sender = Sender {
         reader: FileReader::new(core.clone(), channel.number()),
-        offering: Offering::new(core.clone(), sources.clone(), inline),
+        offering: Offering::new(core.clone(), sources.clone(), (inline, &options.metadata)),
         state: SendState::new(
             core.tasks().clone(),
             reporter.counters.clone(),
@@ -136,7 +138,7 @@ impl Sender {
                 self.reporter.counters.waited(waiting, since.elapsed());
             }
             match wake {
-                Wake::Message(Some(Body::Finished(_))) => return self.finished(),
+                Wake::Message(Some(Body::Finished(finished))) => return self.finished(finished),
                 Wake::Message(Some(message)) => self.message(message).await?,
                 Wake::Walked(Some(batch)) => self.offer(batch).await?,
                 Wake::Read(event) => {
@@ -174,9 +176,12 @@ impl Sender {
         Ok(())
     }
 
-    fn finished(&self) -> Result<(), NetError> {
+    fn finished(&self, finished: proto::Finished) -> Result<(), NetError> {
         if self.is_walking || !self.state.is_empty() {
             return Err(NetError::Protocol("it finished a transfer before all was settled".into()));
+        }
+        if let Some(omissions) = finished.omissions {
+            self.reporter.counters.omitted(&omissions_from_wire(omissions));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use crate::chunk::CHUNK_SIZE;
 use crate::net::error::{NetError, code_of};
 use crate::net::transfer::report::{Counters, Event};
+use crate::net::transfer::send::details::details;
 use crate::net::transfer::send::offer::{offer_of, unsized_offer};
 use crate::net::transfer::send::sender::Sender;
 use crate::net::transfer::send::source::{shown_in, store_of};
@@ -73,7 +74,12 @@ impl Sender {
     }
 
     async fn committed(&self, file: Box<SendFile>, version: String) {
-        let (size, hash) = (file.size(), file.hash());
+        // a file that the receiver did not ask for is another name of one that is there
+        let is_link = matches!(file.phase, Phase::Offered);
+        let (size, hash) = (if is_link { 0 } else { file.size() }, file.hash());
+        if is_link {
+            Counters::add(&self.reporter.counters.bytes_unchanged, file.size());
+        }
         // what came in one piece has not been acknowledged before
         let acknowledged = file.resumed.saturating_add(file.written);
         self.reporter.counters.written(size.saturating_sub(acknowledged));
@@ -146,6 +152,11 @@ impl Sender {
             Ok(_) => return self.withdraw(number, &gave_up).await,
             Err(e) => return self.withdraw(number, &e).await,
         };
+        let metadata = &self.options.metadata;
+        let details = match details(&*store, &path, metadata).await {
+            Ok(details) => details,
+            Err(e) => return self.withdraw(number, &e).await,
+        };
         self.forget_frames(number);
         let counters = &self.reporter.counters;
         let Some(file) = self.state.get_mut(number) else {
@@ -153,6 +164,7 @@ impl Sender {
         };
         Counters::add(&counters.bytes_failed, file.size().saturating_sub(file.resumed));
         let mut offer = offer_of(number, 0, file.source, &entry, None);
+        metadata.describe(&mut offer, &entry, details);
         // a file that is what it was, and yet was not read as what it said, has another size than
         // it says
         file.sized = file.entry.as_ref().is_some_and(|before| before.version != entry.version);
@@ -165,7 +177,7 @@ impl Sender {
         (file.entry, file.attempt, file.resumed) = (Some(entry), attempt, 0);
         file.phase = Phase::Offered;
         let changed = proto::Changed {
-            offer: Some(offer),
+            offer: Some(Box::new(offer)),
             attempt: u32::from(attempt),
         };
         self.channel.send(Body::Changed(changed)).await

@@ -43,7 +43,7 @@ impl TransferSource {
     }
 
     /// The part of the path of one of its entries that is beneath the source itself.
-    fn beneath<'a>(&self, path: &'a RemotePath) -> &'a [u8] {
+    pub(super) fn beneath<'a>(&self, path: &'a RemotePath) -> &'a [u8] {
         let Origin::Tree { path: top, .. } = &self.origin else {
             return &[];
         };

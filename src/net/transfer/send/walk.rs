@@ -5,12 +5,14 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
 use crate::net::transfer::MAX_BATCH;
 use crate::net::transfer::filter::Verdict;
+use crate::net::transfer::metadata::MetadataOptions;
+use crate::net::transfer::send::details::{Links, details, refused};
 use crate::net::transfer::send::found::{Found, Walked};
 use crate::net::transfer::send::levels::{DirState, Entered, Levels, Listed, Step, join};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
 use crate::net::transfer::send::select::{Selected, Selection};
 use crate::net::transfer::send::source::{Origin, TransferSource, is_missized};
-use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
+use crate::store::{Entry, Kind, RemotePath, Store, StoreError, StoreExt};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -22,6 +24,7 @@ pub struct Walk {
     sources: Arc<Vec<TransferSource>>,
     options: WalkOptions,
     number: u64,
+    links: Links,
     batch: Vec<Walked>,
     /// About how many bytes the batch will be as messages.
     batch_bytes: usize,
@@ -36,6 +39,8 @@ pub struct WalkOptions {
     pub hash: Option<BufferPool>,
     /// Which entries are found.
     pub selection: Selection,
+    /// What is preserved of them.
+    pub metadata: MetadataOptions,
 }
 
 /// Where an entry comes from.
@@ -60,6 +65,7 @@ impl Walk {
         out: mpsc::Sender<Vec<Walked>>,
     ) -> Walk {
         Walk {
+            links: Links::new(options.metadata.hard_links),
             sources,
             options,
             number: 0,
@@ -140,12 +146,8 @@ impl Walk {
         mut entry: Entry,
     ) -> Result<Option<u64>, Gone> {
         let source = of.source;
-        let refused = match entry.kind {
-            Kind::Other => Some(ErrorKind::BadKind),
-            Kind::Dir if !self.options.recursive => Some(ErrorKind::IsADirectory),
-            _ => None,
-        };
-        if let Some(kind) = refused {
+        let options = &self.options;
+        if let Some(kind) = refused(entry.kind, options.recursive, &options.metadata) {
             self.failed(source, &path, StoreError::new(kind, &path)).await?;
             return Ok(None);
         }
@@ -157,18 +159,21 @@ impl Walk {
                     (Some(hash), true)
                 }
                 Err(e) if is_missized(of.store, &path, &entry, &e).await => (None, false),
-                Err(e) => {
-                    self.failed(source, &path, e).await?;
-                    return Ok(None);
-                }
+                Err(e) => return self.failed(source, &path, e).await.map(|()| None),
             },
             (None, Kind::File) if entry.size == 0 && !of.sized => {
                 (None, !has_bytes(of.store, &path).await)
             }
             _ => (None, true),
         };
+        let mut details = match details(of.store, &path, &self.options.metadata).await {
+            Ok(details) => details,
+            Err(e) => return self.failed(source, &path, e).await.map(|()| None),
+        };
         let number = self.next_number();
+        details.link = self.links.find((number, source), &self.sources, (&path, &entry));
         self.push(Walked::Entry(Box::new(Found {
+            details,
             number,
             parent,
             source,

@@ -246,7 +246,7 @@ impl Scenario {
                 _ => {}
             }
         }
-        match staged.commit_now(bytes.len() as u64, attributes(version)) {
+        match staged.commit_now(bytes.len() as u64, &attributes(version)) {
             Ok(_) => {
                 self.put(target, version, durability);
                 true
@@ -352,7 +352,7 @@ impl Scenario {
                 let whole = content(target, version);
                 let written =
                     (PART..whole.len()).step_by(PART).all(|at| write(&staged, at, &whole));
-                if written && staged.commit_now(whole.len() as u64, attributes(version)).is_ok() {
+                if written && staged.commit_now(whole.len() as u64, &attributes(version)).is_ok() {
                     self.report(target, version, Durability::Durable);
                 }
                 drop(staged);

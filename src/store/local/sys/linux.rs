@@ -4,13 +4,18 @@ use super::{Birth, Call, Directory, Node, OpenFile};
 use cap_std::fs::Dir;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags, Timestamps,
+    AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, StatxFlags,
+    Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// What most lists and values of extended attributes fit into, and what all do.
+const SHORT_XATTR: usize = 512;
+const MAX_XATTR: usize = 64 << 10;
 
 /// Repeats a call that a signal interrupted.
 pub fn retry<T>(mut call: impl FnMut() -> Call<T>) -> Call<T> {
@@ -52,15 +57,35 @@ fn or_sync_all(synced: Call<()>) -> Call<()> {
 
 /// Repeats a call that an O_PATH handle refused, by the handle's own path in /proc: that leads to
 /// what is open, whatever its name leads to by now.
-fn or_by_handle(
+fn or_by_handle<T>(
     fd: &impl AsFd,
-    called: Call<()>,
-    by_path: impl Fn(PathBuf) -> Call<()>,
-) -> Call<()> {
+    called: Call<T>,
+    by_path: impl Fn(PathBuf) -> Call<T>,
+) -> Call<T> {
     match called {
         Err(Errno::BADF) => by_path(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()),
         other => other,
     }
+}
+
+/// Reads what has most often few bytes, and never more than [`MAX_XATTR`].
+fn read_xattr(read: impl Fn(&mut [u8]) -> Call<usize>) -> Call<Vec<u8>> {
+    let mut bytes = vec![0; SHORT_XATTR];
+    let length = match read(&mut bytes) {
+        Err(Errno::RANGE) => {
+            bytes.resize(MAX_XATTR, 0);
+            read(&mut bytes)
+        }
+        other => other,
+    }?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Divides the result of listxattr(2).
+fn names_of(list: &[u8]) -> Vec<Vec<u8>> {
+    let names = list.split(|byte| *byte == 0);
+    names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
 macro_rules! node {
@@ -78,6 +103,37 @@ macro_rules! node {
                 let mode = Mode::from_raw_mode(mode);
                 let by_path = |path| rustix::fs::chmodat(CWD, path, mode, AtFlags::empty());
                 or_by_handle(self, rustix::fs::fchmod(self, mode), by_path)
+            }
+
+            fn fchown(&self, uid: Option<u32>, gid: Option<u32>) -> Call<()> {
+                let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+                rustix::fs::chownat(self, "", uid, gid, AtFlags::EMPTY_PATH)
+            }
+
+            fn xattr_names(&self) -> Call<Vec<Vec<u8>>> {
+                let by_handle = read_xattr(|list| rustix::fs::flistxattr(self, list));
+                let by_path = |path: PathBuf| read_xattr(|list| rustix::fs::listxattr(&path, list));
+                Ok(names_of(&or_by_handle(self, by_handle, by_path)?))
+            }
+
+            fn xattr(&self, name: &[u8]) -> Call<Vec<u8>> {
+                let by_handle = read_xattr(|value| rustix::fs::fgetxattr(self, name, value));
+                let by_path =
+                    |path: PathBuf| read_xattr(|value| rustix::fs::getxattr(&path, name, value));
+                or_by_handle(self, by_handle, by_path)
+            }
+
+            fn set_xattr(&self, name: &[u8], value: &[u8]) -> Call<()> {
+                let set = rustix::fs::fsetxattr(self, name, value, XattrFlags::empty());
+                let by_path =
+                    |path: PathBuf| rustix::fs::setxattr(&path, name, value, XattrFlags::empty());
+                or_by_handle(self, set, by_path)
+            }
+
+            fn remove_xattr(&self, name: &[u8]) -> Call<()> {
+                let removed = rustix::fs::fremovexattr(self, name);
+                let by_path = |path: PathBuf| rustix::fs::removexattr(&path, name);
+                or_by_handle(self, removed, by_path)
             }
 
             fn futimens(&self, times: &Timestamps) -> Call<()> {
@@ -139,8 +195,9 @@ impl Directory for Dir {
         retry(|| rustix::fs::symlinkat(target, self, name))
     }
 
-    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()> {
-        rustix::fs::utimensat(self, name, times, AtFlags::SYMLINK_NOFOLLOW)
+    fn mknod_at(&self, name: &[u8], kind: FileType, mode: u32, device: u64) -> Call<()> {
+        let mode = Mode::from_raw_mode(mode);
+        retry(|| rustix::fs::mknodat(self, name, kind, mode, device))
     }
 
     fn unlink_at(&self, name: &[u8]) -> Call<()> {
@@ -156,7 +213,11 @@ impl Directory for Dir {
     }
 
     fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()> {
-        retry(|| rustix::fs::linkat(self, from, self, to, AtFlags::empty()))
+        self.link_into(from, self, to)
+    }
+
+    fn link_into(&self, from: &[u8], dir: &Dir, to: &[u8]) -> Call<()> {
+        retry(|| rustix::fs::linkat(self, from, dir, to, AtFlags::empty()))
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) mod model;
 
 pub(super) use linux::{open_in, readable, retry};
 
-use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
+use rustix::fs::{FileType, FlockOperation, OFlags, RenameFlags, Stat, Timestamps};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
@@ -25,16 +25,27 @@ pub(super) const WARY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(O
 /// When an inode was made: seconds since 1970, and nanoseconds.
 pub(super) type Birth = (i64, u32);
 
-/// An open file or directory.
+/// An open file or directory. A call that a handle of O_PATH refuses goes by the handle's path in
+/// /proc.
 pub(super) trait Node: Send + Sync + 'static {
     /// fstat(2).
     fn fstat(&self) -> Call<Stat>;
     /// statx(2), STATX_BTIME; `None` if the file system does not keep it.
     fn birth(&self) -> Option<Birth>;
-    /// fchmod(2); of a handle that it refuses (O_PATH), chmod(2) of what is open.
+    /// fchmod(2).
     fn fchmod(&self, mode: u32) -> Call<()>;
-    /// futimens(3); of a handle that it refuses (O_PATH), utimensat(2) of what is open.
+    /// fchownat(2) of what is open; what is `None` stays.
+    fn fchown(&self, uid: Option<u32>, gid: Option<u32>) -> Call<()>;
+    /// futimens(3).
     fn futimens(&self, times: &Timestamps) -> Call<()>;
+    /// flistxattr(2).
+    fn xattr_names(&self) -> Call<Vec<Vec<u8>>>;
+    /// fgetxattr(2).
+    fn xattr(&self, name: &[u8]) -> Call<Vec<u8>>;
+    /// fsetxattr(2).
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Call<()>;
+    /// fremovexattr(2).
+    fn remove_xattr(&self, name: &[u8]) -> Call<()>;
     /// fsync(2); of a handle that cannot be synced (O_PATH), sync(2).
     fn fsync(&self) -> Call<()>;
     /// syncfs(2): all of the file system that this is in; of a handle that cannot be synced
@@ -61,14 +72,16 @@ pub(super) trait Directory: Node + Sized {
     fn stat_at(&self, name: &[u8]) -> Call<Stat>;
     /// symlinkat(2).
     fn symlink_at(&self, target: &[u8], name: &[u8]) -> Call<()>;
-    /// utimensat(2).
-    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()>;
+    /// mknodat(2) of anything but a file or directory; the umask takes its part of `mode`.
+    fn mknod_at(&self, name: &[u8], kind: FileType, mode: u32, device: u64) -> Call<()>;
     /// unlinkat(2) of anything but a directory.
     fn unlink_at(&self, name: &[u8]) -> Call<()>;
     /// renameat2(2) within this directory.
     fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()>;
     /// linkat(2) within this directory.
     fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()>;
+    /// linkat(2) into another directory.
+    fn link_into(&self, from: &[u8], dir: &Self, to: &[u8]) -> Call<()>;
 }
 
 /// An open file. Offsets and lengths are bytes.
@@ -114,6 +127,11 @@ pub(super) fn open_allowed<D: Directory>(
 /// fchmod(2).
 pub(super) fn open_any<D: Directory>(dir: &D, name: &[u8]) -> Call<D::File> {
     open_allowed(dir, name, &[OFlags::RDONLY, OFlags::WRONLY]).map(|(file, _)| file)
+}
+
+/// Opens an entry of any kind, and nothing of what it leads to, to set its attributes.
+pub(super) fn open_handle<D: Directory>(dir: &D, name: &[u8]) -> Call<D::File> {
+    dir.open_at(name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)
 }
 
 /// unlink(2); an entry that does not exist is no error.

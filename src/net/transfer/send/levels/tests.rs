@@ -47,6 +47,9 @@ impl Comb {
             attributes: Attributes::default(),
             target: None,
             version: Version::Facts([0; 7]),
+            owner: None,
+            device: 0,
+            links: 0,
         });
         let entries = entries.collect();
         let rest = (end < self.width).then(|| Box::new(Rest(self, end)) as Box<dyn DirStream>);

@@ -3,7 +3,7 @@
 use super::inode::{Body, Inode, Meta};
 use super::world::Handle;
 use crate::store::local::sys::{Birth, Call, Directory, Node, OpenFile};
-use rustix::fs::{FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
+use rustix::fs::{FileType, FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
@@ -26,12 +26,51 @@ impl Node for Handle {
 
     fn fchmod(&self, mode: u32) -> Call<()> {
         self.change(|inode, now| {
-            let mtime = inode.meta().mtime;
             inode.metas.push(Meta {
                 mode,
-                mtime,
                 ctime: now,
+                ..inode.meta()
             });
+        })
+    }
+
+    fn fchown(&self, uid: Option<u32>, gid: Option<u32>) -> Call<()> {
+        self.change(|inode, now| {
+            let before = inode.meta();
+            inode.metas.push(Meta {
+                owner: (uid.or(before.owner.0), gid.or(before.owner.1)),
+                ctime: now,
+                ..before
+            });
+        })
+    }
+
+    fn xattr_names(&self) -> Call<Vec<Vec<u8>>> {
+        self.call(|state| Ok(state.inode(self.inode)?.meta().xattrs.into_keys().collect()))
+    }
+
+    fn xattr(&self, name: &[u8]) -> Call<Vec<u8>> {
+        self.call(|state| {
+            let mut all = state.inode(self.inode)?.meta().xattrs;
+            all.remove(name).ok_or(Errno::NODATA)
+        })
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Call<()> {
+        self.change(|inode, now| {
+            let mut meta = inode.meta();
+            meta.xattrs.insert(name.to_vec(), value.to_vec());
+            meta.ctime = now;
+            inode.metas.push(meta);
+        })
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Call<()> {
+        self.change(|inode, now| {
+            let mut meta = inode.meta();
+            meta.xattrs.remove(name);
+            meta.ctime = now;
+            inode.metas.push(meta);
         })
     }
 
@@ -45,11 +84,10 @@ impl Node for Handle {
             let device = state.inode(self.inode)?.device;
             let (now, coarse) = (state.now(device), state.devices[device].granularity);
             let inode = state.inodes[self.inode].as_mut().unwrap();
-            let mode = inode.meta().mode;
             inode.metas.push(Meta {
-                mode,
                 mtime: nanos / coarse * coarse,
                 ctime: now,
+                ..inode.meta()
             });
             Ok(())
         })
@@ -105,6 +143,7 @@ impl Directory for Handle {
             let found = self.find(state, name)?;
             let inode = state.inode(found)?;
             match inode.body() {
+                _ if flags.contains(OFlags::PATH) => Ok(found),
                 Body::Symlink(_) => Err(Errno::LOOP),
                 _ if inode.meta().mode & access != access => Err(Errno::ACCESS),
                 _ => Ok(found),
@@ -126,9 +165,8 @@ impl Directory for Handle {
         self.add(name, Body::Symlink(target.to_vec()), 0o777).map(drop)
     }
 
-    fn utimens_at(&self, name: &[u8], times: &Timestamps) -> Call<()> {
-        let found = self.call(|state| self.find(state, name))?;
-        self.world.open(found).futimens(times)
+    fn mknod_at(&self, name: &[u8], kind: FileType, mode: u32, _: u64) -> Call<()> {
+        self.add(name, Body::Special(kind.as_raw_mode()), mode).map(drop)
     }
 
     fn unlink_at(&self, name: &[u8]) -> Call<()> {
@@ -152,12 +190,19 @@ impl Directory for Handle {
     }
 
     fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()> {
+        self.link_into(from, self, to)
+    }
+
+    fn link_into(&self, from: &[u8], dir: &Handle, to: &[u8]) -> Call<()> {
         self.call(|state| {
             let linked = self.find(state, from)?;
-            if self.find(state, to).is_ok() {
+            if dir.find(state, to).is_ok() {
                 return Err(Errno::EXIST);
             }
-            state.name(self.inode, to, Some(linked));
+            if state.inode(linked)?.device != state.inode(dir.inode)?.device {
+                return Err(Errno::XDEV);
+            }
+            state.name(dir.inode, to, Some(linked));
             Ok(())
         })
     }

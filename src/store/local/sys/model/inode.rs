@@ -13,11 +13,16 @@ pub(super) enum Body {
     File(Vec<u8>),
     Dir(BTreeMap<Vec<u8>, usize>),
     Symlink(Vec<u8>),
+    /// A FIFO or the like, by the bits of its kind in a mode.
+    Special(u32),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Meta {
     pub(super) mode: u32,
+    /// User and group, if they were set.
+    pub(super) owner: (Option<u32>, Option<u32>),
+    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) mtime: u64,
     pub(super) ctime: u64,
 }
@@ -42,7 +47,7 @@ impl Inode {
     }
 
     pub(super) fn meta(&self) -> Meta {
-        *self.metas.last().unwrap()
+        self.metas.last().unwrap().clone()
     }
 
     pub(super) fn names(&self) -> Call<&BTreeMap<Vec<u8>, usize>> {

@@ -158,9 +158,9 @@ impl World {
             let body = match &inode.bodies[0] {
                 Body::File(_) => Body::File(survivor(chance, &inode.bodies)),
                 Body::Dir(_) => Body::Dir(surviving_names(chance, &inode.bodies)),
-                link @ Body::Symlink(_) => link.clone(),
+                other @ (Body::Symlink(_) | Body::Special(_)) => other.clone(),
             };
-            let meta = *chance.of(&inode.metas);
+            let meta = chance.of(&inode.metas).clone();
             (inode.bodies, inode.metas) = (vec![body], vec![meta]);
         }
         for inode in 0..state.inodes.len() {
@@ -217,6 +217,7 @@ impl WorldState {
             mode,
             mtime: now,
             ctime: now,
+            ..Meta::default()
         };
         self.inodes.push(Some(Inode {
             number,
@@ -283,13 +284,16 @@ impl WorldState {
             Body::File(_) => 0o100_000,
             Body::Dir(_) => 0o040_000,
             Body::Symlink(_) => 0o120_000,
+            Body::Special(kind) => *kind,
         };
         let meta = inode.meta();
         let time = |time: u64| ((time / 1_000_000_000).cast_signed(), time % 1_000_000_000);
         stat.st_dev = self.first_device + inode.device as u64;
         stat.st_ino = inode.number;
         stat.st_nlink = self.links(number) as u64;
-        stat.st_uid = rustix::process::geteuid().as_raw();
+        let (uid, gid) = meta.owner;
+        stat.st_uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        stat.st_gid = gid.unwrap_or_else(|| rustix::process::getegid().as_raw());
         stat.st_mode = kind | meta.mode;
         stat.st_size = inode.data().len() as i64;
         (stat.st_mtime, stat.st_mtime_nsec) = time(meta.mtime);
@@ -335,11 +339,10 @@ impl Handle {
             let mut data = inode.data().to_vec();
             edit(&mut data);
             inode.bodies.push(Body::File(data));
-            let mode = inode.meta().mode;
             inode.metas.push(Meta {
-                mode,
                 mtime: now,
                 ctime: now,
+                ..inode.meta()
             });
         })
     }

@@ -134,6 +134,10 @@ async fn copy(
         true => IfMissing::Make,
         false => IfMissing::Name,
     };
+    if if_missing == IfMissing::Make && destination.exists() && !destination.is_dir() {
+        let message = format!("{}: not a directory", destination.display());
+        return Err(Failure::new(exit::FAILED, message));
+    }
     let names = prepared
         .iter()
         .map(|given| RemotePath::parse(&given.name).unwrap_or_default());

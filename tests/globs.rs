@@ -49,11 +49,11 @@ fn what_matches_nothing_fails_and_nothing_outside_matches() {
         client.run(["rm", "-r", pattern]).failed(8, &["no match"]);
         client.run(["ls", pattern]).failed(8, &["no match"]);
     }
-    client.run(["rm", "srv:{../outside/*,a.txt}"]).failed(2, &["'..'"]);
-    client.run(["rm", "-r", "srv:{..,x}/*"]).failed(2, &["not allowed"]);
+    client.run(["rm", "srv:{../outside/*,a.txt}"]).failed(1, &["not allowed"]);
+    client.run(["rm", "-r", "srv:{..,x}/*"]).failed(1, &["not allowed"]);
     client
         .run(["ls", &format!("srv:{}", "{a,b}".repeat(9))])
-        .failed(2, &["alternatives"]);
+        .failed(1, &["alternatives"]);
     assert!(server.dir.path().join("outside/secret.txt").exists());
     client.ok(["rm", "-r", "srv:d/**", "srv:.*"]);
     assert!(server.root.join("d/.h/i.txt").exists(), "a hidden name needs its dot");

@@ -181,7 +181,11 @@ fn mv_takes_several_sources_and_replaces_nothing_with_n() {
     let out = client.ok(["mv", "-nv", "srv:a", "srv:b", "srv:d"]);
     assert_eq!(out, "renamed srv:b -> srv:d\n");
     let onto_a_file = client.run(["mv", "srv:a", "srv:d/b", "srv:c"]);
-    assert_eq!((onto_a_file.code, onto_a_file.err.lines().count()), (1, 2), "{onto_a_file:?}");
+    assert_eq!(
+        (onto_a_file.code, onto_a_file.err.lines().count()),
+        (1, 2),
+        "{onto_a_file:?}"
+    );
     client.ok(["mv", "srv:a", "srv:c", "srv:d"]);
     assert_eq!(std::fs::read(server.root.join("d/a")).unwrap(), b"a");
     client.run(["mv", "-n", "srv:none", "srv:x"]).failed(8, &["no such file"]);

@@ -90,7 +90,7 @@ async fn a_server_that_names_what_does_not_match_is_refused() {
         let client = server.client();
         let ended = against(&client, &["get", &server.url("*.txt"), "."], async {
             let mut peer = server.logged_in().await;
-            loop {
+            for _ in 0..if cookie.is_empty() { 1 } else { 2 } {
                 let (number, body) = peer.request().await;
                 assert!(matches!(body, request::Body::Glob(_)), "{body:?}");
                 let answer = proto::GlobReply {
@@ -99,6 +99,7 @@ async fn a_server_that_names_what_does_not_match_is_refused() {
                 };
                 peer.reply(number, 213, Some(reply::Body::Glob(answer))).await;
             }
+            while peer.message().await.is_some() {}
         })
         .await;
         ended.failed(1, &["broke the protocol"]);

@@ -49,11 +49,11 @@ fn what_matches_nothing_fails_and_nothing_outside_matches() {
         client.run(["rm", "-r", pattern]).failed(8, &["no match"]);
         client.run(["ls", pattern]).failed(8, &["no match"]);
     }
-    client.run(["rm", "srv:{../outside/*,a.txt}"]).failed(2, &["'..'"]);
-    client.run(["rm", "-r", "srv:{..,x}/*"]).failed(2, &["not allowed"]);
+    client.run(["rm", "srv:{../outside/*,a.txt}"]).failed(1, &["not allowed"]);
+    client.run(["rm", "-r", "srv:{..,x}/*"]).failed(1, &["not allowed"]);
     client
         .run(["ls", &format!("srv:{}", "{a,b}".repeat(9))])
-        .failed(2, &["alternatives"]);
+        .failed(1, &["alternatives"]);
     assert!(server.dir.path().join("outside/secret.txt").exists());
     client.ok(["rm", "-r", "srv:d/**", "srv:.*"]);
     assert!(server.root.join("d/.h/i.txt").exists(), "a hidden name needs its dot");
@@ -90,7 +90,7 @@ async fn a_server_that_names_what_does_not_match_is_refused() {
         let client = server.client();
         let ended = against(&client, &["get", &server.url("*.txt"), "."], async {
             let mut peer = server.logged_in().await;
-            loop {
+            for _ in 0..if cookie.is_empty() { 1 } else { 2 } {
                 let (number, body) = peer.request().await;
                 assert!(matches!(body, request::Body::Glob(_)), "{body:?}");
                 let answer = proto::GlobReply {
@@ -99,6 +99,7 @@ async fn a_server_that_names_what_does_not_match_is_refused() {
                 };
                 peer.reply(number, 213, Some(reply::Body::Glob(answer))).await;
             }
+            while peer.message().await.is_some() {}
         })
         .await;
         ended.failed(1, &["broke the protocol"]);

@@ -51,9 +51,9 @@ fn orders_and_clusters_are_those_of_ls() {
     let long = client.ok(["ls", "-ltr", "srv:"]);
     let ends: Vec<&str> = long.lines().map(|l| l.rsplit(' ').next().unwrap()).collect();
     assert_eq!(ends, ["a", "e", "d", "a", "c", "b"], "{long}");
-    let widths: Vec<usize> = long.lines().map(|line| line.find("19").unwrap()).collect();
+    let widths: Vec<usize> = long.lines().map(|line| line.find(':').unwrap()).collect();
     assert!(widths.iter().all(|at| *at == widths[0]), "aligned: {long}");
-    assert!(client.ok(["ls", "-lah", "srv:"]).contains("2.93 KiB 1970"));
+    assert!(client.ok(["ls", "-lah", "srv:"]).contains("2.93 KiB "));
     assert!(client.ok(["ls", "--help"]).contains("Usage: haul ls"));
 }
 

@@ -9,6 +9,7 @@ use super::output;
 use super::patterns::Patterns;
 use super::sessions::Sessions;
 use super::walk::{Descend, Step, walk};
+use crate::auth::users;
 use crate::net::transfer::filter::glob::NamePattern;
 use crate::store::{Entry, Kind, RemotePath, Time};
 use std::cmp::Ordering;
@@ -16,7 +17,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The tests, as options of this command; find writes them with one dash.
 const TESTS: &[&str] = &[
@@ -221,7 +221,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Some(file) => Some(time_of(file, &args.connect).await?),
         None => None,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = users::now();
     let pattern = |text: &OsString| NamePattern::new(text.as_bytes());
     let tests = Tests {
         name: args.name.as_ref().map(pattern),

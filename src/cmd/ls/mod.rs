@@ -317,7 +317,8 @@ impl Listing<'_> {
         while let Some(part) = reader.next(session, most).await.map_err(Unlisted::Refused)? {
             if !part.complete && !std::mem::replace(&mut warned, true) {
                 screen::say(&format!(
-                    "haul: {}: more than {SORTED} entries: listed in the server's order, not sorted",
+                    "haul: {}: more than {SORTED} entries: listed in the server's order, \
+                    not sorted",
                     output::name(shown.as_bytes())
                 ));
             }

@@ -1,5 +1,6 @@
 //! Requests for shell patterns, modes, times, symlinks, and moves that replace nothing.
 
+use crate::auth::users;
 use crate::net::server::glob::{Most, Walk};
 use crate::net::server::operations::{path_of, rename_target};
 use crate::net::server::reply::{Answer, Done, refusal};
@@ -15,7 +16,6 @@ use crate::store::{
     StoreError, StoreExt, Time,
 };
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The mode of a file that is made empty.
 const NEW_MODE: u32 = 0o644;
@@ -161,9 +161,8 @@ pub(super) async fn move_new(session: &Session, request: &proto::MoveNew) -> Ans
 }
 
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time {
-        secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos(),
+        secs: i64::try_from(users::now()).unwrap_or(i64::MAX),
+        nanos: 0,
     }
 }

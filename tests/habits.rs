@@ -326,3 +326,60 @@ fn a_log_file_has_a_line_for_each_file() {
         .run(["put", "--log-file=no/such/log", "src/a", "srv:"])
         .failed(8, &["no/such/log"]);
 }
+
+/// rsync's command lines as they are, with rsync's exit codes.
+#[test]
+fn command_lines_of_rsync_run_as_they_are() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    let run = |line: &str| client.run(["rsync"].into_iter().chain(line.split(' ')));
+    let code = |line: &str| run(line).code;
+    assert_eq!(code("-avzP --delete --exclude node_modules src/ srv:dst"), 0);
+    assert_eq!(names(&server.root.join("dst")), [".git/config", "a", "c.log", "d/b"]);
+    assert_eq!(code("-a srv:dst/ back"), 0);
+    assert_eq!(code("-a --exclude=.git src/ here"), 0);
+    assert_eq!(
+        names(&client.work().join("here")),
+        ["a", "c.log", "d/b", "node_modules/x.js"]
+    );
+    // the codes of rsync(1)
+    run("-a --rsync-path=x src srv:").failed(1, &["--rsync-path", "no such option"]);
+    run("-a -e ssh src srv:").failed(1, &["-e", "haul login"]);
+    run("-a --info").failed(1, &["--info"]);
+    run("srv:").failed(1, &["haul ls"]);
+    assert_eq!(code("-a missing srv:dst"), 23);
+    assert_eq!(code("-a src/a missing srv:dst"), 23);
+    std::fs::create_dir(client.work().join("empty")).unwrap();
+    assert_eq!(code("-a --delete empty/ srv:dst"), 25);
+    run("-a src haul://127.0.0.1:1/x --accept-new --timeout=0").failed(10, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn itemized_changes_say_why_each_file_was_sent() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("src/new"), b"new");
+    write(&client.work().join("src/size"), b"size");
+    write(&client.work().join("src/same"), b"same");
+    write(&server.root.join("t/size"), b"another size");
+    write(&server.root.join("t/gone"), b"gone");
+    let put = client.run(["put", "-ai", "--delete", "src/", "srv:t"]);
+    assert_eq!(put.code, 0, "{put:?}");
+    let mut lines: Vec<&str> = put.err.lines().filter(|line| !line.starts_with("put:")).collect();
+    lines.sort_unstable();
+    let expected = [
+        "delete  srv:t/gone",
+        "new     src/new",
+        "new     src/same",
+        "size    src/size",
+    ];
+    assert_eq!(lines, expected);
+    let get = client.run(["get", "-a", "--json", "srv:t/", "back"]);
+    assert!(
+        get.events("file").iter().all(|event| event["difference"] == "new"),
+        "{get:?}"
+    );
+    let again = client.run(["put", "-ai", "src/", "srv:t"]);
+    assert!(!again.err.contains("src/"), "{again:?}");
+}

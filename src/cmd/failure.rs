@@ -62,6 +62,8 @@ pub struct Failure {
     silent: bool,
     /// The message names its path or server already.
     complete: bool,
+    /// All that failed were files that no longer existed.
+    vanished: bool,
 }
 
 impl Failure {
@@ -73,6 +75,7 @@ impl Failure {
             hint: None,
             silent: false,
             complete: false,
+            vanished: false,
         }
     }
 
@@ -132,6 +135,18 @@ impl Failure {
         self
     }
 
+    /// All that failed were files that no longer existed, if that is so.
+    #[must_use]
+    pub fn with_vanished(mut self, vanished: bool) -> Failure {
+        self.vanished = vanished;
+        self
+    }
+
+    /// True if all that failed were files that no longer existed.
+    pub fn is_vanished(&self) -> bool {
+        self.vanished
+    }
+
     /// The exit code.
     pub fn exit(&self) -> u8 {
         self.exit
@@ -139,6 +154,11 @@ impl Failure {
 
     /// Prints the line, made safe for a terminal; with `--json` also an object on standard output.
     pub fn report(&self) -> ExitCode {
+        self.report_as(self.exit)
+    }
+
+    /// The same, for a command with exit codes of its own.
+    pub fn report_as(&self, code: u8) -> ExitCode {
         if !self.silent {
             eprintln!("haul: {}", self.line());
             if JSON.load(Ordering::Relaxed) {
@@ -146,7 +166,7 @@ impl Failure {
                 let _ = writeln!(io::stdout(), "{}", self.json());
             }
         }
-        ExitCode::from(self.exit)
+        ExitCode::from(code)
     }
 
     fn json(&self) -> Value {

@@ -24,6 +24,10 @@ pub struct HabitArgs {
     #[arg(long)]
     ignore_existing: bool,
 
+    /// Print each file that is sent or deleted with the reason: new, size, time, content …
+    #[arg(short = 'i', long = "itemize-changes")]
+    pub itemize: bool,
+
     /// Skip files that do not exist at the destination
     #[arg(long)]
     existing: bool,

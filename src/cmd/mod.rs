@@ -48,6 +48,7 @@ mod rate;
 mod report;
 mod report_json;
 mod rm;
+mod rsync;
 mod running;
 mod runtime;
 mod screen;
@@ -111,6 +112,7 @@ enum Command {
     Put(put::Args),
     Get(get::Args),
     Cp(cp::Args),
+    Rsync(rsync::Args),
     Ls(ls::Args),
     Find(find::Args),
     Cat(cat::Args),
@@ -155,6 +157,7 @@ impl Command {
             | Command::Mv(_)
             | Command::Ln(_)
             | Command::Touch(_)
+            | Command::Rsync(_)
             | Command::Chmod(_)
             | Command::Cat(_)
             | Command::Unlock(_)
@@ -178,25 +181,53 @@ pub fn main(cli: Cli) -> ExitCode {
     panics::catch();
     runtime::forbid_memory_dumps();
     runtime::raise_open_files();
-    if cli.command.is_json() {
+    match cli.command {
+        Command::Rsync(args) => run_rsync(&args),
+        command => match run(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        },
+    }
+}
+
+/// Runs a command line of rsync, with rsync's exit codes.
+fn run_rsync(args: &rsync::Args) -> ExitCode {
+    let translated = match rsync::translate(args) {
+        Ok(translated) => translated,
+        Err(failure) => return failure.report_as(1),
+    };
+    let result = match Cli::try_parse_from(&translated.words) {
+        Ok(cli) => run(cli.command),
+        Err(e) => Err(rsync::refused(&e)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = translated.exit(failure.exit(), failure.is_vanished());
+            failure.report_as(code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    if command.is_json() {
         failure::set_json();
     }
-    let result = panics::contain(|| match cli.command {
+    let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
         other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
     });
     screen::finish();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    result
 }
 
 async fn run_client(command: Command) -> Result<(), Failure> {
     match command {
         // the server has a runtime of its own
         Command::Serve(_) => Ok(()),
+        // it has been translated
+        Command::Rsync(_) => Ok(()),
         Command::Put(args) => put::run(args).await,
         Command::Get(args) => get::run(args).await,
         Command::Cp(args) => cp::run(args).await,

@@ -29,6 +29,8 @@ pub struct ReportOptions {
     pub quiet: bool,
     /// Every file.
     pub verbose: bool,
+    /// Every file that was sent or deleted, with the reason.
+    pub itemize: bool,
     /// Objects on standard output.
     pub json: bool,
     /// Directories were asked for.
@@ -41,11 +43,20 @@ pub struct ReportOptions {
     pub conditional: bool,
 }
 
+impl ReportOptions {
+    /// True where events of every file are wanted, not only failures.
+    pub fn is_of_each(&self) -> bool {
+        self.verbose || self.itemize || self.json || self.log.is_some()
+    }
+}
+
 /// The outcome of the printed events.
 #[derive(Default)]
 pub struct Printed {
     /// The exit codes of what failed.
     pub failures: BTreeSet<u8>,
+    /// Something failed that was not merely gone.
+    pub failed_otherwise: bool,
     /// The guard prevented a deletion.
     pub guarded: bool,
     /// Why standard output cannot be written any more.
@@ -86,6 +97,7 @@ impl Printer {
             Event::Retrying => {
                 // the next attempt retries the failed files
                 self.printed.failures.clear();
+                self.printed.failed_otherwise = false;
                 self.causes = Causes::default();
             }
             Event::NotDeleted { command, .. } => self.printed.guarded |= command.is_some(),
@@ -119,6 +131,7 @@ impl Printer {
 
     fn failed(&mut self, path: &[u8], code: Code, text: &str) {
         self.printed.failures.insert(self.exit_for(code));
+        self.printed.failed_otherwise |= code != Code::NOT_FOUND;
         if self.options.verbose || self.causes.count(code, text) {
             let hint = self.hint_for(code).map(|h| format!(" ({h})")).unwrap_or_default();
             screen::say(&format!("haul: {}: {}{hint}", output::name(path), printable(text)));
@@ -129,6 +142,11 @@ impl Printer {
     fn line(&self, event: &Event, verbose: bool) -> Option<String> {
         let quiet = self.options.quiet && !verbose;
         match event {
+            Event::Committed {
+                path, difference, ..
+            } if self.options.itemize => {
+                Some(format!("{:<8}{}", word(*difference), output::name(path)))
+            }
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
             Event::Unchanged { path, .. } if verbose => {
                 Some(format!("{} (unchanged)", output::name(path)))
@@ -139,6 +157,9 @@ impl Printer {
             Event::Planned {
                 path, difference, ..
             } if !quiet => Some(format!("{:<8}{}", word(*difference), output::name(path))),
+            Event::Deleted { path } if self.options.itemize => {
+                Some(format!("{:<8}{}", "delete", output::name(path)))
+            }
             Event::Deleted { path } if verbose => Some(format!("{} (deleted)", output::name(path))),
             Event::DeletionPlanned { path } if !quiet => {
                 Some(format!("{:<8}{}", "delete", output::name(path)))

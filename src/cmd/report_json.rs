@@ -17,6 +17,11 @@ pub(super) fn word(difference: Difference) -> &'static str {
     }
 }
 
+/// The same, if it is known.
+fn known_word(difference: Difference) -> Option<&'static str> {
+    (difference != Difference::Unspecified).then(|| word(difference))
+}
+
 /// An event, as an object.
 pub(super) fn object(event: &Event) -> Value {
     let (name, path) = name_and_path(event);
@@ -56,11 +61,13 @@ fn fields(event: &Event) -> Vec<(&'static str, Value)> {
             size,
             hash,
             version,
+            difference,
             ..
         } => vec![
             ("size", json!(size)),
             ("hash", json!(hash.as_ref().map(output::hex))),
             ("version", json!(version)),
+            ("difference", json!(known_word(*difference))),
         ],
         Event::Unchanged { size, .. } | Event::Skipped { size, .. } => vec![("size", json!(size))],
         Event::Planned {

@@ -29,8 +29,7 @@ impl Show {
         outage: Arc<Outage>,
     ) -> Show {
         let (events, incoming) = mpsc::channel(1024);
-        let reporter =
-            Reporter::new(events, options.verbose || options.json || options.log.is_some());
+        let reporter = Reporter::new(events, options.is_of_each());
         let progress = Progress::start(reporter.counters.clone(), outage, wish);
         Show {
             verb,
@@ -97,7 +96,10 @@ impl Show {
         }
         match exit_of_parts(summary.has_done(), &printed.failures) {
             0 => Ok(()),
-            code => Err(Failure::already_reported(code)),
+            code => {
+                let vanished = !printed.failed_otherwise;
+                Err(Failure::already_reported(code).with_vanished(vanished))
+            }
         }
     }
 }

@@ -170,6 +170,7 @@ impl TransferArgs {
             json: self.json,
             recursive: self.is_recursive(),
             dry_run: self.dry_run,
+            itemize: self.habits.itemize,
             waits: self.wait.is_some(),
             conditional: self.if_version.is_some(),
         })

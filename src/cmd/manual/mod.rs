@@ -1,5 +1,6 @@
 //! The manual pages: from the same description as `--help`, with the sections that every page has.
 
+mod from_rsync;
 pub mod reference;
 
 use clap::Command;
@@ -9,11 +10,38 @@ use reference::Entry;
 use std::io::{Result, Write};
 use std::path::Path;
 
+/// What the pages are of.
+const SOURCE: &str = concat!("haul ", env!("CARGO_PKG_VERSION"));
+
 /// Writes the page of a command and of all commands beneath it into a directory.
 pub fn write(top: Command, dir: &Path) -> Result<()> {
     let mut top = top.disable_help_subcommand(true);
     top.build();
-    write_page(&top, &[], dir)
+    write_page(&top, &[], dir)?;
+    write_from_rsync(dir)
+}
+
+/// Writes the page for those who know rsync.
+fn write_from_rsync(dir: &Path) -> Result<()> {
+    let mut page = Roff::new();
+    page.control("TH", ["haul-from-rsync", "7", "", SOURCE, "haul manual"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("haul-from-rsync - rsync's options and exit codes, and those of haul")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([roman(
+        "haul put, haul get and haul cp take the options of rsync that are listed first, alone or in \
+         clusters. haul rsync takes a whole command line of rsync. A source directory goes to \
+         DEST/NAME, and NAME/ stands for its contents, as with rsync; but DEST is the same place the \
+         first time and every time.",
+    )]);
+    for (title, entries) in from_rsync::SECTIONS {
+        table(&mut page, title, entries);
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman(
+        "haul(1), haul-put(1), haul-get(1), haul-cp(1), haul-rsync(1), rsync(1)",
+    )]);
+    std::fs::write(dir.join("haul-from-rsync.7"), page.to_roff())
 }
 
 fn write_page(command: &Command, above: &[&Command], dir: &Path) -> Result<()> {
@@ -22,9 +50,7 @@ fn write_page(command: &Command, above: &[&Command], dir: &Path) -> Result<()> {
     for sub in &inner {
         write_page(sub, &within, dir)?;
     }
-    let man = Man::new(command.clone())
-        .source(concat!("haul ", env!("CARGO_PKG_VERSION")))
-        .manual("haul manual");
+    let man = Man::new(command.clone()).source(SOURCE).manual("haul manual");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     let mut body = Vec::new();

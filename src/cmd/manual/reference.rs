@@ -108,11 +108,12 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 25] = [
+const RELATED: [(&str, &[&str]); 26] = [
     ("serve", &["invite", "user", "login", "locks"]),
     ("put", &["get", "ls", "stat", "locks", "limit", "login"]),
     ("get", &["put", "ls", "stat", "limit", "login"]),
     ("cp", &["put", "get", "mv"]),
+    ("rsync", &["put", "get", "cp"]),
     ("ls", &["stat", "find", "get", "df"]),
     ("find", &["ls", "du", "rm"]),
     ("cat", &["get", "ls"]),

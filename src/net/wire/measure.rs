@@ -274,6 +274,40 @@ mod tests {
             (reply(proto::reply::Body::Locks(locks)), MAX_LIST),
             (reply(proto::reply::Body::Glob(glob)), MAX_LIST),
         ]
+        .into_iter()
+        .chain(lists_beneath(n))
+        .collect()
+    }
+
+    /// Those of the requests about many entries.
+    fn lists_beneath(n: usize) -> Vec<(Vec<u8>, usize)> {
+        use proto::reply::Body::{ListBeneath, RemoveBeneath};
+        let list = proto::ListBeneath {
+            dirs: vec![proto::DirCursor::default(); n],
+            ..Default::default()
+        };
+        let stat = proto::StatBeneath {
+            paths: vec![Vec::new(); n],
+            ..Default::default()
+        };
+        let remove = proto::RemoveBeneath {
+            removals: vec![proto::Removal::default(); n],
+            ..Default::default()
+        };
+        let page = proto::DirPage {
+            entries: vec![proto::Entry::default(); n],
+            ..Default::default()
+        };
+        let pages = vec![proto::DirPage::default(); n];
+        let removed = vec![proto::Removed::default(); n];
+        vec![
+            (request(request::Body::ListBeneath(list)), MAX_LIST),
+            (request(request::Body::StatBeneath(stat)), MAX_LIST),
+            (request(request::Body::RemoveBeneath(remove)), MAX_LIST),
+            (reply(ListBeneath(proto::ListBeneathReply { pages: vec![page] })), MAX_LIST),
+            (reply(ListBeneath(proto::ListBeneathReply { pages })), MAX_LIST),
+            (reply(RemoveBeneath(proto::RemoveBeneathReply { removed })), MAX_LIST),
+        ]
     }
 
     #[test]
@@ -317,6 +351,12 @@ mod tests {
         let bounded = [
             "ListReply 1",
             "LocksReply 1",
+            "ListBeneath 2",
+            "ListBeneathReply 1",
+            "DirPage 1",
+            "StatBeneath 2",
+            "RemoveBeneath 2",
+            "RemoveBeneathReply 1",
             "GlobReply 1",
             "Put 4",
             "Put 6",

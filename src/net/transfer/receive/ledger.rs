@@ -25,6 +25,8 @@ struct Unsettled {
     resumed: u64,
     /// Bytes that were reported as written.
     written: u64,
+    /// Why it is wanted, as the sender may know it.
+    difference: Difference,
 }
 
 /// The unsettled offers of a transfer.
@@ -68,6 +70,16 @@ impl Ledger {
         self.unsettled.is_empty() && self.dirs.is_empty()
     }
 
+    /// It is wanted, because of this difference. A sender that may not know what is there does not
+    /// learn it.
+    pub(super) fn wanted(&mut self, number: u64, difference: Difference) {
+        if let Some(unsettled) = self.unsettled.get_mut(&number)
+            && !self.hides_what_exists
+        {
+            unsettled.difference = difference;
+        }
+    }
+
     /// True while this file or symlink is not settled.
     pub(super) fn contains(&self, number: u64) -> bool {
         self.unsettled.contains_key(&number)
@@ -96,6 +108,7 @@ impl Ledger {
             _cost: cost,
             resumed: 0,
             written: 0,
+            difference: Difference::Unspecified,
         };
         let before = self.unsettled.insert(offer.number, unsettled);
         debug_assert!(before.is_none(), "the numbers of offers count up");
@@ -189,8 +202,11 @@ impl Ledger {
         else {
             return;
         };
+        let unsettled = self.unsettled.get(&number);
+        let difference = unsettled.map_or(Difference::Unspecified, |file| file.difference);
         let committed = proto::Result {
             version: version.clone(),
+            difference: difference.into(),
             ..result(number, proto::Outcome::Committed)
         };
         let Some(unsettled) = self.settle(committed) else {
@@ -208,6 +224,7 @@ impl Ledger {
             size,
             hash,
             version,
+            difference,
         };
         self.reporter.committed(size, staged.as_deref(), event).await;
     }

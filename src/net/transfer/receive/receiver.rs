@@ -324,7 +324,8 @@ impl Receiver {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
                 }
                 Decision::Planned(difference) => ledger.settle_planned(number, difference).await,
-                Decision::Wanted(_) if ledger.contains(number) => {
+                Decision::Wanted(difference) if ledger.contains(number) => {
+                    ledger.wanted(number, difference);
                     ledger.reporter.counters.started(candidate.path.as_bytes());
                     if files.want(candidate, jobs) {
                         ledger.answers.want_all(number);

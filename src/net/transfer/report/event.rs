@@ -16,6 +16,8 @@ pub enum Event {
         hash: Option<[u8; 32]>,
         /// Its version at the receiver.
         version: String,
+        /// Why it was sent, if the receiver said so.
+        difference: Difference,
     },
     /// It was there already.
     Unchanged {

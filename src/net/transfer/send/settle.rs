@@ -46,7 +46,7 @@ impl Sender {
         match proto::Outcome::try_from(result.outcome) {
             Ok(proto::Outcome::Committed) if file.is_dir() => counters.directory_done(true),
             Ok(proto::Outcome::Unchanged) if file.is_dir() => counters.directory_done(false),
-            Ok(proto::Outcome::Committed) => self.committed(file, result.version).await,
+            Ok(proto::Outcome::Committed) => self.committed(file, result).await,
             Ok(proto::Outcome::Unchanged) => {
                 let size = file.size();
                 let path = || shown_in(&self.sources, file.source, &file.path);
@@ -73,7 +73,8 @@ impl Sender {
         Ok(())
     }
 
-    async fn committed(&self, file: Box<SendFile>, version: String) {
+    async fn committed(&self, file: Box<SendFile>, result: proto::Result) {
+        let (difference, version) = (result.difference(), result.version);
         // a file that the receiver did not ask for is another name of one that is there
         let is_link = matches!(file.phase, Phase::Offered);
         let (size, hash) = (if is_link { 0 } else { file.size() }, file.hash());
@@ -90,6 +91,7 @@ impl Sender {
             size,
             hash,
             version,
+            difference,
         };
         self.reporter.committed(size, large.as_deref(), event).await;
     }

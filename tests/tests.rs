@@ -53,6 +53,7 @@ mod resume;
 mod revocation;
 mod sources;
 mod state;
+mod tasks;
 mod transfers;
 mod unchanged;
 mod unread;

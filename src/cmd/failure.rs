@@ -162,11 +162,16 @@ impl Failure {
         if !self.silent {
             eprintln!("haul: {}", self.line());
             if JSON.load(Ordering::Relaxed) {
-                // a failure to write to standard output has no better place
-                let _ = writeln!(io::stdout(), "{}", self.json());
+                self.print_json();
             }
         }
         ExitCode::from(code)
+    }
+
+    /// Prints the object on standard output.
+    pub fn print_json(&self) {
+        // a failure to write to standard output has no better place
+        let _ = writeln!(io::stdout(), "{}", self.json());
     }
 
     fn json(&self) -> Value {

@@ -173,7 +173,16 @@ impl Command {
 
 /// The command line of this process, with the tests of `haul find` as options.
 pub fn parse() -> Cli {
-    Cli::parse_from(find::as_options(std::env::args_os().collect()))
+    let words = find::as_options(std::env::args_os().collect());
+    let wants_json = words.iter().any(|word| word == "--json");
+    Cli::try_parse_from(words).unwrap_or_else(|error| {
+        if wants_json && error.use_stderr() {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Failure::usage(line.trim_start_matches("error: ")).print_json();
+        }
+        error.exit()
+    })
 }
 
 /// Runs a command. A failure goes to standard error as one line.

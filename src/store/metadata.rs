@@ -61,7 +61,9 @@ impl XattrSets {
         if is_acl(name) {
             return self.acls;
         }
-        let is_system = name.starts_with(b"system.") || OF_THE_MACHINE.contains(&name);
+        let is_system = name.starts_with(b"system.")
+            || name.starts_with(b"trusted.overlay.")
+            || OF_THE_MACHINE.contains(&name);
         let is_settable = name.starts_with(USER) || with_root;
         self.attributes && !is_system && is_settable && name != RECORD
     }

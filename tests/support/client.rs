@@ -170,7 +170,7 @@ impl Ended {
 
     /// The objects with this `event` that it printed.
     pub fn events(&self, event: &str) -> Vec<serde_json::Value> {
-        let objects = self.out.lines().map(|line| serde_json::from_str(line).unwrap());
+        let objects = super::schema::valid_lines(&self.out).into_iter();
         objects
             .filter(|object: &serde_json::Value| object["event"] == event)
             .collect()

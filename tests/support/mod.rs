@@ -7,6 +7,7 @@ pub mod frames;
 pub mod imports;
 pub mod messages;
 pub mod proxy;
+pub mod schema;
 pub mod script;
 mod server;
 pub mod store;

@@ -4,7 +4,7 @@ use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
 use crate::net::wire::proto::{self, reply, request};
-use crate::net::wire::{MAX_LISTED, entry};
+use crate::net::wire::{MAX_DIRS, MAX_LISTED, entry};
 use crate::store::{Entry, Kind, Page, RemotePath, Removal};
 
 fn unexpected(what: &str) -> NetError {
@@ -33,9 +33,7 @@ impl Client {
             limit: u32::try_from(MAX_LISTED).unwrap_or(0),
         };
         match self.request(request::Body::ListBeneath(list)).await?.body {
-            Some(reply::Body::ListBeneath(reply))
-                if (1..=dirs.len()).contains(&reply.pages.len()) =>
-            {
+            Some(reply::Body::ListBeneath(reply)) if is_bounded(&reply, dirs.len()) => {
                 reply.pages.into_iter().map(page_of).collect()
             }
             _ => Err(unexpected("page")),
@@ -82,6 +80,13 @@ impl Client {
             _ => Err(unexpected("result")),
         }
     }
+}
+
+/// True of a reply with as many pages and entries as a server sends at most.
+fn is_bounded(reply: &proto::ListBeneathReply, dirs: usize) -> bool {
+    let entries = reply.pages.iter().map(|page| page.entries.len());
+    (1..=dirs).contains(&reply.pages.len())
+        && entries.sum::<usize>() <= MAX_LISTED.saturating_add(MAX_DIRS)
 }
 
 fn page_of(page: proto::DirPage) -> Result<Result<Page, NetError>, NetError> {

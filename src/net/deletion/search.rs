@@ -16,6 +16,10 @@ use crate::store::{BadPath, Entry, ErrorKind, Kind, Page, RemotePath, Removal, S
 const FEW_DIRS: usize = 8;
 /// As many waiting directories are many.
 const MANY: usize = 16 << 10;
+/// Directories that wait at most: a destination that invents them without end must end the search.
+const MOST_WAITING: usize = 1 << 20;
+/// Entries of a destination at most.
+const MOST_FOUND: u64 = 100_000_000;
 /// Bytes of the paths of a request.
 const REQUEST_BYTES: usize = 256 << 10;
 
@@ -133,6 +137,10 @@ impl MirrorSearch<'_> {
                 }
             }
             self.found(found).await?;
+            if self.waiting.len() > MOST_WAITING || self.plan.found > MOST_FOUND {
+                let why = "the destination has more entries than can be compared";
+                return Err(StoreError::because(why, &self.pair.top).into());
+            }
         }
         Ok(())
     }
@@ -152,6 +160,7 @@ impl MirrorSearch<'_> {
     }
 
     fn page(&mut self, dir: Pending, page: Page, found: &mut Vec<Listed>) -> Result<(), NetError> {
+        let is_empty = page.entries.is_empty();
         for entry in page.entries {
             let Some(name) = &entry.name else {
                 return Err(NetError::Protocol("it listed an entry without a name".into()));
@@ -170,6 +179,9 @@ impl MirrorSearch<'_> {
             });
         }
         if let Some(cookie) = page.next {
+            if cookie == dir.cookie || is_empty {
+                return Err(NetError::Protocol("a listing of it does not advance".into()));
+            }
             self.waiting.push(Pending { cookie, ..dir });
         }
         Ok(())

@@ -19,6 +19,8 @@ const VISITS: usize = 200_000;
 /// Most candidates of one directory, and of all directories of a walk.
 const CANDIDATES: usize = 4096;
 const ALL_CANDIDATES: usize = 65_536;
+/// Positions of a candidate that take as much memory as its name.
+const POSITIONS: usize = 8;
 /// Least candidates of a directory.
 const FEW: usize = 16;
 /// How often a listing restarts because the directory changed meanwhile.
@@ -143,7 +145,10 @@ impl<'a, S: Store + ?Sized> Walk<'a, S> {
         on_the_way: bool,
     ) -> Result<(), NetError> {
         let others = self.levels.iter().map(|level| level.candidates.len()).sum::<usize>();
-        let most = ALL_CANDIDATES.saturating_sub(others).clamp(FEW, CANDIDATES);
+        // a candidate remembers its positions in the pattern
+        let weight = self.glob.parts().saturating_div(POSITIONS).saturating_add(1);
+        let most = ALL_CANDIDATES.saturating_div(weight).saturating_sub(others);
+        let most = most.clamp(FEW, CANDIDATES.saturating_div(weight).max(FEW));
         let mut level = Level {
             dir,
             candidates: BTreeMap::new().into_iter(),

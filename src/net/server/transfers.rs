@@ -59,7 +59,12 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
 }
 
 /// The options of a put, whose owners this machine must have.
-fn put_options(options: Option<proto::Options>) -> Result<Options, NetError> {
+fn put_options(session: &Session, options: Option<proto::Options>) -> Result<Options, NetError> {
+    let maps = |o: &proto::Options| !o.user_map.is_empty() || !o.group_map.is_empty();
+    if session.is_write_only() && options.as_ref().is_some_and(maps) {
+        let text = "this user may only write: a map of owners would tell which users are there";
+        return Err(refusal(Code::DENIED, text));
+    }
     let mut options = options_of(options)?;
     let resolved = options.metadata.resolve();
     resolved.map_err(|e| refusal(Code::UNKNOWN_OWNER, e.to_string()))?;
@@ -79,7 +84,7 @@ pub(super) async fn put(
     } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
-    let options = put_options(put.options.clone())?;
+    let options = put_options(session, put.options.clone())?;
     let asks = options.if_version.is_some()
         || options.preserved != PreservedTargets::None
         || options.existing

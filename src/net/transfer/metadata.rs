@@ -201,7 +201,10 @@ impl MetadataOptions {
         if offer.xattrs.len() > MAX_XATTRS || bytes > MAX_XATTR_BYTES {
             return Err(Malformed("an entry has too many extended attributes"));
         }
+        // like a set-uid bit, a capability is nothing without the owner it was given by
+        let may_act = |name: &[u8]| self.owner || name != b"security.capability";
         let wanted = offer.xattrs.iter().filter(|x| self.xattrs.contains(&x.name, true));
+        let wanted = wanted.filter(|x| may_act(&x.name));
         let wanted = wanted.map(|proto::Xattr { name, value }| Xattr {
             name: name.clone(),
             value: value.clone(),

@@ -71,6 +71,7 @@ const REPLY: Shape = Shape(&[
 ]);
 const OFFER: Shape = Shape(&[(22, Field::List(&FLAT, MAX_XATTRS, size_of::<proto::Xattr>()))]);
 const OFFERS: Shape = Shape(&[(1, Field::List(&OFFER, MAX_OFFERS, size_of::<proto::Offer>()))]);
+const CHANGED: Shape = Shape(&[(1, Field::One(&OFFER))]);
 const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::Want>()))]);
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
 const RESULTS: Shape = one_list::<{ size_of::<proto::Result>() }>();
@@ -81,6 +82,7 @@ const TRANSFER: Shape = Shape(&[
     (4, Field::One(&ACKS)),
     (5, Field::One(&RESULTS)),
     (6, Field::One(&WITHDRAWALS)),
+    (7, Field::One(&CHANGED)),
 ]);
 const CONTROL_MESSAGE: Shape = Shape(&[
     (1, Field::One(&REQUEST)),
@@ -215,9 +217,18 @@ mod tests {
         }
     }
 
+    /// A changed offer with so many extended attributes.
+    fn changed_offer(n: usize) -> proto::Changed {
+        let offer = one_offer(n).offers.pop().map(Box::new);
+        proto::Changed {
+            offer,
+            ..Default::default()
+        }
+    }
+
     /// The wire's bytes of each list with `n` empty entries.
     fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
-        use transfer_message::Body::{Acks, Offers, Results, Wants, Withdrawals};
+        use transfer_message::Body::{Acks, Changed, Offers, Results, Wants, Withdrawals};
         let put = proto::Put {
             names: vec![Vec::new(); n],
             ..Default::default()
@@ -260,6 +271,7 @@ mod tests {
         vec![
             (transfer(Offers(empty_offers(n))), MAX_OFFERS),
             (transfer(Offers(one_offer(n))), MAX_XATTRS),
+            (transfer(Changed(changed_offer(n))), MAX_XATTRS),
             (transfer(Wants(proto::Wants { wants })), MAX_LIST),
             (transfer(Wants(proto::Wants { wants: vec![want] })), MAX_DIGESTS),
             (transfer(Acks(proto::Acks { acks })), MAX_LIST),

@@ -1,11 +1,14 @@
 //! chmod and touch of an existing entry, and a rename that replaces nothing.
 
+use super::inode::mtime;
+use super::meta_overlay::is_recording;
+use super::meta_record;
 use super::sys::{Directory, Node, WARY, open_any, retry};
 use super::times::timestamps;
 use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
-use crate::store::{Change, ErrorKind, NewTime, RemotePath, StoreError, Time};
-use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags, UTIME_NOW};
+use crate::store::{Attributes, Change, ErrorKind, NewTime, RemotePath, StoreError, Time};
+use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags, Stat, UTIME_NOW};
 use rustix::io::Errno;
 
 /// Changes mode and time of an existing file or directory.
@@ -22,7 +25,7 @@ pub(super) fn change<D: Directory>(
     match FileType::from_raw_mode(found.st_mode) {
         FileType::Directory => {
             let inner = dir.open_dir_at(name.as_bytes()).at("open", path)?;
-            change_open(&inner, change, path)
+            change_open(tree, &inner, change, path)
         }
         FileType::RegularFile => {
             let file = match open_any(&*dir, name.as_bytes()) {
@@ -30,7 +33,7 @@ pub(super) fn change<D: Directory>(
                 Err(Errno::ACCESS) => dir.open_at(name.as_bytes(), WARY | OFlags::PATH),
                 other => other,
             };
-            change_open(&file.at("open", path)?, change, path)
+            change_open(tree, &file.at("open", path)?, change, path)
         }
         FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
         _ => Err(StoreError::new(ErrorKind::BadKind, path)),
@@ -38,8 +41,14 @@ pub(super) fn change<D: Directory>(
 }
 
 /// Changes an open entry. What is open decides: its name may have got to something else meanwhile.
-fn change_open(node: &impl Node, change: Change, path: &RemotePath) -> Result<(), StoreError> {
-    let found = node.fstat().at("stat", path)?.st_mode;
+fn change_open<D: Directory>(
+    tree: &Tree<D>,
+    node: &impl Node,
+    change: Change,
+    path: &RemotePath,
+) -> Result<(), StoreError> {
+    let stat = node.fstat().at("stat", path)?;
+    let found = stat.st_mode;
     let settable = match FileType::from_raw_mode(found) {
         FileType::Directory => 0o1777,
         FileType::RegularFile => 0o777,
@@ -48,16 +57,23 @@ fn change_open(node: &impl Node, change: Change, path: &RemotePath) -> Result<()
     };
     if let Some(mode) = change.mode {
         let mode = mode & (settable | (found & 0o6000));
-        if mode != found & 0o7777 {
+        if is_recording(tree) {
+            let attributes = Attributes {
+                mode,
+                mtime: mtime(&stat),
+                ..Attributes::default()
+            };
+            meta_record::set(tree, node, &stat, (&attributes, |real| real), path)?;
+        } else if mode != found & 0o7777 {
             node.fchmod(mode).at("set the mode", path)?;
         }
     }
-    if let Some(mtime) = change.mtime {
-        let mut times = timestamps(match mtime {
+    if let Some(new) = change.mtime {
+        let mut times = timestamps(match new {
             NewTime::At(time) => time,
             NewTime::Now => Time::default(),
         });
-        if mtime == NewTime::Now {
+        if new == NewTime::Now {
             times.last_modification.tv_nsec = UTIME_NOW;
         }
         node.futimens(&times).at("set the time", path)?;
@@ -84,7 +100,12 @@ pub(super) fn rename_new(
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
             retry(|| rustix::fs::linkat(&*from_dir, old, &*to_dir, new, AtFlags::empty()))
                 .at("rename", from)?;
-            rustix::fs::unlinkat(&*from_dir, old, AtFlags::empty()).at("rename", from)?;
+            let (before, after) = (from_dir.stat_at(old), to_dir.stat_at(new));
+            let is_same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+            // a writer may have put another file there meanwhile, which stays
+            if matches!((before, after), (Ok(a), Ok(b)) if is_same(&a, &b)) {
+                rustix::fs::unlinkat(&*from_dir, old, AtFlags::empty()).at("rename", from)?;
+            }
         }
         other => other.at("rename", from)?,
     }

@@ -2,6 +2,7 @@
 
 use super::closed::Closed;
 use super::inode::{entry, mtime};
+use super::meta_overlay::overlay_at;
 use super::partial::remove_dead;
 use super::stat::stat;
 use super::sys::retry;
@@ -177,7 +178,9 @@ fn remove_listed(
         Err(Errno::NOENT) => return Ok(()),
         found => found.at("remove", path)?,
     };
-    removal.check(&entry(None, &found, None))?;
+    let mut listed = entry(Some(name.clone()), &found, None);
+    overlay_at(tree, path, &mut listed);
+    removal.check(&listed)?;
     let parent = path.split().map(|(parent, _)| parent).unwrap_or_default();
     if !times.contains_key(&parent) {
         times.insert(parent.clone(), mtime(&dir.fstat().at("stat", path)?));

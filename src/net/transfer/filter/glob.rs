@@ -9,14 +9,16 @@ use std::collections::BTreeSet;
 
 /// Most alternatives that the braces of a pattern have together.
 pub const MAX_ALTERNATIVES: usize = 64;
-/// Most bytes of all alternatives.
-pub const MAX_EXPANDED: usize = 8 << 10;
+/// Most bytes of all alternatives: each name of a directory is matched against all of them.
+pub const MAX_EXPANDED: usize = 2 << 10;
+/// Most components of all alternatives.
+pub const MAX_PARTS: usize = 128;
 
 /// Why a text is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadGlob {
-    /// Its braces have too many alternatives, or too long ones.
-    #[error("its braces have too many alternatives (at most 64, of 8 KiB)")]
+    /// It has too many alternatives or components, or is too long.
+    #[error("it has too many parts (at most 64 alternatives, 128 components and 2 KiB)")]
     TooLong,
     /// A component that no name can match: `..`, or a name of haul's own.
     #[error("a component of it is not allowed")]
@@ -68,11 +70,23 @@ impl Glob {
         let alternatives = expand(text)?;
         let alternatives = alternatives.iter().map(|text| {
             let parts = text.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
-            parts.map(Part::parse).collect::<Result<Vec<_>, _>>()
+            let mut parts = parts.map(Part::parse).collect::<Result<Vec<_>, _>>()?;
+            // one `**` stands for as many directories as several
+            parts.dedup_by(|a, b| matches!((a, b), (Part::Deep, Part::Deep)));
+            Ok(parts)
         });
-        Ok(Glob {
+        let glob = Glob {
             alternatives: alternatives.collect::<Result<_, _>>()?,
-        })
+        };
+        match glob.parts() {
+            ..=MAX_PARTS => Ok(glob),
+            _ => Err(BadGlob::TooLong),
+        }
+    }
+
+    /// Components of all alternatives: a path has at most as many positions.
+    pub fn parts(&self) -> usize {
+        self.alternatives.iter().map(Vec::len).sum()
     }
 
     /// The positions at the top.
@@ -135,7 +149,10 @@ impl Glob {
     fn closed(&self, states: States) -> States {
         let mut closed = States::new();
         for (alternative, mut at) in states {
-            closed.insert((alternative, at));
+            if !closed.insert((alternative, at)) {
+                // and all behind it
+                continue;
+            }
             while matches!(self.part(alternative, at), Some(Part::Deep))
                 && self.part(alternative, at.saturating_add(1)).is_some()
             {

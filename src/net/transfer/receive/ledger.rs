@@ -21,6 +21,8 @@ struct Unsettled {
     size: u64,
     /// What it takes of the window's part for offers.
     _cost: SharedPermit,
+    /// What its last change takes of the same.
+    _change: Option<SharedPermit>,
     /// Bytes that were there before.
     resumed: u64,
     /// Bytes that were reported as written.
@@ -106,6 +108,7 @@ impl Ledger {
             path,
             size: offer.size,
             _cost: cost,
+            _change: None,
             resumed: 0,
             written: 0,
             difference: Difference::Unspecified,
@@ -120,11 +123,12 @@ impl Ledger {
     }
 
     /// A file restarts, with this size.
-    pub(super) fn restarted(&mut self, number: u64, size: u64) {
+    pub(super) fn restarted(&mut self, number: u64, size: u64, cost: SharedPermit) {
         if let Some(unsettled) = self.unsettled.get_mut(&number) {
             let counters = &self.reporter.counters;
             counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
             (unsettled.size, unsettled.resumed, unsettled.written) = (size, 0, 0);
+            unsettled._change = Some(cost);
         }
     }
 

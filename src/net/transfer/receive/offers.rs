@@ -150,6 +150,10 @@ impl Receiver {
         if !self.ledger.contains(offer.number) {
             return Ok(());
         }
+        let cost = self.channel.core().accepted().try_take(offer_cost(0, &offer));
+        let cost = cost.map_err(|_| {
+            NetError::Protocol("it changes offers to more than the window allows".into())
+        })?;
         let wanted = Wanted {
             attempt,
             size: (!offer.stream).then_some(offer.size),
@@ -159,7 +163,7 @@ impl Receiver {
             is_copied: false,
         };
         Counters::add(&self.ledger.reporter.counters.bytes_found, offer.size);
-        self.ledger.restarted(offer.number, offer.size);
+        self.ledger.restarted(offer.number, offer.size, cost);
         if files.restart(offer.number, wanted, jobs) {
             self.ledger.answers.want_all(offer.number);
         }

@@ -385,7 +385,7 @@ fn what_fails_is_named_and_the_rest_is_copied() {
         0,
     )
     .unwrap();
-    let partial = client.run(["cp", "-a", "--json", "src", "to"]);
+    let partial = client.run(["cp", "-r", "--json", "src", "to"]);
     assert_eq!(partial.code, 3, "{partial:?}");
     let events = events(&partial);
     let failed = events.iter().find(|event| event["event"] == "failed").unwrap();

@@ -1,7 +1,7 @@
 //! `--delete`: what no source has goes, last of all, and never by mistake.
 
-use crate::support::Server;
 use crate::support::tree::{snapshot, write};
+use crate::support::{Client, Server};
 use std::path::Path;
 
 /// The names of all entries beneath a directory.
@@ -305,4 +305,68 @@ fn large_trees_are_compared_in_pages() {
     many(&here, 4000);
     client.ok(["get", "-a", "--delete", "srv:dest/", "src"]);
     assert_eq!(names(&here), names(&there));
+}
+
+/// Entries of several mirrors are in one plan.
+#[test]
+fn every_mirror_of_a_run_is_complete() {
+    let server = Server::start();
+    let client = server.client();
+    let (here, there) = (client.work().join("s"), server.root.join("d"));
+    for n in 0..20 {
+        write(&here.join(format!("{n}/stays")), b"x");
+        for name in ["stays", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", "b", "c/cc/ccc"] {
+            write(&there.join(format!("{n}/{name}")), b"x");
+            write(&client.work().join(format!("d/{n}/{name}")), b"x");
+        }
+    }
+    let sources = (0..20).map(|n| format!("s/{n}"));
+    for dest in ["srv:d", "d"] {
+        let verb = if dest == "d" { "cp" } else { "put" };
+        let words = [verb, "-a", "--json", "--delete=yes"].map(String::from).into_iter();
+        let ended = client.run(words.chain(sources.clone()).chain([dest.into()]));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert_eq!(ended.events("summary")[0]["deleted"], 100, "{ended:?}");
+    }
+    assert_eq!(
+        (names(&there), names(&client.work().join("d"))),
+        (names(&here), names(&here))
+    );
+}
+
+#[test]
+fn excluded_entries_are_deleted_where_that_is_asked_for_even_if_the_source_has_them() {
+    let client = Client::new();
+    for dir in ["s", "d"] {
+        for path in ["keep", "secret", "sub/secret", "secrets/x", "secrets/in"] {
+            write(&client.work().join(dir).join(path), path.as_bytes());
+        }
+    }
+    client.ok("cp -a --delete-excluded --exclude=secret s/ d".split(' '));
+    assert_eq!(
+        names(&client.work().join("d")),
+        ["keep", "secrets", "secrets/in", "secrets/x", "sub"]
+    );
+    client.ok("cp -a --delete-excluded --include=in --exclude=secrets s/ d".split(' '));
+    assert_eq!(
+        names(&client.work().join("d")),
+        ["keep", "secret", "secrets", "secrets/in", "sub", "sub/secret"]
+    );
+}
+
+#[test]
+fn nothing_is_mirrored_into_a_place_that_is_not_named_or_has_the_source() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("tree/a"), b"a");
+    write(&client.work().join("thesis"), b"years");
+    write(&client.work().join("d/src/f"), b"f");
+    client
+        .run(["get", "-a", "--delete", "srv:tree/"])
+        .failed(2, &["DEST", "write ."]);
+    let inside = client.run("cp -a --delete --exclude=x d/src/ d".split(' '));
+    inside.failed(2, &["d/src/", "within the destination"]);
+    assert!(client.work().join("thesis").exists() && client.work().join("d/src/f").exists());
+    // options may be repeated, as scripts do
+    client.ok("get -a -a -v -v --delete --delete-after srv:tree/ here".split(' '));
 }

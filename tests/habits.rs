@@ -383,3 +383,33 @@ fn itemized_changes_say_why_each_file_was_sent() {
     let again = client.run(["put", "-ai", "src/", "srv:t"]);
     assert!(!again.err.contains("src/"), "{again:?}");
 }
+
+#[test]
+fn modes_are_changed_on_the_way() {
+    let server = Server::start();
+    let client = server.client();
+    source(&client);
+    let mode = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    };
+    let there = |path: &str| server.root.join(path);
+    client.ok(["put", "-a", "--chmod=D750,F640", "src", "srv:"]);
+    assert_eq!((mode(&there("src/d")), mode(&there("src/d/b"))), (0o750, 0o640));
+    for line in [
+        "get -a --chmod Dg-x,o=r --chmod=Fu+x srv:src back",
+        "cp -a --chmod Dg-x,o=r --chmod=Fu+x src copy",
+    ] {
+        client.ok(line.split(' '));
+    }
+    for (dir, file) in [("back/src/d", 0o744), ("copy/src/d", 0o744)] {
+        assert_eq!(mode(&client.work().join(dir)) & 0o17, 0o4, "{dir}");
+        assert_eq!(mode(&client.work().join(dir).join("b")), file, "{dir}");
+    }
+    // a run that finds nothing to change sends nothing
+    let again = client.run(["put", "-ai", "--chmod=D750,F640", "src", "srv:"]);
+    assert!(again.code == 0 && again.err.contains("0 files"), "{again:?}");
+    client
+        .run(["put", "-a", "--chmod=F4755", "src", "srv:"])
+        .failed(2, &["--chmod F4755", "never"]);
+}

@@ -232,16 +232,16 @@ async fn unknown_requests_get_502_and_repeated_ones_the_first_answer() {
     let server = Server::start();
     let mut client = ScriptedClient::connect(&server).await;
     // before the login
-    client.raw(&[0, 0, 0, 6, 0x0a, 0x04, 0x08, 0x01, 0xfa, 0x01]).await;
+    client.raw(&[0, 0, 0, 6, 0x0a, 0x04, 0x08, 0x01, 0x9a, 0x06]).await;
     let mut client = ScriptedClient::connect(&server).await;
     client.login().await;
-    // field 31 of Request, which does not exist
+    // field 99 of Request, which does not exist
     let mut request = proto::Request {
         number: 2,
         body: None,
     }
     .encode_to_vec();
-    request.extend([0xfa, 0x01, 0x02, 0x08, 0x01]);
+    request.extend([0x9a, 0x06, 0x02, 0x08, 0x01]);
     let mut message = vec![0x0a, request.len() as u8];
     message.extend(request);
     let mut framed = (message.len() as u32).to_be_bytes().to_vec();

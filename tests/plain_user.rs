@@ -130,3 +130,52 @@ fn a_dead_staging_file_of_any_mode_is_replaced() {
     assert_eq!(run(&client, &["get", "srv:small", "."]).code, 0);
     assert_eq!(mode(&client.work().join("small")), 0o044);
 }
+
+#[test]
+fn what_no_source_has_goes_from_read_only_directories_too() {
+    if !is_root() {
+        return;
+    }
+    let client = Client::new();
+    let path = |path: &str| client.work().join(path);
+    for file in ["s/ro/f", "d/ro/junk", "d/extra/sub/x", "d/unread/y", "d/old"] {
+        write(&path(file), file.as_bytes());
+    }
+    for dir in ["s/ro", "d/ro", "d/extra/sub", "d/extra"] {
+        set_mode(&path(dir), 0o555);
+    }
+    let first = run(&client, &["cp", "-a", "--delete", "--exclude=unread", "s/", "d"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert!(path("d/ro/f").exists() && !path("d/ro/junk").exists() && !path("d/extra").exists());
+    assert_eq!(mode(&path("d/ro")), 0o555);
+    // one that cannot be listed is named, and stays
+    write(&path("d/old"), b"old");
+    set_mode(&path("d/unread"), 0);
+    let second = run(&client, &["cp", "-a", "--delete", "s/", "d"]);
+    set_mode(&path("d/unread"), 0o755);
+    assert_eq!(second.code, 3, "{second:?}");
+    assert!(second.err.contains("d/unread: ") && !path("d/old").exists(), "{second:?}");
+    assert!(path("d/unread/y").exists());
+}
+
+/// The server's sandbox allows what a file needs that its user may not open.
+#[test]
+fn modes_that_keep_the_server_out_can_be_changed() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(PLAIN), Some(PLAIN)).unwrap();
+    let user = PLAIN.to_string();
+    let prefix = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
+    let server = Server::within(dir, &prefix, &[]);
+    let client = server.client();
+    write(&server.root.join("f"), b"f");
+    for path in [server.root.clone(), server.root.join("f")] {
+        chown(path, Some(PLAIN), Some(PLAIN)).unwrap();
+    }
+    set_mode(&server.root.join("f"), 0);
+    client.ok(["touch", "srv:f"]);
+    client.ok(["chmod", "640", "srv:f"]);
+    assert_eq!(mode(&server.root.join("f")), 0o640);
+}

@@ -22,8 +22,9 @@ fn shell(client: &Client, line: &str) -> String {
     let dir = Path::new(env!("CARGO_BIN_EXE_haul")).parent().unwrap();
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
-    command.args(["-ec", line]).current_dir(client.work()).env("PATH", path);
+    command.args(["-ec", line]).current_dir(client.work());
     command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("PATH", path);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -38,7 +38,7 @@ const FREE: &[c_long] = &[
     libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_preadv2,
     libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_copy_file_range, libc::SYS_ftruncate,
     libc::SYS_fallocate,
-    libc::SYS_fadvise64, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs,
+    libc::SYS_fadvise64, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs, libc::SYS_sync,
     libc::SYS_sync_file_range,
     libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_statfs, libc::SYS_fstatfs,
     libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_getdents64, libc::SYS_readlinkat,

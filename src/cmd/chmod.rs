@@ -5,12 +5,12 @@ use super::each::{self, each_remote};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::location::Remote;
-use super::mode::{Mode, umask};
 use super::patterns::Patterns;
 use super::walk::{Descend, Step, all, walk};
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::changes::Missing;
+use crate::net::transfer::mode::{Mode, umask};
 use crate::store::{Change, Entry, Kind, RemotePath};
 use std::ffi::OsString;
 

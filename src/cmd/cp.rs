@@ -35,6 +35,7 @@ use std::sync::Arc;
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
+    args_override_self = true,
     after_help = "\
 Examples:
   haul cp report.pdf /backup/              into a directory
@@ -148,6 +149,9 @@ async fn copy(
     for (source, top) in sources.iter().zip(&place.tree.tops) {
         existing.check(Path::new(source), recursive, &place.dir.join(top.as_path()))?;
     }
+    if args.deletion.is_wanted() {
+        refuse_sources_within(sources, &place)?;
+    }
     place.tree.dry_run = options.dry_run;
     let label = place.label();
     let dirs = prepared.iter().zip(&place.tree.tops);
@@ -202,6 +206,22 @@ async fn run_copy(
         }
     };
     show.end(result, about).await
+}
+
+/// Refuses to mirror a source into a directory above it: the deletion would remove the source.
+fn refuse_sources_within(sources: &[OsString], place: &LocalPlace) -> Result<(), Failure> {
+    for (source, top) in sources.iter().zip(&place.tree.tops) {
+        let Ok(mirror) = std::fs::metadata(place.dir.join(top.as_path())) else {
+            continue;
+        };
+        if Ancestors::of(Path::new(source)).0.contains(&identity(&mirror)) {
+            let source = source.display();
+            return Err(Failure::usage(format!(
+                "{source} is within the destination: --delete would delete it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A stream has no name of its own: the destination must be its name.

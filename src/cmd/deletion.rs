@@ -8,7 +8,7 @@ use super::prompt;
 use super::units::size;
 use crate::net::deletion::place::Place;
 use crate::net::deletion::plan::Plan;
-use crate::net::deletion::search::{Pair, is_empty, search};
+use crate::net::deletion::search::{Pair, Rules, is_empty, search};
 use crate::net::error::NetError;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
@@ -22,8 +22,8 @@ const FEW: u64 = 100;
 /// Options about deletion.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct DeletionArgs {
-    /// Once everything has arrived, delete at DEST what no source has. Refuses to delete more than
-    /// half of DEST, or because a source is empty; =yes deletes all the same
+    /// Once everything has arrived, delete at DEST what no source has. Refuses if that is more than
+    /// half and more than 100 entries, or if a source is empty; =yes deletes all the same
     #[arg(
         long,
         value_name = "yes",
@@ -197,12 +197,22 @@ impl Deletion<'_> {
         }
         let (mut plan, mut empty) = (Plan::default(), None);
         for pair in &self.pairs {
-            let before = plan.files_count;
-            search(pair, &self.destination, &options.protected, &mut plan).await?;
-            plan.complete()?;
-            if plan.count() > before && empty.is_none() && is_empty(pair).await? {
+            let before = plan.added;
+            let rules = Rules {
+                protected: &options.protected,
+                // what is not sent is not there, where nothing else protects it
+                sent: self.args.delete_excluded.then_some(&options.filter),
+            };
+            search(pair, &self.destination, rules, &mut plan).await?;
+            if plan.added > before && empty.is_none() && is_empty(pair).await? {
                 empty = Some(pair.label.clone());
             }
+        }
+        plan.complete()?;
+        for (dir, error) in std::mem::take(&mut plan.unlisted) {
+            let (code, text) = error.to_wire();
+            let path = shown(&self.label, dir.as_bytes());
+            reporter.report(Event::Failed { path, code, text }).await;
         }
         if plan.count() == 0 {
             return Ok(());
@@ -214,7 +224,10 @@ impl Deletion<'_> {
         if let Some(guarded) = guarded.filter(|_| !self.args.is_confirmed())
             && (options.dry_run || !self.asks(&guarded, &plan).await)
         {
-            let command = allowing_command(&guarded.instead);
+            let command = match options.dry_run {
+                true => guarded.instead,
+                false => allowing_command(&guarded.instead),
+            };
             let (count, reason) = (plan.count(), guarded.reason);
             return self.refuse(reporter, reason, Some((count, command))).await;
         }

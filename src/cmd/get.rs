@@ -35,6 +35,7 @@ use std::sync::Arc;
 #[command(override_usage = "haul get [OPTIONS] <SRC>... [DEST]")]
 #[command(
     disable_help_flag = true,
+    args_override_self = true,
     after_help = "\
 Examples:
   haul get nas:report.pdf                    into this directory
@@ -77,6 +78,10 @@ impl Args {
                 if matches!(Location::parse(last)?, Location::Local(_)) =>
             {
                 (sources, last.clone())
+            }
+            _ if self.transfer.deletion.is_wanted() => {
+                let missing = "--delete deletes at DEST, and none is given";
+                return Err(Failure::usage(missing).hint("write . for the working directory"));
             }
             _ => (self.paths.as_slice(), OsString::from(".")),
         };

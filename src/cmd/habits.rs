@@ -2,6 +2,7 @@
 //! that an old command line works; those that it cannot do are refused with what to type instead.
 
 use super::failure::Failure;
+use crate::net::transfer::mode::umask;
 use crate::net::transfer::options::{Options, PreservedTargets};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -35,6 +36,10 @@ pub struct HabitArgs {
     /// Take times that differ by no more than SECONDS for the same
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32))]
     modify_window: Option<u32>,
+
+    /// Change modes on the way: D755,F644, go-w; D is for directories, F for files
+    #[arg(long, value_name = "MODE", allow_hyphen_values = true)]
+    chmod: Vec<String>,
 
     /// Make DEST's missing directories, too
     #[arg(long)]
@@ -107,11 +112,139 @@ struct Refused {
 
     #[arg(short = 'C', long, hide = true)]
     cvs_exclude: bool,
+
+    #[arg(short = 'L', long, hide = true)]
+    copy_links: bool,
+
+    #[arg(short = 'R', long, hide = true)]
+    relative: bool,
+
+    #[arg(short = 'x', long, hide = true)]
+    one_file_system: bool,
+
+    #[arg(short = 'b', long, hide = true)]
+    backup: bool,
+
+    #[arg(long, hide = true)]
+    remove_source_files: bool,
+
+    #[arg(short = 'k', long, hide = true)]
+    copy_dirlinks: bool,
+
+    #[arg(long, hide = true)]
+    ignore_errors: bool,
+
+    #[arg(long, hide = true)]
+    force: bool,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    backup_dir: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    suffix: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    files_from: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    link_dest: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    copy_dest: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    compare_dest: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    compress_level: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    partial_dir: Option<OsString>,
+
+    #[arg(long, hide = true, value_name = "VALUE")]
+    temp_dir: Option<OsString>,
 }
 
 impl Refused {
     /// The option that was given, why it is refused, and what to type instead.
     fn first(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        self.different().or_else(|| self.missing())
+    }
+
+    /// What haul does not have.
+    fn missing(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        let names = "name the files as sources, or use --only";
+        let alone = "leave it out";
+        let copies = "haul compares with DEST only";
+        [
+            (
+                self.copy_links,
+                "-L",
+                "haul sends symlinks as they are",
+                "name what they lead to",
+            ),
+            (
+                self.copy_dirlinks,
+                "-k",
+                "haul sends symlinks as they are",
+                "name what they lead to",
+            ),
+            (self.relative, "-R", "haul has no relative paths", "write the path in DEST"),
+            (
+                self.one_file_system,
+                "-x",
+                "haul crosses mounts",
+                "exclude them with --exclude",
+            ),
+            (self.backup, "-b", "haul makes no backups", "copy with haul cp before"),
+            (self.backup_dir.is_some(), "--backup-dir", "haul makes no backups", alone),
+            (self.suffix.is_some(), "--suffix", "haul makes no backups", alone),
+            (
+                self.remove_source_files,
+                "--remove-source-files",
+                "haul removes no source",
+                "remove them when it has succeeded",
+            ),
+            (
+                self.ignore_errors,
+                "--ignore-errors",
+                "a run that failed deletes nothing",
+                alone,
+            ),
+            (
+                self.force,
+                "--force",
+                "haul replaces no directory by a file",
+                "remove it first",
+            ),
+            (
+                self.files_from.is_some(),
+                "--files-from",
+                "haul reads no list of files",
+                names,
+            ),
+            (self.link_dest.is_some(), "--link-dest", copies, alone),
+            (self.copy_dest.is_some(), "--copy-dest", copies, alone),
+            (self.compare_dest.is_some(), "--compare-dest", copies, alone),
+            (
+                self.compress_level.is_some(),
+                "--compress-level",
+                "the level is a value of -z",
+                "write --compress=LEVEL",
+            ),
+            (
+                self.partial_dir.is_some() || self.temp_dir.is_some(),
+                "--partial-dir, --temp-dir",
+                "a partial file is beside its target",
+                alone,
+            ),
+        ]
+        .into_iter()
+        .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
+    }
+
+    /// What haul does in another way.
+    fn different(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let resumes = "haul resumes larger files by itself, and verifies them: leave it out";
         [
             (
@@ -167,6 +300,10 @@ impl HabitArgs {
             (false, false) => PreservedTargets::None,
         };
         options.size_only = self.size_only;
+        for modes in &self.chmod {
+            let added = options.chmod.add(modes, umask());
+            added.map_err(|e| Failure::usage(format!("--chmod {modes}: {e}")))?;
+        }
         options.existing = self.existing;
         options.modify_window = Duration::from_secs(self.modify_window.unwrap_or(0).into());
         Ok(())

@@ -36,7 +36,6 @@ mod ls;
 mod manual;
 mod metadata;
 mod mkdir;
-mod mode;
 mod mv;
 mod output;
 mod panics;

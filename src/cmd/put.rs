@@ -32,6 +32,7 @@ use tokio::io::AsyncRead;
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
+    args_override_self = true,
     after_help = "\
 Examples:
   haul put report.pdf nas:                 to your root on the server
@@ -41,7 +42,7 @@ Examples:
   haul put <(pg_dump db) nas:db.sql        the same
   haul put -rq --wait=10m /srv/ nas:srv    for cron: the contents of /srv
   haul put -avz --exclude node_modules src nas:   src, as with rsync
-  haul put -a --delete site/ nas:www/      the same there as here, with nothing else
+  haul put -a --delete site/ nas:www/      the same there as here
   haul put --if-version none x nas:x       only if there is no x yet"
 )]
 pub struct Args {

@@ -3,7 +3,7 @@
 use super::reference::Entry;
 
 /// Options that haul has under the same name.
-const SAME: [Entry; 17] = [
+const SAME: &[Entry] = &[
     (
         "-a",
         "As with rsync: -rlptgoD. Owners and devices as far as the receiving side may set them.",
@@ -48,13 +48,13 @@ const SAME: [Entry; 17] = [
     ),
     ("--existing --ignore-existing --size-only --modify-window", "The same."),
     ("--max-size --min-size --bwlimit", "The same units."),
-    ("--mkpath --log-file", "The same."),
+    ("--mkpath --log-file --chmod", "The same."),
     ("--timeout", "How long to retry without progress, as --retry-for."),
     ("-P 2222", "A port goes into the address: haul://HOST:2222/PATH."),
 ];
 
 /// Options that haul does not have.
-const OTHER: [Entry; 9] = [
+const OTHER: &[Entry] = &[
     (
         "-e ssh",
         "haul needs no remote shell. Run haul serve there and haul login once.",
@@ -71,18 +71,24 @@ const OTHER: [Entry; 9] = [
     ("-C", "Write the patterns as --exclude."),
     (
         "-L -k -x -R",
-        "haul follows no symlinks and crosses mounts; write the sources one by one.",
+        "haul sends symlinks as they are, and crosses mounts; name other sources.",
     ),
-    ("--files-from", "Write the names as --include patterns, or as sources."),
+    ("--files-from", "Write the names as sources, or as --only patterns."),
     (
-        "--backup --remove-source-files",
-        "Not there yet: copy with haul cp, remove with haul rm.",
+        "-b --backup-dir --suffix --remove-source-files",
+        "Copy with haul cp, remove with haul rm.",
     ),
+    ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
+    (
+        "--ignore-errors --force",
+        "A run that failed deletes nothing, and replaces no directory.",
+    ),
+    ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),
 ];
 
 /// rsync's exit codes, as haul rsync ends with them.
-const EXITS: [Entry; 9] = [
+const EXITS: &[Entry] = &[
     ("0", "done (haul 0)"),
     ("1", "wrong usage (haul 2)"),
     ("5", "login refused, or another key (haul 5, 6)"),
@@ -99,7 +105,7 @@ const EXITS: [Entry; 9] = [
 
 /// The sections of the page, with their tables.
 pub const SECTIONS: [(&str, &[Entry]); 3] = [
-    ("OPTIONS THAT HAUL HAS", &SAME),
-    ("OPTIONS THAT HAUL DOES NOT HAVE", &OTHER),
-    ("EXIT STATUS OF HAUL RSYNC", &EXITS),
+    ("OPTIONS THAT HAUL HAS", SAME),
+    ("OPTIONS THAT HAUL DOES NOT HAVE", OTHER),
+    ("EXIT STATUS OF HAUL RSYNC", EXITS),
 ];

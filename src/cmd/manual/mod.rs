@@ -29,10 +29,10 @@ fn write_from_rsync(dir: &Path) -> Result<()> {
     page.text([roman("haul-from-rsync - rsync's options and exit codes, and those of haul")]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "haul put, haul get and haul cp take the options of rsync that are listed first, alone or in \
-         clusters. haul rsync takes a whole command line of rsync. A source directory goes to \
-         DEST/NAME, and NAME/ stands for its contents, as with rsync; but DEST is the same place the \
-         first time and every time.",
+        "haul put, haul get and haul cp take the options of rsync that are listed first, alone or \
+         in clusters. haul rsync takes a whole command line of rsync. A source directory goes to \
+         DEST/NAME, and NAME/ stands for its contents, as with rsync; but DEST is the same place \
+         the first time and every time.",
     )]);
     for (title, entries) in from_rsync::SECTIONS {
         table(&mut page, title, entries);

@@ -14,6 +14,8 @@ use tempfile::SpooledTempFile;
 const IN_MEMORY: usize = 1 << 20;
 /// Bytes of the paths of a batch.
 const BATCH_BYTES: usize = 128 << 10;
+/// Most directories that could not be listed and are named.
+const MOST_UNLISTED: usize = 1024;
 /// Most bytes of a record: a path and some numbers.
 const MAX_RECORD: usize = 8 << 10;
 
@@ -26,8 +28,12 @@ pub struct Plan {
     /// stay.
     protected: HashSet<u64>,
     hasher: RandomState,
+    /// Directories that could not be listed, the first of them: what is in them stays.
+    pub unlisted: Vec<(RemotePath, NetError)>,
     /// Entries of the destination that were found.
     pub found: u64,
+    /// Entries that no source has, with directories that stay because of others.
+    pub added: u64,
     /// Files, symlinks and the like that would go.
     pub files_count: u64,
     /// Directories that would go.
@@ -43,7 +49,9 @@ impl Default for Plan {
             dirs: Records::default(),
             protected: HashSet::new(),
             hasher: RandomState::new(),
+            unlisted: Vec::new(),
             found: 0,
+            added: 0,
             files_count: 0,
             dirs_count: 0,
             bytes: 0,
@@ -62,6 +70,7 @@ impl Plan {
     /// # Errors
     /// That of the temporary file.
     pub(super) fn add(&mut self, removal: &Removal) -> Result<(), NetError> {
+        self.added = self.added.saturating_add(1);
         let record = entry::removal_to_wire(removal).encode_to_vec();
         match removal.kind {
             Kind::Dir => self.dirs.push(&record),
@@ -72,6 +81,14 @@ impl Plan {
             }
         }
         .map_err(failed)
+    }
+
+    /// A directory could not be listed: it stays, with everything in it.
+    pub(super) fn unlisted(&mut self, dir: &RemotePath, why: NetError) {
+        self.protect(dir);
+        if self.unlisted.len() < MOST_UNLISTED {
+            self.unlisted.push((dir.clone(), why));
+        }
     }
 
     /// Something in a directory stays: so does the directory, and those above it.
@@ -171,6 +188,7 @@ const LENGTH: usize = 4;
 
 impl Records {
     fn push(&mut self, record: &[u8]) -> io::Result<()> {
+        self.seek_end()?;
         let length = u32::try_from(record.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let length = length.to_be_bytes();
         self.0.write_all(&[&length, record, &length].concat())

@@ -48,6 +48,17 @@ struct Pending {
     exists: bool,
     /// The rule that excludes it, if one does.
     within: Option<usize>,
+    /// The rule that leaves it out of what is sent, if one does.
+    unsent: Option<usize>,
+}
+
+/// The rules of a filter.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// What they exclude stays.
+    pub protected: &'a Filter,
+    /// What these exclude is not at the source, even if it is.
+    pub sent: Option<&'a Filter>,
 }
 
 /// Finds what the destination has beneath the directory of a pair and its source has not.
@@ -57,7 +68,7 @@ struct Pending {
 pub async fn search(
     pair: &Pair,
     destination: &Place,
-    protected: &Filter,
+    rules: Rules<'_>,
     plan: &mut Plan,
 ) -> Result<(), NetError> {
     let root = Pending {
@@ -65,11 +76,12 @@ pub async fn search(
         cookie: Vec::new(),
         exists: true,
         within: None,
+        unsent: None,
     };
     let mut search = MirrorSearch {
         pair,
         destination,
-        protected,
+        rules,
         plan,
         waiting: vec![root],
     };
@@ -95,6 +107,8 @@ struct Listed {
     path: RemotePath,
     entry: Entry,
     verdict: Verdict,
+    /// Whether it is sent.
+    sent: Verdict,
     /// The source has the directory that it is in.
     beneath_existing: bool,
 }
@@ -102,14 +116,14 @@ struct Listed {
 impl Listed {
     /// True where the source is to say whether it has it.
     fn is_asked(&self) -> bool {
-        self.beneath_existing && self.verdict != Verdict::Skip
+        self.beneath_existing && self.verdict != Verdict::Skip && self.sent != Verdict::Skip
     }
 }
 
 struct MirrorSearch<'a> {
     pair: &'a Pair,
     destination: &'a Place,
-    protected: &'a Filter,
+    rules: Rules<'a>,
     plan: &'a mut Plan,
     /// The last ones are next: a search goes depth first.
     waiting: Vec<Pending>,
@@ -133,7 +147,8 @@ impl MirrorSearch<'_> {
                 match page {
                     Ok(page) => self.page(dir, page, &mut found)?,
                     Err(e) if is_gone(&e) => {}
-                    Err(e) => return Err(e),
+                    Err(e) if e.is_transient() => return Err(e),
+                    Err(e) => self.plan.unlisted(&dir.path, e),
                 }
             }
             self.found(found).await?;
@@ -167,11 +182,14 @@ impl MirrorSearch<'_> {
             };
             let path = dir.path.join(name).map_err(|e| too_long(e, &dir.path))?;
             let place = self.place_of(&path);
-            let verdict = match self.protected.is_empty() {
+            let judge = |filter: &Filter, within| match filter.is_empty() {
                 true => Verdict::Take(None),
-                false => self.protected.judge(&place, entry.kind == Kind::Dir, dir.within),
+                false => filter.judge(&place, entry.kind == Kind::Dir, within),
             };
+            let verdict = judge(self.rules.protected, dir.within);
+            let sent = self.rules.sent.map_or(Verdict::Take(None), |f| judge(f, dir.unsent));
             found.push(Listed {
+                sent,
                 beneath_existing: dir.exists,
                 path,
                 entry,
@@ -223,6 +241,7 @@ impl MirrorSearch<'_> {
             path,
             entry,
             verdict,
+            sent,
             beneath_existing,
         } = listed;
         self.plan.found = self.plan.found.saturating_add(1);
@@ -250,6 +269,10 @@ impl MirrorSearch<'_> {
                 cookie: Vec::new(),
                 exists,
                 within,
+                unsent: match sent {
+                    Verdict::Descend(rule) => Some(rule),
+                    Verdict::Take(_) | Verdict::Skip => None,
+                },
             });
         }
         Ok(())

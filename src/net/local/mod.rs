@@ -13,6 +13,7 @@ use crate::net::error::{LossReason, NetError};
 use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::session::{SessionBounds, SessionCore};
 use crate::net::task::Task;
+use crate::net::transfer::mode::ModeRules;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
@@ -79,7 +80,12 @@ impl LocalSession {
         let LocalDestination { target, label } = destination;
         let to = TransferChannel::join(&self.receiver, TRANSFER)?;
         let from = TransferChannel::join(&self.sender, TRANSFER)?;
-        let receive = receiver::receive(to, target, label, options.clone(), Reporter::silent());
+        // the sender changes modes
+        let received = Options {
+            chmod: ModeRules::default(),
+            ..options.clone()
+        };
+        let receive = receiver::receive(to, target, label, received, Reporter::silent());
         let send = sender::send(from, sources, options, reporter);
         let receiving = ending_both(self.receiver.clone(), receive);
         let receiving = self.receiver.tasks().spawn("put", receiving);

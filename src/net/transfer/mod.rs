@@ -10,6 +10,7 @@ mod cost;
 pub mod filter;
 pub mod ids;
 pub mod metadata;
+pub mod mode;
 pub mod options;
 pub mod receive;
 pub mod report;

@@ -3,6 +3,7 @@
 use crate::net::data::packing::{MOST_LEVEL, Packing};
 use crate::net::transfer::filter::Filter;
 use crate::net::transfer::metadata::MetadataOptions;
+use crate::net::transfer::mode::ModeRules;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
 use crate::store::Durability;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Options {
     pub dry_run: bool,
     /// When the sender compresses.
     pub packing: Packing,
+    /// What becomes of modes. It does not travel: the client applies it, as sender or receiver.
+    pub chmod: ModeRules,
     /// What is preserved besides content, time and mode.
     pub metadata: MetadataOptions,
 }
@@ -140,6 +143,7 @@ impl Options {
             filter: Filter::from_wire(&options.filter)
                 .map_err(|_| Malformed("a filter has a rule that is none, or too many"))?,
             protected: Filter::default(),
+            chmod: ModeRules::default(),
             prune_empty_dirs: options.prune_empty_dirs,
             min_size: options.min_size,
             max_size: options.max_size,

@@ -1,6 +1,6 @@
 //! The messages and frames of the protocol: pure encoding and decoding, no I/O.
 //!
-//! `control.proto` describes the control connection, [`frame`] the data connections, [`code`] the
+//! `control.proto` and the files that it imports describe the control connection, [`frame`] the data connections, [`code`] the
 //! status codes. [`request`] has the facts of each request. [`measure`] bounds the memory of a
 //! decoded control message. [`entry`] converts entries to the store's types and back, and checks
 //! all of them.
@@ -12,7 +12,7 @@ pub mod measure;
 pub mod reader;
 pub mod request;
 
-/// The messages of `control.proto`, as prost generates them.
+/// The messages of the `.proto` files, as prost generates them.
 #[allow(missing_docs, clippy::doc_markdown)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/haul.v1.rs"));

@@ -189,7 +189,18 @@ fn remove_listed(
         Kind::Dir => AtFlags::REMOVEDIR,
         _ => AtFlags::empty(),
     };
-    match rustix::fs::unlinkat(&*dir, name.as_bytes(), flags) {
+    let unlink = || rustix::fs::unlinkat(&*dir, name.as_bytes(), flags);
+    let removed = match (unlink(), dir.fstat()) {
+        // a mirror sets the modes of its directories, also those that keep their owner out
+        (Err(Errno::ACCESS), Ok(found)) if keeps_owner_out(&found) => {
+            open_up_dir(&dir);
+            let removed = unlink();
+            let _ = dir.fchmod(found.st_mode & 0o7777);
+            removed
+        }
+        (removed, _) => removed,
+    };
+    match removed {
         Err(Errno::NOENT) => return Ok(()),
         removed => removed.at("remove", path)?,
     }

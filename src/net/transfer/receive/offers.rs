@@ -120,7 +120,9 @@ impl Receiver {
     fn attributes_of(&self, offer: &proto::Offer) -> Result<Attributes, NetError> {
         let attributes = entry::offered_attributes(offer)?;
         let metadata = self.options.metadata.of_offer(offer)?;
+        let is_dir = entry::kind_from_wire(offer.kind) == Kind::Dir;
         Ok(Attributes {
+            mode: self.options.chmod.apply(attributes.mode, is_dir),
             metadata,
             ..attributes
         })

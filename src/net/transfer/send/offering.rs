@@ -4,7 +4,7 @@ use crate::chunk::window::Permit;
 use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
-use crate::net::transfer::metadata::MetadataOptions;
+use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::found::{Found, Walked};
 use crate::net::transfer::send::offer::{
@@ -31,20 +31,21 @@ pub(super) struct Offering {
     core: Arc<SessionCore>,
     sources: Arc<Vec<TransferSource>>,
     inline: Inline,
-    metadata: MetadataOptions,
+    options: Options,
 }
 
 impl Offering {
     pub(super) fn new(
         core: Arc<SessionCore>,
         sources: Arc<Vec<TransferSource>>,
-        (inline, metadata): (Inline, &MetadataOptions),
+        inline: Inline,
+        options: Options,
     ) -> Offering {
         Offering {
             core,
             sources,
             inline,
-            metadata: metadata.clone(),
+            options,
         }
     }
 
@@ -124,7 +125,8 @@ impl Offering {
             (true, None) => InlineContent::Later,
         };
         let mut offer = offer_of(number, parent, source, &entry, hash);
-        self.metadata.describe(&mut offer, &entry, details);
+        offer.mode = self.options.chmod.apply(offer.mode, entry.kind == Kind::Dir);
+        self.options.metadata.describe(&mut offer, &entry, details);
         let is_dir = entry.kind == Kind::Dir;
         let (mut phase, mut is_sized) = (Phase::Offered, true);
         match content {

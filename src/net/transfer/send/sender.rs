@@ -93,7 +93,7 @@ pub async fn send(
     let inline = Inline::new(options.checksum || options.dry_run);
     let sender = Sender {
         reader: FileReader::new(core.clone(), channel.number()),
-        offering: Offering::new(core.clone(), sources.clone(), (inline, &options.metadata)),
+        offering: Offering::new(core.clone(), sources.clone(), inline, options.clone()),
         state: SendState::new(
             core.tasks().clone(),
             reporter.counters.clone(),

@@ -166,6 +166,7 @@ impl Sender {
         };
         Counters::add(&counters.bytes_failed, file.size().saturating_sub(file.resumed));
         let mut offer = offer_of(number, 0, file.source, &entry, None);
+        offer.mode = self.options.chmod.apply(offer.mode, false);
         metadata.describe(&mut offer, &entry, details);
         // a file that is what it was, and yet was not read as what it said, has another size than
         // it says

@@ -92,6 +92,40 @@ impl Mode {
     }
 }
 
+/// What a transfer makes of modes: changes for directories, and for everything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModeRules {
+    dirs: Vec<Mode>,
+    files: Vec<Mode>,
+}
+
+impl ModeRules {
+    /// Adds changes with commas between; one that begins with `D` is for directories only, one with
+    /// `F` for everything else, as with rsync.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn add(&mut self, text: &str, umask: u32) -> Result<(), String> {
+        for clause in text.split(',') {
+            let (of_dirs, of_files, clause) = match clause.split_at_checked(1) {
+                Some(("D", clause)) => (true, false, clause),
+                Some(("F", clause)) => (false, true, clause),
+                _ => (true, true, clause),
+            };
+            let mode = Mode::parse(clause, umask)?;
+            self.dirs.extend(of_dirs.then(|| mode.clone()));
+            self.files.extend(of_files.then_some(mode));
+        }
+        Ok(())
+    }
+
+    /// The mode of an entry after all changes.
+    pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
+        let rules = if is_dir { &self.dirs } else { &self.files };
+        rules.iter().fold(mode, |mode, rule| rule.apply(mode, is_dir))
+    }
+}
+
 impl Change {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let bits = match self.bits {
@@ -205,6 +239,18 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn rules_are_for_directories_or_for_files() {
+        let mut rules = ModeRules::default();
+        rules.add("D755,F644,Fg+w", 0o022).unwrap();
+        rules.add("o-r", 0o022).unwrap();
+        assert_eq!((rules.apply(0o700, true), rules.apply(0o600, false)), (0o751, 0o660));
+        for wrong in ["", "D", "Dx", "755,", "F4755"] {
+            assert!(ModeRules::default().add(wrong, 0o022).is_err(), "{wrong}");
+        }
+        assert_eq!(ModeRules::default().apply(0o4711, false), 0o4711);
     }
 
     #[test]

@@ -139,19 +139,7 @@ async fn copy(
         let message = format!("{}: not a directory", destination.display());
         return Err(Failure::new(exit::FAILED, message));
     }
-    let names = prepared
-        .iter()
-        .map(|given| RemotePath::parse(&given.name).unwrap_or_default());
-    let names: Vec<RemotePath> = names.collect();
-    let names = (names.len(), || Ok(names));
-    let mut place = LocalPlace::find("cp", names, destination, if_missing).await?;
-    let existing = Ancestors::of(&place.dir);
-    for (source, top) in sources.iter().zip(&place.tree.tops) {
-        existing.check(Path::new(source), recursive, &place.dir.join(top.as_path()))?;
-    }
-    if args.deletion.is_wanted() {
-        refuse_sources_within(sources, &place)?;
-    }
+    let mut place = place_of(sources, &prepared, destination, (args, if_missing)).await?;
     place.tree.dry_run = options.dry_run;
     let label = place.label();
     let dirs = prepared.iter().zip(&place.tree.tops);
@@ -176,6 +164,29 @@ async fn copy(
     let sources = prepared.into_iter().map(|given| given.source).collect();
     let about = destination.display().to_string();
     run_copy(sources, to, (args, options), deletion, &about).await
+}
+
+/// The place of each source, none of which goes into itself.
+async fn place_of(
+    sources: &[OsString],
+    prepared: &[LocalSource],
+    destination: &Path,
+    (args, if_missing): (&TransferArgs, IfMissing),
+) -> Result<LocalPlace, Failure> {
+    let names = prepared
+        .iter()
+        .map(|given| RemotePath::parse(&given.name).unwrap_or_default());
+    let names: Vec<RemotePath> = names.collect();
+    let names = (names.len(), || Ok(names));
+    let place = LocalPlace::find("cp", names, destination, if_missing).await?;
+    let existing = Ancestors::of(&place.dir);
+    for (source, top) in sources.iter().zip(&place.tree.tops) {
+        existing.check(Path::new(source), args.is_recursive(), &place.dir.join(top.as_path()))?;
+    }
+    if args.deletion.is_wanted() {
+        refuse_sources_within(sources, &place)?;
+    }
+    Ok(place)
 }
 
 /// Copies, and shows it. A signal ends it; what has been written by then is made durable.

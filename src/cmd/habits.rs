@@ -131,12 +131,6 @@ struct Refused {
     #[arg(short = 'k', long, hide = true)]
     copy_dirlinks: bool,
 
-    #[arg(long, hide = true)]
-    ignore_errors: bool,
-
-    #[arg(long, hide = true)]
-    force: bool,
-
     #[arg(long, hide = true, value_name = "VALUE")]
     backup_dir: Option<OsString>,
 
@@ -173,32 +167,22 @@ impl Refused {
 
     /// What haul does not have.
     fn missing(&self) -> Option<(&'static str, &'static str, &'static str)> {
-        let names = "name the files as sources, or use --only";
-        let alone = "leave it out";
-        let copies = "haul compares with DEST only";
-        [
-            (
-                self.copy_links,
-                "-L",
-                "haul sends symlinks as they are",
-                "name what they lead to",
-            ),
-            (
-                self.copy_dirlinks,
-                "-k",
-                "haul sends symlinks as they are",
-                "name what they lead to",
-            ),
+        let links = self.copy_links || self.copy_dirlinks;
+        let backup = self.backup || self.backup_dir.is_some() || self.suffix.is_some();
+        let dests = [&self.link_dest, &self.copy_dest, &self.compare_dest];
+        let places = self.partial_dir.is_some() || self.temp_dir.is_some();
+        let dest = dests.into_iter().any(Option::is_some);
+        let (list, level) = (self.files_from.is_some(), self.compress_level.is_some());
+        let rows = [
+            (links, "-L, -k", "haul sends symlinks as they are", "name what they lead to"),
             (self.relative, "-R", "haul has no relative paths", "write the path in DEST"),
+            (self.one_file_system, "-x", "haul crosses mounts", "name them in --exclude"),
             (
-                self.one_file_system,
-                "-x",
-                "haul crosses mounts",
-                "exclude them with --exclude",
+                backup,
+                "-b, --backup-dir, --suffix",
+                "haul makes no backups",
+                "use haul cp before",
             ),
-            (self.backup, "-b", "haul makes no backups", "copy with haul cp before"),
-            (self.backup_dir.is_some(), "--backup-dir", "haul makes no backups", alone),
-            (self.suffix.is_some(), "--suffix", "haul makes no backups", alone),
             (
                 self.remove_source_files,
                 "--remove-source-files",
@@ -206,41 +190,32 @@ impl Refused {
                 "remove them when it has succeeded",
             ),
             (
-                self.ignore_errors,
-                "--ignore-errors",
-                "a run that failed deletes nothing",
-                alone,
-            ),
-            (
-                self.force,
-                "--force",
-                "haul replaces no directory by a file",
-                "remove it first",
-            ),
-            (
-                self.files_from.is_some(),
+                list,
                 "--files-from",
                 "haul reads no list of files",
-                names,
+                "name them, or use --only",
             ),
-            (self.link_dest.is_some(), "--link-dest", copies, alone),
-            (self.copy_dest.is_some(), "--copy-dest", copies, alone),
-            (self.compare_dest.is_some(), "--compare-dest", copies, alone),
             (
-                self.compress_level.is_some(),
+                dest,
+                "--link-dest, --copy-dest, --compare-dest",
+                "haul compares with DEST only",
+                "leave it out",
+            ),
+            (
+                level,
                 "--compress-level",
                 "the level is a value of -z",
                 "write --compress=LEVEL",
             ),
             (
-                self.partial_dir.is_some() || self.temp_dir.is_some(),
+                places,
                 "--partial-dir, --temp-dir",
                 "a partial file is beside its target",
-                alone,
+                "leave it out",
             ),
-        ]
-        .into_iter()
-        .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
+        ];
+        rows.into_iter()
+            .find_map(|(given, option, why, instead)| given.then_some((option, why, instead)))
     }
 
     /// What haul does in another way.

@@ -79,10 +79,6 @@ const OTHER: &[Entry] = &[
         "Copy with haul cp, remove with haul rm.",
     ),
     ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
-    (
-        "--ignore-errors --force",
-        "A run that failed deletes nothing, and replaces no directory.",
-    ),
     ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),
 ];

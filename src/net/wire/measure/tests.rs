@@ -92,10 +92,6 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         locks: vec![proto::LockEntry::default(); n],
         ..Default::default()
     };
-    let glob = proto::GlobReply {
-        paths: vec![Vec::new(); n],
-        ..Default::default()
-    };
     let (wants, acks) = (vec![proto::Want::default(); n], vec![proto::Ack::default(); n]);
     let results = vec![proto::Result::default(); n];
     let withdrawals = vec![proto::Withdrawal::default(); n];
@@ -115,7 +111,6 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         (request(request::Body::Get(names)), MAX_LIST),
         (reply(proto::reply::Body::List(list)), MAX_LIST),
         (reply(proto::reply::Body::Locks(locks)), MAX_LIST),
-        (reply(proto::reply::Body::Glob(glob)), MAX_LIST),
     ]
     .into_iter()
     .chain(lists_beneath(n))
@@ -141,9 +136,14 @@ fn lists_beneath(n: usize) -> Vec<(Vec<u8>, usize)> {
         entries: vec![proto::Entry::default(); n],
         ..Default::default()
     };
+    let glob = proto::GlobReply {
+        paths: vec![Vec::new(); n],
+        ..Default::default()
+    };
     let pages = vec![proto::DirPage::default(); n];
     let removed = vec![proto::Removed::default(); n];
     vec![
+        (reply(proto::reply::Body::Glob(glob)), MAX_LIST),
         (request(request::Body::ListBeneath(list)), MAX_LIST),
         (request(request::Body::StatBeneath(stat)), MAX_LIST),
         (request(request::Body::RemoveBeneath(remove)), MAX_LIST),

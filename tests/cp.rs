@@ -219,7 +219,8 @@ fn blocks_are_shared_where_the_file_system_can() {
         return;
     };
     let client = Client::new();
-    let content = bytes(3, 64 * MIB + 5);
+    // more than the file system sets aside for itself meanwhile
+    let content = bytes(3, 160 * MIB + 5);
     let (from, to) = (disk.path().join("from"), disk.path().join("to"));
     write(&from, &content);
     write(&to, b"old");
@@ -228,7 +229,7 @@ fn blocks_are_shared_where_the_file_system_can() {
     client.ok(["cp", "-p", from.to_str().unwrap(), to.to_str().unwrap()]);
     rustix::fs::sync();
     let taken = before.saturating_sub(disk.free());
-    assert!(taken < 16 * MIB as u64, "{taken} bytes");
+    assert!(taken < 130 * MIB as u64, "{taken} bytes");
     assert!(std::fs::read(&to).unwrap() == content);
     // they part when one is written
     write(&from, b"other");

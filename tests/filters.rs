@@ -198,6 +198,53 @@ fn put_and_get_send_what_the_filter_takes() {
     }
 }
 
+/// The paths that have one kind in both trees.
+fn without_conflicts(paths: &BTreeSet<String>, other: &BTreeSet<String>) -> BTreeSet<String> {
+    let conflicts = |path: &str| {
+        let names = path.trim_end_matches('/').match_indices('/').map(|(at, _)| &path[..at]);
+        let is_file_above = names.clone().any(|above| other.contains(above));
+        let is_other_kind = match path.strip_suffix('/') {
+            Some(dir) => other.contains(dir),
+            None => other.contains(&format!("{path}/")),
+        };
+        is_file_above || is_other_kind
+    };
+    paths.iter().filter(|path| !conflicts(path)).cloned().collect()
+}
+
+/// `--delete` with rules that exclude: what is at DEST then is what the rsync binary makes of it.
+#[test]
+fn a_mirror_is_that_of_rsync_over_random_trees_and_rules() {
+    let client = Client::new();
+    for seed in 1..=60 {
+        let mut chance = Chance(0x2545_f491_4f6c_dd1d_u64.wrapping_mul(seed));
+        let (source, other) = (tree(&mut chance), tree(&mut chance));
+        let dest = without_conflicts(&other, &source);
+        let rules: Vec<String> =
+            rules(&mut chance).iter().map(|rule| rule.replace("+ ", "- ")).collect();
+        let rules = if chance.below(4) == 0 { Vec::new() } else { rules };
+        let work = client.work().join(seed.to_string());
+        make(&work.join("s"), &source);
+        for to in ["haul", "rsync"] {
+            std::fs::create_dir_all(work.join(to)).unwrap();
+            make(&work.join(to), &dest);
+        }
+        let mut options: Vec<String> =
+            rules.iter().map(|rule| format!("--filter={rule}")).collect();
+        options.extend((chance.below(4) == 0).then(|| "--delete-excluded".to_string()));
+        let path = |name: &str| work.join(name).display().to_string();
+        let words = |to: &str, delete: &str| {
+            let given = ["-a".to_string(), delete.to_string()].into_iter().chain(options.clone());
+            given.chain([path("s/"), path(to)]).collect::<Vec<_>>()
+        };
+        client.ok(["cp".to_string()].into_iter().chain(words("haul", "--delete=yes")));
+        let rsync = Command::new("rsync").args(words("rsync", "--delete")).status().unwrap();
+        assert!(rsync.success(), "seed {seed}");
+        let (ours, theirs) = (found(&work.join("haul")), found(&work.join("rsync")));
+        assert_eq!(ours, theirs, "seed {seed}: {options:?}: {source:?} to {dest:?}");
+    }
+}
+
 fn put(client: &Client, options: &[&str], from: &str, to: &str) {
     client.ok([&["put", "-r"], options, &[from, to]].concat());
 }

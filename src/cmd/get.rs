@@ -43,7 +43,7 @@ Examples:
   haul get nas:b.txt a.txt                   under another name
   haul get nas:db.sql - | psql db            to standard output, in order
   haul get -rq nas:photos/ /srv/photos       for cron: the contents of photos
-  haul get 'nas:log/*.{gz,xz}' logs/         a pattern: the server finds what matches
+  haul get 'nas:log/*.{gz,xz}' logs/         what matches, at the server
   haul get -r --only '*.jpg' nas:photos .    the pictures only
   haul get -r nas: /srv/mirror               everything"
 )]

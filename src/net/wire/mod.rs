@@ -1,9 +1,9 @@
 //! The messages and frames of the protocol: pure encoding and decoding, no I/O.
 //!
-//! `control.proto` and the files that it imports describe the control connection, [`frame`] the data connections, [`code`] the
-//! status codes. [`request`] has the facts of each request. [`measure`] bounds the memory of a
-//! decoded control message. [`entry`] converts entries to the store's types and back, and checks
-//! all of them.
+//! `control.proto` and the files that it imports describe the control connection, [`frame`] the
+//! data connections, [`code`] the status codes. [`request`] has the facts of each request.
+//! [`measure`] bounds the memory of a decoded control message. [`entry`] converts entries to the
+//! store's types and back, and checks all of them.
 
 pub mod code;
 pub mod entry;

@@ -99,7 +99,7 @@ Remote paths:
 Examples:
   server$ haul serve /srv/files       prints an invite, and what to type there
   laptop$ haul login server           asks for that invite, and never again
-  laptop$ haul put -r photos server:  and haul get, ls, find, cat, mkdir, mv, rm, stat, du
+  laptop$ haul put -r photos server:  and haul get, ls, find, rm, mv, cat, stat
 
 `haul help COMMAND` lists the options of a command, with examples.
 

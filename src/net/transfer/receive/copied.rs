@@ -88,11 +88,16 @@ impl CopiedFile {
     pub(super) fn copied(&mut self, part: Extent) {
         match part.length {
             0 => self.file = None,
-            length => self.offset = part.offset.saturating_add(length),
+            length => {
+                self.offset = part.offset.saturating_add(length);
+                // not before: the sender's answer to the last part must find it here
+                report(&self.file, Ok(part));
+            }
         }
     }
 
-    /// The work of copying the next part, of a file of `size` bytes. The sender learns of its end.
+    /// The work of copying the next part, of a file of `size` bytes. [`CopiedFile::copied`] is
+    /// called when it has ended.
     pub(super) fn copy(
         &mut self,
         mut staging: Box<dyn Staging>,
@@ -118,9 +123,6 @@ impl CopiedFile {
                 }
             };
             let part = Extent { offset, length };
-            if length > 0 {
-                report(&file, Ok(part));
-            }
             StagedDone::Written(Written {
                 staging,
                 wrote: Wrote::Copied(part),
@@ -161,5 +163,53 @@ async fn copy_part(
             staging.copy(&file.source, FileRange { offset, end }).await?;
             Ok(length)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::data::body::FileId;
+    use crate::net::task::Tasks;
+    use crate::store::local::LocalStore;
+    use crate::store::{Durability, RemotePath, StageRequest, Store};
+    use tokio::sync::mpsc;
+
+    /// The sender answers the last part with its word that the source is unchanged. That must not
+    /// arrive before the receiver knows of the part.
+    #[tokio::test]
+    async fn the_sender_learns_of_a_part_when_the_receiver_has_counted_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("from"), vec![7; 3 << 20]).unwrap();
+        let store = LocalStore::open(dir.path()).unwrap();
+        let store = store.subtree(&RemotePath::root()).await.unwrap();
+        let path = |name: &[u8]| RemotePath::parse(name).unwrap();
+        let source = store.open(&path(b"from")).await.unwrap();
+        let request = StageRequest {
+            who: "test".into(),
+            if_version: None,
+            durability: Durability::Volatile,
+            source: None,
+        };
+        let staging = store.stage(&path(b"to"), &request).await.unwrap();
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let id = FileId {
+            number: 1,
+            attempt: 0,
+        };
+        let mut copied = CopiedFile::new();
+        copied.take(HandedFile::new(id, source, reports));
+        let work = copied.copy(staging, 3 << 20, Allocation::Dense);
+        let done = work.guard(&Tasks::new(|_| {})).await;
+        assert!(reported.try_recv().is_err(), "the part is not counted yet");
+        let Ok(StagedDone::Written(Written {
+            wrote: Wrote::Copied(part),
+            ..
+        })) = done
+        else {
+            panic!("it was not copied");
+        };
+        copied.copied(part);
+        assert_eq!((copied.offset(), reported.try_recv().is_ok()), (3 << 20, true));
     }
 }

@@ -76,6 +76,20 @@ fn dest_is_always_the_same_place() {
         assert_eq!(snapshot(&client.work().join("flat")), snapshot(&there("new/src")));
         assert!(client.work().join("renamed").is_file());
     }
+    // contents go into a directory that is made for them, as with rsync
+    client.ok(["put", "-a", "src/", "srv:slash/"]);
+    client.ok(["get", "-a", "srv:slash/", "slash/"]);
+    client.ok(["cp", "-a", "src/", "slashed/"]);
+    client.ok(["put", "-an", "src/", "srv:dry/"]);
+    client.ok(["get", "-an", "srv:slash/", "dry/"]);
+    let sent = snapshot(&client.work().join("src"));
+    for dir in [there("slash"), client.work().join("slash"), client.work().join("slashed")] {
+        assert_eq!(snapshot(&dir), sent, "{dir:?}");
+    }
+    assert!(!there("dry").exists() && !client.work().join("dry").exists());
+    client
+        .run(["put", "-a", "src/", "srv:file/"])
+        .failed(1, &["not a directory"]);
     // several sources make the directory; what is above it must exist
     client.ok(["put", "-r", "src/a", "src/d", "srv:several"]);
     assert_eq!(names(&there("several")), ["a", "d/b"]);
@@ -335,7 +349,7 @@ fn command_lines_of_rsync_run_as_they_are() {
     source(&client);
     let run = |line: &str| client.run(["rsync"].into_iter().chain(line.split(' ')));
     let code = |line: &str| run(line).code;
-    assert_eq!(code("-avzP --delete --exclude node_modules src/ srv:dst"), 0);
+    assert_eq!(code("-avzP --delete --exclude node_modules src/ srv:dst/"), 0);
     assert_eq!(names(&server.root.join("dst")), [".git/config", "a", "c.log", "d/b"]);
     assert_eq!(code("-a srv:dst/ back"), 0);
     assert_eq!(code("-a --exclude=.git src/ here"), 0);

@@ -131,7 +131,7 @@ async fn copy(
         make_path(destination, sources.len() > 1)?;
     }
     // a directory goes to DEST/NAME the first time and every time
-    let if_missing = match prepared.iter().any(LocalSource::is_named_dir) {
+    let if_missing = match prepared.iter().any(LocalSource::is_dir) {
         true => IfMissing::Make,
         false => IfMissing::Name,
     };

@@ -119,11 +119,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.transfer.makes_path() {
             make_path(&path, sources.len() > 1)?;
         }
-        let may_name_dirs = sources.iter().any(|source| !source.means_contents());
-        match args.transfer.is_recursive() && may_name_dirs && !path.is_dir() {
+        let has_contents = sources.iter().any(Remote::means_contents);
+        match (args.transfer.is_recursive() && !path.is_dir(), has_contents) {
             // a directory goes to DEST/NAME, a file to DEST
-            true => Place::Asked(path),
-            false => Place::Known(local_target(&sources, &path, IfMissing::Name).await?),
+            (true, false) => Place::Asked(path),
+            (true, true) => Place::Known(local_target(&sources, &path, IfMissing::Make).await?),
+            (false, _) => Place::Known(local_target(&sources, &path, IfMissing::Name).await?),
         }
     };
     get(&sources, place, (&args.transfer, options), &args.connect).await

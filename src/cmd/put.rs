@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         directory: destination.directory,
         names: prepared.iter().map(|given| given.name.clone()).collect(),
         // a directory goes to DEST/NAME the first time and every time
-        if_missing: match prepared.iter().any(LocalSource::is_named_dir) {
+        if_missing: match prepared.iter().any(LocalSource::is_dir) {
             true => IfMissing::Make,
             false => IfMissing::Name,
         },
@@ -299,9 +299,9 @@ impl LocalSource {
         })
     }
 
-    /// True of a directory that is to have its own name at the destination.
-    pub(super) fn is_named_dir(&self) -> bool {
-        self.kind == Kind::Dir && !self.name.is_empty()
+    /// True of a directory: DEST is made for it, or for its contents.
+    pub(super) fn is_dir(&self) -> bool {
+        self.kind == Kind::Dir
     }
 }
 

@@ -1,27 +1,12 @@
 //! Filters: haul's choice against that of the rsync binary, over random trees and rules.
 
+use crate::support::chance::Chance;
 use crate::support::tree::write;
 use crate::support::{Client, Server};
 use haul::net::transfer::filter::{Filter, Rule, Verdict};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-
-/// Random numbers from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % n
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
 
 const NAMES: [&str; 8] = ["a", "b", "ab", "abc", "a.o", "b.o", "c.txt", "node_modules"];
 const PARTS: [&str; 15] = [

@@ -1,6 +1,7 @@
 //! Owners, modes, extended attributes, ACLs, FIFOs and devices: compared with what the rsync binary
 //! makes of them, and given to a side that may not set them.
 
+use crate::support::chance::Chance;
 use crate::support::messages::{ended, offer, offers, put, result};
 use crate::support::script::ScriptedClient;
 use crate::support::tree::{set_mode, write};
@@ -16,30 +17,6 @@ use std::process::Command;
 
 /// nobody
 const PLAIN: u32 = 65_534;
-
-/// Random numbers from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn of_seed(seed: u64) -> Chance {
-        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % n
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();

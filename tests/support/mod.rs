@@ -1,5 +1,6 @@
 //! Hermetic servers and clients: the built binary, real sockets on port 0, their own directories.
 
+pub mod chance;
 mod client;
 pub mod disk;
 pub mod floods;

@@ -15,7 +15,7 @@ use crate::net::deletion::search::Pair;
 use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
-use crate::net::transfer::send::source::{Origin, TransferSource};
+use crate::net::transfer::send::source::TransferSource;
 use crate::store::RemotePath;
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -120,8 +120,7 @@ async fn copy(
     }
     let recursive = args.is_recursive();
     let prepared = put::prepare(sources, recursive, || stream_name(destination)).await?;
-    let is_missing = |given: &LocalSource| matches!(given.source.origin, Origin::Missing(_));
-    if prepared.iter().all(is_missing) {
+    if prepared.iter().all(LocalSource::is_missing) {
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("cp", args, sources).await;
     }
@@ -130,11 +129,7 @@ async fn copy(
     if args.makes_path() {
         make_path(destination, sources.len() > 1)?;
     }
-    // a directory goes to DEST/NAME the first time and every time
-    let if_missing = match prepared.iter().any(LocalSource::is_dir) {
-        true => IfMissing::Make,
-        false => IfMissing::Name,
-    };
+    let if_missing = put::if_missing(&prepared);
     if if_missing == IfMissing::Make && destination.exists() && !destination.is_dir() {
         let message = format!("{}: not a directory", destination.display());
         return Err(Failure::new(exit::FAILED, message));

@@ -192,8 +192,13 @@ impl Deletion<'_> {
         }
         let failed = Counters::get(&reporter.counters.failed);
         if failed > 0 {
-            let reason = format!("{failed} entries could not be transferred");
-            return self.refuse(reporter, reason, None).await;
+            let not_deleted = Event::NotDeleted {
+                planned: None,
+                reason: format!("{failed} entries could not be transferred"),
+                command: None,
+            };
+            reporter.report(not_deleted).await;
+            return Ok(());
         }
         let (mut plan, mut empty) = (Plan::default(), None);
         for pair in &self.pairs {
@@ -210,9 +215,7 @@ impl Deletion<'_> {
         }
         plan.complete()?;
         for (dir, error) in std::mem::take(&mut plan.unlisted) {
-            let (code, text) = error.to_wire();
-            let path = shown(&self.label, dir.as_bytes());
-            reporter.report(Event::Failed { path, code, text }).await;
+            self.failed(reporter, &dir, &error).await;
         }
         if plan.count() == 0 {
             return Ok(());
@@ -228,8 +231,13 @@ impl Deletion<'_> {
                 true => guarded.instead,
                 false => allowing_command(&guarded.instead),
             };
-            let (count, reason) = (plan.count(), guarded.reason);
-            return self.refuse(reporter, reason, Some((count, command))).await;
+            let not_deleted = Event::NotDeleted {
+                planned: Some(plan.count()),
+                reason: guarded.reason,
+                command: Some(command),
+            };
+            reporter.report(not_deleted).await;
+            return Ok(());
         }
         match options.dry_run {
             true => Ok(()),
@@ -237,20 +245,11 @@ impl Deletion<'_> {
         }
     }
 
-    async fn refuse(
-        &self,
-        reporter: &Reporter,
-        reason: String,
-        guarded: Option<(u64, String)>,
-    ) -> Result<(), NetError> {
-        let (planned, command) = guarded.unzip();
-        let not_deleted = Event::NotDeleted {
-            planned,
-            reason,
-            command,
-        };
-        reporter.report(not_deleted).await;
-        Ok(())
+    /// Reports why an entry, or what is in a directory, could not be deleted.
+    async fn failed(&self, reporter: &Reporter, path: &RemotePath, error: &NetError) {
+        let path = shown(&self.label, path.as_bytes());
+        let (code, text) = error.to_wire();
+        reporter.report(Event::Failed { path, code, text }).await;
     }
 
     /// Asks at a terminal whether to delete all the same.
@@ -281,15 +280,14 @@ impl Deletion<'_> {
             }
             let results = self.destination.remove(batch.clone()).await?;
             for (removal, result) in batch.into_iter().zip(results) {
-                let path = shown(&self.label, removal.path.as_bytes());
                 match result {
-                    Ok(()) => reporter.deleted(|| Event::Deleted { path }).await,
+                    Ok(()) => {
+                        let path = shown(&self.label, removal.path.as_bytes());
+                        reporter.deleted(|| Event::Deleted { path }).await;
+                    }
                     // something new is in there, or the partial file of another transfer
                     Err(e) if removal.kind == Kind::Dir && is_not_empty(&e) => {}
-                    Err(e) => {
-                        let (code, text) = e.to_wire();
-                        reporter.report(Event::Failed { path, code, text }).await;
-                    }
+                    Err(e) => self.failed(reporter, &removal.path, &e).await,
                 }
             }
         }

@@ -94,6 +94,13 @@ impl Failure {
         Failure::new(exit::USAGE, message)
     }
 
+    /// The first line of what the command line parser says.
+    pub fn of_parser(error: &clap::Error) -> Failure {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        Failure::usage(line.trim_start_matches("error: "))
+    }
+
     /// An exit code for failures that the user has read of.
     pub fn already_reported(exit: u8) -> Failure {
         Failure {

@@ -176,9 +176,7 @@ pub fn parse() -> Cli {
     let wants_json = words.iter().any(|word| word == "--json");
     Cli::try_parse_from(words).unwrap_or_else(|error| {
         if wants_json && error.use_stderr() {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Failure::usage(line.trim_start_matches("error: ")).print_json();
+            Failure::of_parser(&error).print_json();
         }
         error.exit()
     })

@@ -83,10 +83,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let options = args.transfer.options(args.sources.len(), &args.sources)?;
     let name = || stream_name(&args.destination);
     let prepared = prepare(&args.sources, args.transfer.is_recursive(), name).await?;
-    if prepared
-        .iter()
-        .all(|given| matches!(given.source.origin, Origin::Missing(_)))
-    {
+    if prepared.iter().all(LocalSource::is_missing) {
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("put", &args.transfer, sources).await;
     }
@@ -94,11 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         path: destination.path.as_bytes().to_vec(),
         directory: destination.directory,
         names: prepared.iter().map(|given| given.name.clone()).collect(),
-        // a directory goes to DEST/NAME the first time and every time
-        if_missing: match prepared.iter().any(LocalSource::is_dir) {
-            true => IfMissing::Make,
-            false => IfMissing::Name,
-        },
+        if_missing: if_missing(&prepared),
     };
     let places = prepared.iter().map(LocalSource::place).collect::<Vec<_>>();
     args.transfer.deletion.check_places(&places)?;
@@ -299,9 +292,18 @@ impl LocalSource {
         })
     }
 
-    /// True of a directory: DEST is made for it, or for its contents.
-    pub(super) fn is_dir(&self) -> bool {
-        self.kind == Kind::Dir
+    /// True of one that cannot be sent.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.source.origin, Origin::Missing(_))
+    }
+}
+
+/// What becomes of a DEST where nothing is: it is made for directories, and for their contents, so
+/// that a directory goes to DEST/NAME the first time and every time.
+pub(super) fn if_missing(sources: &[LocalSource]) -> IfMissing {
+    match sources.iter().any(|source| source.kind == Kind::Dir) {
+        true => IfMissing::Make,
+        false => IfMissing::Name,
     }
 }
 

@@ -94,11 +94,7 @@ pub(super) fn refused(error: &clap::Error) -> Failure {
         ErrorKind::MissingRequiredArgument => {
             Failure::usage("rsync with one path lists").hint("use haul ls")
         }
-        _ => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Failure::usage(line.trim_start_matches("error: "))
-        }
+        _ => Failure::of_parser(error),
     }
 }
 

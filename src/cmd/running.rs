@@ -71,12 +71,15 @@ impl ControlSocket {
         let user = rustix::process::geteuid().as_raw();
         file::check_private(&dir, Some(user)).map_err(io::Error::other)?;
         let path = dir.join(format!("{}{SUFFIX}", std::process::id()));
+        // It gets its name when it accepts connections: a caller takes one that refuses them for
+        // that of a killed process, and removes it.
+        let new = path.with_extension("new");
         // of an earlier process with this id, which was killed
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
-        let socket = ControlSocket { path, listener };
-        std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(socket)
+        let _ = std::fs::remove_file(&new);
+        let listener = UnixListener::bind(&new)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&new, &path)?;
+        Ok(ControlSocket { path, listener })
     }
 
     /// Answers one question after another, for as long as it is polled.

@@ -110,7 +110,7 @@ fn walk(
             Verdict::Descend(rule) if searches => {
                 walk(filter, paths, (path, Some(rule)), searches, taken);
             }
-            Verdict::Descend(_) | Verdict::Skip => {}
+            Verdict::Descend(_) | Verdict::Skip(_) => {}
         }
     }
 }

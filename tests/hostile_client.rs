@@ -128,6 +128,48 @@ async fn offered_names_that_are_none_end_the_transfer() {
     server.still_serves();
 }
 
+/// Chosen paths and names of ignore files of a client that does not check them itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_get_chooses_stays_beneath_its_source_and_is_bounded() {
+    let server = Server::start();
+    std::fs::write(server.dir.path().join("outside"), b"precious").unwrap();
+    std::fs::create_dir(server.root.join("d")).unwrap();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let get = |transfer: u32, chosen: &[u8], ignore_file: &[u8]| {
+        request::Body::Get(proto::Get {
+            transfer,
+            sources: vec![b"d".to_vec()],
+            chosen: vec![chosen.to_vec()],
+            options: Some(proto::Options {
+                recursive: true,
+                view: Some(proto::View {
+                    ignore_files: vec![ignore_file.to_vec()],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    };
+    let (long, name) = (b"a\0".repeat(40 << 10), &b".gitignore"[..]);
+    let wrong = [
+        (&b"../../outside\0"[..], name),
+        (b"/etc/passwd\0", name),
+        (b"a/../b\0", name),
+        (b"a", name),
+        (&long, name),
+        (b"a\0", b"../.gitignore"),
+        (b"a\0", b""),
+    ];
+    for (number, (chosen, ignore_file)) in (2..).zip(wrong) {
+        let reply = client.ask(number.into(), get(number, chosen, ignore_file)).await.unwrap();
+        assert!((500..600).contains(&reply.code), "{reply:?}");
+    }
+    assert_eq!(client.ask(20, get(20, b"a/b\0", name)).await.unwrap().code, 150);
+    server.still_serves();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_wrong_proofs_get_nothing() {
     let server = Server::start();

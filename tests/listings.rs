@@ -2,9 +2,9 @@
 
 use crate::support::script::ScriptedServer;
 use crate::support::tree::write;
-use haul::net::transfer::metadata::MetadataOptions;
+use haul::chunk::buffer::BufferPool;
+use haul::net::transfer::options::Options;
 use haul::net::transfer::send::found::Walked;
-use haul::net::transfer::send::select::Selection;
 use haul::net::transfer::send::source::{Origin, TransferSource};
 use haul::net::transfer::send::walk::{Walk, WalkOptions};
 use haul::net::wire::proto::{self, reply, request};
@@ -99,14 +99,14 @@ async fn what_stays_in_a_directory_is_walked_whatever_changes_beside_it() {
         label: b"t".to_vec(),
         origin,
         place: None,
+        chosen: None,
     }]);
     let (out, mut walked) = tokio::sync::mpsc::channel(1);
-    let options = WalkOptions {
+    let options = Options {
         recursive: true,
-        hash: None,
-        selection: Selection::default(),
-        metadata: MetadataOptions::default(),
+        ..Options::default()
     };
+    let options = WalkOptions::of(&options, BufferPool::for_window(1 << 20));
     let walk = tokio::spawn(Walk::new(sources, options, out).run());
     // it waits with what it found first
     while walked.is_empty() {

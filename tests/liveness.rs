@@ -69,6 +69,7 @@ async fn transfer(
         label: b"t".to_vec(),
         origin,
         place: None,
+        chosen: None,
     }]);
     let target = Target::Tree(Tree {
         store: Arc::new(Slow {

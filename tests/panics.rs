@@ -286,6 +286,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             TransferSource {
                 label: b"tree".to_vec(),
                 place: None,
+                chosen: None,
                 origin: Origin::Tree { store, path },
             }
         };

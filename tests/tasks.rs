@@ -52,6 +52,7 @@ fn every_task_takes_one_command() {
         write(&client.work().join(path), path.as_bytes());
     }
     write(&client.work().join("project/node_modules/m"), b"m");
+    write(&client.work().join("project/.gitignore"), b"*.tmp\n");
     write(&client.work().join("report.pdf"), b"report");
     write(&client.work().join("big.iso"), &vec![7; 3 << 20]);
     write(&server.root.join("mirror/gone"), b"gone");
@@ -78,6 +79,9 @@ fn every_task_takes_one_command() {
             "haul put report.pdf drop:" => there("inbox/report.pdf").is_file(),
             "haul rm -r nas:mirror" => !there("mirror").exists(),
             _ if task.contains("vps:") => other.root.join("report.pdf").is_file(),
+            _ if task.contains("--ignore-file") => {
+                there("work/project/a").exists() && !there("work/project/x.tmp").exists()
+            }
             _ if task.contains("--exclude") => {
                 there("project/a").exists()
                     && !there("project/x.tmp").exists()

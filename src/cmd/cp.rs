@@ -5,13 +5,14 @@ use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote, means_contents};
-use super::put::LocalSource;
-use super::transfer::{self, TransferArgs};
+use super::source_removal::{SourceEnd, SourceRemoval};
+use super::sources::{LocalSource, if_missing, prepare};
+use super::transfer;
+use super::transfer_args::TransferArgs;
 use super::{get, hint, interrupt, put};
 use crate::net::client::requests::IfMissing;
 use crate::net::data::pacer::RateLimit;
 use crate::net::deletion::place::Place;
-use crate::net::deletion::search::Pair;
 use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
@@ -80,7 +81,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match (remote.first(), Location::parse(&destination)?) {
         (Some(source), Location::Remote(destination)) => Err(between_servers(source, &destination)),
         (None, Location::Remote(_)) => {
-            put::run(put::Args::new((sources, destination), transfer, connect)).await
+            let args = put::Args::new((sources, destination), transfer, connect);
+            Box::pin(put::run(args)).await
         }
         (Some(source), Location::Local(_)) if remote.len() < sources.len() => {
             Err(Failure::usage(format!("{} is not on this machine", source.shown))
@@ -88,9 +90,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         (Some(_), Location::Local(_)) => {
             sources.push(destination);
-            get::run(get::Args::new(sources, transfer, connect)).await
+            Box::pin(get::run(get::Args::new(sources, transfer, connect))).await
         }
-        (None, Location::Local(path)) => copy(&sources, &path, &transfer).await,
+        (None, Location::Local(path)) => Box::pin(copy(&sources, &path, &transfer)).await,
     }
 }
 
@@ -118,8 +120,7 @@ async fn copy(
             Failure::usage("cp has no standard output").hint("write ./- for a file of that name")
         );
     }
-    let recursive = args.is_recursive();
-    let prepared = put::prepare(sources, recursive, || stream_name(destination)).await?;
+    let prepared = prepare(sources, args, || stream_name(destination)).await?;
     if prepared.iter().all(LocalSource::is_missing) {
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("cp", args, sources).await;
@@ -129,28 +130,28 @@ async fn copy(
     if args.makes_path() {
         make_path(destination, sources.len() > 1)?;
     }
-    let if_missing = put::if_missing(&prepared);
+    let if_missing = if_missing(&prepared);
     if if_missing == IfMissing::Make && destination.exists() && !destination.is_dir() {
         let message = format!("{}: not a directory", destination.display());
         return Err(Failure::new(exit::FAILED, message));
     }
-    let mut place = place_of(sources, &prepared, destination, (args, if_missing)).await?;
+    let mut place = place_of(&prepared, destination, (args, if_missing)).await?;
     place.tree.dry_run = options.dry_run;
     let label = place.label();
-    let dirs = prepared.iter().zip(&place.tree.tops);
+    let (mut pairs, mut ends) = (Vec::new(), Vec::new());
+    for (given, top) in prepared.iter().zip(&place.tree.tops) {
+        pairs.extend(given.dirs(top).await);
+        ends.extend(given.end());
+    }
+    let removal = match args.remove_source_files {
+        true => Some((SourceRemoval::start(&mut options)?, ends)),
+        false => None,
+    };
     let deletion = Deletion {
         args: &args.deletion,
         destination: Place::Here(place.tree.store.clone()),
         label: label.clone(),
-        pairs: dirs
-            .filter_map(|(given, top)| {
-                let top = top.clone();
-                Some(Pair {
-                    top,
-                    ..given.dir()?
-                })
-            })
-            .collect(),
+        pairs,
     };
     let to = LocalDestination {
         label,
@@ -158,12 +159,11 @@ async fn copy(
     };
     let sources = prepared.into_iter().map(|given| given.source).collect();
     let about = destination.display().to_string();
-    run_copy(sources, to, (args, options), deletion, &about).await
+    run_copy(sources, to, (args, options), (deletion, removal), &about).await
 }
 
 /// The place of each source, none of which goes into itself.
 async fn place_of(
-    sources: &[OsString],
     prepared: &[LocalSource],
     destination: &Path,
     (args, if_missing): (&TransferArgs, IfMissing),
@@ -175,11 +175,16 @@ async fn place_of(
     let names = (names.len(), || Ok(names));
     let place = LocalPlace::find("cp", names, destination, if_missing).await?;
     let existing = Ancestors::of(&place.dir);
-    for (source, top) in sources.iter().zip(&place.tree.tops) {
-        existing.check(Path::new(source), args.is_recursive(), &place.dir.join(top.as_path()))?;
-    }
-    if args.deletion.is_wanted() {
-        refuse_sources_within(sources, &place)?;
+    for (given, top) in prepared.iter().zip(&place.tree.tops) {
+        for (source, beneath) in given.whole_paths() {
+            let top = top.append(&beneath);
+            let top = top.map_err(|e| Failure::usage(format!("{}: {e}", source.display())))?;
+            let to = place.dir.join(top.as_path());
+            existing.check(&source, args.is_recursive(), &to)?;
+            if args.deletion.is_wanted() {
+                refuse_within(&source, &to)?;
+            }
+        }
     }
     Ok(place)
 }
@@ -189,10 +194,10 @@ async fn run_copy(
     sources: Vec<TransferSource>,
     to: LocalDestination,
     (args, options): (&TransferArgs, Options),
-    deletion: Deletion<'_>,
+    (deletion, removal): (Deletion<'_>, Option<(SourceRemoval, Vec<SourceEnd>)>),
     about: &str,
 ) -> Result<(), Failure> {
-    let show = args.show("cp", Arc::default())?;
+    let show = args.show("cp", &options.filter, Arc::default())?;
     let session = LocalSession::start(&RateLimit::new(args.rate()));
     let copier = &session;
     let reporter = show.reporter();
@@ -200,7 +205,11 @@ async fn run_copy(
     let copying = async move {
         let sources = Arc::new(sources);
         copier.copy(sources, to, options.clone(), reporter.clone()).await?;
-        deletion.run(&options, &reporter).await
+        deletion.run(&options, &reporter).await?;
+        match removal {
+            Some((removal, ends)) => removal.run(&ends, &reporter).await,
+            None => Ok(()),
+        }
     };
     tokio::pin!(copying);
     let result = tokio::select! {
@@ -215,19 +224,19 @@ async fn run_copy(
 }
 
 /// Refuses to mirror a source into a directory above it: the deletion would remove the source.
-fn refuse_sources_within(sources: &[OsString], place: &LocalPlace) -> Result<(), Failure> {
-    for (source, top) in sources.iter().zip(&place.tree.tops) {
-        let Ok(mirror) = std::fs::metadata(place.dir.join(top.as_path())) else {
-            continue;
-        };
-        if Ancestors::of(Path::new(source)).0.contains(&identity(&mirror)) {
+fn refuse_within(source: &Path, mirror: &Path) -> Result<(), Failure> {
+    let Ok(mirror) = std::fs::metadata(mirror) else {
+        return Ok(());
+    };
+    match Ancestors::of(source).0.contains(&identity(&mirror)) {
+        true => {
             let source = source.display();
-            return Err(Failure::usage(format!(
+            Err(Failure::usage(format!(
                 "{source} is within the destination: --delete would delete it"
-            )));
+            )))
         }
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// A stream has no name of its own: the destination must be its name.

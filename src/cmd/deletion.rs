@@ -90,12 +90,12 @@ impl DeletionArgs {
         }
     }
 
-    /// Checks the other options.
+    /// Checks that directories are sent with what is in them.
     ///
     /// # Errors
     /// A usage failure.
-    pub fn check(&self, options: &Options) -> Result<(), Failure> {
-        match self.is_wanted() && !options.recursive {
+    pub fn check(&self, recursive: bool) -> Result<(), Failure> {
+        match self.is_wanted() && !recursive {
             true => Err(Failure::usage("--delete is for directories").hint("add -r")),
             false => Ok(()),
         }
@@ -207,6 +207,7 @@ impl Deletion<'_> {
                 protected: &options.protected,
                 // what is not sent is not there, where nothing else protects it
                 sent: self.args.delete_excluded.then_some(&options.filter),
+                view: &options.view,
             };
             search(pair, &self.destination, rules, &mut plan).await?;
             if plan.added > before && empty.is_none() && is_empty(pair).await? {

@@ -138,6 +138,11 @@ pub enum Excluded {
 }
 
 impl FilterArgs {
+    /// True where the lines of lists end with a NUL byte.
+    pub fn ends_with_nul(&self) -> bool {
+        self.nul_separated
+    }
+
     /// Sets what they say. Files are read now, before anything is connected to.
     ///
     /// # Errors
@@ -145,6 +150,7 @@ impl FilterArgs {
     pub fn apply(&self, options: &mut Options, excluded: Excluded) -> Result<(), Failure> {
         let mut rules = Rules::new();
         for Given { option, value } in &self.given {
+            let known = rules.len();
             let added = match *option {
                 "exclude-from" | "include-from" => {
                     let includes = *option == "include-from";
@@ -155,10 +161,13 @@ impl FilterArgs {
                 _ => add(&mut rules, *option != "exclude", value.as_bytes()),
             };
             added.map_err(|why| bad(&at(option, value), why))?;
+            name_origin(&mut rules, known, &at(option, value));
         }
         if self.given.iter().any(|given| given.option == "only") {
             // what no rule before it takes
+            let known = rules.len();
             rules.extend(Rule::new(false, b"*").map(|rule| (Side::Both, rule)));
+            name_origin(&mut rules, known, "--only");
         }
         let filter = |is_part: &dyn Fn(Side) -> bool| {
             let part = rules.iter().filter(|(side, _)| is_part(*side));
@@ -183,25 +192,45 @@ impl FilterArgs {
         includes: bool,
         rules: &mut Rules,
     ) -> Result<(), Failure> {
-        let mut text = Vec::new();
-        let read = match file.as_bytes() {
-            b"-" => std::io::stdin().read_to_end(&mut text).map(drop),
-            _ => std::fs::read(file).map(|read| text = read),
-        };
-        read.map_err(|e| Failure::io(&at(option, file), &e))?;
-        let separator = if self.nul_separated { b'\0' } else { b'\n' };
-        for (number, line) in text.split(|byte| *byte == separator).enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty()
-                || (!self.nul_separated && b"#;".contains(line.first().unwrap_or(&0)))
-            {
-                continue;
-            }
-            add(rules, includes, line).map_err(|why| {
-                bad(&format!("{}, line {}", at(option, file), number.saturating_add(1)), why)
-            })?;
+        let about = at(option, file);
+        for (number, line) in read_lines(&about, file, self.nul_separated)? {
+            let known = rules.len();
+            let place = format!("{about}, line {number}");
+            add(rules, includes, &line).map_err(|why| bad(&place, why))?;
+            name_origin(rules, known, &place);
         }
         Ok(())
+    }
+}
+
+/// Reads the lines of a file, or of standard input as `-`, with their numbers. Skips empty
+/// lines, and those that begin with # or ; unless lines end with a NUL byte.
+///
+/// # Errors
+/// Why it cannot be read; `about` names it.
+pub(super) fn read_lines(
+    about: &str,
+    file: &OsStr,
+    nul_separated: bool,
+) -> Result<Vec<(usize, Vec<u8>)>, Failure> {
+    let mut text = Vec::new();
+    let read = match file.as_bytes() {
+        b"-" => std::io::stdin().read_to_end(&mut text).map(drop),
+        _ => std::fs::read(file).map(|read| text = read),
+    };
+    read.map_err(|e| Failure::io(about, &e))?;
+    let separator = if nul_separated { b'\0' } else { b'\n' };
+    let lines = text.split(|byte| *byte == separator).zip(1_usize..);
+    let lines = lines.map(|(line, number)| (number, line.strip_suffix(b"\r").unwrap_or(line)));
+    let is_comment = |line: &[u8]| !nul_separated && b"#;".contains(line.first().unwrap_or(&0));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !is_comment(line));
+    Ok(lines.map(|(number, line)| (number, line.to_vec())).collect())
+}
+
+/// Names where the rules from the one with the index `first` on come from.
+fn name_origin(rules: &mut Rules, first: usize, origin: &str) {
+    for (_, rule) in rules.iter_mut().skip(first) {
+        rule.set_origin(origin);
     }
 }
 

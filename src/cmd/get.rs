@@ -7,12 +7,16 @@ use super::failure::Failure;
 use super::hint;
 use super::location::{Location, Remote};
 use super::patterns::{self, Patterns};
-use super::transfer::{self, Job, TransferArgs};
+use super::remote_sources::{
+    Sources, ends_of, not_for_readers, not_on_one_server, other_server, pairs_of,
+};
+use super::source_removal::SourceRemoval;
+use super::transfer::{self, Job};
+use super::transfer_args::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::requests::{GetDestination, IfMissing};
 use crate::net::deletion::place::Place as End;
-use crate::net::deletion::search::Pair;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
@@ -97,14 +101,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         false => Patterns::All,
     };
     let sources = patterns::expand_all(sources, &args.connect, patterns).await?;
-    let mut options = args.transfer.options(sources.len(), &args.paths)?;
+    let sources = Sources::of(sources, &args.transfer)?;
+    let mut options = args.transfer.options(sources.remotes.len(), &args.paths)?;
     args.transfer.metadata.resolve(&mut options.metadata)?;
     if options.filter.to_wire().len() > MAX_SENT_FILTER {
         return Err(Failure::usage("the rules of a get have at most 32 KiB")
             .hint("use fewer patterns, or wider ones"));
     }
     let place = if destination.as_bytes() == b"-" {
-        if sources.len() > 1 || args.transfer.is_recursive() {
+        if sources.remotes.len() > 1 || options.recursive {
             return Err(Failure::usage("standard output takes a single file"));
         }
         if args.transfer.dry_run {
@@ -117,17 +122,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     } else {
         let path = PathBuf::from(&destination);
         if args.transfer.makes_path() {
-            make_path(&path, sources.len() > 1)?;
+            make_path(&path, sources.remotes.len() > 1)?;
         }
-        let has_contents = sources.iter().any(Remote::means_contents);
-        match (args.transfer.is_recursive() && !path.is_dir(), has_contents) {
+        let has_contents = sources.remotes.iter().any(Remote::means_contents);
+        let sources = &sources.remotes;
+        match (options.recursive && !path.is_dir(), has_contents) {
             // a directory goes to DEST/NAME, a file to DEST
             (true, false) => Place::Asked(path),
-            (true, true) => Place::Known(local_target(&sources, &path, IfMissing::Make).await?),
-            (false, _) => Place::Known(local_target(&sources, &path, IfMissing::Name).await?),
+            (true, true) => Place::Known(local_target(sources, &path, IfMissing::Make).await?),
+            (false, _) => Place::Known(local_target(sources, &path, IfMissing::Name).await?),
         }
     };
-    get(&sources, place, (&args.transfer, options), &args.connect).await
+    Box::pin(get(&sources, place, (&args.transfer, options), &args.connect)).await
 }
 
 /// Writes a file to standard output.
@@ -136,7 +142,11 @@ pub(super) async fn to_stdout(source: &Remote, connect: &ConnectArgs) -> Result<
     args.quiet = true;
     let options = args.options(1, &[])?;
     let place = Place::Known(standard_output());
-    get(std::slice::from_ref(source), place, (&args, options), connect).await
+    let sources = Sources {
+        remotes: vec![source.clone()],
+        chosen: Vec::new(),
+    };
+    get(&sources, place, (&args, options), connect).await
 }
 
 fn standard_output() -> GetDestination {
@@ -156,19 +166,17 @@ enum Place {
 
 /// Connects and fetches.
 async fn get(
-    sources: &[Remote],
+    given: &Sources,
     place: Place,
-    (args, options): (&TransferArgs, Options),
+    (args, mut options): (&TransferArgs, Options),
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
+    let sources = given.remotes.as_slice();
     let Some(first) = sources.first() else {
         return Ok(());
     };
-    if let Some(other) = sources.iter().find(|s| s.server != first.server) {
-        return Err(Failure::usage(format!(
-            "{} is on another server than {}",
-            other.shown, first.shown
-        )));
+    if let Some(other) = other_server(sources) {
+        return Err(not_on_one_server(first, other));
     }
     let mut session = connect::open(&first.server, connect, args.purpose()).await?;
     let destination = match place {
@@ -183,23 +191,35 @@ async fn get(
         }
     };
     let destination = destination.with_dry_run(options.dry_run);
+    let removal = match args.remove_source_files {
+        true => Some(SourceRemoval::start(&mut options)?),
+        false => None,
+    };
     let deletion = &args.deletion;
     deletion.check_places(&places_of(sources, &destination))?;
     let get = async |client: Arc<Client>, options: Options, reporter: Reporter| {
-        let paths = sources.iter().map(wire_path).collect();
-        let get = client.get(paths, destination.clone(), options.clone(), reporter.clone());
-        get.await?;
-        match (deletion.is_wanted(), &destination.target) {
-            (true, Target::Tree(tree)) => {
-                let deletion = Deletion {
-                    args: deletion,
-                    destination: End::Here(tree.store.clone()),
-                    label: destination.label.clone(),
-                    pairs: pairs_of(&client, sources, &tree.tops).await?,
-                };
-                deletion.run(&options, &reporter).await
+        if removal.is_some() {
+            client.logged_in().await?;
+            if client.is_read_only() {
+                return Err(not_for_readers());
             }
-            _ => Ok(()),
+        }
+        for part in given.requests() {
+            let (to, options) = (destination.clone(), options.clone());
+            client.get(part, to, options, reporter.clone()).await?;
+        }
+        if let (true, Target::Tree(tree)) = (deletion.is_wanted(), &destination.target) {
+            let deletion = Deletion {
+                args: deletion,
+                destination: End::Here(tree.store.clone()),
+                label: destination.label.clone(),
+                pairs: pairs_of(&client, given, &tree.tops).await?,
+            };
+            deletion.run(&options, &reporter).await?;
+        }
+        match &removal {
+            Some(removal) => removal.run(&ends_of(&client, sources), &reporter).await,
+            None => Ok(()),
         }
     };
     let job = Job {
@@ -220,34 +240,6 @@ fn places_of(sources: &[Remote], destination: &GetDestination) -> Vec<(RemotePat
     tree.tops.iter().cloned().zip(shown).collect()
 }
 
-/// The sources that are directories, with their places.
-async fn pairs_of(
-    client: &Arc<Client>,
-    sources: &[Remote],
-    tops: &[RemotePath],
-) -> Result<Vec<Pair>, NetError> {
-    let mut pairs = Vec::new();
-    for (source, top) in sources.iter().zip(tops) {
-        let (entry, _) = client.stat(source.path.as_bytes(), false).await?;
-        // a slash follows a symlink
-        let is_dir = entry.kind == Kind::Dir || source.directory;
-        pairs.extend(is_dir.then(|| Pair {
-            label: source.shown.clone(),
-            source: End::There {
-                client: client.clone(),
-                base: source.path.as_bytes().to_vec(),
-            },
-            source_top: RemotePath::root(),
-            top: top.clone(),
-            place: match source.path.split() {
-                Some((_, name)) if !source.means_contents() => name.as_bytes().to_vec(),
-                _ => Vec::new(),
-            },
-        }));
-    }
-    Ok(pairs)
-}
-
 /// True where one of the sources is a directory that has a name at the destination. What cannot be
 /// found is reported by the transfer.
 async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> {
@@ -259,15 +251,6 @@ async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> 
         }
     }
     Ok(false)
-}
-
-/// The path of a source. A slash at its end follows a symlink to a directory, as usual.
-fn wire_path(remote: &Remote) -> Vec<u8> {
-    let mut path = remote.path.as_bytes().to_vec();
-    if remote.directory && !path.is_empty() {
-        path.push(b'/');
-    }
-    path
 }
 
 /// Finds the place of each source beneath the destination. The server does not choose the names.
@@ -296,7 +279,8 @@ fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
             }
             _ => RemotePath::root(),
         };
-        if !seen.insert(name.clone()) {
+        // contents of several directories may go to one place
+        if !name.is_root() && !seen.insert(name.clone()) {
             let message = format!("two sources would go to the name of {}", source.shown);
             return Err(Failure::usage(message).hint("get them one by one"));
         }

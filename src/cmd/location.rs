@@ -29,6 +29,8 @@ pub struct Remote {
     pub directory: bool,
     /// As the user wrote it.
     pub shown: String,
+    /// What the user wrote before a `/./` in the path, if there is one.
+    pub anchor: Option<RemotePath>,
     /// What the user wrote before the path: the server, and the slash of the root.
     pub prefix: String,
 }
@@ -167,7 +169,10 @@ fn parse_url(argument: &OsStr, rest: &[u8]) -> Result<Remote, Failure> {
 }
 
 /// Reads a path as people write it, with extra slashes and `.`.
-fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
+///
+/// # Errors
+/// Why it is none: a `..` in it, for example.
+pub fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
     let components: Vec<&[u8]> =
         path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
     RemotePath::parse(&components.join(&b'/'))
@@ -187,9 +192,13 @@ fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, F
     let slashes = path.iter().take_while(|byte| **byte == b'/').count().min(1);
     let before = argument.as_bytes().len().saturating_sub(path.len()).saturating_add(slashes);
     let prefix = argument.as_bytes().get(..before).unwrap_or_default();
+    let marked = path.windows(3).position(|three| three == b"/./");
+    let anchor = marked.and_then(|at| path.get(..at)).map(tidy).transpose();
+    let bad = |e: BadPath| malformed(argument, &e.to_string());
     Ok(Remote {
+        anchor: anchor.map_err(bad)?,
         prefix: String::from_utf8_lossy(prefix).into_owned(),
-        path: tidy(path).map_err(|e| malformed(argument, &e.to_string()))?,
+        path: tidy(path).map_err(bad)?,
         directory: means_contents(path),
         server,
         shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
@@ -234,8 +243,18 @@ impl Remote {
             server: self.server.clone(),
             shown: String::from_utf8_lossy(&self.written(&path)).into_owned(),
             prefix: self.prefix.clone(),
+            anchor: self.anchor.clone(),
             directory: false,
             path,
+        }
+    }
+
+    /// The contents of a directory on the same server, shown as the user would write it.
+    pub fn as_contents(&self, path: &RemotePath) -> Remote {
+        Remote {
+            directory: true,
+            anchor: None,
+            ..self.at(path.clone())
         }
     }
 

@@ -6,6 +6,7 @@ mod bench;
 mod calls;
 mod cat;
 mod chmod;
+mod chosen;
 mod complete;
 mod confine;
 mod connect;
@@ -44,6 +45,7 @@ mod progress;
 mod prompt;
 mod put;
 mod rate;
+mod remote_sources;
 mod report;
 mod report_json;
 mod rm;
@@ -56,13 +58,17 @@ mod server;
 mod sessions;
 mod settings;
 mod show;
+mod source_removal;
+mod sources;
 mod stat;
 mod summary;
 mod table;
 mod touch;
 mod transfer;
+mod transfer_args;
 mod units;
 mod user;
+mod view;
 mod walk;
 mod wire;
 
@@ -234,12 +240,13 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Serve(_) => Ok(()),
         // it has been translated
         Command::Rsync(_) => Ok(()),
-        Command::Put(args) => put::run(args).await,
-        Command::Get(args) => get::run(args).await,
-        Command::Cp(args) => cp::run(args).await,
+        // what a transfer remembers is large: it is not moved from frame to frame
+        Command::Put(args) => Box::pin(put::run(args)).await,
+        Command::Get(args) => Box::pin(get::run(args)).await,
+        Command::Cp(args) => Box::pin(cp::run(args)).await,
         Command::Ls(args) => ls::run(args).await,
         Command::Find(args) => find::run(args).await,
-        Command::Cat(args) => cat::run(args).await,
+        Command::Cat(args) => Box::pin(cat::run(args)).await,
         Command::Mkdir(args) => mkdir::run(args).await,
         Command::Rm(args) => rm::run(args).await,
         Command::Mv(args) => mv::run(args).await,
@@ -255,7 +262,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Login(args) => login::run(args).await,
         Command::Invite(args) => invite::run(args),
         Command::User(args) => user::run(args).await,
-        Command::Bench(args) => bench::run(args).await,
+        Command::Bench(args) => Box::pin(bench::run(args)).await,
         Command::Generate(args) => generate::run(&args, description()),
         Command::Complete(args) => complete::run(args, description()).await,
     }

@@ -2,26 +2,21 @@
 
 use super::connect::{self, ConnectArgs};
 use super::deletion::{self, Deletion};
-use super::failure::{Failure, local_failure};
+use super::failure::Failure;
 use super::hint;
-use super::location::{Location, Remote, means_contents, split_local};
-use super::transfer::{self, Job, TransferArgs};
+use super::location::{Location, Remote};
+use super::source_removal::SourceRemoval;
+use super::sources::{LocalSource, if_missing, prepare};
+use super::transfer::{self, Job};
+use super::transfer_args::TransferArgs;
 use crate::net::client::Client;
-use crate::net::client::requests::{IfMissing, PutDestination};
+use crate::net::client::requests::PutDestination;
 use crate::net::deletion::place::Place;
-use crate::net::deletion::search::Pair;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
-use crate::net::transfer::send::source::{Origin, TransferSource};
-use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError};
-use parking_lot::Mutex;
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use crate::net::transfer::send::source::TransferSource;
+use std::ffi::OsString;
 use std::sync::Arc;
-use tokio::io::AsyncRead;
 
 /// Send files and directories to a server
 ///
@@ -82,7 +77,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
     let options = args.transfer.options(args.sources.len(), &args.sources)?;
     let name = || stream_name(&args.destination);
-    let prepared = prepare(&args.sources, args.transfer.is_recursive(), name).await?;
+    let prepared = prepare(&args.sources, &args.transfer, name).await?;
     if prepared.iter().all(LocalSource::is_missing) {
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("put", &args.transfer, sources).await;
@@ -109,11 +104,19 @@ async fn put(
     destination: &Remote,
     given: Vec<LocalSource>,
     place: PutDestination,
-    job: Job<'_>,
+    mut job: Job<'_>,
     connect: &ConnectArgs,
 ) -> Result<(), Failure> {
     let session = connect::open(&destination.server, connect, job.args.purpose()).await?;
-    let dirs: Vec<_> = given.iter().filter_map(LocalSource::dir).collect();
+    let (mut dirs, mut ends) = (Vec::new(), Vec::new());
+    for given in &given {
+        dirs.extend(given.dirs(&given.place().0).await);
+        ends.extend(given.end());
+    }
+    let removal = match job.args.remove_source_files {
+        true => Some(SourceRemoval::start(&mut job.options)?),
+        false => None,
+    };
     let sources = Arc::new(given.into_iter().map(|given| given.source).collect::<Vec<_>>());
     let args = &job.args.deletion;
     let label = destination.shown.as_bytes().to_vec();
@@ -135,89 +138,14 @@ async fn put(
             label: label.clone(),
             pairs: dirs.clone(),
         };
-        deletion.run(&options, &reporter).await
+        deletion.run(&options, &reporter).await?;
+        match &removal {
+            Some(removal) => removal.run(&ends, &reporter).await,
+            None => Ok(()),
+        }
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
     transfer::carry(session, job, put, repeatable).await
-}
-
-/// Checks every source before anything is sent. A source that cannot be sent becomes
-/// [`Origin::Missing`]. `stream_name` is the name of a stream at the destination.
-pub(super) async fn prepare(
-    sources: &[OsString],
-    recursive: bool,
-    stream_name: impl FnOnce() -> Result<Vec<u8>, Failure>,
-) -> Result<Vec<LocalSource>, Failure> {
-    if let Some(given) = sources.iter().find(|source| is_stream(source)) {
-        let shown = stream_label(given).display();
-        if sources.len() > 1 {
-            return Err(Failure::usage(format!("{shown} is a stream: it can only be put alone")));
-        }
-        let name = stream_name().map_err(|e| Failure::about(&shown, e))?;
-        let source = stream(given).await?;
-        let kind = Kind::File;
-        return Ok(vec![LocalSource { source, name, kind }]);
-    }
-    let mut seen = HashSet::new();
-    let mut prepared = Vec::with_capacity(sources.len());
-    for source in sources {
-        if let Location::Remote(remote) = Location::parse(source)? {
-            return Err(Failure::usage(format!("{} is not on this machine", remote.shown)).hint(
-                "put sends local files; write ./NAME for a local file with a colon in its name",
-            ));
-        }
-        let path = Path::new(source);
-        let found = local_source(path, recursive).await;
-        let given = found.unwrap_or_else(|error| missing(path, error));
-        if !given.name.is_empty() && !seen.insert(given.name.clone()) {
-            let name = String::from_utf8_lossy(&given.name).into_owned();
-            return Err(Failure::usage(format!("two sources are called {name}"))
-                .hint("put them one by one"));
-        }
-        prepared.push(given);
-    }
-    Ok(prepared)
-}
-
-/// True for standard input, and for the path of a file that this process has open, as a shell
-/// writes it for `<(COMMAND)`. A stream is read to its end. A FIFO with a name of its own is
-/// skipped: it may never have a writer.
-fn is_stream(source: &OsStr) -> bool {
-    let bytes = source.as_bytes();
-    let number = |prefix: &[u8]| bytes.strip_prefix(prefix);
-    let number = number(b"/dev/fd/").or_else(|| number(b"/proc/self/fd/"));
-    let is_open = number.is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
-    match bytes {
-        b"-" | b"/dev/stdin" => true,
-        _ => is_open && std::fs::metadata(source).is_ok_and(|found| !found.is_dir()),
-    }
-}
-
-/// The name of a stream in messages.
-fn stream_label(source: &OsStr) -> &OsStr {
-    match source.as_bytes() {
-        b"-" => OsStr::new("standard input"),
-        _ => source,
-    }
-}
-
-async fn stream(source: &OsStr) -> Result<TransferSource, Failure> {
-    let input: Box<dyn AsyncRead + Send + Unpin> = match source.as_bytes() {
-        b"-" | b"/dev/stdin" | b"/dev/fd/0" | b"/proc/self/fd/0" => Box::new(tokio::io::stdin()),
-        _ => Box::new(
-            tokio::fs::File::open(source)
-                .await
-                .map_err(|e| local_failure(Path::new(source), &e))?,
-        ),
-    };
-    let label = stream_label(source).as_bytes().to_vec();
-    let origin = Origin::Stream(Mutex::new(Some(input)));
-    let place = None;
-    Ok(TransferSource {
-        label,
-        origin,
-        place,
-    })
 }
 
 /// A stream has no name of its own, nor one in a directory: the destination must be its name.
@@ -232,120 +160,4 @@ fn stream_name(destination: &OsString) -> Result<Vec<u8>, Failure> {
                 .hint(format!("name it: {shown}{slash}NAME")))
         }
     }
-}
-
-/// A label without the `/` or `/.` at its end.
-fn without_slash(label: &[u8]) -> &[u8] {
-    let label = label
-        .strip_suffix(b"/.")
-        .or_else(|| label.strip_suffix(b"/"))
-        .unwrap_or(label);
-    match label {
-        [] => b"/",
-        label => label,
-    }
-}
-
-/// A source that cannot be sent, under the name that it would have had.
-fn missing(path: &Path, error: StoreError) -> LocalSource {
-    let label = path.as_os_str().as_bytes().to_vec();
-    let name = path.file_name().map_or(label.clone(), |name| name.as_bytes().to_vec());
-    let origin = Origin::Missing(error);
-    let place = None;
-    let source = TransferSource {
-        label,
-        origin,
-        place,
-    };
-    let kind = Kind::File;
-    LocalSource { source, name, kind }
-}
-
-/// A source of a put.
-pub(super) struct LocalSource {
-    pub(super) source: TransferSource,
-    /// Its name at the destination: empty for `dir/`, `.` and the like, which stand for their
-    /// contents.
-    pub(super) name: Vec<u8>,
-    kind: Kind,
-}
-
-impl LocalSource {
-    /// Where it goes at the destination, and what the user calls it.
-    pub(super) fn place(&self) -> (RemotePath, String) {
-        let place = RemotePath::parse(&self.name).unwrap_or_default();
-        (place, String::from_utf8_lossy(&self.source.label).into_owned())
-    }
-
-    /// A directory, as the end of a deletion.
-    pub(super) fn dir(&self) -> Option<Pair> {
-        let Origin::Tree { store, path } = &self.source.origin else {
-            return None;
-        };
-        let (top, label) = self.place();
-        (self.kind == Kind::Dir).then(|| Pair {
-            source: Place::Here(store.clone()),
-            source_top: path.clone(),
-            place: top.as_bytes().to_vec(),
-            top,
-            label,
-        })
-    }
-
-    /// True of one that cannot be sent.
-    pub(super) fn is_missing(&self) -> bool {
-        matches!(self.source.origin, Origin::Missing(_))
-    }
-}
-
-/// What becomes of a DEST where nothing is: it is made for directories, and for their contents, so
-/// that a directory goes to DEST/NAME the first time and every time.
-pub(super) fn if_missing(sources: &[LocalSource]) -> IfMissing {
-    match sources.iter().any(|source| source.kind == Kind::Dir) {
-        true => IfMissing::Make,
-        false => IfMissing::Name,
-    }
-}
-
-/// Opens the directory that holds a source, or the source itself if it is a directory.
-pub(super) async fn local_source(path: &Path, recursive: bool) -> Result<LocalSource, StoreError> {
-    let failed = |e: std::io::Error| StoreError::io("open", &RemotePath::root(), &e);
-    let not_allowed = |e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root());
-    let slash = path.as_os_str().as_bytes().ends_with(b"/");
-    // With -r a symlink is itself an entry, as with cp -r; without, its target is meant.
-    let follow = slash || !recursive;
-    let found = if follow {
-        std::fs::metadata(path)
-    } else {
-        std::fs::symlink_metadata(path)
-    };
-    let found = found.map_err(failed)?;
-    if found.is_dir() && !recursive {
-        return Err(StoreError::new(ErrorKind::IsADirectory, &RemotePath::root()));
-    }
-    let name = path.file_name().filter(|_| !means_contents(path.as_os_str().as_bytes()));
-    let name = name.map(|name| name.as_bytes().to_vec()).unwrap_or_default();
-    let (base, inside) = if found.is_dir() {
-        (path.to_path_buf(), RemotePath::root())
-    } else if follow {
-        split_local(&std::fs::canonicalize(path).map_err(failed)?).map_err(not_allowed)?
-    } else {
-        split_local(path).map_err(not_allowed)?
-    };
-    let store = LocalStore::open(&base).map_err(failed)?;
-    let store = store.subtree(&RemotePath::root()).await?;
-    let label = path.as_os_str().as_bytes();
-    let source = TransferSource {
-        label: without_slash(label).to_vec(),
-        origin: Origin::Tree {
-            store,
-            path: inside,
-        },
-        place: RemotePath::parse(&name).ok(),
-    };
-    let kind = match found.is_dir() {
-        true => Kind::Dir,
-        false => Kind::File,
-    };
-    Ok(LocalSource { source, name, kind })
 }

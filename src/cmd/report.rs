@@ -9,6 +9,8 @@ use super::report_json::{self, word};
 use super::screen;
 use super::units::size;
 use crate::net::printable;
+use crate::net::transfer::exclusion::Exclusion;
+use crate::net::transfer::filter::Filter;
 use crate::net::transfer::report::Event;
 use crate::net::wire::Code;
 use std::collections::{BTreeSet, HashMap};
@@ -41,12 +43,14 @@ pub struct ReportOptions {
     pub waits: bool,
     /// The user named the target's version.
     pub conditional: bool,
+    /// The rules of the transfer, where entries that are not sent are printed with the reasons.
+    pub explained: Option<Filter>,
 }
 
 impl ReportOptions {
     /// True where events of every file are wanted, not only failures.
     pub fn is_of_each(&self) -> bool {
-        self.verbose || self.itemize || self.json || self.log.is_some()
+        self.verbose || self.explained.is_some() || self.itemize || self.json || self.log.is_some()
     }
 }
 
@@ -106,11 +110,16 @@ impl Printer {
         self.log(event);
         if self.options.json {
             if self.printed.broken.is_none() {
-                self.printed.broken = output::line(&report_json::object(event).to_string()).err();
+                self.printed.broken = output::line(&self.object(event).to_string()).err();
             }
         } else if let Some(line) = self.line(event, self.options.verbose) {
             screen::say(&line);
         }
+    }
+
+    /// An event as an object.
+    fn object(&self, event: &Event) -> serde_json::Value {
+        report_json::object(event, self.options.explained.as_ref())
     }
 
     /// Appends an event to the log file.
@@ -146,6 +155,16 @@ impl Printer {
                 path, difference, ..
             } if self.options.itemize => {
                 Some(format!("{:<8}{}", word(*difference), output::name(path)))
+            }
+            Event::Excluded { path, why } if !quiet => {
+                let why = why_excluded(why, self.options.explained.as_ref());
+                Some(format!("{:<8}{} ({why})", "exclude", output::name(path)))
+            }
+            Event::Unchanged { path, .. } if self.options.explained.is_some() => {
+                Some(format!("{:<8}{}", "same", output::name(path)))
+            }
+            Event::Skipped { path, .. } if self.options.explained.is_some() => {
+                Some(format!("{:<8}{}", "skip", output::name(path)))
             }
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
             Event::Unchanged { path, .. } if verbose => {
@@ -249,6 +268,33 @@ impl Causes {
             format!("haul: and {count} more: {text} (-v names each)")
         };
         causes.into_iter().map(line).collect()
+    }
+}
+
+/// Why an entry is not sent.
+fn why_excluded(why: &Exclusion, rules: Option<&Filter>) -> String {
+    match why {
+        Exclusion::Rule(index) => match rules.and_then(|rules| rules.rule(*index)) {
+            Some(rule) => {
+                let (text, origin) = (output::name(rule.text()), rule.origin().unwrap_or_default());
+                let is_all = origin.ends_with(text.trim_start_matches(['+', '-', ' ']));
+                match is_all {
+                    true => printable(origin),
+                    false => format!("{}: {text}", printable(origin)),
+                }
+            }
+            None => "a rule".into(),
+        },
+        Exclusion::IgnoreFile {
+            file,
+            line,
+            pattern,
+        } => format!("{}, line {line}: {}", output::name(file), printable(pattern)),
+        Exclusion::TooSmall => "--min-size".into(),
+        Exclusion::TooLarge => "--max-size".into(),
+        Exclusion::FileSystem => "-x: another file system begins there".into(),
+        Exclusion::Empty => "-m: nothing in it is sent".into(),
+        Exclusion::Unknown => "the server does not say why".into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The events of a transfer as JSON objects; docs/JSON.md lists them.
 
 use super::output::{self, put_text};
+use crate::net::transfer::exclusion::Exclusion;
+use crate::net::transfer::filter::Filter;
 use crate::net::transfer::receive::destination::Difference;
 use crate::net::transfer::report::Event;
 use serde_json::{Map, Value, json};
@@ -22,13 +24,16 @@ fn known_word(difference: Difference) -> Option<&'static str> {
     (difference != Difference::Unspecified).then(|| word(difference))
 }
 
-/// An event, as an object.
-pub(super) fn object(event: &Event) -> Value {
+/// An event, as an object; `rules` are those of the transfer, if it explains what it does not send.
+pub(super) fn object(event: &Event, rules: Option<&Filter>) -> Value {
     let (name, path) = name_and_path(event);
     let mut object = Map::new();
     object.insert("event".into(), json!(name));
     if let Some(path) = path {
         put_text(&mut object, "path", path);
+    }
+    if let Event::Excluded { why, .. } = event {
+        add_exclusion(&mut object, why, rules);
     }
     for (field, value) in fields(event) {
         if !value.is_null() {
@@ -38,12 +43,42 @@ pub(super) fn object(event: &Event) -> Value {
     Value::Object(object)
 }
 
+/// Why an entry is not sent, and the rule or the line that says so.
+fn add_exclusion(object: &mut Map<String, Value>, why: &Exclusion, rules: Option<&Filter>) {
+    let reason = match why {
+        Exclusion::Rule(index) => {
+            if let Some(rule) = rules.and_then(|rules| rules.rule(*index)) {
+                put_text(object, "rule", rule.text());
+                object.insert("origin".into(), json!(rule.origin()));
+            }
+            "rule"
+        }
+        Exclusion::IgnoreFile {
+            file,
+            line,
+            pattern,
+        } => {
+            put_text(object, "file", file);
+            object.insert("line".into(), json!(line));
+            object.insert("pattern".into(), json!(pattern));
+            "ignore_file"
+        }
+        Exclusion::TooSmall => "min_size",
+        Exclusion::TooLarge => "max_size",
+        Exclusion::FileSystem => "file_system",
+        Exclusion::Empty => "empty",
+        Exclusion::Unknown => "unknown",
+    };
+    object.insert("reason".into(), json!(reason));
+}
+
 fn name_and_path(event: &Event) -> (&'static str, Option<&[u8]>) {
     match event {
         Event::Committed { path, .. } => ("file", Some(path)),
         Event::Unchanged { path, .. } => ("unchanged", Some(path)),
         Event::Skipped { path, .. } => ("skipped", Some(path)),
         Event::Planned { path, .. } => ("planned", Some(path)),
+        Event::Excluded { path, .. } => ("excluded", Some(path)),
         Event::Deleted { path } => ("deleted", Some(path)),
         Event::DeletionPlanned { path } => ("deletion_planned", Some(path)),
         Event::NotDeleted { .. } => ("not_deleted", None),
@@ -87,6 +122,9 @@ fn fields(event: &Event) -> Vec<(&'static str, Value)> {
         Event::Failed { code, text, .. } => {
             vec![("code", json!(code.0)), ("reason", json!(text))]
         }
-        Event::Deleted { .. } | Event::DeletionPlanned { .. } | Event::Retrying => Vec::new(),
+        Event::Excluded { .. }
+        | Event::Deleted { .. }
+        | Event::DeletionPlanned { .. }
+        | Event::Retrying => Vec::new(),
     }
 }

@@ -1,217 +1,21 @@
 //! What put and get share: their options, and a transfer that is retried until it is complete.
 
-use super::connect::{self, Notices, Purpose, RemoteSession};
-use super::deletion::DeletionArgs;
+use super::connect::{self, RemoteSession};
 use super::failure::{Failure, exit};
-use super::filter::FilterArgs;
-use super::habits::HabitArgs;
-use super::hint;
 use super::interrupt::{self, RERUN};
-use super::log_file::LogFile;
-use super::metadata::MetadataArgs;
-use super::progress::Wish;
-use super::report::ReportOptions;
 use super::running;
-use super::show::Show;
-use super::units::parse_time;
-use super::wire::WireArgs;
+use super::transfer_args::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::outage::Outage;
+use crate::net::transfer::filter::Filter;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Event, Reporter};
 use crate::net::transfer::send::source::{Origin, TransferSource};
-use crate::store::Durability;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the goodbye may take when the user wants to leave.
 const FAREWELL: Duration = Duration::from_millis(250);
-
-/// Options of put and get.
-#[derive(clap::Args, Clone, Debug, Default)]
-#[allow(clippy::struct_excessive_bools)]
-pub struct TransferArgs {
-    /// Copy directories with everything in them
-    #[arg(short, long)]
-    recursive: bool,
-
-    /// Write nothing, and print what would be sent, with the difference: new, size, time, content
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-
-    /// Compare files by content instead of by size and modification time
-    #[arg(short, long)]
-    pub checksum: bool,
-
-    /// Replace the file only if it has version V (see stat --json); 'none': only if it does not
-    /// exist
-    #[arg(long, value_name = "V")]
-    pub if_version: Option<String>,
-
-    /// Do not wait until the files are on disk
-    #[arg(long = "no-fsync")]
-    pub volatile: bool,
-
-    /// Wait up to TIME (30s, 5m, 1h; a week if none is given) for another writer of the same file
-    #[arg(
-        long,
-        value_name = "TIME",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "7d",
-        value_parser = parse_time
-    )]
-    pub wait: Option<Duration>,
-
-    /// Use N data connections [default: 4, and up to 32 where that is faster]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: Option<u16>,
-
-    /// Print failures only
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-
-    /// Print the name of every file
-    #[arg(short, long)]
-    pub verbose: bool,
-
-    /// Print one JSON object per line
-    #[arg(long)]
-    pub json: bool,
-
-    /// Show progress even if standard error is not a terminal: a line every five seconds and at the
-    /// end
-    #[arg(long, overrides_with = "no_progress")]
-    pub progress: bool,
-
-    /// Do not show progress
-    #[arg(long)]
-    pub no_progress: bool,
-
-    #[command(flatten)]
-    filter: FilterArgs,
-
-    #[command(flatten)]
-    pub deletion: DeletionArgs,
-
-    /// Append a line for each file, with the time, to FILE
-    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
-    log_file: Option<PathBuf>,
-
-    #[command(flatten)]
-    habits: HabitArgs,
-
-    #[command(flatten)]
-    wire: WireArgs,
-
-    #[command(flatten)]
-    pub metadata: MetadataArgs,
-
-    /// Print help
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-/// What `--no-fsync` asks for.
-pub(super) fn durability(volatile: bool) -> Durability {
-    match volatile {
-        true => Durability::Volatile,
-        false => Durability::Durable,
-    }
-}
-
-impl TransferArgs {
-    /// True where the directories above DEST are made, too.
-    pub fn makes_path(&self) -> bool {
-        self.habits.mkpath && !self.dry_run
-    }
-
-    /// True where directories are taken, too.
-    pub fn is_recursive(&self) -> bool {
-        self.recursive || self.habits.archive()
-    }
-
-    /// The transfer's own options, for so many sources; `paths` are the arguments that are no
-    /// options.
-    ///
-    /// # Errors
-    /// A usage failure: an option that haul does not have, or a rule of a filter that is none. Or
-    /// why a file of rules cannot be read.
-    pub fn options(&self, sources: usize, paths: &[OsString]) -> Result<Options, Failure> {
-        self.habits.check_port(paths)?;
-        if self.if_version.is_some() && (sources != 1 || self.is_recursive()) {
-            return Err(Failure::usage("--if-version is for a single file"));
-        }
-        let mut options = Options {
-            checksum: self.checksum,
-            durability: durability(self.volatile || self.dry_run),
-            wait: self.wait,
-            if_version: self.if_version.clone(),
-            recursive: self.is_recursive(),
-            dry_run: self.dry_run,
-            packing: self.wire.packing(),
-            metadata: self.metadata.options(self.habits.archive())?,
-            ..Options::default()
-        };
-        self.habits.apply(&mut options)?;
-        self.filter.apply(&mut options, self.deletion.excluded())?;
-        self.deletion.check(&options)?;
-        Ok(options)
-    }
-
-    fn report(&self) -> Result<ReportOptions, Failure> {
-        Ok(ReportOptions {
-            log: self.log_file.as_deref().map(LogFile::open).transpose()?,
-            quiet: self.quiet,
-            verbose: self.verbose,
-            json: self.json,
-            recursive: self.is_recursive(),
-            dry_run: self.dry_run,
-            itemize: self.habits.itemize,
-            waits: self.wait.is_some(),
-            conditional: self.if_version.is_some(),
-        })
-    }
-
-    /// What the transfer's session is for.
-    pub fn purpose(&self) -> Purpose {
-        Purpose {
-            connections: self.connections,
-            notices: match self.quiet {
-                true => Notices::Hidden,
-                false => Notices::Shown,
-            },
-            rate: self.wire.rate(),
-        }
-    }
-
-    /// Bytes a second; `None`: no limit.
-    pub fn rate(&self) -> Option<u64> {
-        self.wire.rate()
-    }
-
-    /// Starts to show a transfer.
-    ///
-    /// # Errors
-    /// Why the log cannot be written.
-    pub fn show(&self, verb: &'static str, outage: Arc<Outage>) -> Result<Show, Failure> {
-        Ok(Show::start(verb, self.report()?, self.wish(), outage))
-    }
-
-    fn wish(&self) -> Wish {
-        match (
-            self.progress || self.habits.progress(),
-            self.no_progress || self.quiet || self.json,
-        ) {
-            (true, _) => Wish::Always,
-            (false, true) => Wish::Never,
-            (false, false) => Wish::OnTerminal,
-        }
-    }
-}
 
 /// What a transfer does, and what it is about.
 #[derive(Clone)]
@@ -238,7 +42,7 @@ pub async fn carry(
     once: impl AsyncFn(Arc<Client>, Options, Reporter) -> Result<(), NetError>,
     is_repeatable: impl Fn() -> bool,
 ) -> Result<(), Failure> {
-    let show = job.args.show(job.verb, session.outage())?;
+    let show = job.args.show(job.verb, &job.options.filter, session.outage())?;
     let mut carrier = Carrier {
         session,
         reporter: show.reporter(),
@@ -348,7 +152,7 @@ pub async fn refuse_all(
     args: &TransferArgs,
     sources: impl Iterator<Item = TransferSource>,
 ) -> Result<(), Failure> {
-    let show = args.show(verb, Arc::default())?;
+    let show = args.show(verb, &Filter::default(), Arc::default())?;
     for TransferSource { label, origin, .. } in sources {
         if let Origin::Missing(error) = origin {
             show.reporter().failed(label, &error).await;

@@ -81,14 +81,25 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The device of the file system that it is in; `None` if the store does not say.
+    pub fn file_system(&self) -> Option<u64> {
+        match &self.version {
+            Version::Facts([device, ..]) => Some(*device),
+            Version::Text(_) => None,
+        }
+    }
+
+    /// Its device and inode; `None` if the store does not say.
+    pub fn inode(&self) -> Option<(u64, u64)> {
+        match &self.version {
+            Version::Facts([device, inode, ..]) => Some((*device, *inode)),
+            Version::Text(_) => None,
+        }
+    }
+
     /// The file that this is a name of, if it has others: equal for all of them.
     pub fn linked_file(&self) -> Option<(u64, u64)> {
-        match &self.version {
-            Version::Facts([device, inode, ..]) if self.kind != Kind::Dir && self.links > 1 => {
-                Some((*device, *inode))
-            }
-            _ => None,
-        }
+        self.inode().filter(|_| self.kind != Kind::Dir && self.links > 1)
     }
 }
 

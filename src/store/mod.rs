@@ -134,6 +134,18 @@ pub enum ExistingDirs {
     OpenUp,
 }
 
+/// Which symlinks of its sources a transfer replaces by what they lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FollowedLinks {
+    /// None.
+    #[default]
+    None,
+    /// Those that lead to directories.
+    Dirs,
+    /// All.
+    All,
+}
+
 /// How much [`Store::remove`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoveScope {

@@ -9,7 +9,12 @@ pub struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     /// Mounts one with these options; `None`, with a word, where the tests may not.
     pub fn mount(options: &str) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
+        SmallDisk::within(&std::env::temp_dir(), options)
+    }
+
+    /// The same in a directory.
+    pub fn within(top: &Path, options: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir_in(top).unwrap();
         if mount(options, dir.path()) {
             return Some(SmallDisk(dir));
         }

@@ -13,12 +13,12 @@ use super::get::local_target;
 use super::hint;
 use super::location::{Location, Remote, ServerName};
 use super::output;
-use super::put::local_source;
-use super::transfer::durability;
+use super::sources::{Follow, local_source};
+use super::transfer_args::durability;
 use super::units;
 use crate::net::NetError;
 use crate::net::client::Client;
-use crate::net::client::requests::{IfMissing, PutDestination};
+use crate::net::client::requests::{GetSources, IfMissing, PutDestination};
 use crate::net::transfer::options::Options;
 use crate::store::RemotePath;
 use std::ffi::OsString;
@@ -96,6 +96,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             path: RemotePath::parse(&base).unwrap_or_default(),
             directory: true,
             shown: client.server().to_string(),
+            anchor: None,
             prefix: format!("{}:", client.server()),
         },
         options,
@@ -136,7 +137,7 @@ impl Bench {
             .append(&RemotePath::parse(unique.as_bytes()).unwrap_or_default());
         let top = top.map_err(|e| Failure::usage(format!("{}: {e}", self.base.shown)))?;
         let about = |e: NetError| Failure::about(&self.base.shown, e);
-        let tree_source = local_source(tree, true)
+        let tree_source = local_source(tree, Follow::none())
             .await
             .map_err(|e| Failure::about(tree.display(), e))?;
         let place = PutDestination {
@@ -164,7 +165,8 @@ impl Bench {
             local_target(std::slice::from_ref(&remote), &self.back, IfMissing::Name).await?;
         let paths = vec![top.as_bytes().to_vec()];
         let fetched = measure(Side::Receives, |reporter| {
-            self.client.get(paths, target, self.options.clone(), reporter)
+            self.client
+                .get(GetSources::whole(paths), target, self.options.clone(), reporter)
         });
         let fetched = fetched.await.map_err(about)?;
         print(&format!("get {name}"), &fetched)?;

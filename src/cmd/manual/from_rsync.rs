@@ -50,6 +50,23 @@ const SAME: &[Entry] = &[
     ("--max-size --min-size --bwlimit", "The same units."),
     ("--mkpath --log-file --chmod", "The same."),
     ("--timeout", "How long to retry without progress, as --retry-for."),
+    (
+        "-L -k",
+        "The same. A server follows symlinks within the user's root. One that leads upward fails.",
+    ),
+    ("-x", "The same, at both ends."),
+    (
+        "-R",
+        "The same. Directories on the way have the mode and time of the source.",
+    ),
+    (
+        "--files-from -0",
+        "The same; a list at the other side is not read. A path out of SRC is refused.",
+    ),
+    (
+        "--remove-source-files",
+        "The same, when everything else is done; what has changed since stays.",
+    ),
     ("-P 2222", "A port goes into the address: haul://HOST:2222/PATH."),
 ];
 
@@ -69,15 +86,7 @@ const OTHER: &[Entry] = &[
     ),
     ("--fuzzy -y", "haul sends a changed file whole."),
     ("-C", "Write the patterns as --exclude."),
-    (
-        "-L -k -x -R",
-        "haul sends symlinks as they are, and crosses mounts; name other sources.",
-    ),
-    ("--files-from", "Write the names as sources, or as --only patterns."),
-    (
-        "-b --backup-dir --suffix --remove-source-files",
-        "Copy with haul cp, remove with haul rm.",
-    ),
+    ("-b --backup-dir --suffix", "Copy with haul cp before."),
     ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
     ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),

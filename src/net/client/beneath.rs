@@ -3,9 +3,10 @@
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
+use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::proto::{self, reply, request};
 use crate::net::wire::{MAX_DIRS, MAX_LISTED, entry};
-use crate::store::{Entry, Kind, Page, RemotePath, Removal};
+use crate::store::{Entry, Page, RemotePath, Removal};
 
 fn unexpected(what: &str) -> NetError {
     NetError::Protocol(format!("expected one {what} for each path asked for, got another number"))
@@ -22,6 +23,7 @@ impl Client {
         &self,
         base: &[u8],
         dirs: &[(RemotePath, Vec<u8>)],
+        view: &View,
     ) -> Result<Vec<Result<Page, NetError>>, NetError> {
         let cursor = |(path, cookie): &(RemotePath, Vec<u8>)| proto::DirCursor {
             path: path.as_bytes().to_vec(),
@@ -31,6 +33,7 @@ impl Client {
             base: base.to_vec(),
             dirs: dirs.iter().map(cursor).collect(),
             limit: u32::try_from(MAX_LISTED).unwrap_or(0),
+            one_file_system: view.one_file_system,
         };
         match self.request(request::Body::ListBeneath(list)).await?.body {
             Some(reply::Body::ListBeneath(reply)) if is_bounded(&reply, dirs.len()) => {
@@ -40,20 +43,21 @@ impl Client {
         }
     }
 
-    /// The kind of the entry at each path beneath `base`; `None` where nothing is.
-    pub async fn kinds_beneath(
+    /// What the server has at each path beneath `base`.
+    pub async fn see_beneath(
         &self,
         base: &[u8],
         paths: &[RemotePath],
-    ) -> Result<Vec<Option<Kind>>, NetError> {
+        view: &View,
+    ) -> Result<Vec<Seen>, NetError> {
         let stat = proto::StatBeneath {
             base: base.to_vec(),
             paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+            view: view.to_wire(),
         };
         match self.request(request::Body::StatBeneath(stat)).await?.body {
             Some(reply::Body::StatBeneath(reply)) if reply.kinds.len() == paths.len() => {
-                let kind = |kind| (kind != 0).then(|| entry::kind_from_wire(i32::from(kind)));
-                Ok(reply.kinds.into_iter().map(kind).collect())
+                Ok(reply.kinds.into_iter().map(Seen::from_wire).collect())
             }
             _ => Err(unexpected("kind")),
         }

@@ -18,6 +18,8 @@ pub(super) struct Granted {
     pub(super) features: u64,
     /// The user may put files and not read them. The server decides; hints depend on it.
     pub(super) write_only: bool,
+    /// The user may read and not write; as above.
+    pub(super) read_only: bool,
 }
 
 impl Granted {
@@ -31,6 +33,7 @@ impl Granted {
                 window: granted.window.min(4 * WINDOW),
                 connections: u64::from(granted.connections).max(1),
                 write_only: granted.write_only,
+                read_only: granted.read_only,
                 features: granted.features,
             })),
             (_, code) if code.is_success() => Err(NetError::Protocol(

@@ -14,6 +14,7 @@ mod keys;
 mod login;
 pub mod options;
 pub mod outage;
+pub mod places;
 mod reattach;
 pub mod requests;
 mod router;
@@ -149,6 +150,11 @@ impl Client {
     /// True once the server has said that this user may put files and not read them.
     pub fn is_write_only(&self) -> bool {
         self.login.granted().is_some_and(|granted| granted.write_only)
+    }
+
+    /// True once the server has said that this user may read files and not write them.
+    pub fn is_read_only(&self) -> bool {
+        self.login.granted().is_some_and(|granted| granted.read_only)
     }
 
     /// Why the login was refused; `None` if it was not. A refused login is also why any later

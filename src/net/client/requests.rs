@@ -6,11 +6,11 @@ use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::receiver;
 use crate::net::transfer::report::{Counters, Reporter};
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
+use crate::net::wire::measure::MAX_LIST;
 use crate::net::wire::proto::{self, control_message, reply, request};
 use crate::net::wire::request::Repeat;
 use crate::net::wire::{Code, entry};
@@ -19,44 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
+pub use crate::net::client::places::{GetDestination, GetSources, PutDestination};
 pub use crate::net::wire::proto::IfMissing;
-
-/// Where a put goes on the server.
-#[derive(Clone)]
-pub struct PutDestination {
-    /// A path beneath the user's root.
-    pub path: Vec<u8>,
-    /// The path must be a directory.
-    pub directory: bool,
-    /// The name of each source there, if the destination is a directory. Of a source without a name
-    /// its contents go there.
-    pub names: Vec<Vec<u8>>,
-    /// What becomes of a path where nothing is.
-    pub if_missing: IfMissing,
-}
-
-/// Where a get goes on this machine.
-#[derive(Clone)]
-pub struct GetDestination {
-    /// A place for each source.
-    pub target: Target,
-    /// What the user calls the destination.
-    pub label: Vec<u8>,
-    /// The versions of the destination and the directories above it: the server refuses a source
-    /// that is one of them.
-    pub ancestors: Vec<String>,
-}
-
-impl GetDestination {
-    /// The same, for a transfer that writes nothing.
-    #[must_use]
-    pub fn with_dry_run(mut self, dry_run: bool) -> GetDestination {
-        if let Target::Tree(tree) = &mut self.target {
-            tree.dry_run = dry_run;
-        }
-        self
-    }
-}
 
 /// Reports at its end what compression has saved since its beginning.
 struct Saved {
@@ -246,8 +210,9 @@ impl Client {
         let channel = TransferChannel::join(&self.core, transfer)?;
         let mut source_ids = Vec::new();
         for source in sources.iter() {
-            source_ids.extend(source.identity().await);
+            source_ids.extend(source.dir_versions().await);
         }
+        source_ids.truncate(MAX_LIST);
         let put = proto::Put {
             transfer,
             source_ids,
@@ -270,7 +235,7 @@ impl Client {
     /// Gets remote paths from a server.
     pub async fn get(
         &self,
-        sources: Vec<Vec<u8>>,
+        sources: GetSources,
         destination: GetDestination,
         options: Options,
         reporter: Reporter,
@@ -284,7 +249,8 @@ impl Client {
         } = destination;
         let get = proto::Get {
             transfer,
-            sources,
+            chosen: sources.chosen_to_wire(),
+            sources: sources.paths,
             options: Some(options.to_wire()),
             destination_ancestors: ancestors,
             names: target.names(),

@@ -2,8 +2,9 @@
 
 use crate::net::client::Client;
 use crate::net::error::NetError;
+use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::MAX_LISTED;
-use crate::store::{ErrorKind, Kind, Page, RemotePath, Removal, Store, StoreExt};
+use crate::store::{Page, RemotePath, Removal, Store};
 use std::sync::Arc;
 
 /// A directory, in which no symlink is followed. Cheap to clone.
@@ -29,31 +30,31 @@ impl Place {
     pub(super) async fn list(
         &self,
         dirs: &[(RemotePath, Vec<u8>)],
+        view: &View,
     ) -> Result<Vec<Result<Page, NetError>>, NetError> {
         match self {
             Place::Here(store) => {
-                let pages = store.list_many(dirs, MAX_LISTED).await.into_iter();
+                let pages = view.list(&**store, dirs, MAX_LISTED).await.into_iter();
                 Ok(pages.map(|page| page.map_err(NetError::from)).collect())
             }
-            Place::There { client, base } => client.list_beneath(base, dirs).await,
+            Place::There { client, base } => client.list_beneath(base, dirs, view).await,
         }
     }
 
-    /// The kind of each entry; `None` where nothing is.
+    /// What a transfer with this view sees at each path beneath `top`; on a server all paths are.
     ///
     /// # Errors
-    /// The session's, or the first that says neither.
-    pub(super) async fn kinds(&self, paths: &[RemotePath]) -> Result<Vec<Option<Kind>>, NetError> {
-        let store = match self {
-            Place::Here(store) => store,
-            Place::There { client, base } => return client.kinds_beneath(base, paths).await,
-        };
-        let found = store.stat_many(paths.to_vec()).await.into_iter().map(|found| match found {
-            Ok(entry) => Ok(Some(entry.kind)),
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(NetError::from(e)),
-        });
-        found.collect()
+    /// The session's, or the first that says neither what is there nor that nothing is.
+    pub(super) async fn see(
+        &self,
+        view: &View,
+        top: &RemotePath,
+        paths: &[RemotePath],
+    ) -> Result<Vec<Seen>, NetError> {
+        match self {
+            Place::Here(store) => Ok(view.see(&**store, top, paths).await?),
+            Place::There { client, base } => client.see_beneath(base, paths, view).await,
+        }
     }
 
     /// Removes entries, durably, if they still are what a listing said.

@@ -65,11 +65,11 @@ impl Plan {
         self.files_count.saturating_add(self.dirs_count)
     }
 
-    /// Adds an entry that no source has.
+    /// Adds an entry that is to go.
     ///
     /// # Errors
     /// That of the temporary file.
-    pub(super) fn add(&mut self, removal: &Removal) -> Result<(), NetError> {
+    pub fn add(&mut self, removal: &Removal) -> Result<(), NetError> {
         self.added = self.added.saturating_add(1);
         let record = entry::removal_to_wire(removal).encode_to_vec();
         match removal.kind {

@@ -9,6 +9,7 @@ use crate::net::deletion::plan::Plan;
 use crate::net::error::NetError;
 use crate::net::transfer::filter::{Filter, Verdict};
 use crate::net::transfer::report::shown;
+use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::{Code, MAX_DIRS, MAX_PATHS};
 use crate::store::{BadPath, Entry, ErrorKind, Kind, Page, RemotePath, Removal, StoreError};
 
@@ -59,6 +60,8 @@ pub struct Rules<'a> {
     pub protected: &'a Filter,
     /// What these exclude is not at the source, even if it is.
     pub sent: Option<&'a Filter>,
+    /// What the transfer sees of the sources.
+    pub view: &'a View,
 }
 
 /// Finds what the destination has beneath the directory of a pair and its source has not.
@@ -93,7 +96,8 @@ pub async fn search(
 /// # Errors
 /// That of listing it.
 pub async fn is_empty(pair: &Pair) -> Result<bool, NetError> {
-    let pages = pair.source.list(&[(pair.source_top.clone(), Vec::new())]).await?;
+    let top = [(pair.source_top.clone(), Vec::new())];
+    let pages = pair.source.list(&top, &View::default()).await?;
     let page = pages.into_iter().next().ok_or_else(unlisted)??;
     Ok(page.entries.is_empty() && page.next.is_none())
 }
@@ -111,12 +115,16 @@ struct Listed {
     sent: Verdict,
     /// The source has the directory that it is in.
     beneath_existing: bool,
+    /// Ignore files of the source may exclude it even where it is not there.
+    may_be_ignored: bool,
 }
 
 impl Listed {
     /// True where the source is to say whether it has it.
     fn is_asked(&self) -> bool {
-        self.beneath_existing && self.verdict != Verdict::Skip && self.sent != Verdict::Skip
+        (self.beneath_existing || self.may_be_ignored)
+            && !matches!(self.verdict, Verdict::Skip(_))
+            && !matches!(self.sent, Verdict::Skip(_))
     }
 }
 
@@ -135,7 +143,7 @@ impl MirrorSearch<'_> {
             let mut dirs = self.take_batch();
             let asked: Vec<_> =
                 dirs.iter().map(|dir| (dir.path.clone(), dir.cookie.clone())).collect();
-            let pages = match self.destination.list(&asked).await {
+            let pages = match self.destination.list(&asked, self.rules.view).await {
                 // the whole destination: a dry run does not make it
                 Err(e) if is_gone(&e) => return Ok(()),
                 pages => pages?,
@@ -191,6 +199,7 @@ impl MirrorSearch<'_> {
             found.push(Listed {
                 sent,
                 beneath_existing: dir.exists,
+                may_be_ignored: !self.rules.view.ignore_files.is_empty(),
                 path,
                 entry,
                 verdict,
@@ -218,13 +227,14 @@ impl MirrorSearch<'_> {
             asked.map(|listed| self.at_source(&listed.path)).collect::<Result<_, _>>()?;
         let mut kinds = Vec::with_capacity(asked.len());
         for paths in requests(&asked) {
-            kinds.extend(self.pair.source.kinds(paths).await?);
+            let (view, top) = (self.rules.view, &self.pair.source_top);
+            kinds.extend(self.pair.source.see(view, top, paths).await?);
         }
         let mut kinds = kinds.into_iter();
         for listed in found {
             let at_source = match listed.is_asked() {
                 true => kinds.next().ok_or_else(unlisted)?,
-                false => None,
+                false => Seen::Nothing,
             };
             self.judge(listed, at_source)?;
         }
@@ -236,24 +246,31 @@ impl MirrorSearch<'_> {
         self.pair.source_top.append(&beneath).map_err(|e| too_long(e, path))
     }
 
-    fn judge(&mut self, listed: Listed, at_source: Option<Kind>) -> Result<(), NetError> {
+    fn judge(&mut self, listed: Listed, at_source: Seen) -> Result<(), NetError> {
         let Listed {
             path,
             entry,
             verdict,
             sent,
             beneath_existing,
+            ..
         } = listed;
+        // what is excluded is not there for a deletion that includes it
+        let is_ignored = at_source == Seen::Ignored && self.rules.sent.is_none();
         self.plan.found = self.plan.found.saturating_add(1);
-        if !beneath_existing && !matches!(verdict, Verdict::Take(_)) {
+        if !beneath_existing && (is_ignored || !matches!(verdict, Verdict::Take(_))) {
             self.plan.protect(&path.split().map(|(dir, _)| dir).unwrap_or_default());
         }
         let within = match verdict {
             Verdict::Take(_) => None,
             Verdict::Descend(rule) => Some(rule),
-            Verdict::Skip => return Ok(()),
+            Verdict::Skip(_) => return Ok(()),
         };
-        if at_source.is_none() && within.is_none() {
+        if is_ignored {
+            return Ok(());
+        }
+        let is_extra = matches!(at_source, Seen::Nothing | Seen::Ignored);
+        if is_extra && within.is_none() {
             self.plan.add(&Removal {
                 path: path.clone(),
                 kind: entry.kind,
@@ -261,9 +278,9 @@ impl MirrorSearch<'_> {
                 mtime: entry.attributes.mtime,
             })?;
         }
-        let exists = at_source == Some(Kind::Dir);
+        let exists = at_source == Seen::Kind(Kind::Dir);
         // what is no directory at the source has nothing in it, and was not replaced
-        if entry.kind == Kind::Dir && (exists || at_source.is_none()) {
+        if entry.kind == Kind::Dir && (exists || is_extra) {
             self.waiting.push(Pending {
                 path,
                 cookie: Vec::new(),
@@ -271,7 +288,7 @@ impl MirrorSearch<'_> {
                 within,
                 unsent: match sent {
                     Verdict::Descend(rule) => Some(rule),
-                    Verdict::Take(_) | Verdict::Skip => None,
+                    Verdict::Take(_) | Verdict::Skip(_) => None,
                 },
             });
         }

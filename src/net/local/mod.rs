@@ -80,9 +80,10 @@ impl LocalSession {
         let LocalDestination { target, label } = destination;
         let to = TransferChannel::join(&self.receiver, TRANSFER)?;
         let from = TransferChannel::join(&self.sender, TRANSFER)?;
-        // the sender changes modes
+        // the sender changes modes, and tells of what is there
         let received = Options {
             chmod: ModeRules::default(),
+            on_settled: None,
             ..options.clone()
         };
         let receive = receiver::receive(to, target, label, received, Reporter::silent());

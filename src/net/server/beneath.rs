@@ -5,9 +5,10 @@ use crate::net::error::{NetError, code_of};
 use crate::net::server::operations::path_of;
 use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
+use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_DIRS, MAX_LISTED, MAX_PATHS, entry};
-use crate::store::{ErrorKind, Page, RemotePath, Store, StoreError, StoreExt};
+use crate::store::{FollowedLinks, Page, RemotePath, Store, StoreError};
 use std::sync::Arc;
 
 /// The base of a request, as a store of its own.
@@ -39,7 +40,12 @@ pub(super) async fn list(session: &Session, request: proto::ListBeneath) -> Answ
     let dirs = request.dirs.into_iter().map(|dir| Ok((relative(&dir.path)?, dir.cookie)));
     let dirs = dirs.collect::<Result<Vec<_>, NetError>>()?;
     let base = base_of(session, &request.base).await?;
-    let pages = base.list_many(&dirs, limit).await.into_iter().map(page_to_wire).collect();
+    let view = View {
+        one_file_system: request.one_file_system,
+        ..View::default()
+    };
+    let pages = view.list(&*base, &dirs, limit).await;
+    let pages = pages.into_iter().map(page_to_wire).collect();
     let body = reply::Body::ListBeneath(proto::ListBeneathReply { pages });
     Ok(Done::with(Code::ANSWER, "listing", body))
 }
@@ -67,18 +73,27 @@ fn page_to_wire(page: Result<Page, StoreError>) -> proto::DirPage {
 /// What is at each path.
 ///
 /// # Errors
-/// The first error other than that nothing is there.
+/// The first that says neither what is there nor that nothing is.
 pub(super) async fn stat(session: &Session, request: &proto::StatBeneath) -> Answer {
     check_count(request.paths.len(), MAX_PATHS)?;
     let paths = request.paths.iter().map(|path| relative(path));
     let paths = paths.collect::<Result<Vec<_>, _>>()?;
-    let base = base_of(session, &request.base).await?;
-    let kinds = base.stat_many(paths).await.into_iter().map(|found| match found {
-        Ok(found) => Ok(u8::try_from(entry::kind_to_wire(found.kind)).unwrap_or(0)),
-        Err(e) if e.kind == ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e),
-    });
-    let kinds = kinds.collect::<Result<Vec<u8>, _>>()?;
+    let view = View::from_wire(request.view.as_ref())?;
+    let seen = match view.links {
+        FollowedLinks::None => {
+            let base = base_of(session, &request.base).await?;
+            view.see(&*base, &RemotePath::root(), &paths).await?
+        }
+        links => {
+            // a symlink may lead to what is not beneath the base
+            let base = session.store.resolve(&path_of(session, &request.base)?).await?;
+            let paths = paths.iter().map(|path| base.append(path));
+            let paths = paths.collect::<Result<Vec<_>, _>>();
+            let paths = paths.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))?;
+            view.see(&session.store.following(links)?, &base, &paths).await?
+        }
+    };
+    let kinds = seen.into_iter().map(Seen::to_wire).collect();
     let body = reply::Body::StatBeneath(proto::StatBeneathReply { kinds });
     Ok(Done::with(Code::ANSWER, "found", body))
 }

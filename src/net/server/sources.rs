@@ -4,9 +4,11 @@ use crate::net::error::NetError;
 use crate::net::server::reply::refusal;
 use crate::net::server::session::Session;
 use crate::net::transfer::options::Options;
+use crate::net::transfer::send::chosen::{Chosen, MAX_SENT_CHOSEN};
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::net::wire::{Code, entry, proto};
-use crate::store::{ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
+use crate::store::{ErrorKind, FollowedLinks, Kind, RemotePath, Store, StoreError, StoreExt};
+use std::sync::Arc;
 
 /// The refusal of a tree that goes into itself.
 pub(super) fn nested() -> NetError {
@@ -31,16 +33,25 @@ pub(super) async fn find_sources(
 ) -> Result<Vec<TransferSource>, NetError> {
     let mut sources = Vec::with_capacity(get.sources.len());
     // one store for all of them: each would keep directories open for as long as the transfer lasts
-    let store = session.store.subtree(&RemotePath::root()).await?;
-    let mut names = get.names.iter();
+    let store: Arc<dyn Store> = match options.view.links {
+        FollowedLinks::None => session.store.subtree(&RemotePath::root()).await?,
+        links => Arc::new(session.store.following(links)?),
+    };
+    if get.chosen.iter().map(Vec::len).sum::<usize>() > MAX_SENT_CHOSEN {
+        return Err(refusal(Code::BAD_PARAMETER, "the chosen paths have more than 64 KiB"));
+    }
+    let (mut names, mut chosen) = (get.names.iter(), get.chosen.iter());
     for label in &get.sources {
+        let chosen = chosen.next().map_or(Ok(None), |chosen| Chosen::from_wire(chosen))?;
+        let chosen = chosen.map(Arc::new);
+        let follows = !options.recursive || options.view.links != FollowedLinks::None;
         let name = names.next().and_then(|name| RemotePath::parse(name).ok());
         // the name that the only source gets there is no business of the rules of a filter
         let place = match get.sources.len() {
             1 => Some(own_name(label)),
             _ => name,
         };
-        let origin = match find_source(session, label, options.recursive).await {
+        let origin = match find_source(session, label, follows || chosen.is_some()).await {
             Ok(path) => Origin::Tree {
                 store: store.clone(),
                 path,
@@ -51,9 +62,10 @@ pub(super) async fn find_sources(
             label: label.clone(),
             origin,
             place,
+            chosen,
         };
-        let identity = source.identity().await;
-        if identity.is_some_and(|version| get.destination_ancestors.contains(&version)) {
+        let versions = source.dir_versions().await;
+        if versions.iter().any(|version| get.destination_ancestors.contains(version)) {
             return Err(nested());
         }
         sources.push(source);
@@ -61,20 +73,21 @@ pub(super) async fn find_sources(
     Ok(sources)
 }
 
-/// Resolves the path of a source. A symlink is followed, as cp does, unless a tree is asked for:
-/// then it is an entry.
+/// Resolves the path of a source. With `follows`, or a slash at its end, a symlink is followed, as
+/// cp does; otherwise it is an entry.
 async fn find_source(
     session: &Session,
     path: &[u8],
-    recursive: bool,
+    follows: bool,
 ) -> Result<RemotePath, StoreError> {
     let store = &session.store;
     let trimmed = path.strip_suffix(b"/").filter(|rest| !rest.is_empty());
     let wanted = entry::path(trimmed.unwrap_or(path), &session.working())
         .map_err(|e| StoreError::new(ErrorKind::BadName(e), &RemotePath::root()))?;
     let is_link = store.stat(&wanted).await?.kind == Kind::Symlink;
+    let follows = follows || trimmed.is_some();
     let real = match wanted.split() {
-        Some((parent, name)) if is_link && recursive && trimmed.is_none() => {
+        Some((parent, name)) if is_link && !follows => {
             let parent = store.resolve(&parent).await?;
             parent
                 .join(&name)
@@ -82,8 +95,7 @@ async fn find_source(
         }
         _ => store.resolve(&wanted).await?,
     };
-    let follows = !(is_link && recursive && trimmed.is_none());
-    if follows && store.stat(&real).await?.kind == Kind::Symlink {
+    if (follows || !is_link) && store.stat(&real).await?.kind == Kind::Symlink {
         // it became a symlink after it was resolved
         return Err(StoreError::new(ErrorKind::Symlink, &wanted));
     }

@@ -184,6 +184,7 @@ impl Scenario {
                 path: RemotePath::root(),
             },
             place: None,
+            chosen: None,
         }]);
         let channel = TransferChannel::join(&session.sender, 1).unwrap();
         let core = session.sender.clone();

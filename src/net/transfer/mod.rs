@@ -7,6 +7,7 @@
 //! is settled the receiver has *finished*.
 
 mod cost;
+pub mod exclusion;
 pub mod filter;
 pub mod ids;
 pub mod metadata;
@@ -15,6 +16,7 @@ pub mod options;
 pub mod receive;
 pub mod report;
 pub mod send;
+pub mod view;
 
 use crate::net::session::SessionCore;
 use crate::net::transfer::options::Options;

@@ -4,8 +4,11 @@ use crate::net::data::packing::{MOST_LEVEL, Packing};
 use crate::net::transfer::filter::Filter;
 use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::mode::ModeRules;
+use crate::net::transfer::view::View;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
-use crate::store::Durability;
+use crate::store::{Durability, Removal};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the user wants of a transfer.
@@ -35,6 +38,13 @@ pub struct Options {
     pub min_size: Option<u64>,
     /// The most.
     pub max_size: Option<u64>,
+    /// What the sender sees of the sources.
+    pub view: View,
+    /// The sender tells which entries it does not send, and why.
+    pub explain: bool,
+    /// Is called for each entry that is at the destination, and no directory. It does not travel:
+    /// the client calls it.
+    pub on_settled: Option<OnSettled>,
     /// Which targets that exist stay as they are.
     pub preserved: PreservedTargets,
     /// A file of the same size is unchanged, whatever its time is.
@@ -51,6 +61,17 @@ pub struct Options {
     pub chmod: ModeRules,
     /// What is preserved besides content, time and mode.
     pub metadata: MetadataOptions,
+}
+
+/// A function that takes the index of a source, and an entry of it as the destination has it now:
+/// its path there, kind, size and time.
+#[derive(Clone)]
+pub struct OnSettled(pub Arc<dyn Fn(usize, Removal) + Send + Sync>);
+
+impl fmt::Debug for OnSettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnSettled")
+    }
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -112,6 +133,8 @@ impl Options {
             dry_run: self.dry_run,
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
+            view: self.view.to_wire(),
+            explain: self.explain,
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -131,6 +154,9 @@ impl Options {
         let packing = packing_of_wire(&options);
         Ok(Options {
             metadata: MetadataOptions::from_wire(&options)?,
+            view: View::from_wire(options.view.as_ref())?,
+            explain: options.explain,
+            on_settled: None,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

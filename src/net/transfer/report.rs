@@ -311,6 +311,7 @@ impl Reporter {
             | Event::Deleted { .. }
             | Event::NotDeleted { .. }
             | Event::Restarted { .. } => {}
+            Event::Excluded { .. } => {}
             Event::DeletionPlanned { .. } => Counters::add(&c.deletions_planned, 1),
         }
         if let Some(events) = &self.events {

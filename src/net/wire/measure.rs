@@ -14,6 +14,8 @@ pub const MAX_DECODED: usize = 2 << 20;
 pub const MAX_LIST: usize = 4096;
 /// Most offers in a message.
 pub const MAX_OFFERS: usize = 1024;
+/// Most names of ignore files.
+pub const MAX_IGNORE_FILES: usize = 8;
 /// Most digests in a want: one for each bit of a count of chunks.
 const MAX_DIGESTS: usize = 64;
 /// Bytes that the allocator adds to each string, list or byte field.
@@ -36,16 +38,24 @@ enum Field {
 struct Shape(&'static [(u64, Field)]);
 
 const FLAT: Shape = Shape(&[]);
+const VIEW: Shape = Shape(&[(3, Field::Texts(MAX_IGNORE_FILES))]);
+const OPTIONS: Shape = Shape(&[(60, Field::One(&VIEW))]);
 const WANT: Shape = Shape(&[(3, Field::Texts(MAX_DIGESTS))]);
-const PUT: Shape = Shape(&[(4, Field::Texts(MAX_LIST)), (6, Field::Texts(MAX_LIST))]);
+const PUT: Shape = Shape(&[
+    (4, Field::Texts(MAX_LIST)),
+    (5, Field::One(&OPTIONS)),
+    (6, Field::Texts(MAX_LIST)),
+]);
 const GET: Shape = Shape(&[
     (2, Field::Texts(MAX_LIST)),
+    (3, Field::One(&OPTIONS)),
     (4, Field::Texts(MAX_LIST)),
+    (60, Field::Texts(MAX_LIST)),
     (5, Field::Texts(MAX_LIST)),
 ]);
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
-const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST))]);
+const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST)), (60, Field::One(&VIEW))]);
 const REMOVE_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>()))]);
 const REQUEST: Shape = Shape(&[
@@ -76,12 +86,14 @@ const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::W
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
 const RESULTS: Shape = one_list::<{ size_of::<proto::Result>() }>();
 const WITHDRAWALS: Shape = one_list::<{ size_of::<proto::Withdrawal>() }>();
+const EXCLUSIONS: Shape = one_list::<{ size_of::<proto::Exclusion>() }>();
 const TRANSFER: Shape = Shape(&[
     (2, Field::One(&OFFERS)),
     (3, Field::One(&WANTS)),
     (4, Field::One(&ACKS)),
     (5, Field::One(&RESULTS)),
     (6, Field::One(&WITHDRAWALS)),
+    (30, Field::One(&EXCLUSIONS)),
     (7, Field::One(&CHANGED)),
 ]);
 const CONTROL_MESSAGE: Shape = Shape(&[

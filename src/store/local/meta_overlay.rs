@@ -1,6 +1,7 @@
 //! Entries as their records describe them, in a store that records what it may not set.
 
 use super::blocking::blocking_for;
+use super::follow;
 use super::meta_record::MetaRecord;
 use super::sys::{Directory, Node, open_handle};
 use super::tree::Tree;
@@ -10,6 +11,7 @@ use crate::store::{
     DirPage, DirStream, Entry, Kind, Owner, RemotePath, Rights, StoreError, Xattr, XattrSets,
 };
 use async_trait::async_trait;
+use cap_std::fs::Dir;
 use rustix::fs::FileType;
 use std::sync::Arc;
 
@@ -20,32 +22,40 @@ pub(super) fn is_recording<D: Directory>(tree: &Tree<D>) -> bool {
 
 /// Describes entries of a directory as their records do, where they have one.
 pub(super) fn overlay_all(tree: &Tree, dir: &RemotePath, entries: &mut [Entry]) {
+    follow::follow_all(tree, dir, entries);
     if !is_recording(tree) {
         return;
     }
-    if let Ok(dir) = tree.dir(dir) {
-        entries.iter_mut().for_each(|entry| overlay(tree, &*dir, entry));
+    if let Ok(handle) = tree.dir(dir) {
+        entries.iter_mut().for_each(|entry| overlay(tree, (dir, &*handle), entry));
     }
 }
 
 /// Describes an entry as its record does, if it has one.
 pub(super) fn overlay_at(tree: &Tree, path: &RemotePath, entry: &mut Entry) {
+    follow::follow(tree, path, entry);
     if !is_recording(tree) {
         return;
     }
     if path.is_root() {
         overlay_open(tree, tree.root(), entry);
-    } else if let Ok((dir, _)) = tree.parent(path) {
-        overlay(tree, &*dir, entry);
+    } else if let (Ok((handle, _)), Some((dir, _))) = (tree.parent(path), path.split()) {
+        overlay(tree, (&dir, &*handle), entry);
     }
 }
 
-fn overlay<D: Directory>(tree: &Tree<D>, dir: &D, entry: &mut Entry) {
+fn overlay(tree: &Tree, (path, dir): (&RemotePath, &Dir), entry: &mut Entry) {
     if !matches!(entry.kind, Kind::File | Kind::Dir) {
         return;
     }
-    let handle = entry.name.as_ref().map(|name| open_handle(dir, name.as_bytes()));
-    if let Some(Ok(handle)) = handle {
+    let Some(name) = &entry.name else {
+        return;
+    };
+    let handle = match (tree.following(), path.join(name)) {
+        (Some(_), Ok(path)) => follow::handle(tree, &path).ok(),
+        _ => open_handle(dir, name.as_bytes()).ok(),
+    };
+    if let Some(handle) = handle {
         overlay_open(tree, &handle, entry);
     }
 }
@@ -75,7 +85,7 @@ pub(super) fn overlay_open<D: Directory>(tree: &Tree<D>, node: &impl Node, entry
 
 /// Pages of a directory whose entries are described as their records do.
 pub(super) fn overlay_page(tree: &Arc<Tree>, dir: RemotePath, mut page: DirPage) -> DirPage {
-    if !is_recording(tree) {
+    if !is_recording(tree) && tree.following().is_none() {
         return page;
     }
     overlay_all(tree, &dir, &mut page.entries);
@@ -122,8 +132,7 @@ pub(super) fn read_xattrs(
     };
     let mut found = xattrs::read(tree, path, real)?;
     if sets.acls && !path.is_root() {
-        let (dir, name) = tree.parent(path)?;
-        let handle = open_handle(&*dir, name.as_bytes()).at("open", path)?;
+        let handle = xattrs::handle(tree, path)?;
         let stat = handle.fstat().at("stat", path)?;
         let record = MetaRecord::of(&handle, FileType::from_raw_mode(stat.st_mode));
         found.extend(record.unwrap_or_default().acls);

@@ -14,6 +14,7 @@ mod dir_ops;
 mod direct;
 mod fd_budget;
 mod flush;
+mod follow;
 mod fs_type;
 mod inode;
 
@@ -21,6 +22,7 @@ mod listing;
 mod lock;
 mod meta_overlay;
 mod meta_record;
+mod open;
 mod partial;
 mod partial_file;
 mod read;
@@ -38,7 +40,6 @@ mod tree;
 mod unchanged;
 mod xattrs;
 
-use super::error::At;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
     NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space, StageRequest,
@@ -46,11 +47,9 @@ use super::{
 };
 use async_trait::async_trait;
 use blocking::blocking_for;
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
 use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
-use std::path::Path;
 use std::sync::Arc;
 use times::Times;
 use tree::Tree;
@@ -65,56 +64,6 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens a directory as the root of a store.
-    ///
-    /// # Errors
-    /// That of opening it.
-    pub fn open(root: &Path) -> std::io::Result<LocalStore> {
-        let dir = Dir::open_ambient_dir(root, ambient_authority())?;
-        // cap-std resolves through /proc/self/fd, which it opens once: now, since a confined server
-        // cannot later. Without it, a path is resolved by opening it, which for a FIFO never ends.
-        let _ = dir.canonicalize(".");
-        Ok(LocalStore::over(Tree::new(sys::readable(dir))))
-    }
-
-    /// Returns a store of the same directory, with the right to set more, or less.
-    ///
-    /// # Errors
-    /// That of another handle of the directory.
-    pub fn with_rights(&self, rights: Rights) -> std::io::Result<LocalStore> {
-        let root = self.tree.root().try_clone()?;
-        Ok(LocalStore::over(Tree::new(root).with_rights(rights)))
-    }
-
-    fn over(tree: Tree) -> LocalStore {
-        let tree = Arc::new(tree);
-        LocalStore {
-            unchanged: Arc::new(Unchanged::new(&tree)),
-            times: Arc::new(Times::new(&tree)),
-            tree,
-        }
-    }
-
-    /// Returns the versions of a directory of this machine and of all directories above it. If two
-    /// of these are equal on both sides of a connection, both sides are the same machine, and the
-    /// same place.
-    pub fn ancestors(path: &Path) -> Vec<String> {
-        let real = path.canonicalize().unwrap_or_default();
-        let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| inode::version(&stat).to_string()).collect()
-    }
-
-    /// Returns a store whose root is a directory of this one, for a user with a root of their own.
-    /// Its open files and its calls under way are shares of that user.
-    ///
-    /// # Errors
-    /// That of opening it; symlinks that lead outside are not followed.
-    pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
-        let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
-        let rights = self.tree.rights().clone();
-        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
-    }
-
     /// Closes this store and its subtrees: they publish nothing and remove nothing any more, not
     /// even in calls under way. The user may not write any more.
     pub fn close(&self) {

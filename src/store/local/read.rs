@@ -2,6 +2,7 @@
 
 use super::blocking::blocking_for;
 use super::fd_budget::HANDLES;
+use super::follow;
 use super::fs_type::is_in_memory;
 use super::inode::{entry, version};
 use super::meta_overlay::overlay_open;
@@ -62,10 +63,14 @@ pub(super) fn open(tree: &Arc<Tree>, path: &RemotePath) -> Result<LocalFileSourc
 /// Opens a regular file; returns its stat too. O_NONBLOCK: the open must not wait for the writer of
 /// a FIFO that took its place.
 fn open_file(tree: &Tree, path: &RemotePath) -> Result<(File, Stat), StoreError> {
-    let (dir, name) = tree.parent(path)?;
-    let file: File = open_in(&dir, name.as_bytes(), WARY | OFlags::RDONLY)
-        .at("open", path)?
-        .into();
+    let file: File = match tree.following() {
+        Some(_) => follow::open(tree, path, OFlags::RDONLY | OFlags::NONBLOCK)?,
+        None => {
+            let (dir, name) = tree.parent(path)?;
+            open_in(&dir, name.as_bytes(), WARY | OFlags::RDONLY).at("open", path)?
+        }
+    }
+    .into();
     let stat = rustix::fs::fstat(&file).at("stat", path)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok((file, stat)),

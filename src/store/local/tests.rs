@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::{Content, ErrorKind, StoreExt};
+use std::path::Path;
 use std::time::Duration;
 
 type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;

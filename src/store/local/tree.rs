@@ -11,7 +11,7 @@ use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::metadata::OmissionCounter;
 use crate::store::shares::Share;
-use crate::store::{ErrorKind, Name, RemotePath, Rights, StoreError};
+use crate::store::{ErrorKind, FollowedLinks, Name, RemotePath, Rights, StoreError};
 use cap_std::fs::Dir;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -27,6 +27,26 @@ enum Links {
     Beneath,
     /// Never followed.
     Refused,
+    /// Followed, also where they are what a path names.
+    Followed(Following),
+}
+
+/// Which symlinks a tree follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Following {
+    /// What they lead to.
+    pub(super) links: FollowedLinks,
+    /// Where that may be.
+    pub(super) reach: Reach,
+}
+
+/// How far a symlink may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Anywhere on this machine, for a user's own files.
+    Anywhere,
+    /// Beneath the root, for the user of a server.
+    Beneath,
 }
 
 /// A root and the directories beneath it.
@@ -59,6 +79,19 @@ impl<D: Directory> Tree<D> {
     /// Makes a tree for one transfer. It follows no symlink, and keeps handles open.
     pub(super) fn strict(root: Arc<D>) -> Tree<D> {
         Tree::with(root, Links::Refused)
+    }
+
+    /// Makes a tree for one transfer that follows symlinks.
+    pub(super) fn following_links(root: Arc<D>, following: Following) -> Tree<D> {
+        Tree::with(root, Links::Followed(following))
+    }
+
+    /// Which symlinks are followed where they are what a path names.
+    pub(super) fn following(&self) -> Option<Following> {
+        match self.links {
+            Links::Followed(following) => Some(following),
+            Links::Beneath | Links::Refused => None,
+        }
     }
 
     fn with(root: Arc<D>, links: Links) -> Tree<D> {
@@ -131,6 +164,15 @@ impl<D: Directory> Tree<D> {
             return Ok(Arc::new(dir.at("open directory", path)?));
         }
         if let Some(dir) = self.known(path.as_bytes()) {
+            return Ok(dir);
+        }
+        if let Some(following) = self.following() {
+            let dir = match following.reach {
+                Reach::Beneath => self.root.open_beneath(path.as_path()),
+                Reach::Anywhere => self.root.open_anywhere(path.as_path()).map_err(Into::into),
+            };
+            let dir = Arc::new(dir.at("open directory", path)?);
+            self.cache_dir(path.clone(), &dir);
             return Ok(dir);
         }
         let mut walked = RemotePath::root();

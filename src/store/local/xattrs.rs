@@ -1,27 +1,38 @@
 //! Extended attributes of entries. ACLs are extended attributes, too.
 
-use super::sys::{Directory, Node, open_handle};
+use super::follow;
+use super::sys::{Node, open_handle};
 use super::tree::Tree;
 use crate::store::error::At;
 use crate::store::metadata::{MAX_XATTR_BYTES, MAX_XATTRS, is_acl};
 use crate::store::{Metadata, Omissions, RemotePath, Rights, StoreError, Xattr, XattrSets};
 use rustix::io::Errno;
+use std::fs::File;
 
 /// Reads the attributes of an entry that are in these sets, by name.
 ///
 /// # Errors
 /// Also for more than may be transferred.
-pub(super) fn read<D: Directory>(
-    tree: &Tree<D>,
+pub(super) fn read(
+    tree: &Tree,
     path: &RemotePath,
     sets: XattrSets,
 ) -> Result<Vec<Xattr>, StoreError> {
     if path.is_root() {
         return read_open(tree.root(), sets, path);
     }
+    read_open(&handle(tree, path)?, sets, path)
+}
+
+/// Opens an entry, or what it leads to in a tree that follows symlinks, for its attributes.
+pub(super) fn handle(tree: &Tree, path: &RemotePath) -> Result<File, StoreError> {
+    if tree.following().is_some()
+        && let Ok(handle) = follow::handle(tree, path)
+    {
+        return Ok(handle);
+    }
     let (dir, name) = tree.parent(path)?;
-    let handle = open_handle(&*dir, name.as_bytes()).at("open", path)?;
-    read_open(&handle, sets, path)
+    open_handle(&*dir, name.as_bytes()).at("open", path)
 }
 
 fn read_open(

@@ -6,6 +6,7 @@
 //! pictures without a rule for every directory.
 
 pub mod glob;
+pub mod ignore_files;
 mod pattern;
 mod rule;
 #[cfg(test)]
@@ -40,8 +41,8 @@ struct Rules {
 pub enum Verdict {
     /// It is taken, by this rule if any matched it.
     Take(Option<usize>),
-    /// It is not, nor is anything beneath it.
-    Skip,
+    /// It is not, nor is anything beneath it, because of this rule.
+    Skip(usize),
     /// A directory that this rule excludes, directly or with one above it. Something beneath it may
     /// be included.
     Descend(usize),
@@ -90,6 +91,11 @@ impl Filter {
         lines.flatten().copied().collect()
     }
 
+    /// The rule with this index.
+    pub fn rule(&self, index: usize) -> Option<&Rule> {
+        self.0.rules.get(index)
+    }
+
     /// True where there is no rule.
     pub fn is_empty(&self) -> bool {
         self.0.rules.is_empty()
@@ -112,7 +118,7 @@ impl Filter {
         let mut before = self.0.rules.iter().take(excluded_by);
         match is_dir && before.any(|rule| rule.may_include_beneath(path)) {
             true => Verdict::Descend(excluded_by),
-            false => Verdict::Skip,
+            false => Verdict::Skip(excluded_by),
         }
     }
 

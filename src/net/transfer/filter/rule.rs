@@ -1,6 +1,7 @@
 //! One rule of a filter: whether it includes or excludes, and what it matches.
 
 use super::pattern::{Pattern, Start};
+use std::sync::Arc;
 
 /// Longest pattern, in bytes: as long as any path.
 const MAX_PATTERN: usize = 4096;
@@ -35,6 +36,8 @@ pub struct Rule {
     /// `***` at its end: behind a slash it matches a directory and everything beneath it.
     with_contents: bool,
     pattern: Pattern,
+    /// Where the user wrote it.
+    origin: Option<Arc<str>>,
 }
 
 impl Rule {
@@ -78,12 +81,23 @@ impl Rule {
             dirs_only,
             with_contents,
             pattern: Pattern::parse(shape),
+            origin: None,
         })
     }
 
     /// As [`Rule::parse`] reads it.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Where the user wrote it: an option, or a line of a file. It does not travel.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
+    /// Sets where the user wrote it.
+    pub fn set_origin(&mut self, origin: &str) {
+        self.origin = Some(origin.into());
     }
 
     /// True where it includes what it matches.

@@ -39,6 +39,10 @@ const LONGEST_SHOWN: usize = 4096;
 /// A directory whose contents are not all settled.
 struct Dir {
     parent: u64,
+    /// Which source it is of.
+    source: u32,
+    /// Only what is in it is sent.
+    is_way: bool,
     place: Place,
     attributes: Attributes,
     /// This transfer made it.
@@ -133,13 +137,15 @@ impl Dirs {
     pub(super) fn insert(
         &mut self,
         number: u64,
-        parent: u64,
+        (parent, source, is_way): (u64, u32, bool),
         place: Place,
         with: (Attributes, SharedPermit),
     ) {
         let (attributes, cost) = with;
         let dir = Dir {
             parent,
+            source,
+            is_way,
             place,
             attributes,
             made: false,
@@ -148,6 +154,11 @@ impl Dirs {
             _cost: cost,
         };
         self.dirs.insert(number, dir);
+    }
+
+    /// The source that an entry of a directory is of.
+    pub(super) fn source_of(&self, parent: u64) -> Option<u32> {
+        self.dirs.get(&parent).map(|dir| dir.source)
     }
 
     /// It is going to be made: that has to be settled, too.
@@ -225,13 +236,14 @@ impl Dirs {
                     place: Place::At(path),
                     attributes,
                     made,
+                    is_way,
                     ..
                 }) => {
                     numbers.push(number);
                     // a sender that may not know what is there may not change it either
                     set.push((
                         path.clone(),
-                        (*made || !target.is_write_only()).then(|| attributes.clone()),
+                        (*made || !(*is_way || target.is_write_only())).then(|| attributes.clone()),
                     ));
                 }
                 Some(Dir {

@@ -3,13 +3,15 @@
 
 use crate::chunk::window::SharedPermit;
 use crate::net::error::code_of;
+use crate::net::transfer::options::OnSettled;
 use crate::net::transfer::receive::answers::Answers;
 use crate::net::transfer::receive::destination::{Candidate, Difference};
 use crate::net::transfer::receive::dirs::{Dirs, Place};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
+use crate::net::wire::entry::kind_from_wire;
 use crate::net::wire::{Code, proto};
-use crate::store::{Checkpoint, StoreError};
+use crate::store::{Checkpoint, RemotePath, Removal, StoreError, Time};
 use std::collections::HashMap;
 
 /// An unsettled file or symlink.
@@ -29,6 +31,8 @@ struct Unsettled {
     written: u64,
     /// Why it is wanted, as the sender may know it.
     difference: Difference,
+    /// The entry of a source that it is, if the client wants to know.
+    of: Option<Box<(usize, Removal)>>,
 }
 
 /// The unsettled offers of a transfer.
@@ -46,10 +50,17 @@ pub(super) struct Ledger {
     pub(super) answers: Answers,
     /// A sender that may not know what is there gets one answer.
     hides_what_exists: bool,
+    on_settled: Option<OnSettled>,
 }
 
 impl Ledger {
-    pub(super) fn new(label: Vec<u8>, reporter: Reporter, hides_what_exists: bool) -> Ledger {
+    /// `on_settled` is the client's.
+    pub(super) fn new(
+        label: Vec<u8>,
+        reporter: Reporter,
+        hides_what_exists: bool,
+        on_settled: Option<OnSettled>,
+    ) -> Ledger {
         Ledger {
             label,
             dirs: Dirs::new(!reporter.is_silent()),
@@ -59,6 +70,7 @@ impl Ledger {
             reporter,
             answers: Answers::default(),
             hides_what_exists,
+            on_settled,
         }
     }
 
@@ -97,8 +109,14 @@ impl Ledger {
         std::mem::take(&mut self.ready)
     }
 
-    /// Adds a file or symlink.
-    pub(super) fn add(&mut self, offer: &proto::Offer, place: &Place, cost: SharedPermit) {
+    /// Adds a file or symlink; `of` is its source and its path there, if the client wants to know.
+    pub(super) fn add(
+        &mut self,
+        offer: &proto::Offer,
+        of: Option<(usize, RemotePath)>,
+        place: &Place,
+        cost: SharedPermit,
+    ) {
         let path = match self.reporter.is_silent() {
             true => Vec::new(),
             false => self.shown(place.shown()),
@@ -112,6 +130,15 @@ impl Ledger {
             resumed: 0,
             written: 0,
             difference: Difference::Unspecified,
+            of: of.map(|(source, path)| {
+                let entry = Removal {
+                    path,
+                    kind: kind_from_wire(offer.kind),
+                    size: offer.size,
+                    mtime: mtime_of(offer),
+                };
+                Box::new((source, entry))
+            }),
         };
         let before = self.unsettled.insert(offer.number, unsettled);
         debug_assert!(before.is_none(), "the numbers of offers count up");
@@ -123,11 +150,14 @@ impl Ledger {
     }
 
     /// A file restarts, with this size.
-    pub(super) fn restarted(&mut self, number: u64, size: u64, cost: SharedPermit) {
-        if let Some(unsettled) = self.unsettled.get_mut(&number) {
+    pub(super) fn restarted(&mut self, offer: &proto::Offer, cost: SharedPermit) {
+        if let Some(unsettled) = self.unsettled.get_mut(&offer.number) {
+            if let Some((_, entry)) = unsettled.of.as_deref_mut() {
+                (entry.size, entry.mtime) = (offer.size, mtime_of(offer));
+            }
             let counters = &self.reporter.counters;
             counters.gave_up(unsettled.size, unsettled.resumed, unsettled.written);
-            (unsettled.size, unsettled.resumed, unsettled.written) = (size, 0, 0);
+            (unsettled.size, unsettled.resumed, unsettled.written) = (offer.size, 0, 0);
             unsettled._change = Some(cost);
         }
     }
@@ -235,7 +265,14 @@ impl Ledger {
 
     /// Answers an offer of a file or symlink, which is settled by that. `None` if it was before.
     fn settle(&mut self, result: proto::Result) -> Option<Unsettled> {
-        let unsettled = self.unsettled.remove(&result.number)?;
+        let mut unsettled = self.unsettled.remove(&result.number)?;
+        let is_there =
+            matches!(result.outcome(), proto::Outcome::Committed | proto::Outcome::Unchanged);
+        if let (Some(OnSettled(tell)), Some(of), true) =
+            (&self.on_settled, unsettled.of.take(), is_there)
+        {
+            tell(of.0, of.1);
+        }
         self.ready
             .extend(self.further_names.remove(&result.number).into_iter().flatten());
         self.answers.result(result);
@@ -315,6 +352,13 @@ impl Ledger {
         }
         self.answers.result(answer);
         self.dirs.settled(parent);
+    }
+}
+
+fn mtime_of(offer: &proto::Offer) -> Time {
+    Time {
+        secs: offer.mtime,
+        nanos: offer.mtime_nanos,
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::net::error::NetError;
 use crate::net::transfer::MAX_UNSETTLED;
 use crate::net::transfer::cost::offer_cost;
+use crate::net::transfer::exclusion::Exclusion;
 use crate::net::transfer::receive::decide::{Batch, candidate_of, version_of};
 use crate::net::transfer::receive::dirs::Place;
 use crate::net::transfer::receive::files::Files;
@@ -61,11 +62,17 @@ impl Receiver {
         let cost = cost.map_err(|_| {
             NetError::Protocol("it offers more at once than the window allows".into())
         })?;
+        let source = match offer.parent {
+            0 => offer.source,
+            parent => self.ledger.dirs.source_of(parent).unwrap_or_default(),
+        };
         if kind == Kind::Dir {
             let with = (attributes.clone(), cost.clone());
-            self.ledger.dirs.insert(offer.number, offer.parent, place.clone(), with);
+            let of = (offer.parent, source, offer.is_way);
+            self.ledger.dirs.insert(offer.number, of, place.clone(), with);
         } else {
-            self.ledger.add(offer, &place, cost.clone());
+            let of = self.entry_of(source, &place);
+            self.ledger.add(offer, of, &place, cost.clone());
         }
         let path = match place {
             Place::At(path) => path,
@@ -97,6 +104,15 @@ impl Receiver {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// The source of an entry and its path there, if the client wants to know.
+    fn entry_of(&self, source: u32, place: &Place) -> Option<(usize, RemotePath)> {
+        let (Some(_), Place::At(path)) = (&self.options.on_settled, place) else {
+            return None;
+        };
+        let beneath = path.beneath(&self.target.top(source)?)?;
+        Some((source as usize, beneath))
     }
 
     /// Where the file is that an offer is another name of. An offer of which the sender knows no
@@ -140,6 +156,15 @@ impl Receiver {
         }
     }
 
+    /// The sender does not send an entry, and the user wants to know why.
+    pub(super) async fn excluded(&mut self, mut exclusion: proto::Exclusion) {
+        if self.options.explain {
+            let path = std::mem::take(&mut exclusion.path);
+            let why = Exclusion::from_wire(exclusion);
+            self.ledger.reporter.report(Event::Excluded { path, why }).await;
+        }
+    }
+
     pub(super) fn changed(
         &mut self,
         changed: proto::Changed,
@@ -165,7 +190,7 @@ impl Receiver {
             is_copied: false,
         };
         Counters::add(&self.ledger.reporter.counters.bytes_found, offer.size);
-        self.ledger.restarted(offer.number, offer.size, cost);
+        self.ledger.restarted(&offer, cost);
         if files.restart(offer.number, wanted, jobs) {
             self.ledger.answers.want_all(offer.number);
         }

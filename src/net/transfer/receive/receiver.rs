@@ -79,7 +79,7 @@ pub async fn receive(
     let mut jobs = Jobs::new(core.tasks().clone());
     let receiver = Receiver {
         channel,
-        ledger: Ledger::new(label, reporter, target.is_write_only()),
+        ledger: Ledger::new(label, reporter, target.is_write_only(), options.on_settled.clone()),
         decider: Decider::new(target.clone(), options.clone(), core.pool().buffers().clone()),
         target,
         options,
@@ -282,6 +282,12 @@ impl Receiver {
             Body::Withdrawals(list) => {
                 for withdrawal in list.withdrawals {
                     self.withdrawn(withdrawal, files).await;
+                }
+                Ok(())
+            }
+            Body::Exclusions(list) => {
+                for exclusion in list.exclusions {
+                    self.excluded(exclusion).await;
                 }
                 Ok(())
             }

@@ -1,5 +1,6 @@
 //! What became of the entries of a transfer.
 
+use crate::net::transfer::exclusion::Exclusion;
 use crate::net::wire::Code;
 use crate::net::wire::proto::Difference;
 
@@ -41,6 +42,13 @@ pub enum Event {
         size: u64,
         /// Why.
         difference: Difference,
+    },
+    /// It is not sent.
+    Excluded {
+        /// As the user knows it.
+        path: Vec<u8>,
+        /// Why.
+        why: Exclusion,
     },
     /// A partial file of an earlier transfer exists: this one resumes it.
     Resumed {

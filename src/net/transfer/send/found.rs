@@ -1,6 +1,7 @@
 //! What a walk finds, step by step.
 
 use crate::chunk::digest::Digest;
+use crate::net::transfer::exclusion::Exclusion;
 use crate::net::transfer::metadata::Details;
 use crate::store::{Entry, RemotePath, StoreError};
 
@@ -16,6 +17,8 @@ pub struct Found {
     pub path: RemotePath,
     /// What it is.
     pub entry: Entry,
+    /// A directory that is no more than the way to what is sent of it.
+    pub is_way: bool,
     /// Its hash, if contents are to be compared.
     pub hash: Option<Digest>,
     /// False for a file whose size is not what its file system says.
@@ -49,6 +52,15 @@ pub enum Walked {
         /// Why.
         error: StoreError,
     },
+    /// Something that is not to be sent.
+    Excluded {
+        /// Index of the source.
+        source: usize,
+        /// Where.
+        path: RemotePath,
+        /// Why.
+        why: Exclusion,
+    },
     /// That was all. A walk that ends without it has not seen everything.
     End,
 }
@@ -64,7 +76,7 @@ impl Walked {
                 .len()
                 .saturating_add(found.entry.target.as_ref().map_or(0, Vec::len))
                 .saturating_add(found.details.size()),
-            Walked::Failed { path, .. } => path.as_bytes().len(),
+            Walked::Failed { path, .. } | Walked::Excluded { path, .. } => path.as_bytes().len(),
             Walked::Stream { .. } | Walked::Close { .. } | Walked::End => 0,
         };
         text.saturating_add(REST)

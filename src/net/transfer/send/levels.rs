@@ -3,6 +3,7 @@
 //!
 //! It reads nothing itself: [`Levels::next`] says what is to be done, and receives the outcome.
 
+use crate::net::transfer::filter::ignore_files::Ignored;
 use crate::store::{DirPage, DirStream, Entry, ErrorKind, Name, RemotePath, StoreError};
 use std::collections::VecDeque;
 
@@ -22,10 +23,17 @@ const ENTRY: usize = 256;
 /// A page, or why there is none.
 pub(super) type Listed = Result<DirPage, StoreError>;
 
+/// Those of no directory.
+static NONE_IGNORED: Ignored = Ignored::none();
+
 /// A directory on the way down.
 struct Level {
     state: DirState,
     path: RemotePath,
+    /// Its device and inode, where they are known.
+    inode: Option<(u64, u64)>,
+    /// The ignore files of it, and of those above.
+    ignored: Ignored,
     /// The rule that excludes it, if one does.
     within: Option<usize>,
     /// Directories of the current page that are still to be walked.
@@ -48,6 +56,10 @@ pub(super) enum DirState {
 pub(super) struct Entered {
     pub(super) state: DirState,
     pub(super) path: RemotePath,
+    /// Its device and inode, where they are known.
+    pub(super) inode: Option<(u64, u64)>,
+    /// The ignore files of it, and of those above.
+    pub(super) ignored: Ignored,
     /// The rule that excludes it, if one does.
     pub(super) within: Option<usize>,
     /// Its first page.
@@ -95,8 +107,16 @@ pub(super) enum Step {
     Offer(RemotePath, Listed),
     /// Read the next page, of [`Levels::limit`], and tell [`Levels::next_page`].
     Read(Box<dyn DirStream>),
-    /// Everything in the directory with this number has been walked; `None`: it was not offered.
-    Close(Option<u64>),
+    /// Everything in a directory has been walked.
+    Close(Closed),
+}
+
+/// A directory in which everything has been walked.
+pub(super) enum Closed {
+    /// It was offered, under this number.
+    Offered(u64),
+    /// It was not; its path, and the rule that excludes it, if one does.
+    Pending(RemotePath, Option<usize>),
 }
 
 /// All directories that a walk is in, the innermost last.
@@ -133,12 +153,16 @@ impl Levels {
         let Entered {
             state,
             path,
+            inode,
+            ignored,
             within,
             page,
         } = entered;
         self.levels.push(Level {
             state,
             path,
+            inode,
+            ignored,
             within,
             subdirs: VecDeque::new(),
             page: None,
@@ -147,12 +171,23 @@ impl Levels {
         self.next_page(page);
     }
 
+    /// True where the walk is in this directory: a symlink that leads upward was followed.
+    pub(super) fn contains(&self, entry: &Entry) -> bool {
+        let inode = entry.inode();
+        inode.is_some() && self.levels.iter().any(|level| level.inode == inode)
+    }
+
     /// The number of the innermost directory; `None` if it has not been offered.
     pub(super) fn number(&self) -> Option<u64> {
         match self.levels.last()?.state {
             DirState::Offered(number) => Some(number),
             DirState::Pending(_) => None,
         }
+    }
+
+    /// The ignore files of the innermost directory, and of those above it.
+    pub(super) fn ignored(&self) -> &Ignored {
+        self.levels.last().map_or(&NONE_IGNORED, |level| &level.ignored)
     }
 
     /// The rule that excludes the innermost directory, if one does.
@@ -268,10 +303,12 @@ impl Levels {
         if let Some(rest) = level.rest.take() {
             return Some(Step::Read(rest));
         }
-        let number = self.number();
-        self.levels.pop();
+        let level = self.levels.pop()?;
         debug_assert!(!self.levels.is_empty() || self.waiting == 0, "what waits is counted");
-        Some(Step::Close(number))
+        Some(Step::Close(match level.state {
+            DirState::Offered(number) => Closed::Offered(number),
+            DirState::Pending(_) => Closed::Pending(level.path, level.within),
+        }))
     }
 }
 

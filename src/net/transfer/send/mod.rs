@@ -1,6 +1,9 @@
 //! The sending side of a transfer: walks its sources, offers what it finds, and sends what the
 //! receiver wants.
 
+mod batches;
+pub mod chosen;
+mod describe;
 mod details;
 pub mod found;
 mod layout;
@@ -8,10 +11,11 @@ mod levels;
 mod offer;
 mod offering;
 mod overlap;
+mod page;
 mod reader;
 mod reading;
 mod reads;
-pub mod select;
+mod select;
 pub mod sender;
 mod settle;
 pub mod source;

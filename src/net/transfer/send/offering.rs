@@ -4,8 +4,9 @@ use crate::chunk::window::Permit;
 use crate::net::error::code_of;
 use crate::net::session::SessionCore;
 use crate::net::transfer::cost::offer_cost;
+use crate::net::transfer::exclusion::Exclusion;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::report::{Counters, Reporter};
+use crate::net::transfer::report::{Counters, Event, Reporter};
 use crate::net::transfer::send::found::{Found, Walked};
 use crate::net::transfer::send::offer::{
     Inline, InlineContent, offer_of, offer_of_stream, unsized_offer,
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering;
 pub(super) struct Batch {
     pub(super) offers: Vec<proto::Offer>,
     pub(super) withdrawals: Vec<proto::Withdrawal>,
+    pub(super) exclusions: Vec<proto::Exclusion>,
     /// The walk has ended.
     pub(super) is_last: bool,
 }
@@ -76,6 +78,12 @@ impl Offering {
                     ..Default::default()
                 }),
                 Walked::End => batch.is_last = true,
+                Walked::Excluded { source, path, why } => {
+                    let why = self.exclusion(source, why);
+                    let path = shown_in(&self.sources, source, &path);
+                    batch.exclusions.push(why.to_wire(path.clone()));
+                    reporter.report(Event::Excluded { path, why }).await;
+                }
                 Walked::Failed {
                     source,
                     path,
@@ -95,6 +103,25 @@ impl Offering {
         batch
     }
 
+    /// The same reason, in terms of what the user knows.
+    fn exclusion(&self, source: usize, why: Exclusion) -> Exclusion {
+        match why {
+            Exclusion::IgnoreFile {
+                file,
+                line,
+                pattern,
+            } => Exclusion::IgnoreFile {
+                file: match RemotePath::parse(&file) {
+                    Ok(path) => shown_in(&self.sources, source, &path),
+                    Err(_) => file,
+                },
+                line,
+                pattern,
+            },
+            why => why,
+        }
+    }
+
     /// What an offer takes of the window until it is settled.
     fn cost(&self, path: &RemotePath, offer: &proto::Offer) -> Permit {
         self.core.offered().take(offer_cost(path.as_bytes().len(), offer))
@@ -110,6 +137,7 @@ impl Offering {
         let Found {
             number,
             parent,
+            is_way,
             source,
             path,
             entry,
@@ -127,6 +155,7 @@ impl Offering {
         let mut offer = offer_of(number, parent, source, &entry, hash);
         offer.mode = self.options.chmod.apply(offer.mode, entry.kind == Kind::Dir);
         self.options.metadata.describe(&mut offer, &entry, details);
+        offer.is_way = is_way;
         let is_dir = entry.kind == Kind::Dir;
         let (mut phase, mut is_sized) = (Phase::Offered, true);
         match content {

@@ -21,7 +21,6 @@ use crate::net::transfer::send::offer::Inline;
 use crate::net::transfer::send::offering::Offering;
 use crate::net::transfer::send::reader::{FileReader, ReadEvent, ReadFailure};
 use crate::net::transfer::send::reads::WantedFile;
-use crate::net::transfer::send::select::Selection;
 use crate::net::transfer::send::source::{Origin, TransferSource, shown_in};
 use crate::net::transfer::send::state::{Phase, SendState, is_large};
 use crate::net::transfer::send::stream::{Input, StreamReader};
@@ -82,12 +81,7 @@ pub async fn send(
     let core = channel.core().clone();
     core.send_queue.set_packing(channel.number(), options.packing);
     let (walked_in, walked) = mpsc::channel(8);
-    let walk_options = WalkOptions {
-        recursive: options.recursive,
-        hash: options.checksum.then(|| core.pool().buffers().clone()),
-        selection: Selection::of(&options),
-        metadata: options.metadata.clone(),
-    };
+    let walk_options = WalkOptions::of(&options, core.pool().buffers().clone());
     let walk = Walk::new(sources.clone(), walk_options, walked_in);
     let _walk = core.tasks().spawn("walk", walk.run());
     let inline = Inline::new(options.checksum || options.dry_run);
@@ -193,6 +187,12 @@ impl Sender {
             let withdrawals = batch.withdrawals;
             let message = Body::Withdrawals(proto::Withdrawals { withdrawals });
             self.channel.send(message).await?;
+        }
+        if !batch.exclusions.is_empty() {
+            let exclusions = batch.exclusions;
+            self.channel
+                .send(Body::Exclusions(proto::Exclusions { exclusions }))
+                .await?;
         }
         if !batch.offers.is_empty() {
             let offers = batch.offers;

@@ -3,6 +3,7 @@
 
 use crate::chunk::CHUNK_SIZE;
 use crate::net::error::{NetError, code_of};
+use crate::net::transfer::options::OnSettled;
 use crate::net::transfer::report::{Counters, Event};
 use crate::net::transfer::send::details::details;
 use crate::net::transfer::send::offer::{offer_of, unsized_offer};
@@ -11,7 +12,7 @@ use crate::net::transfer::send::source::{shown_in, store_of};
 use crate::net::transfer::send::state::{Phase, SendFile, is_large};
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::{ErrorKind, Kind, StoreError, StoreExt};
+use crate::store::{ErrorKind, Kind, RemotePath, Removal, StoreError, StoreExt};
 use std::sync::atomic::Ordering;
 
 /// How often a file is restarted because it changed while it was read.
@@ -46,8 +47,12 @@ impl Sender {
         match proto::Outcome::try_from(result.outcome) {
             Ok(proto::Outcome::Committed) if file.is_dir() => counters.directory_done(true),
             Ok(proto::Outcome::Unchanged) if file.is_dir() => counters.directory_done(false),
-            Ok(proto::Outcome::Committed) => self.committed(file, result).await,
+            Ok(proto::Outcome::Committed) => {
+                self.tell_settled(&file);
+                self.committed(file, result).await;
+            }
             Ok(proto::Outcome::Unchanged) => {
+                self.tell_settled(&file);
                 let size = file.size();
                 let path = || shown_in(&self.sources, file.source, &file.path);
                 let event = || Event::Unchanged { path: path(), size };
@@ -71,6 +76,25 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Tells the client that an entry is at the destination, as it is at the source.
+    fn tell_settled(&self, file: &SendFile) {
+        let (Some(OnSettled(tell)), Some(entry)) = (&self.options.on_settled, &file.entry) else {
+            return;
+        };
+        let beneath = self.sources.get(file.source).map(|source| source.beneath(&file.path));
+        if let Some(Ok(path)) = beneath.map(RemotePath::parse) {
+            tell(
+                file.source,
+                Removal {
+                    path,
+                    kind: entry.kind,
+                    size: entry.size,
+                    mtime: entry.attributes.mtime,
+                },
+            );
+        }
     }
 
     async fn committed(&self, file: Box<SendFile>, result: proto::Result) {

@@ -2,10 +2,14 @@
 //! go.
 
 use crate::net::transfer::report::shown;
+use crate::net::transfer::send::chosen::{Chosen, Scope};
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError, StoreExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
+
+/// Most directories of a source of which the versions are compared with the destination's.
+const MOST_VERSIONS: usize = 1024;
 
 /// Something to send.
 pub struct TransferSource {
@@ -16,6 +20,8 @@ pub struct TransferSource {
     /// Where it goes at the destination: the root where its contents go into the destination
     /// itself. `None` where that is not known.
     pub place: Option<RemotePath>,
+    /// The only paths of it that are sent, if not all are.
+    pub chosen: Option<Arc<Chosen>>,
 }
 
 /// Where the bytes of a source come from.
@@ -64,15 +70,23 @@ impl TransferSource {
         shown(name, self.beneath(path))
     }
 
-    /// The version of a source that is a directory.
-    pub async fn identity(&self) -> Option<String> {
-        match &self.origin {
-            Origin::Tree { store, path } => {
-                let entry = store.stat(path).await.ok()?;
-                (entry.kind == Kind::Dir).then(|| entry.version.to_string())
+    /// The versions of the directories that are sent with everything in them: the source, or what
+    /// is chosen of it.
+    pub async fn dir_versions(&self) -> Vec<String> {
+        let Origin::Tree { store, path } = &self.origin else {
+            return Vec::new();
+        };
+        let tops = match &self.chosen {
+            Some(chosen) => {
+                let whole = chosen.paths().into_iter().filter(|(_, scope)| *scope == Scope::Tree);
+                let tops = whole.filter_map(|(beneath, _)| path.append(&beneath).ok());
+                tops.take(MOST_VERSIONS).collect()
             }
-            Origin::Stream(_) | Origin::Missing(_) => None,
-        }
+            None => vec![path.clone()],
+        };
+        let found = store.stat_many(tops).await.into_iter().flatten();
+        let dirs = found.filter(|entry| entry.kind == Kind::Dir);
+        dirs.map(|entry| entry.version.to_string()).collect()
     }
 
     /// False for a stream that has been read from: it is gone.

@@ -2,60 +2,77 @@
 //! directory is.
 
 use crate::chunk::buffer::BufferPool;
-use crate::chunk::hash::hash_file;
-use crate::net::transfer::MAX_BATCH;
-use crate::net::transfer::filter::Verdict;
-use crate::net::transfer::metadata::MetadataOptions;
-use crate::net::transfer::send::details::{Links, details, refused};
+use crate::net::transfer::exclusion::Exclusion;
+use crate::net::transfer::filter::ignore_files::Ignored;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::send::batches::{Batches, Gone};
+use crate::net::transfer::send::chosen::{ChosenSource, Missing};
+use crate::net::transfer::send::describe::{DescribeOptions, Described, describe};
+use crate::net::transfer::send::details::Links;
 use crate::net::transfer::send::found::{Found, Walked};
-use crate::net::transfer::send::levels::{DirState, Entered, Levels, Listed, Step, join};
+use crate::net::transfer::send::levels::{Closed, DirState, Entered, Levels, Listed, Step};
 use crate::net::transfer::send::overlap::{may_overlap, refusals};
-use crate::net::transfer::send::select::{Selected, Selection};
-use crate::net::transfer::send::source::{Origin, TransferSource, is_missized};
+use crate::net::transfer::send::select::{Choice, Selection};
+use crate::net::transfer::send::source::{Origin, TransferSource};
+use crate::net::transfer::view::View;
 use crate::store::{Entry, Kind, RemotePath, Store, StoreError, StoreExt};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Bytes of messages that go out in one batch.
-const BATCH_BYTES: usize = 128 << 10;
-
 /// Walks all sources and sends what it finds in batches. Stops when the sender has gone.
 pub struct Walk {
-    sources: Arc<Vec<TransferSource>>,
-    options: WalkOptions,
-    number: u64,
+    pub(super) sources: Arc<Vec<TransferSource>>,
+    pub(super) options: WalkOptions,
     links: Links,
-    batch: Vec<Walked>,
-    /// About how many bytes the batch will be as messages.
-    batch_bytes: usize,
-    out: mpsc::Sender<Vec<Walked>>,
+    pub(super) found: Batches,
+    /// Chosen paths that could not be found.
+    missing: Missing,
 }
 
 /// What a walk finds, and how.
 pub struct WalkOptions {
-    /// Directories are walked, too.
-    pub recursive: bool,
-    /// Every file is read and hashed on the way, into these buffers.
-    pub hash: Option<BufferPool>,
+    /// Entries that are not sent are reported, too.
+    explains: bool,
     /// Which entries are found.
-    pub selection: Selection,
-    /// What is preserved of them.
-    pub metadata: MetadataOptions,
+    pub(super) selection: Selection,
+    /// What is seen of the sources.
+    view: View,
+    /// What is sent of them.
+    described: DescribeOptions,
+}
+
+impl WalkOptions {
+    /// What a transfer with these options finds. Where it compares contents, files are read into
+    /// these buffers on the way.
+    pub fn of(options: &Options, buffers: BufferPool) -> WalkOptions {
+        WalkOptions {
+            explains: options.explain,
+            selection: Selection::of(options),
+            view: options.view.clone(),
+            described: DescribeOptions {
+                recursive: options.recursive,
+                hash: options.checksum.then_some(buffers),
+                metadata: options.metadata.clone(),
+                links: options.view.links,
+            },
+        }
+    }
 }
 
 /// Where an entry comes from.
 #[derive(Clone, Copy)]
-struct Of<'a> {
-    source: usize,
-    store: &'a dyn Store,
+pub(super) struct Of<'a> {
+    pub(super) source: usize,
+    pub(super) store: &'a dyn Store,
     /// An earlier source may have what goes to the same place.
-    overlaps: bool,
+    pub(super) overlaps: bool,
     /// False where the file system is not known to tell the true sizes of files.
-    sized: bool,
+    pub(super) sized: bool,
+    /// The file system that it is not to leave.
+    pub(super) device: Option<u64>,
+    /// Only some paths of it are sent.
+    pub(super) chosen: Option<ChosenSource<'a>>,
 }
-
-/// The listener is gone.
-struct Gone;
 
 impl Walk {
     /// A walk.
@@ -65,13 +82,11 @@ impl Walk {
         out: mpsc::Sender<Vec<Walked>>,
     ) -> Walk {
         Walk {
-            links: Links::new(options.metadata.hard_links),
+            links: Links::new(options.described.metadata.hard_links),
             sources,
+            missing: Missing::default(),
+            found: Batches::new(out, options.explains),
             options,
-            number: 0,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            out,
         }
     }
 
@@ -84,154 +99,121 @@ impl Walk {
         let sources = self.sources.clone();
         for (index, source) in sources.iter().enumerate() {
             match &source.origin {
-                Origin::Tree { store, path } => self.walk_source(index, &**store, path).await?,
-                Origin::Missing(e) => self.failed(index, &RemotePath::root(), e.clone()).await?,
+                Origin::Tree { store, path } => self.walk_source(index, store, path).await?,
+                Origin::Missing(e) => {
+                    self.found.failed(index, &RemotePath::root(), e.clone()).await?
+                }
                 Origin::Stream(_) => {
-                    let number = self.next_number();
-                    self.push(Walked::Stream {
-                        number,
-                        source: index,
-                    })
-                    .await?;
+                    let number = self.found.next_number();
+                    self.found
+                        .push(Walked::Stream {
+                            number,
+                            source: index,
+                        })
+                        .await?;
                 }
             }
         }
-        self.push(Walked::End).await?;
-        self.flush().await
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.number = self.number.saturating_add(1);
-        self.number
-    }
-
-    async fn push(&mut self, step: Walked) -> Result<(), Gone> {
-        self.batch_bytes = self.batch_bytes.saturating_add(step.size());
-        self.batch.push(step);
-        if self.batch.len() >= MAX_BATCH || self.batch_bytes >= BATCH_BYTES {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), Gone> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        self.batch_bytes = 0;
-        self.out.send(std::mem::take(&mut self.batch)).await.map_err(|_| Gone)
-    }
-
-    async fn failed(
-        &mut self,
-        source: usize,
-        path: &RemotePath,
-        error: StoreError,
-    ) -> Result<(), Gone> {
-        let path = path.clone();
-        self.push(Walked::Failed {
-            source,
-            path,
-            error,
-        })
-        .await
+        self.found.push(Walked::End).await?;
+        self.found.flush().await
     }
 
     /// Gives the entry its number; none where it is not offered.
-    async fn entry(
+    pub(super) async fn entry(
         &mut self,
         of: Of<'_>,
         parent: u64,
         path: RemotePath,
-        mut entry: Entry,
+        entry: Entry,
     ) -> Result<Option<u64>, Gone> {
         let source = of.source;
-        let options = &self.options;
-        if let Some(kind) = refused(entry.kind, options.recursive, &options.metadata) {
-            self.failed(source, &path, StoreError::new(kind, &path)).await?;
-            return Ok(None);
-        }
-        let (hash, sized) = match (&self.options.hash, entry.kind) {
-            (Some(pool), Kind::File) => match hash_file(of.store, &path, pool).await {
-                // what is offered is what was hashed
-                Ok((hashed, hash)) => {
-                    entry = hashed;
-                    (Some(hash), true)
-                }
-                Err(e) if is_missized(of.store, &path, &entry, &e).await => (None, false),
-                Err(e) => return self.failed(source, &path, e).await.map(|()| None),
-            },
-            (None, Kind::File) if entry.size == 0 && !of.sized => {
-                (None, !has_bytes(of.store, &path).await)
-            }
-            _ => (None, true),
-        };
-        let mut details = match details(of.store, &path, &self.options.metadata).await {
-            Ok(details) => details,
-            Err(e) => return self.failed(source, &path, e).await.map(|()| None),
-        };
-        let number = self.next_number();
-        details.link = self.links.find((number, source), &self.sources, (&path, &entry));
-        self.push(Walked::Entry(Box::new(Found {
-            details,
-            number,
-            parent,
-            source,
-            path,
+        let Described {
             entry,
             hash,
             sized,
-        })))
-        .await?;
+            mut details,
+        } = match describe((of.store, of.sized), &path, entry, &self.options.described).await {
+            Ok(described) => described,
+            Err(e) => return self.found.failed(source, &path, e).await.map(|()| None),
+        };
+        let number = self.found.next_number();
+        details.link = self.links.find((number, source), &self.sources, (&path, &entry));
+        self.found
+            .push(Walked::Entry(Box::new(Found {
+                details,
+                number,
+                parent,
+                is_way: parent == 0 && of.chosen.is_some_and(|chosen| chosen.chosen.is_way()),
+                source,
+                path,
+                entry,
+                hash,
+                sized,
+            })))
+            .await?;
         Ok(Some(number))
     }
 
     async fn walk_source(
         &mut self,
         source: usize,
-        store: &dyn Store,
+        store: &Arc<dyn Store>,
         top: &RemotePath,
     ) -> Result<(), Gone> {
         let entry = match store.stat(top).await {
             Ok(entry) => entry,
-            Err(e) => return self.failed(source, top, e).await,
+            Err(e) => return self.found.failed(source, top, e).await,
         };
-        let kind = entry.kind;
-        let Some(source_of) = self.sources.get(source) else {
+        let (kind, inode) = (entry.kind, entry.inode());
+        let (sources, missing) = (self.sources.clone(), self.missing.clone());
+        let Some(source_of) = sources.get(source) else {
             return Ok(());
         };
         let place = source_of.place_of(top);
-        let within = match self.options.selection.judge(&place, &entry, None) {
-            Verdict::Take(_) => None,
-            Verdict::Descend(rule) => Some(rule),
-            Verdict::Skip => return Ok(()),
+        let none = Ignored::default();
+        let within = match self.options.selection.choose(&place, (top, &entry), None, &none) {
+            Choice::Take => None,
+            Choice::Descend(rule) => Some(rule),
+            Choice::Leave(why) => return self.found.excluded(source, top, why).await,
         };
         let overlaps = may_overlap(&self.sources, source);
         if overlaps
             && let Some(Some(e)) =
                 refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop()
         {
-            return self.failed(source, top, e).await;
+            return self.found.failed(source, top, e).await;
         }
         let of = Of {
             source,
-            store,
+            store: &**store,
             overlaps,
             sized: true,
+            device: self.options.view.device_of(&entry),
+            chosen: source_of.chosen.as_ref().map(|chosen| ChosenSource {
+                store,
+                top,
+                chosen,
+                missing: &missing,
+            }),
         };
         // a directory whose contents go into the destination is that
         let may_be_pruned = self.options.selection.prunes() && !place.is_empty();
-        let state = match kind == Kind::Dir && self.options.recursive {
+        let state = match kind == Kind::Dir && self.options.described.recursive {
             true if within.is_some() || may_be_pruned => DirState::Pending(Box::new(entry)),
             _ => match self.entry(of, 0, top.clone(), entry).await? {
                 Some(number) if kind == Kind::Dir => DirState::Offered(number),
                 _ => return Ok(()),
             },
         };
-        let page = self.list(store, vec![top.clone()], Levels::default().limit()).await?.pop();
+        let Some(ignored) = self.ignored(of, top, &none).await? else {
+            return Ok(());
+        };
+        let page = self.list(of, vec![top.clone()], Levels::default().limit()).await?.pop();
         let unlisted = || Err(StoreError::because("it was not listed", top));
         let entered = Entered {
             state,
+            inode,
+            ignored,
             path: top.clone(),
             within,
             page: page.unwrap_or_else(unlisted),
@@ -241,23 +223,39 @@ impl Walk {
 
     /// Walks everything beneath a directory.
     async fn walk_dir(&mut self, of: Of<'_>, top: Entered) -> Result<(), Gone> {
-        let (source, store) = (of.source, of.store);
+        let source = of.source;
         let mut levels = Levels::default();
         levels.enter(top);
         while let Some(step) = levels.next() {
             match step {
-                Step::List(paths) => levels.listed(self.list(store, paths, levels.limit()).await?),
-                Step::Enter { path: Err(e), .. } => self.failed(source, &e.path.clone(), e).await?,
+                Step::List(paths) => levels.listed(self.list(of, paths, levels.limit()).await?),
+                Step::Enter { path: Err(e), .. } => {
+                    self.found.failed(source, &e.path.clone(), e).await?
+                }
+                Step::Enter {
+                    path: Ok(path),
+                    entry,
+                    ..
+                } if levels.contains(&entry) => {
+                    let e = StoreError::because("it leads to a directory above itself", &path);
+                    self.found.failed(source, &path, e).await?;
+                }
                 Step::Enter {
                     path: Ok(path),
                     entry,
                     within,
                     page,
                 } => {
-                    if let Some(state) = self.enter(of, &mut levels, (&path, entry), within).await?
+                    let inode = entry.inode();
+                    let ignored = self.ignored(of, &path, levels.ignored()).await?;
+                    if let Some(ignored) = ignored
+                        && let Some(state) =
+                            self.enter(of, &mut levels, (&path, entry), within).await?
                     {
                         levels.enter(Entered {
                             state,
+                            inode,
+                            ignored,
                             path,
                             within,
                             page,
@@ -266,12 +264,18 @@ impl Walk {
                 }
                 Step::Offer(dir, page) => self.page(of, &mut levels, dir, page).await?,
                 Step::Read(rest) => {
-                    self.flush_if_waited_for().await?;
+                    self.found.flush_if_waited_for().await?;
                     levels.next_page(rest.next_page(levels.limit()).await);
+                    self.report_missing(source).await?;
                 }
-                Step::Close(Some(number)) => self.push(Walked::Close { number }).await?,
+                Step::Close(Closed::Offered(number)) => {
+                    self.found.push(Walked::Close { number }).await?;
+                }
                 // nothing in it was sent
-                Step::Close(None) => {}
+                Step::Close(Closed::Pending(path, within)) => {
+                    let why = within.map_or(Exclusion::Empty, Exclusion::Rule);
+                    self.found.excluded(source, &path, why).await?;
+                }
             }
         }
         Ok(())
@@ -295,8 +299,26 @@ impl Walk {
         Ok(number.map(DirState::Offered))
     }
 
+    /// The ignore files of a directory, and those above it. `None` where they cannot be read, which
+    /// is reported: nothing in it is sent then.
+    async fn ignored(
+        &mut self,
+        of: Of<'_>,
+        dir: &RemotePath,
+        above: &Ignored,
+    ) -> Result<Option<Ignored>, Gone> {
+        match above.enter(of.store, dir, self.options.selection.ignore_files()).await {
+            Ok(ignored) => Ok(Some(ignored)),
+            Err(e) => self.found.failed(of.source, &e.path.clone(), e).await.map(|()| None),
+        }
+    }
+
     /// The number of the innermost directory, which is offered if it was not, with those above it.
-    async fn parent(&mut self, of: Of<'_>, levels: &mut Levels) -> Result<Option<u64>, Gone> {
+    pub(super) async fn parent(
+        &mut self,
+        of: Of<'_>,
+        levels: &mut Levels,
+    ) -> Result<Option<u64>, Gone> {
         while let Some(dir) = levels.pending() {
             let (path, entry) = (dir.path.clone(), dir.entry.clone());
             match self.entry(of, dir.parent, path, entry).await? {
@@ -311,90 +333,25 @@ impl Walk {
     /// more than reading it.
     async fn list(
         &mut self,
-        store: &dyn Store,
+        of: Of<'_>,
         paths: Vec<RemotePath>,
         limit: usize,
     ) -> Result<Vec<Listed>, Gone> {
-        self.flush_if_waited_for().await?;
-        Ok(store.list_whole(paths, limit).await)
+        self.found.flush_if_waited_for().await?;
+        let Some(chosen) = of.chosen else {
+            return Ok(of.store.list_whole(paths, limit).await);
+        };
+        let listed = chosen.list(paths, limit).await;
+        self.report_missing(of.source).await?;
+        Ok(listed)
     }
 
-    /// Offers the entries of a page; directories wait for their turn.
-    async fn page(
-        &mut self,
-        of: Of<'_>,
-        levels: &mut Levels,
-        dir: RemotePath,
-        page: Listed,
-    ) -> Result<(), Gone> {
-        let source = of.source;
-        let page = match page {
-            Ok(page) => page,
-            Err(e) => return self.failed(source, &dir, e).await,
-        };
-        let of = Of {
-            sized: page.sized,
-            ..of
-        };
-        let mut entries = Vec::with_capacity(page.entries.len());
-        for entry in page.entries {
-            match join(&dir, entry.name.as_ref()) {
-                Ok(path) => entries.push(((path, entry), None)),
-                Err(e) => self.failed(source, &dir, e).await?,
-            }
-        }
-        if let Some(source) = self.sources.get(of.source) {
-            self.options.selection.select(source, levels.within(), &mut entries);
-        }
-        let entries = self.without_taken(of, entries).await?;
-        for ((path, entry), within) in entries {
-            match entry.kind {
-                Kind::Dir => levels.add(entry, within),
-                _ => {
-                    if let Some(parent) = self.parent(of, levels).await? {
-                        self.entry(of, parent, path, entry).await?;
-                    }
-                }
-            }
+    /// Reports chosen paths that could not be found.
+    async fn report_missing(&mut self, source: usize) -> Result<(), Gone> {
+        let missing = std::mem::take(&mut *self.missing.lock());
+        for (path, e) in missing {
+            self.found.failed(source, &path, e).await?;
         }
         Ok(())
     }
-
-    /// The entries of a page that no earlier source has in their places.
-    async fn without_taken(
-        &mut self,
-        of: Of<'_>,
-        mut entries: Vec<Selected>,
-    ) -> Result<Vec<Selected>, Gone> {
-        if !of.overlaps {
-            return Ok(entries);
-        }
-        let asked = entries.iter().map(|((path, entry), _)| (path.clone(), entry.kind));
-        let asked: Vec<_> = asked.collect();
-        let refused = refusals(&self.sources, of.source, &asked).await;
-        let mut is_taken = refused.iter().map(Option::is_some);
-        entries.retain(|_| !is_taken.next().unwrap_or_default());
-        for e in refused.into_iter().flatten() {
-            self.failed(of.source, &e.path.clone(), e).await?;
-        }
-        Ok(entries)
-    }
-
-    /// What has been found goes out before more is read, however little it is; unless what went out
-    /// before has not been taken yet.
-    async fn flush_if_waited_for(&mut self) -> Result<(), Gone> {
-        match self.out.capacity() == self.out.max_capacity() {
-            true => self.flush().await,
-            false => Ok(()),
-        }
-    }
-}
-
-/// False also where it cannot be read: that fails when it is wanted.
-async fn has_bytes(store: &dyn Store, path: &RemotePath) -> bool {
-    let Ok(source) = store.open(path).await else {
-        return false;
-    };
-    let read = source.read_at(0, vec![0; 1], Arc::new(())).await;
-    read.is_ok_and(|bytes| !bytes.is_empty())
 }

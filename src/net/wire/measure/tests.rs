@@ -59,7 +59,7 @@ fn changed_offer(n: usize) -> proto::Changed {
 
 /// The wire's bytes of each list with `n` empty entries.
 fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
-    use transfer_message::Body::{Acks, Changed, Offers, Results, Wants, Withdrawals};
+    use transfer_message::Body::{Acks, Changed, Exclusions, Offers, Results, Wants, Withdrawals};
     let put = proto::Put {
         names: vec![Vec::new(); n],
         ..Default::default()
@@ -95,6 +95,7 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
     let (wants, acks) = (vec![proto::Want::default(); n], vec![proto::Ack::default(); n]);
     let results = vec![proto::Result::default(); n];
     let withdrawals = vec![proto::Withdrawal::default(); n];
+    let exclusions = vec![proto::Exclusion::default(); n];
     vec![
         (transfer(Offers(empty_offers(n))), MAX_OFFERS),
         (transfer(Offers(one_offer(n))), MAX_XATTRS),
@@ -104,6 +105,7 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
         (transfer(Acks(proto::Acks { acks })), MAX_LIST),
         (transfer(Results(proto::Results { results })), MAX_LIST),
         (transfer(Withdrawals(proto::Withdrawals { withdrawals })), MAX_LIST),
+        (transfer(Exclusions(proto::Exclusions { exclusions })), MAX_LIST),
         (request(request::Body::Put(put)), MAX_LIST),
         (request(request::Body::Put(source_ids)), MAX_LIST),
         (request(request::Body::Get(get)), MAX_LIST),
@@ -114,7 +116,42 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
     ]
     .into_iter()
     .chain(lists_beneath(n))
+    .chain(lists_of_options(n))
     .collect()
+}
+
+/// Those of what a transfer takes of its sources.
+fn lists_of_options(n: usize) -> Vec<(Vec<u8>, usize)> {
+    let view = proto::View {
+        ignore_files: vec![Vec::new(); n],
+        ..Default::default()
+    };
+    let options = proto::Options {
+        view: Some(view.clone()),
+        ..Default::default()
+    };
+    let put = proto::Put {
+        options: Some(options.clone()),
+        ..Default::default()
+    };
+    let get = proto::Get {
+        options: Some(options),
+        ..Default::default()
+    };
+    let chosen = proto::Get {
+        chosen: vec![Vec::new(); n],
+        ..Default::default()
+    };
+    let stat = proto::StatBeneath {
+        view: Some(view),
+        ..Default::default()
+    };
+    vec![
+        (request(request::Body::Put(put)), MAX_IGNORE_FILES),
+        (request(request::Body::Get(get)), MAX_IGNORE_FILES),
+        (request(request::Body::Get(chosen)), MAX_LIST),
+        (request(request::Body::StatBeneath(stat)), MAX_IGNORE_FILES),
+    ]
 }
 
 /// Those of the requests about many entries.
@@ -201,11 +238,13 @@ fn every_list_of_the_protocol_has_a_bound() {
         "RemoveBeneath 2",
         "RemoveBeneathReply 1",
         "GlobReply 1",
+        "View 3",
         "Put 4",
         "Put 6",
         "Get 2",
         "Get 4",
         "Get 5",
+        "Get 60",
         "Offer 22",
         "Offers 1",
         "Want 3",
@@ -213,6 +252,7 @@ fn every_list_of_the_protocol_has_a_bound() {
         "Acks 1",
         "Results 1",
         "Withdrawals 1",
+        "Exclusions 1",
     ];
     let (mut message, mut lists) = ("", Vec::new());
     let files = [

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What most lists and values of extended attributes fit into, and what all do.
@@ -35,6 +36,17 @@ pub fn readable(dir: Dir) -> Dir {
         Ok(fd) => Dir::from_std_file(fd.into()),
         Err(_) => dir,
     }
+}
+
+/// Opens a directory. One that may not be read keeps a handle with which what is in it can still be
+/// opened by name.
+fn open_dir(dir: &Dir, path: &[u8], flags: OFlags) -> Call<Dir> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = match open_in(dir, path, flags | OFlags::RDONLY) {
+        Err(Errno::ACCESS) => open_in(dir, path, flags | OFlags::PATH),
+        other => other,
+    };
+    Ok(Dir::from_std_file(fd?.into()))
 }
 
 fn birth(fd: &impl AsFd) -> Option<Birth> {
@@ -167,15 +179,12 @@ impl Directory for Dir {
         Ok(readable(self.open_dir(path)?))
     }
 
+    fn open_anywhere(&self, path: &Path) -> Call<Dir> {
+        open_dir(self, path.as_os_str().as_bytes(), OFlags::empty())
+    }
+
     fn open_dir_at(&self, name: &[u8]) -> Call<Dir> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // one that may not be read keeps a handle with which what is in it can still be opened by
-        // name
-        let fd = match open_in(self, name, flags | OFlags::RDONLY) {
-            Err(Errno::ACCESS) => open_in(self, name, flags | OFlags::PATH),
-            other => other,
-        };
-        Ok(Dir::from_std_file(fd?.into()))
+        open_dir(self, name, OFlags::NOFOLLOW)
     }
 
     fn open_at(&self, name: &[u8], flags: OFlags) -> Call<File> {

@@ -62,6 +62,8 @@ pub(super) trait Directory: Node + Sized {
 
     /// Opens a directory beneath this one; symlinks are followed as long as they stay beneath.
     fn open_beneath(&self, path: &Path) -> std::io::Result<Self>;
+    /// Opens a directory beneath this one, or, by symlinks on the way, anywhere.
+    fn open_anywhere(&self, path: &Path) -> Call<Self>;
     /// openat(2) of a directory; with O_PATH if it may not be read.
     fn open_dir_at(&self, name: &[u8]) -> Call<Self>;
     /// openat(2) of an existing entry.

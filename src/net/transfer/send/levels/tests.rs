@@ -9,6 +9,8 @@ fn offered(path: RemotePath, page: Listed) -> Entered {
     Entered {
         state: DirState::Offered(0),
         path,
+        inode: None,
+        ignored: Ignored::none(),
         within: None,
         page,
     }

@@ -124,6 +124,10 @@ impl Directory for Handle {
         Err(Errno::NOSYS.into())
     }
 
+    fn open_anywhere(&self, _: &Path) -> Call<Handle> {
+        Err(Errno::NOSYS)
+    }
+
     fn open_dir_at(&self, name: &[u8]) -> Call<Handle> {
         let found = self.call(|state| {
             let found = self.find(state, name)?;

@@ -1,0 +1,92 @@
+//! Opens stores: a directory of this machine, and others that share it.
+
+use super::times::Times;
+use super::tree::{Following, Reach, Tree};
+use super::unchanged::Unchanged;
+use super::{LocalStore, inode, sys};
+use crate::store::error::At;
+use crate::store::{FollowedLinks, RemotePath, Rights, StoreError};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use std::path::Path;
+use std::sync::Arc;
+
+impl LocalStore {
+    /// Opens a directory as the root of a store.
+    ///
+    /// # Errors
+    /// That of opening it.
+    pub fn open(root: &Path) -> std::io::Result<LocalStore> {
+        let dir = Dir::open_ambient_dir(root, ambient_authority())?;
+        // cap-std resolves through /proc/self/fd, which it opens once: now, since a confined server
+        // cannot later. Without it, a path is resolved by opening it, which for a FIFO never ends.
+        let _ = dir.canonicalize(".");
+        Ok(LocalStore::over(Tree::new(sys::readable(dir))))
+    }
+
+    /// Returns a store of the same directory, with the right to set more, or less.
+    ///
+    /// # Errors
+    /// That of another handle of the directory.
+    pub fn with_rights(&self, rights: Rights) -> std::io::Result<LocalStore> {
+        let root = self.tree.root().try_clone()?;
+        Ok(LocalStore::over(Tree::new(root).with_rights(rights)))
+    }
+
+    pub(super) fn over(tree: Tree) -> LocalStore {
+        let tree = Arc::new(tree);
+        LocalStore {
+            unchanged: Arc::new(Unchanged::new(&tree)),
+            times: Arc::new(Times::new(&tree)),
+            tree,
+        }
+    }
+
+    /// Returns the versions of a directory of this machine and of all directories above it. If two
+    /// of these are equal on both sides of a connection, both sides are the same machine, and the
+    /// same place.
+    pub fn ancestors(path: &Path) -> Vec<String> {
+        let real = path.canonicalize().unwrap_or_default();
+        let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
+        stats.map(|stat| inode::version(&stat).to_string()).collect()
+    }
+
+    /// Returns a store whose root is a directory of this one, for a user with a root of their own.
+    /// Its open files and its calls under way are shares of that user.
+    ///
+    /// # Errors
+    /// That of opening it; symlinks that lead outside are not followed.
+    pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
+        let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
+        let rights = self.tree.rights().clone();
+        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
+    }
+
+    /// Returns the same store, for one transfer that follows symlinks as long as they stay beneath
+    /// its root.
+    ///
+    /// # Errors
+    /// That of another handle of the directory.
+    pub fn following(&self, links: FollowedLinks) -> Result<LocalStore, StoreError> {
+        self.with_links(links, Reach::Beneath)
+    }
+
+    /// The same for files of this process's own user: symlinks are followed wherever they lead.
+    ///
+    /// # Errors
+    /// That of another handle of the directory.
+    pub fn following_anywhere(&self, links: FollowedLinks) -> Result<LocalStore, StoreError> {
+        self.with_links(links, Reach::Anywhere)
+    }
+
+    fn with_links(&self, links: FollowedLinks, reach: Reach) -> Result<LocalStore, StoreError> {
+        let root = self.tree.root().try_clone().at("open directory", &RemotePath::root())?;
+        let following = Following { links, reach };
+        let tree = match links {
+            FollowedLinks::None => Tree::strict(Arc::new(root)),
+            _ => Tree::following_links(Arc::new(root), following),
+        };
+        let tree = tree.of(self.tree.owner()).closed_with(&self.tree);
+        Ok(LocalStore::over(tree.with_rights(self.tree.rights().clone())))
+    }
+}

@@ -163,6 +163,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let _ = accounts();
     let identity = Identity::load_or_create(&state.join("key"))?;
     let users = Users::load(&state.join("users"))?;
+    // the only place besides its users' files where it may write; the first to say so decides
+    let _ = tempfile::env::override_temp_dir(&state);
     match confine(&root, &state) {
         Ok(true) => tracing::debug!("confined by Landlock"),
         Ok(false) => tracing::debug!("this kernel has no Landlock"),

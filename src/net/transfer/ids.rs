@@ -1,5 +1,6 @@
 //! Users and groups of a transfer: which of the receiver's each of the sender's becomes.
 
+use crate::net::transfer::filter::glob::NamePattern;
 use crate::store::accounts::Names;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -49,7 +50,7 @@ impl fmt::Display for Shown {
 }
 
 /// Whom a rule is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum From {
     /// Everybody: `*`.
     Any,
@@ -57,6 +58,8 @@ enum From {
     Nameless,
     /// Those that the sender calls so.
     Name(Vec<u8>),
+    /// Those with a name that matches.
+    Pattern(NamePattern),
     /// Those with these numbers: `7`, `7-9`.
     Ids(RangeInclusive<u32>),
 }
@@ -68,6 +71,9 @@ impl From {
         match text {
             [] => return Ok(From::Nameless),
             b"*" => return Ok(From::Any),
+            text if text.iter().any(|byte| b"*?[".contains(byte)) => {
+                return Ok(From::Pattern(NamePattern::new(text)));
+            }
             text if !is_number(text) => return Ok(From::Name(text.to_vec())),
             _ => {}
         }
@@ -88,6 +94,7 @@ impl From {
             From::Any => true,
             From::Nameless => name.is_empty(),
             From::Name(wanted) => wanted == name,
+            From::Pattern(pattern) => !name.is_empty() && pattern.matches(name),
             From::Ids(ids) => ids.contains(&id),
         }
     }
@@ -211,6 +218,10 @@ mod tests {
             (21, "ann", 6),
         ] {
             assert_eq!(mapped(map, false, id, name), to, "{id} {name}");
+        }
+        let patterns = "k*:7,?nn:8,[xy]z:9";
+        for (id, name, to) in [(1000, "kim", 7), (1, "ann", 8), (2, "yz", 9), (3, "", 3)] {
+            assert_eq!(mapped(patterns, false, id, name), to, "{id} {name}");
         }
         // every machine has a root
         assert_eq!(mapped("", false, 1000, "root"), 0);

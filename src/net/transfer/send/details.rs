@@ -3,6 +3,7 @@
 
 use crate::net::transfer::metadata::{Details, LinkTo, MetadataOptions};
 use crate::net::transfer::send::source::TransferSource;
+use crate::net::transfer::send::spilled_links::{FirstRecord, SpilledLinks};
 use crate::store::{Entry, ErrorKind, Kind, RemotePath, Store, StoreError};
 use std::collections::HashMap;
 
@@ -46,6 +47,10 @@ pub(super) struct Links {
     are_wanted: bool,
     files: HashMap<(u64, u64), FirstName>,
     bytes: usize,
+    /// Those for which there is no room; made when it is needed.
+    spilled: Option<SpilledLinks>,
+    /// No temporary file can be made, or written.
+    cannot_spill: bool,
 }
 
 /// The name of a file that was offered first.
@@ -70,6 +75,8 @@ impl Links {
             are_wanted,
             files: HashMap::new(),
             bytes: 0,
+            spilled: None,
+            cannot_spill: false,
         }
     }
 
@@ -98,6 +105,9 @@ impl Links {
             }
             return Some(link);
         }
+        if let Some(found) = self.find_spilled(file) {
+            return Some(found);
+        }
         let first = FirstName {
             number,
             source: u32::try_from(source).unwrap_or(u32::MAX),
@@ -106,6 +116,9 @@ impl Links {
         };
         let bytes = self.bytes.saturating_add(first.cost());
         if bytes > LINK_MEMORY {
+            if self.spill(file, &first) {
+                return None;
+            }
             let FirstName { source, path, .. } = first;
             return Some(LinkTo {
                 number,
@@ -116,6 +129,56 @@ impl Links {
         self.bytes = bytes;
         self.files.insert(file, first);
         None
+    }
+}
+
+impl Links {
+    /// Returns the first name of a file, if it is on disk.
+    fn find_spilled(&mut self, file: (u64, u64)) -> Option<LinkTo> {
+        match self.spilled.as_ref()?.find(file) {
+            Ok(found) => {
+                let first = found?;
+                Some(LinkTo {
+                    number: first.number,
+                    source: first.source,
+                    path: RemotePath::parse(&first.path).ok()?,
+                })
+            }
+            Err(error) => {
+                self.give_up_spilling(&error);
+                None
+            }
+        }
+    }
+
+    /// Writes a first name to disk; false where that cannot be done.
+    fn spill(&mut self, file: (u64, u64), first: &FirstName) -> bool {
+        if self.cannot_spill {
+            return false;
+        }
+        let record = FirstRecord {
+            number: first.number,
+            source: first.source,
+            path: first.path.as_bytes().to_vec(),
+        };
+        let spilled = match self.spilled.take() {
+            Some(spilled) => Ok(spilled),
+            None => SpilledLinks::new(),
+        };
+        let added = spilled.and_then(|mut spilled| {
+            let added = spilled.add(file, &record, first.more)?;
+            self.spilled = Some(spilled);
+            Ok(added)
+        });
+        added.unwrap_or_else(|error| {
+            self.give_up_spilling(&error);
+            false
+        })
+    }
+
+    fn give_up_spilling(&mut self, error: &std::io::Error) {
+        tracing::debug!(%error, "names of files cannot be written to a temporary file");
+        (self.spilled, self.cannot_spill) = (None, true);
     }
 }
 
@@ -147,6 +210,7 @@ mod tests {
             label: Vec::new(),
             origin: Origin::Missing(gone),
             place: None,
+            chosen: None,
         }];
         let mut links = Links::new(true);
         let mut find = |number, inode, names| {
@@ -158,6 +222,21 @@ mod tests {
             assert_eq!(find(number, 8, 3).0, first);
         }
         assert_eq!(find(5, 8, 3), (None, LINK_COST), "all of its names were seen");
+        // more than memory has room for are found all the same
+        for n in 100..300_000 {
+            let (first, bytes) = find(n, 1000 + n, 2);
+            assert!(first.is_none() && bytes <= LINK_MEMORY, "{n}: {bytes}");
+        }
+        for n in (100..300_000).step_by(997) {
+            assert_eq!(find(300_000 + n, 1000 + n, 2).0, Some(n));
+        }
+        // where nothing can be written, those beyond the bound become files of their own
+        let mut links = Links::new(true);
+        links.cannot_spill = true;
+        let mut find = |number, inode, names| {
+            let found = links.find((number, 0), &sources, (&root, &entry(inode, names)));
+            (found.map(|link| link.number), links.bytes)
+        };
         let beyond = (100..).find(|n| find(*n, 1000 + n, 2).0 == Some(*n)).unwrap();
         assert!(beyond > 100_000, "{beyond}");
         assert_eq!(find(beyond + 1, 1100, 2).0, Some(100));

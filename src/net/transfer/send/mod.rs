@@ -19,6 +19,7 @@ mod select;
 pub mod sender;
 mod settle;
 pub mod source;
+mod spilled_links;
 mod state;
 mod stream;
 pub mod walk;

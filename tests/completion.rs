@@ -165,6 +165,17 @@ fn completes_remote_names(shell: &mut Shell) {
     shell.runs("haul get srv:pictures/\tphr\t", "<get><srv:pictures/a><phrase.txt>");
     shell.runs("haul rm srv:it\t", "<rm><srv:it's>");
     shell.runs("haul rm srv:\\$\t", "<rm><srv:$(touch pwned)>");
+    // whatever the command
+    shell.runs("haul cat srv:pic\t\t", "<cat><srv:pictures/a>");
+    shell.runs("haul du -s srv:pic\t", "<du><-s><srv:pictures/>");
+    shell.runs("haul touch srv:pic\t\t", "<touch><srv:pictures/a>");
+    shell.runs("haul chmod 644 srv:pic\t\t", "<chmod><644><srv:pictures/a>");
+    shell.runs("haul find srv:pic\t-name x", "<find><srv:pictures/><-name><x>");
+    shell.runs("haul cp phr\tsr\t", "<cp><phrase.txt><srv:>");
+    shell.runs(
+        "haul put --files-from=phr\t. srv:",
+        "<put><--files-from=phrase.txt><.><srv:>",
+    );
     // in quotes that are open
     shell.runs("haul put \"two\tsrv:", "<put><two words.txt><srv:>");
     shell.runs("haul put x \"two\tsrv:", "<put><x><two words.txt><srv:>");

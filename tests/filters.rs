@@ -200,33 +200,45 @@ fn without_conflicts(paths: &BTreeSet<String>, other: &BTreeSet<String>) -> BTre
 /// `--delete` with rules that exclude: what is at DEST then is what the rsync binary makes of it.
 #[test]
 fn a_mirror_is_that_of_rsync_over_random_trees_and_rules() {
-    let client = Client::new();
-    for seed in 1..=60 {
+    let server = Server::start();
+    let client = server.client();
+    for seed in 1..=90 {
         let mut chance = Chance(0x2545_f491_4f6c_dd1d_u64.wrapping_mul(seed));
         let (source, other) = (tree(&mut chance), tree(&mut chance));
         let dest = without_conflicts(&other, &source);
         let rules: Vec<String> =
             rules(&mut chance).iter().map(|rule| rule.replace("+ ", "- ")).collect();
         let rules = if chance.below(4) == 0 { Vec::new() } else { rules };
-        let work = client.work().join(seed.to_string());
+        let verb = *chance.of(&["cp", "put", "get"]);
+        let (work, there) =
+            (client.work().join(seed.to_string()), server.root.join(seed.to_string()));
         make(&work.join("s"), &source);
-        for to in ["haul", "rsync"] {
-            std::fs::create_dir_all(work.join(to)).unwrap();
-            make(&work.join(to), &dest);
+        make(&there.join("s"), &source);
+        for to in [work.join("haul"), work.join("rsync"), there.join("haul")] {
+            std::fs::create_dir_all(&to).unwrap();
+            make(&to, &dest);
         }
         let mut options: Vec<String> =
             rules.iter().map(|rule| format!("--filter={rule}")).collect();
         options.extend((chance.below(4) == 0).then(|| "--delete-excluded".to_string()));
         let path = |name: &str| work.join(name).display().to_string();
-        let words = |to: &str, delete: &str| {
+        let remote = |name: &str| format!("srv:{seed}/{name}");
+        let words = |from: String, to: String, delete: &str| {
             let given = ["-a".to_string(), delete.to_string()].into_iter().chain(options.clone());
-            given.chain([path("s/"), path(to)]).collect::<Vec<_>>()
+            given.chain([from, to]).collect::<Vec<_>>()
         };
-        client.ok(["cp".to_string()].into_iter().chain(words("haul", "--delete=yes")));
-        let rsync = Command::new("rsync").args(words("rsync", "--delete")).status().unwrap();
+        let (from, to, made) = match verb {
+            "put" => (path("s/"), remote("haul"), there.join("haul")),
+            "get" => (remote("s/"), path("haul"), work.join("haul")),
+            _ => (path("s/"), path("haul"), work.join("haul")),
+        };
+        let run = words(from, to, "--delete=yes");
+        client.ok([verb.to_string()].into_iter().chain(run));
+        let mut rsync = Command::new("rsync");
+        let rsync = rsync.args(words(path("s/"), path("rsync"), "--delete")).status().unwrap();
         assert!(rsync.success(), "seed {seed}");
-        let (ours, theirs) = (found(&work.join("haul")), found(&work.join("rsync")));
-        assert_eq!(ours, theirs, "seed {seed}: {options:?}: {source:?} to {dest:?}");
+        let (ours, theirs) = (found(&made), found(&work.join("rsync")));
+        assert_eq!(ours, theirs, "seed {seed}: {verb} {options:?}: {source:?} to {dest:?}");
     }
 }
 

@@ -351,3 +351,24 @@ fn a_dry_run_says_why() {
         .failed(2, &["--why", "-n"]);
     assert!(!server.root.join("dest").exists());
 }
+
+/// Of a file that is there already, a dry run says what else it lacks.
+#[test]
+fn a_dry_run_says_which_modes_and_owners_differ() {
+    let server = Server::start();
+    let client = server.client();
+    for name in ["mode", "same"] {
+        write(&client.work().join("src").join(name), b"x");
+    }
+    client.ok(["put", "-a", "src/", "srv:dest"]);
+    crate::support::tree::set_mode(&client.work().join("src/mode"), 0o600);
+    for options in [&["-an"][..], &["-ani"], &["-an", "--why"], &["-ai"]] {
+        let words = ["put"].iter().chain(options).chain(&["src/", "srv:dest"]);
+        let shown = client.run(words).err;
+        assert!(shown.lines().any(|line| line == "mode    src/mode"), "{shown}");
+        let has_same = shown.lines().any(|line| line == "same    src/same");
+        assert_eq!(has_same, options.contains(&"--why"), "{shown}");
+    }
+    let none = client.run(["put", "-an", "src/", "srv:dest"]).err;
+    assert!(!none.contains("src/mode"), "{none}");
+}

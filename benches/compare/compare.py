@@ -47,6 +47,17 @@ def make_text(source, size):
     return source / "text"
 
 
+def make_links(source, count):
+    """Files of two names each, which are far apart."""
+    for i in range(count // 2):
+        names = [source / "links" / side / f"{i // 500:03}" / f"{i:06}" for side in ("a", "b")]
+        for name in names:
+            name.parent.mkdir(parents=True, exist_ok=True)
+        names[0].write_bytes(b"content")
+        os.link(*names)
+    return source / "links"
+
+
 def make_million(source):
     for d in range(1000):
         directory = source / "million" / f"{d:03}"
@@ -107,6 +118,53 @@ def million(place, source):
     }
 
 
+def links(place, source):
+    """A tree of hard links, preserved."""
+    module = f"rsync://{place.host}:8730/m"
+    return {
+        "put -H": {
+            "haul": fresh(place, lambda: place.haul("put", "-aqH", source, "srv:")),
+            "rsync": fresh(place, lambda: place.run("rsync", "-aH", source, f"{module}/")),
+        }
+    }
+
+
+def rules(place, source):
+    """A tree with 10,000 rules, none of which matches."""
+    listed = source.parent / "rules"
+    listed.write_text("".join(f"/none/{n}/*.{n}\nnone{n}\n" for n in range(5000)))
+    module, option = f"rsync://{place.host}:8730/m", f"--exclude-from={listed}"
+    return {
+        "put": {
+            "haul": fresh(place, lambda: place.haul("put", "-aq", option, source, "srv:")),
+            "rsync": fresh(place, lambda: place.run("rsync", "-a", option, source, f"{module}/")),
+        }
+    }
+
+
+def mirror(place, source):
+    """A mirror in which 50,000 entries have to go."""
+    module, there = f"rsync://{place.host}:8730/m", place.root / source.name
+
+    def with_old(run):
+        def prepared():
+            place.clear(place.root)
+            subprocess.run(["cp", "-a", source, place.root], check=True)
+            for directory in range(100):
+                (there / f"old{directory}").mkdir()
+                for number in range(499):
+                    os.close(os.open(there / f"old{directory}" / str(number), os.O_CREAT | os.O_WRONLY))
+            return run()
+        return prepared
+
+    return {
+        "put --delete": {
+            "haul": with_old(lambda: place.haul("put", "-aq", "--delete=yes", f"{source}/", f"srv:{source.name}")),
+            "rsync": with_old(lambda: place.run("rsync", "-a", "--delete", f"{source}/", f"{module}/{source.name}/")),
+        }
+    }
+
+
 def verbs(place, source):
     numbers = iter(range(10**6))
     return {
@@ -116,16 +174,24 @@ def verbs(place, source):
     }
 
 
+# rows with an option that only rsync has, too
+ALONE = {"delete": mirror, "links": links, "rules": rules}
+
+
 def prepare(row, args, source):
     """The data of a row."""
     if row in ("big", "cp-big"):
         return make_big(source, 2048 * MIB)
     if row == "cp-small":
         return make_small(source, 10000)
+    if row == "delete":
+        return make_small(source, 1000)
+    if row == "links":
+        return make_links(source, 100000)
     if row in ("wan", "wan-loss"):
         return make_big(source, WAN_SIZE)
-    if row in ("small", "wan-small"):
-        return make_small(source, 20000 if row == "small" else 1000)
+    if row in ("small", "wan-small", "rules"):
+        return make_small(source, 1000 if row == "wan-small" else 20000)
     if row in ("text", "wan-text"):
         return make_text(source, 400 * MIB if row == "text" else WAN_SIZE)
     if row in ("random", "wan-random"):
@@ -145,6 +211,8 @@ def rows_of(row, args, place, data):
     if row == "million":
         subprocess.run(["cp", "-a", data, place.root], check=True)
         return [million(place, data)]
+    if row in ALONE:
+        return [ALONE[row](place, data)]
     if row.startswith("cp-"):
         tools = {tool: fresh(place, run) for tool, run in copies(place, data).items() if tool in ["haul", *args.peers]}
         return [{"cp": tools}]
@@ -181,7 +249,7 @@ def report(row, test, results, args, loss):
 
 def peers_of(row, args):
     """Whom haul is compared with in a row."""
-    return ["rsync"] if row == "million" else [] if row == "wan-verbs" else args.peers
+    return ["rsync"] if row == "million" or row in ALONE else [] if row == "wan-verbs" else args.peers
 
 
 def run_row(row, args, work):
@@ -209,7 +277,7 @@ def run_row(row, args, work):
 
 def main():
     rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
-    rows += ["text", "random", "wan-text", "wan-random"]
+    rows += [*ALONE, "text", "random", "wan-text", "wan-random"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
     parser.add_argument("--peers", type=lambda text: [p for p in text.split(",") if p], default=["rsync", "cp"], help=f"of {','.join(ALL)} [default: rsync,cp]")

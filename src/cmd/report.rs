@@ -11,6 +11,7 @@ use super::units::size;
 use crate::net::printable;
 use crate::net::transfer::exclusion::Exclusion;
 use crate::net::transfer::filter::Filter;
+use crate::net::transfer::receive::destination::Difference;
 use crate::net::transfer::report::Event;
 use crate::net::wire::Code;
 use std::collections::{BTreeSet, HashMap};
@@ -50,7 +51,7 @@ pub struct ReportOptions {
 impl ReportOptions {
     /// True where events of every file are wanted, not only failures.
     pub fn is_of_each(&self) -> bool {
-        self.verbose || self.explained.is_some() || self.itemize || self.json || self.log.is_some()
+        self.verbose || self.dry_run || self.itemize || self.json || self.log.is_some()
     }
 }
 
@@ -159,6 +160,13 @@ impl Printer {
             Event::Excluded { path, why } if !quiet => {
                 let why = why_excluded(why, self.options.explained.as_ref());
                 Some(format!("{:<8}{} ({why})", "exclude", output::name(path)))
+            }
+            Event::Unchanged {
+                path, difference, ..
+            } if *difference != Difference::Unspecified
+                && (self.options.itemize || (self.options.dry_run && !quiet)) =>
+            {
+                Some(format!("{:<8}{}", word(*difference), output::name(path)))
             }
             Event::Unchanged { path, .. } if self.options.explained.is_some() => {
                 Some(format!("{:<8}{}", "same", output::name(path)))

@@ -16,6 +16,8 @@ pub(super) fn word(difference: Difference) -> &'static str {
         Difference::Time => "time",
         Difference::Content | Difference::Unspecified => "content",
         Difference::Version => "version",
+        Difference::Mode => "mode",
+        Difference::Owner => "owner",
     }
 }
 
@@ -104,7 +106,10 @@ fn fields(event: &Event) -> Vec<(&'static str, Value)> {
             ("version", json!(version)),
             ("difference", json!(known_word(*difference))),
         ],
-        Event::Unchanged { size, .. } | Event::Skipped { size, .. } => vec![("size", json!(size))],
+        Event::Unchanged {
+            size, difference, ..
+        } => vec![("size", json!(size)), ("difference", json!(known_word(*difference)))],
+        Event::Skipped { size, .. } => vec![("size", json!(size))],
         Event::Planned {
             size, difference, ..
         } => vec![("size", json!(size)), ("difference", json!(word(*difference)))],

@@ -40,20 +40,25 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// True if an entry that is `found` has another user or group than these.
+    pub fn has_other_owner(&self, found: &Entry) -> bool {
+        let (Some(metadata), Some(now)) = (&self.metadata, found.owner) else {
+            return false;
+        };
+        let user = metadata.uid.is_none_or(|uid| uid == now.uid);
+        !user || metadata.gid.is_some_and(|gid| gid != now.gid)
+    }
+
     /// True if an entry that is `found` may lack something of these besides time and permission
     /// bits.
     pub fn may_lack(&self, found: &Entry) -> bool {
         let Some(metadata) = &self.metadata else {
             return false;
         };
-        let has_owner = found.owner.is_none_or(|now| {
-            let user = metadata.uid.is_none_or(|uid| uid == now.uid);
-            user && metadata.gid.is_none_or(|gid| gid == now.gid)
-        });
         let has_bits = found.kind == Kind::Symlink
             || metadata.uid.is_none()
             || (found.attributes.mode ^ self.mode) & 0o7000 == 0;
-        !has_owner || !has_bits || metadata.sets.is_any()
+        self.has_other_owner(found) || !has_bits || metadata.sets.is_any()
     }
 }
 

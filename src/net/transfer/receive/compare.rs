@@ -126,8 +126,15 @@ impl Tree {
         if (mode_differs || !same_time) && new.kind == Kind::Symlink && self.dry_run {
             return Decision::Wanted(Difference::Time);
         }
+        let difference = match (mode_differs, same_time) {
+            (true, _) => Difference::Mode,
+            (false, false) => Difference::Time,
+            (false, true) if attributes.has_other_owner(old) => Difference::Owner,
+            // whether extended attributes differ is not known before they are set
+            (false, true) => Difference::Unspecified,
+        };
         if !differs || self.dry_run {
-            return Decision::Unchanged;
+            return Decision::Unchanged(difference);
         }
         match self
             .store
@@ -135,7 +142,7 @@ impl Tree {
             .await
             .pop()
         {
-            Some(Ok(())) => Decision::Unchanged,
+            Some(Ok(())) => Decision::Unchanged(difference),
             // a file that may only be replaced
             _ => Decision::Wanted(Difference::Time),
         }

@@ -111,8 +111,9 @@ pub struct Candidate {
 /// What is to become of a candidate.
 #[derive(Debug)]
 pub enum Decision {
-    /// It is there already.
-    Unchanged,
+    /// It is there already. What it lacked besides, of mode, time or owner, it has now, or in a dry
+    /// run would have; not specified for nothing.
+    Unchanged(Difference),
     /// Another one is there, which is to stay.
     Skipped,
     /// Its content is needed, because of this difference.
@@ -209,7 +210,8 @@ impl Target {
                 Some(Ok(entry)) => {
                     let decision = tree.compare(candidate, &entry, options, pool).await;
                     let decision = tree.or_link(decision, candidate, Some(&entry), pool).await;
-                    if matches!(decision, Decision::Unchanged) && options.durability.is_durable() {
+                    if matches!(decision, Decision::Unchanged(_)) && options.durability.is_durable()
+                    {
                         unchanged.push((candidate.path.clone(), candidate.kind, entry.version));
                     }
                     decision
@@ -227,7 +229,7 @@ impl Target {
         if !unchanged.is_empty() {
             // what is reported as there is durable like what is put there
             let mut noted = tree.store.note_unchanged(unchanged).await.into_iter();
-            let all = decisions.iter_mut().filter(|d| matches!(d, Decision::Unchanged));
+            let all = decisions.iter_mut().filter(|d| matches!(d, Decision::Unchanged(_)));
             for (decision, noted) in all.zip(&mut noted) {
                 if let Err(e) = noted {
                     *decision = Decision::Failed(e);

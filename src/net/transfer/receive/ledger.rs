@@ -281,12 +281,25 @@ impl Ledger {
     }
 
     /// A file or symlink was there already.
-    pub(super) async fn settle_unchanged(&mut self, number: u64) {
-        let Some(unsettled) = self.settle(result(number, proto::Outcome::Unchanged)) else {
+    pub(super) async fn settle_unchanged(&mut self, number: u64, difference: Difference) {
+        let known = match self.hides_what_exists {
+            true => Difference::Unspecified,
+            false => difference,
+        };
+        let unchanged = proto::Result {
+            difference: known.into(),
+            ..result(number, proto::Outcome::Unchanged)
+        };
+        let Some(unsettled) = self.settle(unchanged) else {
             return;
         };
         let (path, size) = (unsettled.path, unsettled.size);
-        self.reporter.unchanged(size, || Event::Unchanged { path, size }).await;
+        let event = || Event::Unchanged {
+            path,
+            size,
+            difference,
+        };
+        self.reporter.unchanged(size, event).await;
     }
 
     /// Another file or symlink is there, and stays.

@@ -2,7 +2,7 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
-use crate::net::transfer::receive::destination::{Candidate, Decision, Tree};
+use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
 use crate::store::{Entry, Kind, StoreExt};
 
 impl Tree {
@@ -18,7 +18,7 @@ impl Tree {
         old: Option<&Entry>,
         pool: &BufferPool,
     ) -> Decision {
-        let may_link = matches!(decision, Decision::Unchanged | Decision::Wanted(_));
+        let may_link = matches!(decision, Decision::Unchanged(_) | Decision::Wanted(_));
         let Some(first) = new.link.as_ref().filter(|_| may_link && !self.write_only) else {
             return decision;
         };
@@ -36,7 +36,10 @@ impl Tree {
             };
         match (is_same, is_linked) {
             (false, _) => decision,
-            (true, true) => Decision::Unchanged,
+            (true, true) => match decision {
+                Decision::Unchanged(_) => decision,
+                _ => Decision::Unchanged(Difference::Unspecified),
+            },
             (true, false) => Decision::Linked(first.clone(), found.version),
         }
     }

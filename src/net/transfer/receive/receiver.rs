@@ -324,7 +324,9 @@ impl Receiver {
                 None => decision,
             };
             match decision {
-                Decision::Unchanged => ledger.settle_unchanged(number).await,
+                Decision::Unchanged(difference) => {
+                    ledger.settle_unchanged(number, difference).await;
+                }
                 Decision::Skipped => ledger.settle_skipped(number).await,
                 Decision::Failed(e) => {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await

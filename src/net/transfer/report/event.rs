@@ -26,6 +26,8 @@ pub enum Event {
         path: Vec<u8>,
         /// Bytes.
         size: u64,
+        /// What else it lacked, and has now, or would have after a dry run.
+        difference: Difference,
     },
     /// Another one is in its place, which the user wants to stay.
     Skipped {

@@ -55,7 +55,12 @@ impl Sender {
                 self.tell_settled(&file);
                 let size = file.size();
                 let path = || shown_in(&self.sources, file.source, &file.path);
-                let event = || Event::Unchanged { path: path(), size };
+                let difference = result.difference();
+                let event = || Event::Unchanged {
+                    path: path(),
+                    size,
+                    difference,
+                };
                 self.reporter.unchanged(size, event).await;
             }
             Ok(proto::Outcome::Skipped) => {

@@ -62,13 +62,14 @@ fn put_or_get(client: &Client, verb: &str, to: &str) -> Ended {
         "put" => client.run(["put", "-r", "tree/", &format!("srv:{to}")]),
         "get" => client.run(["get", "-r", "srv:source/", to]),
         "cp" => client.run(["cp", "-r", "tree/", to]),
+        "server" => client.run(["cp", "-r", "srv:source/", &format!("srv:{to}")]),
         "stream" => client.run_with(["put", "-", &format!("srv:{to}")], &[5; 3 << 20]),
         _ => client.run(["ls", "srv:"]),
     }
 }
 
 /// Tasks of the server, with a command that has each of them run.
-const SERVER: [(&str, &str); 23] = [
+const SERVER: [(&str, &str); 28] = [
     ("hole", "put"),
     ("layout", "get"),
     ("login", "ls"),
@@ -92,6 +93,11 @@ const SERVER: [(&str, &str); 23] = [
     ("directories", "put"),
     ("unchanged", "put"),
     ("walk", "get"),
+    ("server-copy", "server"),
+    ("put", "server"),
+    ("transfer", "server"),
+    ("ends", "server"),
+    ("copy", "server"),
 ];
 
 /// Tasks of a client.

@@ -51,6 +51,7 @@ mod reconnect;
 mod records;
 mod resume;
 mod revocation;
+mod server_copy;
 mod sources;
 mod state;
 mod tasks;

@@ -1,5 +1,6 @@
 //! `haul cp`: files and trees within this machine, or to and from a server.
 
+use super::between::{self, Between};
 use super::connect::ConnectArgs;
 use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
@@ -12,7 +13,7 @@ use crate::net::client::requests::IfMissing;
 use crate::net::data::pacer::RateLimit;
 use crate::net::deletion::place::Place;
 use crate::net::deletion::search::Pair;
-use crate::net::local::{LocalDestination, LocalSession};
+use crate::net::local::{LocalDestination, LocalSession, WINDOW};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::send::source::TransferSource;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 /// an interruption, and no two writers write one file. Mode, modification time, symlinks and holes
 /// are preserved. Where the file system can, files share their blocks instead of being copied.
 ///
-/// With a remote path, cp does what put and get do.
+/// With a remote path, cp does what put and get do. Between paths of one server, the server copies.
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -45,7 +46,8 @@ Examples:
   pg_dump db | haul cp - /backup/db.sql    a stream; appears when it is complete
   haul cp -a --exclude node_modules src /backup/
   haul cp -ac photos /backup/              compared, and copied, by content
-  haul cp -a nas:photos .                  the same as haul get -a nas:photos ."
+  haul cp -a nas:photos .                  the same as haul get -a nas:photos .
+  haul cp -a nas:photos nas:copy           at the server, without the network"
 )]
 pub struct Args {
     /// Files, directories (with -r or -a), or - for standard input
@@ -78,14 +80,23 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         connect,
     } = args;
     match (remote.first(), Location::parse(&destination)?) {
-        (Some(source), Location::Remote(destination)) => Err(between_servers(source, &destination)),
+        (Some(source), Location::Remote(to)) if remote.len() == sources.len() => {
+            if source.server != to.server {
+                return Err(between_servers(source, &to));
+            }
+            sources.push(destination);
+            let between = Between {
+                sources: remote,
+                destination: to,
+                paths: sources,
+            };
+            between::copy(between, &transfer, &connect).await
+        }
+        (Some(source), Location::Remote(_)) => Err(mixed(source)),
         (None, Location::Remote(_)) => {
             put::run(put::Args::new((sources, destination), transfer, connect)).await
         }
-        (Some(source), Location::Local(_)) if remote.len() < sources.len() => {
-            Err(Failure::usage(format!("{} is not on this machine", source.shown))
-                .hint("copy what is here and what is there one by one"))
-        }
+        (Some(source), Location::Local(_)) if remote.len() < sources.len() => Err(mixed(source)),
         (Some(_), Location::Local(_)) => {
             sources.push(destination);
             get::run(get::Args::new(sources, transfer, connect)).await
@@ -94,15 +105,17 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// The refusal of sources here and there.
+fn mixed(source: &Remote) -> Failure {
+    Failure::usage(format!("{} is not on this machine", source.shown))
+        .hint("copy what is here and what is there one by one")
+}
+
 /// The refusal of a copy from server to server.
 fn between_servers(source: &Remote, destination: &Remote) -> Failure {
-    let hint = match source.server == destination.server {
-        true => "rename it with haul mv, or get it and put it back",
-        false => "get it from the one, and put it to the other",
-    };
     let (from, to) = (&source.shown, &destination.shown);
     Failure::usage(format!("{from} to {to}: haul does not copy from server to server yet"))
-        .hint(hint)
+        .hint("get it from the one, and put it to the other")
 }
 
 /// Copies within this machine.
@@ -193,7 +206,7 @@ async fn run_copy(
     about: &str,
 ) -> Result<(), Failure> {
     let show = args.show("cp", Arc::default())?;
-    let session = LocalSession::start(&RateLimit::new(args.rate()));
+    let session = LocalSession::start(&RateLimit::new(args.rate()), WINDOW);
     let copier = &session;
     let reporter = show.reporter();
     // it has the reporter to itself: the end is shown when the last one is gone

@@ -221,7 +221,7 @@ fn places_of(sources: &[Remote], destination: &GetDestination) -> Vec<(RemotePat
 }
 
 /// The sources that are directories, with their places.
-async fn pairs_of(
+pub(super) async fn pairs_of(
     client: &Arc<Client>,
     sources: &[Remote],
     tops: &[RemotePath],
@@ -250,7 +250,7 @@ async fn pairs_of(
 
 /// True where one of the sources is a directory that has a name at the destination. What cannot be
 /// found is reported by the transfer.
-async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> {
+pub(super) async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> {
     for source in sources.iter().filter(|source| !source.means_contents()) {
         match client.stat(source.path.as_bytes(), false).await {
             Ok((entry, _)) if entry.kind == Kind::Dir => return Ok(true),
@@ -262,7 +262,7 @@ async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> 
 }
 
 /// The path of a source. A slash at its end follows a symlink to a directory, as usual.
-fn wire_path(remote: &Remote) -> Vec<u8> {
+pub(super) fn wire_path(remote: &Remote) -> Vec<u8> {
     let mut path = remote.path.as_bytes().to_vec();
     if remote.directory && !path.is_empty() {
         path.push(b'/');
@@ -286,7 +286,7 @@ pub(super) async fn local_target(
 }
 
 /// The name of each source in a directory that receives it.
-fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
+pub(super) fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
     let mut seen = HashSet::new();
     let mut names = Vec::with_capacity(sources.len());
     for source in sources {

@@ -3,6 +3,7 @@
 
 mod bar;
 mod bench;
+mod between;
 mod calls;
 mod cat;
 mod chmod;
@@ -222,7 +223,8 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
-        other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
+        // boxed: it is as large as the future of the largest command, and is moved several times
+        other => runtime::block_on(interrupt::run(panics::run(Box::pin(run_client(other))))),
     });
     screen::finish();
     result

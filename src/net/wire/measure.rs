@@ -43,6 +43,11 @@ const GET: Shape = Shape(&[
     (4, Field::Texts(MAX_LIST)),
     (5, Field::Texts(MAX_LIST)),
 ]);
+const COPY: Shape = Shape(&[
+    (2, Field::Texts(MAX_LIST)),
+    (5, Field::Texts(MAX_LIST)),
+    (9, Field::Texts(MAX_LIST)),
+]);
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
 const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST))]);
@@ -54,6 +59,7 @@ const REQUEST: Shape = Shape(&[
     (30, Field::One(&LIST_BENEATH)),
     (31, Field::One(&STAT_BENEATH)),
     (32, Field::One(&REMOVE_BENEATH)),
+    (45, Field::One(&COPY)),
 ]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
@@ -76,6 +82,7 @@ const WANTS: Shape = Shape(&[(1, Field::List(&WANT, MAX_LIST, size_of::<proto::W
 const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
 const RESULTS: Shape = one_list::<{ size_of::<proto::Result>() }>();
 const WITHDRAWALS: Shape = one_list::<{ size_of::<proto::Withdrawal>() }>();
+const REPORT: Shape = Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::CopyEvent>()))]);
 const TRANSFER: Shape = Shape(&[
     (2, Field::One(&OFFERS)),
     (3, Field::One(&WANTS)),
@@ -83,6 +90,7 @@ const TRANSFER: Shape = Shape(&[
     (5, Field::One(&RESULTS)),
     (6, Field::One(&WITHDRAWALS)),
     (7, Field::One(&CHANGED)),
+    (20, Field::One(&REPORT)),
 ]);
 const CONTROL_MESSAGE: Shape = Shape(&[
     (1, Field::One(&REQUEST)),

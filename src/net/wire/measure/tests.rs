@@ -206,6 +206,9 @@ fn every_list_of_the_protocol_has_a_bound() {
         "Get 2",
         "Get 4",
         "Get 5",
+        "Copy 2",
+        "Copy 5",
+        "Copy 9",
         "Offer 22",
         "Offers 1",
         "Want 3",
@@ -213,6 +216,7 @@ fn every_list_of_the_protocol_has_a_bound() {
         "Acks 1",
         "Results 1",
         "Withdrawals 1",
+        "CopyReport 2",
     ];
     let (mut message, mut lists) = ("", Vec::new());
     let files = [

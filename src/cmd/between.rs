@@ -1,0 +1,166 @@
+//! `haul cp` from a server to the same one: the server copies.
+
+use super::connect::{self, ConnectArgs};
+use super::deletion::Deletion;
+use super::failure::Failure;
+use super::get::{any_dir, names_of, pairs_of, wire_path};
+use super::location::Remote;
+use super::patterns::{self, Patterns};
+use super::transfer::{self, Job, TransferArgs};
+use crate::net::NetError;
+use crate::net::client::Client;
+use crate::net::client::copy::ServerCopy;
+use crate::net::client::requests::{IfMissing, PutDestination};
+use crate::net::deletion::place::Place;
+use crate::net::transfer::filter::MAX_SENT_FILTER;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::report::Reporter;
+use crate::store::RemotePath;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+/// What is copied from server to server.
+pub(super) struct Between {
+    /// On one server.
+    pub(super) sources: Vec<Remote>,
+    /// On the same or another one.
+    pub(super) destination: Remote,
+    /// The arguments that are no options.
+    pub(super) paths: Vec<OsString>,
+}
+
+/// Copies.
+pub(super) async fn copy(
+    between: Between,
+    args: &TransferArgs,
+    connect: &ConnectArgs,
+) -> Result<(), Failure> {
+    let Between {
+        sources,
+        destination,
+        paths,
+    } = between;
+    let patterns = match args.is_recursive() {
+        true => Patterns::Outermost,
+        false => Patterns::All,
+    };
+    let sources = patterns::expand_all(sources, connect, patterns).await?;
+    let options = args.options(sources.len(), &paths)?;
+    check(&sources, args, &options)?;
+    let copy = PreparedCopy {
+        names: names_of(&sources)?,
+        sources,
+        destination,
+    };
+    args.deletion.check_places(&copy.places())?;
+    copy.within_server(args, options, connect).await
+}
+
+/// Refuses what no server would take.
+fn check(sources: &[Remote], args: &TransferArgs, options: &Options) -> Result<(), Failure> {
+    if options.filter.to_wire().len() > MAX_SENT_FILTER {
+        return Err(Failure::usage("the rules of a copy between servers have at most 32 KiB")
+            .hint("use fewer patterns, or wider ones"));
+    }
+    let contents = sources.iter().find(|source| source.means_contents());
+    match contents.filter(|_| !args.is_recursive()) {
+        Some(dir) => {
+            Err(Failure::usage(format!("{}: is a directory", dir.shown))
+                .hint("use -r for directories"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A copy whose sources are known.
+struct PreparedCopy {
+    sources: Vec<Remote>,
+    /// The name of each in a directory that receives it.
+    names: Vec<RemotePath>,
+    destination: Remote,
+}
+
+impl PreparedCopy {
+    /// Where each source goes, and what the user calls it.
+    fn places(&self) -> Vec<(RemotePath, String)> {
+        let shown = self.sources.iter().map(|source| source.shown.clone());
+        self.names.iter().cloned().zip(shown).collect()
+    }
+
+    fn put_destination(&self, if_missing: IfMissing) -> PutDestination {
+        PutDestination {
+            path: self.destination.path.as_bytes().to_vec(),
+            directory: self.destination.directory,
+            names: self.names.iter().map(|name| name.as_bytes().to_vec()).collect(),
+            if_missing,
+        }
+    }
+
+    /// What becomes of a destination where nothing is.
+    async fn if_missing(&self, client: &Client, recursive: bool) -> Result<IfMissing, NetError> {
+        let has_contents = self.sources.iter().any(Remote::means_contents);
+        let makes = recursive && (has_contents || any_dir(client, &self.sources).await?);
+        Ok(match makes {
+            true => IfMissing::Make,
+            false => IfMissing::Name,
+        })
+    }
+
+    /// Has the server copy within itself.
+    async fn within_server(
+        &self,
+        args: &TransferArgs,
+        options: Options,
+        connect: &ConnectArgs,
+    ) -> Result<(), Failure> {
+        let shown = &self.destination.shown;
+        let mut session = connect::open(&self.destination.server, connect, args.purpose()).await?;
+        let recursive = args.is_recursive();
+        let asked = session.ask(async |client| self.if_missing(client, recursive).await).await;
+        let if_missing = asked.map_err(|e| Failure::about(shown, e))?;
+        let copy = ServerCopy {
+            sources: self.sources.iter().map(wire_path).collect(),
+            destination: self.put_destination(if_missing),
+            mirror: args.deletion.is_wanted(),
+            prefix: self.sources.first().map(|s| s.prefix.clone().into()).unwrap_or_default(),
+        };
+        let once = async |client: Arc<Client>, options: Options, reporter: Reporter| {
+            if args.makes_path() {
+                client.make_path(&copy.destination).await?;
+            }
+            client.copy(copy.clone(), options.clone(), reporter.clone()).await?;
+            let there = Place::There {
+                client: client.clone(),
+                base: copy.destination.path.clone(),
+            };
+            self.delete(&client, there, (args, &options), &reporter).await
+        };
+        let job = Job {
+            verb: "cp",
+            args,
+            options,
+            about: shown,
+        };
+        transfer::carry(session, job, once, || true).await
+    }
+
+    /// Deletes what no source has, if that is wanted.
+    async fn delete(
+        &self,
+        from: &Arc<Client>,
+        destination: Place,
+        (args, options): (&TransferArgs, &Options),
+        reporter: &Reporter,
+    ) -> Result<(), NetError> {
+        if !args.deletion.is_wanted() {
+            return Ok(());
+        }
+        let deletion = Deletion {
+            args: &args.deletion,
+            destination,
+            label: self.destination.shown.as_bytes().to_vec(),
+            pairs: pairs_of(from, &self.sources, &self.names).await?,
+        };
+        deletion.run(options, reporter).await
+    }
+}

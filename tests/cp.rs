@@ -248,9 +248,6 @@ fn with_a_remote_path_it_is_put_or_get() {
     let within = client.run(["cp", "-a", "srv:to/tree", "srv:copy"]);
     assert!(within.code == 0 && within.err.starts_with("cp: "), "{within:?}");
     client
-        .run(["cp", "srv:to/a", "other:b"])
-        .failed(2, &["from server to server", "put it to the other"]);
-    client
         .run(["cp", "srv:to/a", "tree/modes/secret", "back"])
         .failed(2, &["srv:to/a", "not on this machine"]);
 }

@@ -10,7 +10,7 @@ use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
 use haul::net::client::connect::Connection;
-use haul::net::client::options::SessionOptions;
+use haul::net::client::options::{SessionOptions, WINDOW};
 use haul::net::client::requests::{IfMissing, PutDestination};
 use haul::net::data::pacer::RateLimit;
 use haul::net::transfer::options::Options;
@@ -277,6 +277,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             retry_for: Duration::from_secs(5),
             notify: Arc::new(|_| {}),
             outage: Arc::default(),
+            window: WINDOW,
             rate: RateLimit::new(None),
         };
         let connection =

@@ -49,6 +49,7 @@ mod promises;
 mod prompts;
 mod reconnect;
 mod records;
+mod relay;
 mod resume;
 mod revocation;
 mod server_copy;

@@ -1,21 +1,26 @@
-//! `haul cp` from a server to the same one: the server copies.
+//! `haul cp` from server to server: on one server, that copies; between two, the data goes through
+//! this machine.
 
-use super::connect::{self, ConnectArgs};
-use super::deletion::Deletion;
+use super::carry::{self, Ends, Job};
+use super::connect::{self, ConnectArgs, Notices, Purpose};
+use super::deletion::{self, Deletion};
 use super::failure::Failure;
 use super::get::{any_dir, names_of, pairs_of, wire_path};
 use super::location::Remote;
 use super::patterns::{self, Patterns};
-use super::transfer::{self, Job, TransferArgs};
+use super::screen;
+use super::transfer::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::copy::ServerCopy;
+use crate::net::client::options::WINDOW;
+use crate::net::client::relay::RelayedSources;
 use crate::net::client::requests::{IfMissing, PutDestination};
 use crate::net::deletion::place::Place;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
-use crate::store::RemotePath;
+use crate::store::{Kind, RemotePath};
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -53,7 +58,10 @@ pub(super) async fn copy(
         destination,
     };
     args.deletion.check_places(&copy.places())?;
-    copy.within_server(args, options, connect).await
+    match is_one_server(&copy, connect)? {
+        true => copy.within_server(args, options, connect).await,
+        false => copy.through_here(args, options, connect).await,
+    }
 }
 
 /// Refuses what no server would take.
@@ -70,6 +78,20 @@ fn check(sources: &[Remote], args: &TransferArgs, options: &Options) -> Result<(
         }
         None => Ok(()),
     }
+}
+
+/// True where sources and destination are on one server, and of one user there.
+fn is_one_server(copy: &PreparedCopy, connect: &ConnectArgs) -> Result<bool, Failure> {
+    let Some(first) = copy.sources.first() else {
+        return Ok(true);
+    };
+    if let Some(other) = copy.sources.iter().find(|source| source.server != first.server) {
+        let (other, first) = (&other.shown, &first.shown);
+        return Err(Failure::usage(format!("{other} is on another server than {first}"))
+            .hint("copy from one server at a time"));
+    }
+    let (from, to) = (&first.server, &copy.destination.server);
+    Ok(from == to || connect::is_same_login(from, to, connect)?)
 }
 
 /// A copy whose sources are known.
@@ -122,7 +144,7 @@ impl PreparedCopy {
             sources: self.sources.iter().map(wire_path).collect(),
             destination: self.put_destination(if_missing),
             mirror: args.deletion.is_wanted(),
-            prefix: self.sources.first().map(|s| s.prefix.clone().into()).unwrap_or_default(),
+            prefix: self.prefix(),
         };
         let once = async |client: Arc<Client>, options: Options, reporter: Reporter| {
             if args.makes_path() {
@@ -141,7 +163,85 @@ impl PreparedCopy {
             options,
             about: shown,
         };
-        transfer::carry(session, job, once, || true).await
+        carry::carry(session, job, once, || true).await
+    }
+
+    /// Passes everything on between the sessions with two servers.
+    async fn through_here(
+        &self,
+        args: &TransferArgs,
+        options: Options,
+        connect: &ConnectArgs,
+    ) -> Result<(), Failure> {
+        let Some(first) = self.sources.first() else {
+            return Ok(());
+        };
+        let (shown, purpose) = (&self.destination.shown, args.purpose());
+        let mut to = connect::open(&self.destination.server, connect, purpose).await?;
+        let logged_in = to.ask(async |client| client.logged_in().await).await;
+        logged_in.map_err(|e| Failure::about(shown, e))?;
+        // what is sent on is limited
+        let purpose = Purpose {
+            rate: None,
+            window: to.client().window().unwrap_or(WINDOW).min(WINDOW),
+            ..purpose
+        };
+        let mut from = connect::open(&first.server, connect, purpose).await?;
+        let recursive = args.is_recursive();
+        let asked = from.ask(async |client| self.if_missing(client, recursive).await).await;
+        let if_missing = asked.map_err(|e| Failure::about(&first.shown, e))?;
+        if purpose.notices == Notices::Shown && !args.json {
+            screen::say("haul: the data goes from server to server through this machine");
+        }
+        let destination = self.put_destination(if_missing);
+        let once = async |ends: Ends, options: Options, reporter: Reporter| {
+            let Ends { client, from } = ends;
+            let Some(from) = from else { return Ok(()) };
+            if args.deletion.is_wanted() && client.is_write_only() {
+                return Err(deletion::not_for_writers());
+            }
+            if args.makes_path() {
+                client.make_path(&destination).await?;
+            }
+            let what = (self.relayed(&from).await?, destination.clone());
+            client.relay(&from, what, options.clone(), reporter.clone()).await?;
+            let there = Place::There {
+                client,
+                base: destination.path.clone(),
+            };
+            self.delete(&from, there, (args, &options), &reporter).await
+        };
+        let job = Job {
+            verb: "cp",
+            args,
+            options,
+            about: shown,
+        };
+        carry::carry_between((to, Some(from)), job, once, || true).await
+    }
+
+    /// The sources, as they are sent on.
+    async fn relayed(&self, from: &Client) -> Result<RelayedSources, NetError> {
+        let mut ids = Vec::new();
+        for source in &self.sources {
+            match from.stat(source.path.as_bytes(), false).await {
+                Ok((entry, _)) if entry.kind == Kind::Dir => ids.push(entry.version.to_string()),
+                // the transfer reports what is not there
+                Ok(_) | Err(NetError::Refused { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(RelayedSources {
+            paths: self.sources.iter().map(wire_path).collect(),
+            labels: self.sources.iter().map(|source| source.written(&source.path)).collect(),
+            prefix: self.prefix(),
+            ids,
+        })
+    }
+
+    /// What the user writes before a path at the source.
+    fn prefix(&self) -> Vec<u8> {
+        self.sources.first().map(|s| s.prefix.clone().into()).unwrap_or_default()
     }
 
     /// Deletes what no source has, if that is wanted.

@@ -32,7 +32,8 @@ use std::sync::Arc;
 /// an interruption, and no two writers write one file. Mode, modification time, symlinks and holes
 /// are preserved. Where the file system can, files share their blocks instead of being copied.
 ///
-/// With a remote path, cp does what put and get do. Between paths of one server, the server copies.
+/// With a remote path, cp does what put and get do. Between paths of one server, the server copies;
+/// between two servers, the data goes through this machine, and nothing is written here.
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -47,7 +48,8 @@ Examples:
   haul cp -a --exclude node_modules src /backup/
   haul cp -ac photos /backup/              compared, and copied, by content
   haul cp -a nas:photos .                  the same as haul get -a nas:photos .
-  haul cp -a nas:photos nas:copy           at the server, without the network"
+  haul cp -a nas:photos nas:copy           at the server, without the network
+  haul cp -a nas:photos vps:               to another server, through here"
 )]
 pub struct Args {
     /// Files, directories (with -r or -a), or - for standard input
@@ -80,10 +82,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         connect,
     } = args;
     match (remote.first(), Location::parse(&destination)?) {
-        (Some(source), Location::Remote(to)) if remote.len() == sources.len() => {
-            if source.server != to.server {
-                return Err(between_servers(source, &to));
-            }
+        (Some(_), Location::Remote(to)) if remote.len() == sources.len() => {
             sources.push(destination);
             let between = Between {
                 sources: remote,
@@ -109,13 +108,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 fn mixed(source: &Remote) -> Failure {
     Failure::usage(format!("{} is not on this machine", source.shown))
         .hint("copy what is here and what is there one by one")
-}
-
-/// The refusal of a copy from server to server.
-fn between_servers(source: &Remote, destination: &Remote) -> Failure {
-    let (from, to) = (&source.shown, &destination.shown);
-    Failure::usage(format!("{from} to {to}: haul does not copy from server to server yet"))
-        .hint("get it from the one, and put it to the other")
 }
 
 /// Copies within this machine.

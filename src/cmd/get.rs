@@ -1,5 +1,6 @@
 //! `haul get`: files and trees from a server.
 
+use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
@@ -7,7 +8,7 @@ use super::failure::Failure;
 use super::hint;
 use super::location::{Location, Remote};
 use super::patterns::{self, Patterns};
-use super::transfer::{self, Job, TransferArgs};
+use super::transfer::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::requests::{GetDestination, IfMissing};
@@ -208,7 +209,7 @@ async fn get(
         options,
         about: &first.shown,
     };
-    transfer::carry(session, job, get, || true).await
+    carry::carry(session, job, get, || true).await
 }
 
 /// Where each source goes, and what the user calls it.

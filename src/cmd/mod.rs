@@ -5,6 +5,7 @@ mod bar;
 mod bench;
 mod between;
 mod calls;
+mod carry;
 mod cat;
 mod chmod;
 mod complete;

@@ -1,11 +1,12 @@
 //! `haul put`: files and trees to a server.
 
+use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::{self, Deletion};
 use super::failure::{Failure, local_failure};
 use super::hint;
 use super::location::{Location, Remote, means_contents, split_local};
-use super::transfer::{self, Job, TransferArgs};
+use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
 use crate::net::client::requests::{IfMissing, PutDestination};
 use crate::net::deletion::place::Place;
@@ -138,7 +139,7 @@ async fn put(
         deletion.run(&options, &reporter).await
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
-    transfer::carry(session, job, put, repeatable).await
+    carry::carry(session, job, put, repeatable).await
 }
 
 /// Checks every source before anything is sent. A source that cannot be sent becomes

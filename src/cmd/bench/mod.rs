@@ -18,6 +18,7 @@ use super::transfer::durability;
 use super::units;
 use crate::net::NetError;
 use crate::net::client::Client;
+use crate::net::client::options::WINDOW;
 use crate::net::client::requests::{IfMissing, PutDestination};
 use crate::net::transfer::options::Options;
 use crate::store::RemotePath;
@@ -75,6 +76,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 connections: args.connections,
                 notices: Notices::Shown,
                 rate: None,
+                window: WINDOW,
             };
             let session = connect::open(&remote.server, &args.connect, purpose).await?;
             session.client().logged_in().await?;

@@ -59,7 +59,7 @@ impl GetDestination {
 }
 
 /// Reports at its end what compression has saved since its beginning.
-struct Saved {
+pub(super) struct Saved {
     core: Arc<SessionCore>,
     before: u64,
     counters: Arc<Counters>,
@@ -77,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     /// [`NetError::Refused`] for a reply of another family than success.
-    async fn reply(
+    pub(super) async fn reply(
         &self,
         reply: oneshot::Receiver<proto::Reply>,
     ) -> Result<proto::Reply, NetError> {
@@ -297,7 +297,7 @@ impl Client {
     }
 
     /// Counts what compression saves, until the value is dropped.
-    fn count_saved(&self, reporter: &Reporter) -> Saved {
+    pub(super) fn count_saved(&self, reporter: &Reporter) -> Saved {
         Saved {
             core: self.core.clone(),
             before: self.core.pool().packer().saved(),

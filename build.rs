@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["control.proto"], [DIR])?;
     let mut config = prost_build::Config::new();
     // an enum of messages is as large as its largest one
-    config.boxed(".haul.v1.Changed.offer").compile_fds(files)?;
+    config.boxed(".haul.v1.Changed.offer").boxed(".haul.v1.CopyReport.counts");
+    config.compile_fds(files)?;
     Ok(())
 }

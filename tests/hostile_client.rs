@@ -74,6 +74,137 @@ async fn paths_that_lead_elsewhere_are_refused_when_decoded() {
     assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
 }
 
+fn copy(transfer: u32, source: &[u8], destination: &[u8]) -> proto::Copy {
+    proto::Copy {
+        transfer,
+        sources: vec![source.to_vec()],
+        names: vec![b"f".to_vec()],
+        destination: destination.to_vec(),
+        each: true,
+        options: Some(proto::Options {
+            recursive: true,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// What a copy reports of its first entry.
+async fn reported(client: &mut ScriptedClient) -> proto::CopyEvent {
+    loop {
+        if let Some(Body::Transfer(message)) = client.receive().await
+            && let Some(transfer_message::Body::Report(report)) = message.body
+            && let Some(event) = report.events.into_iter().next()
+        {
+            return event;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_within_the_server_are_checked_like_puts_and_gets() {
+    let server = Server::start();
+    write(&server.dir.path().join("outside/f"), b"precious");
+    write(&server.root.join("f"), b"f");
+    std::os::unix::fs::symlink("../outside", server.root.join("out")).unwrap();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let (mut number, own) = (1, PartialNames::of(&Name::parse(b"x").unwrap()).file);
+    let mut transfer = 0;
+    for path in [&b"../outside"[..], b"a/../f", b"..", b"//etc", b"a//b", b"a\0b", &own] {
+        (number, transfer) = (number + 2, transfer + 2);
+        let to = request::Body::Copy(copy(transfer, b"f", path));
+        assert_eq!(client.ask(number, to).await.unwrap().code, 553, "{path:?}");
+        // a source that is none fails alone
+        let from = request::Body::Copy(copy(transfer + 1, path, b"g"));
+        assert_eq!(client.ask(number + 1, from).await.unwrap().code, 150, "{path:?}");
+        let event = reported(&mut client).await;
+        assert_eq!((event.kind(), event.code), (proto::CopyEventKind::Failed, 553), "{path:?}");
+        assert_eq!(ended(&mut client).await, Some(0), "{path:?}");
+    }
+    let out = request::Body::Copy(copy(90, b"out/f", b"g"));
+    assert_eq!(client.ask(90, out).await.unwrap().code, 150);
+    assert_eq!(reported(&mut client).await.kind(), proto::CopyEventKind::Failed);
+    assert_eq!(ended(&mut client).await, Some(0));
+    let mut wrong = [(); 7].map(|()| copy(91, b"f", b"g"));
+    wrong[0].sources.clear();
+    wrong[1].names.clear();
+    wrong[2].sources.push(b"f".to_vec());
+    wrong[3].chmod = vec!["u+x".into(); 65];
+    wrong[4].chmod = vec!["u+s".into()];
+    wrong[5].chmod = vec!["u".repeat(2000)];
+    wrong[6].options = Some(proto::Options {
+        if_version: Some("v".repeat(300)),
+        ..Default::default()
+    });
+    for (index, wrong) in (91..).zip(wrong) {
+        let shown = format!("{wrong:?}");
+        let code = client.ask(index, request::Body::Copy(wrong)).await.unwrap().code;
+        assert_eq!(code, 501, "{}", &shown[..shown.len().min(200)]);
+    }
+    // more than a message may have: the session is over
+    let mut many = copy(99, b"f", b"g");
+    many.sources = vec![b"f".to_vec(); 5000];
+    assert!(client.ask(99, request::Body::Copy(many)).await.is_none());
+    assert_eq!(std::fs::read(server.dir.path().join("outside/f")).unwrap(), b"precious");
+    assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 2);
+    server.still_serves();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_are_cancelled_ignored_or_too_many_end_in_order() {
+    let server = Server::with(&["--session-grace", "0"]);
+    write(&server.root.join("big"), &vec![7; 64 << 20]);
+    for n in 0..3000 {
+        write(&server.root.join(format!("many/{n:04}-{}", "n".repeat(200))), b"n");
+    }
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let limit = request::Body::Limit(proto::Limit { rate: 1 << 20 });
+    assert_eq!(client.ask(2, limit).await.unwrap().code, 200);
+    let one = request::Body::Copy(copy(1, b"big", b"cancelled"));
+    assert_eq!(client.ask(3, one).await.unwrap().code, 150);
+    let cancel = proto::Cancel {
+        code: 426,
+        text: "enough".into(),
+    };
+    client.transfer(1, transfer_message::Body::Cancel(cancel)).await;
+    assert_eq!(ended(&mut client).await, Some(426));
+    assert!(!server.root.join("cancelled").exists());
+    // a report that was not sent, and messages of another kind of transfer
+    for (transfer, body) in [
+        (2, transfer_message::Body::Taken(proto::ReportTaken {})),
+        (3, transfer_message::Body::End(proto::EndOfOffers {})),
+    ] {
+        let one = request::Body::Copy(copy(transfer, b"big", b"confused"));
+        assert_eq!(client.ask(2 + u64::from(transfer), one).await.unwrap().code, 150);
+        client.transfer(transfer, body.clone()).await;
+        client.transfer(transfer, body).await;
+        assert_eq!(ended(&mut client).await, Some(500));
+    }
+    // one that takes no report does not get ever more of them, and does not fill the memory
+    let ignored = request::Body::Copy(copy(4, b"many", b"ignored"));
+    assert_eq!(client.ask(6, ignored).await.unwrap().code, 150);
+    let mut reports = 0;
+    let quiet = std::time::Duration::from_secs(2);
+    while let Ok(Some(message)) = tokio::time::timeout(quiet, client.receive()).await {
+        reports += u32::from(matches!(message, Body::Transfer(_)));
+        assert!(reports <= 4, "{message:?}");
+    }
+    assert!(reports > 0);
+    // as many as a session may have at once
+    for (number, code) in [(5, 150), (6, 150), (7, 150), (8, 421)] {
+        let more = request::Body::Copy(copy(number, b"big", format!("more{number}").as_bytes()));
+        assert_eq!(
+            client.ask(u64::from(number) + 2, more).await.unwrap().code,
+            code,
+            "{number}"
+        );
+    }
+    assert_eq!(client.ask(20, request::Body::Quit(proto::Quit {})).await.unwrap().code, 221);
+    server.still_serves();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn offered_names_that_are_none_end_the_transfer() {
     let server = Server::with(&["--session-grace", "0"]);

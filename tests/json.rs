@@ -39,6 +39,7 @@ fn every_line_is_as_the_schema_says() {
         ("put --json --no-such-option t srv:", 2),
         ("get -a --json srv:t back", 0),
         ("cp -a --json t here", 0),
+        ("cp -a --json srv:t srv:copy", 0),
         ("ls -la --json srv:t srv:none", 3),
         ("find --json srv:", 0),
         ("stat --json --hash srv:t/a srv:t", 0),

@@ -178,3 +178,47 @@ async fn transfers_of_many_sources_stay_within_the_memory() {
     let _ = timeout(BLOCKED, offered(&mut session)).await;
     within(&server, "sources");
 }
+
+/// A user copies the same trees within the server repeatedly, and takes no report.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_within_the_server_stay_within_the_memory() {
+    let server = Server::with(&["--max-memory", "64M", "--session-grace", "0"]);
+    for n in 0..3000 {
+        write(
+            &server.root.join(format!("d{}/a-rather-long-name-{n:04}", n % 10)),
+            &[7; 9000],
+        );
+    }
+    let mut session = ScriptedClient::connect(&server).await;
+    session.login().await;
+    let mut started = 0;
+    for transfer in 0..16 {
+        let copy = proto::Copy {
+            transfer,
+            sources: (0..4096).map(|n| format!("d{}", n % 10).into_bytes()).collect(),
+            names: (0..4096).map(|n| format!("{n}").into_bytes()).collect(),
+            destination: format!("to{transfer}").into_bytes(),
+            if_missing: proto::IfMissing::Make.into(),
+            each: true,
+            options: Some(proto::Options {
+                recursive: true,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let number = 2 + u64::from(transfer);
+        let code = session.ask(number, request::Body::Copy(copy)).await.unwrap().code;
+        assert!([150, 421, 451].contains(&code), "{code}");
+        started += u32::from(code == 150);
+    }
+    assert!((1..=4).contains(&started), "{started}");
+    let peak = server.memory("VmHWM");
+    assert!(peak < (64 << 10) + PROCESS_KB, "{peak} kB");
+    // where a session has taken all of it, none is left for a copy
+    let small = Server::with(&["--max-memory", MOST]);
+    write(&small.root.join("f"), b"f");
+    small
+        .client()
+        .run(["cp", "srv:f", "srv:g"])
+        .failed(1, &["no memory for another copy"]);
+}

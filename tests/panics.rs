@@ -10,7 +10,7 @@ use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
 use haul::net::client::connect::Connection;
-use haul::net::client::options::SessionOptions;
+use haul::net::client::options::{SessionOptions, WINDOW};
 use haul::net::client::requests::{IfMissing, PutDestination};
 use haul::net::data::pacer::RateLimit;
 use haul::net::transfer::options::Options;
@@ -62,13 +62,14 @@ fn put_or_get(client: &Client, verb: &str, to: &str) -> Ended {
         "put" => client.run(["put", "-r", "tree/", &format!("srv:{to}")]),
         "get" => client.run(["get", "-r", "srv:source/", to]),
         "cp" => client.run(["cp", "-r", "tree/", to]),
+        "server" => client.run(["cp", "-r", "srv:source/", &format!("srv:{to}")]),
         "stream" => client.run_with(["put", "-", &format!("srv:{to}")], &[5; 3 << 20]),
         _ => client.run(["ls", "srv:"]),
     }
 }
 
 /// Tasks of the server, with a command that has each of them run.
-const SERVER: [(&str, &str); 23] = [
+const SERVER: [(&str, &str); 28] = [
     ("hole", "put"),
     ("layout", "get"),
     ("login", "ls"),
@@ -92,6 +93,11 @@ const SERVER: [(&str, &str); 23] = [
     ("directories", "put"),
     ("unchanged", "put"),
     ("walk", "get"),
+    ("server-copy", "server"),
+    ("put", "server"),
+    ("transfer", "server"),
+    ("ends", "server"),
+    ("copy", "server"),
 ];
 
 /// Tasks of a client.
@@ -271,6 +277,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             retry_for: Duration::from_secs(5),
             notify: Arc::new(|_| {}),
             outage: Arc::default(),
+            window: WINDOW,
             rate: RateLimit::new(None),
         };
         let connection =

@@ -75,6 +75,7 @@ fn every_task_takes_one_command() {
             "haul cat nas:photos.tar | tar t" => out.contains("photos/d/2.jpg"),
             "haul ls -ltr nas:photos" => out.contains("1.jpg") && out.contains("text"),
             "haul find nas: -size +1M -type f" => out.contains("big.iso"),
+            "haul cp -a nas:photos nas:copy" => same("photos", "copy/photos"),
             "haul cp -a photos backup" => here("backup/photos/d/2.jpg").is_file(),
             "haul put report.pdf drop:" => there("inbox/report.pdf").is_file(),
             "haul rm -r nas:mirror" => !there("mirror").exists(),

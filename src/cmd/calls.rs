@@ -131,7 +131,7 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     // a pair of sockets is how a signal reaches its task
     rules.insert(libc::SYS_socketpair, vec![is(0, unsigned(libc::AF_UNIX))?]);
     // above all not TIOCSTI, which types at the terminal that the server was started from
-    let ioctls = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS];
+    let ioctls = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::FICLONE];
     let ioctls = ioctls.iter().map(|request| is(1, *request));
     rules.insert(libc::SYS_ioctl, ioctls.collect::<Result<_, _>>()?);
     Ok(rules)

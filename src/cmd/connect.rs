@@ -8,7 +8,7 @@ use super::units::parse_time;
 use super::{prompt, screen};
 use crate::auth::password::Secret;
 use crate::net::client::Client;
-use crate::net::client::options::SessionOptions;
+use crate::net::client::options::{SessionOptions, WINDOW};
 use crate::net::client::outage::Outage;
 use crate::net::data::pacer::RateLimit;
 use crate::net::{NetError, printable};
@@ -65,6 +65,8 @@ pub struct Purpose {
     pub notices: Notices,
     /// Bytes a second of its transfers, if the user sets a limit.
     pub rate: Option<u64>,
+    /// Bytes that the server may have outstanding.
+    pub window: u64,
 }
 
 /// A login that haul repeats when its session is gone.
@@ -138,6 +140,21 @@ impl RemoteSession {
         }
     }
 
+    /// Has the server have at most `most` bytes outstanding: over another session, if this one
+    /// allows it more.
+    ///
+    /// # Errors
+    /// Those of the login.
+    pub async fn shrink(&mut self, most: u64) -> Result<(), Failure> {
+        if self.options.window > most {
+            self.options.window = most;
+            self.client.leave(FAREWELL).await;
+            let login = self.log_in().await;
+            self.client = login.map_err(|e| e.about(&self.server, self.login_by()))?;
+        }
+        Ok(())
+    }
+
     async fn log_in(&mut self) -> Result<Arc<Client>, LoginError> {
         let client = self.server.login(self.password.clone(), &self.options).await?;
         client.logged_in().await.map_err(LoginError::Net)?;
@@ -200,6 +217,7 @@ pub async fn for_requests(name: &ServerName, args: &ConnectArgs) -> Result<Remot
         connections: Some(1),
         notices: Notices::Shown,
         rate: None,
+        window: WINDOW,
     };
     open(name, args, purpose).await
 }
@@ -230,17 +248,35 @@ pub async fn open(
     }
 }
 
+/// True where two names lead to one server, and to one user there.
+///
+/// # Errors
+/// Those of the settings.
+pub fn is_same_login(
+    one: &ServerName,
+    other: &ServerName,
+    args: &ConnectArgs,
+) -> Result<bool, Failure> {
+    let one = find(one, new_key(args))?;
+    let other = find(other, new_key(args))?;
+    Ok(one.address() == other.address() && one.user == other.user)
+}
+
+/// What becomes of a server whose key is not pinned yet.
+fn new_key(args: &ConnectArgs) -> NewKey {
+    match args.accept_new {
+        true => NewKey::Accept,
+        false => NewKey::Ask,
+    }
+}
+
 async fn open_once(
     name: &ServerName,
     args: &ConnectArgs,
     retry_for: Option<Duration>,
     purpose: Purpose,
 ) -> Result<RemoteSession, Failure> {
-    let new_key = match args.accept_new {
-        true => NewKey::Accept,
-        false => NewKey::Ask,
-    };
-    let mut server = find(name, new_key)?;
+    let mut server = find(name, new_key(args))?;
     let connections = purpose.connections.map(usize::from);
     let options = SessionOptions {
         connections: connections.unwrap_or(CONNECTIONS),
@@ -251,6 +287,7 @@ async fn open_once(
             Notices::Hidden => {}
         }),
         outage: Arc::default(),
+        window: purpose.window,
         rate: RateLimit::new(purpose.rate),
     };
     let mut password = given_password(args)?;

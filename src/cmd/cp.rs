@@ -1,5 +1,6 @@
 //! `haul cp`: files and trees within this machine, or to and from a server.
 
+use super::between::{self, Between};
 use super::connect::ConnectArgs;
 use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
@@ -8,12 +9,12 @@ use super::location::{Location, Remote, means_contents};
 use super::source_removal::{SourceEnd, SourceRemoval};
 use super::sources::{LocalSource, if_missing, prepare};
 use super::transfer;
-use super::transfer_args::TransferArgs;
+use super::transfer::TransferArgs;
 use super::{get, hint, interrupt, put};
 use crate::net::client::requests::IfMissing;
 use crate::net::data::pacer::RateLimit;
 use crate::net::deletion::place::Place;
-use crate::net::local::{LocalDestination, LocalSession};
+use crate::net::local::{LocalDestination, LocalSession, WINDOW};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::send::source::TransferSource;
@@ -32,7 +33,8 @@ use std::sync::Arc;
 /// an interruption, and no two writers write one file. Mode, modification time, symlinks and holes
 /// are preserved. Where the file system can, files share their blocks instead of being copied.
 ///
-/// With a remote path, cp does what put and get do.
+/// With a remote path, cp does what put and get do. Between paths of one server, the server copies;
+/// between two servers, the data goes through this machine, and nothing is written here.
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -46,7 +48,9 @@ Examples:
   pg_dump db | haul cp - /backup/db.sql    a stream; appears when it is complete
   haul cp -a --exclude node_modules src /backup/
   haul cp -ac photos /backup/              compared, and copied, by content
-  haul cp -a nas:photos .                  the same as haul get -a nas:photos ."
+  haul cp -a nas:photos .                  the same as haul get -a nas:photos .
+  haul cp -a nas:photos nas:copy           at the server, without the network
+  haul cp -a nas:photos vps:               to another server, through here"
 )]
 pub struct Args {
     /// Files, directories (with -r or -a), or - for standard input
@@ -79,15 +83,21 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         connect,
     } = args;
     match (remote.first(), Location::parse(&destination)?) {
-        (Some(source), Location::Remote(destination)) => Err(between_servers(source, &destination)),
+        (Some(_), Location::Remote(to)) if remote.len() == sources.len() => {
+            sources.push(destination);
+            let between = Between {
+                sources: remote,
+                destination: to,
+                paths: sources,
+            };
+            between::copy(between, &transfer, &connect).await
+        }
+        (Some(source), Location::Remote(_)) => Err(mixed(source)),
         (None, Location::Remote(_)) => {
             let args = put::Args::new((sources, destination), transfer, connect);
             Box::pin(put::run(args)).await
         }
-        (Some(source), Location::Local(_)) if remote.len() < sources.len() => {
-            Err(Failure::usage(format!("{} is not on this machine", source.shown))
-                .hint("copy what is here and what is there one by one"))
-        }
+        (Some(source), Location::Local(_)) if remote.len() < sources.len() => Err(mixed(source)),
         (Some(_), Location::Local(_)) => {
             sources.push(destination);
             Box::pin(get::run(get::Args::new(sources, transfer, connect))).await
@@ -96,15 +106,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// The refusal of a copy from server to server.
-fn between_servers(source: &Remote, destination: &Remote) -> Failure {
-    let hint = match source.server == destination.server {
-        true => "rename it with haul mv, or get it and put it back",
-        false => "get it from the one, and put it to the other",
-    };
-    let (from, to) = (&source.shown, &destination.shown);
-    Failure::usage(format!("{from} to {to}: haul does not copy from server to server yet"))
-        .hint(hint)
+/// The refusal of sources here and there.
+fn mixed(source: &Remote) -> Failure {
+    Failure::usage(format!("{} is not on this machine", source.shown))
+        .hint("copy what is here and what is there one by one")
 }
 
 /// Copies within this machine.
@@ -198,7 +203,7 @@ async fn run_copy(
     about: &str,
 ) -> Result<(), Failure> {
     let show = args.show("cp", &options.filter, Arc::default())?;
-    let session = LocalSession::start(&RateLimit::new(args.rate()));
+    let session = LocalSession::start(&RateLimit::new(args.rate()), WINDOW);
     let copier = &session;
     let reporter = show.reporter();
     // it has the reporter to itself: the end is shown when the last one is gone

@@ -1,5 +1,6 @@
 //! `haul get`: files and trees from a server.
 
+use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
@@ -11,8 +12,7 @@ use super::remote_sources::{
     Sources, ends_of, not_for_readers, not_on_one_server, other_server, pairs_of,
 };
 use super::source_removal::SourceRemoval;
-use super::transfer::{self, Job};
-use super::transfer_args::TransferArgs;
+use super::transfer::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::requests::{GetDestination, IfMissing};
@@ -228,7 +228,7 @@ async fn get(
         options,
         about: &first.shown,
     };
-    transfer::carry(session, job, get, || true).await
+    carry::carry(session, job, get, || true).await
 }
 
 /// Where each source goes, and what the user calls it.
@@ -242,7 +242,7 @@ fn places_of(sources: &[Remote], destination: &GetDestination) -> Vec<(RemotePat
 
 /// True where one of the sources is a directory that has a name at the destination. What cannot be
 /// found is reported by the transfer.
-async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> {
+pub(super) async fn any_dir(client: &Client, sources: &[Remote]) -> Result<bool, NetError> {
     for source in sources.iter().filter(|source| !source.means_contents()) {
         match client.stat(source.path.as_bytes(), false).await {
             Ok((entry, _)) if entry.kind == Kind::Dir => return Ok(true),
@@ -269,7 +269,7 @@ pub(super) async fn local_target(
 }
 
 /// The name of each source in a directory that receives it.
-fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
+pub(super) fn names_of(sources: &[Remote]) -> Result<Vec<RemotePath>, Failure> {
     let mut seen = HashSet::new();
     let mut names = Vec::with_capacity(sources.len());
     for source in sources {

@@ -3,7 +3,9 @@
 
 mod bar;
 mod bench;
+mod between;
 mod calls;
+mod carry;
 mod cat;
 mod chmod;
 mod chosen;
@@ -65,7 +67,6 @@ mod summary;
 mod table;
 mod touch;
 mod transfer;
-mod transfer_args;
 mod units;
 mod user;
 mod view;
@@ -228,7 +229,8 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
-        other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
+        // boxed: it is as large as the future of the largest command, and is moved several times
+        other => runtime::block_on(interrupt::run(panics::run(Box::pin(run_client(other))))),
     });
     screen::finish();
     result

@@ -1,5 +1,6 @@
 //! `haul put`: files and trees to a server.
 
+use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::{self, Deletion};
 use super::failure::Failure;
@@ -7,8 +8,7 @@ use super::hint;
 use super::location::{Location, Remote};
 use super::source_removal::SourceRemoval;
 use super::sources::{LocalSource, if_missing, prepare};
-use super::transfer::{self, Job};
-use super::transfer_args::TransferArgs;
+use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
 use crate::net::client::requests::PutDestination;
 use crate::net::deletion::place::Place;
@@ -145,7 +145,7 @@ async fn put(
         }
     };
     let repeatable = || sources.iter().all(TransferSource::is_repeatable);
-    transfer::carry(session, job, put, repeatable).await
+    carry::carry(session, job, put, repeatable).await
 }
 
 /// A stream has no name of its own, nor one in a directory: the destination must be its name.

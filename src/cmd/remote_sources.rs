@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::location::Remote;
 use super::source_removal::SourceEnd;
-use super::transfer_args::TransferArgs;
+use super::transfer::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::requests::GetSources;
@@ -151,7 +151,7 @@ pub(super) fn not_on_one_server(first: &Remote, other: &Remote) -> Failure {
 }
 
 /// The path of a source. A slash at its end follows a symlink to a directory, as usual.
-fn wire_path(remote: &Remote) -> Vec<u8> {
+pub(super) fn wire_path(remote: &Remote) -> Vec<u8> {
     let mut path = remote.path.as_bytes().to_vec();
     if remote.directory && !path.is_empty() {
         path.push(b'/');

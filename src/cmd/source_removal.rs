@@ -26,11 +26,11 @@ pub struct SourceEnd {
 /// What has arrived, and is to be removed at its source.
 #[derive(Clone, Default)]
 pub struct SourceRemoval {
-    settled: Arc<Mutex<Settled>>,
+    settled: Arc<Mutex<RemovalPlans>>,
 }
 
 #[derive(Default)]
-struct Settled {
+struct RemovalPlans {
     /// By the index of the source.
     plans: BTreeMap<usize, Plan>,
     /// Why one could not be written down.
@@ -65,7 +65,7 @@ impl SourceRemoval {
     /// # Errors
     /// The session's.
     pub async fn run(&self, sources: &[SourceEnd], reporter: &Reporter) -> Result<(), NetError> {
-        let Settled { plans, failed } = std::mem::take(&mut *self.settled.lock());
+        let RemovalPlans { plans, failed } = std::mem::take(&mut *self.settled.lock());
         if let Some(error) = failed {
             return Err(error);
         }

@@ -4,7 +4,7 @@ use super::chosen::ChosenSource;
 use super::failure::{Failure, local_failure};
 use super::location::{Location, means_contents, split_local};
 use super::source_removal::SourceEnd;
-use super::transfer_args::TransferArgs;
+use super::transfer::TransferArgs;
 use crate::net::client::requests::IfMissing;
 use crate::net::deletion::place::Place;
 use crate::net::deletion::search::Pair;

@@ -126,6 +126,15 @@ fn requests_of_transfers() -> Vec<Kind> {
                 ..Default::default()
             })
         }),
+        of_request("copy: sources", || {
+            R::Copy(proto::Copy {
+                transfer: 7,
+                sources: vec![Vec::new(); 4096],
+                names: vec![Vec::new(); 4096],
+                chmod: vec![String::new(); 4096],
+                ..Default::default()
+            })
+        }),
         of_request("get: destination_ancestors", || {
             R::Get(proto::Get {
                 transfer: 7,

@@ -14,10 +14,11 @@ use super::hint;
 use super::location::{Location, Remote, ServerName};
 use super::output;
 use super::sources::{Follow, local_source};
-use super::transfer_args::durability;
+use super::transfer::durability;
 use super::units;
 use crate::net::NetError;
 use crate::net::client::Client;
+use crate::net::client::options::WINDOW;
 use crate::net::client::requests::{GetSources, IfMissing, PutDestination};
 use crate::net::transfer::options::Options;
 use crate::store::RemotePath;
@@ -75,6 +76,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 connections: args.connections,
                 notices: Notices::Shown,
                 rate: None,
+                window: WINDOW,
             };
             let session = connect::open(&remote.server, &args.connect, purpose).await?;
             session.client().logged_in().await?;

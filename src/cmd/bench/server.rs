@@ -7,7 +7,7 @@ use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::cmd::failure::{Failure, exit};
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
-use crate::net::client::options::SessionOptions;
+use crate::net::client::options::{SessionOptions, WINDOW};
 use crate::net::data::pacer::RateLimit;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -58,6 +58,7 @@ pub(super) async fn start(
         retry_for: Duration::from_secs(10),
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
+        window: WINDOW,
         rate: RateLimit::new(None),
     };
     let client = connection.login("bench", None, &options).await?;

@@ -9,7 +9,7 @@ use crate::cmd::settings::config_dir;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
-use crate::net::client::options::SessionOptions;
+use crate::net::client::options::{SessionOptions, WINDOW};
 use crate::net::data::pacer::RateLimit;
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
@@ -117,6 +117,7 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
         retry_for: DEADLINE,
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
+        window: WINDOW,
         rate: RateLimit::new(None),
     };
     connection.await.ok()?.login(&server.user, None, &options).await.ok()

@@ -9,13 +9,16 @@ mod backoff;
 mod beneath;
 pub mod changes;
 pub mod connect;
+pub mod copy;
 mod dialer;
 mod keys;
 mod login;
 pub mod options;
 pub mod outage;
 pub mod places;
+mod rate;
 mod reattach;
+pub mod relay;
 pub mod requests;
 mod router;
 mod tuner;
@@ -27,7 +30,7 @@ use crate::net::client::connect::{Connection, GOODBYE};
 use crate::net::client::dialer::Dialer;
 use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
-use crate::net::client::options::{SessionOptions, WINDOW, host_name};
+use crate::net::client::options::{SessionOptions, host_name};
 use crate::net::client::reattach::{Attachment, Inbound};
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
@@ -84,7 +87,7 @@ impl Connection {
             session: session.to_vec(),
             user: user.into(),
             password: password.map(|password| password.to_string()),
-            window: WINDOW,
+            window: options.window,
             features: FEATURE_COMPRESSION,
             client: host_name(),
         };
@@ -105,8 +108,8 @@ impl Client {
         let Connection { tls, server, key } = connection;
         let keys = Arc::new(Keys::new(server, key, session, exported)?);
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
-        let buffers = BufferPool::for_window(WINDOW);
-        let bounds = SessionBounds::of_client(INITIAL_WINDOW, WINDOW);
+        let buffers = BufferPool::for_window(options.window);
+        let bounds = SessionBounds::of_client(INITIAL_WINDOW, options.window);
         let pacer = Pacer::new(vec![options.rate.clone()], Vec::new());
         let core = SessionCore::paced(control, bounds, buffers, pacer);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
@@ -155,6 +158,16 @@ impl Client {
     /// True once the server has said that this user may read files and not write them.
     pub fn is_read_only(&self) -> bool {
         self.login.granted().is_some_and(|granted| granted.read_only)
+    }
+
+    /// Bytes that the server allows this client to have outstanding, once it has said so.
+    pub fn window(&self) -> Option<u64> {
+        self.login.granted().map(|granted| granted.window)
+    }
+
+    /// True once the session is over.
+    pub fn is_over(&self) -> bool {
+        self.core.is_down()
     }
 
     /// Why the login was refused; `None` if it was not. A refused login is also why any later

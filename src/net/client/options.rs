@@ -5,7 +5,7 @@ use crate::net::data::pacer::RateLimit;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes that this client allows a server to have outstanding.
+/// Bytes that a client usually allows a server to have outstanding.
 pub const WINDOW: u64 = 32 << 20;
 
 /// How a session reconnects, and over how many data connections it transfers.
@@ -21,6 +21,9 @@ pub struct SessionOptions {
     pub notify: Notify,
     /// Since when the server has been unreachable.
     pub outage: Arc<Outage>,
+    /// Bytes that the client allows the server to have outstanding: at least
+    /// [`INITIAL_WINDOW`](crate::net::wire::INITIAL_WINDOW).
+    pub window: u64,
     /// How fast the data of transfers goes, in either direction.
     pub rate: Arc<RateLimit>,
 }

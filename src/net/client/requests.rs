@@ -23,7 +23,7 @@ pub use crate::net::client::places::{GetDestination, GetSources, PutDestination}
 pub use crate::net::wire::proto::IfMissing;
 
 /// Reports at its end what compression has saved since its beginning.
-struct Saved {
+pub(super) struct Saved {
     core: Arc<SessionCore>,
     before: u64,
     counters: Arc<Counters>,
@@ -41,7 +41,7 @@ impl Client {
     ///
     /// # Errors
     /// [`NetError::Refused`] for a reply of another family than success.
-    async fn reply(
+    pub(super) async fn reply(
         &self,
         reply: oneshot::Receiver<proto::Reply>,
     ) -> Result<proto::Reply, NetError> {
@@ -258,44 +258,12 @@ impl Client {
         self.dialer.start();
         let _saved = self.count_saved(&reporter);
         let received = receiver::receive(channel, target, label, options, reporter);
-        let mut changes = self.rate.changes();
-        let rate = *changes.borrow_and_update();
-        if rate.is_some() {
-            self.limit(rate).await?;
-        }
         let got = self.with_start(transfer, request::Body::Get(get), received);
-        tokio::pin!(got);
-        loop {
-            tokio::select! {
-                got = &mut got => return got,
-                Ok(()) = changes.changed() => {}
-            }
-            let rate = *changes.borrow_and_update();
-            tokio::select! {
-                got = &mut got => return got,
-                // that the server cannot do it does not end the transfer
-                limited = self.limit(rate) => if let Err(error) = limited {
-                    tracing::debug!(%error, "the rate of the server is not limited");
-                },
-            }
-        }
-    }
-
-    /// Has the server send no more than `rate` bytes a second over this session's data connections;
-    /// `None`: as fast as it can.
-    async fn limit(&self, rate: Option<u64>) -> Result<(), NetError> {
-        let rate = rate.unwrap_or(0);
-        match self.request(request::Body::Limit(proto::Limit { rate })).await {
-            Err(NetError::Refused { code, .. }) if code == Code::NOT_IMPLEMENTED => {
-                let text = "this server is too old to limit the rate of a get".into();
-                Err(NetError::Refused { code, text })
-            }
-            other => other.map(drop),
-        }
+        self.at_its_rate(got).await
     }
 
     /// Counts what compression saves, until the value is dropped.
-    fn count_saved(&self, reporter: &Reporter) -> Saved {
+    pub(super) fn count_saved(&self, reporter: &Reporter) -> Saved {
         Saved {
             core: self.core.clone(),
             before: self.core.pool().packer().saved(),
@@ -306,7 +274,7 @@ impl Client {
     /// Sends the request that starts a transfer and runs the transfer without waiting for the
     /// reply. A refused request ends both. The client tells the server of an end that only the
     /// client knows of.
-    async fn with_start(
+    pub(super) async fn with_start(
         &self,
         number: u32,
         body: request::Body,

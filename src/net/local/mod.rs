@@ -23,8 +23,8 @@ use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::control_message::Body;
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Bytes of frames that the receiver has not written.
-const WINDOW: u64 = 32 << 20;
+/// Bytes of frames that the receiver has not written, where memory is not short.
+pub const WINDOW: u64 = 32 << 20;
 /// Most tasks that carry frames, and read chunks as they do.
 const MOST_CARRIERS: usize = 4;
 /// The number of the only transfer.
@@ -47,10 +47,11 @@ pub struct LocalSession {
 }
 
 impl LocalSession {
-    /// Starts a session. Under a limit all bytes pass through it: no file is handed over.
-    pub fn start(limit: &Arc<RateLimit>) -> LocalSession {
-        let buffers = BufferPool::for_window(WINDOW);
-        let (sender, receiver) = pair(&buffers, limit);
+    /// Starts a session whose receiver has at most `window` bytes of frames that it has not
+    /// written. Under a limit all bytes pass through it: no file is handed over.
+    pub fn start(limit: &Arc<RateLimit>, window: u64) -> LocalSession {
+        let buffers = BufferPool::for_window(window);
+        let (sender, receiver) = pair(&buffers, limit, window);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut carriers = Vec::new();
         for _ in 0..processors.min(MOST_CARRIERS) {
@@ -101,8 +102,13 @@ impl LocalSession {
     /// Ends the transfer early. What has been written of larger files by then is made durable
     /// before [`LocalSession::copy`] returns.
     pub fn leave(&self) {
+        self.end(&NetError::Lost(LossReason::LoggedOut));
+    }
+
+    /// The same, for this reason.
+    pub fn end(&self, why: &NetError) {
         for core in [&self.sender, &self.receiver] {
-            core.shut_down(NetError::Lost(LossReason::LoggedOut));
+            core.shut_down(why.clone());
         }
     }
 }
@@ -114,9 +120,14 @@ impl Drop for LocalSession {
 }
 
 /// The sending and the receiving side.
-fn pair(buffers: &BufferPool, limit: &Arc<RateLimit>) -> (Arc<SessionCore>, Arc<SessionCore>) {
-    let (sender, to_sender) = side(buffers, Pacer::new(vec![limit.clone()], Vec::new()));
-    let (receiver, to_receiver) = side(buffers, Pacer::unlimited());
+fn pair(
+    buffers: &BufferPool,
+    limit: &Arc<RateLimit>,
+    window: u64,
+) -> (Arc<SessionCore>, Arc<SessionCore>) {
+    let limited = Pacer::new(vec![limit.clone()], Vec::new());
+    let (sender, to_sender) = side(buffers, limited, window);
+    let (receiver, to_receiver) = side(buffers, Pacer::unlimited(), window);
     for (from, deliver_to, to) in
         [(&sender, to_sender, &receiver), (&receiver, to_receiver, &sender)]
     {
@@ -134,7 +145,7 @@ fn pair(buffers: &BufferPool, limit: &Arc<RateLimit>) -> (Arc<SessionCore>, Arc<
 type OtherSide = Arc<OnceLock<Weak<SessionCore>>>;
 
 /// A side, and the place for the other one.
-fn side(buffers: &BufferPool, pacer: Arc<Pacer>) -> (Arc<SessionCore>, OtherSide) {
+fn side(buffers: &BufferPool, pacer: Arc<Pacer>, window: u64) -> (Arc<SessionCore>, OtherSide) {
     let other_side = OtherSide::default();
     let deliver_to = other_side.clone();
     let control = ControlSender::here(Arc::new(move |body| {
@@ -147,7 +158,7 @@ fn side(buffers: &BufferPool, pacer: Arc<Pacer>) -> (Arc<SessionCore>, OtherSide
             (None, _) | (Some(_), _) => false,
         }
     }));
-    let bounds = SessionBounds::of_client(WINDOW, WINDOW);
+    let bounds = SessionBounds::of_client(window, window);
     (SessionCore::paced(control, bounds, buffers.clone(), pacer), other_side)
 }
 

@@ -8,6 +8,7 @@
 //! lifetime                  a session from its login to its end
 //! control_loop              the messages of a session
 //! requests, operations      answer a session's requests
+//! copies, copy_report       copies within the server, and what the client reads of them
 //! transfers, transfer_log   find the places of a put or a get, and log its end
 //! login                     the messages before a session
 //! authenticate, enroll      check a login, or an invite
@@ -27,6 +28,8 @@ mod beneath;
 mod changes;
 mod config;
 mod control_loop;
+mod copies;
+mod copy_report;
 mod enroll;
 mod glob;
 mod last_used;

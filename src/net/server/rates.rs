@@ -77,6 +77,11 @@ impl SessionRates {
         self.asked.set(rate);
     }
 
+    /// What the client asked for.
+    pub(super) fn asked(&self) -> &Arc<RateLimit> {
+        &self.asked
+    }
+
     /// The user may have so much from now on.
     pub(super) fn set_user(&self, rate: Option<u64>) {
         self.user.set(rate);

@@ -6,8 +6,10 @@
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
 use crate::net::server::rates::Rates;
+use crate::net::server::reply::refusal;
 use crate::net::server::reservation::{GOOD_WINDOW, NoRoom, Pools, Reservation};
 use crate::net::server::session::{Session, SessionId};
+use crate::net::wire::Code;
 use crate::store::shares::Share;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -122,6 +124,16 @@ impl Registry {
         }
         let share = self.pools.connection(&session.grant.name().as_str().into());
         share.map(Some).ok_or(NetError::Lost(LossReason::DataConnectionsUsedUp))
+    }
+
+    /// A window for a copy within the server, with a share of its user's memory.
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] if the user has all they may have.
+    pub(super) fn copy_share(&self, session: &Session) -> Result<(u64, Share), NetError> {
+        let share = self.pools.copy(&session.grant.name().as_str().into());
+        let text = "the server has no memory for another copy (serve --max-memory)";
+        share.ok_or_else(|| refusal(Code::LOCAL_ERROR, text))
     }
 
     /// Has the watch over grants look at a session that has just begun.

@@ -7,6 +7,7 @@ use crate::net::printable;
 use crate::net::server::beneath;
 use crate::net::server::changes;
 use crate::net::server::config::Config;
+use crate::net::server::copies;
 use crate::net::server::operations;
 use crate::net::server::registry::Registry;
 use crate::net::server::reply::{Answer, Done, refusal};
@@ -149,6 +150,7 @@ impl Worker {
             Body::MoveNew(request) => changes::move_new(session, &request).await,
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
+            Body::Copy(request) => copies::copy(place, request, channel).await,
         }
     }
 }
@@ -174,7 +176,7 @@ impl Change {
             Body::SetAttributes(r) if r.mode.is_some() => ("chmod", &r.path, None),
             Body::SetAttributes(r) => ("touch", &r.path, None),
             // a transfer has a line of its own, at its end
-            Body::Put(_) | Body::Get(_) => return None,
+            Body::Put(_) | Body::Get(_) | Body::Copy(_) => return None,
             Body::Login(_)
             | Body::Enroll(_)
             | Body::Reattach(_)

@@ -31,6 +31,12 @@ const CONNECTION: u64 = 1 << 20;
 /// Transfers of a session at once.
 const TRANSFERS: usize = 4;
 
+/// Windows in the memory of a copy within the server: one is for frames, which both of its sides
+/// have in common, and one for offers and messages.
+const COPY_WINDOWS: u64 = 2;
+/// The rest of it: the walk, and the buffers of its tasks.
+const COPY_FIXED: u64 = 4 << 20;
+
 fn memory_of(window: u64) -> u64 {
     window.saturating_mul(WINDOWS).saturating_add(FIXED)
 }
@@ -76,6 +82,16 @@ impl Pools {
         let part = self.memory.room(user) / PART;
         let part = part.clamp(memory_of(SMALLEST_WINDOW), memory_of(LARGEST_WINDOW));
         let window = part.saturating_sub(FIXED) / WINDOWS;
+        Some((window, self.memory.try_take(user, part)?))
+    }
+
+    /// A window of a copy within the server, with the memory that it takes besides that of its
+    /// session.
+    pub(super) fn copy(&self, user: &Arc<str>) -> Option<(u64, Share)> {
+        let of = |window: u64| window.saturating_mul(COPY_WINDOWS).saturating_add(COPY_FIXED);
+        let part = self.memory.room(user) / PART;
+        let part = part.clamp(of(SMALLEST_WINDOW), of(LARGEST_WINDOW));
+        let window = part.saturating_sub(COPY_FIXED) / COPY_WINDOWS;
         Some((window, self.memory.try_take(user, part)?))
     }
 }

@@ -3,7 +3,7 @@
 use crate::net::error::NetError;
 use crate::net::printable;
 use crate::net::server::session::Session;
-use crate::net::transfer::report::{Counters, Reporter};
+use crate::net::transfer::report::Counters;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -36,8 +36,7 @@ impl TransferLog {
     }
 
     /// Writes the line.
-    pub(super) fn ended(self, reporter: &Reporter, ended: &Result<(), NetError>) {
-        let c = &reporter.counters;
+    pub(super) fn ended(self, c: &Counters, ended: &Result<(), NetError>) {
         let TransferLog {
             who,
             from,

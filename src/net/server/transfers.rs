@@ -31,7 +31,7 @@ pub(super) struct Place<'a> {
     pub(super) session: &'a Arc<Session>,
 }
 
-fn started() -> Done {
+pub(super) fn started() -> Done {
     let body = reply::Body::Start(proto::StartReply {});
     Done::with(Code::STARTED, "transfer started", body)
 }
@@ -41,7 +41,7 @@ pub(super) fn bad(text: &str) -> NetError {
 }
 
 /// Checks that a transfer may start. A server that is stopping would not finish it.
-fn check(registry: &Registry, sources: usize) -> Result<(), NetError> {
+pub(super) fn check(registry: &Registry, sources: usize) -> Result<(), NetError> {
     if registry.is_stopping() {
         return Err(refusal(Code::UNAVAILABLE, "the server is stopping"));
     }
@@ -59,7 +59,10 @@ fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
 }
 
 /// The options of a put, whose owners this machine must have.
-fn put_options(session: &Session, options: Option<proto::Options>) -> Result<Options, NetError> {
+pub(super) fn put_options(
+    session: &Session,
+    options: Option<proto::Options>,
+) -> Result<Options, NetError> {
     let maps = |o: &proto::Options| !o.user_map.is_empty() || !o.group_map.is_empty();
     if session.is_write_only() && options.as_ref().is_some_and(maps) {
         let text = "this user may only write: a map of owners would tell which users are there";
@@ -114,7 +117,7 @@ pub(super) async fn put(
         let log = TransferLog::new(&session, "put", &label);
         let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
         let ended = receiver::receive(channel, target, label, options, reporter.clone()).await;
-        log.ended(&reporter, &ended);
+        log.ended(&reporter.counters, &ended);
         if let Err(e) = ended {
             cancel(&core, number, &e).await;
         }
@@ -123,7 +126,7 @@ pub(super) async fn put(
 }
 
 /// Releases the locks that dead sessions of the same user and machine hold.
-fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
+pub(super) fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
     let parties = (registry.clone(), session.clone());
     Arc::new(move || {
         let (registry, session) = parties.clone();
@@ -132,16 +135,16 @@ fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
 }
 
 /// The directory that receives a put, and the place of each source in it.
-struct Destination {
+pub(super) struct Destination {
     /// The directory's path.
     dir: RemotePath,
-    store: Arc<dyn Store>,
-    tops: Vec<RemotePath>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tops: Vec<RemotePath>,
 }
 
 /// Finds the destination: an existing directory receives the sources under their names, and so does
 /// one that is made for them; a single source may get a new name.
-async fn find_destination(
+pub(super) async fn find_destination(
     session: &Session,
     put: &proto::Put,
     user_root: &Path,
@@ -322,7 +325,7 @@ pub(super) async fn get(
         let log = TransferLog::new(&session, "get", &first);
         let (reporter, core, number) = (Reporter::silent(), session.core.clone(), channel.number());
         let ended = sender::send(channel, Arc::new(sources), options, reporter.clone()).await;
-        log.ended(&reporter, &ended);
+        log.ended(&reporter.counters, &ended);
         if let Err(e) = ended {
             cancel(&core, number, &e).await;
         }

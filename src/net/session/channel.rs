@@ -1,10 +1,12 @@
 //! A transfer's place in a session: what arrives for it, and the way out for its messages.
 
-use crate::net::data::payload::ReceivedFrame;
+use crate::net::data::body::FrameBody;
+use crate::net::data::payload::{ReceivedBytes, ReceivedFrame};
 use crate::net::error::NetError;
 use crate::net::session::SessionCore;
 use crate::net::session::handed::HandedFile;
 use crate::net::session::router::Arrivals;
+use crate::net::wire::frame::FrameHeader;
 use crate::net::wire::proto::{Cancel, TransferMessage, control_message, transfer_message};
 use std::sync::Arc;
 
@@ -74,6 +76,61 @@ impl TransferChannel {
     /// Why the session is over.
     pub async fn send(&self, body: transfer_message::Body) -> Result<(), NetError> {
         self.core.send(message(self.transfer, body)).await
+    }
+
+    /// The way out for its messages and frames alone.
+    pub fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            core: self.core.clone(),
+            transfer: self.transfer,
+        }
+    }
+}
+
+/// The way out for the messages and frames of a transfer.
+pub struct Outgoing {
+    core: Arc<SessionCore>,
+    transfer: u32,
+}
+
+impl Outgoing {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub async fn send(&self, body: transfer_message::Body) -> Result<(), NetError> {
+        self.core.send(message(self.transfer, body)).await
+    }
+
+    /// Queues a frame that has come over another session. It occupies its place in the window of
+    /// that session until it is acknowledged here. One that has none is not passed on.
+    pub fn pass_on(&self, frame: ReceivedFrame) {
+        let ReceivedFrame {
+            header,
+            payload,
+            charge,
+            ..
+        } = frame;
+        if let (ReceivedBytes::Own(bytes), Some(place)) = (payload, charge) {
+            let transfer = self.transfer;
+            let header = FrameHeader { transfer, ..header };
+            self.core.send_queue.push(header, FrameBody::Bytes(bytes), place);
+        }
+    }
+
+    /// A frame has been written by the other side.
+    pub fn acknowledged(&self, number: u64, offset: u64) {
+        self.core.send_queue.acknowledge(self.transfer, number, offset);
+    }
+
+    /// No frame of this offer is to be sent any more.
+    pub fn forget(&self, number: u64) {
+        self.core.send_queue.forget_file(self.transfer, number);
+    }
+
+    /// Something went forward.
+    pub fn progress(&self) {
+        self.core.progress();
     }
 }
 

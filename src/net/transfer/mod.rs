@@ -12,6 +12,7 @@ pub mod filter;
 pub mod ids;
 pub mod metadata;
 pub mod mode;
+pub mod observer;
 pub mod options;
 pub mod receive;
 pub mod report;

@@ -97,6 +97,8 @@ impl Mode {
 pub struct ModeRules {
     dirs: Vec<Mode>,
     files: Vec<Mode>,
+    /// As they were given.
+    texts: Vec<String>,
 }
 
 impl ModeRules {
@@ -116,7 +118,13 @@ impl ModeRules {
             self.dirs.extend(of_dirs.then(|| mode.clone()));
             self.files.extend(of_files.then_some(mode));
         }
+        self.texts.push(text.into());
         Ok(())
+    }
+
+    /// The changes as they were added.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
     }
 
     /// The mode of an entry after all changes.

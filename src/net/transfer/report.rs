@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 mod event;
+pub mod remote;
 
 pub use event::Event;
 
@@ -235,6 +236,11 @@ impl Reporter {
         self.events.is_none()
     }
 
+    /// True where what becomes of each file is reported.
+    pub fn is_of_each(&self) -> bool {
+        self.each
+    }
+
     /// A file or symlink of `size` bytes was there already, as `event` tells a reporter of each.
     pub async fn unchanged(&self, size: u64, event: impl FnOnce() -> Event) {
         Counters::add(&self.counters.unchanged, 1);
@@ -314,6 +320,13 @@ impl Reporter {
             Event::Excluded { .. } => {}
             Event::DeletionPlanned { .. } => Counters::add(&c.deletions_planned, 1),
         }
+        if let Some(events) = &self.events {
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// Passes an event on that the other side has counted.
+    pub(super) async fn pass_on(&self, event: Event) {
         if let Some(events) = &self.events {
             let _ = events.send(event).await;
         }

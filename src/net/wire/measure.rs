@@ -53,6 +53,13 @@ const GET: Shape = Shape(&[
     (60, Field::Texts(MAX_LIST)),
     (5, Field::Texts(MAX_LIST)),
 ]);
+const COPY: Shape = Shape(&[
+    (2, Field::Texts(MAX_LIST)),
+    (5, Field::Texts(MAX_LIST)),
+    (7, Field::One(&OPTIONS)),
+    (9, Field::Texts(MAX_LIST)),
+    (60, Field::Texts(MAX_LIST)),
+]);
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
 const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST)), (60, Field::One(&VIEW))]);
@@ -64,6 +71,7 @@ const REQUEST: Shape = Shape(&[
     (30, Field::One(&LIST_BENEATH)),
     (31, Field::One(&STAT_BENEATH)),
     (32, Field::One(&REMOVE_BENEATH)),
+    (45, Field::One(&COPY)),
 ]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
@@ -87,6 +95,7 @@ const ACKS: Shape = one_list::<{ size_of::<proto::Ack>() }>();
 const RESULTS: Shape = one_list::<{ size_of::<proto::Result>() }>();
 const WITHDRAWALS: Shape = one_list::<{ size_of::<proto::Withdrawal>() }>();
 const EXCLUSIONS: Shape = one_list::<{ size_of::<proto::Exclusion>() }>();
+const REPORT: Shape = Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::CopyEvent>()))]);
 const TRANSFER: Shape = Shape(&[
     (2, Field::One(&OFFERS)),
     (3, Field::One(&WANTS)),
@@ -95,6 +104,7 @@ const TRANSFER: Shape = Shape(&[
     (6, Field::One(&WITHDRAWALS)),
     (30, Field::One(&EXCLUSIONS)),
     (7, Field::One(&CHANGED)),
+    (20, Field::One(&REPORT)),
 ]);
 const CONTROL_MESSAGE: Shape = Shape(&[
     (1, Field::One(&REQUEST)),

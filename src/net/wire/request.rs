@@ -72,6 +72,7 @@ impl Body {
             Body::SetAttributes(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
+            Body::Copy(copy) => (Sender::ReaderAndWriter, Repeat::Safe, Some(copy.transfer)),
         };
         Facts {
             sender,
@@ -142,6 +143,7 @@ mod tests {
             (Body::Stat(Default::default()), [false, true, false, true]),
             (Body::Get(Default::default()), [false, true, false, true]),
             (Body::Put(Default::default()), [false, false, true, true]),
+            (Body::Copy(Default::default()), [false, false, false, true]),
             (make(true), [false, false, true, true]),
             (Body::Remove(Default::default()), [false, false, false, true]),
             (Body::Unlock(Default::default()), [false, false, false, true]),

@@ -109,7 +109,7 @@ impl SpilledLinks {
             return Ok(false);
         }
         if self.used.saturating_mul(2) >= self.count {
-            self.grow()?;
+            self.double()?;
         }
         let (at, slot) = self.slot_of(file)?;
         let length = u32::try_from(first.path.len()).unwrap_or(u32::MAX);
@@ -150,7 +150,7 @@ impl SpilledLinks {
     }
 
     /// Copies the table into one of twice the size.
-    fn grow(&mut self) -> io::Result<()> {
+    fn double(&mut self) -> io::Result<()> {
         let count = self.count.saturating_mul(2);
         let slots = table(count)?;
         let mut at = 0;

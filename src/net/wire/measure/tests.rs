@@ -245,6 +245,10 @@ fn every_list_of_the_protocol_has_a_bound() {
         "Get 4",
         "Get 5",
         "Get 60",
+        "Copy 2",
+        "Copy 5",
+        "Copy 9",
+        "Copy 60",
         "Offer 22",
         "Offers 1",
         "Want 3",
@@ -253,6 +257,7 @@ fn every_list_of_the_protocol_has_a_bound() {
         "Results 1",
         "Withdrawals 1",
         "Exclusions 1",
+        "CopyReport 2",
     ];
     let (mut message, mut lists) = ("", Vec::new());
     let files = [

@@ -1,0 +1,292 @@
+//! `haul cp` from server to server: on one server, that copies; between two, the data goes through
+//! this machine.
+
+use super::carry::{self, Ends, Job};
+use super::connect::{self, ConnectArgs, Notices, Purpose};
+use super::deletion::{self, Deletion};
+use super::failure::Failure;
+use super::get::{any_dir, names_of};
+use super::location::Remote;
+use super::patterns::{self, Patterns};
+use super::remote_sources::{Sources, pairs_of};
+use super::screen;
+use super::transfer::TransferArgs;
+use crate::net::NetError;
+use crate::net::client::Client;
+use crate::net::client::copy::ServerCopy;
+use crate::net::client::options::WINDOW;
+use crate::net::client::relay::RelayedSources;
+use crate::net::client::requests::{GetSources, IfMissing, PutDestination};
+use crate::net::deletion::place::Place;
+use crate::net::transfer::filter::MAX_SENT_FILTER;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::report::Reporter;
+use crate::store::{Kind, RemotePath};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+/// What is copied from server to server.
+pub(super) struct Between {
+    /// On one server.
+    pub(super) sources: Vec<Remote>,
+    /// On the same or another one.
+    pub(super) destination: Remote,
+    /// The arguments that are no options.
+    pub(super) paths: Vec<OsString>,
+}
+
+/// Copies.
+pub(super) async fn copy(
+    between: Between,
+    args: &TransferArgs,
+    connect: &ConnectArgs,
+) -> Result<(), Failure> {
+    let Between {
+        sources,
+        destination,
+        paths,
+    } = between;
+    let patterns = match args.is_recursive() {
+        true => Patterns::Outermost,
+        false => Patterns::All,
+    };
+    let sources = patterns::expand_all(sources, connect, patterns).await?;
+    let sources = Sources::of(sources, args)?;
+    let options = args.options(sources.remotes.len(), &paths)?;
+    check(&sources.remotes, args, &options)?;
+    let copy = PreparedCopy {
+        names: names_of(&sources.remotes)?,
+        sources,
+        destination,
+    };
+    args.deletion.check_places(&copy.places())?;
+    match is_one_server(&copy, connect)? {
+        true => copy.within_server(args, options, connect).await,
+        false => copy.through_here(args, options, connect).await,
+    }
+}
+
+/// Refuses what no server would take.
+fn check(sources: &[Remote], args: &TransferArgs, options: &Options) -> Result<(), Failure> {
+    if options.filter.to_wire().len() > MAX_SENT_FILTER {
+        return Err(Failure::usage("the rules of a copy between servers have at most 32 KiB")
+            .hint("use fewer patterns, or wider ones"));
+    }
+    if args.remove_source_files {
+        return Err(Failure::usage(
+            "--remove-source-files: haul does not remove at a server what it copies",
+        )
+        .hint("use haul mv within a server, or haul rm when it has succeeded"));
+    }
+    let contents = sources.iter().find(|source| source.means_contents());
+    match contents.filter(|_| !options.recursive) {
+        Some(dir) => {
+            Err(Failure::usage(format!("{}: is a directory", dir.shown))
+                .hint("use -r for directories"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// True where sources and destination are on one server, and of one user there.
+fn is_one_server(copy: &PreparedCopy, connect: &ConnectArgs) -> Result<bool, Failure> {
+    let Some(first) = copy.sources.remotes.first() else {
+        return Ok(true);
+    };
+    if let Some(other) = copy.sources.remotes.iter().find(|source| source.server != first.server) {
+        let (other, first) = (&other.shown, &first.shown);
+        return Err(Failure::usage(format!("{other} is on another server than {first}"))
+            .hint("copy from one server at a time"));
+    }
+    let (from, to) = (&first.server, &copy.destination.server);
+    Ok(from == to || connect::is_same_login(from, to, connect)?)
+}
+
+/// A copy whose sources are known.
+struct PreparedCopy {
+    sources: Sources,
+    /// The name of each in a directory that receives it.
+    names: Vec<RemotePath>,
+    destination: Remote,
+}
+
+impl PreparedCopy {
+    /// Where each source goes, and what the user calls it.
+    fn places(&self) -> Vec<(RemotePath, String)> {
+        let shown = self.sources.remotes.iter().map(|source| source.shown.clone());
+        self.names.iter().cloned().zip(shown).collect()
+    }
+
+    fn put_destination(&self, if_missing: IfMissing) -> PutDestination {
+        PutDestination {
+            path: self.destination.path.as_bytes().to_vec(),
+            directory: self.destination.directory,
+            names: self.names.iter().map(|name| name.as_bytes().to_vec()).collect(),
+            if_missing,
+        }
+    }
+
+    /// What becomes of a destination where nothing is.
+    async fn if_missing(&self, client: &Client, recursive: bool) -> Result<IfMissing, NetError> {
+        let has_contents = self.sources.remotes.iter().any(Remote::means_contents);
+        let makes = recursive && (has_contents || any_dir(client, &self.sources.remotes).await?);
+        Ok(match makes {
+            true => IfMissing::Make,
+            false => IfMissing::Name,
+        })
+    }
+
+    /// Has the server copy within itself.
+    async fn within_server(
+        &self,
+        args: &TransferArgs,
+        options: Options,
+        connect: &ConnectArgs,
+    ) -> Result<(), Failure> {
+        let shown = &self.destination.shown;
+        let mut session = connect::open(&self.destination.server, connect, args.purpose()).await?;
+        let recursive = options.recursive;
+        let asked = session.ask(async |client| self.if_missing(client, recursive).await).await;
+        let if_missing = asked.map_err(|e| Failure::about(shown, e))?;
+        let destination = self.put_destination(if_missing);
+        let once = async |client: Arc<Client>, options: Options, reporter: Reporter| {
+            if args.makes_path() {
+                client.make_path(&destination).await?;
+            }
+            for sources in self.sources.requests() {
+                let copy = ServerCopy {
+                    sources,
+                    destination: destination.clone(),
+                    mirror: args.deletion.is_wanted(),
+                    prefix: self.prefix(),
+                };
+                client.copy(copy, options.clone(), reporter.clone()).await?;
+            }
+            let there = Place::There {
+                client: client.clone(),
+                base: destination.path.clone(),
+            };
+            self.delete(&client, there, (args, &options), &reporter).await
+        };
+        let job = Job {
+            verb: "cp",
+            args,
+            options,
+            about: shown,
+        };
+        carry::carry(session, job, once, || true).await
+    }
+
+    /// Passes everything on between the sessions with two servers.
+    async fn through_here(
+        &self,
+        args: &TransferArgs,
+        options: Options,
+        connect: &ConnectArgs,
+    ) -> Result<(), Failure> {
+        let Some(first) = self.sources.remotes.first() else {
+            return Ok(());
+        };
+        let (shown, purpose) = (&self.destination.shown, args.purpose());
+        let mut to = connect::open(&self.destination.server, connect, purpose).await?;
+        let logged_in = to.ask(async |client| client.logged_in().await).await;
+        logged_in.map_err(|e| Failure::about(shown, e))?;
+        // what is sent on is limited
+        let purpose = Purpose {
+            rate: None,
+            window: to.client().window().unwrap_or(WINDOW).min(WINDOW),
+            ..purpose
+        };
+        let mut from = connect::open(&first.server, connect, purpose).await?;
+        let recursive = options.recursive;
+        let asked = from.ask(async |client| self.if_missing(client, recursive).await).await;
+        let if_missing = asked.map_err(|e| Failure::about(&first.shown, e))?;
+        if purpose.notices == Notices::Shown && !args.json {
+            screen::say("haul: the data goes from server to server through this machine");
+        }
+        let destination = self.put_destination(if_missing);
+        let once = async |ends: Ends, options: Options, reporter: Reporter| {
+            let Ends { client, from } = ends;
+            let Some(from) = from else { return Ok(()) };
+            if args.deletion.is_wanted() && client.is_write_only() {
+                return Err(deletion::not_for_writers());
+            }
+            if args.makes_path() {
+                client.make_path(&destination).await?;
+            }
+            for sources in self.sources.requests() {
+                let what = (self.relayed(&from, sources).await?, destination.clone());
+                client.relay(&from, what, options.clone(), reporter.clone()).await?;
+            }
+            let there = Place::There {
+                client,
+                base: destination.path.clone(),
+            };
+            self.delete(&from, there, (args, &options), &reporter).await
+        };
+        let job = Job {
+            verb: "cp",
+            args,
+            options,
+            about: shown,
+        };
+        carry::carry_between((to, Some(from)), job, once, || true).await
+    }
+
+    /// The sources, as they are sent on.
+    async fn relayed(
+        &self,
+        from: &Client,
+        sources: GetSources,
+    ) -> Result<RelayedSources, NetError> {
+        let mut ids = Vec::new();
+        for source in &self.sources.remotes {
+            match from.stat(source.path.as_bytes(), false).await {
+                Ok((entry, _)) if entry.kind == Kind::Dir => ids.push(entry.version.to_string()),
+                // the transfer reports what is not there
+                Ok(_) | Err(NetError::Refused { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(RelayedSources {
+            sources,
+            labels: self
+                .sources
+                .remotes
+                .iter()
+                .map(|source| source.written(&source.path))
+                .collect(),
+            prefix: self.prefix(),
+            ids,
+        })
+    }
+
+    /// What the user writes before a path at the source.
+    fn prefix(&self) -> Vec<u8> {
+        self.sources
+            .remotes
+            .first()
+            .map(|s| s.prefix.clone().into())
+            .unwrap_or_default()
+    }
+
+    /// Deletes what no source has, if that is wanted.
+    async fn delete(
+        &self,
+        from: &Arc<Client>,
+        destination: Place,
+        (args, options): (&TransferArgs, &Options),
+        reporter: &Reporter,
+    ) -> Result<(), NetError> {
+        if !args.deletion.is_wanted() {
+            return Ok(());
+        }
+        let deletion = Deletion {
+            args: &args.deletion,
+            destination,
+            label: self.destination.shown.as_bytes().to_vec(),
+            pairs: pairs_of(from, &self.sources, &self.names).await?,
+        };
+        deletion.run(options, reporter).await
+    }
+}

@@ -1,0 +1,196 @@
+//! Copies within the server: it sends to itself, and the client only reads how far it is.
+
+use crate::net::error::NetError;
+use crate::net::local::{LocalDestination, LocalSession};
+use crate::net::server::copy_report::CopyReporter;
+use crate::net::server::reply::{Answer, refusal};
+use crate::net::server::sources::find_sources;
+use crate::net::server::transfer_log::TransferLog;
+use crate::net::server::transfers::{
+    Destination, Place, bad, check, find_destination, put_options, release, started,
+};
+use crate::net::session::channel::{TransferChannel, cancel};
+use crate::net::transfer::mode::ModeRules;
+use crate::net::transfer::options::Options;
+use crate::net::transfer::receive::destination::{Target, Tree};
+use crate::net::transfer::report::Reporter;
+use crate::net::transfer::send::source::{Origin, TransferSource};
+use crate::net::wire::{Code, proto};
+use crate::store::local::LocalStore;
+use crate::store::{Kind, StoreExt, blocking};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most changes of modes, and most bytes of each.
+const MODE_RULES: usize = 64;
+const MODE_RULE_BYTES: usize = 1024;
+
+/// Starts to copy.
+pub(super) async fn copy(
+    place: Place<'_>,
+    copy: proto::Copy,
+    channel: Option<TransferChannel>,
+) -> Answer {
+    let Place {
+        registry, session, ..
+    } = place;
+    let channel = channel.ok_or_else(|| bad("no transfer"))?;
+    check(registry, copy.sources.len())?;
+    if copy.names.len() != copy.sources.len() {
+        return Err(bad("a copy has a name for each source"));
+    }
+    let (label, each) = (copy.destination.clone(), copy.each);
+    let (window, memory) = registry.copy_share(session)?;
+    let prepared = PreparedCopy::find(place, copy).await?;
+    let (transferring, session) = (session.transfers.begin(), session.clone());
+    let tasks = session.core.tasks().clone();
+    tasks.detach("server-copy", async move {
+        let _taken = (transferring, memory);
+        let log = TransferLog::new(&session, "copy", &label);
+        let (core, number) = (session.core.clone(), channel.number());
+        let (reporter, mut reports) = CopyReporter::new(channel, each);
+        let local = LocalSession::start(session.rates.asked(), window);
+        let ended = reports.follow(&local, prepared.run(&local, reporter)).await;
+        log.ended(reports.counters(), &ended);
+        match ended {
+            Ok(()) => {}
+            // as of any other task of the session
+            Err(e @ NetError::Internal(_)) => core.shut_down(e),
+            Err(e) => cancel(&core, number, &e).await,
+        }
+    });
+    Ok(started())
+}
+
+/// A copy whose places were found.
+struct PreparedCopy {
+    sources: Vec<TransferSource>,
+    target: Target,
+    options: Options,
+}
+
+impl PreparedCopy {
+    /// Finds the sources as for a get, and the destination as for a put.
+    async fn find(place: Place<'_>, copy: proto::Copy) -> Result<PreparedCopy, NetError> {
+        let Place {
+            config,
+            registry,
+            session,
+        } = place;
+        let options = Options {
+            chmod: chmod_of(&copy)?,
+            ..put_options(session, copy.options.clone())?
+        };
+        let get = proto::Get {
+            sources: copy.sources,
+            names: copy.names.clone(),
+            chosen: copy.chosen,
+            ..proto::Get::default()
+        };
+        let sources = find_sources(session, &get, &options).await?;
+        let put = proto::Put {
+            transfer: copy.transfer,
+            source_ids: ids_of(&sources).await,
+            destination: copy.destination,
+            directory: copy.directory,
+            names: copy.names,
+            if_missing: copy.if_missing,
+            options: copy.options,
+        };
+        let user_root = config.root.join(session.grant.user.root.as_path());
+        let destination = find_destination(session, &put, &user_root).await?;
+        refuse_same(&sources, &destination).await?;
+        if copy.mirror {
+            refuse_within(&sources, &destination, &user_root).await?;
+        }
+        let target = Target::Tree(Tree {
+            store: destination.store,
+            tops: destination.tops,
+            base: None,
+            dry_run: options.dry_run,
+            who: session.who.clone(),
+            release: Some(release(registry, session)),
+            write_only: false,
+        });
+        Ok(PreparedCopy {
+            sources,
+            target,
+            options,
+        })
+    }
+
+    async fn run(self, local: &LocalSession, reporter: Reporter) -> Result<(), NetError> {
+        let label = Vec::new();
+        let to = LocalDestination {
+            target: self.target,
+            label,
+        };
+        local.copy(Arc::new(self.sources), to, self.options, reporter).await
+    }
+}
+
+/// The changes of modes, which the sender applies.
+fn chmod_of(copy: &proto::Copy) -> Result<ModeRules, NetError> {
+    if copy.chmod.len() > MODE_RULES || copy.chmod.iter().any(|t| t.len() > MODE_RULE_BYTES) {
+        return Err(bad("a copy has at most 64 changes of modes, of 1024 bytes each"));
+    }
+    let mut rules = ModeRules::default();
+    for text in &copy.chmod {
+        rules.add(text, copy.umask & 0o777).map_err(|why| bad(&why))?;
+    }
+    Ok(rules)
+}
+
+/// The versions of the sources that are directories.
+async fn ids_of(sources: &[TransferSource]) -> Vec<String> {
+    let mut versions = Vec::new();
+    for source in sources {
+        versions.extend(source.dir_versions().await);
+    }
+    versions
+}
+
+/// Refuses to copy a file to itself.
+async fn refuse_same(
+    sources: &[TransferSource],
+    destination: &Destination,
+) -> Result<(), NetError> {
+    for (source, top) in sources.iter().zip(&destination.tops) {
+        let Origin::Tree { store, path } = &source.origin else {
+            continue;
+        };
+        let (Ok(file), Ok(there)) = (store.stat(path).await, destination.store.stat(top).await)
+        else {
+            continue;
+        };
+        if file.kind != Kind::Dir && file.version == there.version {
+            return Err(refusal(Code::CONFLICT, "source and destination are the same file"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a source within its destination, where what no source has is going to be deleted.
+async fn refuse_within(
+    sources: &[TransferSource],
+    destination: &Destination,
+    user_root: &Path,
+) -> Result<(), NetError> {
+    for (source, top) in sources.iter().zip(&destination.tops) {
+        let (Origin::Tree { path, .. }, Ok(mirror)) =
+            (&source.origin, destination.store.stat(top).await)
+        else {
+            continue;
+        };
+        let above = ancestors(user_root.join(path.as_path())).await;
+        if above.iter().any(|version| *version == mirror.version.to_string()) {
+            let text = "the source is within the destination: --delete would delete it";
+            return Err(refusal(Code::CONFLICT, text));
+        }
+    }
+    Ok(())
+}
+
+async fn ancestors(path: PathBuf) -> Vec<String> {
+    blocking(move || LocalStore::ancestors(&path)).await
+}

@@ -3,6 +3,7 @@
 mod support;
 
 mod auth;
+mod backup;
 mod bar;
 mod bwlimit;
 mod cli;

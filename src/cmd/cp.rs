@@ -1,5 +1,6 @@
 //! `haul cp`: files and trees within this machine, or to and from a server.
 
+use super::backup::back_up;
 use super::connect::ConnectArgs;
 use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
@@ -136,6 +137,7 @@ async fn copy(
     }
     let mut place = place_of(sources, &prepared, destination, (args, if_missing)).await?;
     place.tree.dry_run = options.dry_run;
+    back_up(&mut place, &mut options).await?;
     let label = place.label();
     let dirs = prepared.iter().zip(&place.tree.tops);
     let deletion = Deletion {

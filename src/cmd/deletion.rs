@@ -10,6 +10,7 @@ use crate::net::deletion::place::Place;
 use crate::net::deletion::plan::Plan;
 use crate::net::deletion::search::{Pair, Rules, is_empty, search};
 use crate::net::error::NetError;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::Code;
@@ -241,7 +242,7 @@ impl Deletion<'_> {
         }
         match options.dry_run {
             true => Ok(()),
-            false => self.delete(&mut plan, reporter).await,
+            false => self.delete(&mut plan, options.backup.as_ref(), reporter).await,
         }
     }
 
@@ -272,13 +273,18 @@ impl Deletion<'_> {
         }
     }
 
-    async fn delete(&mut self, plan: &mut Plan, reporter: &Reporter) -> Result<(), NetError> {
+    async fn delete(
+        &mut self,
+        plan: &mut Plan,
+        backup: Option<&BackupOptions>,
+        reporter: &Reporter,
+    ) -> Result<(), NetError> {
         loop {
             let batch = plan.next_batch()?;
             if batch.is_empty() {
                 return Ok(());
             }
-            let results = self.destination.remove(batch.clone()).await?;
+            let results = self.destination.remove(batch.clone(), backup).await?;
             for (removal, result) in batch.into_iter().zip(results) {
                 match result {
                     Ok(()) => {

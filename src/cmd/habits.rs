@@ -122,20 +122,11 @@ struct Refused {
     #[arg(short = 'x', long, hide = true)]
     one_file_system: bool,
 
-    #[arg(short = 'b', long, hide = true)]
-    backup: bool,
-
     #[arg(long, hide = true)]
     remove_source_files: bool,
 
     #[arg(short = 'k', long, hide = true)]
     copy_dirlinks: bool,
-
-    #[arg(long, hide = true, value_name = "VALUE")]
-    backup_dir: Option<OsString>,
-
-    #[arg(long, hide = true, value_name = "VALUE")]
-    suffix: Option<OsString>,
 
     #[arg(long, hide = true, value_name = "VALUE")]
     files_from: Option<OsString>,
@@ -168,7 +159,6 @@ impl Refused {
     /// What haul does not have.
     fn missing(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let links = self.copy_links || self.copy_dirlinks;
-        let backup = self.backup || self.backup_dir.is_some() || self.suffix.is_some();
         let dests = [&self.link_dest, &self.copy_dest, &self.compare_dest];
         let places = self.partial_dir.is_some() || self.temp_dir.is_some();
         let dest = dests.into_iter().any(Option::is_some);
@@ -177,12 +167,6 @@ impl Refused {
             (links, "-L, -k", "haul sends symlinks as they are", "name what they lead to"),
             (self.relative, "-R", "haul has no relative paths", "write the path in DEST"),
             (self.one_file_system, "-x", "haul crosses mounts", "name them in --exclude"),
-            (
-                backup,
-                "-b, --backup-dir, --suffix",
-                "haul makes no backups",
-                "use haul cp before",
-            ),
             (
                 self.remove_source_files,
                 "--remove-source-files",

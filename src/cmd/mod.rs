@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and its work. No other layer
 //! prints.
 
+mod backup;
 mod bar;
 mod bench;
 mod calls;
@@ -222,7 +223,8 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
-        other => runtime::block_on(interrupt::run(panics::run(run_client(other)))),
+        // boxed: it is large, and each of these would move it through the stack
+        other => runtime::block_on(interrupt::run(panics::run(Box::pin(run_client(other))))),
     });
     screen::finish();
     result

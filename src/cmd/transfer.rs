@@ -1,5 +1,6 @@
 //! What put and get share: their options, and a transfer that is retried until it is complete.
 
+use super::backup::BackupArgs;
 use super::connect::{self, Notices, Purpose, RemoteSession};
 use super::deletion::DeletionArgs;
 use super::failure::{Failure, exit};
@@ -97,6 +98,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     pub deletion: DeletionArgs,
 
+    #[command(flatten)]
+    backup: BackupArgs,
+
     /// Append a line for each file, with the time, to FILE
     #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     log_file: Option<PathBuf>,
@@ -158,6 +162,7 @@ impl TransferArgs {
         };
         self.habits.apply(&mut options)?;
         self.filter.apply(&mut options, self.deletion.excluded())?;
+        self.backup.apply(&mut options, self.deletion.excluded())?;
         self.deletion.check(&options)?;
         Ok(options)
     }

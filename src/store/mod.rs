@@ -4,6 +4,7 @@
 //! also fits a store behind a network; its documentation lists what such a store has to provide.
 
 pub mod accounts;
+pub mod backup;
 mod blocking;
 mod change;
 mod durability;
@@ -24,6 +25,7 @@ mod staging;
 use async_trait::async_trait;
 use std::sync::Arc;
 
+pub use backup::{BackupPlan, Suffix};
 pub use blocking::blocking;
 pub use change::{Change, NewTime};
 pub use durability::Durability;

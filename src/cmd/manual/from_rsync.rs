@@ -46,6 +46,11 @@ const SAME: &[Entry] = &[
         "--delete-excluded --max-delete",
         "The same; beyond --max-delete haul deletes nothing.",
     ),
+    (
+        "-b --backup-dir --suffix",
+        "The same; --backup-dir implies -b. A directory in the place of a backup stays, and the \
+         file with it. --delete leaves a backup directory beneath DEST without a rule for it.",
+    ),
     ("--existing --ignore-existing --size-only --modify-window", "The same."),
     ("--max-size --min-size --bwlimit", "The same units."),
     ("--mkpath --log-file --chmod", "The same."),
@@ -74,10 +79,7 @@ const OTHER: &[Entry] = &[
         "haul sends symlinks as they are, and crosses mounts; name other sources.",
     ),
     ("--files-from", "Write the names as sources, or as --only patterns."),
-    (
-        "-b --backup-dir --suffix --remove-source-files",
-        "Copy with haul cp, remove with haul rm.",
-    ),
+    ("--remove-source-files", "Remove with haul rm, or rm."),
     ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
     ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),

@@ -3,6 +3,7 @@
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::wire::proto::{self, reply, request};
 use crate::net::wire::{MAX_DIRS, MAX_LISTED, entry};
 use crate::store::{Entry, Kind, Page, RemotePath, Removal};
@@ -59,15 +60,18 @@ impl Client {
         }
     }
 
-    /// Removes entries beneath `base`, durably. What is gone already is no error.
+    /// Removes entries beneath `base`, durably, or moves them aside. What is gone already is no
+    /// error.
     pub async fn remove_beneath(
         &self,
         base: &[u8],
         removals: &[Removal],
+        backup: Option<&BackupOptions>,
     ) -> Result<Vec<Result<(), NetError>>, NetError> {
         let remove = proto::RemoveBeneath {
             base: base.to_vec(),
             removals: removals.iter().map(entry::removal_to_wire).collect(),
+            backup: backup.map(BackupOptions::to_wire),
         };
         match self.request(request::Body::RemoveBeneath(remove)).await?.body {
             Some(reply::Body::RemoveBeneath(reply)) if reply.removed.len() == removals.len() => {

@@ -2,9 +2,11 @@
 //! beneath the directory is followed.
 
 use crate::net::error::{NetError, code_of};
+use crate::net::server::backup::store_at;
 use crate::net::server::operations::path_of;
 use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_DIRS, MAX_LISTED, MAX_PATHS, entry};
 use crate::store::{ErrorKind, Page, RemotePath, Store, StoreError, StoreExt};
@@ -89,7 +91,10 @@ pub(super) async fn remove(session: &Session, request: proto::RemoveBeneath) -> 
     let removals = request.removals.iter().map(entry::removal_from_wire);
     let removals = removals.collect::<Result<Vec<_>, _>>();
     let removals = removals.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))?;
-    let base = base_of(session, &request.base).await?;
+    let backup = request.backup.map(BackupOptions::from_wire).transpose();
+    let backup = backup.map_err(|e| refusal(Code::BAD_PARAMETER, e.to_string()))?;
+    let base = session.store.resolve(&path_of(session, &request.base)?).await?;
+    let base = store_at(session, &base, backup.as_ref()).await?;
     let removed = base.remove_many(removals).await;
     base.sync().await?;
     let removed = removed.into_iter().map(|result| match result {

@@ -23,6 +23,7 @@
 mod admission;
 mod attach;
 mod authenticate;
+mod backup;
 mod beneath;
 mod changes;
 mod config;

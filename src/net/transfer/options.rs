@@ -1,6 +1,7 @@
 //! What the user wants of a transfer, here and on the wire.
 
 use crate::net::data::packing::{MOST_LEVEL, Packing};
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::filter::Filter;
 use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::mode::ModeRules;
@@ -51,6 +52,8 @@ pub struct Options {
     pub chmod: ModeRules,
     /// What is preserved besides content, time and mode.
     pub metadata: MetadataOptions,
+    /// Where the receiver moves aside what it replaces; `None`: nowhere.
+    pub backup: Option<BackupOptions>,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -112,6 +115,7 @@ impl Options {
             dry_run: self.dry_run,
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
+            backup: self.backup.as_ref().map(BackupOptions::to_wire),
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -131,6 +135,7 @@ impl Options {
         let packing = packing_of_wire(&options);
         Ok(Options {
             metadata: MetadataOptions::from_wire(&options)?,
+            backup: options.backup.clone().map(BackupOptions::from_wire).transpose()?,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

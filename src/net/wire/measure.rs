@@ -46,8 +46,10 @@ const GET: Shape = Shape(&[
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
 const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST))]);
-const REMOVE_BENEATH: Shape =
-    Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>()))]);
+const REMOVE_BENEATH: Shape = Shape(&[
+    (2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>())),
+    (3, Field::One(&FLAT)),
+]);
 const REQUEST: Shape = Shape(&[
     (11, Field::One(&PUT)),
     (12, Field::One(&GET)),

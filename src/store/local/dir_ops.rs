@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// Returns the path with all symlinks followed; one that leads outside the root is an error.
 pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
@@ -182,30 +183,44 @@ fn remove_listed(
     overlay_at(tree, path, &mut listed);
     removal.check(&listed)?;
     let parent = path.split().map(|(parent, _)| parent).unwrap_or_default();
-    if !times.contains_key(&parent) {
-        times.insert(parent.clone(), mtime(&dir.fstat().at("stat", path)?));
+    let above = dir.fstat().at("stat", path)?;
+    times.entry(parent.clone()).or_insert_with(|| mtime(&above));
+    // a mirror sets the modes of its directories, also those that keep their owner out
+    let is_shut = keeps_owner_out(&above);
+    if is_shut {
+        open_up_dir(&dir);
     }
+    let removed = remove_found(tree, removal, &found, (&dir, &name));
+    if is_shut {
+        let _ = dir.fchmod(above.st_mode & 0o7777);
+    }
+    removed?;
+    tree.mark_unsynced(parent);
+    Ok(())
+}
+
+/// Moves an entry to its backup, if it gets one, and removes it otherwise.
+fn remove_found(
+    tree: &Tree,
+    removal: &Removal,
+    found: &Stat,
+    (dir, name): (&Arc<Dir>, &Name),
+) -> Result<(), StoreError> {
+    let path = &removal.path;
     let flags = match removal.kind {
         Kind::Dir => AtFlags::REMOVEDIR,
         _ => AtFlags::empty(),
     };
-    let unlink = || rustix::fs::unlinkat(&*dir, name.as_bytes(), flags);
-    let removed = match (unlink(), dir.fstat()) {
-        // a mirror sets the modes of its directories, also those that keep their owner out
-        (Err(Errno::ACCESS), Ok(found)) if keeps_owner_out(&found) => {
-            open_up_dir(&dir);
-            let removed = unlink();
-            let _ = dir.fchmod(found.st_mode & 0o7777);
-            removed
-        }
-        (removed, _) => removed,
-    };
-    match removed {
-        Err(Errno::NOENT) => return Ok(()),
-        removed => removed.at("remove", path)?,
+    if removal.kind != Kind::Dir
+        && let Some(backup) = tree.backup()
+        && backup.take(tree, (path, found), (dir, name))?
+    {
+        return Ok(());
     }
-    tree.mark_unsynced(parent);
-    Ok(())
+    match rustix::fs::unlinkat(&**dir, name.as_bytes(), flags) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.at("remove", path),
+    }
 }
 
 /// Removes everything in a directory, partial files too. Continues after a failure, and returns the

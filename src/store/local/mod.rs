@@ -6,6 +6,7 @@
 //! these are system calls in blocking functions, which this file moves off the async threads.
 
 mod attributes;
+mod backup;
 mod blocking;
 mod change;
 mod closed;
@@ -38,6 +39,7 @@ mod tree;
 mod unchanged;
 mod xattrs;
 
+use super::backup::BackupPlan;
 use super::error::At;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
@@ -53,7 +55,7 @@ use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
 use std::path::Path;
 use std::sync::Arc;
 use times::Times;
-use tree::Tree;
+use tree::{Backup, Tree};
 use unchanged::Unchanged;
 
 /// A directory of this machine as a [`Store`]. Cheap to clone.
@@ -115,6 +117,24 @@ impl LocalStore {
         Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
     }
 
+    /// Returns the store beneath a directory, as [`Store::subtree`], which moves aside what it
+    /// replaces or removes.
+    ///
+    /// # Errors
+    /// Why that directory, or the one for the backups, cannot be used.
+    pub async fn backing_up(
+        &self,
+        path: &RemotePath,
+        plan: BackupPlan,
+    ) -> Result<Arc<dyn Store>, StoreError> {
+        let made = self.run_on(path, move |tree, path| {
+            let dir = tree.dir(path)?;
+            let backup = Backup::new(tree, (path, &dir), plan)?;
+            Ok(tree.beneath(dir).with_backup(backup))
+        });
+        Ok(Arc::new(LocalStore::over(made.await?)))
+    }
+
     /// Closes this store and its subtrees: they publish nothing and remove nothing any more, not
     /// even in calls under way. The user may not write any more.
     pub fn close(&self) {
@@ -152,9 +172,7 @@ impl Store for LocalStore {
 
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
-        let tree = Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree);
-        let tree = tree.with_rights(self.tree.rights().clone());
-        Ok(Arc::new(LocalStore::over(tree)))
+        Ok(Arc::new(LocalStore::over(self.tree.beneath(dir))))
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
@@ -363,7 +381,11 @@ impl Store for LocalStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.run(|tree| tree.sync()).await
+        self.run(|tree| {
+            tree.backup().map_or(Ok(()), |backup| backup.sync(tree))?;
+            tree.sync()
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
 use super::record;
-use super::sys::{Directory, Node};
+use super::sys::{Directory, Node, remove_file};
 use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
 use crate::store::partial_names::PartialNames;
@@ -127,17 +127,20 @@ pub(super) fn unlock<D: Directory>(
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut partials, mut records) = (Vec::new(), Vec::new());
+    let (mut partials, mut records, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if partials.len().saturating_add(records.len()) >= MAX_DEAD {
+        let count = partials.len().saturating_add(records.len());
+        if count.saturating_add(replaced.len()) >= MAX_DEAD {
             return Err(not_empty());
         } else if let Some((_, names)) = PartialNames::of_file(name) {
             partials.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
+        } else if let Some(names) = PartialNames::of_replaced(name) {
+            replaced.push(names.replaced);
         } else {
             records.push(PartialNames::of_record(name).ok_or_else(not_empty)?.record);
         }
@@ -147,6 +150,9 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
     }
     for name in records {
         record::remove(&*dir, &name).at("remove an abandoned record", path)?;
+    }
+    for name in replaced {
+        remove_file(&*dir, &name).at("remove an abandoned backup", path)?;
     }
     Ok(())
 }
@@ -167,6 +173,8 @@ fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
         let bytes = entry.file_name().to_bytes();
         if let Some(names) = PartialNames::of_record(bytes) {
             swept = swept.saturating_add(usize::from(sweep_record(dir, &names, age)));
+        } else if let Some(names) = PartialNames::of_replaced(bytes) {
+            swept = swept.saturating_add(usize::from(sweep_replaced(dir, &names)));
         } else if let Some((_, names)) = PartialNames::of_file(bytes) {
             swept = swept.saturating_add(usize::from(sweep_file(dir, &names, age)));
         } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
@@ -194,4 +202,10 @@ fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     let old = dir.stat_at(&names.record).is_ok_and(is_old);
     let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
     old && alone && record::remove(dir, &names.record).is_ok()
+}
+
+/// Removes the second name of a replaced file, whose writer died before that became its backup.
+fn sweep_replaced(dir: &Dir, names: &PartialNames) -> bool {
+    let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
+    alone && remove_file(dir, &names.replaced).is_ok()
 }

@@ -63,6 +63,9 @@ fn every_task_takes_one_command() {
         if task.contains("--backup-dir") {
             write(&there("pictures/extra"), b"extra");
         }
+        if task.contains("--keep-deleted") {
+            write(&there("pictures/lost/1"), b"lost");
+        }
         let out = shell(&client, &task);
         let same = |a: &str, b: &str| snapshot(&here(a)) == snapshot(&there(b));
         let holds = match task.as_str() {
@@ -80,6 +83,9 @@ fn every_task_takes_one_command() {
             _ if task.contains("--backup-dir") => {
                 there("before/extra").exists() && same("photos", "pictures")
             }
+            _ if task.contains("--keep-deleted") => !there("pictures/lost").exists(),
+            "haul undelete nas:pictures" => out.contains("lost/1"),
+            "haul undelete nas:pictures lost" => there("pictures/lost/1").exists(),
             "haul cp -a photos backup" => here("backup/photos/d/2.jpg").is_file(),
             "haul put report.pdf drop:" => there("inbox/report.pdf").is_file(),
             "haul rm -r nas:mirror" => !there("mirror").exists(),

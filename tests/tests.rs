@@ -57,5 +57,6 @@ mod state;
 mod tasks;
 mod transfers;
 mod unchanged;
+mod undelete;
 mod unread;
 mod wording;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, with its arguments and its work. No other layer
 //! prints.
 
+mod allowing;
 mod backup;
 mod bar;
 mod bench;
@@ -62,6 +63,7 @@ mod summary;
 mod table;
 mod touch;
 mod transfer;
+mod undelete;
 mod units;
 mod user;
 mod walk;
@@ -125,6 +127,7 @@ enum Command {
     Stat(stat::Args),
     Du(du::Args),
     Df(df::Args),
+    Undelete(undelete::Args),
     Locks(locks::Args),
     Unlock(locks::UnlockArgs),
     Limit(limit::Args),
@@ -150,6 +153,7 @@ impl Command {
             Command::Df(args) => args.json,
             Command::Du(args) => args.json,
             Command::Find(args) => args.json,
+            Command::Undelete(args) => args.json,
             Command::Locks(args) => args.json,
             Command::Limit(args) => args.json,
             Command::Mkdir(_)
@@ -251,6 +255,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Du(args) => du::run(args).await,
         Command::Stat(args) => stat::run(args).await,
         Command::Df(args) => df::run(args).await,
+        Command::Undelete(args) => undelete::run(args).await,
         Command::Locks(args) => locks::run(args).await,
         Command::Unlock(args) => locks::unlock(args).await,
         Command::Limit(args) => limit::run(args).await,

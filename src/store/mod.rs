@@ -21,6 +21,7 @@ pub mod reserved;
 pub mod shares;
 mod source;
 mod staging;
+pub mod trash;
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub use staging::{
     Bytes, Checkpoint, Checkpointer, CopyError, FileRange, PartRules, Resume, StageRequest,
     Staging, copy_through,
 };
+pub use trash::Trash;
 
 /// Threads of a process that wait for its disks and the like.
 pub const BLOCKING_THREADS: usize = 64;
@@ -297,6 +299,12 @@ pub trait Store: Send + Sync {
     /// Returns what this store may set.
     fn rights(&self) -> Rights {
         Rights::default()
+    }
+
+    /// Returns the trash of the root, if this store can move entries there. It must follow no
+    /// symlinks.
+    fn trash(&self) -> Option<Arc<dyn Trash>> {
+        None
     }
 
     /// Returns what could not be set so far. A store of [`Store::subtree`] counts by itself.

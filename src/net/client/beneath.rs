@@ -74,16 +74,25 @@ impl Client {
             backup: backup.map(BackupOptions::to_wire),
         };
         match self.request(request::Body::RemoveBeneath(remove)).await?.body {
-            Some(reply::Body::RemoveBeneath(reply)) if reply.removed.len() == removals.len() => {
-                let result = |removed: proto::Removed| match removed.code {
-                    0 => Ok(()),
-                    code => Err(refused(code, removed.text)),
-                };
-                Ok(reply.removed.into_iter().map(result).collect())
-            }
+            Some(reply::Body::RemoveBeneath(reply)) => results_of(reply, removals.len()),
             _ => Err(unexpected("result")),
         }
     }
+}
+
+/// The result of each of so many entries.
+pub(super) fn results_of(
+    reply: proto::RemoveBeneathReply,
+    count: usize,
+) -> Result<Vec<Result<(), NetError>>, NetError> {
+    if reply.removed.len() != count {
+        return Err(unexpected("result"));
+    }
+    let result = |removed: proto::Removed| match removed.code {
+        0 => Ok(()),
+        code => Err(refused(code, removed.text)),
+    };
+    Ok(reply.removed.into_iter().map(result).collect())
 }
 
 /// True of a reply with as many pages and entries as a server sends at most.

@@ -17,6 +17,7 @@ pub mod outage;
 mod reattach;
 pub mod requests;
 mod router;
+mod trash;
 mod tuner;
 
 use crate::auth::name::MAX_USER;

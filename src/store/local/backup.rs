@@ -218,7 +218,10 @@ fn replace<D: Directory>(
 }
 
 /// Opens a directory, which is made if it does not exist, with those above it.
-fn make_path<D: Directory>(tree: &Tree<D>, path: &RemotePath) -> Result<Arc<D>, StoreError> {
+pub(super) fn make_path<D: Directory>(
+    tree: &Tree<D>,
+    path: &RemotePath,
+) -> Result<Arc<D>, StoreError> {
     match tree.dir(path) {
         Err(e) if e.kind == ErrorKind::NotFound => {}
         opened => return opened,
@@ -265,4 +268,10 @@ pub(super) fn preserve_all<D: Directory>(
         Durability::Volatile => Ok(()),
     };
     made.into_iter().map(|made| made.and(synced.clone())).collect()
+}
+
+/// Makes durable the names that were made and removed in a tree, and its backups before them.
+pub(super) fn sync_all<D: Directory>(tree: &Tree<D>) -> Result<(), StoreError> {
+    tree.backup().map_or(Ok(()), |backup| backup.sync(tree))?;
+    tree.sync()
 }

@@ -17,7 +17,6 @@ mod fd_budget;
 mod flush;
 mod fs_type;
 mod inode;
-
 mod listing;
 mod lock;
 mod meta_overlay;
@@ -26,6 +25,7 @@ mod partial;
 mod partial_file;
 mod read;
 pub mod record;
+mod remove_tree;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod small;
@@ -35,12 +35,14 @@ mod stat;
 mod sys;
 mod target;
 mod times;
+mod trash;
 mod tree;
 mod unchanged;
 mod xattrs;
 
 use super::backup::BackupPlan;
 use super::error::At;
+use super::trash::Trash;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
     NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space, StageRequest,
@@ -52,9 +54,11 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
 use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
+pub use partial::Swept;
 use std::path::Path;
 use std::sync::Arc;
 use times::Times;
+use trash::LocalTrash;
 use tree::{Backup, Tree};
 use unchanged::Unchanged;
 
@@ -101,9 +105,7 @@ impl LocalStore {
     /// of these are equal on both sides of a connection, both sides are the same machine, and the
     /// same place.
     pub fn ancestors(path: &Path) -> Vec<String> {
-        let real = path.canonicalize().unwrap_or_default();
-        let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| inode::version(&stat).to_string()).collect()
+        inode::ancestors(path)
     }
 
     /// Returns a store whose root is a directory of this one, for a user with a root of their own.
@@ -141,8 +143,9 @@ impl LocalStore {
         self.tree.closed().set();
     }
 
-    /// Removes partial files of writers that died more than `age` ago; returns how many.
-    pub async fn sweep(&self, age: std::time::Duration) -> usize {
+    /// Removes partial files of writers that died more than `age` ago, and what has expired in a
+    /// trash.
+    pub async fn sweep(&self, age: std::time::Duration) -> Swept {
         self.run(move |tree| partial::sweep(tree, age)).await
     }
 
@@ -380,12 +383,12 @@ impl Store for LocalStore {
         self.run(move |_| unchanged.sync()).await
     }
 
+    fn trash(&self) -> Option<Arc<dyn Trash>> {
+        Some(Arc::new(LocalTrash(self.tree.clone())))
+    }
+
     async fn sync(&self) -> Result<(), StoreError> {
-        self.run(|tree| {
-            tree.backup().map_or(Ok(()), |backup| backup.sync(tree))?;
-            tree.sync()
-        })
-        .await
+        self.run(|tree| backup::sync_all(tree)).await
     }
 }
 

@@ -132,7 +132,7 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     client.run(["put", "f", "d/../f", "srv:dir"]).failed(2, &["two sources"]);
     let own = crate::support::tree::staged(std::path::Path::new("f"));
     let own = format!("srv:{}", own.display());
-    client.run(["put", "f", &own]).failed(2, &["haul's partial files"]);
+    client.run(["put", "f", &own]).failed(2, &["are haul's own"]);
     client
         .run(["put", "f", "srv:dir/x/y"])
         .failed(1, &["srv:dir/x/y", "not a directory"]);

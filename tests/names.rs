@@ -92,11 +92,11 @@ fn reserved_names_are_refused_and_not_shown() {
     let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_string();
     let x = name(&staged(std::path::Path::new("x")));
     let get = client.run(["get", &format!("srv:d/{x}"), "x"]);
-    get.failed(2, &["haul's partial files"]);
+    get.failed(2, &["are haul's own"]);
     let y = staged(&client.work().join("y"));
     write(&y, b"x");
     let put = client.run(["put", &name(&y), "srv:"]);
-    put.failed(1, &[&name(&y), "haul's partial files"]);
+    put.failed(1, &[&name(&y), "are haul's own"]);
     client.ok(["get", "-r", "srv:d/", "back"]);
     assert_eq!(std::fs::read_dir(client.work().join("back")).unwrap().count(), 1);
     client.ok(["rm", "srv:d/y"]);

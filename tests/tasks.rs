@@ -61,6 +61,12 @@ fn every_task_takes_one_command() {
     let (here, there) =
         (|path: &str| client.work().join(path), |path: &str| server.root.join(path));
     for task in tasks {
+        if task.contains("--backup-dir") {
+            write(&there("pictures/extra"), b"extra");
+        }
+        if task.contains("--keep-deleted") {
+            write(&there("pictures/lost/1"), b"lost");
+        }
         let out = shell(&client, &task);
         let same = |a: &str, b: &str| snapshot(&here(a)) == snapshot(&there(b));
         let holds = match task.as_str() {
@@ -75,6 +81,12 @@ fn every_task_takes_one_command() {
             "haul cat nas:photos.tar | tar t" => out.contains("photos/d/2.jpg"),
             "haul ls -ltr nas:photos" => out.contains("1.jpg") && out.contains("text"),
             "haul find nas: -size +1M -type f" => out.contains("big.iso"),
+            _ if task.contains("--backup-dir") => {
+                there("before/extra").exists() && same("photos", "pictures")
+            }
+            _ if task.contains("--keep-deleted") => !there("pictures/lost").exists(),
+            "haul undelete nas:pictures" => out.contains("lost/1"),
+            "haul undelete nas:pictures lost" => there("pictures/lost/1").exists(),
             "haul cp -a nas:photos nas:copy" => same("photos", "copy/photos"),
             "haul cp -a photos backup" => here("backup/photos/d/2.jpg").is_file(),
             "haul put report.pdf drop:" => there("inbox/report.pdf").is_file(),

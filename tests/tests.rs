@@ -3,6 +3,7 @@
 mod support;
 
 mod auth;
+mod backup;
 mod bar;
 mod bwlimit;
 mod chosen;
@@ -59,6 +60,7 @@ mod state;
 mod tasks;
 mod transfers;
 mod unchanged;
+mod undelete;
 mod unread;
 mod views;
 mod wording;

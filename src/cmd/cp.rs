@@ -1,5 +1,6 @@
 //! `haul cp`: files and trees within this machine, or to and from a server.
 
+use super::backup::back_up;
 use super::between::{self, Between};
 use super::connect::ConnectArgs;
 use super::deletion::Deletion;
@@ -142,6 +143,7 @@ async fn copy(
     }
     let mut place = place_of(&prepared, destination, (args, if_missing)).await?;
     place.tree.dry_run = options.dry_run;
+    back_up(&mut place, &mut options).await?;
     let label = place.label();
     let (mut pairs, mut ends) = (Vec::new(), Vec::new());
     for (given, top) in prepared.iter().zip(&place.tree.tops) {

@@ -1,20 +1,23 @@
 //! `--delete`: what the destination has and no source has is deleted, last of all. The guard
 //! prevents that where it looks like a mistake.
 
+use super::allowing::allowing_command;
 use super::failure::Failure;
 use super::filter::Excluded;
 use super::output;
 use super::prompt;
-use super::units::size;
+use super::units::{parse_time, size};
 use crate::net::deletion::place::Place;
 use crate::net::deletion::plan::Plan;
 use crate::net::deletion::search::{Pair, Rules, is_empty, search};
+use crate::net::deletion::trash::new_run;
 use crate::net::error::NetError;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::Code;
 use crate::store::{ErrorKind, Kind, RemotePath};
-use std::ffi::OsString;
+use std::time::Duration;
 
 /// Entries that may go without a question, however many there are.
 const FEW: u64 = 100;
@@ -38,6 +41,18 @@ pub struct DeletionArgs {
     /// Like --delete, and delete what the rules exclude, too
     #[arg(long)]
     delete_excluded: bool,
+
+    /// With --delete, move what it deletes to the trash of DEST for TIME; haul undelete lists and
+    /// restores it
+    #[arg(
+        long = "keep-deleted",
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30d",
+        value_parser = parse_time
+    )]
+    lifetime: Option<Duration>,
 
     /// Delete nothing if that would be more than N entries, or more than P% of DEST
     #[arg(long, value_name = "N|P%", value_parser = parse_limit)]
@@ -95,9 +110,12 @@ impl DeletionArgs {
     /// # Errors
     /// A usage failure.
     pub fn check(&self, recursive: bool) -> Result<(), Failure> {
-        match self.is_wanted() && !recursive {
-            true => Err(Failure::usage("--delete is for directories").hint("add -r")),
-            false => Ok(()),
+        match (self.is_wanted(), recursive, self.lifetime) {
+            (true, false, _) => Err(Failure::usage("--delete is for directories").hint("add -r")),
+            (false, _, Some(_)) => {
+                Err(Failure::usage("--keep-deleted is for deletions").hint("add --delete"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -215,6 +233,9 @@ impl Deletion<'_> {
             }
         }
         plan.complete()?;
+        if self.args.lifetime.is_some() && !options.dry_run {
+            self.destination.expire().await?;
+        }
         for (dir, error) in std::mem::take(&mut plan.unlisted) {
             self.failed(reporter, &dir, &error).await;
         }
@@ -242,7 +263,7 @@ impl Deletion<'_> {
         }
         match options.dry_run {
             true => Ok(()),
-            false => self.delete(&mut plan, reporter).await,
+            false => self.delete(&mut plan, options.backup.as_ref(), reporter).await,
         }
     }
 
@@ -273,13 +294,22 @@ impl Deletion<'_> {
         }
     }
 
-    async fn delete(&mut self, plan: &mut Plan, reporter: &Reporter) -> Result<(), NetError> {
+    async fn delete(
+        &mut self,
+        plan: &mut Plan,
+        backup: Option<&BackupOptions>,
+        reporter: &Reporter,
+    ) -> Result<(), NetError> {
+        let run = self.args.lifetime.map(new_run).transpose()?;
         loop {
             let batch = plan.next_batch()?;
             if batch.is_empty() {
                 return Ok(());
             }
-            let results = self.destination.remove(batch.clone()).await?;
+            let results = match run {
+                Some(run) => self.destination.discard(batch.clone(), run).await?,
+                None => self.destination.remove(batch.clone(), backup).await?,
+            };
             for (removal, result) in batch.into_iter().zip(results) {
                 match result {
                     Ok(()) => {
@@ -303,43 +333,6 @@ fn is_not_empty(error: &NetError) -> bool {
     }
 }
 
-/// The command line of this process with another option in place of `--delete` or `--max-delete`,
-/// for a shell.
-fn allowing_command(option: &str) -> String {
-    let name = option.split('=').next().unwrap_or(option);
-    let mut args = std::env::args_os().skip(1);
-    let mut words = vec!["haul".to_string()];
-    let mut replaced = false;
-    while let Some(arg) = args.next() {
-        let text = arg.to_string_lossy();
-        let is_it = text.split('=').next() == Some(name)
-            || (name == "--delete" && text.starts_with("--del") && text != "--delete-excluded");
-        if is_it && !replaced {
-            replaced = true;
-            words.push(option.to_string());
-            if name == "--max-delete" && !text.contains('=') {
-                args.next();
-            }
-        } else if !is_it {
-            words.push(quoted(&arg));
-        }
-    }
-    if !replaced {
-        words.insert(words.len().min(2), option.to_string());
-    }
-    words.join(" ")
-}
-
-/// A word for a shell.
-fn quoted(word: &OsString) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:@%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,12 +347,5 @@ mod tests {
         assert!(Limit::Percent(50).allows(5, 10));
         assert!(!Limit::Percent(50).allows(6, 10));
         assert!(!Limit::Entries(5).allows(6, 1000));
-    }
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted(&OsString::from("nas:a/b")), "nas:a/b");
-        assert_eq!(quoted(&OsString::from("it's")), "'it'\\''s'");
-        assert_eq!(quoted(&OsString::from("")), "''");
     }
 }

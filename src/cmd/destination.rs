@@ -64,10 +64,7 @@ impl LocalPlace {
         tops: Vec<RemotePath>,
         base: Option<RemotePath>,
     ) -> Result<LocalPlace, Failure> {
-        let store = LocalStore::open(dir)
-            .and_then(|store| store.with_rights(Rights::of_process()))
-            .map_err(|e| local_failure(dir, &e))?;
-        let store = store
+        let store = open_store(dir)?
             .subtree(&RemotePath::root())
             .await
             .map_err(|e| Failure::about(dir.display(), e))?;
@@ -93,6 +90,16 @@ impl LocalPlace {
             self.dir.as_os_str().as_bytes().to_vec()
         }
     }
+}
+
+/// Opens a directory that this process writes.
+///
+/// # Errors
+/// The system's.
+pub fn open_store(dir: &Path) -> Result<LocalStore, Failure> {
+    LocalStore::open(dir)
+        .and_then(|store| store.with_rights(Rights::of_process()))
+        .map_err(|e| local_failure(dir, &e))
 }
 
 /// Makes the missing directories above a destination, and the destination where that must be a

@@ -1,5 +1,6 @@
 //! `haul get`: files and trees from a server.
 
+use super::backup::back_up;
 use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::Deletion;
@@ -129,8 +130,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         match (options.recursive && !path.is_dir(), has_contents) {
             // a directory goes to DEST/NAME, a file to DEST
             (true, false) => Place::Asked(path),
-            (true, true) => Place::Known(local_target(sources, &path, IfMissing::Make).await?),
-            (false, _) => Place::Known(local_target(sources, &path, IfMissing::Name).await?),
+            (true, true) => {
+                Place::Known(local_target(sources, &path, IfMissing::Make, &mut options).await?)
+            }
+            (false, _) => {
+                Place::Known(local_target(sources, &path, IfMissing::Name, &mut options).await?)
+            }
         }
     };
     Box::pin(get(&sources, place, (&args.transfer, options), &args.connect)).await
@@ -187,7 +192,7 @@ async fn get(
                 true => IfMissing::Make,
                 false => IfMissing::Name,
             };
-            local_target(sources, &path, if_missing).await?
+            local_target(sources, &path, if_missing, &mut options).await?
         }
     };
     let destination = destination.with_dry_run(options.dry_run);
@@ -258,9 +263,11 @@ pub(super) async fn local_target(
     sources: &[Remote],
     destination: &Path,
     if_missing: IfMissing,
+    options: &mut Options,
 ) -> Result<GetDestination, Failure> {
     let names = (sources.len(), || names_of(sources));
-    let place = LocalPlace::find("get", names, destination, if_missing).await?;
+    let mut place = LocalPlace::find("get", names, destination, if_missing).await?;
+    back_up(&mut place, options).await?;
     Ok(GetDestination {
         label: place.label(),
         ancestors: LocalStore::ancestors(&place.dir),

@@ -113,15 +113,6 @@ struct Refused {
     #[arg(short = 'C', long, hide = true)]
     cvs_exclude: bool,
 
-    #[arg(short = 'b', long, hide = true)]
-    backup: bool,
-
-    #[arg(long, hide = true, value_name = "VALUE")]
-    backup_dir: Option<OsString>,
-
-    #[arg(long, hide = true, value_name = "VALUE")]
-    suffix: Option<OsString>,
-
     #[arg(long, hide = true, value_name = "VALUE")]
     link_dest: Option<OsString>,
 
@@ -149,18 +140,11 @@ impl Refused {
 
     /// What haul does not have.
     fn missing(&self) -> Option<(&'static str, &'static str, &'static str)> {
-        let backup = self.backup || self.backup_dir.is_some() || self.suffix.is_some();
         let dests = [&self.link_dest, &self.copy_dest, &self.compare_dest];
         let places = self.partial_dir.is_some() || self.temp_dir.is_some();
         let dest = dests.into_iter().any(Option::is_some);
         let level = self.compress_level.is_some();
         let rows = [
-            (
-                backup,
-                "-b, --backup-dir, --suffix",
-                "haul makes no backups",
-                "use haul cp before",
-            ),
             (
                 dest,
                 "--link-dest, --copy-dest, --compare-dest",

@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand, with its arguments and its work. No other layer
 //! prints.
 
+mod allowing;
+mod backup;
 mod bar;
 mod bench;
 mod between;
@@ -67,6 +69,7 @@ mod summary;
 mod table;
 mod touch;
 mod transfer;
+mod undelete;
 mod units;
 mod user;
 mod view;
@@ -131,6 +134,7 @@ enum Command {
     Stat(stat::Args),
     Du(du::Args),
     Df(df::Args),
+    Undelete(undelete::Args),
     Locks(locks::Args),
     Unlock(locks::UnlockArgs),
     Limit(limit::Args),
@@ -156,6 +160,7 @@ impl Command {
             Command::Df(args) => args.json,
             Command::Du(args) => args.json,
             Command::Find(args) => args.json,
+            Command::Undelete(args) => args.json,
             Command::Locks(args) => args.json,
             Command::Limit(args) => args.json,
             Command::Mkdir(_)
@@ -229,7 +234,7 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
-        // boxed: it is as large as the future of the largest command, and is moved several times
+        // boxed: it is large, and each of these would move it through the stack
         other => runtime::block_on(interrupt::run(panics::run(Box::pin(run_client(other))))),
     });
     screen::finish();
@@ -258,6 +263,7 @@ async fn run_client(command: Command) -> Result<(), Failure> {
         Command::Du(args) => du::run(args).await,
         Command::Stat(args) => stat::run(args).await,
         Command::Df(args) => df::run(args).await,
+        Command::Undelete(args) => undelete::run(args).await,
         Command::Locks(args) => locks::run(args).await,
         Command::Unlock(args) => locks::unlock(args).await,
         Command::Limit(args) => limit::run(args).await,

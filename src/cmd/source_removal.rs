@@ -94,7 +94,7 @@ impl SourceEnd {
             let path = self.top.append(&entry.path).ok()?;
             Some(Removal { path, ..entry })
         });
-        let removed = self.place.remove(removals.collect()).await?;
+        let removed = self.place.remove(removals.collect(), None).await?;
         for (path, removed) in beneath.iter().zip(removed) {
             let Err(error) = removed else {
                 continue;

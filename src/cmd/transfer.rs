@@ -1,5 +1,6 @@
 //! What put, get and cp share: their options.
 
+use super::backup::BackupArgs;
 use super::chosen::{ChosenArgs, ChosenSource};
 use super::connect::{Notices, Purpose};
 use super::deletion::DeletionArgs;
@@ -109,6 +110,9 @@ pub struct TransferArgs {
     #[command(flatten)]
     pub deletion: DeletionArgs,
 
+    #[command(flatten)]
+    backup: BackupArgs,
+
     /// Append a line for each file, with the time, to FILE
     #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     log_file: Option<PathBuf>,
@@ -213,6 +217,7 @@ impl TransferArgs {
         };
         self.habits.apply(&mut options)?;
         self.filter.apply(&mut options, self.deletion.excluded())?;
+        self.backup.apply(&mut options, self.deletion.excluded())?;
         let deletes = self.recursive || (self.is_recursive() && !self.chosen.has_list());
         self.deletion.check(deletes)?;
         if self.remove_source_files {

@@ -4,6 +4,7 @@
 //! also fits a store behind a network; its documentation lists what such a store has to provide.
 
 pub mod accounts;
+pub mod backup;
 mod blocking;
 mod change;
 mod durability;
@@ -20,10 +21,12 @@ pub mod reserved;
 pub mod shares;
 mod source;
 mod staging;
+pub mod trash;
 
 use async_trait::async_trait;
 use std::sync::Arc;
 
+pub use backup::{BackupPlan, Suffix};
 pub use blocking::blocking;
 pub use change::{Change, NewTime};
 pub use durability::Durability;
@@ -39,6 +42,7 @@ pub use staging::{
     Bytes, Checkpoint, Checkpointer, CopyError, FileRange, PartRules, Resume, StageRequest,
     Staging, copy_through,
 };
+pub use trash::Trash;
 
 /// Threads of a process that wait for its disks and the like.
 pub const BLOCKING_THREADS: usize = 64;
@@ -307,6 +311,12 @@ pub trait Store: Send + Sync {
     /// Returns what this store may set.
     fn rights(&self) -> Rights {
         Rights::default()
+    }
+
+    /// Returns the trash of the root, if this store can move entries there. It must follow no
+    /// symlinks.
+    fn trash(&self) -> Option<Arc<dyn Trash>> {
+        None
     }
 
     /// Returns what could not be set so far. A store of [`Store::subtree`] counts by itself.

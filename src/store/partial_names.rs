@@ -1,24 +1,30 @@
 //! The names of the files that haul makes beside a target.
 
 use super::path::Name;
-use super::reserved::{PARTIAL, RECORD, stem_of, target_of};
+use super::reserved::{PARTIAL, RECORD, REPLACED, stem_of, target_of};
 
-/// Names of the partial file and the record of a target.
+/// The names of haul's files beside a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartialNames {
     /// Of the partial file, which is the lock.
     pub file: Vec<u8>,
     /// Of the record. A symlink is staged under this name, too.
     pub record: Vec<u8>,
+    /// Of the file that is replaced, on its way to its backup.
+    pub replaced: Vec<u8>,
 }
 
 impl PartialNames {
     /// The names for a target.
     pub fn of(name: &Name) -> PartialNames {
-        let stem = stem_of(name.as_bytes());
+        PartialNames::of_stem(&stem_of(name.as_bytes()))
+    }
+
+    fn of_stem(stem: &[u8]) -> PartialNames {
         PartialNames {
-            file: [&stem, PARTIAL].concat(),
-            record: [&stem, RECORD].concat(),
+            file: [stem, PARTIAL].concat(),
+            record: [stem, RECORD].concat(),
+            replaced: [stem, REPLACED].concat(),
         }
     }
 
@@ -27,18 +33,21 @@ impl PartialNames {
     pub fn of_file(file: &[u8]) -> Option<(&[u8], PartialNames)> {
         let stem = file.strip_suffix(PARTIAL)?;
         let target = target_of(stem)?;
-        let record = [stem, RECORD].concat();
-        let file = file.to_vec();
-        Some((target, PartialNames { file, record }))
+        Some((target, PartialNames::of_stem(stem)))
     }
 
     /// The names for a target; `None` if `record` is not the name of a record.
     pub fn of_record(record: &[u8]) -> Option<PartialNames> {
         let stem = record.strip_suffix(RECORD)?;
         target_of(stem)?;
-        let file = [stem, PARTIAL].concat();
-        let record = record.to_vec();
-        Some(PartialNames { file, record })
+        Some(PartialNames::of_stem(stem))
+    }
+
+    /// The names for a target; `None` if `replaced` is not the name of a replaced file.
+    pub fn of_replaced(replaced: &[u8]) -> Option<PartialNames> {
+        let stem = replaced.strip_suffix(REPLACED)?;
+        target_of(stem)?;
+        Some(PartialNames::of_stem(stem))
     }
 }
 
@@ -60,7 +69,9 @@ mod tests {
             assert!(is_reserved(&found.file) && is_reserved(&found.record), "{length}");
             let (target, same) = PartialNames::of_file(&found.file).unwrap();
             assert_eq!((target, &same), (&name[..length.min(ROOM)], &found));
-            assert_eq!(PartialNames::of_record(&found.record), Some(found));
+            assert!(is_reserved(&found.replaced), "{length}");
+            assert_eq!(PartialNames::of_record(&found.record), Some(found.clone()));
+            assert_eq!(PartialNames::of_replaced(&found.replaced), Some(found));
         }
         for theirs in [
             &b".notes.haul"[..],

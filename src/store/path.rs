@@ -30,8 +30,8 @@ pub enum BadPath {
     /// More than [`MAX_NAME`] or [`MAX_PATH`] bytes.
     #[error("it is too long (a name has at most 255 bytes, a path 4095)")]
     TooLong,
-    /// `.NAME~HASH.haul` and `.NAME~HASH.haul-info` belong to haul.
-    #[error("names of the form .NAME~HASH.haul and .NAME~HASH.haul-info are haul's partial files")]
+    /// `.NAME~HASH.haul`, and the same with `-info`, `-old` or `-trash` behind it, belong to haul.
+    #[error("names of the form .NAME~HASH.haul and .NAME~HASH.haul-… are haul's own")]
     Reserved,
 }
 

@@ -1,5 +1,6 @@
-//! The names that belong to haul: `.NAME~HASH.haul`, the partial file of NAME, and
-//! `.NAME~HASH.haul-info`, its record.
+//! The names that belong to haul: `.NAME~HASH.haul`, the partial file of NAME,
+//! `.NAME~HASH.haul-info`, its record, and `.NAME~HASH.haul-old`, a replaced file on its way to its
+//! backup. A directory's trash is `.trash~HASH.haul-trash`.
 //!
 //! HASH makes them haul's: 16 hexadecimal digits of NAME's BLAKE3 hash. A user's `.notes.haul` is a
 //! file like others.
@@ -11,6 +12,10 @@ pub const MAX_NAME: usize = 255;
 pub(super) const PARTIAL: &[u8] = b".haul";
 /// How the name of a record ends.
 pub(super) const RECORD: &[u8] = b".haul-info";
+/// How the name of a replaced file ends until it has its backup's.
+pub(super) const REPLACED: &[u8] = b".haul-old";
+/// How the name of a trash ends.
+const TRASH: &[u8] = b".haul-trash";
 /// Bytes of `~` and the digits.
 const MARK: usize = 17;
 /// Bytes of NAME that fit; a longer one is cut.
@@ -18,8 +23,20 @@ pub(super) const ROOM: usize = MAX_NAME - 1 - MARK - RECORD.len();
 
 /// True for names that are haul's own.
 pub fn is_reserved(name: &[u8]) -> bool {
-    let stem = name.strip_suffix(PARTIAL).or_else(|| name.strip_suffix(RECORD));
-    stem.is_some_and(|stem| target_of(stem).is_some())
+    let mut stems = [PARTIAL, RECORD, REPLACED, TRASH]
+        .iter()
+        .filter_map(|end| name.strip_suffix(*end));
+    stems.any(|stem| target_of(stem).is_some())
+}
+
+/// The name of the trash of a directory.
+pub(super) fn trash_name() -> Vec<u8> {
+    [&stem_of(b"trash"), TRASH].concat()
+}
+
+/// True for the name of a trash.
+pub(super) fn is_trash(name: &[u8]) -> bool {
+    name == trash_name()
 }
 
 /// Returns `.NAME~HASH`.

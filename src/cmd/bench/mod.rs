@@ -163,8 +163,8 @@ impl Bench {
             directory: false,
             ..self.base.clone()
         };
-        let target =
-            local_target(std::slice::from_ref(&remote), &self.back, IfMissing::Name).await?;
+        let (from, mut plain) = (std::slice::from_ref(&remote), Options::default());
+        let target = local_target(from, &self.back, IfMissing::Name, &mut plain).await?;
         let paths = vec![top.as_bytes().to_vec()];
         let fetched = measure(Side::Receives, |reporter| {
             self.client

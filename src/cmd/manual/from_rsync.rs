@@ -46,6 +46,11 @@ const SAME: &[Entry] = &[
         "--delete-excluded --max-delete",
         "The same; beyond --max-delete haul deletes nothing.",
     ),
+    (
+        "-b --backup-dir --suffix",
+        "The same; --backup-dir implies -b. A directory in the place of a backup stays, and the \
+         file with it. --delete leaves a backup directory beneath DEST without a rule for it.",
+    ),
     ("--existing --ignore-existing --size-only --modify-window", "The same."),
     ("--max-size --min-size --bwlimit", "The same units."),
     ("--mkpath --log-file --chmod", "The same."),
@@ -86,7 +91,6 @@ const OTHER: &[Entry] = &[
     ),
     ("--fuzzy -y", "haul sends a changed file whole."),
     ("-C", "Write the patterns as --exclude."),
-    ("-b --backup-dir --suffix", "Copy with haul cp before."),
     ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
     ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),

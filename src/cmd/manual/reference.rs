@@ -77,7 +77,7 @@ const SERVER_FILES: [Entry; 4] = [
 
 /// The files that a transfer keeps beside its target.
 const PARTIAL_FILES: [Entry; 1] = [(
-    ".NAME~HASH.haul, .NAME~HASH.haul-info",
+    ".NAME~HASH.haul, .NAME~HASH.haul-info, .NAME~HASH.haul-old",
     "The partial file of a target NAME, which is also its lock, and the checkpoint of how much of \
     it is durable. \
      HASH belongs to NAME; other files that end with .haul are ordinary files. Both go when NAME \
@@ -108,9 +108,9 @@ const SERVER_VARIABLES: [Entry; 1] = [(
 )];
 
 /// Pages beside those of a page's parent, its subcommands and its siblings there.
-const RELATED: [(&str, &[&str]); 26] = [
+const RELATED: [(&str, &[&str]); 27] = [
     ("serve", &["invite", "user", "login", "locks"]),
-    ("put", &["get", "ls", "stat", "locks", "limit", "login"]),
+    ("put", &["get", "ls", "stat", "undelete", "locks", "limit", "login"]),
     ("get", &["put", "ls", "stat", "limit", "login"]),
     ("cp", &["put", "get", "mv"]),
     ("rsync", &["put", "get", "cp"]),
@@ -126,6 +126,7 @@ const RELATED: [(&str, &[&str]); 26] = [
     ("du", &["df", "find"]),
     ("stat", &["ls", "df"]),
     ("df", &["stat", "ls"]),
+    ("undelete", &["put", "get", "cp"]),
     ("locks", &["unlock", "put"]),
     ("unlock", &["locks"]),
     ("limit", &["put", "get"]),

@@ -3,6 +3,7 @@
 use crate::net::client::Client;
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::proto::{self, reply, request};
 use crate::net::wire::{MAX_DIRS, MAX_LISTED, entry};
@@ -63,27 +64,39 @@ impl Client {
         }
     }
 
-    /// Removes entries beneath `base`, durably. What is gone already is no error.
+    /// Removes entries beneath `base`, durably, or moves them aside. What is gone already is no
+    /// error.
     pub async fn remove_beneath(
         &self,
         base: &[u8],
         removals: &[Removal],
+        backup: Option<&BackupOptions>,
     ) -> Result<Vec<Result<(), NetError>>, NetError> {
         let remove = proto::RemoveBeneath {
             base: base.to_vec(),
             removals: removals.iter().map(entry::removal_to_wire).collect(),
+            backup: backup.map(BackupOptions::to_wire),
         };
         match self.request(request::Body::RemoveBeneath(remove)).await?.body {
-            Some(reply::Body::RemoveBeneath(reply)) if reply.removed.len() == removals.len() => {
-                let result = |removed: proto::Removed| match removed.code {
-                    0 => Ok(()),
-                    code => Err(refused(code, removed.text)),
-                };
-                Ok(reply.removed.into_iter().map(result).collect())
-            }
+            Some(reply::Body::RemoveBeneath(reply)) => results_of(reply, removals.len()),
             _ => Err(unexpected("result")),
         }
     }
+}
+
+/// The result of each of so many entries.
+pub(super) fn results_of(
+    reply: proto::RemoveBeneathReply,
+    count: usize,
+) -> Result<Vec<Result<(), NetError>>, NetError> {
+    if reply.removed.len() != count {
+        return Err(unexpected("result"));
+    }
+    let result = |removed: proto::Removed| match removed.code {
+        0 => Ok(()),
+        code => Err(refused(code, removed.text)),
+    };
+    Ok(reply.removed.into_iter().map(result).collect())
 }
 
 /// True of a reply with as many pages and entries as a server sends at most.

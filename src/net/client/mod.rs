@@ -21,6 +21,7 @@ mod reattach;
 pub mod relay;
 pub mod requests;
 mod router;
+mod trash;
 mod tuner;
 
 use crate::auth::name::MAX_USER;

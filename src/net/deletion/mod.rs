@@ -7,3 +7,4 @@
 pub mod place;
 pub mod plan;
 pub mod search;
+pub mod trash;

@@ -2,6 +2,7 @@
 
 use crate::net::client::Client;
 use crate::net::error::NetError;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::MAX_LISTED;
 use crate::store::{Page, RemotePath, Removal, Store};
@@ -57,13 +58,15 @@ impl Place {
         }
     }
 
-    /// Removes entries, durably, if they still are what a listing said.
+    /// Removes entries, durably, if they still are what a listing said. A server moves them aside
+    /// as `backup` says; a store of this machine does what it does with everything.
     ///
     /// # Errors
     /// The session's; the inner one is about an entry.
     pub async fn remove(
         &self,
         removals: Vec<Removal>,
+        backup: Option<&BackupOptions>,
     ) -> Result<Vec<Result<(), NetError>>, NetError> {
         match self {
             Place::Here(store) => {
@@ -71,7 +74,7 @@ impl Place {
                 store.sync().await?;
                 Ok(removed.map(|result| result.map_err(NetError::from)).collect())
             }
-            Place::There { client, base } => client.remove_beneath(base, &removals).await,
+            Place::There { client, base } => client.remove_beneath(base, &removals, backup).await,
         }
     }
 }

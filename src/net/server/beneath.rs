@@ -2,17 +2,19 @@
 //! beneath the directory is followed.
 
 use crate::net::error::{NetError, code_of};
+use crate::net::server::backup::store_at;
 use crate::net::server::operations::path_of;
 use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_DIRS, MAX_LISTED, MAX_PATHS, entry};
-use crate::store::{FollowedLinks, Page, RemotePath, Store, StoreError};
+use crate::store::{FollowedLinks, Page, RemotePath, Removal, Store, StoreError};
 use std::sync::Arc;
 
 /// The base of a request, as a store of its own.
-async fn base_of(session: &Session, base: &[u8]) -> Result<Arc<dyn Store>, NetError> {
+pub(super) async fn base_of(session: &Session, base: &[u8]) -> Result<Arc<dyn Store>, NetError> {
     let base = session.store.resolve(&path_of(session, base)?).await?;
     Ok(session.store.subtree(&base).await?)
 }
@@ -23,7 +25,8 @@ fn relative(path: &[u8]) -> Result<RemotePath, NetError> {
     RemotePath::parse(path).map_err(bad)
 }
 
-fn check_count(count: usize, most: usize) -> Result<(), NetError> {
+/// Refuses a request about more entries than it may have.
+pub(super) fn check_count(count: usize, most: usize) -> Result<(), NetError> {
     match count {
         n if n <= most => Ok(()),
         _ => Err(refusal(Code::BAD_PARAMETER, format!("a request has at most {most} paths"))),
@@ -98,16 +101,16 @@ pub(super) async fn stat(session: &Session, request: &proto::StatBeneath) -> Ans
     Ok(Done::with(Code::ANSWER, "found", body))
 }
 
-/// Removes entries, durably.
-pub(super) async fn remove(session: &Session, request: proto::RemoveBeneath) -> Answer {
-    check_count(request.removals.len(), MAX_PATHS)?;
-    let removals = request.removals.iter().map(entry::removal_from_wire);
-    let removals = removals.collect::<Result<Vec<_>, _>>();
-    let removals = removals.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))?;
-    let base = base_of(session, &request.base).await?;
-    let removed = base.remove_many(removals).await;
-    base.sync().await?;
-    let removed = removed.into_iter().map(|result| match result {
+/// Parses the entries that a request removes.
+pub(super) fn removals_of(removals: &[proto::Removal]) -> Result<Vec<Removal>, NetError> {
+    check_count(removals.len(), MAX_PATHS)?;
+    let removals = removals.iter().map(entry::removal_from_wire).collect::<Result<_, _>>();
+    removals.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))
+}
+
+/// One result for each entry of a request.
+pub(super) fn results_to_wire(results: Vec<Result<(), StoreError>>) -> proto::RemoveBeneathReply {
+    let removed = results.into_iter().map(|result| match result {
         Ok(()) => proto::Removed::default(),
         Err(e) => proto::Removed {
             code: u32::from(code_of(&e.kind).0),
@@ -115,6 +118,18 @@ pub(super) async fn remove(session: &Session, request: proto::RemoveBeneath) -> 
         },
     });
     let removed = removed.collect();
-    let body = reply::Body::RemoveBeneath(proto::RemoveBeneathReply { removed });
+    proto::RemoveBeneathReply { removed }
+}
+
+/// Removes entries, durably.
+pub(super) async fn remove(session: &Session, request: proto::RemoveBeneath) -> Answer {
+    let removals = removals_of(&request.removals)?;
+    let backup = request.backup.map(BackupOptions::from_wire).transpose();
+    let backup = backup.map_err(|e| refusal(Code::BAD_PARAMETER, e.to_string()))?;
+    let base = session.store.resolve(&path_of(session, &request.base)?).await?;
+    let base = store_at(session, &base, backup.as_ref()).await?;
+    let removed = base.remove_many(removals).await;
+    base.sync().await?;
+    let body = reply::Body::RemoveBeneath(results_to_wire(removed));
     Ok(Done::with(Code::CHANGED, "removed", body))
 }

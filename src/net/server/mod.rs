@@ -24,6 +24,7 @@
 mod admission;
 mod attach;
 mod authenticate;
+mod backup;
 mod beneath;
 mod changes;
 mod config;
@@ -51,6 +52,7 @@ mod session;
 mod sources;
 mod transfer_log;
 mod transfers;
+mod trash;
 
 pub use config::{Config, Limits};
 
@@ -117,12 +119,15 @@ pub async fn run(
     Ok(())
 }
 
-/// Removes abandoned partial files from time to time.
+/// Removes abandoned partial files, and what has expired in a trash, from time to time.
 async fn sweep(config: &Config) {
     loop {
         let swept = config.store.sweep(config.limits.partial_max_age).await;
-        if swept > 0 {
-            tracing::info!(files = swept, "abandoned partial files were removed");
+        if swept.partial > 0 {
+            tracing::info!(files = swept.partial, "abandoned partial files were removed");
+        }
+        if swept.trashed > 0 {
+            tracing::info!(entries = swept.trashed, "expired entries of the trash were removed");
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }

@@ -16,6 +16,7 @@ use crate::net::server::revocation;
 use crate::net::server::session::Session;
 use crate::net::server::transfer_log::logged_path;
 use crate::net::server::transfers::{self, Place};
+use crate::net::server::trash;
 use crate::net::session::channel::TransferChannel;
 use crate::net::session::router::MessageRoom;
 use crate::net::wire::Code;
@@ -143,6 +144,10 @@ impl Worker {
             Body::ListBeneath(request) => beneath::list(session, request).await,
             Body::StatBeneath(request) => beneath::stat(session, &request).await,
             Body::RemoveBeneath(request) => beneath::remove(session, request).await,
+            Body::Discard(request) => trash::discard(session, request).await,
+            Body::ListTrash(request) => trash::list(session, &request).await,
+            Body::Restore(request) => trash::restore(session, request).await,
+            Body::EmptyTrash(request) => trash::empty(session, &request).await,
             Body::Limit(request) => Ok(operations::limit(session, &request)),
             Body::Glob(request) => changes::glob(session, &request).await,
             Body::SetAttributes(request) => changes::set_attributes(session, &request).await,
@@ -170,6 +175,9 @@ impl Change {
             Body::Remove(r) => ("rm", &r.path, None),
             Body::Unlock(r) => ("unlock", &r.path, None),
             Body::RemoveBeneath(r) => ("delete", &r.base, None),
+            Body::Discard(r) => ("delete", &r.base, None),
+            Body::Restore(r) => ("undelete", &r.base, None),
+            Body::EmptyTrash(r) => ("empty the trash of", &r.base, None),
             Body::Rename(r) => ("mv", &r.from, Some(&r.to)),
             Body::MoveNew(r) => ("mv", &r.from, Some(&r.to)),
             Body::MakeSymlink(r) => ("ln", &r.path, Some(&r.target)),
@@ -187,6 +195,7 @@ impl Change {
             | Body::Locks(_)
             | Body::ListBeneath(_)
             | Body::StatBeneath(_)
+            | Body::ListTrash(_)
             | Body::Limit(_)
             | Body::Glob(_)
             | Body::Noop(_)

@@ -1,6 +1,7 @@
 //! Puts and gets: finds the places of a transfer, then starts its receiver or its sender.
 
 use crate::net::error::NetError;
+use crate::net::server::backup::store_at;
 use crate::net::server::config::Config;
 use crate::net::server::registry::Registry;
 use crate::net::server::reply::{Answer, Done, refusal};
@@ -91,17 +92,24 @@ pub(super) async fn put(
     let asks = options.if_version.is_some()
         || options.preserved != PreservedTargets::None
         || options.existing
+        || options.backup.is_some()
         || options.dry_run;
     if asks && session.is_write_only() {
         // any answer would tell what exists
         let text = "this user may only write: --if-version, --update, --ignore-existing, \
-            --existing and --dry-run would tell what is there";
+            --existing, --backup and --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
     let user_root = config.root.join(session.grant.user.root.as_path());
     let destination = find_destination(session, &put, &user_root).await?;
+    let store = match &options.backup {
+        Some(backup) if !options.dry_run => {
+            store_at(session, &destination.dir, Some(backup)).await?
+        }
+        _ => destination.store,
+    };
     let target = Target::Tree(Tree {
-        store: destination.store,
+        store,
         tops: destination.tops,
         base: None,
         dry_run: options.dry_run,

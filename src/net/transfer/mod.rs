@@ -6,6 +6,7 @@
 //! written chunks come back as *acks*, settled entries as *results*, one for every offer. When all
 //! is settled the receiver has *finished*.
 
+pub mod backup;
 mod cost;
 pub mod exclusion;
 pub mod filter;

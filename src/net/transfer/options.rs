@@ -1,6 +1,7 @@
 //! What the user wants of a transfer, here and on the wire.
 
 use crate::net::data::packing::{MOST_LEVEL, Packing};
+use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::filter::Filter;
 use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::mode::ModeRules;
@@ -61,6 +62,8 @@ pub struct Options {
     pub chmod: ModeRules,
     /// What is preserved besides content, time and mode.
     pub metadata: MetadataOptions,
+    /// Where the receiver moves aside what it replaces; `None`: nowhere.
+    pub backup: Option<BackupOptions>,
 }
 
 /// A function that takes the index of a source, and an entry of it as the destination has it now:
@@ -135,6 +138,7 @@ impl Options {
             level: wire_packing(self.packing).1,
             view: self.view.to_wire(),
             explain: self.explain,
+            backup: self.backup.as_ref().map(BackupOptions::to_wire),
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -157,6 +161,7 @@ impl Options {
             view: View::from_wire(options.view.as_ref())?,
             explain: options.explain,
             on_settled: None,
+            backup: options.backup.clone().map(BackupOptions::from_wire).transpose()?,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

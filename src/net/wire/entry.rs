@@ -3,6 +3,7 @@
 
 use crate::net::wire::proto;
 use crate::net::wire::reader::Malformed;
+use crate::store::trash::{TrashItem, TrashedEntry};
 use crate::store::{
     Allocation, Attributes, BadPath, Entry, Holder, Kind, LockEntry, Name, Owner, RemotePath,
     Removal, Space, Time, Version,
@@ -201,6 +202,38 @@ pub fn removal_from_wire(removal: &proto::Removal) -> Result<Removal, Malformed>
         kind: kind_from_wire(removal.kind),
         size: removal.size,
         mtime: attributes(removal.mtime, removal.mtime_nanos, 0)?.mtime,
+    })
+}
+
+/// An entry of a trash, for a peer.
+pub fn trashed_to_wire(entry: TrashedEntry) -> proto::TrashedEntry {
+    let TrashItem { batch, index } = entry.item;
+    proto::TrashedEntry {
+        item: Some(proto::TrashItem { batch, index }),
+        path: entry.path.as_bytes().to_vec(),
+        kind: kind_to_wire(entry.kind),
+        size: entry.size,
+        deleted: entry.deleted,
+        expires: entry.expires,
+        run: entry.run,
+    }
+}
+
+/// A peer's entry of a trash.
+///
+/// # Errors
+/// [`Malformed`] for a path that is not allowed.
+pub fn trashed_from_wire(entry: proto::TrashedEntry) -> Result<TrashedEntry, Malformed> {
+    let path = RemotePath::parse(&entry.path);
+    let proto::TrashItem { batch, index } = entry.item.unwrap_or_default();
+    Ok(TrashedEntry {
+        item: TrashItem { batch, index },
+        path: path.map_err(|_| Malformed("a path in a trash is not allowed"))?,
+        kind: kind_from_wire(entry.kind),
+        size: entry.size,
+        deleted: entry.deleted,
+        expires: entry.expires,
+        run: entry.run,
     })
 }
 

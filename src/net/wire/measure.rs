@@ -20,6 +20,8 @@ pub const MAX_IGNORE_FILES: usize = 8;
 const MAX_DIGESTS: usize = 64;
 /// Bytes that the allocator adds to each string, list or byte field.
 const ALLOCATION: usize = 32;
+/// Most fields of a shape.
+const MOST_LISTS: usize = 16;
 /// A growing list has room for up to twice its entries.
 const GROWTH: usize = 2;
 
@@ -63,14 +65,20 @@ const COPY: Shape = Shape(&[
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
 const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST)), (60, Field::One(&VIEW))]);
-const REMOVE_BENEATH: Shape =
-    Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>()))]);
+const REMOVE_BENEATH: Shape = Shape(&[
+    (2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>())),
+    (3, Field::One(&FLAT)),
+]);
+const DISCARD: Shape = Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::Removal>()))]);
+const RESTORE: Shape = Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::TrashItem>()))]);
 const REQUEST: Shape = Shape(&[
     (11, Field::One(&PUT)),
     (12, Field::One(&GET)),
     (30, Field::One(&LIST_BENEATH)),
     (31, Field::One(&STAT_BENEATH)),
     (32, Field::One(&REMOVE_BENEATH)),
+    (40, Field::One(&DISCARD)),
+    (42, Field::One(&RESTORE)),
     (45, Field::One(&COPY)),
 ]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
@@ -80,12 +88,17 @@ const DIR_PAGE: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LIST_BENEATH_REPLY: Shape =
     Shape(&[(1, Field::List(&DIR_PAGE, MAX_LIST, size_of::<proto::DirPage>()))]);
 const REMOVE_BENEATH_REPLY: Shape = one_list::<{ size_of::<proto::Removed>() }>();
+const TRASHED_ENTRY: Shape = Shape(&[(1, Field::One(&FLAT))]);
+const LIST_TRASH_REPLY: Shape =
+    Shape(&[(1, Field::List(&TRASHED_ENTRY, MAX_LIST, size_of::<proto::TrashedEntry>()))]);
 const REPLY: Shape = Shape(&[
     (7, Field::One(&LIST_REPLY)),
     (11, Field::One(&LOCKS_REPLY)),
     (18, Field::One(&GLOB_REPLY)),
     (30, Field::One(&LIST_BENEATH_REPLY)),
     (32, Field::One(&REMOVE_BENEATH_REPLY)),
+    (41, Field::One(&LIST_TRASH_REPLY)),
+    (42, Field::One(&REMOVE_BENEATH_REPLY)),
 ]);
 const OFFER: Shape = Shape(&[(22, Field::List(&FLAT, MAX_XATTRS, size_of::<proto::Xattr>()))]);
 const OFFERS: Shape = Shape(&[(1, Field::List(&OFFER, MAX_OFFERS, size_of::<proto::Offer>()))]);
@@ -134,7 +147,8 @@ pub fn decoded_size(bytes: &[u8]) -> Result<usize, Malformed> {
 /// Bytes of a message beyond its own struct.
 fn measure(shape: &Shape, bytes: &[u8]) -> Result<usize, Malformed> {
     let mut reader = Reader::new(bytes);
-    let mut counts = [0_usize; 8];
+    let mut counts = [0_usize; MOST_LISTS];
+    debug_assert!(shape.0.len() <= MOST_LISTS, "each field has a count");
     let mut total = 0_usize;
     while !reader.is_empty() {
         let tag = reader.varint()?;

@@ -59,16 +59,20 @@ impl Body {
             | Body::Locks(_)
             | Body::Glob(_)
             | Body::ListBeneath(_)
-            | Body::StatBeneath(_) => (Sender::Reader, Repeat::Safe, None),
+            | Body::StatBeneath(_)
+            | Body::ListTrash(_) => (Sender::Reader, Repeat::Safe, None),
             // what is gone already is no error
-            Body::RemoveBeneath(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
+            Body::RemoveBeneath(_) | Body::Discard(_) | Body::EmptyTrash(_) => {
+                (Sender::ReaderAndWriter, Repeat::Safe, None)
+            }
             Body::MakeDirectory(request) if request.parents => (Sender::Writer, Repeat::Safe, None),
             Body::MakeDirectory(_) => (Sender::Writer, Repeat::Unsafe, None),
             Body::Remove(_)
             | Body::Rename(_)
             | Body::Unlock(_)
             | Body::MakeSymlink(_)
-            | Body::MoveNew(_) => (Sender::ReaderAndWriter, Repeat::Unsafe, None),
+            | Body::MoveNew(_)
+            | Body::Restore(_) => (Sender::ReaderAndWriter, Repeat::Unsafe, None),
             Body::SetAttributes(_) => (Sender::ReaderAndWriter, Repeat::Safe, None),
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
@@ -151,6 +155,10 @@ mod tests {
             (Body::SetAttributes(Default::default()), [false, false, false, true]),
             (Body::MakeSymlink(Default::default()), [false, false, false, true]),
             (Body::MoveNew(Default::default()), [false, false, false, true]),
+            (Body::Discard(Default::default()), [false, false, false, true]),
+            (Body::ListTrash(Default::default()), [false, true, false, true]),
+            (Body::Restore(Default::default()), [false, false, false, true]),
+            (Body::EmptyTrash(Default::default()), [false, false, false, true]),
         ] {
             assert_eq!(allowed(&body), expected, "{body:?}");
         }

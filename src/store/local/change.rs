@@ -8,7 +8,8 @@ use super::times::timestamps;
 use super::tree::{Tree, sync_dir};
 use crate::store::error::At;
 use crate::store::{Attributes, Change, ErrorKind, NewTime, RemotePath, StoreError, Time};
-use rustix::fs::{AtFlags, FileType, OFlags, RenameFlags, Stat, UTIME_NOW};
+use cap_std::fs::Dir;
+use rustix::fs::{FileType, OFlags, RenameFlags, Stat, UTIME_NOW};
 use rustix::io::Errno;
 
 /// Changes mode and time of an existing file or directory.
@@ -92,23 +93,27 @@ pub(super) fn rename_new(
     }
     let (from_dir, from_name) = tree.parent(from)?;
     let (to_dir, to_name) = tree.parent(to)?;
-    let (old, new) = (from_name.as_bytes(), to_name.as_bytes());
+    rename_entry(&from_dir, from_name.as_bytes(), &to_dir, to_name.as_bytes())
+        .at("rename", from)?;
+    sync_dir(&*to_dir, to)?;
+    sync_dir(&*from_dir, from)
+}
+
+/// renameat2(2) that replaces nothing.
+pub(super) fn rename_entry(from: &Dir, old: &[u8], to: &Dir, new: &[u8]) -> rustix::io::Result<()> {
     let flags = RenameFlags::NOREPLACE;
-    let renamed = retry(|| rustix::fs::renameat_with(&*from_dir, old, &*to_dir, new, flags));
-    match renamed {
+    match retry(|| rustix::fs::renameat_with(from, old, to, new, flags)) {
         // a file system without it: a second link replaces nothing either
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            retry(|| rustix::fs::linkat(&*from_dir, old, &*to_dir, new, AtFlags::empty()))
-                .at("rename", from)?;
-            let (before, after) = (from_dir.stat_at(old), to_dir.stat_at(new));
+            from.link_into(old, to, new)?;
+            let (before, after) = (from.stat_at(old), to.stat_at(new));
             let is_same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
             // a writer may have put another file there meanwhile, which stays
             if matches!((before, after), (Ok(a), Ok(b)) if is_same(&a, &b)) {
-                rustix::fs::unlinkat(&*from_dir, old, AtFlags::empty()).at("rename", from)?;
+                from.unlink_at(old)?;
             }
+            Ok(())
         }
-        other => other.at("rename", from)?,
+        other => other,
     }
-    sync_dir(&*to_dir, to)?;
-    sync_dir(&*from_dir, from)
 }

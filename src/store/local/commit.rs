@@ -1,6 +1,7 @@
 //! The commit: a partial file gets its time and mode, and then its target's name.
 
 use super::attributes::{final_mode, set_open};
+use super::backup::preserve_all;
 use super::inode::version;
 use super::lock::PARTIAL_MODE;
 use super::sys::{Directory, Node, OpenFile, remove_file};
@@ -53,9 +54,48 @@ pub(super) fn check_version<D: Directory>(
     }
 }
 
-/// Renames `from`, a name in the target's directory, to the target's name. It refuses if the store
-/// was closed, the lock was taken away, or the target is not of the version `if_version`. From the
-/// fence on no process takes the lock away, so the renamed file is the written one.
+/// Refuses if the store was closed, the lock was taken away, or the target is not of the version
+/// `if_version`. From the fence on no process takes the lock away.
+fn admit<D: Directory>(
+    tree: &Tree<D>,
+    target: &LockedTarget<D>,
+    if_version: Option<&str>,
+) -> Result<(), StoreError> {
+    tree.closed().check(&target.path)?;
+    check_version(tree, &target.path, if_version)?;
+    match target.lock.fence(&*target.dir) {
+        true => Ok(()),
+        false => Err(lost_lock(&target.path)),
+    }
+}
+
+/// Moves aside what is in the place of targets that [`publish`] is about to replace, if the tree
+/// does that; one result for each.
+pub(super) fn back_up<D: Directory>(
+    tree: &Tree<D>,
+    targets: &[(&LockedTarget<D>, Option<&str>)],
+    durability: Durability,
+) -> Vec<Result<(), StoreError>> {
+    let Some(backup) = tree.backup() else {
+        return targets.iter().map(|_| Ok(())).collect();
+    };
+    let admitted: Vec<_> = targets
+        .iter()
+        .map(|(target, if_version)| admit(tree, target, *if_version))
+        .collect();
+    let pairs = targets.iter().zip(&admitted);
+    let fenced = pairs
+        .filter(|(_, admitted)| admitted.is_ok())
+        .map(|((target, _), _)| *target);
+    let fenced: Vec<_> = fenced.collect();
+    let mut made = preserve_all(tree, backup, &fenced, durability).into_iter();
+    let made =
+        |admitted: Result<(), StoreError>| admitted.and_then(|()| made.next().unwrap_or(Ok(())));
+    admitted.into_iter().map(made).collect()
+}
+
+/// Renames `from`, a name in the target's directory, to the target's name, if [`admit`] allows it:
+/// the renamed file is the written one.
 ///
 /// # Errors
 /// Any; the target is then unchanged.
@@ -67,16 +107,9 @@ pub(super) fn publish<D: Directory>(
     before_rename: impl FnOnce() -> rustix::io::Result<()>,
 ) -> Result<(), StoreError> {
     let LockedTarget {
-        path,
-        dir,
-        name,
-        lock,
+        path, dir, name, ..
     } = target;
-    tree.closed().check(path)?;
-    check_version(tree, path, if_version)?;
-    if !lock.fence(&**dir) {
-        return Err(lost_lock(path));
-    }
+    admit(tree, target, if_version)?;
     before_rename().at("remove the record", path)?;
     let renamed = match if_version {
         Some(NO_VERSION) => rename_new(&**dir, from, name.as_bytes()),

@@ -1,14 +1,14 @@
 //! Making, removing and renaming entries.
 
-use super::closed::Closed;
 use super::inode::{entry, mtime};
 use super::meta_overlay::overlay_at;
 use super::partial::remove_dead;
+use super::remove_tree::remove_beneath;
 use super::stat::stat;
 use super::sys::retry;
 use super::sys::{Directory, Node};
 use super::times::timestamps;
-use super::tree::{Tree, open_subdir, read_dir, sync_dir};
+use super::tree::{Tree, open_subdir, sync_dir};
 use crate::store::error::At;
 use crate::store::{
     ErrorKind, ExistingDirs, Kind, Name, RemotePath, Removal, RemoveScope, StoreError, Time,
@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// Returns the path with all symlinks followed; one that leads outside the root is an error.
 pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
@@ -143,13 +144,34 @@ pub(super) fn remove(tree: &Tree, path: &RemotePath, scope: RemoveScope) -> Resu
     sync_dir(&*dir, path)
 }
 
-/// Removes entries that are still what a listing said. The directories that they were in keep their
-/// times: what is removed from a mirror was never in its source.
+/// Removes entries that are still what a listing said, or moves them to their backups.
 pub(super) fn remove_many(tree: &Tree, removals: &[Removal]) -> Vec<Result<(), StoreError>> {
+    take_each(tree, removals, |found| remove_found(tree, found))
+}
+
+/// An entry that is to be removed and still is what a listing said.
+pub(super) struct Found<'a> {
+    pub(super) index: usize,
+    pub(super) removal: &'a Removal,
+    pub(super) stat: &'a Stat,
+    pub(super) dir: &'a Arc<Dir>,
+    pub(super) name: &'a Name,
+    /// Of a directory: the time that it had before the first entry in it was taken.
+    pub(super) time_before: Option<Time>,
+}
+
+/// Has `take` remove entries that are still what a listing said, in its own way. The directories
+/// that they were in keep their times: what is removed from a mirror was never in its source.
+pub(super) fn take_each(
+    tree: &Tree,
+    removals: &[Removal],
+    mut take: impl FnMut(&Found<'_>) -> Result<(), StoreError>,
+) -> Vec<Result<(), StoreError>> {
     let mut times = HashMap::new();
-    let removed = removals
+    let taken = removals
         .iter()
-        .map(|removal| remove_listed(tree, removal, &mut times))
+        .enumerate()
+        .map(|each| take_listed(tree, each, &mut times, &mut take))
         .collect();
     for (parent, mtime) in times {
         // it may be gone by now, and then has no time
@@ -157,16 +179,17 @@ pub(super) fn remove_many(tree: &Tree, removals: &[Removal]) -> Vec<Result<(), S
             let _ = dir.futimens(&timestamps(mtime));
         }
     }
-    removed
+    taken
 }
 
-/// unlink or rmdir of an entry that is still what a listing said; marks its directory for a later
-/// fsync, and notes the time that it had. The partial files of other writers are not removed, so
-/// their directory stays.
-fn remove_listed(
+/// Takes an entry that is still what a listing said; marks its directory for a later fsync, and
+/// notes the time that it had. The partial files of other writers are not taken, so their directory
+/// stays.
+fn take_listed(
     tree: &Tree,
-    removal: &Removal,
+    (index, removal): (usize, &Removal),
     times: &mut HashMap<RemotePath, Time>,
+    take: &mut impl FnMut(&Found<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let path = &removal.path;
     tree.closed().check(path)?;
@@ -182,66 +205,46 @@ fn remove_listed(
     overlay_at(tree, path, &mut listed);
     removal.check(&listed)?;
     let parent = path.split().map(|(parent, _)| parent).unwrap_or_default();
-    if !times.contains_key(&parent) {
-        times.insert(parent.clone(), mtime(&dir.fstat().at("stat", path)?));
+    let above = dir.fstat().at("stat", path)?;
+    times.entry(parent.clone()).or_insert_with(|| mtime(&above));
+    // a mirror sets the modes of its directories, also those that keep their owner out
+    let is_shut = keeps_owner_out(&above);
+    if is_shut {
+        open_up_dir(&dir);
     }
-    let flags = match removal.kind {
-        Kind::Dir => AtFlags::REMOVEDIR,
-        _ => AtFlags::empty(),
-    };
-    let unlink = || rustix::fs::unlinkat(&*dir, name.as_bytes(), flags);
-    let removed = match (unlink(), dir.fstat()) {
-        // a mirror sets the modes of its directories, also those that keep their owner out
-        (Err(Errno::ACCESS), Ok(found)) if keeps_owner_out(&found) => {
-            open_up_dir(&dir);
-            let removed = unlink();
-            let _ = dir.fchmod(found.st_mode & 0o7777);
-            removed
-        }
-        (removed, _) => removed,
-    };
-    match removed {
-        Err(Errno::NOENT) => return Ok(()),
-        removed => removed.at("remove", path)?,
+    let taken = take(&Found {
+        index,
+        removal,
+        stat: &found,
+        dir: &dir,
+        name: &name,
+        time_before: times.get(path).copied(),
+    });
+    if is_shut {
+        let _ = dir.fchmod(above.st_mode & 0o7777);
     }
+    taken?;
     tree.mark_unsynced(parent);
     Ok(())
 }
 
-/// Removes everything in a directory, partial files too. Continues after a failure, and returns the
-/// first.
-fn remove_beneath(dir: &Dir, path: &RemotePath, closed: &Closed) -> Result<(), StoreError> {
-    let mut first = Ok(());
-    let stream = read_dir(dir, path)?;
-    for next in stream {
-        closed.check(path)?;
-        let next = next.at("read directory", path)?;
-        let bytes = next.file_name().to_bytes();
-        if matches!(bytes, b"." | b"..") {
-            continue;
-        }
-        let removed = match rustix::fs::unlinkat(dir, bytes, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_subdir(dir, bytes, path, closed),
-            Err(Errno::NOENT) => Ok(()),
-            other => other.at("remove", path),
-        };
-        first = first.and(removed);
+/// Moves an entry to its backup, if it gets one, and removes it otherwise.
+fn remove_found(tree: &Tree, found: &Found<'_>) -> Result<(), StoreError> {
+    let (path, name) = (&found.removal.path, found.name);
+    let flags = match found.removal.kind {
+        Kind::Dir => AtFlags::REMOVEDIR,
+        _ => AtFlags::empty(),
+    };
+    if found.removal.kind != Kind::Dir
+        && let Some(backup) = tree.backup()
+        && backup.take(tree, (path, found.stat), (found.dir, name))?
+    {
+        return Ok(());
     }
-    first
-}
-
-fn remove_subdir(
-    dir: &Dir,
-    bytes: &[u8],
-    path: &RemotePath,
-    closed: &Closed,
-) -> Result<(), StoreError> {
-    let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
-    let name = Name::parse(bytes).map_err(bad)?;
-    let inner_path = path.join(&name).map_err(bad)?;
-    let inner = open_subdir(dir, &name, &inner_path)?;
-    remove_beneath(&inner, &inner_path, closed)?;
-    rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
+    match rustix::fs::unlinkat(&**found.dir, name.as_bytes(), flags) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.at("remove", path),
+    }
 }
 
 /// rename(2), with both directories synced.

@@ -2,6 +2,7 @@
 
 use crate::store::{Allocation, Attributes, Entry, Kind, Name, Owner, Time, Version};
 use rustix::fs::{FileType, Stat};
+use std::path::Path;
 
 /// Makes an entry from its stat.
 pub(super) fn entry(name: Option<Name>, stat: &Stat, target: Option<Vec<u8>>) -> Entry {
@@ -115,4 +116,10 @@ pub(super) fn version(stat: &Stat) -> Version {
         stat.st_ctime.cast_unsigned(),
         stat.st_ctime_nsec,
     ])
+}
+/// The versions of a directory and of all directories above it.
+pub(super) fn ancestors(path: &Path) -> Vec<String> {
+    let real = path.canonicalize().unwrap_or_default();
+    let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
+    stats.map(|stat| version(&stat).to_string()).collect()
 }

@@ -6,6 +6,7 @@
 //! these are system calls in blocking functions, which this file moves off the async threads.
 
 mod attributes;
+mod backup;
 mod blocking;
 mod change;
 mod closed;
@@ -17,7 +18,6 @@ mod flush;
 mod follow;
 mod fs_type;
 mod inode;
-
 mod listing;
 mod lock;
 mod meta_overlay;
@@ -27,6 +27,7 @@ mod partial;
 mod partial_file;
 mod read;
 pub mod record;
+mod remove_tree;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod small;
@@ -36,10 +37,12 @@ mod stat;
 mod sys;
 mod target;
 mod times;
+mod trash;
 mod tree;
 mod unchanged;
 mod xattrs;
 
+use super::trash::Trash;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
     NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space, StageRequest,
@@ -50,8 +53,10 @@ use blocking::blocking_for;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
 use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
+pub use partial::Swept;
 use std::sync::Arc;
 use times::Times;
+use trash::LocalTrash;
 use tree::Tree;
 use unchanged::Unchanged;
 
@@ -70,8 +75,9 @@ impl LocalStore {
         self.tree.closed().set();
     }
 
-    /// Removes partial files of writers that died more than `age` ago; returns how many.
-    pub async fn sweep(&self, age: std::time::Duration) -> usize {
+    /// Removes partial files of writers that died more than `age` ago, and what has expired in a
+    /// trash.
+    pub async fn sweep(&self, age: std::time::Duration) -> Swept {
         self.run(move |tree| partial::sweep(tree, age)).await
     }
 
@@ -101,9 +107,7 @@ impl Store for LocalStore {
 
     async fn subtree(&self, path: &RemotePath) -> Result<Arc<dyn Store>, StoreError> {
         let dir = self.run_on(path, Tree::dir).await?;
-        let tree = Tree::strict(dir).of(self.tree.owner()).closed_with(&self.tree);
-        let tree = tree.with_rights(self.tree.rights().clone());
-        Ok(Arc::new(LocalStore::over(tree)))
+        Ok(Arc::new(LocalStore::over(self.tree.beneath(dir))))
     }
 
     async fn stat_many(&self, paths: Vec<RemotePath>) -> Vec<Result<Entry, StoreError>> {
@@ -311,8 +315,12 @@ impl Store for LocalStore {
         self.run(move |_| unchanged.sync()).await
     }
 
+    fn trash(&self) -> Option<Arc<dyn Trash>> {
+        Some(Arc::new(LocalTrash(self.tree.clone())))
+    }
+
     async fn sync(&self) -> Result<(), StoreError> {
-        self.run(|tree| tree.sync()).await
+        self.run(|tree| backup::sync_all(tree)).await
     }
 }
 

@@ -1,11 +1,12 @@
 //! Opens stores: a directory of this machine, and others that share it.
 
 use super::times::Times;
-use super::tree::{Following, Reach, Tree};
+use super::tree::{Backup, Following, Reach, Tree};
 use super::unchanged::Unchanged;
 use super::{LocalStore, inode, sys};
+use crate::store::backup::BackupPlan;
 use crate::store::error::At;
-use crate::store::{FollowedLinks, RemotePath, Rights, StoreError};
+use crate::store::{FollowedLinks, RemotePath, Rights, Store, StoreError};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use std::path::Path;
@@ -46,9 +47,7 @@ impl LocalStore {
     /// of these are equal on both sides of a connection, both sides are the same machine, and the
     /// same place.
     pub fn ancestors(path: &Path) -> Vec<String> {
-        let real = path.canonicalize().unwrap_or_default();
-        let stats = real.ancestors().filter_map(|dir| rustix::fs::stat(dir).ok());
-        stats.map(|stat| inode::version(&stat).to_string()).collect()
+        inode::ancestors(path)
     }
 
     /// Returns a store whose root is a directory of this one, for a user with a root of their own.
@@ -60,6 +59,24 @@ impl LocalStore {
         let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
         let rights = self.tree.rights().clone();
         Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
+    }
+
+    /// Returns the store beneath a directory, as [`Store::subtree`], which moves aside what it
+    /// replaces or removes.
+    ///
+    /// # Errors
+    /// Why that directory, or the one for the backups, cannot be used.
+    pub async fn backing_up(
+        &self,
+        path: &RemotePath,
+        plan: BackupPlan,
+    ) -> Result<Arc<dyn Store>, StoreError> {
+        let made = self.run_on(path, move |tree, path| {
+            let dir = tree.dir(path)?;
+            let backup = Backup::new(tree, (path, &dir), plan)?;
+            Ok(tree.beneath(dir).with_backup(backup))
+        });
+        Ok(Arc::new(LocalStore::over(made.await?)))
     }
 
     /// Returns the same store, for one transfer that follows symlinks as long as they stay beneath
@@ -81,12 +98,10 @@ impl LocalStore {
 
     fn with_links(&self, links: FollowedLinks, reach: Reach) -> Result<LocalStore, StoreError> {
         let root = self.tree.root().try_clone().at("open directory", &RemotePath::root())?;
-        let following = Following { links, reach };
-        let tree = match links {
-            FollowedLinks::None => Tree::strict(Arc::new(root)),
-            _ => Tree::following_links(Arc::new(root), following),
-        };
-        let tree = tree.of(self.tree.owner()).closed_with(&self.tree);
-        Ok(LocalStore::over(tree.with_rights(self.tree.rights().clone())))
+        let tree = self.tree.beneath(Arc::new(root));
+        Ok(LocalStore::over(match links {
+            FollowedLinks::None => tree,
+            _ => tree.with_links(Following { links, reach }),
+        }))
     }
 }

@@ -2,10 +2,13 @@
 
 use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
 use super::record;
-use super::sys::{Directory, Node};
+use super::sys::{Directory, Node, remove_file};
+use super::trash::empty::empty;
 use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
 use crate::store::partial_names::PartialNames;
+use crate::store::reserved::is_trash;
+use crate::store::trash::EmptyScope;
 use crate::store::{
     ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode,
 };
@@ -17,6 +20,8 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Most abandoned files that are removed with an otherwise empty directory; each stays open
 /// meanwhile.
 const MAX_DEAD: usize = 256;
+/// Batches of a trash that a sweep removes; the next one goes on.
+const BATCHES: usize = 1024;
 /// How deep the sweep goes: each level has a directory open.
 const MAX_DEPTH: usize = 256;
 
@@ -127,17 +132,20 @@ pub(super) fn unlock<D: Directory>(
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut partials, mut records) = (Vec::new(), Vec::new());
+    let (mut partials, mut records, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if partials.len().saturating_add(records.len()) >= MAX_DEAD {
+        let count = partials.len().saturating_add(records.len());
+        if count.saturating_add(replaced.len()) >= MAX_DEAD {
             return Err(not_empty());
         } else if let Some((_, names)) = PartialNames::of_file(name) {
             partials.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
+        } else if let Some(names) = PartialNames::of_replaced(name) {
+            replaced.push(names.replaced);
         } else {
             records.push(PartialNames::of_record(name).ok_or_else(not_empty)?.record);
         }
@@ -148,36 +156,60 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
     for name in records {
         record::remove(&*dir, &name).at("remove an abandoned record", path)?;
     }
+    for name in replaced {
+        remove_file(&*dir, &name).at("remove an abandoned backup", path)?;
+    }
     Ok(())
 }
 
-/// Removes, in the whole tree, partial files of writers that died more than `age` ago; returns
-/// how many. It skips what it cannot read: the next sweep comes.
-pub(super) fn sweep(tree: &Tree, age: Duration) -> usize {
-    sweep_dir(tree.root(), age, 0)
+/// What a sweep has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Partial files.
+    pub partial: usize,
+    /// Entries of trashes that had expired.
+    pub trashed: u64,
 }
 
-fn sweep_dir(dir: &Dir, age: Duration, depth: usize) -> usize {
+/// Removes, in the whole tree, partial files of writers that died more than `age` ago, and what has
+/// expired in a trash. It skips what it cannot read or remove: the next sweep comes.
+pub(super) fn sweep(tree: &Tree, age: Duration) -> Swept {
+    let mut swept = Swept::default();
+    sweep_dir(tree, tree.root(), (age, 0), &mut swept);
+    swept
+}
+
+fn sweep_dir(tree: &Tree, dir: &Dir, (age, depth): (Duration, usize), swept: &mut Swept) {
     let root = RemotePath::root();
     let Ok(stream) = read_dir(dir, &root) else {
-        return 0;
+        return;
     };
-    let mut swept = 0_usize;
     for entry in stream.flatten() {
         let bytes = entry.file_name().to_bytes();
         if let Some(names) = PartialNames::of_record(bytes) {
-            swept = swept.saturating_add(usize::from(sweep_record(dir, &names, age)));
+            swept.count(sweep_record(dir, &names, age));
+        } else if let Some(names) = PartialNames::of_replaced(bytes) {
+            swept.count(sweep_replaced(dir, &names));
         } else if let Some((_, names)) = PartialNames::of_file(bytes) {
-            swept = swept.saturating_add(usize::from(sweep_file(dir, &names, age)));
+            swept.count(sweep_file(dir, &names, age));
+        } else if is_trash(bytes) {
+            let emptied = empty(dir, tree.closed(), EmptyScope::Expired, BATCHES);
+            let removed = emptied.map_or(0, |emptied| emptied.removed);
+            swept.trashed = swept.trashed.saturating_add(removed);
         } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
             && depth < MAX_DEPTH
             && let Ok(name) = Name::parse(bytes)
             && let Ok(inner) = open_subdir(dir, &name, &root)
         {
-            swept = swept.saturating_add(sweep_dir(&inner, age, depth.saturating_add(1)));
+            sweep_dir(tree, &inner, (age, depth.saturating_add(1)), swept);
         }
     }
-    swept
+}
+
+impl Swept {
+    fn count(&mut self, removed: bool) {
+        self.partial = self.partial.saturating_add(usize::from(removed));
+    }
 }
 
 fn sweep_file(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
@@ -194,4 +226,10 @@ fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
     let old = dir.stat_at(&names.record).is_ok_and(is_old);
     let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
     old && alone && record::remove(dir, &names.record).is_ok()
+}
+
+/// Removes the second name of a replaced file, whose writer died before that became its backup.
+fn sweep_replaced(dir: &Dir, names: &PartialNames) -> bool {
+    let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
+    alone && remove_file(dir, &names.replaced).is_ok()
 }

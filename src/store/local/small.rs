@@ -1,7 +1,7 @@
 //! Entries that fit into memory: staged, committed and synced in groups.
 
 use super::attributes::set_open;
-use super::commit::{committed_version, lost_lock, prepare, publish, settle, sync_names};
+use super::commit::{back_up, committed_version, lost_lock, prepare, publish, settle, sync_names};
 use super::inode::{is_same_file, system_device, version};
 use super::lock::Lock;
 use super::sparse;
@@ -45,6 +45,7 @@ pub(super) fn put_whole<D: Directory>(
         }
     }
     let mut synced = sync_content(tree, entries, &members, durability);
+    back_up_all(tree, (entries, &members), durability, &mut synced);
     let mut parents = Parents::new();
     for Member { index, target } in members {
         let Some(entry) = entries.get(index) else {
@@ -113,6 +114,28 @@ fn sync_content<D: Directory>(
         .zip(synced)
         .map(|(member, result)| (member.index, result.at("fsync", &member.target.path)));
     results.collect()
+}
+
+/// Moves aside what is in the place of the entries whose content is synced, all before the first is
+/// renamed.
+fn back_up_all<D: Directory>(
+    tree: &Tree<D>,
+    (entries, members): (&[NewEntry], &[Member<D>]),
+    durability: Durability,
+    synced: &mut HashMap<usize, Result<(), StoreError>>,
+) {
+    let is_ready = |m: &&Member<D>| !matches!(synced.get(&m.index), Some(Err(_)));
+    let ready: Vec<&Member<D>> = members.iter().filter(is_ready).collect();
+    let targets = ready.iter().map(|m| {
+        let if_version = entries.get(m.index).and_then(|e| e.if_version.as_deref());
+        (&m.target, if_version)
+    });
+    let targets: Vec<_> = targets.collect();
+    for (member, made) in ready.into_iter().zip(back_up(tree, &targets, durability)) {
+        if made.is_err() {
+            synced.insert(member.index, made);
+        }
+    }
 }
 
 /// Locks the target of an entry and writes its partial file.

@@ -1,7 +1,9 @@
 //! Files that arrive in parts: the partial file, its record, and the commit.
 
 use super::blocking::blocking_for;
-use super::commit::{check_version, committed_version, prepare, publish, settle, sync_names};
+use super::commit::{
+    back_up, check_version, committed_version, prepare, publish, settle, sync_names,
+};
 use super::direct::Direct;
 use super::fs_type::is_in_memory;
 use super::lock::obstacle;
@@ -189,6 +191,9 @@ impl<D: Directory> LocalStaging<D> {
             Ok(())
         };
         let if_version = self.request.if_version.as_deref();
+        back_up(&self.tree, &[(target, if_version)], durability)
+            .into_iter()
+            .collect::<Result<(), _>>()?;
         publish(&self.tree, target, &lock.names.file, if_version, remove_record)?;
         settle(&self.tree, file, attributes, durability, path)?;
         if durability.is_durable() {

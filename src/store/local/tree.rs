@@ -7,6 +7,7 @@ use super::closed::Closed;
 use super::flush::Flush;
 use super::sys::Directory;
 use super::sys::open_in;
+use crate::store::backup::Suffix;
 use crate::store::error::At;
 use crate::store::local::fd_budget::{HANDLES, LISTINGS_OF_A_TREE};
 use crate::store::metadata::OmissionCounter;
@@ -67,6 +68,23 @@ pub(super) struct Tree<D: Directory = Dir> {
     closed: Closed,
     rights: Rights,
     omissions: OmissionCounter,
+    backup: Option<Backup<D>>,
+}
+
+/// Where a tree moves aside what it replaces or removes.
+pub(super) struct Backup<D: Directory> {
+    pub(super) suffix: Suffix,
+    /// `None`: beside the entry itself.
+    pub(super) dir: Option<BackupDir<D>>,
+}
+
+/// A directory with backups.
+pub(super) struct BackupDir<D: Directory> {
+    pub(super) tree: Box<Tree<D>>,
+    /// The directory in that tree; it need not exist.
+    pub(super) path: RemotePath,
+    /// Where it is in the tree that is backed up, if it is there.
+    pub(super) inside: Option<RemotePath>,
 }
 
 impl<D: Directory> Tree<D> {
@@ -79,11 +97,6 @@ impl<D: Directory> Tree<D> {
     /// Makes a tree for one transfer. It follows no symlink, and keeps handles open.
     pub(super) fn strict(root: Arc<D>) -> Tree<D> {
         Tree::with(root, Links::Refused)
-    }
-
-    /// Makes a tree for one transfer that follows symlinks.
-    pub(super) fn following_links(root: Arc<D>, following: Following) -> Tree<D> {
-        Tree::with(root, Links::Followed(following))
     }
 
     /// Which symlinks are followed where they are what a path names.
@@ -107,7 +120,37 @@ impl<D: Directory> Tree<D> {
             closed: Closed::default(),
             rights: Rights::default(),
             omissions: OmissionCounter::default(),
+            backup: None,
         }
+    }
+
+    /// Makes a tree for one transfer of a directory of this one.
+    pub(super) fn beneath(&self, dir: Arc<D>) -> Tree<D> {
+        Tree {
+            owner: self.owner.clone(),
+            closed: self.closed.clone(),
+            rights: self.rights.clone(),
+            ..Tree::strict(dir)
+        }
+    }
+
+    /// Returns the same tree, which follows symlinks.
+    #[must_use]
+    pub(super) fn with_links(self, following: Following) -> Tree<D> {
+        let links = Links::Followed(following);
+        Tree { links, ..self }
+    }
+
+    /// Returns the same tree, which moves aside what it replaces or removes.
+    #[must_use]
+    pub(super) fn with_backup(self, backup: Backup<D>) -> Tree<D> {
+        let backup = Some(backup);
+        Tree { backup, ..self }
+    }
+
+    /// Where what is replaced or removed goes; `None`: nowhere.
+    pub(super) fn backup(&self) -> Option<&Backup<D>> {
+        self.backup.as_ref()
     }
 
     /// Returns the same tree with the right to set more, or less.
@@ -136,12 +179,6 @@ impl<D: Directory> Tree<D> {
     /// The user whose share of open files this tree takes from.
     pub(super) fn owner(&self) -> &Arc<str> {
         &self.owner
-    }
-
-    /// Returns the same tree, closed together with `other`.
-    pub(super) fn closed_with(mut self, other: &Tree<D>) -> Tree<D> {
-        self.closed = other.closed.clone();
-        self
     }
 
     /// Tells whether the tree may still be written.

@@ -96,6 +96,11 @@ impl Filter {
         self.0.rules.get(index)
     }
 
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.0.rules
+    }
+
     /// True where there is no rule.
     pub fn is_empty(&self) -> bool {
         self.0.rules.is_empty()

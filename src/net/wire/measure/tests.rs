@@ -117,6 +117,7 @@ fn lists(n: usize) -> Vec<(Vec<u8>, usize)> {
     .into_iter()
     .chain(lists_beneath(n))
     .chain(lists_of_options(n))
+    .chain(lists_of_trash(n))
     .collect()
 }
 
@@ -190,6 +191,30 @@ fn lists_beneath(n: usize) -> Vec<(Vec<u8>, usize)> {
     ]
 }
 
+/// Those of the requests about a trash.
+fn lists_of_trash(n: usize) -> Vec<(Vec<u8>, usize)> {
+    let discard = proto::Discard {
+        removals: vec![proto::Removal::default(); n],
+        ..Default::default()
+    };
+    let list = proto::ListTrashReply {
+        entries: vec![proto::TrashedEntry::default(); n],
+        ..Default::default()
+    };
+    let restore = proto::Restore {
+        items: vec![proto::TrashItem::default(); n],
+        ..Default::default()
+    };
+    let removed = vec![proto::Removed::default(); n];
+    let restored = proto::RemoveBeneathReply { removed };
+    vec![
+        (request(request::Body::Discard(discard)), MAX_LIST),
+        (request(request::Body::Restore(restore)), MAX_LIST),
+        (reply(proto::reply::Body::ListTrash(list)), MAX_LIST),
+        (reply(proto::reply::Body::Restore(restored)), MAX_LIST),
+    ]
+}
+
 #[test]
 fn lists_are_counted_before_they_are_decoded() {
     for (index, (_, most)) in lists(0).into_iter().enumerate() {
@@ -237,6 +262,9 @@ fn every_list_of_the_protocol_has_a_bound() {
         "StatBeneath 2",
         "RemoveBeneath 2",
         "RemoveBeneathReply 1",
+        "Discard 2",
+        "ListTrashReply 1",
+        "Restore 2",
         "GlobReply 1",
         "View 3",
         "Put 4",

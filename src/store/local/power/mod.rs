@@ -6,6 +6,7 @@
 //! is one complete version of one source, and every version that was reported as done, or as
 //! unchanged, survives a power loss.
 
+mod backup;
 mod expected;
 mod samples;
 mod steps;

@@ -228,6 +228,14 @@ impl Directory for Dir {
     fn link_into(&self, from: &[u8], dir: &Dir, to: &[u8]) -> Call<()> {
         retry(|| rustix::fs::linkat(self, from, dir, to, AtFlags::empty()))
     }
+
+    fn rename_into(&self, from: &[u8], dir: &Dir, to: &[u8]) -> Call<()> {
+        retry(|| rustix::fs::renameat(self, from, dir, to))
+    }
+
+    fn make_dir_at(&self, name: &[u8], mode: u32) -> Call<()> {
+        retry(|| rustix::fs::mkdirat(self, name, Mode::from_raw_mode(mode)))
+    }
 }
 
 impl OpenFile for File {

@@ -84,6 +84,10 @@ pub(super) trait Directory: Node + Sized {
     fn link_at(&self, from: &[u8], to: &[u8]) -> Call<()>;
     /// linkat(2) into another directory.
     fn link_into(&self, from: &[u8], dir: &Self, to: &[u8]) -> Call<()>;
+    /// renameat(2) into another directory.
+    fn rename_into(&self, from: &[u8], dir: &Self, to: &[u8]) -> Call<()>;
+    /// mkdirat(2); the umask takes its part of `mode`.
+    fn make_dir_at(&self, name: &[u8], mode: u32) -> Call<()>;
 }
 
 /// An open file. Offsets and lengths are bytes.

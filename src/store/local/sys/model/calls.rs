@@ -5,6 +5,7 @@ use super::world::Handle;
 use crate::store::local::sys::{Birth, Call, Directory, Node, OpenFile};
 use rustix::fs::{FileType, FlockOperation, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
@@ -200,6 +201,9 @@ impl Directory for Handle {
     fn link_into(&self, from: &[u8], dir: &Handle, to: &[u8]) -> Call<()> {
         self.call(|state| {
             let linked = self.find(state, from)?;
+            if state.no_links {
+                return Err(Errno::PERM);
+            }
             if dir.find(state, to).is_ok() {
                 return Err(Errno::EXIST);
             }
@@ -209,6 +213,25 @@ impl Directory for Handle {
             state.name(dir.inode, to, Some(linked));
             Ok(())
         })
+    }
+
+    fn rename_into(&self, from: &[u8], dir: &Handle, to: &[u8]) -> Call<()> {
+        self.call(|state| {
+            let moved = self.find(state, from)?;
+            if state.inode(moved)?.device != state.inode(dir.inode)?.device {
+                return Err(Errno::XDEV);
+            }
+            // two names of one file stay as they are
+            if dir.find(state, to) != Ok(moved) {
+                state.name(dir.inode, to, Some(moved));
+                state.name(self.inode, from, None);
+            }
+            Ok(())
+        })
+    }
+
+    fn make_dir_at(&self, name: &[u8], mode: u32) -> Call<()> {
+        self.add(name, Body::Dir(BTreeMap::new()), mode).map(drop)
     }
 }
 

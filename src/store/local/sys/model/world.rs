@@ -36,6 +36,8 @@ pub(super) struct WorldState {
     pub(super) stops_at: u64,
     pub(super) intruder: Option<(u64, Intruder)>,
     pub(super) no_dir_sync: bool,
+    /// The file systems have no hard links.
+    pub(super) no_links: bool,
     /// This call fails, without any effect, and only this one.
     pub(super) fails_at: u64,
 }
@@ -87,6 +89,7 @@ impl World {
             stops_at: u64::MAX,
             intruder: None,
             no_dir_sync: false,
+            no_links: false,
             fails_at: 0,
         })));
         let mut state = world.0.lock();
@@ -135,6 +138,11 @@ impl World {
     /// Fails every later fsync of a directory.
     pub(in crate::store::local) fn fail_fsync_of_directories(&self) {
         self.0.lock().no_dir_sync = true;
+    }
+
+    /// Fails every later link(2).
+    pub(in crate::store::local) fn refuse_links(&self) {
+        self.0.lock().no_links = true;
     }
 
     /// Kills all processes. The data that they wrote stays.

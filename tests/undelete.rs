@@ -1,0 +1,311 @@
+//! The trash: what --keep-deleted moves there, and what undelete restores.
+
+use crate::support::schema::valid_lines;
+use crate::support::tree::{Entry, set_mode, set_mtime, snapshot, write};
+use crate::support::{Client, Server};
+use haul::store::local::LocalStore;
+use haul::store::trash::{EmptyScope, TrashItem};
+use haul::store::{ErrorKind, RemotePath, Store};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// A tree without the trash at its top.
+fn seen(top: &Path) -> BTreeMap<PathBuf, Entry> {
+    let mut all = snapshot(top);
+    all.retain(|path, _| !path.to_string_lossy().starts_with(".trash~"));
+    all
+}
+
+/// The trash of a directory, on disk.
+fn trash(top: &Path) -> PathBuf {
+    let hash = blake3::hash(b"trash").to_hex();
+    top.join(format!(".trash~{}.haul-trash", &hash[..16]))
+}
+
+/// Its batches.
+fn batches(top: &Path) -> Vec<PathBuf> {
+    let dir = std::fs::read_dir(trash(top)).into_iter().flatten();
+    dir.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Lets the batches of a trash expire.
+fn expire(top: &Path) {
+    for batch in batches(top) {
+        let name = batch.file_name().unwrap().to_str().unwrap();
+        let parts: Vec<&str> = name.split('-').collect();
+        let expired = format!("{}-{:010x}-{}", parts[0], 1, parts[2]);
+        std::fs::rename(&batch, batch.with_file_name(expired)).unwrap();
+    }
+}
+
+fn listed(client: &Client, dest: &str) -> Vec<Value> {
+    valid_lines(&client.ok(["undelete", "--json", dest]))
+}
+
+fn paths(listed: &[Value]) -> Vec<&str> {
+    let mut paths: Vec<&str> = listed.iter().map(|e| e["path"].as_str().unwrap()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// A mirror with much that its source does not have.
+fn fill(top: &Path) {
+    for path in ["a", "d/b", "d/e/c", "gone/x", "gone/deep/y"] {
+        write(&top.join(path), path.as_bytes());
+    }
+    write(&top.join("large"), &vec![7; 2 << 20]);
+    for path in ["a", "d/b", "d/e/c", "gone/deep/y", "large"] {
+        set_mtime(&top.join(path), 4);
+    }
+    symlink("/etc/passwd", top.join("d/link")).unwrap();
+    std::fs::create_dir_all(top.join("gone/empty/inner")).unwrap();
+    set_mode(&top.join("gone/x"), 0o640);
+    set_mtime(&top.join("gone/x"), 5);
+    set_mtime(&top.join("gone/deep"), 6);
+    set_mode(&top.join("gone/empty/inner"), 0o1710);
+    for dir in ["gone/empty/inner", "gone/empty", "gone", "d/e", "d", "."] {
+        set_mtime(&top.join(dir), 7);
+    }
+}
+
+/// What a mirror of `a` deletes of it.
+const DELETED: [&str; 12] = [
+    "d",
+    "d/b",
+    "d/e",
+    "d/e/c",
+    "d/link",
+    "gone",
+    "gone/deep",
+    "gone/deep/y",
+    "gone/empty",
+    "gone/empty/inner",
+    "gone/x",
+    "large",
+];
+
+#[test]
+fn what_was_deleted_comes_back_as_it_was() {
+    let server = Server::start();
+    let client = server.client();
+    for (verb, number) in [("put", 0), ("get", 1), ("cp", 2)] {
+        let (at_source, at_dest) = match verb {
+            "put" => (client.work(), server.root.clone()),
+            "get" => (server.root.clone(), client.work()),
+            _ => (client.work(), client.work()),
+        };
+        let (src, dest) = (format!("src{number}"), format!("dest{number}"));
+        write(&at_source.join(&src).join("a"), b"a");
+        let top = at_dest.join(&dest);
+        fill(&top);
+        let wanted = snapshot(&top);
+        let there = |path: &str| format!("srv:{path}");
+        let (from, to) = match verb {
+            "put" => (format!("{src}/"), there(&dest)),
+            "get" => (there(&format!("{src}/")), dest.clone()),
+            _ => (format!("{src}/"), dest.clone()),
+        };
+        client.ok([verb, "-rt", "--delete", "--keep-deleted", &from, &to]);
+        assert_eq!(
+            seen(&top).into_keys().collect::<Vec<_>>(),
+            [Path::new(""), Path::new("a")],
+            "{verb}"
+        );
+        let entries = listed(&client, &to);
+        assert_eq!(paths(&entries), DELETED);
+        assert!(entries.iter().all(|entry| entry["id"] == entries[0]["id"]));
+        // what a mirror compares and deletes does not have the trash, nor do listings
+        client.ok([verb, "-rt", "--delete", &from, &to]);
+        client.ok([verb, "-rtn", "--delete=yes", &from, &to]);
+        if verb == "put" {
+            assert_eq!(client.ok(["ls", "-a", &to]), "a\n");
+        }
+        // a directory with all that was in it, and what is above a file
+        let beneath = |top: &BTreeMap<PathBuf, Entry>, dir: &str| -> BTreeMap<PathBuf, Entry> {
+            let inside = top.iter().filter(|(path, _)| path.starts_with(dir));
+            inside.map(|(path, entry)| (path.clone(), entry.clone())).collect()
+        };
+        client.ok(["undelete", &to, "gone/", "d/e/c"]);
+        let now = seen(&top);
+        assert_eq!(beneath(&now, "gone"), beneath(&wanted, "gone"), "{verb}");
+        assert_eq!(beneath(&now, "d/e"), beneath(&wanted, "d/e"), "{verb}");
+        assert_eq!(paths(&listed(&client, &to)), ["d/b", "d/link", "large"]);
+        // all the rest
+        client.ok(["undelete", &to, "."]);
+        let (mut now, mut wanted) = (seen(&top), wanted);
+        for written in ["", "a"].map(Path::new) {
+            assert!(now.remove(written).is_some() && wanted.remove(written).is_some());
+        }
+        assert_eq!(now, wanted, "{verb}");
+        assert!(batches(&top).is_empty(), "{verb}: {:?}", batches(&top));
+    }
+}
+
+#[test]
+fn the_last_deletion_of_a_path_is_restored_and_nothing_is_overwritten() {
+    let server = Server::start();
+    let client = server.client();
+    let top = server.root.join("dest");
+    write(&client.work().join("src/a"), b"a");
+    for text in ["first", "second", "third"] {
+        write(&top.join("notes"), text.as_bytes());
+        client.ok(["put", "-r", "--delete", "--keep-deleted=2h", "src/", "srv:dest"]);
+    }
+    let entries = listed(&client, "srv:dest");
+    assert_eq!(paths(&entries), ["notes", "notes", "notes"]);
+    let notes = || std::fs::read_to_string(top.join("notes")).unwrap();
+    // the last run is listed first
+    let id = |index: usize| entries[index]["id"].as_str().unwrap().to_string();
+    client.ok(["undelete", "--at", &id(2), "srv:dest", "notes"]);
+    assert_eq!(notes(), "first");
+    let exists = client.run(["undelete", "srv:dest", "notes"]);
+    exists.failed(1, &["notes: it already exists"]);
+    assert_eq!((notes().as_str(), listed(&client, "srv:dest").len()), ("first", 2));
+    std::fs::remove_file(top.join("notes")).unwrap();
+    client.ok(["undelete", "srv:dest", "notes"]);
+    assert_eq!(notes(), "third");
+    client
+        .run(["undelete", "srv:dest", "other"])
+        .failed(8, &["other: nothing of that path"]);
+    client
+        .run(["undelete", "--at=2001-01-01", "srv:dest", "notes"])
+        .failed(8, &["nothing of that path"]);
+    client
+        .run(["undelete", "srv:dest", "../x"])
+        .failed(2, &["../x", "not allowed"]);
+    // one line per entry, aligned
+    let text = client.ok(["undelete", "srv:dest"]);
+    assert!(text.contains(&id(1)) && text.ends_with("6 B  notes\n"), "{text}");
+    client.ok(["undelete", "--empty", "-f", "srv:dest"]);
+    assert_eq!(client.ok(["undelete", "srv:dest"]), "");
+    assert!(!trash(&top).exists());
+    client
+        .run(["put", "-r", "--keep-deleted", "src/", "srv:dest"])
+        .failed(2, &["--delete"]);
+}
+
+#[test]
+fn what_has_expired_goes_with_the_next_run_or_with_the_server() {
+    let mut server = Server::start();
+    let client = server.client();
+    let top = server.root.join("dest");
+    write(&client.work().join("src/a"), b"a");
+    let delete = |name: &str| {
+        write(&top.join(name), b"x");
+        client.ok(["put", "-r", "--delete", "--keep-deleted", "src/", "srv:dest"]);
+    };
+    delete("old");
+    expire(&top);
+    delete("newer");
+    assert_eq!(paths(&listed(&client, "srv:dest")), ["newer"]);
+    expire(&top);
+    server.kill();
+    server.restart();
+    let gone = || !trash(&top).exists();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !gone() && std::time::Instant::now() < deadline {
+        client.run(["ls", "srv:"]);
+    }
+    assert!(gone(), "{:?}", batches(&top));
+}
+
+/// More than a page, in several requests.
+#[test]
+fn large_trees_go_and_come_back_in_pages() {
+    let server = Server::start();
+    let client = server.client();
+    let top = server.root.join("dest");
+    write(&client.work().join("src/a"), b"a");
+    for n in 0..3000 {
+        write(&top.join(format!("d{}/{n}", n % 7)), b"x");
+    }
+    let before = seen(&top);
+    client.ok(["put", "-r", "--delete=yes", "--keep-deleted", "src/", "srv:dest"]);
+    assert_eq!(listed(&client, "srv:dest").len(), 3007);
+    client.ok(["undelete", "srv:dest", "."]);
+    let mut now = seen(&top);
+    now.remove(Path::new("a"));
+    let names = |all: &BTreeMap<PathBuf, Entry>| all.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&now), names(&before));
+    assert_eq!(now[Path::new("d3")], before[Path::new("d3")]);
+}
+
+#[test]
+fn users_who_may_not_write_restore_nothing() {
+    let server = Server::start();
+    let owner = server.client();
+    write(&owner.work().join("src/a"), b"a");
+    write(&server.root.join("dest/x"), b"x");
+    owner.ok(["put", "-r", "--delete", "--keep-deleted", "src/", "srv:dest"]);
+    server.user(&["add", "reader", "--read-only"], "p");
+    server.user(&["add", "writer", "--write-only"], "p");
+    let (reader, writer) = (server.client_of("reader"), server.client_of("writer"));
+    assert_eq!(paths(&listed(&reader, "srv:dest")), ["x"]);
+    reader.run(["undelete", "srv:dest", "x"]).failed(8, &["may only read"]);
+    reader
+        .run(["undelete", "--empty", "-f", "srv:dest"])
+        .failed(8, &["may only read"]);
+    writer.run(["undelete", "srv:dest"]).failed(8, &["may only put"]);
+    write(&writer.work().join("src/a"), b"a");
+    let keeps = ["put", "-r", "--delete", "--keep-deleted", "src/", "srv:dest"];
+    writer.run(keeps).failed(8, &["may only write"]);
+    // no path leads into the trash
+    let inside = trash(&server.root.join("dest"));
+    let inside = inside.strip_prefix(&server.root).unwrap().display().to_string();
+    for words in [["ls", ""], ["rm", "-r"], ["mkdir", "-p"]] {
+        let mut line: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        line.retain(|word| !word.is_empty());
+        line.push(format!("srv:{inside}"));
+        owner.run(line).failed(2, &["are haul's own"]);
+    }
+    assert_eq!(paths(&listed(&owner, "srv:dest")), ["x"]);
+}
+
+/// Whatever a request names, nothing outside of the trash is moved.
+#[tokio::test]
+async fn requests_lead_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("top/x/log"), b"log");
+    write(&dir.path().join("0"), b"outside");
+    let store = LocalStore::open(&dir.path().join("top")).unwrap();
+    let store = store.subtree(&RemotePath::root()).await.unwrap();
+    let bin = store.trash().unwrap();
+    std::fs::create_dir(trash(&dir.path().join("top"))).unwrap();
+    let before = snapshot(dir.path());
+    for batch in ["", ".", "..", "../x", "../..", "/", "x", "\0", &"f".repeat(300)] {
+        for index in [0, 1, u32::MAX] {
+            let item = TrashItem {
+                batch: batch.into(),
+                index,
+            };
+            let restored = bin.restore(vec![item]).await.remove(0);
+            assert_eq!(restored.unwrap_err().kind, ErrorKind::NotFound, "{batch}");
+        }
+    }
+    for cookie in [&b"x"[..], b"/", b"../0", &[0xff; 200]] {
+        assert!(bin.page(cookie).await.is_err());
+    }
+    assert_eq!(snapshot(dir.path()), before);
+    // a log that leads outside, or is cut, is none
+    let batch = trash(&dir.path().join("top")).join("0000000000000001-00ffffffff-00000001");
+    write(&batch.join("0"), b"x");
+    for path in [&b"../0"[..], b"/0", b"a/../../0", b""] {
+        let text = [&(path.len() as u16).to_be_bytes()[..], path].concat();
+        let log = [&blake3::hash(&text).as_bytes()[..], &text].concat();
+        for log in [&log[..], &log[..log.len() - 1]] {
+            std::fs::write(batch.join("log"), log).unwrap();
+            let item = TrashItem {
+                batch: batch.file_name().unwrap().to_str().unwrap().into(),
+                index: 0,
+            };
+            assert!(bin.restore(vec![item]).await.remove(0).is_err(), "{path:?}");
+        }
+    }
+    assert!(batch.join("0").exists());
+    assert_eq!(std::fs::read(dir.path().join("0")).unwrap(), b"outside");
+    assert!(bin.page(b"").await.unwrap().entries.is_empty());
+    assert!(!bin.empty(EmptyScope::All).await.unwrap().more);
+    assert!(!trash(&dir.path().join("top")).exists());
+}

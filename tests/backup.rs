@@ -1,7 +1,7 @@
 //! Backups: what is replaced or deleted is moved aside, as the rsync binary does it.
 
 use crate::support::chance::Chance;
-use crate::support::tree::write;
+use crate::support::tree::{set_mtime, write};
 use crate::support::{Client, Server};
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -192,6 +192,8 @@ fn a_backup_directory_is_anywhere_in_the_root() {
     let client = server.client();
     let large = |byte| vec![byte; 3 << 20];
     write(&server.root.join("www/site/large"), &large(1));
+    // of another time, however fast all this is
+    set_mtime(&server.root.join("www/site/large"), 1_000_000_000_000_000_000);
     write(&server.root.join("www/site/d/a"), b"old");
     write(&client.work().join("site/large"), &large(2));
     write(&client.work().join("site/d/a"), b"newer");

@@ -165,13 +165,15 @@ fn what_a_list_names_and_is_not_there_fails_by_name() {
     ] {
         let ended = client.run(words);
         assert!(ended.code == 3, "{ended:?}");
-        for (name, why) in [("src/missing: ", "no such file"), ("src/k: ", "not a directory")] {
+        for (name, why) in
+            [("src/missing: ", "no such file"), ("src/k/beneath: ", "not a directory")]
+        {
             let mut lines = ended.err.lines();
             assert!(lines.any(|line| line.contains(name) && line.contains(why)), "{ended:?}");
         }
     }
-    assert_eq!(names(&server.root.join("dest")), ["d", "d/e"]);
-    assert_eq!(names(&client.work().join("dest")), ["d", "d/e"]);
+    assert_eq!(names(&server.root.join("dest")), ["d", "d/e", "k"]);
+    assert_eq!(names(&client.work().join("dest")), ["d", "d/e", "k"]);
 }
 
 /// More paths than one request of a get may have.
@@ -250,4 +252,154 @@ fn a_user_who_may_only_read_has_no_sources_removed() {
     let ended = reader.run(["get", "--remove-source-files", "srv:f", "."]);
     ended.failed(8, &["may only read"]);
     assert!(server.root.join("f").exists() && !reader.work().join("f").exists());
+}
+
+/// What would be the only copy, or was never sent, is not removed.
+#[test]
+fn nothing_is_removed_that_is_not_elsewhere() {
+    let server = Server::start();
+    let client = server.client();
+    let work = client.work();
+    let there = |path: &str| work.join(path).symlink_metadata().is_ok();
+    // a dry run, also of what is unchanged
+    write(&work.join("a/f"), b"1");
+    client.ok(["cp", "-r", "a/", "b"]);
+    client.ok(["put", "-r", "a/", "srv:b"]);
+    client.ok(["cp", "-rn", "--remove-source-files", "a/", "b"]);
+    client.ok(["put", "-rn", "--remove-source-files", "a/", "srv:b"]);
+    client.ok(["get", "-rn", "--remove-source-files", "srv:b/", "b"]);
+    assert!(there("a/f") && server.root.join("b/f").exists());
+    // source and destination are one
+    write(&work.join("list"), b"a/f\n");
+    for words in [
+        &["cp", "-R", "--remove-source-files", "a/f", "."][..],
+        &["cp", "--remove-source-files", "--files-from=list", ".", "."],
+        &["cp", "--remove-source-files", "a/f", "a"],
+    ] {
+        let ended = client.run(words);
+        assert!(ended.code != 0 && there("a/f"), "{words:?}: {ended:?}");
+    }
+    // the same file by way of a server
+    let inside = server.root.join("same");
+    write(&inside.join("f"), b"1");
+    let shown = inside.display().to_string();
+    for (words, at) in [
+        (vec!["put", "--remove-source-files", "f", "srv:same"], &shown),
+        (vec!["put", "-R", "--remove-source-files", "f", "srv:same"], &shown),
+        (vec!["get", "--remove-source-files", "srv:same/f", "."], &shown),
+        (vec!["get", "-R", "--remove-source-files", "srv:same/./f", "."], &shown),
+    ] {
+        let mut command = client.command(&words);
+        let output = command.current_dir(at).output().unwrap();
+        assert!(
+            !output.status.success() && inside.join("f").exists(),
+            "{words:?}: {output:?}"
+        );
+    }
+    // one that is missing does not shift the others
+    write(&work.join("d1/f"), b"aa");
+    write(&work.join("d2/g"), b"bb");
+    std::fs::create_dir_all(work.join("d/g")).unwrap();
+    let words = ["cp", "--remove-source-files", "none", "d1/f", "d2/g", "d"];
+    assert_eq!(client.run(words).code, 3);
+    assert!(!there("d1/f") && there("d2/g") && there("d/f"));
+    // what a symlink leads to, and a stream
+    write(&work.join("real"), b"x");
+    std::os::unix::fs::symlink("real", work.join("link")).unwrap();
+    for to in ["srv:links/", "links/"] {
+        std::fs::create_dir_all(work.join("links")).unwrap();
+        std::fs::create_dir_all(server.root.join("links")).unwrap();
+        client
+            .run(["cp", "--remove-source-files", "link", to])
+            .failed(2, &["symlink", "-r"]);
+    }
+    let stream = client.run(["get", "--remove-source-files", "srv:b/f", "-"]);
+    stream.failed(2, &["--remove-source-files", "standard output"]);
+    assert!(there("real") && server.root.join("b/f").exists());
+    // nothing is chosen of a source
+    write(&work.join("empty"), b"");
+    client.ok(["get", "--remove-source-files", "--files-from=empty", "srv:b", "got"]);
+    assert!(server.root.join("b/f").exists() && !there("got/f"));
+}
+
+/// Once the removal at the source has begun, a lost session must not have anything compared again.
+#[test]
+fn a_session_that_is_lost_while_sources_are_removed_deletes_nothing() {
+    let mut server = Server::start();
+    let client = server.client();
+    for n in 0..3000 {
+        write(&server.root.join("src").join(n.to_string()), b"x");
+    }
+    let words = ["get", "-rq", "--delete", "--remove-source-files", "srv:src/", "dest"];
+    let running = client.spawn(words);
+    let first_half = server.root.join("src");
+    crate::support::until("the removal begins", || {
+        std::fs::read_dir(&first_half).unwrap().count() < 3000
+    });
+    server.kill();
+    server.restart();
+    let ended = running.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(names(&client.work().join("dest")).len(), 3000);
+    assert_eq!(names(&server.root.join("src")), [""; 0]);
+}
+
+#[test]
+fn a_list_may_name_the_contents_of_a_directory() {
+    let server = Server::start();
+    let client = server.client();
+    for path in ["sub/f", "sub/d/deep", "other/x"] {
+        write(&client.work().join("src").join(path), b"x");
+        write(&server.root.join("src").join(path), b"x");
+    }
+    write(&client.work().join("list"), b"sub/\n");
+    client.ok(["put", "-a", "--files-from=list", "src", "srv:dest"]);
+    client.ok(["get", "-aR", "--files-from=list", "srv:src", "dest"]);
+    let wanted = ["sub", "sub/d", "sub/f"];
+    assert_eq!(names(&server.root.join("dest")), wanted);
+    assert_eq!(names(&client.work().join("dest")), wanted);
+    let both = ["put", "-a", "--files-from=-", "--exclude-from=-", "src", "srv:x"];
+    client.run(both).failed(2, &["two lists", "standard input"]);
+}
+
+/// The rules say what is sent of what is chosen, and nothing of the way to it.
+#[test]
+fn rules_and_mirrors_of_chosen_paths() {
+    let server = Server::start();
+    let client = server.client();
+    let work = client.work();
+    for path in ["s/a/b/f", "s/a/k"] {
+        write(&work.join(path), b"x");
+    }
+    write(&work.join("s/.gitignore"), b"*.o\n");
+    client.ok(["cp", "-aR", "--exclude=a", "s/./a/b/f", "d1"]);
+    assert!(work.join("d1/a/b/f").exists());
+    // ignore files above what is chosen
+    for path in ["d2/a/x.o", "d2/a/old"] {
+        write(&work.join(path), b"x");
+    }
+    let ignoring = ["-aR", "--delete", "--ignore-file=.gitignore"];
+    client.ok(["cp"].iter().chain(&ignoring).chain(&["s/./a", "d2"]));
+    assert!(work.join("d2/a/x.o").exists() && !work.join("d2/a/old").exists());
+    // what is excluded itself is not mirrored
+    write(&work.join("d3/a/old"), b"x");
+    client.ok(["cp", "-a", "--delete", "--exclude=a", "s/a", "d3"]);
+    client.ok(["cp", "-aR", "--delete", "--exclude=/a", "s/./a", "d3"]);
+    write(&work.join("s/.gitignore"), b"/a/\n");
+    client.ok(["cp"].iter().chain(&ignoring).chain(&["s/./a", "d3"]));
+    assert!(work.join("d3/a/old").exists());
+    // two bases
+    write(&work.join("t/c/g"), b"x");
+    client.ok(["put", "-aR", "--delete", "s/./a/b", "t/./c", "srv:d4"]);
+    assert!(server.root.join("d4/a/b/f").exists() && server.root.join("d4/c/g").exists());
+    let overlap = ["put", "-aR", "--delete", "s/./a", "s/a/./k", "s/./a/b", "srv:d4"];
+    client.ok(overlap);
+    // a directory that is a symlink
+    std::os::unix::fs::symlink("s", work.join("l")).unwrap();
+    client.run(["cp", "-aR", "l/", "d5"]).failed(2, &["-R l/", "-k"]);
+    client.ok(["cp", "-aRk", "l/", "d5"]);
+    assert!(work.join("d5/l/a/k").exists());
+    for refused in ["-d", "--no-relative", "--no-implied-dirs"] {
+        client.run(["cp", "-a", refused, "s", "d6"]).failed(2, &[refused]);
+    }
 }

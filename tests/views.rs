@@ -290,7 +290,7 @@ fn ignore_files_are_bounded_and_their_names_checked() {
     write(&client.work().join("src/d/.ig"), &b"pattern\n".repeat(10_000));
     write(&client.work().join("src/d/g"), b"g");
     let ended = client.run(["cp", "-a", "--ignore-file", ".ig", "src/", "dest"]);
-    ended.failed(3, &["src/d/.ig", "64 KiB"]);
+    ended.failed(3, &["src/d/.ig", "32 KiB"]);
     assert_eq!(files(&client.work().join("dest")), ["f"]);
 }
 
@@ -371,4 +371,91 @@ fn a_dry_run_says_which_modes_and_owners_differ() {
     }
     let none = client.run(["put", "-an", "src/", "srv:dest"]).err;
     assert!(!none.contains("src/mode"), "{none}");
+}
+
+#[test]
+fn a_rule_that_includes_decides_before_ignore_files_for_deletions_too() {
+    let client = Client::new();
+    let work = client.work();
+    ignoring(&work.join("src"));
+    let words = ["cp", "-a", "--ignore-file=.gitignore", "--include=a.o", "--include=build/"];
+    for _ in 0..2 {
+        client.ok(words.iter().chain(&["--delete-excluded", "src/", "dest"]));
+        assert!(work.join("dest/a.o").exists() && work.join("dest/build/z").exists());
+    }
+    std::fs::remove_file(work.join("src/a.o")).unwrap();
+    client.ok(words.iter().chain(&["--delete", "src/", "dest"]));
+    assert!(!work.join("dest/a.o").exists() && work.join("dest/build/z").exists());
+}
+
+/// At the top of a source, too: the transfer ends at once.
+#[test]
+fn an_ignore_file_that_cannot_be_used_fails_by_name_wherever_it_is() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("src/.ig"), &[b'\n'; 70_000]);
+    write(&client.work().join("text/.ig"), b"\xff*\n");
+    write(&client.work().join("text/f"), b"f");
+    for (source, why) in [("src", "32 KiB"), ("text", "UTF-8")] {
+        let ended = client.run(["put", "-a", "--ignore-file=.ig", source, "srv:dest"]);
+        ended.failed(3, &[why]);
+    }
+    assert_eq!(files(&server.root.join("dest")), [""; 0]);
+}
+
+#[test]
+fn a_mount_that_is_named_is_sent() {
+    let client = Client::new();
+    let top = client.work().join("src");
+    write(&top.join("f"), b"f");
+    let Some(disk) = SmallDisk::within(&top, "size=1m") else {
+        return;
+    };
+    write(&disk.path().join("in/g"), b"g");
+    let name = disk.path().file_name().unwrap().to_str().unwrap();
+    client.ok(["cp", "-aRx", &format!("src/./{name}"), "d1"]);
+    client.ok(["cp", "-aRx", &format!("src/./{name}/in/g"), "d2"]);
+    for dest in ["d1", "d2"] {
+        assert!(client.work().join(dest).join(name).join("in/g").exists(), "{dest}");
+    }
+    write(&client.work().join("d1").join(name).join("old"), b"old");
+    client.ok(["cp", "-aRx", "--delete", &format!("src/./{name}"), "d1"]);
+    assert!(!client.work().join("d1").join(name).join("old").exists());
+}
+
+/// haul's own names stay hidden behind a symlink.
+#[test]
+fn a_symlink_does_not_lead_to_names_of_haul() {
+    let server = Server::start();
+    let client = server.client();
+    let partial = crate::support::tree::staged(&server.root.join("part"));
+    write(&partial, b"secret");
+    std::fs::create_dir(server.root.join("src")).unwrap();
+    let target = Path::new("..").join(partial.file_name().unwrap());
+    symlink(target, server.root.join("src/link")).unwrap();
+    for words in [["get", "-rL", "srv:src", "g"], ["get", "-RL", "srv:src/./link", "g"]] {
+        let ended = client.run(words);
+        assert!(ended.code == 1 || ended.code == 3, "{ended:?}");
+        let got = client.work().join("g");
+        assert!(!got.exists() || files(&got).is_empty());
+    }
+}
+
+#[test]
+fn a_get_that_follows_a_symlink_mirrors_what_it_leads_to() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("real/f"), b"f");
+    symlink("real", server.root.join("link")).unwrap();
+    for words in [
+        ["get", "-rL", "--delete", "srv:link", "g"],
+        ["get", "-rk", "--delete", "srv:link", "g"],
+    ] {
+        write(&client.work().join("g/link/old"), b"old");
+        client.ok(words);
+        assert_eq!(files(&client.work().join("g")), ["link/f"]);
+    }
+    // one whose contents are sent, and removed
+    client.ok(["get", "-r", "--remove-source-files", "srv:link/", "h"]);
+    assert!(!server.root.join("real/f").exists() && client.work().join("h/f").exists());
 }

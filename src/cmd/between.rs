@@ -113,8 +113,7 @@ struct PreparedCopy {
 impl PreparedCopy {
     /// Where each source goes, and what the user calls it.
     fn places(&self) -> Vec<(RemotePath, String)> {
-        let shown = self.sources.remotes.iter().map(|source| source.shown.clone());
-        self.names.iter().cloned().zip(shown).collect()
+        self.sources.places(&self.names)
     }
 
     fn put_destination(&self, if_missing: IfMissing) -> PutDestination {
@@ -285,7 +284,7 @@ impl PreparedCopy {
             args: &args.deletion,
             destination,
             label: self.destination.shown.as_bytes().to_vec(),
-            pairs: pairs_of(from, &self.sources, &self.names).await?,
+            pairs: pairs_of(from, &self.sources, &self.names, &options.view).await?,
         };
         deletion.run(options, reporter).await
     }

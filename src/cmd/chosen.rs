@@ -4,12 +4,13 @@
 use super::failure::Failure;
 use super::filter::read_lines;
 use super::hint;
-use super::location::{Remote, tidy};
+use super::location::{Remote, means_contents, tidy};
 use crate::net::printable;
 use crate::net::transfer::send::chosen::{Chosen, Scope};
 use crate::store::RemotePath;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Options about the paths of sources.
@@ -21,7 +22,7 @@ pub struct ChosenArgs {
 
     /// Send the paths that FILE lists, one per line, and each under its path in the only SRC;
     /// - is standard input. Directories of the list are sent with their contents if -r is given
-    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL, conflicts_with = "relative")]
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
     files_from: Option<OsString>,
 }
 
@@ -64,20 +65,25 @@ impl ChosenArgs {
         self.relative || self.files_from.is_some()
     }
 
+    /// True where the list comes from standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.files_from.as_deref() == Some(OsStr::new("-"))
+    }
+
     /// True where a list names the paths.
     pub fn has_list(&self) -> bool {
         self.files_from.is_some()
     }
 
-    /// The local directories in which the paths begin, and the paths. `ends_with_nul` is of the
-    /// lines of a list.
+    /// The local directories in which the paths begin, and the paths. Symlinks to directories are
+    /// followed if it `follows`; `ends_with_nul` is of the lines of a list.
     ///
     /// # Errors
     /// A usage failure that names the source, or the line of the list.
     pub fn local(
         &self,
         sources: &[OsString],
-        scope: Scope,
+        (scope, follows): (Scope, bool),
         ends_with_nul: bool,
     ) -> Result<Vec<ChosenSource<OsString>>, Failure> {
         let mut groups = ByBase(Vec::new());
@@ -87,8 +93,8 @@ impl ChosenArgs {
             };
             let top = std::path::absolute(base).unwrap_or_default();
             let top = tidy(top.as_os_str().as_bytes()).unwrap_or_default();
-            for path in listed(file, &top, ends_with_nul)? {
-                groups.add(base.clone(), &path, scope)?;
+            for (path, is_contents) in listed(file, &top, ends_with_nul)? {
+                groups.add(base.clone(), &path, scope_of(scope, is_contents))?;
             }
             // an empty list is a transfer of nothing
             if groups.0.is_empty() {
@@ -98,6 +104,12 @@ impl ChosenArgs {
         }
         for source in sources {
             let (base, path) = split(source.as_bytes());
+            let is_link = Path::new(source).components().as_path().is_symlink();
+            if means_contents(source.as_bytes()) && is_link && !follows {
+                let shown = printable(&source.to_string_lossy());
+                return Err(Failure::usage(format!("-R {shown}: the directory is a symlink"))
+                    .hint("add -k to send what it leads to, or leave out the slash"));
+            }
             let path = tidy(path).map_err(|e| {
                 let shown = printable(&source.to_string_lossy());
                 Failure::usage(format!("-R {shown}: {e}"))
@@ -124,8 +136,8 @@ impl ChosenArgs {
                 return Err(not_one_source());
             };
             let base = base.as_contents(&base.path);
-            for path in listed(file, &base.path, ends_with_nul)? {
-                groups.add(base.clone(), &path, scope)?;
+            for (path, is_contents) in listed(file, &base.path, ends_with_nul)? {
+                groups.add(base.clone(), &path, scope_of(scope, is_contents))?;
             }
             if groups.0.is_empty() {
                 groups.0.push((base, Chosen::default()));
@@ -159,15 +171,28 @@ fn split(source: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The paths of a list, beneath the source that is at `top`.
-fn listed(file: &OsStr, top: &RemotePath, ends_with_nul: bool) -> Result<Vec<RemotePath>, Failure> {
+/// How much of a path of a list is sent: with a slash at its end also what is directly in it.
+fn scope_of(scope: Scope, is_contents: bool) -> Scope {
+    match (scope, is_contents) {
+        (Scope::Entry, true) => Scope::Contents,
+        (scope, _) => scope,
+    }
+}
+
+/// The paths of a list, beneath the source that is at `top`, and whether each has a slash at its
+/// end, or means the source itself.
+fn listed(
+    file: &OsStr,
+    top: &RemotePath,
+    ends_with_nul: bool,
+) -> Result<Vec<(RemotePath, bool)>, Failure> {
     let about = format!("--files-from {}", printable(&file.to_string_lossy()));
     let mut paths = Vec::new();
     for (number, line) in read_lines(&about, file, ends_with_nul)? {
         let bad = |why: String| Failure::usage(format!("{about}, line {number}: {why}"));
         let path = tidy(&line).map_err(|e| bad(e.to_string()))?;
         let is_absolute = line.starts_with(b"/");
-        paths.push(match path.is_within(top) {
+        let path = match path.is_within(top) {
             true if is_absolute => path.beneath(top).unwrap_or_default(),
             false if is_absolute => {
                 let shown = String::from_utf8_lossy(&line).into_owned();
@@ -175,7 +200,9 @@ fn listed(file: &OsStr, top: &RemotePath, ends_with_nul: bool) -> Result<Vec<Rem
                     .hint("write paths without a slash at their beginning"));
             }
             _ => path,
-        });
+        };
+        let is_contents = means_contents(&line) || path.is_root();
+        paths.push((path, is_contents));
     }
     Ok(paths)
 }

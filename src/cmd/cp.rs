@@ -8,7 +8,7 @@ use super::destination::{LocalPlace, make_path};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote, means_contents};
 use super::source_removal::{SourceEnd, SourceRemoval};
-use super::sources::{LocalSource, if_missing, prepare};
+use super::sources::{LocalSource, if_missing, prepare, refuse_followed};
 use super::transfer;
 use super::transfer::TransferArgs;
 use super::{get, hint, interrupt, put};
@@ -131,7 +131,8 @@ async fn copy(
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("cp", args, sources).await;
     }
-    let places = prepared.iter().map(LocalSource::place).collect::<Vec<_>>();
+    refuse_followed(&prepared, args)?;
+    let places = prepared.iter().flat_map(LocalSource::places).collect::<Vec<_>>();
     args.deletion.check_places(&places)?;
     if args.makes_path() {
         make_path(destination, sources.len() > 1)?;
@@ -148,12 +149,9 @@ async fn copy(
     let (mut pairs, mut ends) = (Vec::new(), Vec::new());
     for (given, top) in prepared.iter().zip(&place.tree.tops) {
         pairs.extend(given.dirs(top).await);
-        ends.extend(given.end());
+        ends.push(given.end(Some((place.tree.store.clone(), top.clone()))));
     }
-    let removal = match args.remove_source_files {
-        true => Some((SourceRemoval::start(&mut options)?, ends)),
-        false => None,
-    };
+    let removal = SourceRemoval::of(args, &mut options)?.map(|removal| (removal, ends));
     let deletion = Deletion {
         args: &args.deletion,
         destination: Place::Here(place.tree.store.clone()),
@@ -201,7 +199,7 @@ async fn run_copy(
     sources: Vec<TransferSource>,
     to: LocalDestination,
     (args, options): (&TransferArgs, Options),
-    (deletion, removal): (Deletion<'_>, Option<(SourceRemoval, Vec<SourceEnd>)>),
+    (deletion, removal): (Deletion<'_>, Option<(SourceRemoval, Vec<Option<SourceEnd>>)>),
     about: &str,
 ) -> Result<(), Failure> {
     let show = args.show("cp", &options.filter, Arc::default())?;

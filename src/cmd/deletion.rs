@@ -17,6 +17,7 @@ use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::Code;
 use crate::store::{ErrorKind, Kind, RemotePath};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Entries that may go without a question, however many there are.
@@ -128,12 +129,19 @@ impl DeletionArgs {
         if !self.is_wanted() {
             return Ok(());
         }
-        for (index, (place, name)) in places.iter().enumerate() {
-            let others = places.iter().enumerate().filter(|(other, _)| *other != index);
-            let mut within = others.filter(|(_, (other, _))| place.is_within(other));
-            if let Some((_, (_, other))) = within.next() {
-                let message = format!("--delete: {name} goes where the contents of {other} go");
-                return Err(Failure::usage(message).hint("transfer them one by one"));
+        let mut mirrors = HashMap::new();
+        for (place, name) in places {
+            if let Some(other) = mirrors.insert(place, name) {
+                return Err(overlap(name, other));
+            }
+        }
+        for (place, name) in places {
+            let mut dir = place.split().map(|(dir, _)| dir);
+            while let Some(above) = dir {
+                if let Some(other) = mirrors.get(&above) {
+                    return Err(overlap(name, other));
+                }
+                dir = above.split().map(|(dir, _)| dir);
             }
         }
         Ok(())
@@ -169,6 +177,12 @@ impl DeletionArgs {
     fn is_confirmed(&self) -> bool {
         self.delete.as_deref() == Some("yes") && self.max_delete.is_none()
     }
+}
+
+/// The refusal of a source that goes where the contents of another go.
+fn overlap(name: &str, other: &str) -> Failure {
+    Failure::usage(format!("--delete: {name} goes where the contents of {other} go"))
+        .hint("transfer them one by one")
 }
 
 /// A deletion that the guard prevents.
@@ -224,7 +238,8 @@ impl Deletion<'_> {
             let rules = Rules {
                 protected: &options.protected,
                 // what is not sent is not there, where nothing else protects it
-                sent: self.args.delete_excluded.then_some(&options.filter),
+                sent: &options.filter,
+                deletes_excluded: self.args.delete_excluded,
                 view: &options.view,
             };
             search(pair, &self.destination, rules, &mut plan).await?;

@@ -138,6 +138,12 @@ pub enum Excluded {
 }
 
 impl FilterArgs {
+    /// How many lists come from standard input.
+    pub fn lists_on_stdin(&self) -> usize {
+        let is_list = |given: &&Given| given.option.ends_with("-from") && given.value == "-";
+        self.given.iter().filter(is_list).count()
+    }
+
     /// True where the lines of lists end with a NUL byte.
     pub fn ends_with_nul(&self) -> bool {
         self.nul_separated

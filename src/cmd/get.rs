@@ -113,6 +113,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if sources.remotes.len() > 1 || options.recursive {
             return Err(Failure::usage("standard output takes a single file"));
         }
+        if args.transfer.remove_source_files {
+            let why = "standard output is no place to keep a file";
+            return Err(Failure::usage(format!("--remove-source-files: {why}")));
+        }
         if args.transfer.dry_run {
             return Err(Failure::usage("standard output takes the file: --dry-run cannot be used"));
         }
@@ -196,14 +200,16 @@ async fn get(
         }
     };
     let destination = destination.with_dry_run(options.dry_run);
-    let removal = match args.remove_source_files {
-        true => Some(SourceRemoval::start(&mut options)?),
-        false => None,
-    };
+    let removal = SourceRemoval::of(args, &mut options)?;
     let deletion = &args.deletion;
-    deletion.check_places(&places_of(sources, &destination))?;
+    deletion.check_places(&places_of(given, &destination))?;
     let get = async |client: Arc<Client>, options: Options, reporter: Reporter| {
-        if removal.is_some() {
+        if let Some(removal) = removal.as_ref().filter(|removal| removal.has_begun()) {
+            // what was removed is not at the source any more
+            return removal.run(&ends_of(&client, sources), &reporter).await;
+        }
+        if let Some(removal) = &removal {
+            removal.begin_attempt();
             client.logged_in().await?;
             if client.is_read_only() {
                 return Err(not_for_readers());
@@ -218,7 +224,7 @@ async fn get(
                 args: deletion,
                 destination: End::Here(tree.store.clone()),
                 label: destination.label.clone(),
-                pairs: pairs_of(&client, given, &tree.tops).await?,
+                pairs: pairs_of(&client, given, &tree.tops, &options.view).await?,
             };
             deletion.run(&options, &reporter).await?;
         }
@@ -237,12 +243,11 @@ async fn get(
 }
 
 /// Where each source goes, and what the user calls it.
-fn places_of(sources: &[Remote], destination: &GetDestination) -> Vec<(RemotePath, String)> {
-    let Target::Tree(tree) = &destination.target else {
-        return Vec::new();
-    };
-    let shown = sources.iter().map(|source| source.shown.clone());
-    tree.tops.iter().cloned().zip(shown).collect()
+fn places_of(given: &Sources, destination: &GetDestination) -> Vec<(RemotePath, String)> {
+    match &destination.target {
+        Target::Tree(tree) => given.places(&tree.tops),
+        Target::Stream(_) => Vec::new(),
+    }
 }
 
 /// True where one of the sources is a directory that has a name at the destination. What cannot be

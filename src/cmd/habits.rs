@@ -113,6 +113,12 @@ struct Refused {
     #[arg(short = 'C', long, hide = true)]
     cvs_exclude: bool,
 
+    #[arg(short = 'd', long, hide = true)]
+    dirs: bool,
+
+    #[arg(long, hide = true, alias = "no-R", alias = "no-implied-dirs")]
+    no_relative: bool,
+
     #[arg(long, hide = true, value_name = "VALUE")]
     link_dest: Option<OsString>,
 
@@ -145,6 +151,18 @@ impl Refused {
         let dest = dests.into_iter().any(Option::is_some);
         let level = self.compress_level.is_some();
         let rows = [
+            (
+                self.dirs,
+                "-d, --dirs",
+                "haul sends directories with -r",
+                "list them with a slash at the end: --files-from",
+            ),
+            (
+                self.no_relative,
+                "--no-relative, --no-implied-dirs",
+                "paths that are chosen go to their whole paths",
+                "leave out -R, or name the files as sources",
+            ),
             (
                 dest,
                 "--link-dest, --copy-dest, --compare-dest",
@@ -203,6 +221,18 @@ impl HabitArgs {
     /// True for -a: directories are taken, too, and owners, groups and devices preserved.
     pub fn archive(&self) -> bool {
         self.archive
+    }
+
+    /// The options that have been given because of which entries are skipped.
+    pub fn skips(&self) -> Option<String> {
+        let options = [
+            (self.update, "-u"),
+            (self.ignore_existing, "--ignore-existing"),
+            (self.existing, "--existing"),
+        ];
+        let given = options.into_iter().filter_map(|(given, name)| given.then_some(name));
+        let given = given.collect::<Vec<_>>().join(" or ");
+        (!given.is_empty()).then_some(given)
     }
 
     /// True where progress is asked for.

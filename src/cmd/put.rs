@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::hint;
 use super::location::{Location, Remote};
 use super::source_removal::SourceRemoval;
-use super::sources::{LocalSource, if_missing, prepare};
+use super::sources::{LocalSource, if_missing, prepare, refuse_followed};
 use super::transfer::{self, TransferArgs};
 use crate::net::client::Client;
 use crate::net::client::requests::PutDestination;
@@ -84,13 +84,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let sources = prepared.into_iter().map(|given| given.source);
         return transfer::refuse_all("put", &args.transfer, sources).await;
     }
+    refuse_followed(&prepared, &args.transfer)?;
     let place = PutDestination {
         path: destination.path.as_bytes().to_vec(),
         directory: destination.directory,
         names: prepared.iter().map(|given| given.name.clone()).collect(),
         if_missing: if_missing(&prepared),
     };
-    let places = prepared.iter().map(LocalSource::place).collect::<Vec<_>>();
+    let places = prepared.iter().flat_map(LocalSource::places).collect::<Vec<_>>();
     args.transfer.deletion.check_places(&places)?;
     let job = Job {
         verb: "put",
@@ -126,16 +127,19 @@ async fn put(
     let (mut dirs, mut ends) = (Vec::new(), Vec::new());
     for given in &given {
         dirs.extend(given.dirs(&given.place().0).await);
-        ends.extend(given.end());
+        ends.push(given.end(None));
     }
-    let removal = match job.args.remove_source_files {
-        true => Some(SourceRemoval::start(&mut job.options)?),
-        false => None,
-    };
+    let removal = SourceRemoval::of(job.args, &mut job.options)?;
     let sources = Arc::new(given.into_iter().map(|given| given.source).collect::<Vec<_>>());
     let args = &job.args.deletion;
     let label = destination.shown.as_bytes().to_vec();
     let put = async |client: Arc<Client>, options: Options, reporter: Reporter| {
+        if let Some(removal) = &removal {
+            removal.begin_attempt();
+        }
+        if args.is_wanted() {
+            client.logged_in().await?;
+        }
         if args.is_wanted() && client.is_write_only() {
             return Err(deletion::not_for_writers());
         }

@@ -10,8 +10,9 @@ use crate::net::client::requests::GetSources;
 use crate::net::deletion::place::Place as End;
 use crate::net::deletion::search::Pair;
 use crate::net::transfer::send::chosen::{Chosen, Scope};
+use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::Code;
-use crate::store::{Kind, RemotePath};
+use crate::store::{FollowedLinks, Kind, RemotePath};
 use std::sync::Arc;
 
 /// The directories that are sent with everything in them, with their places.
@@ -19,6 +20,7 @@ pub(super) async fn pairs_of(
     client: &Arc<Client>,
     given: &Sources,
     tops: &[RemotePath],
+    view: &View,
 ) -> Result<Vec<Pair>, NetError> {
     let mut pairs = Vec::new();
     for (index, (source, top)) in given.remotes.iter().zip(tops).enumerate() {
@@ -26,10 +28,21 @@ pub(super) async fn pairs_of(
             Some((_, name)) if !source.means_contents() => name.as_bytes().to_vec(),
             _ => Vec::new(),
         };
+        let pair = |label: String, beneath: RemotePath, top: RemotePath, place: Vec<u8>| Pair {
+            label,
+            source: End::There {
+                client: client.clone(),
+                base: source.path.as_bytes().to_vec(),
+            },
+            source_root: RemotePath::root(),
+            source_top: beneath,
+            top,
+            place,
+        };
         let Some(chosen) = given.chosen.get(index) else {
             // a slash follows a symlink
-            if source.directory || is_dir(client, &source.path).await? {
-                pairs.push(pair(client, source, top.clone(), name));
+            if source.directory || is_dir(client, &source.path, view).await? {
+                pairs.push(pair(source.shown.clone(), RemotePath::root(), top.clone(), name));
             }
             continue;
         };
@@ -37,16 +50,31 @@ pub(super) async fn pairs_of(
             let (Ok(path), Ok(top)) = (source.path.append(&beneath), top.append(&beneath)) else {
                 continue;
             };
-            if scope == Scope::Tree && is_dir(client, &path).await? {
-                pairs.push(pair(client, &source.at(path), top, beneath.as_bytes().to_vec()));
+            if scope == Scope::Tree && is_dir(client, &path, view).await? {
+                let (label, place) = (source.at(path).shown, beneath.as_bytes().to_vec());
+                pairs.push(pair(label, beneath, top, place));
             }
         }
     }
     Ok(pairs)
 }
 
-/// False also of what is not there.
-async fn is_dir(client: &Client, path: &RemotePath) -> Result<bool, NetError> {
+/// True of a directory, or of a symlink to one that the view follows; false also of what is not
+/// there.
+async fn is_dir(client: &Client, path: &RemotePath, view: &View) -> Result<bool, NetError> {
+    if view.links != FollowedLinks::None {
+        let root = RemotePath::root();
+        let followed = View {
+            links: view.links,
+            ..View::default()
+        };
+        let (base, paths) = ((path.as_bytes(), &root), std::slice::from_ref(&root));
+        return match client.see_beneath(base, paths, &followed).await {
+            Ok(seen) => Ok(seen.first() == Some(&Seen::Kind(Kind::Dir))),
+            Err(NetError::Refused { code, .. }) if code == Code::NOT_FOUND => Ok(false),
+            Err(e) => Err(e),
+        };
+    }
     match client.stat(path.as_bytes(), false).await {
         Ok((entry, _)) => Ok(entry.kind == Kind::Dir),
         Err(NetError::Refused { code, .. }) if code == Code::NOT_FOUND => Ok(false),
@@ -54,34 +82,25 @@ async fn is_dir(client: &Client, path: &RemotePath) -> Result<bool, NetError> {
     }
 }
 
-fn pair(client: &Arc<Client>, source: &Remote, top: RemotePath, place: Vec<u8>) -> Pair {
-    Pair {
-        label: source.shown.clone(),
-        source: End::There {
-            client: client.clone(),
-            base: source.path.as_bytes().to_vec(),
-        },
-        source_top: RemotePath::root(),
-        top,
-        place,
-    }
-}
-
 /// Where the files of the sources are, to be removed.
-pub(super) fn ends_of(client: &Arc<Client>, sources: &[Remote]) -> Vec<SourceEnd> {
+pub(super) fn ends_of(client: &Arc<Client>, sources: &[Remote]) -> Vec<Option<SourceEnd>> {
     let end = |source: &Remote| {
+        // a symlink that leads to the directory is followed
         let (base, top) = match source.path.split() {
-            Some((parent, name)) => (parent, RemotePath::root().join(&name).unwrap_or_default()),
-            None => (RemotePath::root(), RemotePath::root()),
+            Some((parent, name)) if !source.means_contents() => {
+                (parent, RemotePath::root().join(&name).unwrap_or_default())
+            }
+            _ => (source.path.clone(), RemotePath::root()),
         };
-        SourceEnd {
+        Some(SourceEnd {
             place: End::There {
                 client: client.clone(),
                 base: base.as_bytes().to_vec(),
             },
             top,
             label: source.shown.as_bytes().to_vec(),
-        }
+            destination: None,
+        })
     };
     sources.iter().map(end).collect()
 }
@@ -120,6 +139,24 @@ impl Sources {
         Ok(Sources { remotes, chosen })
     }
 
+    /// Where each source goes, and what the user calls it; of one of which paths are chosen, each
+    /// of these.
+    pub(super) fn places(&self, tops: &[RemotePath]) -> Vec<(RemotePath, String)> {
+        let mut places = Vec::new();
+        for (index, (source, top)) in self.remotes.iter().zip(tops).enumerate() {
+            match self.chosen.get(index) {
+                None => places.push((top.clone(), source.shown.clone())),
+                Some(chosen) => {
+                    places.extend(chosen.paths().into_iter().filter_map(|(path, _)| {
+                        let shown = source.at(source.path.append(&path).ok()?).shown;
+                        Some((top.append(&path).ok()?, shown))
+                    }))
+                }
+            }
+        }
+        places
+    }
+
     /// The requests that fetch it: one, unless a list has more paths than a request.
     pub(super) fn requests(&self) -> Vec<GetSources> {
         let paths: Vec<_> = self.remotes.iter().map(wire_path).collect();
@@ -131,6 +168,7 @@ impl Sources {
                 });
                 parts.collect()
             }
+            // several bases are there because something of each was chosen
             chosen => vec![GetSources {
                 paths,
                 chosen: chosen.to_vec(),

@@ -44,6 +44,8 @@ pub struct ReportOptions {
     pub waits: bool,
     /// The user named the target's version.
     pub conditional: bool,
+    /// The options because of which entries are skipped.
+    pub skips: Option<String>,
     /// The rules of the transfer, where entries that are not sent are printed with the reasons.
     pub explained: Option<Filter>,
 }
@@ -172,7 +174,8 @@ impl Printer {
                 Some(format!("{:<8}{}", "same", output::name(path)))
             }
             Event::Skipped { path, .. } if self.options.explained.is_some() => {
-                Some(format!("{:<8}{}", "skip", output::name(path)))
+                let why = self.options.skips.as_deref().unwrap_or("as the options say");
+                Some(format!("{:<8}{} ({why})", "skip", output::name(path)))
             }
             Event::Committed { path, .. } if verbose => Some(output::name(path)),
             Event::Unchanged { path, .. } if verbose => {

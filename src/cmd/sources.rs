@@ -3,7 +3,7 @@
 use super::chosen::ChosenSource;
 use super::failure::{Failure, local_failure};
 use super::location::{Location, means_contents, split_local};
-use super::source_removal::SourceEnd;
+use super::source_removal::{SourceEnd, not_a_link};
 use super::transfer::TransferArgs;
 use crate::net::client::requests::IfMissing;
 use crate::net::deletion::place::Place;
@@ -77,6 +77,21 @@ pub(super) async fn prepare(
         prepared.push(given);
     }
     Ok(prepared)
+}
+
+/// Refuses to remove what a symlink leads to: the symlink would lead nowhere then.
+///
+/// # Errors
+/// A usage failure.
+pub(super) fn refuse_followed(
+    prepared: &[LocalSource],
+    args: &TransferArgs,
+) -> Result<(), Failure> {
+    let recursive = args.is_recursive();
+    match prepared.iter().any(|given| given.is_followed(recursive)) && args.remove_source_files {
+        true => Err(not_a_link().hint("name the file, or add -r to send the symlink")),
+        false => Ok(()),
+    }
 }
 
 /// True for standard input, and for the path of a file that this process has open, as a shell
@@ -165,6 +180,18 @@ pub(super) struct LocalSource {
 }
 
 impl LocalSource {
+    /// Where it goes at the destination, and what the user calls it; of a source of which paths are
+    /// chosen, each of these.
+    pub(super) fn places(&self) -> Vec<(RemotePath, String)> {
+        let Some(chosen) = &self.source.chosen else {
+            return vec![self.place()];
+        };
+        let label = |beneath: &RemotePath| shown(&self.source.label, beneath.as_bytes());
+        let text = |label: Vec<u8>| String::from_utf8_lossy(&label).into_owned();
+        let paths = chosen.paths().into_iter();
+        paths.map(|(beneath, _)| (beneath.clone(), text(label(&beneath)))).collect()
+    }
+
     /// Where it goes at the destination, and what the user calls it.
     pub(super) fn place(&self) -> (RemotePath, String) {
         let place = RemotePath::parse(&self.name).unwrap_or_default();
@@ -199,6 +226,7 @@ impl LocalSource {
             let (place, label) = self.place();
             let pair = Pair {
                 source: Place::Here(store.clone()),
+                source_root: path.clone(),
                 source_top: path.clone(),
                 place: place.as_bytes().to_vec(),
                 top: top.clone(),
@@ -216,6 +244,7 @@ impl LocalSource {
                 let label = shown(&self.source.label, beneath.as_bytes());
                 pairs.push(Pair {
                     source: Place::Here(store.clone()),
+                    source_root: path.clone(),
                     source_top,
                     place: beneath.as_bytes().to_vec(),
                     top,
@@ -226,8 +255,17 @@ impl LocalSource {
         pairs
     }
 
-    /// Where its files are, to be removed.
-    pub(super) fn end(&self) -> Option<SourceEnd> {
+    /// True of a file that was named by a symlink to it.
+    pub(super) fn is_followed(&self, recursive: bool) -> bool {
+        let is_link = || self.path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+        !recursive && self.kind == Kind::File && is_link()
+    }
+
+    /// Where its files are, to be removed; `destination` is where it goes, if that is here too.
+    pub(super) fn end(
+        &self,
+        destination: Option<(Arc<dyn Store>, RemotePath)>,
+    ) -> Option<SourceEnd> {
         let Origin::Tree { store, path } = &self.source.origin else {
             return None;
         };
@@ -235,6 +273,7 @@ impl LocalSource {
             place: Place::Here(store.clone()),
             top: path.clone(),
             label: self.source.label.clone(),
+            destination,
         })
     }
 

@@ -176,7 +176,9 @@ impl TransferArgs {
         &self,
         sources: &[OsString],
     ) -> Result<Vec<ChosenSource<OsString>>, Failure> {
-        self.chosen.local(sources, self.scope(), self.filter.ends_with_nul())
+        let follows = self.links() != FollowedLinks::None;
+        self.chosen
+            .local(sources, (self.scope(), follows), self.filter.ends_with_nul())
     }
 
     /// The paths that are chosen of remote sources.
@@ -195,6 +197,10 @@ impl TransferArgs {
     /// why a file of rules cannot be read.
     pub fn options(&self, sources: usize, paths: &[OsString]) -> Result<Options, Failure> {
         self.habits.check_port(paths)?;
+        let lists = usize::from(self.chosen.reads_stdin());
+        if lists.saturating_add(self.filter.lists_on_stdin()) > 1 {
+            return Err(Failure::usage("two lists cannot both come from standard input"));
+        }
         if self.why && !self.dry_run {
             return Err(Failure::usage("--why is for a dry run").hint("add -n"));
         }
@@ -229,6 +235,7 @@ impl TransferArgs {
 
     fn report(&self, filter: &Filter) -> Result<ReportOptions, Failure> {
         Ok(ReportOptions {
+            skips: self.habits.skips(),
             explained: self.why.then(|| filter.clone()),
             log: self.log_file.as_deref().map(LogFile::open).transpose()?,
             quiet: self.quiet,

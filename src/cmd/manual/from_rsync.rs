@@ -62,11 +62,13 @@ const SAME: &[Entry] = &[
     ("-x", "The same, at both ends."),
     (
         "-R",
-        "The same. Directories on the way have the mode and time of the source.",
+        "The same. Directories on the way have the mode and time of the source; a symlink on the \
+         way is followed with -k or -L only.",
     ),
     (
         "--files-from -0",
-        "The same; a list at the other side is not read. A path out of SRC is refused.",
+        "The same; a list at the other side is not read. A path out of SRC is refused, and \
+         one that begins with a slash is within SRC; a /./ in it means nothing.",
     ),
     (
         "--remove-source-files",
@@ -91,6 +93,10 @@ const OTHER: &[Entry] = &[
     ),
     ("--fuzzy -y", "haul sends a changed file whole."),
     ("-C", "Write the patterns as --exclude."),
+    (
+        "-d --no-relative --no-implied-dirs",
+        "Leave them out; a list of --files-from may name a directory with a slash at its end.",
+    ),
     ("--link-dest --copy-dest --compare-dest", "haul compares with DEST only."),
     ("--compress-level", "Write --compress=LEVEL."),
     ("host::module rsync://host", "haul does not speak to rsync's daemon."),

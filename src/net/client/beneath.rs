@@ -44,10 +44,11 @@ impl Client {
         }
     }
 
-    /// What the server has at each path beneath `base`.
+    /// What the server has at each path beneath `base`; `top` is the directory beneath it whose
+    /// file system the view may not leave.
     pub async fn see_beneath(
         &self,
-        base: &[u8],
+        (base, top): (&[u8], &RemotePath),
         paths: &[RemotePath],
         view: &View,
     ) -> Result<Vec<Seen>, NetError> {
@@ -55,6 +56,7 @@ impl Client {
             base: base.to_vec(),
             paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
             view: view.to_wire(),
+            top: top.as_bytes().to_vec(),
         };
         match self.request(request::Body::StatBeneath(stat)).await?.body {
             Some(reply::Body::StatBeneath(reply)) if reply.kinds.len() == paths.len() => {

@@ -211,6 +211,9 @@ impl Client {
         let mut source_ids = Vec::new();
         for source in sources.iter() {
             source_ids.extend(source.dir_versions().await);
+            if options.on_settled.is_some() {
+                source_ids.extend(source.home_version().await);
+            }
         }
         source_ids.truncate(MAX_LIST);
         let put = proto::Put {

@@ -42,19 +42,20 @@ impl Place {
         }
     }
 
-    /// What a transfer with this view sees at each path beneath `top`; on a server all paths are.
+    /// What a transfer with this view sees at each path beneath `root`, as [`View::see`]; on a
+    /// server the root is the base.
     ///
     /// # Errors
     /// The session's, or the first that says neither what is there nor that nothing is.
     pub(super) async fn see(
         &self,
         view: &View,
-        top: &RemotePath,
+        (root, top): (&RemotePath, &RemotePath),
         paths: &[RemotePath],
     ) -> Result<Vec<Seen>, NetError> {
         match self {
-            Place::Here(store) => Ok(view.see(&**store, top, paths).await?),
-            Place::There { client, base } => client.see_beneath(base, paths, view).await,
+            Place::Here(store) => Ok(view.see(&**store, (root, top), paths).await?),
+            Place::There { client, base } => client.see_beneath((base, top), paths, view).await,
         }
     }
 

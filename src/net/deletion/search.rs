@@ -12,6 +12,7 @@ use crate::net::transfer::report::shown;
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::{Code, MAX_DIRS, MAX_PATHS};
 use crate::store::{BadPath, Entry, ErrorKind, Kind, Page, RemotePath, Removal, StoreError};
+use std::sync::Arc;
 
 /// Directories of one request while many wait: few, so that they do not become more and more.
 const FEW_DIRS: usize = 8;
@@ -31,7 +32,9 @@ pub struct Pair {
     pub label: String,
     /// The source's end.
     pub source: Place,
-    /// The directory there.
+    /// The source itself there, where its ignore files begin.
+    pub source_root: RemotePath,
+    /// The directory there: the source, or one that was chosen of it.
     pub source_top: RemotePath,
     /// The same directory at the destination.
     pub top: RemotePath,
@@ -58,8 +61,10 @@ struct Pending {
 pub struct Rules<'a> {
     /// What they exclude stays.
     pub protected: &'a Filter,
-    /// What these exclude is not at the source, even if it is.
-    pub sent: Option<&'a Filter>,
+    /// What they exclude is not sent.
+    pub sent: &'a Filter,
+    /// What is not sent is not at the source, for a deletion that includes it.
+    pub deletes_excluded: bool,
     /// What the transfer sees of the sources.
     pub view: &'a View,
 }
@@ -74,12 +79,15 @@ pub async fn search(
     rules: Rules<'_>,
     plan: &mut Plan,
 ) -> Result<(), NetError> {
+    let Some((within, unsent)) = sent_at_all(pair, rules).await? else {
+        return Ok(());
+    };
     let root = Pending {
         path: pair.top.clone(),
         cookie: Vec::new(),
         exists: true,
-        within: None,
-        unsent: None,
+        within,
+        unsent,
     };
     let mut search = MirrorSearch {
         pair,
@@ -89,6 +97,37 @@ pub async fn search(
         waiting: vec![root],
     };
     search.run().await
+}
+
+/// The rules that exclude the directory of a pair, if something in it may be included: of those
+/// that protect it, and of what is sent. `None` where nothing of it is sent.
+async fn sent_at_all(
+    pair: &Pair,
+    rules: Rules<'_>,
+) -> Result<Option<(Option<usize>, Option<usize>)>, NetError> {
+    let (within, sent) = (judge(rules.protected, &pair.place), judge(rules.sent, &pair.place));
+    let rule = |verdict| match verdict {
+        Verdict::Take(_) => Some(None),
+        Verdict::Descend(rule) => Some(Some(rule)),
+        Verdict::Skip(_) => None,
+    };
+    let is_chosen = pair.source_top != pair.source_root;
+    if is_chosen && !rules.view.ignore_files.is_empty() && sent == Verdict::Take(None) {
+        let (root, top) = (&pair.source_root, &pair.source_top);
+        let seen = pair.source.see(rules.view, (root, top), std::slice::from_ref(top)).await?;
+        if seen.first() == Some(&Seen::Ignored) {
+            return Ok(None);
+        }
+    }
+    Ok(rule(within).zip(rule(sent)))
+}
+
+/// The verdict about a directory that is none of an excluded one.
+fn judge(filter: &Filter, place: &[u8]) -> Verdict {
+    match place.is_empty() || filter.is_empty() {
+        true => Verdict::Take(None),
+        false => filter.judge(place, true, None),
+    }
 }
 
 /// True where the source's directory has no entry at all.
@@ -117,6 +156,8 @@ struct Listed {
     beneath_existing: bool,
     /// Ignore files of the source may exclude it even where it is not there.
     may_be_ignored: bool,
+    /// What is not sent goes.
+    deletes_excluded: bool,
 }
 
 impl Listed {
@@ -124,7 +165,12 @@ impl Listed {
     fn is_asked(&self) -> bool {
         (self.beneath_existing || self.may_be_ignored)
             && !matches!(self.verdict, Verdict::Skip(_))
-            && !matches!(self.sent, Verdict::Skip(_))
+            && !(self.deletes_excluded && matches!(self.sent, Verdict::Skip(_)))
+    }
+
+    /// True where a rule includes it, whatever ignore files say.
+    fn is_included(&self) -> bool {
+        matches!(self.sent, Verdict::Take(Some(_)))
     }
 }
 
@@ -195,11 +241,12 @@ impl MirrorSearch<'_> {
                 false => filter.judge(&place, entry.kind == Kind::Dir, within),
             };
             let verdict = judge(self.rules.protected, dir.within);
-            let sent = self.rules.sent.map_or(Verdict::Take(None), |f| judge(f, dir.unsent));
+            let sent = judge(self.rules.sent, dir.unsent);
             found.push(Listed {
                 sent,
                 beneath_existing: dir.exists,
                 may_be_ignored: !self.rules.view.ignore_files.is_empty(),
+                deletes_excluded: self.rules.deletes_excluded,
                 path,
                 entry,
                 verdict,
@@ -222,23 +269,40 @@ impl MirrorSearch<'_> {
 
     /// Plans the deletion of what the source has not, and goes on into directories.
     async fn found(&mut self, found: Vec<Listed>) -> Result<(), NetError> {
-        let asked = found.iter().filter(|listed| listed.is_asked());
-        let asked: Vec<RemotePath> =
-            asked.map(|listed| self.at_source(&listed.path)).collect::<Result<_, _>>()?;
-        let mut kinds = Vec::with_capacity(asked.len());
-        for paths in requests(&asked) {
-            let (view, top) = (self.rules.view, &self.pair.source_top);
-            kinds.extend(self.pair.source.see(view, top, paths).await?);
-        }
-        let mut kinds = kinds.into_iter();
+        // a rule that includes an entry decides before the ignore files
+        let everything = View {
+            ignore_files: Arc::default(),
+            ..self.rules.view.clone()
+        };
+        let included = self.see(&everything, found.iter().filter(|l| l.is_included())).await?;
+        let others = self.see(self.rules.view, found.iter().filter(|l| !l.is_included())).await?;
+        let (mut included, mut others) = (included.into_iter(), others.into_iter());
         for listed in found {
-            let at_source = match listed.is_asked() {
-                true => kinds.next().ok_or_else(unlisted)?,
-                false => Seen::Nothing,
+            let at_source = match (listed.is_asked(), listed.is_included()) {
+                (false, _) => Seen::Nothing,
+                (true, true) => included.next().ok_or_else(unlisted)?,
+                (true, false) => others.next().ok_or_else(unlisted)?,
             };
             self.judge(listed, at_source)?;
         }
         Ok(())
+    }
+
+    /// What the source has in the place of each of these that is asked for.
+    async fn see(
+        &self,
+        view: &View,
+        listed: impl Iterator<Item = &Listed>,
+    ) -> Result<Vec<Seen>, NetError> {
+        let asked = listed.filter(|listed| listed.is_asked());
+        let asked: Vec<RemotePath> =
+            asked.map(|listed| self.at_source(&listed.path)).collect::<Result<_, _>>()?;
+        let places = (&self.pair.source_root, &self.pair.source_top);
+        let mut seen = Vec::with_capacity(asked.len());
+        for paths in requests(&asked) {
+            seen.extend(self.pair.source.see(view, places, paths).await?);
+        }
+        Ok(seen)
     }
 
     fn at_source(&self, path: &RemotePath) -> Result<RemotePath, NetError> {
@@ -256,7 +320,7 @@ impl MirrorSearch<'_> {
             ..
         } = listed;
         // what is excluded is not there for a deletion that includes it
-        let is_ignored = at_source == Seen::Ignored && self.rules.sent.is_none();
+        let is_ignored = at_source == Seen::Ignored && !self.rules.deletes_excluded;
         self.plan.found = self.plan.found.saturating_add(1);
         if !beneath_existing && (is_ignored || !matches!(verdict, Verdict::Take(_))) {
             self.plan.protect(&path.split().map(|(dir, _)| dir).unwrap_or_default());

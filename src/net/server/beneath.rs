@@ -10,7 +10,7 @@ use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_DIRS, MAX_LISTED, MAX_PATHS, entry};
-use crate::store::{FollowedLinks, Page, RemotePath, Removal, Store, StoreError};
+use crate::store::{BadPath, FollowedLinks, Page, RemotePath, Removal, Store, StoreError};
 use std::sync::Arc;
 
 /// The base of a request, as a store of its own.
@@ -81,19 +81,20 @@ pub(super) async fn stat(session: &Session, request: &proto::StatBeneath) -> Ans
     check_count(request.paths.len(), MAX_PATHS)?;
     let paths = request.paths.iter().map(|path| relative(path));
     let paths = paths.collect::<Result<Vec<_>, _>>()?;
-    let view = View::from_wire(request.view.as_ref())?;
+    let (view, top) = (View::from_wire(request.view.as_ref())?, relative(&request.top)?);
     let seen = match view.links {
         FollowedLinks::None => {
             let base = base_of(session, &request.base).await?;
-            view.see(&*base, &RemotePath::root(), &paths).await?
+            view.see(&*base, (&RemotePath::root(), &top), &paths).await?
         }
         links => {
             // a symlink may lead to what is not beneath the base
             let base = session.store.resolve(&path_of(session, &request.base)?).await?;
+            let bad = |e: BadPath| refusal(Code::BAD_NAME, e.to_string());
             let paths = paths.iter().map(|path| base.append(path));
-            let paths = paths.collect::<Result<Vec<_>, _>>();
-            let paths = paths.map_err(|e| refusal(Code::BAD_NAME, e.to_string()))?;
-            view.see(&session.store.following(links)?, &base, &paths).await?
+            let paths = paths.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+            let top = base.append(&top).map_err(bad)?;
+            view.see(&session.store.following(links)?, (&base, &top), &paths).await?
         }
     };
     let kinds = seen.into_iter().map(Seen::to_wire).collect();

@@ -64,7 +64,10 @@ pub(super) async fn find_sources(
             place,
             chosen,
         };
-        let versions = source.dir_versions().await;
+        let mut versions = source.dir_versions().await;
+        if options.removes {
+            versions.extend(source.home_version().await);
+        }
         if versions.iter().any(|version| get.destination_ancestors.contains(version)) {
             return Err(nested());
         }

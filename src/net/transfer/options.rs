@@ -43,6 +43,8 @@ pub struct Options {
     pub view: View,
     /// The sender tells which entries it does not send, and why.
     pub explain: bool,
+    /// The client removes at the sender what has arrived.
+    pub removes: bool,
     /// Is called for each entry that is at the destination, and no directory. It does not travel:
     /// the client calls it.
     pub on_settled: Option<OnSettled>,
@@ -138,6 +140,7 @@ impl Options {
             level: wire_packing(self.packing).1,
             view: self.view.to_wire(),
             explain: self.explain,
+            removes: self.removes || self.on_settled.is_some(),
             backup: self.backup.as_ref().map(BackupOptions::to_wire),
             ..proto::Options::default()
         };
@@ -160,6 +163,7 @@ impl Options {
             metadata: MetadataOptions::from_wire(&options)?,
             view: View::from_wire(options.view.as_ref())?,
             explain: options.explain,
+            removes: options.removes,
             on_settled: None,
             backup: options.backup.clone().map(BackupOptions::from_wire).transpose()?,
             checksum: options.checksum,

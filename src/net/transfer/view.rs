@@ -11,8 +11,10 @@ use crate::store::{
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Directories whose ignore files are remembered while the entries of many are asked for.
-const REMEMBERED: usize = 256;
+/// Directories that are remembered while the entries of many are asked for, and the bytes of their
+/// ignore files, which take some hundred times as much in memory.
+const REMEMBERED: usize = 1024;
+const REMEMBERED_BYTES: usize = 64 << 10;
 
 /// What a sender sees of its sources. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -136,21 +138,22 @@ impl View {
         pages
     }
 
-    /// What a source has at each path beneath `top`.
+    /// What a source has at each path beneath its directory `root`, where its ignore files begin.
+    /// `top` is the directory beneath it whose file system the view does not leave.
     ///
     /// # Errors
     /// The first that says neither what is there nor that nothing is.
     pub async fn see(
         &self,
         store: &dyn Store,
-        top: &RemotePath,
+        (root, top): (&RemotePath, &RemotePath),
         paths: &[RemotePath],
     ) -> Result<Vec<Seen>, StoreError> {
         let device = match self.one_file_system {
             true => self.device_of(&store.stat(top).await?),
             false => None,
         };
-        let mut ignored = IgnoredDirs::new(self, store, top);
+        let mut ignored = IgnoredDirs::new(self, store, root);
         let found = store.stat_many(paths.to_vec()).await;
         let mut seen = Vec::with_capacity(paths.len());
         for (path, found) in paths.iter().zip(found) {
@@ -180,51 +183,57 @@ impl View {
 struct IgnoredDirs<'a> {
     view: &'a View,
     store: &'a dyn Store,
-    top: &'a RemotePath,
+    root: &'a RemotePath,
     known: HashMap<RemotePath, Ignored>,
+    /// Bytes of the ignore files of those.
+    bytes: usize,
 }
 
 impl<'a> IgnoredDirs<'a> {
-    fn new(view: &'a View, store: &'a dyn Store, top: &'a RemotePath) -> IgnoredDirs<'a> {
+    fn new(view: &'a View, store: &'a dyn Store, root: &'a RemotePath) -> IgnoredDirs<'a> {
         IgnoredDirs {
             view,
             store,
-            top,
+            root,
             known: HashMap::new(),
+            bytes: 0,
         }
     }
 
-    /// True where an ignore file excludes the entry, or a directory above it.
+    /// True where an ignore file excludes the entry. Whether one excludes a directory above it is
+    /// not asked: a search that comes from above does not go there.
     async fn excludes(&mut self, path: &RemotePath, is_dir: bool) -> Result<bool, StoreError> {
         if self.view.ignore_files.is_empty() {
             return Ok(false);
         }
-        let beneath = path.beneath(self.top).unwrap_or_default();
-        let (mut dir, mut ignored) =
-            (self.top.clone(), self.enter(self.top, &Ignored::default()).await?);
-        let mut names = beneath.components().peekable();
-        while let Some(name) = names.next() {
-            let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
-            let next = dir.join(&name).map_err(bad)?;
-            let is_last = names.peek().is_none();
-            if ignored.excludes(&next, is_dir || !is_last).is_some() {
-                return Ok(true);
-            }
-            if !is_last {
-                ignored = self.enter(&next, &ignored).await?;
-            }
-            dir = next;
+        let Some((parent, _)) = path.split() else {
+            return Ok(false);
+        };
+        let mut dir = self.root.clone();
+        let mut ignored = self.enter(&dir, &Ignored::none()).await?;
+        for name in parent.beneath(self.root).unwrap_or_default().components() {
+            dir = dir.join(&name).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))?;
+            ignored = self.enter(&dir, &ignored).await?;
         }
-        Ok(false)
+        Ok(ignored.excludes(path, is_dir).is_some())
     }
 
     async fn enter(&mut self, dir: &RemotePath, above: &Ignored) -> Result<Ignored, StoreError> {
         if let Some(known) = self.known.get(dir) {
             return Ok(known.clone());
         }
-        let entered = above.enter(self.store, dir, &self.view.ignore_files).await?;
-        if self.known.len() >= REMEMBERED {
+        let entered = above.enter(self.store, dir, &self.view.ignore_files).await;
+        let entered = match entered {
+            // one that is not at the source has none
+            Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                above.clone()
+            }
+            other => other?,
+        };
+        self.bytes = self.bytes.saturating_add(entered.bytes().saturating_sub(above.bytes()));
+        if self.known.len() >= REMEMBERED || self.bytes > REMEMBERED_BYTES {
             self.known.clear();
+            self.bytes = 0;
         }
         self.known.insert(dir.clone(), entered.clone());
         Ok(entered)

@@ -1,5 +1,6 @@
 //! Making, removing and renaming entries.
 
+use super::follow::canonical;
 use super::inode::{entry, mtime};
 use super::meta_overlay::overlay_at;
 use super::partial::remove_dead;
@@ -17,7 +18,6 @@ use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Returns the path with all symlinks followed; one that leads outside the root is an error.
@@ -31,18 +31,6 @@ pub(super) fn resolve(tree: &Tree, path: &RemotePath) -> Result<RemotePath, Stor
     let parent = canonical(tree, &parent)?;
     let real = parent.join(&name).map_err(|e| StoreError::new(ErrorKind::BadName(e), path));
     if is_link { canonical(tree, path) } else { real }
-}
-
-fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
-    if path.is_root() {
-        return Ok(RemotePath::root());
-    }
-    let real = tree.root().canonicalize(path.as_path()).at("resolve", path)?;
-    let bytes = match real.as_os_str().as_bytes() {
-        b"." => b"",
-        other => other,
-    };
-    RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
 }
 
 /// mkdir(2), with the name durable.

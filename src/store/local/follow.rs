@@ -4,14 +4,18 @@ use super::inode::entry;
 use super::sys::{open_in, retry};
 use super::tree::{Reach, Tree};
 use crate::store::error::At;
-use crate::store::{Entry, FollowedLinks, Kind, RemotePath, StoreError};
+use crate::store::{Entry, ErrorKind, FollowedLinks, Kind, RemotePath, StoreError};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 
 /// openat(2), or openat2(2), of what a path leads to.
 pub(super) fn open(tree: &Tree, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, StoreError> {
+    if leads_to_reserved(tree, path) {
+        return Err(StoreError::new(ErrorKind::NotFound, path));
+    }
     let flags = flags | OFlags::CLOEXEC;
     let opened = match tree.following().map(|following| following.reach) {
         Some(Reach::Anywhere) => open_in(tree.root(), path.as_bytes(), flags),
@@ -36,6 +40,9 @@ pub(super) fn follow(tree: &Tree, path: &RemotePath, found: &mut Entry) {
     let Some(following) = tree.following().filter(|_| found.kind == Kind::Symlink) else {
         return;
     };
+    if leads_to_reserved(tree, path) {
+        return;
+    }
     let Ok(Ok(stat)) = handle(tree, path).map(rustix::fs::fstat) else {
         return;
     };
@@ -43,6 +50,29 @@ pub(super) fn follow(tree: &Tree, path: &RemotePath, found: &mut Entry) {
     if following.links == FollowedLinks::All || target.kind == Kind::Dir {
         *found = target;
     }
+}
+
+/// A path without symlinks, which stay beneath the root.
+///
+/// # Errors
+/// Also for one that leads to a name of haul's own.
+pub(super) fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, StoreError> {
+    if path.is_root() {
+        return Ok(RemotePath::root());
+    }
+    let real = tree.root().canonicalize(path.as_path()).at("resolve", path)?;
+    let bytes = match real.as_os_str().as_bytes() {
+        b"." => b"",
+        other => other,
+    };
+    RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
+}
+
+/// True of a path that leads a server's user to a name of haul's own, such as a partial file of
+/// another writer, or out of the root.
+fn leads_to_reserved(tree: &Tree, path: &RemotePath) -> bool {
+    let is_of_server = tree.following().is_some_and(|f| f.reach == Reach::Beneath);
+    is_of_server && !path.is_root() && canonical(tree, path).is_err()
 }
 
 /// The same for the entries of a directory.

@@ -2,14 +2,14 @@
 //! beneath them, with git's meaning (gitignore(5)). The last pattern that matches decides, those of
 //! inner directories before those of outer ones; nothing beneath an excluded directory is included.
 
-use crate::store::{ErrorKind, Name, RemotePath, Store, StoreError};
+use crate::store::{ErrorKind, Name, RemotePath, Store, StoreError, blocking};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most bytes of all ignore files on the way down to a directory: each directory of a walk may have
 /// one, and its patterns are in memory until the walk leaves it.
-const MAX_IGNORE: usize = 64 << 10;
+const MAX_IGNORE: usize = 32 << 10;
 
 /// The ignore files of a directory, and of those above it. Cheap to clone.
 #[derive(Clone, Default)]
@@ -57,8 +57,8 @@ impl Ignored {
         let paths = names.iter().map(|name| dir.join(name));
         // one that is too long is not there
         let paths = paths.filter_map(Result::ok).collect::<Vec<_>>();
-        let mut bytes = self.0.as_ref().map_or(0, |level| level.bytes);
-        let mut builder = GitignoreBuilder::new("");
+        let mut bytes = self.bytes();
+        let mut files = Vec::new();
         let read = store.read_whole(paths.clone(), MAX_IGNORE).await;
         for (path, read) in paths.iter().zip(read) {
             let content = match read {
@@ -71,12 +71,19 @@ impl Ignored {
             if bytes > MAX_IGNORE {
                 return Err(too_large(path));
             }
-            add_lines(&mut builder, path, &content);
+            let text = String::from_utf8(content);
+            let text =
+                text.map_err(|_| StoreError::because("the ignore file is not UTF-8", path))?;
+            files.push((path.clone(), text));
         }
-        let unusable = |e: ignore::Error| {
+        if files.is_empty() {
+            return Ok(self.clone());
+        }
+        // thousands of patterns take their time
+        let patterns = blocking(move || compile(&files)).await;
+        let patterns = patterns.map_err(|e| {
             StoreError::because(&format!("its ignore file cannot be used: {e}"), dir)
-        };
-        let patterns = builder.build().map_err(unusable)?;
+        })?;
         Ok(match patterns.is_empty() {
             true => self.clone(),
             false => Ignored(Some(Arc::new(Level {
@@ -86,6 +93,11 @@ impl Ignored {
                 bytes,
             }))),
         })
+    }
+
+    /// Bytes of the files of this directory, and of those above.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |level| level.bytes)
     }
 
     /// The pattern that excludes an entry of the directory, if one does.
@@ -112,15 +124,19 @@ fn is_absent(error: &StoreError) -> bool {
 }
 
 fn too_large(path: &RemotePath) -> StoreError {
-    StoreError::because("the ignore files down to here have more than 64 KiB", path)
+    StoreError::because("the ignore files down to here have more than 32 KiB", path)
 }
 
-/// Adds the patterns of a file. As with git, a line that is no pattern matches nothing.
-fn add_lines(builder: &mut GitignoreBuilder, path: &RemotePath, content: &[u8]) {
-    let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
-    for (line, number) in String::from_utf8_lossy(content).lines().zip(1_u32..) {
-        let _ = builder.add_line(Some(origin(path, number)), line);
+/// The patterns of files. As with git, a line that is no pattern matches nothing.
+fn compile(files: &[(RemotePath, String)]) -> Result<Gitignore, ignore::Error> {
+    let mut builder = GitignoreBuilder::new("");
+    for (path, text) in files {
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        for (line, number) in text.lines().zip(1_u32..) {
+            let _ = builder.add_line(Some(origin(path, number)), line);
+        }
     }
+    builder.build()
 }
 
 /// Where a pattern comes from, as the library carries it: a path, which names the line, too.

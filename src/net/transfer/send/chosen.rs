@@ -14,14 +14,19 @@ use std::sync::Arc;
 const MAX_BYTES: usize = 64 << 20;
 /// Most bytes of the chosen paths of a get: a server has them in memory.
 pub const MAX_SENT_CHOSEN: usize = 64 << 10;
-/// About what a path takes besides its names.
+/// Most bytes that those take in memory.
+const MAX_SENT_BYTES: usize = 4 << 20;
+/// About what a name takes besides its bytes, and the first name in a directory.
 const COST: usize = 96;
+const FIRST_COST: usize = 768;
 
 /// How much of a chosen directory is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Itself, and everything beneath it.
     Tree,
+    /// Itself and what is directly in it.
+    Contents,
     /// Itself.
     Entry,
 }
@@ -51,12 +56,15 @@ impl Chosen {
         for name in path.components() {
             let bytes = name.as_bytes();
             if !node.names.contains_key(bytes) {
-                self.bytes = self.bytes.saturating_add(bytes.len()).saturating_add(COST);
+                let cost = if node.names.is_empty() { FIRST_COST } else { COST };
+                self.bytes = self.bytes.saturating_add(bytes.len()).saturating_add(cost);
             }
             node = node.names.entry(bytes.to_vec()).or_default();
         }
-        if node.chosen != Some(Scope::Tree) {
-            node.chosen = Some(scope);
+        // the widest counts
+        match (node.chosen, scope) {
+            (Some(Scope::Tree), _) | (Some(Scope::Contents), Scope::Entry) => {}
+            _ => node.chosen = Some(scope),
         }
         match self.bytes {
             bytes if bytes > MAX_BYTES => Err(TooMany),
@@ -64,14 +72,20 @@ impl Chosen {
         }
     }
 
+    /// True where nothing is chosen.
+    pub fn is_empty(&self) -> bool {
+        self.root.chosen.is_none() && self.root.names.is_empty()
+    }
+
     /// As they travel: paths, each ended by a NUL. A slash at the end of one leaves out what is
-    /// beneath it.
+    /// beneath it, two leave out what is beneath its directories.
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::new();
         for (path, scope) in self.paths() {
             wire.extend_from_slice(path.as_bytes());
             wire.extend_from_slice(match scope {
                 Scope::Tree => b"\0",
+                Scope::Contents => b"//\0",
                 Scope::Entry => b"/\0",
             });
         }
@@ -89,14 +103,17 @@ impl Chosen {
         let mut chosen = Chosen::default();
         for path in wire.split_inclusive(|byte| *byte == 0) {
             let path = path.strip_suffix(b"\0").ok_or(Malformed("a chosen path has no end"))?;
-            let (path, scope) = match path.strip_suffix(b"/") {
-                Some(path) => (path, Scope::Entry),
-                None => (path, Scope::Tree),
+            let (path, scope) = match (path.strip_suffix(b"//"), path.strip_suffix(b"/")) {
+                (Some(path), _) => (path, Scope::Contents),
+                (None, Some(path)) => (path, Scope::Entry),
+                (None, None) => (path, Scope::Tree),
             };
             let path = RemotePath::parse(path);
             let path = path.map_err(|_| Malformed("a chosen path is not allowed"))?;
-            let added = chosen.add(&path, scope);
-            added.map_err(|_| Malformed("there are too many chosen paths"))?;
+            let added = chosen.add(&path, scope).is_ok();
+            if !added || chosen.bytes > MAX_SENT_BYTES {
+                return Err(Malformed("there are too many chosen paths"));
+            }
         }
         Ok((!wire.is_empty()).then_some(chosen))
     }
@@ -105,8 +122,8 @@ impl Chosen {
     pub fn parts(&self) -> Vec<Chosen> {
         let (mut parts, mut part, mut bytes) = (Vec::new(), Chosen::default(), 0_usize);
         for (path, scope) in self.paths() {
-            let more = path.as_bytes().len().saturating_add(2);
-            if bytes.saturating_add(more) > MAX_SENT_CHOSEN {
+            let more = path.as_bytes().len().saturating_add(3);
+            if part.bytes > MAX_SENT_BYTES / 2 || bytes.saturating_add(more) > MAX_SENT_CHOSEN {
                 parts.push(std::mem::take(&mut part));
                 bytes = 0;
             }
@@ -114,7 +131,9 @@ impl Chosen {
             // there was room for all of them together
             let _ = part.add(&path, scope);
         }
-        parts.push(part);
+        if !part.is_empty() {
+            parts.push(part);
+        }
         parts
     }
 
@@ -140,7 +159,23 @@ impl Chosen {
     /// True of the source itself where only some of what is in it is sent: it is no more than the
     /// way to that.
     pub(super) fn is_way(&self) -> bool {
-        self.root.chosen.is_none()
+        self.leads_on(b"")
+    }
+
+    /// True of an entry that is chosen itself.
+    pub(super) fn is_chosen(&self, beneath: &[u8]) -> bool {
+        self.node(beneath).is_some_and(|node| node.chosen.is_some())
+    }
+
+    /// The names that are chosen beneath an entry, itself aside.
+    fn names_beneath(&self, beneath: &[u8]) -> Vec<Vec<u8>> {
+        let node = self.node(beneath);
+        node.map_or(Vec::new(), |node| node.names.keys().cloned().collect())
+    }
+
+    fn node(&self, beneath: &[u8]) -> Option<&Node> {
+        let mut names = beneath.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        names.try_fold(&self.root, |node, name| node.names.get(name))
     }
 
     /// The names that are sent of a directory; `None`: all that it has.
@@ -151,17 +186,22 @@ impl Chosen {
             if node.chosen == Some(Scope::Tree) {
                 return None;
             }
-            node = node.names.get(name)?;
+            // a directory of which no more than itself is sent
+            let Some(next) = node.names.get(name) else {
+                return Some(Vec::new());
+            };
+            node = next;
         }
         match node.chosen {
-            Some(Scope::Tree) => None,
+            Some(Scope::Tree | Scope::Contents) => None,
             _ => Some(node.names.keys().cloned().collect()),
         }
     }
 
-    /// True of a directory from which the way leads on to what is chosen.
-    fn leads_on(&self, beneath: &[u8]) -> bool {
-        self.names_in(beneath).is_some_and(|names| !names.is_empty())
+    /// True of a directory that is only the way to what is chosen.
+    pub(super) fn leads_on(&self, beneath: &[u8]) -> bool {
+        let node = self.node(beneath);
+        node.is_some_and(|node| node.chosen.is_none() && !node.names.is_empty())
     }
 }
 
@@ -183,6 +223,12 @@ pub(super) struct ChosenSource<'a> {
 }
 
 impl ChosenSource<'_> {
+    /// True of a directory that is only the way to what is chosen.
+    pub(super) fn is_way(&self, path: &RemotePath) -> bool {
+        let beneath = path.beneath(self.top).unwrap_or_default();
+        self.chosen.leads_on(beneath.as_bytes())
+    }
+
     /// The first pages of directories, as [`Store::list_whole`] returns them.
     pub(super) async fn list(&self, paths: Vec<RemotePath>, limit: usize) -> Vec<Listed> {
         let Some(first) = paths.first() else {
@@ -224,14 +270,22 @@ struct ChosenNames {
 }
 
 impl ChosenNames {
-    /// Why an entry that is there cannot be what is chosen.
-    fn refusal(&self, path: &RemotePath, entry: &Entry) -> Option<StoreError> {
+    /// Takes an entry, unless it is only there for what is chosen beneath it, and is no directory.
+    fn take(&self, path: RemotePath, entry: Entry, entries: &mut Vec<Entry>) {
         let beneath = path.beneath(&self.top).unwrap_or_default();
-        match entry.kind {
-            Kind::Dir => None,
-            _ if !self.chosen.leads_on(beneath.as_bytes()) => None,
-            Kind::Symlink => Some(StoreError::new(ErrorKind::Symlink, path)),
-            _ => Some(StoreError::new(ErrorKind::NotADirectory, path)),
+        let names = match entry.kind {
+            Kind::Dir => Vec::new(),
+            _ => self.chosen.names_beneath(beneath.as_bytes()),
+        };
+        let kind = match entry.kind {
+            Kind::Symlink => ErrorKind::Symlink,
+            _ => ErrorKind::NotADirectory,
+        };
+        let missing = names.iter().filter_map(|name| path.join(&Name::parse(name).ok()?).ok());
+        let missing = missing.map(|path| (path.clone(), StoreError::new(kind.clone(), &path)));
+        self.missing.lock().extend(missing);
+        if names.is_empty() || self.chosen.is_chosen(beneath.as_bytes()) {
+            entries.push(entry);
         }
     }
 }
@@ -249,11 +303,8 @@ impl DirStream for ChosenNames {
         let found = self.store.stat_many(paths.clone()).await;
         let mut entries = Vec::with_capacity(found.len());
         for (path, found) in paths.into_iter().zip(found) {
-            match found.and_then(|entry| match self.refusal(&path, &entry) {
-                Some(e) => Err(e),
-                None => Ok(entry),
-            }) {
-                Ok(entry) => entries.push(entry),
+            match found {
+                Ok(entry) => self.take(path, entry, &mut entries),
                 Err(e) => self.missing.lock().push((path, e)),
             }
         }
@@ -290,13 +341,28 @@ mod tests {
         assert_eq!(names("a/b/x/y"), None);
         assert!(names("a/c").unwrap().is_empty(), "nothing of it");
         assert!(chosen.is_way() && chosen.leads_on(b"a") && !chosen.leads_on(b"a/c"));
+        assert!(chosen.is_chosen(b"a/b") && !chosen.is_chosen(b"a") && !chosen.is_chosen(b"x"));
+    }
+
+    #[test]
+    fn the_contents_of_a_directory_are_no_more_than_what_is_directly_in_it() {
+        let chosen = chosen(&[("a", Scope::Contents), ("a/b/c", Scope::Entry)]);
+        assert_eq!(chosen.names_in(b"a"), None, "all of it");
+        assert_eq!(chosen.names_in(b"a/x"), Some(Vec::new()));
+        assert_eq!(chosen.names_in(b"a/b"), Some(vec![b"c".to_vec()]));
+        assert_eq!(chosen.names_in(b"a/b/c"), Some(Vec::new()));
     }
 
     #[test]
     fn they_travel_as_they_are_and_nonsense_is_refused() {
-        let sent = chosen(&[("a/b", Scope::Tree), ("a/b/c", Scope::Entry), ("e", Scope::Entry)]);
+        let sent = chosen(&[
+            ("a/b", Scope::Tree),
+            ("a/b/c", Scope::Entry),
+            ("e", Scope::Entry),
+            ("f", Scope::Contents),
+        ]);
         let wire = sent.to_wire();
-        assert_eq!(wire, b"a/b\0e/\0");
+        assert_eq!(wire, b"a/b\0e/\0f//\0");
         assert_eq!(Chosen::from_wire(&wire).unwrap().unwrap().paths(), sent.paths());
         assert!(Chosen::from_wire(b"").unwrap().is_none());
         for bad in [&b"a"[..], b"../a\0", b"a//b\0", b"/a\0"] {

@@ -32,6 +32,8 @@ struct Level {
     path: RemotePath,
     /// Its device and inode, where they are known.
     inode: Option<(u64, u64)>,
+    /// The file system that the walk does not leave in it.
+    device: Option<u64>,
     /// The ignore files of it, and of those above.
     ignored: Ignored,
     /// The rule that excludes it, if one does.
@@ -58,6 +60,8 @@ pub(super) struct Entered {
     pub(super) path: RemotePath,
     /// Its device and inode, where they are known.
     pub(super) inode: Option<(u64, u64)>,
+    /// The file system that the walk does not leave in it.
+    pub(super) device: Option<u64>,
     /// The ignore files of it, and of those above.
     pub(super) ignored: Ignored,
     /// The rule that excludes it, if one does.
@@ -154,6 +158,7 @@ impl Levels {
             state,
             path,
             inode,
+            device,
             ignored,
             within,
             page,
@@ -162,6 +167,7 @@ impl Levels {
             state,
             path,
             inode,
+            device,
             ignored,
             within,
             subdirs: VecDeque::new(),
@@ -183,6 +189,11 @@ impl Levels {
             DirState::Offered(number) => Some(number),
             DirState::Pending(_) => None,
         }
+    }
+
+    /// The file system that the walk does not leave in the innermost directory.
+    pub(super) fn device(&self) -> Option<u64> {
+        self.levels.last().and_then(|level| level.device)
     }
 
     /// The ignore files of the innermost directory, and of those above it.

@@ -35,7 +35,13 @@ impl Walk {
             }
         }
         let excluded = match self.sources.get(of.source) {
-            Some(source) => self.options.selection.select(source, levels, &mut entries),
+            Some(source) => {
+                // directories on the way to what is chosen are no part of what is sent
+                let (selection, taken) = (&self.options.selection, |path: &RemotePath| {
+                    of.chosen.is_some_and(|chosen| chosen.is_way(path))
+                });
+                selection.select((source, &taken), levels, &mut entries)
+            }
             None => Vec::new(),
         };
         for (path, why) in excluded {
@@ -43,7 +49,8 @@ impl Walk {
         }
         let entries = self.without_taken(of, entries).await?;
         for ((path, entry), within) in entries {
-            let is_mount = of.device.is_some() && of.device != entry.file_system();
+            let device = levels.device().filter(|_| !self.is_named(of, &path));
+            let is_mount = device.is_some() && device != entry.file_system();
             match entry.kind {
                 Kind::Dir if is_mount => self.mount(of, levels, path, entry).await?,
                 Kind::Dir => levels.add(entry, within),

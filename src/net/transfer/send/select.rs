@@ -102,10 +102,10 @@ impl Selection {
     }
 
     /// Leaves the entries of a page of the innermost directory that are to be sent; returns the
-    /// others, and why.
+    /// others, and why. Those that `is_taken` says are sent whatever the rules are.
     pub(super) fn select(
         &self,
-        source: &TransferSource,
+        (source, is_taken): (&TransferSource, &dyn Fn(&RemotePath) -> bool),
         levels: &Levels,
         entries: &mut Vec<Selected>,
     ) -> Vec<(RemotePath, Exclusion)> {
@@ -115,6 +115,9 @@ impl Selection {
         }
         let (within, ignored) = (levels.within(), levels.ignored());
         entries.retain_mut(|((path, entry), excluded_by)| {
+            if is_taken(path) {
+                return true;
+            }
             match self.choose(&source.place_of(path), (path, entry), within, ignored) {
                 Choice::Take => true,
                 Choice::Descend(rule) => {

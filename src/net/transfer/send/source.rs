@@ -8,9 +8,6 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
 
-/// Most directories of a source of which the versions are compared with the destination's.
-const MOST_VERSIONS: usize = 1024;
-
 /// Something to send.
 pub struct TransferSource {
     /// What the user called it, for messages.
@@ -80,13 +77,27 @@ impl TransferSource {
             Some(chosen) => {
                 let whole = chosen.paths().into_iter().filter(|(_, scope)| *scope == Scope::Tree);
                 let tops = whole.filter_map(|(beneath, _)| path.append(&beneath).ok());
-                tops.take(MOST_VERSIONS).collect()
+                tops.collect()
             }
             None => vec![path.clone()],
         };
         let found = store.stat_many(tops).await.into_iter().flatten();
         let dirs = found.filter(|entry| entry.kind == Kind::Dir);
         dirs.map(|entry| entry.version.to_string()).collect()
+    }
+
+    /// The version of the directory in which the paths of its files begin. A destination there
+    /// would make each file its own target, of which nothing may be removed.
+    pub async fn home_version(&self) -> Option<String> {
+        let Origin::Tree { store, path } = &self.origin else {
+            return None;
+        };
+        let top = store.stat(path).await.ok()?;
+        let home = match (&self.chosen, path.split()) {
+            (None, Some((parent, _))) if top.kind != Kind::Dir => store.stat(&parent).await.ok()?,
+            _ => top,
+        };
+        (home.kind == Kind::Dir).then(|| home.version.to_string())
     }
 
     /// False for a stream that has been read from: it is gone.

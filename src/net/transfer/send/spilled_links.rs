@@ -12,8 +12,10 @@ const SLOT: usize = 32;
 const CLUSTER: u64 = 16;
 /// Slots of a new table, a power of two; a table that is half full doubles.
 const FIRST_SLOTS: u64 = 1 << 14;
-/// Most bytes of all first names, and about as many of the table.
+/// Most bytes of all first names.
 const MOST_BYTES: u64 = 256 << 20;
+/// Most files: the table then has as many bytes.
+const MOST_FILES: u64 = 4 << 20;
 
 /// The name of a file that was offered first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl SpilledLinks {
         first: &FirstRecord,
         more: u64,
     ) -> io::Result<bool> {
-        if self.end >= MOST_BYTES {
+        if self.end >= MOST_BYTES || self.used >= MOST_FILES {
             return Ok(false);
         }
         if self.used.saturating_mul(2) >= self.count {

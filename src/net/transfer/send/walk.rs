@@ -68,8 +68,6 @@ pub(super) struct Of<'a> {
     pub(super) overlaps: bool,
     /// False where the file system is not known to tell the true sizes of files.
     pub(super) sized: bool,
-    /// The file system that it is not to leave.
-    pub(super) device: Option<u64>,
     /// Only some paths of it are sent.
     pub(super) chosen: Option<ChosenSource<'a>>,
 }
@@ -165,6 +163,7 @@ impl Walk {
             Err(e) => return self.found.failed(source, top, e).await,
         };
         let (kind, inode) = (entry.kind, entry.inode());
+        let device = self.options.view.device_of(&entry);
         let (sources, missing) = (self.sources.clone(), self.missing.clone());
         let Some(source_of) = sources.get(source) else {
             return Ok(());
@@ -188,7 +187,6 @@ impl Walk {
             store: &**store,
             overlaps,
             sized: true,
-            device: self.options.view.device_of(&entry),
             chosen: source_of.chosen.as_ref().map(|chosen| ChosenSource {
                 store,
                 top,
@@ -206,13 +204,17 @@ impl Walk {
             },
         };
         let Some(ignored) = self.ignored(of, top, &none).await? else {
-            return Ok(());
+            return match state {
+                DirState::Offered(number) => self.found.push(Walked::Close { number }).await,
+                DirState::Pending(_) => Ok(()),
+            };
         };
         let page = self.list(of, vec![top.clone()], Levels::default().limit()).await?.pop();
         let unlisted = || Err(StoreError::because("it was not listed", top));
         let entered = Entered {
             state,
             inode,
+            device,
             ignored,
             path: top.clone(),
             within,
@@ -246,7 +248,8 @@ impl Walk {
                     within,
                     page,
                 } => {
-                    let inode = entry.inode();
+                    let (inode, device) =
+                        (entry.inode(), self.device_in(of, levels.device(), &path, &entry));
                     let ignored = self.ignored(of, &path, levels.ignored()).await?;
                     if let Some(ignored) = ignored
                         && let Some(state) =
@@ -255,6 +258,7 @@ impl Walk {
                         levels.enter(Entered {
                             state,
                             inode,
+                            device,
                             ignored,
                             path,
                             within,
@@ -297,6 +301,30 @@ impl Walk {
         };
         let number = self.entry(of, parent, path.clone(), entry).await?;
         Ok(number.map(DirState::Offered))
+    }
+
+    /// The file system that the walk does not leave in a directory: that of the one above it, or
+    /// its own where the user named it or the way leads through it.
+    fn device_in(
+        &self,
+        of: Of<'_>,
+        above: Option<u64>,
+        path: &RemotePath,
+        entry: &Entry,
+    ) -> Option<u64> {
+        match self.is_named(of, path) {
+            true => self.options.view.device_of(entry),
+            false => above,
+        }
+    }
+
+    /// True of an entry that the user chose, or that is on the way to one.
+    pub(super) fn is_named(&self, of: Of<'_>, path: &RemotePath) -> bool {
+        of.chosen.is_some_and(|chosen| {
+            let beneath = path.beneath(chosen.top).unwrap_or_default();
+            let beneath = beneath.as_bytes();
+            chosen.chosen.is_chosen(beneath) || chosen.chosen.leads_on(beneath)
+        })
     }
 
     /// The ignore files of a directory, and those above it. `None` where they cannot be read, which

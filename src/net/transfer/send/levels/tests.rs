@@ -10,6 +10,7 @@ fn offered(path: RemotePath, page: Listed) -> Entered {
         state: DirState::Offered(0),
         path,
         inode: None,
+        device: None,
         ignored: Ignored::none(),
         within: None,
         page,

@@ -10,9 +10,9 @@ use super::location::Remote;
 use super::patterns::{self, Patterns};
 use super::screen;
 use super::transfer::TransferArgs;
-use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::copy::ServerCopy;
+use crate::net::client::direct::Direct;
 use crate::net::client::options::WINDOW;
 use crate::net::client::relay::RelayedSources;
 use crate::net::client::requests::{IfMissing, PutDestination};
@@ -20,9 +20,10 @@ use crate::net::deletion::place::Place;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
+use crate::net::{NetError, printable};
 use crate::store::{Kind, RemotePath};
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is copied from server to server.
 pub(super) struct Between {
@@ -60,7 +61,7 @@ pub(super) async fn copy(
     args.deletion.check_places(&copy.places())?;
     match is_one_server(&copy, connect)? {
         true => copy.within_server(args, options, connect).await,
-        false => copy.through_here(args, options, connect).await,
+        false => copy.between_servers(args, options, connect).await,
     }
 }
 
@@ -92,6 +93,22 @@ fn is_one_server(copy: &PreparedCopy, connect: &ConnectArgs) -> Result<bool, Fai
     }
     let (from, to) = (&first.server, &copy.destination.server);
     Ok(from == to || connect::is_same_login(from, to, connect)?)
+}
+
+/// Which way the data between two servers goes.
+struct Way {
+    /// The user reads it.
+    says: bool,
+    is_through_here: OnceLock<()>,
+}
+
+impl Way {
+    /// It goes through this machine, from now on.
+    fn goes_through_here(&self, why: &str) {
+        if self.is_through_here.set(()).is_ok() && self.says {
+            screen::say(&format!("haul: {}", printable(why)));
+        }
+    }
 }
 
 /// A copy whose sources are known.
@@ -166,8 +183,8 @@ impl PreparedCopy {
         carry::carry(session, job, once, || true).await
     }
 
-    /// Passes everything on between the sessions with two servers.
-    async fn through_here(
+    /// Has the one server send to the other, or passes everything on between sessions with both.
+    async fn between_servers(
         &self,
         args: &TransferArgs,
         options: Options,
@@ -188,11 +205,15 @@ impl PreparedCopy {
         };
         let mut from = connect::open(&first.server, connect, purpose).await?;
         let recursive = args.is_recursive();
-        let asked = from.ask(async |client| self.if_missing(client, recursive).await).await;
-        let if_missing = asked.map_err(|e| Failure::about(&first.shown, e))?;
-        if purpose.notices == Notices::Shown && !args.json {
-            screen::say("haul: the data goes from server to server through this machine");
-        }
+        let asked = from.ask(async |client| {
+            client.logged_in().await?;
+            self.if_missing(client, recursive).await
+        });
+        let if_missing = asked.await.map_err(|e| Failure::about(&first.shown, e))?;
+        let way = Way {
+            says: purpose.notices == Notices::Shown && !args.json,
+            is_through_here: OnceLock::new(),
+        };
         let destination = self.put_destination(if_missing);
         let once = async |ends: Ends, options: Options, reporter: Reporter| {
             let Ends { client, from } = ends;
@@ -203,8 +224,13 @@ impl PreparedCopy {
             if args.makes_path() {
                 client.make_path(&destination).await?;
             }
-            let what = (self.relayed(&from).await?, destination.clone());
-            client.relay(&from, what, options.clone(), reporter.clone()).await?;
+            if !self
+                .is_sent(&way, (&from, &client), (&destination, &options), &reporter)
+                .await?
+            {
+                let what = (self.relayed(&from).await?, destination.clone());
+                client.relay(&from, what, options.clone(), reporter.clone()).await?;
+            }
             let there = Place::There {
                 client,
                 base: destination.path.clone(),
@@ -218,6 +244,37 @@ impl PreparedCopy {
             about: shown,
         };
         carry::carry_between((to, Some(from)), job, once, || true).await
+    }
+
+    /// Has the one server send to the other, if it can.
+    async fn is_sent(
+        &self,
+        way: &Way,
+        (from, to): (&Client, &Client),
+        (destination, options): (&PutDestination, &Options),
+        reporter: &Reporter,
+    ) -> Result<bool, NetError> {
+        if way.is_through_here.get().is_some() {
+            return Ok(false);
+        }
+        if !from.sends_to_others() {
+            way.goes_through_here("the data goes from server to server through this machine");
+            return Ok(false);
+        }
+        let copy = ServerCopy {
+            sources: self.sources.iter().map(wire_path).collect(),
+            destination: destination.clone(),
+            mirror: false,
+            prefix: self.prefix(),
+        };
+        match from.send_to(to, copy, options.clone(), reporter.clone()).await? {
+            Direct::Done => Ok(true),
+            Direct::NotPossible(why) => {
+                let servers = format!("{} does not send to {}", from.server(), to.server());
+                way.goes_through_here(&format!("{servers}: {why}; the data goes through here"));
+                Ok(false)
+            }
+        }
     }
 
     /// The sources, as they are sent on.

@@ -39,6 +39,7 @@ mod manual;
 mod metadata;
 mod mkdir;
 mod mv;
+mod others;
 mod output;
 mod panics;
 mod patterns;

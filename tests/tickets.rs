@@ -7,6 +7,7 @@ use crate::support::tree::{bytes, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, until};
 use haul::net::wire::proto::{self, control_message::Body, request};
 use prost::Message;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const MIB: usize = 1 << 20;
@@ -97,6 +98,10 @@ fn the_one_server_sends_to_the_other_by_itself() {
     let plan = two.client.run(line.split(' '));
     assert!(!is_relayed(&plan) && plan.err.contains("would copy"), "{plan:?}");
     assert!(!two.to.root.join("new").exists());
+    let line = "cp -a --chmod=D700,F600 srv:from/modes vps:modes";
+    assert!(!is_relayed(&two.client.run(line.split(' '))));
+    let mode = |path: &str| two.to.root.join(path).metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode("modes/modes"), mode("modes/modes/script")), (0o700, 0o600));
     let log = two.to.log();
     assert!(log.contains("by=\"ticket\"") && log.contains("logout"), "{log}");
 }

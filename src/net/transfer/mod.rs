@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod mode;
 pub mod observer;
 pub mod options;
+mod passed;
 pub mod receive;
 pub mod report;
 pub mod send;

@@ -24,7 +24,7 @@ const NET: [&[&str]; 9] = [
     &["session"],
     &["transfer"],
     &["client", "server", "local"],
-    &["deletion"],
+    &["deletion", "outbound"],
 ];
 
 fn src() -> std::path::PathBuf {

@@ -130,7 +130,7 @@ const CLIENT: [(&str, &str); 25] = [
 ];
 
 /// What needs a rare moment, and is started in the same way as those above.
-const RARE: [&str; 6] = ["checkpoint", "empty", "discard", "retry", "suspend", "enrol"];
+const RARE: [&str; 7] = ["checkpoint", "empty", "discard", "retry", "suspend", "enrol", "outbound"];
 
 /// Where a panic takes the session's connection along.
 const CONNECTION: &str = "session";
@@ -278,6 +278,8 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             notify: Arc::new(|_| {}),
             outage: Arc::default(),
             window: WINDOW,
+            credit: u64::MAX,
+            limits: Vec::new(),
             rate: RateLimit::new(None),
         };
         let connection =

@@ -165,6 +165,20 @@ fn everything_arrives_as_it_is_and_nothing_is_written_here() {
     assert_eq!(summary["bytes"], 2 * MIB);
     assert!(summary["unchanged"].as_u64().unwrap() > 300, "{summary}");
     assert!(snapshot(&to) == before && snapshot(&from) == before);
+    // one that comes in one piece, one that comes with its offer, and a symlink
+    let small = "cp -a --json srv:from/sizes srv:from/modes vps:small";
+    let small = two.client.run(small.split(' '));
+    let files = small.events("file");
+    assert!(files.len() > 10, "{small:?}");
+    for file in files {
+        let path = file["path"].as_str().unwrap().strip_prefix("srv:").unwrap();
+        let path = two.from.root.join(path);
+        let hash = std::fs::read(&path).map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+        match path.is_symlink() {
+            true => assert!(file["hash"].is_null(), "{file}"),
+            false => assert_eq!(file["hash"], hash.unwrap(), "{file}"),
+        }
+    }
 }
 
 #[test]
@@ -302,6 +316,23 @@ fn lost_connections_do_not_disturb_a_copy() {
         "the same transfer"
     );
     assert_eq!(ended.events("summary")[0]["bytes"], 24 * MIB);
+}
+
+/// Each loss has the sending server resend what it does not know to be there.
+#[test]
+fn many_losses_of_a_data_connection_are_survived() {
+    let two = Two::slow();
+    write(&two.from.root.join("big"), &bytes(1, 96 * MIB));
+    let copying = two.client.spawn(SLOW);
+    let partial = staged(&two.to.root.join("copy"));
+    for step in 1..12 {
+        until("more of it is there", || length(&partial) > step * 5 * MIB as u64);
+        two.at_from.cut_now(Which::Data);
+    }
+    let ended = copying.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.events("resumed").is_empty(), "{ended:?}");
+    assert!(std::fs::read(two.to.root.join("copy")).unwrap() == bytes(1, 96 * MIB));
 }
 
 #[test]

@@ -58,6 +58,7 @@ mod server_copy;
 mod sources;
 mod state;
 mod tasks;
+mod tickets;
 mod transfers;
 mod unchanged;
 mod undelete;

@@ -70,6 +70,7 @@ fn check_key(key: &AuthorizedKey, now: u64, address: IpAddr) -> Result<(), Revok
 }
 
 /// A login that was granted: to whom, and by what.
+#[derive(Clone)]
 pub struct Grant {
     /// The user as they were then.
     pub user: User,

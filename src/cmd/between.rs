@@ -11,9 +11,9 @@ use super::patterns::{self, Patterns};
 use super::remote_sources::{Sources, pairs_of};
 use super::screen;
 use super::transfer::TransferArgs;
-use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::copy::ServerCopy;
+use crate::net::client::direct::Direct;
 use crate::net::client::options::WINDOW;
 use crate::net::client::relay::RelayedSources;
 use crate::net::client::requests::{GetSources, IfMissing, PutDestination};
@@ -21,9 +21,10 @@ use crate::net::deletion::place::Place;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
+use crate::net::{NetError, printable};
 use crate::store::{Kind, RemotePath};
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is copied from server to server.
 pub(super) struct Between {
@@ -62,7 +63,7 @@ pub(super) async fn copy(
     args.deletion.check_places(&copy.places())?;
     match is_one_server(&copy, connect)? {
         true => copy.within_server(args, options, connect).await,
-        false => copy.through_here(args, options, connect).await,
+        false => copy.between_servers(args, options, connect).await,
     }
 }
 
@@ -100,6 +101,22 @@ fn is_one_server(copy: &PreparedCopy, connect: &ConnectArgs) -> Result<bool, Fai
     }
     let (from, to) = (&first.server, &copy.destination.server);
     Ok(from == to || connect::is_same_login(from, to, connect)?)
+}
+
+/// Which way the data between two servers goes.
+struct Way {
+    /// The user reads it.
+    says: bool,
+    is_through_here: OnceLock<()>,
+}
+
+impl Way {
+    /// It goes through this machine, from now on.
+    fn goes_through_here(&self, why: &str) {
+        if self.is_through_here.set(()).is_ok() && self.says {
+            screen::say(&format!("haul: {}", printable(why)));
+        }
+    }
 }
 
 /// A copy whose sources are known.
@@ -176,8 +193,8 @@ impl PreparedCopy {
         carry::carry(session, job, once, || true).await
     }
 
-    /// Passes everything on between the sessions with two servers.
-    async fn through_here(
+    /// Has the one server send to the other, or passes everything on between sessions with both.
+    async fn between_servers(
         &self,
         args: &TransferArgs,
         options: Options,
@@ -198,11 +215,15 @@ impl PreparedCopy {
         };
         let mut from = connect::open(&first.server, connect, purpose).await?;
         let recursive = options.recursive;
-        let asked = from.ask(async |client| self.if_missing(client, recursive).await).await;
-        let if_missing = asked.map_err(|e| Failure::about(&first.shown, e))?;
-        if purpose.notices == Notices::Shown && !args.json {
-            screen::say("haul: the data goes from server to server through this machine");
-        }
+        let asked = from.ask(async |client| {
+            client.logged_in().await?;
+            self.if_missing(client, recursive).await
+        });
+        let if_missing = asked.await.map_err(|e| Failure::about(&first.shown, e))?;
+        let way = Way {
+            says: purpose.notices == Notices::Shown && !args.json,
+            is_through_here: OnceLock::new(),
+        };
         let destination = self.put_destination(if_missing);
         let once = async |ends: Ends, options: Options, reporter: Reporter| {
             let Ends { client, from } = ends;
@@ -214,6 +235,11 @@ impl PreparedCopy {
                 client.make_path(&destination).await?;
             }
             for sources in self.sources.requests() {
+                let servers = (&*from, &*client);
+                let copy = self.server_copy(sources.clone(), &destination);
+                if self.is_sent(&way, servers, (copy, &options), &reporter).await? {
+                    continue;
+                }
                 let what = (self.relayed(&from, sources).await?, destination.clone());
                 client.relay(&from, what, options.clone(), reporter.clone()).await?;
             }
@@ -230,6 +256,41 @@ impl PreparedCopy {
             about: shown,
         };
         carry::carry_between((to, Some(from)), job, once, || true).await
+    }
+
+    /// Has the one server send to the other, if it can.
+    async fn is_sent(
+        &self,
+        way: &Way,
+        (from, to): (&Client, &Client),
+        (copy, options): (ServerCopy, &Options),
+        reporter: &Reporter,
+    ) -> Result<bool, NetError> {
+        if way.is_through_here.get().is_some() {
+            return Ok(false);
+        }
+        if !from.sends_to_others() {
+            way.goes_through_here("the data goes from server to server through this machine");
+            return Ok(false);
+        }
+        match from.send_to(to, copy, options.clone(), reporter.clone()).await? {
+            Direct::Done => Ok(true),
+            Direct::NotPossible(why) => {
+                let servers = format!("{} does not send to {}", from.server(), to.server());
+                way.goes_through_here(&format!("{servers}: {why}; the data goes through here"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// What one server is to send, and where to.
+    fn server_copy(&self, sources: GetSources, destination: &PutDestination) -> ServerCopy {
+        ServerCopy {
+            sources,
+            destination: destination.clone(),
+            mirror: false,
+            prefix: self.prefix(),
+        }
     }
 
     /// The sources, as they are sent on.

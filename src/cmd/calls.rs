@@ -1,9 +1,9 @@
 //! The third wall of the server: a seccomp filter with the system calls that it makes once it
 //! serves, and no other.
 //!
-//! It starts no program and no process, makes no connection and no socket, and maps no memory that
-//! can be executed. What is not listed fails with ENOSYS, which a C library that is newer than this
-//! list takes as a reason to use an older call.
+//! It starts no program and no process, and maps no memory that can be executed. It makes no
+//! connection and no socket, unless it sends to other servers. What is not listed fails with
+//! ENOSYS, which a C library that is newer than this list takes as a reason to use an older call.
 
 use libc::c_long;
 use seccompiler::{
@@ -86,17 +86,17 @@ pub enum NoFilter {
     Apply(#[from] seccompiler::Error),
 }
 
-/// From now on the calling thread, and those that it starts, make no other system calls. False
-/// where this architecture has no filter.
+/// From now on the calling thread, and those that it starts, make no other system calls; those that
+/// open connections only where the server `connects`. False where this architecture has no filter.
 ///
 /// # Errors
 /// Where there is one and the kernel refuses it.
-pub fn restrict() -> Result<bool, NoFilter> {
+pub fn restrict(connects: bool) -> Result<bool, NoFilter> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(false);
     };
     let filter = SeccompFilter::new(
-        rules()?,
+        rules(connects)?,
         SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
         SeccompAction::Allow,
         arch,
@@ -107,16 +107,19 @@ pub fn restrict() -> Result<bool, NoFilter> {
 
 /// The argument with this index has, of the bits in `mask`, these.
 fn bits(index: u8, mask: u64, value: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![condition(index, mask, value)?])
+}
+
+fn condition(index: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendError> {
     let equal = SeccompCmpOp::MaskedEq(mask);
-    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, equal, value)?;
-    SeccompRule::new(vec![condition])
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, equal, value)
 }
 
 fn is(index: u8, value: u64) -> Result<SeccompRule, BackendError> {
     bits(index, u64::from(u32::MAX), value)
 }
 
-fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
+fn rules(connects: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<_, _> =
         FREE.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
     let unsigned = |flag: libc::c_int| u64::from(flag.unsigned_abs());
@@ -134,6 +137,15 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let ioctls = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::FICLONE];
     let ioctls = ioctls.iter().map(|request| is(1, *request));
     rules.insert(libc::SYS_ioctl, ioctls.collect::<Result<_, _>>()?);
+    if connects {
+        let (stream, kinds) = (unsigned(libc::SOCK_STREAM), 0xf);
+        let families = [libc::AF_INET, libc::AF_INET6].map(unsigned).into_iter().map(|family| {
+            let of_tcp = [condition(0, u64::from(u32::MAX), family)?, condition(1, kinds, stream)?];
+            SeccompRule::new(of_tcp.to_vec())
+        });
+        rules.insert(libc::SYS_socket, families.collect::<Result<_, _>>()?);
+        rules.insert(libc::SYS_connect, Vec::new());
+    }
     Ok(rules)
 }
 
@@ -147,6 +159,24 @@ mod tests {
     /// The errno of what failed.
     fn errno<T>(result: Result<T, Error>) -> Option<i32> {
         result.err().and_then(|e| e.raw_os_error())
+    }
+
+    /// One that sends to other servers opens TCP connections, and no other socket.
+    #[test]
+    fn a_server_that_sends_to_others_makes_tcp_connections_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let tried = std::thread::spawn(move || {
+            assert!(restrict(true).unwrap());
+            [
+                errno(TcpStream::connect(address)),
+                errno(std::net::UdpSocket::bind("127.0.0.1:0")),
+                errno(std::os::unix::net::UnixDatagram::unbound()),
+                errno(TcpListener::bind("127.0.0.1:0")),
+            ]
+        });
+        let no = Some(libc::ENOSYS);
+        assert_eq!(tried.join().unwrap(), [None, no, no, no]);
     }
 
     /// A thread behind the filter tries what a server that was taken over would try. Each works
@@ -175,7 +205,7 @@ mod tests {
         let free = std::thread::spawn(attempts).join().unwrap();
         assert_eq!(free[..6], [None; 6], "without the filter");
         let filtered = std::thread::spawn(move || {
-            assert!(restrict().unwrap());
+            assert!(restrict(false).unwrap());
             let tried = attempts();
             // and what a server does still works: threads, files, connections that come in
             let other = std::thread::spawn(|| std::fs::read("/proc/self/stat").unwrap().len());

@@ -5,8 +5,8 @@
 //! starting other programs.
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 use std::path::Path;
 
@@ -17,15 +17,20 @@ const NEWEST: ABI = ABI::V5;
 const READABLE: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
 
 /// Confines the calling thread, and those that it starts from now on, to reading and writing
-/// beneath `root` and `state`. Returns false if the kernel has no Landlock.
+/// beneath `root` and `state`, and to connections to these ports. Returns false if the kernel has
+/// no Landlock.
 ///
 /// # Errors
 /// If the kernel has it and refuses.
-pub fn confine(root: &Path, state: &Path) -> Result<bool, RulesetError> {
+pub fn confine(root: &Path, state: &Path, ports: &[u16]) -> Result<bool, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::ConnectTcp)?
         .create()?;
+    for port in ports {
+        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    }
     let all = AccessFs::from_all(NEWEST) & !AccessFs::Execute;
     for path in [root, state] {
         // both have been opened before: a directory that cannot be opened now would not be served

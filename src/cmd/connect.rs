@@ -288,6 +288,8 @@ async fn open_once(
         }),
         outage: Arc::default(),
         window: purpose.window,
+        credit: u64::MAX,
+        limits: Vec::new(),
         rate: RateLimit::new(purpose.rate),
     };
     let mut password = given_password(args)?;

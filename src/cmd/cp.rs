@@ -34,8 +34,9 @@ use std::sync::Arc;
 /// an interruption, and no two writers write one file. Mode, modification time, symlinks and holes
 /// are preserved. Where the file system can, files share their blocks instead of being copied.
 ///
-/// With a remote path, cp does what put and get do. Between paths of one server, the server copies;
-/// between two servers, the data goes through this machine, and nothing is written here.
+/// With a remote path, cp does what put and get do. Between paths of one server, the server copies.
+/// Between two servers, the data goes through this machine, where nothing is written, unless the
+/// first one may send to the second (serve --send-to).
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,

@@ -42,6 +42,7 @@ mod manual;
 mod metadata;
 mod mkdir;
 mod mv;
+mod others;
 mod output;
 mod panics;
 mod patterns;

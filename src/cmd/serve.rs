@@ -6,7 +6,8 @@ use super::drop_root::become_user;
 use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
-use super::location::parse_host;
+use super::location::{ServerName, parse_host};
+use super::others::{named_servers, parse_other};
 use super::rate::{Rate, parse_rate};
 use super::runtime;
 use super::server::local_user;
@@ -16,6 +17,7 @@ use super::user::account::Rights as UserRights;
 use crate::auth::user::User;
 use crate::auth::users::Users;
 use crate::auth::{Identity, file};
+use crate::net::outbound::NamedServers;
 use crate::net::server::{self, Config, Limits};
 use crate::net::wire::DEFAULT_PORT;
 use crate::store::Rights;
@@ -25,6 +27,7 @@ use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -89,6 +92,11 @@ pub struct Args {
     /// limits a user
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     bwlimit: Option<Rate>,
+
+    /// Let users send from here to this server, with a ticket that they have from it; may be given
+    /// several times. The name is the one that they use
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_other)]
+    send_to: Vec<ServerName>,
 
     /// How long a session waits for its client after the connection is lost
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
@@ -165,12 +173,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let users = Users::load(&state.join("users"))?;
     // the only place besides its users' files where it may write; the first to say so decides
     let _ = tempfile::env::override_temp_dir(&state);
-    match confine(&root, &state) {
+    let others = named_servers(&args.send_to)?;
+    let ports: Vec<u16> = others.iter().map(|other| other.port).collect();
+    match confine(&root, &state, &ports) {
         Ok(true) => tracing::debug!("confined by Landlock"),
         Ok(false) => tracing::debug!("this kernel has no Landlock"),
         Err(e) => tracing::warn!(error = %e, "Landlock failed; running without it"),
     }
-    match calls::restrict() {
+    match calls::restrict(!others.is_empty()) {
         Ok(true) => tracing::debug!("confined by seccomp"),
         Ok(false) => tracing::debug!("no seccomp filter for this architecture"),
         Err(e) => tracing::warn!(error = %e, "seccomp failed; running without it"),
@@ -180,6 +190,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         root,
         identity,
         users,
+        outbound: (!others.is_empty()).then(|| Arc::new(NamedServers(others)) as _),
         limits: Limits {
             sessions: args.max_sessions,
             connections: args.max_connections,

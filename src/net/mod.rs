@@ -3,7 +3,8 @@
 //! **One port, two kinds of connection.** A client opens a *control connection* (TLS 1.3 with raw
 //! public keys, ALPN `haul/1`), logs in, and has a *session*. Its *data connections* (ALPN
 //! `haul-data/1`) come to the same port and join the session by proof: an HMAC keyed by the control
-//! connection's TLS exporter. The server never dials out.
+//! connection's TLS exporter. The server never dials out, except to the
+//! servers that its operator has named ([`outbound`]).
 //!
 //! ```text
 //! client                                    server
@@ -41,6 +42,7 @@ pub mod deletion;
 pub mod error;
 pub mod jobs;
 pub mod local;
+pub mod outbound;
 pub mod server;
 pub mod session;
 #[cfg(test)]

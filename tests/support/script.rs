@@ -140,6 +140,7 @@ impl ScriptedClient {
             window: 4 << 20,
             features: 0,
             client: "script".into(),
+            ..Default::default()
         };
         let reply = self.ask(1, request::Body::Login(login)).await.unwrap();
         (reply.code != 230).then_some(reply)

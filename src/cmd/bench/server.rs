@@ -59,6 +59,8 @@ pub(super) async fn start(
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
         window: WINDOW,
+        credit: u64::MAX,
+        limits: Vec::new(),
         rate: RateLimit::new(None),
     };
     let client = connection.login("bench", None, &options).await?;

@@ -118,6 +118,8 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
         notify: Arc::new(|_| {}),
         outage: Arc::default(),
         window: WINDOW,
+        credit: u64::MAX,
+        limits: Vec::new(),
         rate: RateLimit::new(None),
     };
     connection.await.ok()?.login(&server.user, None, &options).await.ok()

@@ -39,23 +39,10 @@ impl Client {
     ) -> Result<(), NetError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
         let channel = TransferChannel::join(&self.core, transfer)?;
-        let request = proto::Copy {
-            transfer,
-            chosen: copy.sources.chosen_to_wire(),
-            sources: copy.sources.paths,
-            destination: copy.destination.path,
-            directory: copy.destination.directory,
-            names: copy.destination.names,
-            if_missing: copy.destination.if_missing.into(),
-            options: Some(options.to_wire()),
-            each: reporter.is_of_each(),
-            chmod: options.chmod.texts().to_vec(),
-            umask: umask(),
-            mirror: copy.mirror,
-        };
-        let followed = follow(channel, RemoteReporter::new(reporter, copy.prefix));
+        let (request, prefix) = request_of(transfer, copy, &options, &reporter);
+        let followed = follow(channel, RemoteReporter::new(reporter, prefix));
         let copied = self.with_start(transfer, request::Body::Copy(request), followed);
-        match self.at_its_rate(copied).await {
+        match self.at_rate(&self.rate, copied).await {
             Err(NetError::Refused { code, .. }) if code == Code::NOT_IMPLEMENTED => {
                 let text = "this server is too old to copy within itself".into();
                 Err(NetError::Refused { code, text })
@@ -65,8 +52,35 @@ impl Client {
     }
 }
 
+/// The request of a copy, and what stands before its paths.
+pub(super) fn request_of(
+    transfer: u32,
+    copy: ServerCopy,
+    options: &Options,
+    reporter: &Reporter,
+) -> (proto::Copy, Vec<u8>) {
+    let request = proto::Copy {
+        transfer,
+        chosen: copy.sources.chosen_to_wire(),
+        sources: copy.sources.paths,
+        destination: copy.destination.path,
+        directory: copy.destination.directory,
+        names: copy.destination.names,
+        if_missing: copy.destination.if_missing.into(),
+        options: Some(options.to_wire()),
+        each: reporter.is_of_each(),
+        chmod: options.chmod.texts().to_vec(),
+        umask: umask(),
+        mirror: copy.mirror,
+    };
+    (request, copy.prefix)
+}
+
 /// Takes the reports of a copy until it has ended.
-async fn follow(mut channel: TransferChannel, mut reports: RemoteReporter) -> Result<(), NetError> {
+pub(super) async fn follow(
+    mut channel: TransferChannel,
+    mut reports: RemoteReporter,
+) -> Result<(), NetError> {
     let core = channel.core().clone();
     loop {
         let message = tokio::select! {

@@ -11,6 +11,7 @@ pub mod changes;
 pub mod connect;
 pub mod copy;
 mod dialer;
+pub mod direct;
 mod keys;
 mod login;
 pub mod options;
@@ -24,6 +25,7 @@ mod router;
 mod trash;
 mod tuner;
 
+use crate::auth::Fingerprint;
 use crate::auth::name::MAX_USER;
 use crate::auth::password::{MAX_PASSWORD, Secret};
 use crate::chunk::buffer::BufferPool;
@@ -50,6 +52,9 @@ use tokio::time::timeout;
 pub struct Client {
     /// `host:port`.
     server: String,
+    host: String,
+    port: u16,
+    key: Fingerprint,
     core: Arc<SessionCore>,
     router: Arc<ReplyRouter>,
     login: Arc<Login>,
@@ -79,6 +84,35 @@ impl Connection {
             let code = Code::LOGIN_REFUSED;
             return Err(NetError::Refused { code, text });
         }
+        let login = proto::Login {
+            user: user.into(),
+            password: password.map(|password| password.to_string()),
+            ..proto::Login::default()
+        };
+        self.begin(login, options).await
+    }
+
+    /// Asks to log in with a ticket, for the put that it was made for.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn redeem(
+        self,
+        ticket: Vec<u8>,
+        options: &SessionOptions,
+    ) -> Result<Arc<Client>, NetError> {
+        let login = proto::Login {
+            ticket,
+            ..proto::Login::default()
+        };
+        self.begin(login, options).await
+    }
+
+    async fn begin(
+        self,
+        login: proto::Login,
+        options: &SessionOptions,
+    ) -> Result<Arc<Client>, NetError> {
         let mut session = [0; 16];
         let filled = SystemRandom::new().fill(&mut session);
         filled.map_err(|_| NetError::Lost(LossReason::NoRandomness))?;
@@ -86,11 +120,10 @@ impl Connection {
         let exported = tls.export_keying_material([0; 32], EXPORTER_LABEL, Some(&session))?;
         let login = proto::Login {
             session: session.to_vec(),
-            user: user.into(),
-            password: password.map(|password| password.to_string()),
             window: options.window,
             features: FEATURE_COMPRESSION,
             client: host_name(),
+            ..login
         };
         let client = Client::start(self, session, &exported, options)?;
         // the attachment passes the answer on to the login
@@ -111,19 +144,24 @@ impl Client {
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(options.window);
         let bounds = SessionBounds::of_client(INITIAL_WINDOW, options.window);
-        let pacer = Pacer::new(vec![options.rate.clone()], Vec::new());
+        let rates = options.limits.iter().chain([&options.rate]).cloned();
+        let pacer = Pacer::new(rates.collect(), Vec::new());
         let core = SessionCore::paced(control, bounds, buffers, pacer);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
         let inbound = Inbound {
             core: core.clone(),
             login: login.clone(),
             router: router.clone(),
+            most_credit: options.credit,
         };
         let attachment = Arc::new(Attachment::new(inbound, keys.clone(), options.clone()));
         let run = attachment.clone().run(queue, tls);
         core.tasks().detach("attachment", run);
         Ok(Arc::new(Client {
             server: keys.server(),
+            host: keys.host.clone(),
+            port: keys.port,
+            key,
             dialer: Dialer::new(core.clone(), keys, login.clone(), options),
             core,
             router,
@@ -185,6 +223,11 @@ impl Client {
     /// True if the user knows that the connection was lost.
     pub fn already_reported(&self) -> bool {
         self.attachment.already_reported()
+    }
+
+    /// Ends the session at once.
+    pub fn end(&self) {
+        self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
     }
 
     /// Says goodbye.

@@ -24,6 +24,10 @@ pub struct SessionOptions {
     /// Bytes that the client allows the server to have outstanding: at least
     /// [`INITIAL_WINDOW`](crate::net::wire::INITIAL_WINDOW).
     pub window: u64,
+    /// Bytes of frames that this side has outstanding at most, whatever the server grants.
+    pub credit: u64,
+    /// Limits of what this side sends, besides `rate`.
+    pub limits: Vec<Arc<RateLimit>>,
     /// How fast the data of transfers goes, in either direction.
     pub rate: Arc<RateLimit>,
 }

@@ -1,20 +1,22 @@
 //! The rate of a transfer whose data the server sends: the user changes it while the transfer runs.
 
 use crate::net::client::Client;
+use crate::net::data::pacer::RateLimit;
 use crate::net::error::NetError;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, request};
 
 impl Client {
-    /// Runs a transfer, and has the server send as fast as the user wants it to.
+    /// Runs a transfer, and has the server send at this rate, which the user changes meanwhile.
     ///
     /// # Errors
     /// The transfer's, and that the server cannot limit its rate.
-    pub(super) async fn at_its_rate(
+    pub(super) async fn at_rate(
         &self,
+        rate: &RateLimit,
         transfer: impl Future<Output = Result<(), NetError>>,
     ) -> Result<(), NetError> {
-        let mut changes = self.rate.changes();
+        let mut changes = rate.changes();
         let rate = *changes.borrow_and_update();
         if rate.is_some() {
             self.limit(rate).await?;

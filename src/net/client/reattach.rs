@@ -32,6 +32,8 @@ pub(super) struct Inbound {
     pub(super) core: Arc<SessionCore>,
     pub(super) login: Arc<Login>,
     pub(super) router: Arc<ReplyRouter>,
+    /// Bytes that this side has outstanding at most.
+    pub(super) most_credit: u64,
 }
 
 impl Inbound {
@@ -57,7 +59,7 @@ impl Inbound {
     fn answer_login(&self, reply: &proto::Reply) -> Result<(), NetError> {
         let answer = Granted::from_reply(reply)?;
         if let Ok(granted) = &answer {
-            self.core.grant(granted.window);
+            self.core.grant(granted.window.min(self.most_credit));
             self.core.peer_features(granted.features);
         }
         self.login.set(answer);

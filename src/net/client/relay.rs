@@ -87,7 +87,7 @@ impl Client {
         result
     }
 
-    fn next_transfer(&self) -> u32 {
+    pub(super) fn next_transfer(&self) -> u32 {
         self.next_transfer.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -103,7 +103,8 @@ impl Client {
     }
 }
 
-fn put_request(
+/// The request of a put whose filter is applied elsewhere.
+pub(super) fn put_request(
     transfer: u32,
     destination: PutDestination,
     source_ids: Vec<String>,

@@ -262,7 +262,7 @@ impl Client {
         let _saved = self.count_saved(&reporter);
         let received = receiver::receive(channel, target, label, options, reporter);
         let got = self.with_start(transfer, request::Body::Get(get), received);
-        self.at_its_rate(got).await
+        self.at_rate(&self.rate, got).await
     }
 
     /// Counts what compression saves, until the value is dropped.

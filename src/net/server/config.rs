@@ -2,8 +2,10 @@
 
 use crate::auth::Identity;
 use crate::auth::users::Users;
+use crate::net::server::outbound::Outbound;
 use crate::store::local::LocalStore;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The bounds of a server.
@@ -35,4 +37,6 @@ pub struct Config {
     pub users: Users,
     /// Its bounds.
     pub limits: Limits,
+    /// What sends to the other servers that it may send to, if there are any.
+    pub outbound: Option<Arc<dyn Outbound>>,
 }

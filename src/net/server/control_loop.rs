@@ -19,7 +19,7 @@ use crate::net::session::channel::TransferChannel;
 use crate::net::session::inbound::{Inbound, next_message};
 use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
-use crate::net::wire::{Code, FEATURE_COMPRESSION};
+use crate::net::wire::{Code, FEATURE_COMPRESSION, FEATURE_SENDING};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +98,10 @@ pub(super) fn begin(
         body: proto::LoginReply {
             window: reservation.window(),
             connections: u32::try_from(session.most_connections).unwrap_or(1),
-            features: FEATURE_COMPRESSION,
+            features: match config.outbound {
+                Some(_) => FEATURE_COMPRESSION | FEATURE_SENDING,
+                None => FEATURE_COMPRESSION,
+            },
             read_only: session.grant.access() == Access::ReadOnly,
             write_only: session.grant.access() == Access::WriteOnly,
         },

@@ -1,14 +1,18 @@
-//! Copies within the server: it sends to itself, and the client only reads how far it is.
+//! Copies that the client only reads of: within the server, which sends to itself, or to another
+//! server.
 
+use crate::auth::Fingerprint;
 use crate::net::error::NetError;
 use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::server::copy_report::CopyReporter;
+use crate::net::server::outbound::{Bounds, OtherServer};
 use crate::net::server::reply::{Answer, refusal};
 use crate::net::server::sources::find_sources;
 use crate::net::server::transfer_log::TransferLog;
 use crate::net::server::transfers::{
-    Destination, Place, bad, check, find_destination, put_options, release, started,
+    Destination, Place, bad, check, find_destination, options_of, put_options, release, started,
 };
+use crate::net::session::SessionCore;
 use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::transfer::mode::ModeRules;
 use crate::net::transfer::options::Options;
@@ -20,7 +24,11 @@ use crate::store::local::LocalStore;
 use crate::store::{Kind, StoreExt, blocking};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
+/// How long a login at another server may take.
+const CONNECT: Duration = Duration::from_secs(10);
 /// Most changes of modes, and most bytes of each.
 const MODE_RULES: usize = 64;
 const MODE_RULE_BYTES: usize = 1024;
@@ -50,16 +58,107 @@ pub(super) async fn copy(
         let (core, number) = (session.core.clone(), channel.number());
         let (reporter, mut reports) = CopyReporter::new(channel, each);
         let local = LocalSession::start(session.rates.asked(), window);
-        let ended = reports.follow(&local, prepared.run(&local, reporter)).await;
+        let copying = prepared.run(&local, reporter);
+        let ended = reports.follow(|why| local.end(why), copying).await;
         log.ended(reports.counters(), &ended);
-        match ended {
-            Ok(()) => {}
-            // as of any other task of the session
-            Err(e @ NetError::Internal(_)) => core.shut_down(e),
-            Err(e) => cancel(&core, number, &e).await,
-        }
+        tell_end(&core, number, ended).await;
     });
     Ok(started())
+}
+
+/// Tells the client of an end that it does not know of.
+async fn tell_end(core: &SessionCore, number: u32, ended: Result<(), NetError>) {
+    match ended {
+        Ok(()) => {}
+        // as of any other task of the session
+        Err(e @ NetError::Internal(_)) => core.shut_down(e),
+        Err(e) => cancel(core, number, &e).await,
+    }
+}
+
+/// Starts to send to another server, on a ticket that the client has from it.
+pub(super) async fn send_to(
+    place: Place<'_>,
+    request: proto::SendTo,
+    channel: Option<TransferChannel>,
+) -> Answer {
+    let Place {
+        config,
+        registry,
+        session,
+    } = place;
+    let channel = channel.ok_or_else(|| bad("no transfer"))?;
+    let Some(outbound) = config.outbound.clone() else {
+        return Err(no_way("this server sends to no other"));
+    };
+    let (to, copy) = other_server(request)?;
+    check(registry, copy.sources.len())?;
+    let options = Options {
+        chmod: chmod_of(&copy)?,
+        ..options_of(copy.options.clone())?
+    };
+    let get = proto::Get {
+        sources: copy.sources,
+        names: copy.names.clone(),
+        ..proto::Get::default()
+    };
+    let sources = Arc::new(find_sources(session, &get, &options).await?);
+    let (window, memory) = registry.copy_share(session)?;
+    let bounds = Bounds {
+        window,
+        limits: session.rates.outgoing().to_vec(),
+    };
+    let label = format!("{}:{}", to.host, String::from_utf8_lossy(&copy.destination));
+    let each = copy.each;
+    let put = proto::Put {
+        destination: copy.destination,
+        directory: copy.directory,
+        names: copy.names,
+        if_missing: copy.if_missing,
+        ..proto::Put::default()
+    };
+    // what a dead client's session still sends there has the locks
+    registry.end_predecessors(session).await;
+    let other = match timeout(CONNECT, outbound.log_in(to, bounds)).await {
+        Ok(other) => other.map_err(|e| no_way(&e.to_string()))?,
+        Err(_) => return Err(no_way("the other server does not answer")),
+    };
+    let (transferring, session) = (session.transfers.begin(), session.clone());
+    let tasks = session.core.tasks().clone();
+    tasks.detach("outbound", async move {
+        let _taken = (transferring, memory);
+        let log = TransferLog::new(&session, "send", label.as_bytes());
+        let (core, number) = (session.core.clone(), channel.number());
+        let (reporter, mut reports) = CopyReporter::new(channel, each);
+        let sending = other.put(sources, put, options, reporter);
+        let ended = reports.follow(|_| other.end(), sending).await;
+        log.ended(reports.counters(), &ended);
+        tell_end(&core, number, ended).await;
+        other.quit().await;
+    });
+    Ok(started())
+}
+
+/// The refusal of what the client has to do in another way.
+fn no_way(why: &str) -> NetError {
+    refusal(Code::NOT_IMPLEMENTED, why)
+}
+
+/// Where a client wants this server to send to.
+fn other_server(request: proto::SendTo) -> Result<(OtherServer, proto::Copy), NetError> {
+    let copy = request.copy.filter(|copy| copy.names.len() == copy.sources.len());
+    let copy = copy.ok_or_else(|| bad("a copy has a name for each source"))?;
+    let (Some(key), Ok(port)) = (Fingerprint::parse(&request.key), u16::try_from(request.port))
+    else {
+        return Err(bad("the other server has no key or no port"));
+    };
+    let to = OtherServer {
+        host: request.host,
+        port,
+        key,
+        ticket: request.ticket,
+    };
+    Ok((to, copy))
 }
 
 /// A copy whose places were found.

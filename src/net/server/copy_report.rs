@@ -2,7 +2,6 @@
 
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
-use crate::net::local::LocalSession;
 use crate::net::session::channel::TransferChannel;
 use crate::net::transfer::metadata::omissions_to_wire;
 use crate::net::transfer::report::remote::{counts_to_wire, event_to_wire};
@@ -66,14 +65,14 @@ impl CopyReporter {
         &self.counters
     }
 
-    /// Reports until the copy has ended. The client's word and the end of the session end it early;
-    /// what has been written by then is durable when this returns.
+    /// Reports until the copy has ended. The client's word and the end of the session end it early,
+    /// by `end`; what has been written by then is durable when this returns.
     ///
     /// # Errors
     /// Why the copy ended before it was complete.
     pub(super) async fn follow(
         &mut self,
-        local: &LocalSession,
+        end: impl FnOnce(&NetError),
         copying: impl Future<Output = Result<(), NetError>>,
     ) -> Result<(), NetError> {
         let mut copying = std::pin::pin!(copying);
@@ -114,7 +113,7 @@ impl CopyReporter {
         // a sender that waits to report an event is not to wait any more
         self.events.close();
         if !is_over {
-            local.end(&why);
+            end(&why);
             let _ = copying.await;
         }
         Err(why)

@@ -268,9 +268,22 @@ impl Stranger<'_> {
             let long = Rejection::new("the user's name is too long", REFUSED);
             return Err(long.logged(admission, self.peer, None).into());
         }
-        let granted =
-            authenticate(&config.users, admission, self.peer, self.key.as_ref(), &login).await;
-        let by = if login.password.is_some() { "password" } else { "key" };
+        let (granted, only, by) = match login.ticket.is_empty() {
+            true => {
+                let key = self.key.as_ref();
+                let granted = authenticate(&config.users, admission, self.peer, key, &login).await;
+                let by = if login.password.is_some() { "password" } else { "key" };
+                (granted, None, by)
+            }
+            false => {
+                let redeemed = registry.tickets().redeem(&config.users, &login.ticket, self.peer);
+                let (granted, only) = match redeemed {
+                    Ok((grant, only)) => (Ok(grant), Some(only)),
+                    Err(why) => (Err(why), None),
+                };
+                (granted, only, "ticket")
+            }
+        };
         if let Some(password) = &mut login.password {
             password.zeroize();
         }
@@ -286,6 +299,7 @@ impl Stranger<'_> {
             id,
             grant,
             login: &login,
+            only,
             exported: &exported,
         };
         let new = new_session::create(config, registry, granted).await.map_err(rejected)?;

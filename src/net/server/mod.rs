@@ -9,6 +9,7 @@
 //! control_loop              the messages of a session
 //! requests, operations      answer a session's requests
 //! copies, copy_report       copies within the server, and what the client reads of them
+//! tickets                   make one-time logins for puts of other machines
 //! transfers, transfer_log   find the places of a put or a get, and log its end
 //! login                     the messages before a session
 //! authenticate, enroll      check a login, or an invite
@@ -18,7 +19,8 @@
 //! session                   the state of a session (proof, rates, reply_cache)
 //! refusal, reply            the answers to clients
 //! admission                 who may wait for a login, how often a password may be tried
-//! config                    files and bounds
+//! ticket_list, only_put     the tickets, and what each is for
+//! config, outbound          files and bounds; what sends to other servers
 //! ```
 
 mod admission;
@@ -38,7 +40,9 @@ mod lifetime;
 mod listener;
 mod login;
 mod new_session;
+mod only_put;
 mod operations;
+pub mod outbound;
 mod proof;
 mod rates;
 mod refusal;
@@ -50,6 +54,8 @@ mod reservation;
 mod revocation;
 mod session;
 mod sources;
+mod ticket_list;
+mod tickets;
 mod transfer_log;
 mod transfers;
 mod trash;

@@ -7,6 +7,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::net::control::queue::{ControlQueue, ControlSender};
 use crate::net::printable;
 use crate::net::server::config::Config;
+use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::refusal::{Refusal, Rejection};
 use crate::net::server::registry::Registry;
@@ -28,6 +29,8 @@ pub(super) struct Granted<'a> {
     pub(super) id: SessionId,
     pub(super) grant: Grant,
     pub(super) login: &'a proto::Login,
+    /// What a ticket is for.
+    pub(super) only: Option<OnlyPut>,
     /// The key that the control connection's TLS exporter made.
     pub(super) exported: &'a [u8],
 }
@@ -55,6 +58,7 @@ pub(super) async fn create(
         id,
         grant,
         login,
+        only,
         exported,
     } = granted;
     if registry.is_stopping() {
@@ -88,6 +92,7 @@ pub(super) async fn create(
         most_connections: registry.most_connections(&user),
         transfers: TransferCount::default(),
         rates,
+        only,
     };
     session.core.peer_features(login.features);
     Ok(NewSession {

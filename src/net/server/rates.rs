@@ -57,7 +57,8 @@ impl Rates {
         let outgoing = vec![asked.clone(), user.outgoing.clone(), self.all.outgoing.clone()];
         let incoming = vec![user.incoming.clone(), self.all.incoming.clone()];
         SessionRates {
-            pacer: Pacer::new(outgoing, incoming),
+            pacer: Pacer::new(outgoing.clone(), incoming),
+            outgoing,
             asked,
             user,
         }
@@ -67,6 +68,7 @@ impl Rates {
 /// The limits of a session.
 pub(super) struct SessionRates {
     pub(super) pacer: Arc<Pacer>,
+    outgoing: Vec<Arc<RateLimit>>,
     asked: Arc<RateLimit>,
     user: Arc<BothWays>,
 }
@@ -75,6 +77,11 @@ impl SessionRates {
     /// The client asks for no more than this.
     pub(super) fn ask(&self, rate: Option<u64>) {
         self.asked.set(rate);
+    }
+
+    /// All limits of what goes out.
+    pub(super) fn outgoing(&self) -> &[Arc<RateLimit>] {
+        &self.outgoing
     }
 
     /// What the client asked for.

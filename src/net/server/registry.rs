@@ -9,6 +9,7 @@ use crate::net::server::rates::Rates;
 use crate::net::server::reply::refusal;
 use crate::net::server::reservation::{GOOD_WINDOW, NoRoom, Pools, Reservation};
 use crate::net::server::session::{Session, SessionId};
+use crate::net::server::ticket_list::Tickets;
 use crate::net::wire::Code;
 use crate::store::shares::Share;
 use parking_lot::Mutex;
@@ -29,6 +30,7 @@ pub(super) struct Registry {
     limits: Limits,
     pools: Pools,
     rates: Rates,
+    tickets: Tickets,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// A session was added or removed.
     changed: Notify,
@@ -58,6 +60,7 @@ impl Registry {
         Registry {
             pools: Pools::new(&limits),
             rates: Rates::new(limits.rate),
+            tickets: Tickets::default(),
             limits,
             sessions: Mutex::default(),
             changed: Notify::new(),
@@ -102,6 +105,11 @@ impl Registry {
     /// How fast data may move.
     pub(super) fn rates(&self) -> &Rates {
         &self.rates
+    }
+
+    /// The tickets for puts of other machines.
+    pub(super) fn tickets(&self) -> &Tickets {
+        &self.tickets
     }
 
     /// All sessions.

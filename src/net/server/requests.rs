@@ -14,6 +14,7 @@ use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::reply_cache::ReplyCache;
 use crate::net::server::revocation;
 use crate::net::server::session::Session;
+use crate::net::server::tickets;
 use crate::net::server::transfer_log::logged_path;
 use crate::net::server::transfers::{self, Place};
 use crate::net::server::trash;
@@ -105,6 +106,9 @@ impl Worker {
             revocation::revoke(&self.session, why);
             revocation::refusal(why)
         })?;
+        if let Some(only) = &self.session.only {
+            only.permit(body)?;
+        }
         // an unknown request is allowed to every user, and gets its answer: not implemented
         let checked = body.map_or(Ok(()), |body| body.facts().sender.check(user.access));
         checked.map_err(|(code, text)| refusal(code, text))
@@ -156,6 +160,8 @@ impl Worker {
             Body::Put(request) => transfers::put(place, request, channel).await,
             Body::Get(request) => transfers::get(place, request, channel).await,
             Body::Copy(request) => copies::copy(place, request, channel).await,
+            Body::SendTo(request) => copies::send_to(place, request, channel).await,
+            Body::MakeTicket(request) => tickets::make(place, request),
         }
     }
 }
@@ -184,7 +190,7 @@ impl Change {
             Body::SetAttributes(r) if r.mode.is_some() => ("chmod", &r.path, None),
             Body::SetAttributes(r) => ("touch", &r.path, None),
             // a transfer has a line of its own, at its end
-            Body::Put(_) | Body::Get(_) | Body::Copy(_) => return None,
+            Body::Put(_) | Body::Get(_) | Body::Copy(_) | Body::SendTo(_) => return None,
             Body::Login(_)
             | Body::Enroll(_)
             | Body::Reattach(_)
@@ -198,6 +204,7 @@ impl Change {
             | Body::ListTrash(_)
             | Body::Limit(_)
             | Body::Glob(_)
+            | Body::MakeTicket(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,
         };

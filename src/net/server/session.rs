@@ -3,6 +3,7 @@
 use crate::auth::credential::Grant;
 use crate::auth::user::Access;
 use crate::net::error::NetError;
+use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
 use crate::net::session::SessionCore;
@@ -43,6 +44,8 @@ pub(super) struct Session {
     pub(super) most_connections: usize,
     pub(super) transfers: TransferCount,
     pub(super) rates: SessionRates,
+    /// The only put that the session is for, if it began with a ticket.
+    pub(super) only: Option<OnlyPut>,
 }
 
 impl Session {

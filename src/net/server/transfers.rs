@@ -52,7 +52,7 @@ pub(super) fn check(registry: &Registry, sources: usize) -> Result<(), NetError>
     Ok(())
 }
 
-fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
+pub(super) fn options_of(options: Option<proto::Options>) -> Result<Options, NetError> {
     let options = Options::from_wire(options.unwrap_or_default());
     let mut options = options.map_err(|e| bad(&e.to_string()))?;
     options.packing = options.packing.of_server();

@@ -15,6 +15,7 @@ pub mod metadata;
 pub mod mode;
 pub mod observer;
 pub mod options;
+mod passed;
 pub mod receive;
 pub mod report;
 pub mod send;

@@ -12,6 +12,7 @@ use crate::net::transfer::cost::offer_cost;
 use crate::net::transfer::exclusion::Exclusion;
 use crate::net::transfer::metadata::omissions_from_wire;
 use crate::net::transfer::mode::ModeRules;
+use crate::net::transfer::passed::Passed;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::frame::{FrameHeader, FrameKind};
 use crate::net::wire::{Code, entry, proto};
@@ -34,6 +35,8 @@ struct Observed {
     /// Bytes that the receiver had, and those that it has written since.
     resumed: u64,
     written: u64,
+    /// Which of its frames have passed.
+    passed: Passed,
     /// Why the sender has withdrawn it.
     withdrawn: Option<(Code, String)>,
     /// What it takes of the memory for offers.
@@ -137,6 +140,7 @@ impl Observer {
             hash: offer.digest.as_slice().try_into().ok(),
             resumed: 0,
             written: 0,
+            passed: Passed::default(),
             withdrawn: None,
             _cost: cost.map_err(|_| broken("it offers more at once than the window allows"))?,
         })
@@ -194,13 +198,17 @@ impl Observer {
         Ok(offer.number)
     }
 
-    /// A frame is about to pass. Returns false for one that the receiver does not wait for.
+    /// A frame is about to pass. Returns false for one that the receiver does not wait for, or has
+    /// got already.
     pub fn frame(&mut self, header: &FrameHeader) -> bool {
         let observed = self.unsettled.get_mut(&header.number);
         let Some(observed) = observed.filter(|it| it.is_wanted && it.attempt == header.attempt)
         else {
             return false;
         };
+        if !observed.passed.first(header) {
+            return false;
+        }
         match header.kind {
             FrameKind::File => observed.hash = Some(header.digest),
             FrameKind::End => {
@@ -225,6 +233,7 @@ impl Observer {
             let gone = std::mem::take(&mut observed.written);
             counters.bytes_done.fetch_sub(gone, Ordering::Relaxed);
             (observed.is_wanted, observed.resumed) = (true, want.offset);
+            observed.passed = Passed::from(want.offset);
             counters.started(&observed.path);
             if is_large(observed.size) {
                 self.reporter.begins(&observed.path, want.offset);
@@ -333,3 +342,6 @@ impl Observer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,10 +18,10 @@ pub const MAX_OFFERS: usize = 1024;
 pub const MAX_IGNORE_FILES: usize = 8;
 /// Most digests in a want: one for each bit of a count of chunks.
 const MAX_DIGESTS: usize = 64;
+/// Fields that a shape has at most.
+const FIELDS: usize = 16;
 /// Bytes that the allocator adds to each string, list or byte field.
 const ALLOCATION: usize = 32;
-/// Most fields of a shape.
-const MOST_LISTS: usize = 16;
 /// A growing list has room for up to twice its entries.
 const GROWTH: usize = 2;
 
@@ -62,6 +62,8 @@ const COPY: Shape = Shape(&[
     (9, Field::Texts(MAX_LIST)),
     (60, Field::Texts(MAX_LIST)),
 ]);
+const MAKE_TICKET: Shape = Shape(&[(1, Field::One(&PUT))]);
+const SEND_TO: Shape = Shape(&[(1, Field::One(&COPY))]);
 const LIST_BENEATH: Shape =
     Shape(&[(2, Field::List(&FLAT, MAX_LIST, size_of::<proto::DirCursor>()))]);
 const STAT_BENEATH: Shape = Shape(&[(2, Field::Texts(MAX_LIST)), (60, Field::One(&VIEW))]);
@@ -80,6 +82,8 @@ const REQUEST: Shape = Shape(&[
     (40, Field::One(&DISCARD)),
     (42, Field::One(&RESTORE)),
     (45, Field::One(&COPY)),
+    (46, Field::One(&MAKE_TICKET)),
+    (47, Field::One(&SEND_TO)),
 ]);
 const LIST_REPLY: Shape = one_list::<{ size_of::<proto::Entry>() }>();
 const LOCKS_REPLY: Shape = one_list::<{ size_of::<proto::LockEntry>() }>();
@@ -147,8 +151,8 @@ pub fn decoded_size(bytes: &[u8]) -> Result<usize, Malformed> {
 /// Bytes of a message beyond its own struct.
 fn measure(shape: &Shape, bytes: &[u8]) -> Result<usize, Malformed> {
     let mut reader = Reader::new(bytes);
-    let mut counts = [0_usize; MOST_LISTS];
-    debug_assert!(shape.0.len() <= MOST_LISTS, "each field has a count");
+    let mut counts = [0_usize; FIELDS];
+    debug_assert!(shape.0.len() <= FIELDS, "each field of a shape is counted");
     let mut total = 0_usize;
     while !reader.is_empty() {
         let tag = reader.varint()?;

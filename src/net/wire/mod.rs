@@ -29,6 +29,8 @@ pub const ALPN_DATA: &[u8] = b"haul-data/1";
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-haul-data";
 /// A feature, as a bit in `Login` and `LoginReply`: that side decompresses frames.
 pub const FEATURE_COMPRESSION: u64 = 1;
+/// Another one: that server sends to others, for clients that have a ticket from them.
+pub const FEATURE_SENDING: u64 = 2;
 /// Longest control message, in bytes.
 pub const MAX_CONTROL: usize = 1 << 20;
 /// The same before the login.

@@ -77,6 +77,12 @@ impl Body {
             Body::Put(put) => (Sender::Writer, Repeat::Safe, Some(put.transfer)),
             Body::Get(get) => (Sender::Reader, Repeat::Safe, Some(get.transfer)),
             Body::Copy(copy) => (Sender::ReaderAndWriter, Repeat::Safe, Some(copy.transfer)),
+            // one that is not used expires
+            Body::MakeTicket(_) => (Sender::Writer, Repeat::Safe, None),
+            Body::SendTo(send) => {
+                let transfer = send.copy.as_ref().map(|copy| copy.transfer);
+                (Sender::Reader, Repeat::Safe, transfer)
+            }
         };
         Facts {
             sender,
@@ -148,6 +154,8 @@ mod tests {
             (Body::Get(Default::default()), [false, true, false, true]),
             (Body::Put(Default::default()), [false, false, true, true]),
             (Body::Copy(Default::default()), [false, false, false, true]),
+            (Body::MakeTicket(Default::default()), [false, false, true, true]),
+            (Body::SendTo(Default::default()), [false, true, false, true]),
             (make(true), [false, false, true, true]),
             (Body::Remove(Default::default()), [false, false, false, true]),
             (Body::Unlock(Default::default()), [false, false, false, true]),

@@ -9,6 +9,7 @@ use super::location::{Location, Remote, means_contents};
 use super::put::LocalSource;
 use super::transfer::{self, TransferArgs};
 use super::{get, hint, interrupt, put};
+use crate::net::NetError;
 use crate::net::client::requests::IfMissing;
 use crate::net::data::pacer::RateLimit;
 use crate::net::deletion::place::Place;
@@ -201,8 +202,13 @@ async fn run_copy(
     // it has the reporter to itself: the end is shown when the last one is gone
     let copying = async move {
         let sources = Arc::new(sources);
-        copier.copy(sources, to, options.clone(), reporter.clone()).await?;
-        deletion.run(&options, &reporter).await
+        copier
+            .copy(sources.clone(), to.clone(), options.clone(), reporter.clone())
+            .await?;
+        for options in deletion.run(&options, &reporter).await? {
+            copier.copy(sources.clone(), to.clone(), options, reporter.clone()).await?;
+        }
+        Ok::<(), NetError>(())
     };
     tokio::pin!(copying);
     let result = tokio::select! {

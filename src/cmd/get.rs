@@ -191,9 +191,12 @@ async fn get(
     let deletion = &args.deletion;
     deletion.check_places(&places_of(sources, &destination))?;
     let get = async |client: Arc<Client>, options: Options, reporter: Reporter| {
-        let paths = sources.iter().map(wire_path).collect();
-        let get = client.get(paths, destination.clone(), options.clone(), reporter.clone());
-        get.await?;
+        let paths: Vec<_> = sources.iter().map(wire_path).collect();
+        let get = async |options: Options| {
+            let (paths, destination) = (paths.clone(), destination.clone());
+            client.get(paths, destination, options, reporter.clone()).await
+        };
+        get(options.clone()).await?;
         match (deletion.is_wanted(), &destination.target) {
             (true, Target::Tree(tree)) => {
                 let deletion = Deletion {
@@ -202,7 +205,10 @@ async fn get(
                     label: destination.label.clone(),
                     pairs: pairs_of(&client, sources, &tree.tops).await?,
                 };
-                deletion.run(&options, &reporter).await
+                for options in deletion.run(&options, &reporter).await? {
+                    get(options).await?;
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -163,6 +163,7 @@ impl TransferArgs {
         self.habits.apply(&mut options)?;
         self.filter.apply(&mut options, self.deletion.excluded())?;
         self.backup.apply(&mut options, self.deletion.excluded())?;
+        self.deletion.apply(&mut options);
         self.deletion.check(&options)?;
         Ok(options)
     }

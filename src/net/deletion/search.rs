@@ -59,6 +59,28 @@ pub struct Rules<'a> {
     pub protected: &'a Filter,
     /// What these exclude is not at the source, even if it is.
     pub sent: Option<&'a Filter>,
+    /// A directory with the name of one of these at the source is extra.
+    pub replaced: Replaced,
+}
+
+/// What is put in the place of directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Nothing.
+    None,
+    /// Files and symlinks.
+    Files,
+    /// FIFOs, sockets and devices, too.
+    All,
+}
+
+impl Replaced {
+    fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::File | Kind::Symlink => self != Replaced::None,
+            kind => kind.is_special() && self == Replaced::All,
+        }
+    }
 }
 
 /// Finds what the destination has beneath the directory of a pair and its source has not.
@@ -253,6 +275,13 @@ impl MirrorSearch<'_> {
             Verdict::Descend(rule) => Some(rule),
             Verdict::Skip => return Ok(()),
         };
+        let is_in_the_way = entry.kind == Kind::Dir
+            && within.is_none()
+            && at_source.is_some_and(|kind| self.rules.replaced.has(kind));
+        if is_in_the_way {
+            self.plan.in_the_way(self.place_of(&path));
+        }
+        let at_source = at_source.filter(|_| !is_in_the_way);
         if at_source.is_none() && within.is_none() {
             self.plan.add(&Removal {
                 path: path.clone(),

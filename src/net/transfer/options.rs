@@ -6,7 +6,7 @@ use crate::net::transfer::filter::Filter;
 use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::mode::ModeRules;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
-use crate::store::Durability;
+use crate::store::{Durability, ErrorKind, StoreError};
 use std::time::Duration;
 
 /// What the user wants of a transfer.
@@ -54,6 +54,9 @@ pub struct Options {
     pub metadata: MetadataOptions,
     /// Where the receiver moves aside what it replaces; `None`: nowhere.
     pub backup: Option<BackupOptions>,
+    /// A deletion follows. An entry that is no directory is replaced by one; what has a directory
+    /// in its place is skipped, for the deletion to remove that first.
+    pub mirror: bool,
 }
 
 /// Which targets stay as they are, although they differ from their sources.
@@ -91,6 +94,16 @@ fn packing_of_wire(options: &proto::Options) -> Packing {
 }
 
 impl Options {
+    /// True where nothing is in an entry's place. In a dry run a file or symlink may still be in
+    /// that of a directory above it, which would replace it.
+    pub fn is_missing(&self, error: &StoreError) -> bool {
+        match error.kind {
+            ErrorKind::NotFound => true,
+            ErrorKind::NotADirectory | ErrorKind::Symlink => self.mirror && self.dry_run,
+            _ => false,
+        }
+    }
+
     /// As they travel.
     pub fn to_wire(&self) -> proto::Options {
         let mut options = proto::Options {
@@ -116,6 +129,7 @@ impl Options {
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
             backup: self.backup.as_ref().map(BackupOptions::to_wire),
+            mirror: self.mirror,
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -162,6 +176,7 @@ impl Options {
             modify_window: Duration::from_millis(options.modify_window_ms),
             packing,
             dry_run: options.dry_run,
+            mirror: options.mirror,
         })
     }
 }

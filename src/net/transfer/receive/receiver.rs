@@ -320,6 +320,7 @@ impl Receiver {
             match decision {
                 Decision::Unchanged => ledger.settle_unchanged(number).await,
                 Decision::Skipped => ledger.settle_skipped(number).await,
+                Decision::Deferred => ledger.settle_deferred(number),
                 Decision::Failed(e) => {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
                 }

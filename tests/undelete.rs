@@ -2,7 +2,7 @@
 
 use crate::support::schema::valid_lines;
 use crate::support::tree::{Entry, set_mode, set_mtime, snapshot, write};
-use crate::support::{Client, Server};
+use crate::support::{Client, Ended, Server, has_strace, run_with, under};
 use haul::store::local::LocalStore;
 use haul::store::trash::{EmptyScope, TrashItem};
 use haul::store::{ErrorKind, RemotePath, Store};
@@ -308,4 +308,52 @@ async fn requests_lead_nowhere_else() {
     assert!(bin.page(b"").await.unwrap().entries.is_empty());
     assert!(!bin.empty(EmptyScope::All).await.unwrap().more);
     assert!(!trash(&dir.path().join("top")).exists());
+}
+
+/// Each call that moves something fails once, or is the last one.
+#[test]
+fn nothing_is_lost_by_a_deletion_that_is_stopped_at_any_call() {
+    if !has_strace() {
+        return;
+    }
+    let client = Client::new();
+    let (work, log) = (client.work(), client.dir.path().join("log"));
+    let top = work.join("dest");
+    write(&work.join("src/a"), b"a");
+    let wanted = || {
+        let mut all = seen(&top);
+        all.retain(|path, entry| !matches!(entry, Entry::Dir { .. }) && path != Path::new("a"));
+        all
+    };
+    let mut stops = 0;
+    for call in ["mkdirat", "pwrite64", "fsync", "renameat", "unlinkat"] {
+        for (fault, at) in (1..=6).flat_map(|at| [("signal=SIGKILL", at), ("error=EIO", at)]) {
+            let _ = std::fs::remove_dir_all(&top);
+            fill(&top);
+            let before = wanted();
+            let inject = format!("inject={call}:{fault}:when={at}");
+            let words = ["strace", "-D", "-f", "-qq", "-o", log.to_str().unwrap(), "-e"];
+            let words = words.into_iter().map(String::from);
+            let words: Vec<String> = words.chain([format!("trace={call}")]).collect();
+            let words: Vec<String> = words.into_iter().chain(["-e".into(), inject]).collect();
+            let copy = ["cp", "-rq", "--delete=yes", "--keep-deleted", "src/", "dest"];
+            let ended = Ended::of(run_with(under(client.command(copy), &words), b""));
+            stops += usize::from(ended.code != 0);
+            let context = format!("{call} {at} {fault}: {ended:?}");
+            // what is not in its place is in the trash, with its path
+            let there = wanted();
+            let entries = listed(&client, "dest");
+            let lost = before.keys().find(|path| {
+                let is_listed =
+                    entries.iter().any(|e| Path::new(e["path"].as_str().unwrap()) == *path);
+                !there.contains_key(*path) && !is_listed
+            });
+            assert_eq!(lost, None, "{context}");
+            client.ok(["cp", "-rq", "--delete=yes", "--keep-deleted", "src/", "dest"]);
+            assert!(wanted().is_empty(), "{context}");
+            client.ok(["undelete", "dest", "."]);
+            assert_eq!(wanted(), before, "{context}");
+        }
+    }
+    assert!(stops > 20, "{stops}");
 }

@@ -202,6 +202,17 @@ fn a_backup_directory_is_anywhere_in_the_root() {
     assert!(kept("large") == large(1));
     assert_eq!(kept("d/a"), b"old");
     assert!(std::fs::read(server.root.join("www/site/large")).unwrap() == large(2));
+    // with a condition, too, although a backup gives the old file another version
+    let stat = client.ok(["stat", "--json", "srv:www/site/d/a"]);
+    let version = serde_json::from_str::<serde_json::Value>(&stat).unwrap()["version"].clone();
+    let condition = format!("--if-version={}", version.as_str().unwrap());
+    write(&client.work().join("third"), b"third");
+    client.ok(["put", "-b", &condition, "third", "srv:www/site/d/a"]);
+    assert_eq!(std::fs::read(server.root.join("www/site/d/a~")).unwrap(), b"newer");
+    client
+        .run(["put", "-b", &condition, "third", "srv:www/site/d/a"])
+        .failed(7, &["version"]);
+    client.ok(["put", "-a", "site/d/a", "srv:www/site/d/a"]);
     // an unchanged file has no new backup
     std::fs::remove_dir_all(server.root.join("old")).unwrap();
     client.ok(["put", "-a", "--backup-dir", "/old/today", "site/", "srv:www/site"]);

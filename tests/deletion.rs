@@ -1,5 +1,6 @@
 //! `--delete`: what no source has goes, last of all, and never by mistake.
 
+use crate::support::chance::Chance;
 use crate::support::tree::{snapshot, write};
 use crate::support::{Client, Server};
 use std::path::Path;
@@ -203,7 +204,7 @@ fn a_transfer_that_failed_in_part_deletes_nothing() {
     write(&server.root.join("dest/a/in/the/way"), b"old");
     let put = client.run(["put", "-r", "--delete", "src/", "srv:dest"]);
     assert_eq!(put.code, 3, "{put:?}");
-    assert!(put.err.contains("nothing was deleted: 2 entries could not be"), "{put:?}");
+    assert!(put.err.contains("nothing was deleted: 1 entries could not be"), "{put:?}");
     assert!(server.root.join("dest/old").exists());
 }
 
@@ -369,4 +370,107 @@ fn nothing_is_mirrored_into_a_place_that_is_not_named_or_has_the_source() {
     assert!(client.work().join("thesis").exists() && client.work().join("d/src/f").exists());
     // options may be repeated, as scripts do
     client.ok("get -a -a -v -v --delete --delete-after srv:tree/ here".split(' '));
+}
+
+/// Every name is a file, a symlink or a directory with something in it, at both ends by chance.
+fn kinds(chance: &mut Chance, top: &Path) {
+    std::fs::create_dir_all(top).unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        let at = top.join(name);
+        match chance.below(6) {
+            0 | 1 => write(&at, format!("{name}{}", chance.below(1000)).as_bytes()),
+            2 => std::os::unix::fs::symlink(format!("to-{name}"), &at).unwrap(),
+            3 => {
+                write(&at.join("inner"), b"inner");
+                write(&at.join("deep/x"), b"x");
+            }
+            4 if chance.one_in(2) => kinds(chance, &at.join("more")),
+            4 => std::fs::create_dir_all(&at).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+fn listed(top: &Path) -> Vec<(String, String)> {
+    let described = names(top).into_iter().map(|name| {
+        let at = top.join(&name);
+        let kind = std::fs::symlink_metadata(&at).unwrap().file_type();
+        let what = match (kind.is_dir(), kind.is_symlink()) {
+            (true, _) => "dir".into(),
+            (_, true) => std::fs::read_link(&at).unwrap().display().to_string(),
+            _ => std::fs::read_to_string(&at).unwrap(),
+        };
+        (name, what)
+    });
+    described.collect()
+}
+
+#[test]
+fn files_and_directories_take_each_others_places_in_one_run() {
+    let server = Server::start();
+    let client = server.client();
+    for seed in 1..=18 {
+        let (name, mut chance) = (format!("k{seed}"), Chance::of_seed(seed));
+        let verb = *chance.of(&["put", "get", "cp"]);
+        let (here, there) = (client.work().join(&name), server.root.join(&name));
+        let (source, dest) = match verb {
+            "put" => (here, there),
+            "get" => (there, here),
+            _ => (here.clone(), here),
+        };
+        kinds(&mut chance, &source.join("src"));
+        kinds(&mut chance, &dest.join("dest"));
+        write(&source.join("src/same"), b"same");
+        let (from, to) = match verb {
+            "put" => (format!("{name}/src/"), format!("srv:{name}/dest")),
+            "get" => (format!("srv:{name}/src/"), format!("{name}/dest")),
+            _ => (format!("{name}/src/"), format!("{name}/dest")),
+        };
+        // a dry run changes nothing, and names what it would do
+        let before = listed(&dest.join("dest"));
+        client.ok([verb, "-an", "--delete=yes", &from, &to]);
+        assert_eq!(listed(&dest.join("dest")), before, "seed {seed}");
+        client.ok([verb, "-a", "--delete=yes", &from, &to]);
+        let wanted = listed(&source.join("src"));
+        assert_eq!(listed(&dest.join("dest")), wanted, "seed {seed}: {verb}");
+    }
+}
+
+/// What the guard, a rule or a backup prevents stays, and is reported.
+#[test]
+fn a_directory_that_stays_is_not_replaced_by_a_file() {
+    let server = Server::start();
+    let client = server.client();
+    let there = server.root.join("dest");
+    write(&client.work().join("src/x"), b"file");
+    write(&client.work().join("src/y/f"), b"f");
+    let fill = || {
+        let _ = std::fs::remove_dir_all(&there);
+        write(&there.join("x/inner"), b"inner");
+        write(&there.join("y"), b"was a file");
+    };
+    fill();
+    let ended = client.run(["put", "-a", "--delete", "--max-delete=1", "src/", "srv:dest"]);
+    ended.failed(9, &["--max-delete"]);
+    assert_eq!(names(&there), ["x", "x/inner", "y", "y/f"]);
+    fill();
+    let ended = client.run(["put", "-a", "--delete", "-f", "P inner", "src/", "srv:dest"]);
+    ended.failed(3, &["x: at the destination: it is a directory"]);
+    assert_eq!(names(&there), ["x", "x/inner", "y", "y/f"]);
+    fill();
+    let ended = client.run(["put", "-a", "--delete", "-f", "P x", "src/", "srv:dest"]);
+    ended.failed(3, &["1 directories stay that are in the way"]);
+    assert_eq!(names(&there), ["x", "x/inner", "y", "y/f"]);
+    // without --delete nothing gives way
+    fill();
+    assert_eq!(client.run(["put", "-a", "src/", "srv:dest"]).code, 1);
+    assert_eq!(names(&there), ["x", "x/inner", "y"]);
+    // what gave way has a backup, or is in the trash
+    let backups = ["put", "-a", "--delete", "--backup-dir=../bak", "src/", "srv:dest"];
+    client.ok(backups);
+    assert_eq!(names(&there), ["x", "y", "y/f"]);
+    assert_eq!(names(&server.root.join("bak")), ["x", "x/inner", "y"]);
+    fill();
+    client.ok(["put", "-a", "--delete", "--keep-deleted", "src/", "srv:dest"]);
+    assert!(client.ok(["undelete", "srv:dest"]).contains("x/inner\n"));
 }

@@ -408,6 +408,7 @@ fn the_bytes_of_the_messages_are_frozen() {
         })
     };
     let counts = proto::CopyCounts {
+        deferred: 0,
         files_found: 1,
         bytes_found: 2,
         walked: true,

@@ -1,14 +1,17 @@
 //! The trash: what --keep-deleted moves there, and what undelete restores.
 
 use crate::support::schema::valid_lines;
+use crate::support::script::ScriptedClient;
 use crate::support::tree::{Entry, set_mode, set_mtime, snapshot, write};
-use crate::support::{Client, Server};
+use crate::support::{Client, Ended, Server, has_strace, run_with, under};
+use haul::net::wire::proto::{self, control_message, reply, request};
 use haul::store::local::LocalStore;
 use haul::store::trash::{EmptyScope, TrashItem};
 use haul::store::{ErrorKind, RemotePath, Store};
+use prost::Message;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// A tree without the trash at its top.
@@ -139,7 +142,7 @@ fn what_was_deleted_comes_back_as_it_was() {
             assert!(now.remove(written).is_some() && wanted.remove(written).is_some());
         }
         assert_eq!(now, wanted, "{verb}");
-        assert!(batches(&top).is_empty(), "{verb}: {:?}", batches(&top));
+        assert!(!trash(&top).exists(), "{verb}: {:?}", batches(&top));
     }
 }
 
@@ -308,4 +311,218 @@ async fn requests_lead_nowhere_else() {
     assert!(bin.page(b"").await.unwrap().entries.is_empty());
     assert!(!bin.empty(EmptyScope::All).await.unwrap().more);
     assert!(!trash(&dir.path().join("top")).exists());
+}
+
+/// Each call that moves something fails once, or is the last one.
+#[test]
+fn nothing_is_lost_by_a_deletion_that_is_stopped_at_any_call() {
+    if !has_strace() {
+        return;
+    }
+    let client = Client::new();
+    let (work, log) = (client.work(), client.dir.path().join("log"));
+    let top = work.join("dest");
+    write(&work.join("src/a"), b"a");
+    let wanted = || {
+        let mut all = seen(&top);
+        all.retain(|path, entry| !matches!(entry, Entry::Dir { .. }) && path != Path::new("a"));
+        all
+    };
+    let mut stops = 0;
+    for call in ["mkdirat", "pwrite64", "fsync", "renameat", "unlinkat"] {
+        for (fault, at) in (1..=6).flat_map(|at| [("signal=SIGKILL", at), ("error=EIO", at)]) {
+            let _ = std::fs::remove_dir_all(&top);
+            fill(&top);
+            let before = wanted();
+            let inject = format!("inject={call}:{fault}:when={at}");
+            let words = ["strace", "-D", "-f", "-qq", "-o", log.to_str().unwrap(), "-e"];
+            let words = words.into_iter().map(String::from);
+            let words: Vec<String> = words.chain([format!("trace={call}")]).collect();
+            let words: Vec<String> = words.into_iter().chain(["-e".into(), inject]).collect();
+            let copy = ["cp", "-rq", "--delete=yes", "--keep-deleted", "src/", "dest"];
+            let ended = Ended::of(run_with(under(client.command(copy), &words), b""));
+            stops += usize::from(ended.code != 0);
+            let context = format!("{call} {at} {fault}: {ended:?}");
+            // what is not in its place is in the trash, with its path
+            let there = wanted();
+            let entries = listed(&client, "dest");
+            let lost = before.keys().find(|path| {
+                let is_listed =
+                    entries.iter().any(|e| Path::new(e["path"].as_str().unwrap()) == *path);
+                !there.contains_key(*path) && !is_listed
+            });
+            assert_eq!(lost, None, "{context}");
+            client.ok(["cp", "-rq", "--delete=yes", "--keep-deleted", "src/", "dest"]);
+            assert!(wanted().is_empty(), "{context}");
+            client.ok(["undelete", "dest", "."]);
+            assert_eq!(wanted(), before, "{context}");
+        }
+    }
+    assert!(stops > 20, "{stops}");
+}
+
+fn removal(path: &[u8]) -> proto::Removal {
+    proto::Removal {
+        path: path.to_vec(),
+        kind: proto::Kind::File.into(),
+        size: 1,
+        ..Default::default()
+    }
+}
+
+fn discard(base: &[u8], removal: proto::Removal) -> request::Body {
+    request::Body::Discard(proto::Discard {
+        base: base.to_vec(),
+        removals: vec![removal],
+        run: 3,
+        lifetime: u64::MAX,
+    })
+}
+
+fn remove(dir: &[u8], suffix: &[u8]) -> request::Body {
+    request::Body::RemoveBeneath(proto::RemoveBeneath {
+        base: b"d".to_vec(),
+        removals: vec![removal(b"x")],
+        backup: Some(proto::Backup {
+            dir: dir.to_vec(),
+            suffix: suffix.to_vec(),
+        }),
+    })
+}
+
+fn item(batch: &str) -> proto::TrashItem {
+    proto::TrashItem {
+        batch: batch.into(),
+        index: 1,
+    }
+}
+
+fn restore(base: &[u8], items: Vec<proto::TrashItem>) -> request::Body {
+    request::Body::Restore(proto::Restore {
+        base: base.to_vec(),
+        items,
+    })
+}
+
+fn list(base: &[u8]) -> request::Body {
+    request::Body::ListTrash(proto::ListTrash {
+        base: base.to_vec(),
+        cookie: b"c".to_vec(),
+    })
+}
+
+fn empty(base: &[u8]) -> request::Body {
+    request::Body::EmptyTrash(proto::EmptyTrash {
+        base: base.to_vec(),
+        all: true,
+    })
+}
+
+/// Requests by hand: no path of them leads out of the root, and a lifetime without end is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_are_refused() {
+    let server = Server::start();
+    write(&server.dir.path().join("outside/f"), b"precious");
+    write(&server.root.join("d/x"), b"x");
+    let outside_and_root = || {
+        let outside = snapshot(&server.dir.path().join("outside"));
+        (outside, snapshot(&server.root))
+    };
+    let before = outside_and_root();
+    let mut client = ScriptedClient::connect(&server).await;
+    client.login().await;
+    let outside = b"../outside";
+    for (number, body) in (2..).zip([
+        discard(outside, removal(b"f")),
+        discard(b"d", removal(b"../../outside/f")),
+        discard(b"d/x", removal(b"y")),
+        remove(b"../../outside", b""),
+        remove(b"/..", b""),
+        remove(b"", b""),
+        remove(b".", b""),
+        remove(b"bak", b"/x"),
+        restore(outside, vec![item("x")]),
+        restore(b"d", vec![item("x"); 1025]),
+        list(outside),
+        list(b"d"),
+        empty(outside),
+    ]) {
+        let reply = client.ask(number, body.clone()).await.unwrap();
+        assert!((400..600).contains(&reply.code), "{body:?}: {reply:?}");
+    }
+    let reply = client.ask(100, restore(b"d", vec![item("../../outside")])).await.unwrap();
+    let Some(reply::Body::Restore(restored)) = reply.body else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(restored.removed[0].code, 550);
+    assert_eq!(outside_and_root(), before);
+    // an honest one, whose time has no end
+    let found = std::fs::metadata(server.root.join("d/x")).unwrap();
+    let honest = proto::Removal {
+        mtime: found.mtime(),
+        mtime_nanos: u32::try_from(found.mtime_nsec()).unwrap(),
+        ..removal(b"x")
+    };
+    assert_eq!(client.ask(101, discard(b"d", honest)).await.unwrap().code, 250);
+    assert_eq!(paths(&listed(&server.client(), "srv:d")), ["x"]);
+    server.still_serves();
+}
+
+/// The numbers of these requests and their fields never change.
+#[test]
+fn the_bytes_of_the_requests_are_frozen() {
+    let hex = |body: control_message::Body| {
+        let bytes = proto::ControlMessage { body: Some(body) }.encode_to_vec();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let requests = [
+        discard(b"d", proto::Removal::default()),
+        list(b"d"),
+        restore(b"d", vec![item("b")]),
+        empty(b"d"),
+        remove(b"o", b"~"),
+    ];
+    let found = requests.map(|body| {
+        hex(control_message::Body::Request(proto::Request {
+            number: 1,
+            body: Some(body),
+        }))
+    });
+    assert_eq!(
+        found,
+        [
+            "0a170801c20212".to_string() + "0a0164" + "1200" + "1803" + "20ffffffffffffffffff01",
+            "0a0b0801ca0206".to_string() + "0a0164" + "120163",
+            "0a0f0801d2020a".to_string() + "0a0164" + "12050a01621001",
+            "0a0a0801da0205".to_string() + "0a0164" + "1001",
+            "0a1908018202".to_string()
+                + "14"
+                + "0a0164"
+                + "12070a017810011801"
+                + "1a060a016f12017e"
+        ]
+    );
+    let entry = proto::TrashedEntry {
+        item: Some(item("b")),
+        path: b"p".to_vec(),
+        kind: 1,
+        size: 2,
+        deleted: 3,
+        expires: 4,
+        run: 5,
+    };
+    let page = proto::ListTrashReply {
+        entries: vec![entry],
+        cookie: b"c".to_vec(),
+    };
+    let reply = proto::Reply {
+        number: 1,
+        code: 213,
+        body: Some(reply::Body::ListTrash(page)),
+        ..Default::default()
+    };
+    let fields =
+        "0a050a01621001".to_string() + "120170" + "1801" + "2002" + "2803" + "3004" + "3805";
+    let bytes = hex(control_message::Body::Reply(reply));
+    assert!(bytes.ends_with(&(fields + "120163")), "{bytes}");
 }

@@ -2,7 +2,7 @@
 
 use super::destination::{LocalPlace, open_store};
 use super::failure::{Failure, local_failure};
-use super::filter::Excluded;
+use super::filter::{Excluded, literally};
 use super::hint;
 use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::filter::{Filter, Rule};
@@ -157,14 +157,4 @@ fn protect(options: &mut Options, pattern: &[u8], among: Among) -> Result<(), Fa
     }
     options.protected = Filter::new(rules).map_err(bad)?;
     Ok(())
-}
-
-/// A pattern that matches this text only.
-fn literally(text: &[u8]) -> Vec<u8> {
-    let special = text.iter().any(|byte| b"*?[".contains(byte));
-    let escaped = text.iter().flat_map(|byte| {
-        let escape = special && b"*?[\\".contains(byte);
-        escape.then_some(b'\\').into_iter().chain([*byte])
-    });
-    escaped.collect()
 }

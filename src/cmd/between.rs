@@ -169,20 +169,25 @@ impl PreparedCopy {
             if args.makes_path() {
                 client.make_path(&destination).await?;
             }
-            for sources in self.sources.requests() {
-                let copy = ServerCopy {
-                    sources,
-                    destination: destination.clone(),
-                    mirror: args.deletion.is_wanted(),
-                    prefix: self.prefix(),
-                };
-                client.copy(copy, options.clone(), reporter.clone()).await?;
-            }
+            let copy = async |options: Options| {
+                for sources in self.sources.requests() {
+                    let copy = ServerCopy {
+                        mirror: args.deletion.is_wanted(),
+                        ..self.server_copy(sources, &destination)
+                    };
+                    client.copy(copy, options.clone(), reporter.clone()).await?;
+                }
+                Ok::<(), NetError>(())
+            };
+            copy(options.clone()).await?;
             let there = Place::There {
                 client: client.clone(),
                 base: destination.path.clone(),
             };
-            self.delete(&client, there, (args, &options), &reporter).await
+            for options in self.delete(&client, there, (args, &options), &reporter).await? {
+                copy(options).await?;
+            }
+            Ok(())
         };
         let job = Job {
             verb: "cp",
@@ -234,20 +239,27 @@ impl PreparedCopy {
             if args.makes_path() {
                 client.make_path(&destination).await?;
             }
-            for sources in self.sources.requests() {
-                let servers = (&*from, &*client);
-                let copy = self.server_copy(sources.clone(), &destination);
-                if self.is_sent(&way, servers, (copy, &options), &reporter).await? {
-                    continue;
+            let servers = (&*from, &*client);
+            let copy = async |options: Options| {
+                for sources in self.sources.requests() {
+                    let copy = self.server_copy(sources.clone(), &destination);
+                    if self.is_sent(&way, servers, (copy, &options), &reporter).await? {
+                        continue;
+                    }
+                    let what = (self.relayed(&from, sources).await?, destination.clone());
+                    client.relay(&from, what, options.clone(), reporter.clone()).await?;
                 }
-                let what = (self.relayed(&from, sources).await?, destination.clone());
-                client.relay(&from, what, options.clone(), reporter.clone()).await?;
-            }
+                Ok::<(), NetError>(())
+            };
+            copy(options.clone()).await?;
             let there = Place::There {
-                client,
+                client: client.clone(),
                 base: destination.path.clone(),
             };
-            self.delete(&from, there, (args, &options), &reporter).await
+            for options in self.delete(&from, there, (args, &options), &reporter).await? {
+                copy(options).await?;
+            }
+            Ok(())
         };
         let job = Job {
             verb: "cp",
@@ -330,16 +342,17 @@ impl PreparedCopy {
             .unwrap_or_default()
     }
 
-    /// Deletes what no source has, if that is wanted.
+    /// Deletes what no source has, if that is wanted. Returns the options of further transfers, as
+    /// [`Deletion::run`].
     async fn delete(
         &self,
         from: &Arc<Client>,
         destination: Place,
         (args, options): (&TransferArgs, &Options),
         reporter: &Reporter,
-    ) -> Result<(), NetError> {
+    ) -> Result<Vec<Options>, NetError> {
         if !args.deletion.is_wanted() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let deletion = Deletion {
             args: &args.deletion,

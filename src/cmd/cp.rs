@@ -210,8 +210,13 @@ async fn run_copy(
     // it has the reporter to itself: the end is shown when the last one is gone
     let copying = async move {
         let sources = Arc::new(sources);
-        copier.copy(sources, to, options.clone(), reporter.clone()).await?;
-        deletion.run(&options, &reporter).await?;
+        let copy = async |options: Options| {
+            copier.copy(sources.clone(), to.clone(), options, reporter.clone()).await
+        };
+        copy(options.clone()).await?;
+        for options in deletion.run(&options, &reporter).await? {
+            copy(options).await?;
+        }
         match removal {
             Some((removal, ends)) => removal.run(&ends, &reporter).await,
             None => Ok(()),

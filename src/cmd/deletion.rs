@@ -2,6 +2,7 @@
 //! prevents that where it looks like a mistake.
 
 use super::allowing::allowing_command;
+use super::deferred::transfers_of;
 use super::failure::Failure;
 use super::filter::Excluded;
 use super::output;
@@ -9,11 +10,11 @@ use super::prompt;
 use super::units::{parse_time, size};
 use crate::net::deletion::place::Place;
 use crate::net::deletion::plan::Plan;
-use crate::net::deletion::search::{Pair, Rules, is_empty, search};
+use crate::net::deletion::search::{Pair, Replaced, Rules, is_empty, search};
 use crate::net::deletion::trash::new_run;
 use crate::net::error::NetError;
 use crate::net::transfer::backup::BackupOptions;
-use crate::net::transfer::options::Options;
+use crate::net::transfer::options::{Options, PreservedTargets};
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::Code;
 use crate::store::{ErrorKind, Kind, RemotePath};
@@ -104,6 +105,14 @@ impl DeletionArgs {
             true => Excluded::Deleted,
             false => Excluded::Protected,
         }
+    }
+
+    /// Has directories and other entries replace each other where a deletion follows and all that
+    /// is offered is sent.
+    pub fn apply(&self, options: &mut Options) {
+        let is_any_size = options.min_size.is_none() && options.max_size.is_none();
+        let replaces_all = options.preserved == PreservedTargets::None && !options.existing;
+        options.mirror = self.is_wanted() && is_any_size && replaces_all;
     }
 
     /// Checks that directories are sent with what is in them.
@@ -215,13 +224,41 @@ pub struct Deletion<'a> {
 
 impl Deletion<'_> {
     /// Deletes what no source has, if that is wanted and the transfer has failed in no part.
+    /// Returns the options of further transfers, of what had directories in its place.
     ///
     /// # Errors
     /// Why it could not be completed. What the guard prevents is reported, and no error.
-    pub async fn run(mut self, options: &Options, reporter: &Reporter) -> Result<(), NetError> {
+    pub async fn run(
+        mut self,
+        options: &Options,
+        reporter: &Reporter,
+    ) -> Result<Vec<Options>, NetError> {
         if !self.args.is_wanted() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let Some(plan) = self.run_plan(options, reporter).await? else {
+            return Ok(Vec::new());
+        };
+        let deferred = Counters::get(&reporter.counters.deferred);
+        let stay = deferred.saturating_sub(u64::try_from(plan.in_the_way.len()).unwrap_or(0));
+        if stay > 0 && !options.dry_run {
+            let path = self.label.clone();
+            let text = format!("{stay} directories stay that are in the way of other entries");
+            let code = Code::IS_DIRECTORY;
+            reporter.report(Event::Failed { path, code, text }).await;
+        }
+        match options.dry_run {
+            true => Ok(Vec::new()),
+            false => transfers_of(options, &plan.in_the_way),
+        }
+    }
+
+    /// Deletes; returns the plan if nothing prevented that.
+    async fn run_plan(
+        &mut self,
+        options: &Options,
+        reporter: &Reporter,
+    ) -> Result<Option<Plan>, NetError> {
         let failed = Counters::get(&reporter.counters.failed);
         if failed > 0 {
             let not_deleted = Event::NotDeleted {
@@ -230,7 +267,7 @@ impl Deletion<'_> {
                 command: None,
             };
             reporter.report(not_deleted).await;
-            return Ok(());
+            return Ok(None);
         }
         let (mut plan, mut empty) = (Plan::default(), None);
         for pair in &self.pairs {
@@ -241,6 +278,7 @@ impl Deletion<'_> {
                 sent: &options.filter,
                 deletes_excluded: self.args.delete_excluded,
                 view: &options.view,
+                replaced: replaced_by(options),
             };
             search(pair, &self.destination, rules, &mut plan).await?;
             if plan.added > before && empty.is_none() && is_empty(pair).await? {
@@ -255,7 +293,7 @@ impl Deletion<'_> {
             self.failed(reporter, &dir, &error).await;
         }
         if plan.count() == 0 {
-            return Ok(());
+            return Ok(Some(plan));
         }
         if options.dry_run {
             self.report_plan(&mut plan, reporter).await?;
@@ -274,12 +312,12 @@ impl Deletion<'_> {
                 command: Some(command),
             };
             reporter.report(not_deleted).await;
-            return Ok(());
+            return Ok(None);
         }
-        match options.dry_run {
-            true => Ok(()),
-            false => self.delete(&mut plan, options.backup.as_ref(), reporter).await,
+        if !options.dry_run {
+            self.delete(&mut plan, options.backup.as_ref(), reporter).await?;
         }
+        Ok(Some(plan))
     }
 
     /// Reports why an entry, or what is in a directory, could not be deleted.
@@ -337,6 +375,15 @@ impl Deletion<'_> {
                 }
             }
         }
+    }
+}
+
+/// What takes the places of directories.
+fn replaced_by(options: &Options) -> Replaced {
+    match (options.mirror, options.metadata.devices) {
+        (false, _) => Replaced::None,
+        (true, false) => Replaced::Files,
+        (true, true) => Replaced::All,
     }
 }
 

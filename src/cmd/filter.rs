@@ -287,3 +287,13 @@ fn at(option: &str, value: &OsStr) -> String {
 fn bad(at: &str, why: String) -> Failure {
     Failure::usage(format!("{at}: {why}"))
 }
+
+/// A pattern that matches this text only.
+pub fn literally(text: &[u8]) -> Vec<u8> {
+    let special = text.iter().any(|byte| b"*?[".contains(byte));
+    let escaped = text.iter().flat_map(|byte| {
+        let escape = special && b"*?[\\".contains(byte);
+        escape.then_some(b'\\').into_iter().chain([*byte])
+    });
+    escaped.collect()
+}

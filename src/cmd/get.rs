@@ -215,10 +215,14 @@ async fn get(
                 return Err(not_for_readers());
             }
         }
-        for part in given.requests() {
-            let (to, options) = (destination.clone(), options.clone());
-            client.get(part, to, options, reporter.clone()).await?;
-        }
+        let get = async |options: Options| {
+            for part in given.requests() {
+                let (to, options) = (destination.clone(), options.clone());
+                client.get(part, to, options, reporter.clone()).await?;
+            }
+            Ok::<(), NetError>(())
+        };
+        get(options.clone()).await?;
         if let (true, Target::Tree(tree)) = (deletion.is_wanted(), &destination.target) {
             let deletion = Deletion {
                 args: deletion,
@@ -226,7 +230,9 @@ async fn get(
                 label: destination.label.clone(),
                 pairs: pairs_of(&client, given, &tree.tops, &options.view).await?,
             };
-            deletion.run(&options, &reporter).await?;
+            for options in deletion.run(&options, &reporter).await? {
+                get(options).await?;
+            }
         }
         match &removal {
             Some(removal) => removal.run(&ends_of(&client, sources), &reporter).await,

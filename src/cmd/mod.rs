@@ -15,6 +15,7 @@ mod complete;
 mod confine;
 mod connect;
 mod cp;
+mod deferred;
 mod deletion;
 mod destination;
 mod df;

@@ -146,18 +146,23 @@ async fn put(
         if job.args.makes_path() {
             client.make_path(&place).await?;
         }
-        let put = client.put(sources.clone(), place.clone(), options.clone(), reporter.clone());
-        put.await?;
+        let put = async |options: Options| {
+            let (sources, place) = (sources.clone(), place.clone());
+            client.put(sources, place, options, reporter.clone()).await
+        };
+        put(options.clone()).await?;
         let deletion = Deletion {
             args,
             destination: Place::There {
-                client,
+                client: client.clone(),
                 base: place.path.clone(),
             },
             label: label.clone(),
             pairs: dirs.clone(),
         };
-        deletion.run(&options, &reporter).await?;
+        for options in deletion.run(&options, &reporter).await? {
+            put(options).await?;
+        }
         match &removal {
             Some(removal) => removal.run(&ends, &reporter).await,
             None => Ok(()),

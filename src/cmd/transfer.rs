@@ -224,6 +224,7 @@ impl TransferArgs {
         self.habits.apply(&mut options)?;
         self.filter.apply(&mut options, self.deletion.excluded())?;
         self.backup.apply(&mut options, self.deletion.excluded())?;
+        self.deletion.apply(&mut options);
         let deletes = self.recursive || (self.is_recursive() && !self.chosen.has_list());
         self.deletion.check(deletes)?;
         if self.remove_source_files {

@@ -136,6 +136,8 @@ pub enum ExistingDirs {
     /// A mode that keeps its owner out is replaced by one that does not, for a transfer that sets
     /// the mode in the end.
     OpenUp,
+    /// The same, and an entry that is no directory is replaced by one.
+    Replace,
 }
 
 /// Which symlinks of its sources a transfer replaces by what they lead to.

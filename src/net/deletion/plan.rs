@@ -16,6 +16,8 @@ const IN_MEMORY: usize = 1 << 20;
 const BATCH_BYTES: usize = 128 << 10;
 /// Most directories that could not be listed and are named.
 const MOST_UNLISTED: usize = 1024;
+/// Most directories that give way to other entries in one run.
+const MOST_IN_THE_WAY: usize = 10_000;
 /// Most bytes of a record: a path and some numbers.
 const MAX_RECORD: usize = 8 << 10;
 
@@ -30,6 +32,9 @@ pub struct Plan {
     hasher: RandomState,
     /// Directories that could not be listed, the first of them: what is in them stays.
     pub unlisted: Vec<(RemotePath, NetError)>,
+    /// Paths from the transfer's root of directories that are in the way of something else: the
+    /// first of them.
+    pub in_the_way: Vec<Vec<u8>>,
     /// Entries of the destination that were found.
     pub found: u64,
     /// Entries that no source has, with directories that stay because of others.
@@ -50,6 +55,7 @@ impl Default for Plan {
             protected: HashSet::new(),
             hasher: RandomState::new(),
             unlisted: Vec::new(),
+            in_the_way: Vec::new(),
             found: 0,
             added: 0,
             files_count: 0,
@@ -88,6 +94,13 @@ impl Plan {
         self.protect(dir);
         if self.unlisted.len() < MOST_UNLISTED {
             self.unlisted.push((dir.clone(), why));
+        }
+    }
+
+    /// A directory is in the way of an entry of another kind.
+    pub(super) fn in_the_way(&mut self, place: Vec<u8>) {
+        if self.in_the_way.len() < MOST_IN_THE_WAY {
+            self.in_the_way.push(place);
         }
     }
 

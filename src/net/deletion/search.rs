@@ -67,6 +67,28 @@ pub struct Rules<'a> {
     pub deletes_excluded: bool,
     /// What the transfer sees of the sources.
     pub view: &'a View,
+    /// A directory with the name of one of these at the source is extra.
+    pub replaced: Replaced,
+}
+
+/// What is put in the place of directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Nothing.
+    None,
+    /// Files and symlinks.
+    Files,
+    /// FIFOs, sockets and devices, too.
+    All,
+}
+
+impl Replaced {
+    fn has(self, kind: Kind) -> bool {
+        match kind {
+            Kind::File | Kind::Symlink => self != Replaced::None,
+            kind => kind.is_special() && self == Replaced::All,
+        }
+    }
 }
 
 /// Finds what the destination has beneath the directory of a pair and its source has not.
@@ -333,7 +355,13 @@ impl MirrorSearch<'_> {
         if is_ignored {
             return Ok(());
         }
-        let is_extra = matches!(at_source, Seen::Nothing | Seen::Ignored);
+        let is_in_the_way = entry.kind == Kind::Dir
+            && within.is_none()
+            && matches!(at_source, Seen::Kind(kind) if self.rules.replaced.has(kind));
+        if is_in_the_way {
+            self.plan.in_the_way(self.place_of(&path));
+        }
+        let is_extra = is_in_the_way || matches!(at_source, Seen::Nothing | Seen::Ignored);
         if is_extra && within.is_none() {
             self.plan.add(&Removal {
                 path: path.clone(),

@@ -21,16 +21,16 @@ use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::transfer::send::source::TransferSource;
 use crate::net::wire::proto::control_message::Body;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Bytes of frames that the receiver has not written, where memory is not short.
 pub const WINDOW: u64 = 32 << 20;
 /// Most tasks that carry frames, and read chunks as they do.
 const MOST_CARRIERS: usize = 4;
-/// The number of the only transfer.
-const TRANSFER: u32 = 1;
 
 /// Where a transfer within this machine goes.
+#[derive(Clone)]
 pub struct LocalDestination {
     /// A place for each source.
     pub target: Target,
@@ -42,6 +42,8 @@ pub struct LocalDestination {
 pub struct LocalSession {
     sender: Arc<SessionCore>,
     receiver: Arc<SessionCore>,
+    /// The number of the last transfer.
+    transfers: AtomicU32,
     _carriers: Vec<Task<Result<(), NetError>>>,
     _ends: Task<()>,
 }
@@ -61,6 +63,7 @@ impl LocalSession {
         let ends = end_together(sender.clone(), receiver.clone());
         LocalSession {
             _carriers: carriers,
+            transfers: AtomicU32::new(0),
             _ends: sender.tasks().spawn("ends", ends),
             sender,
             receiver,
@@ -79,8 +82,9 @@ impl LocalSession {
         reporter: Reporter,
     ) -> Result<(), NetError> {
         let LocalDestination { target, label } = destination;
-        let to = TransferChannel::join(&self.receiver, TRANSFER)?;
-        let from = TransferChannel::join(&self.sender, TRANSFER)?;
+        let number = self.transfers.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let to = TransferChannel::join(&self.receiver, number)?;
+        let from = TransferChannel::join(&self.sender, number)?;
         // the sender changes modes, and tells of what is there
         let received = Options {
             chmod: ModeRules::default(),
@@ -89,12 +93,12 @@ impl LocalSession {
         };
         let receive = receiver::receive(to, target, label, received, Reporter::silent());
         let send = sender::send(from, sources, options, reporter);
-        let receiving = ending_both(self.receiver.clone(), receive);
+        let receiving = ending_both((self.receiver.clone(), number), receive);
         let receiving = self.receiver.tasks().spawn("put", receiving);
         let sending = self
             .sender
             .tasks()
-            .spawn("transfer", ending_both(self.sender.clone(), send));
+            .spawn("transfer", ending_both((self.sender.clone(), number), send));
         let (sent, _) = tokio::join!(sending, receiving);
         sent.flatten()
     }
@@ -162,14 +166,14 @@ fn side(buffers: &BufferPool, pacer: Arc<Pacer>, window: u64) -> (Arc<SessionCor
     (SessionCore::paced(control, bounds, buffers.clone(), pacer), other_side)
 }
 
-/// Runs one side of the transfer, and has the other one end when it fails.
+/// Runs one side of a transfer, and has the other one end when it fails.
 async fn ending_both(
-    core: Arc<SessionCore>,
+    (core, number): (Arc<SessionCore>, u32),
     side: impl Future<Output = Result<(), NetError>>,
 ) -> Result<(), NetError> {
     let ended = side.await;
     if let Err(why) = &ended {
-        cancel(&core, TRANSFER, why).await;
+        cancel(&core, number, why).await;
     }
     ended
 }

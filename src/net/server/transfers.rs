@@ -93,11 +93,12 @@ pub(super) async fn put(
         || options.preserved != PreservedTargets::None
         || options.existing
         || options.backup.is_some()
+        || options.mirror
         || options.dry_run;
     if asks && session.is_write_only() {
         // any answer would tell what exists
         let text = "this user may only write: --if-version, --update, --ignore-existing, \
-            --existing, --backup and --dry-run would tell what is there";
+            --existing, --delete, --backup and --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
     let user_root = config.root.join(session.grant.user.root.as_path());

@@ -289,6 +289,7 @@ impl Observer {
             Ok(proto::Outcome::Skipped) => {
                 reporter.skipped(size, || Event::Skipped { path, size }).await;
             }
+            Ok(proto::Outcome::Deferred) => reporter.deferred(size),
             Ok(proto::Outcome::Planned) => reporter.planned(path, size, result.difference()).await,
             Ok(proto::Outcome::Failed) => {
                 counters.gave_up(size, observed.resumed, observed.written);

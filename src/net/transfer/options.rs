@@ -7,7 +7,7 @@ use crate::net::transfer::metadata::MetadataOptions;
 use crate::net::transfer::mode::ModeRules;
 use crate::net::transfer::view::View;
 use crate::net::wire::{MAX_VERSION, Malformed, proto};
-use crate::store::{Durability, Removal};
+use crate::store::{Durability, ErrorKind, Removal, StoreError};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,9 @@ pub struct Options {
     pub metadata: MetadataOptions,
     /// Where the receiver moves aside what it replaces; `None`: nowhere.
     pub backup: Option<BackupOptions>,
+    /// A deletion follows. An entry that is no directory is replaced by one; what has a directory
+    /// in its place is skipped, for the deletion to remove that first.
+    pub mirror: bool,
 }
 
 /// A function that takes the index of a source, and an entry of it as the destination has it now:
@@ -114,6 +117,16 @@ fn packing_of_wire(options: &proto::Options) -> Packing {
 }
 
 impl Options {
+    /// True where nothing is in an entry's place. In a dry run a file or symlink may still be in
+    /// that of a directory above it, which would replace it.
+    pub fn is_missing(&self, error: &StoreError) -> bool {
+        match error.kind {
+            ErrorKind::NotFound => true,
+            ErrorKind::NotADirectory | ErrorKind::Symlink => self.mirror && self.dry_run,
+            _ => false,
+        }
+    }
+
     /// As they travel.
     pub fn to_wire(&self) -> proto::Options {
         let mut options = proto::Options {
@@ -142,6 +155,7 @@ impl Options {
             explain: self.explain,
             removes: self.removes || self.on_settled.is_some(),
             backup: self.backup.as_ref().map(BackupOptions::to_wire),
+            mirror: self.mirror,
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -192,6 +206,7 @@ impl Options {
             modify_window: Duration::from_millis(options.modify_window_ms),
             packing,
             dry_run: options.dry_run,
+            mirror: options.mirror,
         })
     }
 }

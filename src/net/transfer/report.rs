@@ -37,7 +37,10 @@ pub struct Counters {
     pub unchanged: AtomicU64,
     /// Files that were skipped because of others in their places.
     pub skipped: AtomicU64,
-    /// The bytes of both.
+    /// Files that were not sent because directories are in their places, which a deletion may
+    /// remove.
+    pub deferred: AtomicU64,
+    /// The bytes of all three.
     pub bytes_unchanged: AtomicU64,
     /// Files that a dry run would have sent.
     pub planned: AtomicU64,
@@ -121,6 +124,7 @@ impl Counters {
             &self.bytes_done,
             &self.unchanged,
             &self.skipped,
+            &self.deferred,
             &self.planned,
             &self.bytes_planned,
             &self.bytes_unchanged,
@@ -253,6 +257,12 @@ impl Reporter {
         Counters::add(&self.counters.skipped, 1);
         Counters::add(&self.counters.bytes_unchanged, size);
         self.tell_each(event).await;
+    }
+
+    /// A file or symlink of `size` bytes has a directory in its place, which a deletion may remove.
+    pub fn deferred(&self, size: u64) {
+        Counters::add(&self.counters.deferred, 1);
+        Counters::add(&self.counters.bytes_unchanged, size);
     }
 
     /// A file or symlink would have been sent.

@@ -100,12 +100,19 @@ impl<D: Directory> Backup<D> {
 
     /// Makes the backup of a locked target that exists and is no directory.
     fn preserve(&self, tree: &Tree<D>, target: &LockedTarget<D>) -> Result<(), StoreError> {
-        let LockedTarget {
-            path,
-            dir,
-            name,
-            lock,
-        } = target;
+        let names = &target.lock.names;
+        self.preserve_at(tree, &target.path, (&target.dir, &target.name), &names.replaced)
+    }
+
+    /// Makes the backup of an entry that exists and is no directory. `between` is a name of haul's
+    /// beside it.
+    pub(super) fn preserve_at(
+        &self,
+        tree: &Tree<D>,
+        path: &RemotePath,
+        (dir, name): (&Arc<D>, &Name),
+        between: &[u8],
+    ) -> Result<(), StoreError> {
         let found = match dir.stat_at(name.as_bytes()) {
             Err(Errno::NOENT) => return Ok(()),
             found => found.at("stat", path)?,
@@ -119,7 +126,7 @@ impl<D: Directory> Backup<D> {
         let made = match dir.link_into(from, &place.dir, to) {
             // a writer that died may have made it
             Err(Errno::EXIST) if place.is_same(&found) => Ok(()),
-            Err(Errno::EXIST) => replace(&**dir, from, &lock.names.replaced, &place),
+            Err(Errno::EXIST) => replace(&**dir, from, between, &place),
             made => made,
         };
         match made {

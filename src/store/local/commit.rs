@@ -109,7 +109,8 @@ pub(super) fn publish<D: Directory>(
     let LockedTarget {
         path, dir, name, ..
     } = target;
-    admit(tree, target, if_version)?;
+    // a second name, that of its backup, has given the target another version; back_up compared it
+    admit(tree, target, if_version.filter(|_| tree.backup().is_none()))?;
     before_rename().at("remove the record", path)?;
     let renamed = match if_version {
         Some(NO_VERSION) => rename_new(&**dir, from, name.as_bytes()),

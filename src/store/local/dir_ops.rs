@@ -7,15 +7,16 @@ use super::partial::remove_dead;
 use super::remove_tree::remove_beneath;
 use super::stat::stat;
 use super::sys::retry;
-use super::sys::{Directory, Node};
+use super::sys::{Directory, Node, remove_file};
 use super::times::timestamps;
 use super::tree::{Tree, open_subdir, sync_dir};
 use crate::store::error::At;
+use crate::store::partial_names::PartialNames;
 use crate::store::{
     ErrorKind, ExistingDirs, Kind, Name, RemotePath, Removal, RemoveScope, StoreError, Time,
 };
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub(super) fn ensure_dir(
     mode: u32,
     existing: ExistingDirs,
 ) -> Result<bool, StoreError> {
-    let open_up = existing == ExistingDirs::OpenUp;
+    let open_up = existing != ExistingDirs::Untouched;
     let Some((parent, _)) = path.split() else {
         if open_up {
             open_up_dir(tree.root());
@@ -81,12 +82,46 @@ pub(super) fn ensure_dir(
                     }
                     Ok(false)
                 }
+                _ if existing == ExistingDirs::Replace => {
+                    replace_by_dir(tree, path, (&dir, &name), mode)?;
+                    tree.mark_unsynced(parent);
+                    Ok(true)
+                }
                 FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
                 _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),
             }
         }
         Err(e) => Err(e).at("make directory", path),
     }
+}
+
+/// Puts a new directory in the place of an entry that is none, which becomes its backup or goes.
+/// The name always leads to one of them, where the file system can exchange two names.
+fn replace_by_dir(
+    tree: &Tree,
+    path: &RemotePath,
+    (dir, name): (&Arc<Dir>, &Name),
+    mode: Mode,
+) -> Result<(), StoreError> {
+    tree.closed().check(path)?;
+    let names = PartialNames::of(name);
+    if let Some(backup) = tree.backup() {
+        backup.preserve_at(tree, path, (dir, name), &names.replaced)?;
+        backup.sync(tree)?;
+    }
+    // what a writer that died has staged there
+    let _ = rustix::fs::unlinkat(&**dir, &names.replaced, AtFlags::REMOVEDIR);
+    remove_file(&**dir, &names.replaced).at("remove an abandoned backup", path)?;
+    let (new, old) = (names.replaced.as_slice(), name.as_bytes());
+    rustix::fs::mkdirat(&**dir, new, mode).at("make directory", path)?;
+    match rustix::fs::renameat_with(&**dir, new, &**dir, old, RenameFlags::EXCHANGE) {
+        Ok(()) => dir.unlink_at(new),
+        // no exchange on this file system, or nothing is there any more
+        Err(_) => {
+            remove_file(&**dir, old).and_then(|()| rustix::fs::renameat(&**dir, new, &**dir, old))
+        }
+    }
+    .at("replace it by a directory", path)
 }
 
 /// True if this process owns a directory whose mode does not let it make anything there.

@@ -30,9 +30,10 @@ impl Tree {
         let found = self.store.stat_many(paths.clone()).await;
         let planned = paths.iter().zip(found).map(|(path, found)| match found {
             Ok(entry) if entry.kind == Kind::Dir => Ok(false),
+            Ok(_) if options.mirror && !options.existing => Ok(true),
             Ok(_) => Err(StoreError::new(ErrorKind::NotADirectory, path)),
             // one that is not to be made is not new either
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(!options.existing),
+            Err(e) if options.is_missing(&e) => Ok(!options.existing),
             Err(e) => Err(e),
         });
         planned.collect()
@@ -63,6 +64,12 @@ impl Tree {
         pool: &BufferPool,
     ) -> Decision {
         match old.kind {
+            Kind::Dir if options.mirror && new.parent != 0 => {
+                return match self.dry_run {
+                    true => Decision::Wanted(Difference::Kind),
+                    false => Decision::Deferred,
+                };
+            }
             Kind::Dir => {
                 return Decision::Failed(StoreError::new(ErrorKind::IsADirectory, &new.path));
             }

@@ -116,6 +116,8 @@ pub enum Decision {
     Unchanged(Difference),
     /// Another one is there, which is to stay.
     Skipped,
+    /// A directory is there, which a deletion may remove.
+    Deferred,
     /// Its content is needed, because of this difference.
     Wanted(Difference),
     /// It becomes another name of this entry, with this version.
@@ -172,6 +174,7 @@ impl Target {
                 }
                 let existing = match tree.write_only {
                     true => ExistingDirs::Untouched,
+                    false if options.mirror => ExistingDirs::Replace,
                     false => ExistingDirs::OpenUp,
                 };
                 tree.store.make_dirs(dirs, existing).await
@@ -216,7 +219,7 @@ impl Target {
                     }
                     decision
                 }
-                Some(Err(e)) if e.kind != ErrorKind::NotFound => Decision::Failed(e),
+                Some(Err(e)) if !options.is_missing(&e) => Decision::Failed(e),
                 Some(Err(_)) | None if options.existing => Decision::Skipped,
                 Some(Err(_)) | None => {
                     tree.or_link(tree.decide_new(candidate), candidate, None, pool).await

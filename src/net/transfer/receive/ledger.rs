@@ -311,6 +311,13 @@ impl Ledger {
         self.reporter.skipped(size, || Event::Skipped { path, size }).await;
     }
 
+    /// A directory is in the place of a file or symlink.
+    pub(super) fn settle_deferred(&mut self, number: u64) {
+        if let Some(unsettled) = self.settle(result(number, proto::Outcome::Deferred)) {
+            self.reporter.deferred(unsettled.size);
+        }
+    }
+
     /// A file or symlink would be sent.
     pub(super) async fn settle_planned(&mut self, number: u64, difference: Difference) {
         let planned = proto::Result {

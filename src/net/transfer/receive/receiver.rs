@@ -328,6 +328,7 @@ impl Receiver {
                     ledger.settle_unchanged(number, difference).await;
                 }
                 Decision::Skipped => ledger.settle_skipped(number).await,
+                Decision::Deferred => ledger.settle_deferred(number),
                 Decision::Failed(e) => {
                     ledger.settle_failed(number, code_of(&e.kind), e.describe()).await
                 }

@@ -29,6 +29,7 @@ pub fn counts_to_wire(counters: &Counters) -> proto::CopyCounts {
         dirs_done: get(&counters.dirs_done),
         dirs_made: get(&counters.dirs_made),
         failed: get(&counters.failed),
+        deferred: get(&counters.deferred),
         bytes_failed: get(&counters.bytes_failed),
     }
 }
@@ -196,6 +197,7 @@ impl RemoteReporter {
         add(&counters.dirs_done, now.dirs_done, last.dirs_done);
         add(&counters.dirs_made, now.dirs_made, last.dirs_made);
         add(&counters.failed, now.failed, last.failed);
+        add(&counters.deferred, now.deferred, last.deferred);
         add(&counters.bytes_failed, now.bytes_failed, last.bytes_failed);
         counters.walked.store(now.walked, Ordering::Relaxed);
         counters.endless.fetch_or(now.endless, Ordering::Relaxed);

@@ -69,6 +69,7 @@ impl Sender {
                 let event = || Event::Skipped { path: path(), size };
                 self.reporter.skipped(size, event).await;
             }
+            Ok(proto::Outcome::Deferred) => self.reporter.deferred(file.size()),
             Ok(proto::Outcome::Planned) => {
                 let path = shown_in(&self.sources, file.source, &file.path);
                 self.reporter.planned(path, file.size(), result.difference()).await;

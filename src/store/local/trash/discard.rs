@@ -55,7 +55,7 @@ fn discard_batch(tree: &Tree, removals: &[Removal], run: TrashRun) -> Vec<Result
     };
     let moved = take_each(tree, removals, |found| move_to(&batch.dir, found));
     let synced = batch.dir.fsync().at("fsync of the trash", &root);
-    empty::drop_if_spent(&batch);
+    empty::drop_if_spent(tree.root(), &batch);
     moved.into_iter().map(|moved| moved.and(synced.clone())).collect()
 }
 

@@ -43,11 +43,7 @@ pub(in crate::store::local) fn empty(
     }
     trash.fsync().at("fsync of the trash", &root)?;
     if !emptied.more {
-        // it stays where a batch is in it
-        let before = dir.fstat().at("stat", &root)?;
-        if rustix::fs::unlinkat(dir, trash_name(), AtFlags::REMOVEDIR).is_ok() {
-            restore_time(dir, &before);
-        }
+        remove_empty(dir);
     }
     Ok(emptied)
 }
@@ -75,10 +71,20 @@ fn entries_of(batch: &Dir) -> Result<u64, StoreError> {
     Ok(u64::try_from(entries.count()).unwrap_or(u64::MAX))
 }
 
-/// Removes a batch that has no entries any more.
-pub(super) fn drop_if_spent(batch: &Batch) {
+/// Removes the trash of a directory if nothing is in it.
+fn remove_empty(dir: &Dir) {
+    if let Ok(before) = dir.fstat()
+        && rustix::fs::unlinkat(dir, trash_name(), AtFlags::REMOVEDIR).is_ok()
+    {
+        restore_time(dir, &before);
+    }
+}
+
+/// Removes a batch that has no entries any more, and the trash of `dir` if it was the last.
+pub(super) fn drop_if_spent(dir: &Dir, batch: &Batch) {
     if matches!(entries_of(&batch.dir), Ok(0)) {
         let _ = batch.dir.unlink_at(LOG);
         let _ = rustix::fs::unlinkat(&batch.trash, batch.name.text(), AtFlags::REMOVEDIR);
+        remove_empty(dir);
     }
 }

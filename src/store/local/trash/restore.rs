@@ -60,7 +60,7 @@ fn restore_batch(
     if let Err(e) = batch.dir.fsync().at("fsync of the trash", &RemotePath::root()) {
         restored.iter_mut().for_each(|result| *result = Err(e.clone()));
     }
-    empty::drop_if_spent(&batch);
+    empty::drop_if_spent(tree.root(), &batch);
     restored
 }
 

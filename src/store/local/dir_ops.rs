@@ -4,7 +4,7 @@ use super::follow::canonical;
 use super::inode::{entry, mtime};
 use super::meta_overlay::overlay_at;
 use super::partial::remove_dead;
-use super::remove_tree::remove_beneath;
+use super::remove_tree::{remove_beneath, remove_replaced};
 use super::stat::stat;
 use super::sys::retry;
 use super::sys::{Directory, Node, remove_file};
@@ -110,12 +110,15 @@ fn replace_by_dir(
         backup.sync(tree)?;
     }
     // what a writer that died has staged there
-    let _ = rustix::fs::unlinkat(&**dir, &names.replaced, AtFlags::REMOVEDIR);
-    remove_file(&**dir, &names.replaced).at("remove an abandoned backup", path)?;
+    remove_replaced(dir, &names.replaced).at("remove an abandoned backup", path)?;
     let (new, old) = (names.replaced.as_slice(), name.as_bytes());
     rustix::fs::mkdirat(&**dir, new, mode).at("make directory", path)?;
-    match rustix::fs::renameat_with(&**dir, new, &**dir, old, RenameFlags::EXCHANGE) {
-        Ok(()) => dir.unlink_at(new),
+    let exchange = || rustix::fs::renameat_with(&**dir, new, &**dir, old, RenameFlags::EXCHANGE);
+    match exchange() {
+        // what cannot be removed, a directory that has just got there above all, gets its name back
+        Ok(()) => dir.unlink_at(new).inspect_err(|_| {
+            let _ = exchange();
+        }),
         // no exchange on this file system, or nothing is there any more
         Err(_) => {
             remove_file(&**dir, old).and_then(|()| rustix::fs::renameat(&**dir, new, &**dir, old))

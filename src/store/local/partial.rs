@@ -2,7 +2,8 @@
 
 use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
 use super::record;
-use super::sys::{Directory, Node, remove_file};
+use super::remove_tree::remove_replaced;
+use super::sys::{Directory, Node};
 use super::trash::empty::empty;
 use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
@@ -157,7 +158,7 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
         record::remove(&*dir, &name).at("remove an abandoned record", path)?;
     }
     for name in replaced {
-        remove_file(&*dir, &name).at("remove an abandoned backup", path)?;
+        remove_replaced(&dir, &name).at("remove an abandoned backup", path)?;
     }
     Ok(())
 }
@@ -231,5 +232,5 @@ fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
 /// Removes the second name of a replaced file, whose writer died before that became its backup.
 fn sweep_replaced(dir: &Dir, names: &PartialNames) -> bool {
     let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
-    alone && remove_file(dir, &names.replaced).is_ok()
+    alone && remove_replaced(dir, &names.replaced).is_ok()
 }

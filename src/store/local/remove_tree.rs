@@ -1,6 +1,7 @@
 //! Removes a directory with everything in it, until the store is closed.
 
 use super::closed::Closed;
+use super::sys::remove_file;
 use super::tree::{open_subdir, read_dir};
 use crate::store::error::At;
 use crate::store::{ErrorKind, Name, RemotePath, StoreError};
@@ -47,4 +48,13 @@ pub(super) fn remove_subdir(
     let inner = open_subdir(dir, &name, &inner_path)?;
     remove_beneath(&inner, &inner_path, closed)?;
     rustix::fs::unlinkat(dir, bytes, AtFlags::REMOVEDIR).at("remove", &inner_path)
+}
+
+/// Removes what has the name of a replaced entry, on its way to its backup: that, or the directory
+/// that was to take its place.
+pub(super) fn remove_replaced(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
+    match remove_file(dir, name) {
+        Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR),
+        removed => removed,
+    }
 }

@@ -8,7 +8,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["control.proto"], [DIR])?;
     let mut config = prost_build::Config::new();
     // an enum of messages is as large as its largest one
-    config.boxed(".haul.v1.Changed.offer").boxed(".haul.v1.CopyReport.counts");
+    for field in [
+        "Changed.offer",
+        "CopyReport.counts",
+        "SendTo.copy",
+        "MakeTicket.put",
+        "Options.view",
+        "Options.backup",
+    ] {
+        config.boxed(format!(".haul.v1.{field}"));
+    }
     config.compile_fds(files)?;
     Ok(())
 }

@@ -274,10 +274,10 @@ async fn what_a_get_chooses_stays_beneath_its_source_and_is_bounded() {
             chosen: vec![chosen.to_vec()],
             options: Some(proto::Options {
                 recursive: true,
-                view: Some(proto::View {
+                view: Some(Box::new(proto::View {
                     ignore_files: vec![ignore_file.to_vec()],
                     ..Default::default()
-                }),
+                })),
                 ..Default::default()
             }),
             ..Default::default()

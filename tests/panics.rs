@@ -286,12 +286,11 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
             Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());
         let client = connection.await.unwrap().login("kim", None, &options).await.unwrap();
         let source = |path| {
-            let store = Slow {
+            let store = Arc::new(Slow {
                 inner: Arc::new(LocalStore::open(tree.path()).unwrap()),
                 delays: Delays::default(),
                 trap: Trap::at(at),
-            };
-            let store = Arc::new(store);
+            });
             TransferSource {
                 label: b"tree".to_vec(),
                 place: None,

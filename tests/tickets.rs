@@ -193,7 +193,9 @@ fn the_put(transfer: u32) -> proto::Put {
 
 async fn ticket(client: &mut ScriptedClient, number: u64) -> Vec<u8> {
     let put = Some(the_put(0));
-    let make = request::Body::MakeTicket(proto::MakeTicket { put });
+    let make = request::Body::MakeTicket(proto::MakeTicket {
+        put: put.map(Box::new),
+    });
     let reply = client.ask(number, make).await.unwrap();
     match reply.body {
         Some(proto::reply::Body::Ticket(reply)) => reply.ticket,
@@ -241,7 +243,7 @@ async fn a_ticket_is_for_one_put_and_nothing_else() {
             ..Default::default()
         }),
         request::Body::MakeTicket(proto::MakeTicket {
-            put: Some(the_put(0)),
+            put: Some(Box::new(the_put(0))),
         }),
         request::Body::Put(proto::Put {
             destination: path.clone(),
@@ -266,7 +268,9 @@ async fn a_ticket_is_for_one_put_and_nothing_else() {
     let mut codes = Vec::new();
     for number in 3..21 {
         let put = Some(the_put(0));
-        let make = request::Body::MakeTicket(proto::MakeTicket { put });
+        let make = request::Body::MakeTicket(proto::MakeTicket {
+            put: put.map(Box::new),
+        });
         codes.push(owner.ask(number, make).await.unwrap().code);
     }
     assert_eq!((codes[15], codes[16]), (213, 421), "{codes:?}");
@@ -292,7 +296,7 @@ async fn a_client_makes_no_server_connect_to_where_its_operator_has_not_said() {
             ..Default::default()
         };
         let send = proto::SendTo {
-            copy: Some(copy.clone()),
+            copy: Some(Box::new(copy.clone())),
             host: "127.0.0.1".into(),
             port: port.into(),
             key: server.fingerprint.clone(),
@@ -329,13 +333,15 @@ fn the_bytes_of_the_messages_are_frozen() {
         destination: b"b".to_vec(),
         ..Default::default()
     };
-    let make = request::Body::MakeTicket(proto::MakeTicket { put: Some(put) });
+    let make = request::Body::MakeTicket(proto::MakeTicket {
+        put: Some(Box::new(put)),
+    });
     let copy = proto::Copy {
         transfer: 1,
         ..Default::default()
     };
     let send = request::Body::SendTo(proto::SendTo {
-        copy: Some(copy),
+        copy: Some(Box::new(copy)),
         host: "h".into(),
         port: 4285,
         key: "k".into(),

@@ -240,17 +240,8 @@ impl PreparedCopy {
                 client.make_path(&destination).await?;
             }
             let servers = (&*from, &*client);
-            let copy = async |options: Options| {
-                for sources in self.sources.requests() {
-                    let copy = self.server_copy(sources.clone(), &destination);
-                    if self.is_sent(&way, servers, (copy, &options), &reporter).await? {
-                        continue;
-                    }
-                    let what = (self.relayed(&from, sources).await?, destination.clone());
-                    client.relay(&from, what, options.clone(), reporter.clone()).await?;
-                }
-                Ok::<(), NetError>(())
-            };
+            let copy =
+                async |options| self.send(&way, servers, (&destination, options), &reporter).await;
             copy(options.clone()).await?;
             let there = Place::There {
                 client: client.clone(),
@@ -268,6 +259,25 @@ impl PreparedCopy {
             about: shown,
         };
         carry::carry_between((to, Some(from)), job, once, || true).await
+    }
+
+    /// Has the one server send to the other, or passes everything on.
+    async fn send(
+        &self,
+        way: &Way,
+        (from, to): (&Client, &Client),
+        (destination, options): (&PutDestination, Options),
+        reporter: &Reporter,
+    ) -> Result<(), NetError> {
+        for sources in self.sources.requests() {
+            let copy = self.server_copy(sources.clone(), destination);
+            if self.is_sent(way, (from, to), (copy, &options), reporter).await? {
+                continue;
+            }
+            let what = (self.relayed(from, sources).await?, destination.clone());
+            to.relay(from, what, options.clone(), reporter.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Has the one server send to the other, if it can.

@@ -7,7 +7,7 @@ use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
 use super::failure::{Failure, exit};
 use super::location::{Location, Remote, means_contents};
-use super::source_removal::{SourceEnd, SourceRemoval};
+use super::source_removal::{SourceEnds, SourceRemoval};
 use super::sources::{LocalSource, if_missing, prepare, refuse_followed};
 use super::transfer;
 use super::transfer::TransferArgs;
@@ -200,7 +200,7 @@ async fn run_copy(
     sources: Vec<TransferSource>,
     to: LocalDestination,
     (args, options): (&TransferArgs, Options),
-    (deletion, removal): (Deletion<'_>, Option<(SourceRemoval, Vec<Option<SourceEnd>>)>),
+    (deletion, removal): (Deletion<'_>, Option<(SourceRemoval, SourceEnds)>),
     about: &str,
 ) -> Result<(), Failure> {
     let show = args.show("cp", &options.filter, Arc::default())?;

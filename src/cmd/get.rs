@@ -10,7 +10,7 @@ use super::hint;
 use super::location::{Location, Remote};
 use super::patterns::{self, Patterns};
 use super::remote_sources::{
-    Sources, ends_of, not_for_readers, not_on_one_server, other_server, pairs_of,
+    Sources, check_rights, ends_of, not_on_one_server, other_server, pairs_of,
 };
 use super::source_removal::SourceRemoval;
 use super::transfer::TransferArgs;
@@ -192,10 +192,8 @@ async fn get(
         Place::Known(destination) => destination,
         Place::Asked(path) => {
             let found = session.ask(async |client| any_dir(client, sources).await).await;
-            let if_missing = match found.map_err(|e| Failure::about(&first.shown, e))? {
-                true => IfMissing::Make,
-                false => IfMissing::Name,
-            };
+            let is_dir = found.map_err(|e| Failure::about(&first.shown, e))?;
+            let if_missing = if is_dir { IfMissing::Make } else { IfMissing::Name };
             local_target(sources, &path, if_missing, &mut options).await?
         }
     };
@@ -210,18 +208,9 @@ async fn get(
         }
         if let Some(removal) = &removal {
             removal.begin_attempt();
-            client.logged_in().await?;
-            if client.is_read_only() {
-                return Err(not_for_readers());
-            }
+            check_rights(&client).await?;
         }
-        let get = async |options: Options| {
-            for part in given.requests() {
-                let (to, options) = (destination.clone(), options.clone());
-                client.get(part, to, options, reporter.clone()).await?;
-            }
-            Ok::<(), NetError>(())
-        };
+        let get = async |options| get_all(&client, given, (&destination, options), &reporter).await;
         get(options.clone()).await?;
         if let (true, Target::Tree(tree)) = (deletion.is_wanted(), &destination.target) {
             let deletion = Deletion {
@@ -246,6 +235,20 @@ async fn get(
         about: &first.shown,
     };
     carry::carry(session, job, get, || true).await
+}
+
+/// Fetches what is chosen, in as many requests as that needs.
+async fn get_all(
+    client: &Client,
+    given: &Sources,
+    (destination, options): (&GetDestination, Options),
+    reporter: &Reporter,
+) -> Result<(), NetError> {
+    for part in given.requests() {
+        let (to, options) = (destination.clone(), options.clone());
+        client.get(part, to, options, reporter.clone()).await?;
+    }
+    Ok(())
 }
 
 /// Where each source goes, and what the user calls it.

@@ -17,6 +17,7 @@ mod connect;
 mod cp;
 mod deferred;
 mod deletion;
+mod deletion_args;
 mod destination;
 mod df;
 mod drop_root;

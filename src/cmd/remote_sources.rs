@@ -2,13 +2,13 @@
 
 use super::failure::Failure;
 use super::location::Remote;
-use super::source_removal::SourceEnd;
+use super::source_removal::{SourceEnd, SourceEnds};
 use super::transfer::TransferArgs;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::requests::GetSources;
+use crate::net::deletion::pair::Pair;
 use crate::net::deletion::place::Place as End;
-use crate::net::deletion::search::Pair;
 use crate::net::transfer::send::chosen::{Chosen, Scope};
 use crate::net::transfer::view::{Seen, View};
 use crate::net::wire::Code;
@@ -83,7 +83,7 @@ async fn is_dir(client: &Client, path: &RemotePath, view: &View) -> Result<bool,
 }
 
 /// Where the files of the sources are, to be removed.
-pub(super) fn ends_of(client: &Arc<Client>, sources: &[Remote]) -> Vec<Option<SourceEnd>> {
+pub(super) fn ends_of(client: &Arc<Client>, sources: &[Remote]) -> SourceEnds {
     let end = |source: &Remote| {
         // a symlink that leads to the directory is followed
         let (base, top) = match source.path.split() {
@@ -105,12 +105,16 @@ pub(super) fn ends_of(client: &Arc<Client>, sources: &[Remote]) -> Vec<Option<So
     sources.iter().map(end).collect()
 }
 
-/// The refusal of a removal by a user who may only read.
-pub(super) fn not_for_readers() -> NetError {
+/// Refuses a removal by a user who may only read.
+pub(super) async fn check_rights(client: &Client) -> Result<(), NetError> {
+    client.logged_in().await?;
     let text = "this user may only read: --remove-source-files removes at the server".into();
-    NetError::Refused {
-        code: Code::DENIED,
-        text,
+    match client.is_read_only() {
+        true => Err(NetError::Refused {
+            code: Code::DENIED,
+            text,
+        }),
+        false => Ok(()),
     }
 }
 

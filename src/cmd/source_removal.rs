@@ -26,6 +26,9 @@ pub struct SourceEnd {
     pub destination: Option<(Arc<dyn Store>, RemotePath)>,
 }
 
+/// Where each source is; none for one that has no files, or cannot be sent.
+pub type SourceEnds = Vec<Option<SourceEnd>>;
+
 /// What has arrived, and is to be removed at its source.
 #[derive(Clone, Default)]
 pub struct SourceRemoval {

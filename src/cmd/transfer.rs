@@ -3,7 +3,7 @@
 use super::backup::BackupArgs;
 use super::chosen::{ChosenArgs, ChosenSource};
 use super::connect::{Notices, Purpose};
-use super::deletion::DeletionArgs;
+use super::deletion_args::DeletionArgs;
 use super::failure::Failure;
 use super::filter::FilterArgs;
 use super::habits::HabitArgs;

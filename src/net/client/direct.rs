@@ -48,7 +48,7 @@ impl Client {
         let channel = TransferChannel::join(&self.core, transfer)?;
         let (copy, prefix) = request_of(transfer, copy, &options, &reporter);
         let request = proto::SendTo {
-            copy: Some(copy),
+            copy: Some(Box::new(copy)),
             host: to.host.clone(),
             port: to.port.into(),
             key: to.key.to_string(),
@@ -65,7 +65,9 @@ impl Client {
 
     /// A ticket for this put.
     async fn make_ticket(&self, put: proto::Put) -> Result<Vec<u8>, NetError> {
-        let make = proto::MakeTicket { put: Some(put) };
+        let make = proto::MakeTicket {
+            put: Some(Box::new(put)),
+        };
         match self.request(request::Body::MakeTicket(make)).await?.body {
             Some(reply::Body::Ticket(reply)) => Ok(reply.ticket),
             _ => Err(NetError::Protocol("expected a ticket in the reply, got none".into())),

@@ -4,6 +4,7 @@
 //! The side that the user is at does this, for a put, a get and a copy alike: [`place`] is either
 //! end, [`search`] finds, [`plan`] remembers.
 
+pub mod pair;
 pub mod place;
 pub mod plan;
 pub mod search;

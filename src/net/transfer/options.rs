@@ -151,10 +151,10 @@ impl Options {
             dry_run: self.dry_run,
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
-            view: self.view.to_wire(),
+            view: self.view.to_wire().map(Box::new),
             explain: self.explain,
             removes: self.removes || self.on_settled.is_some(),
-            backup: self.backup.as_ref().map(BackupOptions::to_wire),
+            backup: self.backup.as_ref().map(BackupOptions::to_wire).map(Box::new),
             mirror: self.mirror,
             ..proto::Options::default()
         };
@@ -175,11 +175,16 @@ impl Options {
         let packing = packing_of_wire(&options);
         Ok(Options {
             metadata: MetadataOptions::from_wire(&options)?,
-            view: View::from_wire(options.view.as_ref())?,
+            view: View::from_wire(options.view.as_deref())?,
             explain: options.explain,
             removes: options.removes,
             on_settled: None,
-            backup: options.backup.clone().map(BackupOptions::from_wire).transpose()?,
+            backup: options
+                .backup
+                .as_deref()
+                .cloned()
+                .map(BackupOptions::from_wire)
+                .transpose()?,
             checksum: options.checksum,
             durability: match options.durability() {
                 proto::Durability::Durable => Durability::Durable,

@@ -1,6 +1,7 @@
 //! What the receiver does with offers: it finds the place of each, and has the decider compare it.
 //! An offer may be withdrawn, or replaced when its file has changed.
 
+use crate::chunk::window::SharedPermit;
 use crate::net::error::NetError;
 use crate::net::transfer::MAX_UNSETTLED;
 use crate::net::transfer::cost::offer_cost;
@@ -62,18 +63,7 @@ impl Receiver {
         let cost = cost.map_err(|_| {
             NetError::Protocol("it offers more at once than the window allows".into())
         })?;
-        let source = match offer.parent {
-            0 => offer.source,
-            parent => self.ledger.dirs.source_of(parent).unwrap_or_default(),
-        };
-        if kind == Kind::Dir {
-            let with = (attributes.clone(), cost.clone());
-            let of = (offer.parent, source, offer.is_way);
-            self.ledger.dirs.insert(offer.number, of, place.clone(), with);
-        } else {
-            let of = self.entry_of(source, &place);
-            self.ledger.add(offer, of, &place, cost.clone());
-        }
+        self.remember(offer, &place, (attributes.clone(), cost.clone()));
         let path = match place {
             Place::At(path) => path,
             Place::Not { error, .. } => return Ok(Err(error)),
@@ -104,6 +94,21 @@ impl Receiver {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// An offer is unsettled from now on.
+    fn remember(&mut self, offer: &proto::Offer, place: &Place, with: (Attributes, SharedPermit)) {
+        let source = match offer.parent {
+            0 => offer.source,
+            parent => self.ledger.dirs.source_of(parent).unwrap_or_default(),
+        };
+        if entry::kind_from_wire(offer.kind) == Kind::Dir {
+            let of = (offer.parent, source, offer.is_way);
+            self.ledger.dirs.insert(offer.number, of, place.clone(), with);
+        } else {
+            let of = self.entry_of(source, place);
+            self.ledger.add(offer, of, place, with.1);
+        }
     }
 
     /// The source of an entry and its path there, if the client wants to know.

@@ -169,23 +169,13 @@ impl Walk {
             return Ok(());
         };
         let place = source_of.place_of(top);
-        let none = Ignored::default();
-        let within = match self.options.selection.choose(&place, (top, &entry), None, &none) {
-            Choice::Take => None,
-            Choice::Descend(rule) => Some(rule),
-            Choice::Leave(why) => return self.found.excluded(source, top, why).await,
+        let Some(within) = self.choose_top(source, top, (&place, &entry)).await? else {
+            return Ok(());
         };
-        let overlaps = may_overlap(&self.sources, source);
-        if overlaps
-            && let Some(Some(e)) =
-                refusals(&self.sources, source, &[(top.clone(), kind)]).await.pop()
-        {
-            return self.found.failed(source, top, e).await;
-        }
         let of = Of {
             source,
             store: &**store,
-            overlaps,
+            overlaps: may_overlap(&self.sources, source),
             sized: true,
             chosen: source_of.chosen.as_ref().map(|chosen| ChosenSource {
                 store,
@@ -203,7 +193,7 @@ impl Walk {
                 _ => return Ok(()),
             },
         };
-        let Some(ignored) = self.ignored(of, top, &none).await? else {
+        let Some(ignored) = self.ignored(of, top, &Ignored::none()).await? else {
             return match state {
                 DirState::Offered(number) => self.found.push(Walked::Close { number }).await,
                 DirState::Pending(_) => Ok(()),
@@ -221,6 +211,33 @@ impl Walk {
             page: page.unwrap_or_else(unlisted),
         };
         self.walk_dir(of, entered).await
+    }
+
+    /// The rule that excludes a source, if something in it may be included. The outer `None`: it is
+    /// not sent.
+    async fn choose_top(
+        &mut self,
+        source: usize,
+        top: &RemotePath,
+        (place, entry): (&[u8], &Entry),
+    ) -> Result<Option<Option<usize>>, Gone> {
+        let none = Ignored::none();
+        let within = match self.options.selection.choose(place, (top, entry), None, &none) {
+            Choice::Take => None,
+            Choice::Descend(rule) => Some(rule),
+            Choice::Leave(why) => {
+                self.found.excluded(source, top, why).await?;
+                return Ok(None);
+            }
+        };
+        if may_overlap(&self.sources, source)
+            && let Some(Some(e)) =
+                refusals(&self.sources, source, &[(top.clone(), entry.kind)]).await.pop()
+        {
+            self.found.failed(source, top, e).await?;
+            return Ok(None);
+        }
+        Ok(Some(within))
     }
 
     /// Walks everything beneath a directory.

@@ -128,7 +128,7 @@ fn lists_of_options(n: usize) -> Vec<(Vec<u8>, usize)> {
         ..Default::default()
     };
     let options = proto::Options {
-        view: Some(view.clone()),
+        view: Some(Box::new(view.clone())),
         ..Default::default()
     };
     let put = proto::Put {

@@ -251,3 +251,27 @@ fn what_cannot_have_a_backup_stays() {
     drop.run(["put", "-b", "b", "srv:"])
         .failed(8, &["--backup", "would tell what is there"]);
 }
+
+/// A copy at a server, and one to another server.
+#[test]
+fn copies_between_servers_have_backups() {
+    let (server, other) = (Server::start(), Server::start());
+    let client = server.client();
+    let mut login = client.command(["login", "--name", "vps"]);
+    login.arg(other.address.to_string());
+    let output = crate::support::run_with(login, other.invite("kim").as_bytes());
+    assert!(output.status.success(), "{output:?}");
+    for (to, root) in [("srv", &server.root), ("vps", &other.root)] {
+        write(&server.root.join("src/a"), b"newer");
+        write(&root.join("dest/a"), b"old");
+        write(&root.join("dest/gone"), b"gone");
+        let dest = format!("{to}:dest");
+        client.ok(["cp", "-ab", "--backup-dir=.before", "--delete", "srv:src/", &dest]);
+        let read = |path: &str| std::fs::read(root.join("dest").join(path)).unwrap();
+        assert_eq!(read("a"), b"newer", "{to}");
+        assert_eq!(read(".before/a"), b"old", "{to}");
+        assert_eq!(read(".before/gone"), b"gone", "{to}");
+        client.ok(["cp", "-ab", "--backup-dir=.before", "--delete", "srv:src/", &dest]);
+        assert_eq!(read(".before/a"), b"old", "{to}");
+    }
+}

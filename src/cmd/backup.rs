@@ -4,6 +4,7 @@ use super::destination::{LocalPlace, open_store};
 use super::failure::{Failure, local_failure};
 use super::filter::{Excluded, literally};
 use super::hint;
+use super::location::Remote;
 use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::filter::{Filter, Rule};
 use crate::net::transfer::options::Options;
@@ -79,6 +80,23 @@ pub fn protect_dir(options: &mut Options, inside: &RemotePath) -> Result<(), Fai
             let pattern = [b"/", &literally(inside.as_bytes())[..], b"/"].concat();
             protect(options, &pattern, Among::First)
         }
+    }
+}
+
+/// Checks the backup directory of a destination on a server, as far as it can be known here, and has
+/// a deletion leave it.
+///
+/// # Errors
+/// A usage failure.
+pub fn backup_there(options: &mut Options, destination: &Remote) -> Result<(), Failure> {
+    let Some(backup) = &options.backup else {
+        return Ok(());
+    };
+    let plan = backup.plan(&destination.path);
+    plan.map_err(|e| Failure::usage(format!("--backup-dir: the path is not allowed: {e}")))?;
+    match backup.inside(&destination.path) {
+        Some(inside) => protect_dir(options, &inside),
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `haul cp` from server to server: on one server, that copies; between two, the data goes through
 //! this machine.
 
+use super::backup::backup_there;
 use super::carry::{self, Ends, Job};
 use super::connect::{self, ConnectArgs, Notices, Purpose};
 use super::deletion::{self, Deletion};
@@ -53,7 +54,8 @@ pub(super) async fn copy(
     };
     let sources = patterns::expand_all(sources, connect, patterns).await?;
     let sources = Sources::of(sources, args)?;
-    let options = args.options(sources.remotes.len(), &paths)?;
+    let mut options = args.options(sources.remotes.len(), &paths)?;
+    backup_there(&mut options, &destination)?;
     check(&sources.remotes, args, &options)?;
     let copy = PreparedCopy {
         names: names_of(&sources.remotes)?,

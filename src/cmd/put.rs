@@ -1,6 +1,6 @@
 //! `haul put`: files and trees to a server.
 
-use super::backup::protect_dir;
+use super::backup::backup_there;
 use super::carry::{self, Job};
 use super::connect::{self, ConnectArgs};
 use super::deletion::{self, Deletion};
@@ -77,7 +77,7 @@ impl Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
     let mut options = args.transfer.options(args.sources.len(), &args.sources)?;
-    backup_at(&mut options, &destination)?;
+    backup_there(&mut options, &destination)?;
     let name = || stream_name(&args.destination);
     let prepared = prepare(&args.sources, &args.transfer, name).await?;
     if prepared.iter().all(LocalSource::is_missing) {
@@ -100,19 +100,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         about: &destination.shown,
     };
     put(&destination, prepared, place, job, &args.connect).await
-}
-
-/// Checks the backup directory, as far as it can be known here, and has a deletion leave it.
-fn backup_at(options: &mut Options, destination: &Remote) -> Result<(), Failure> {
-    let Some(backup) = &options.backup else {
-        return Ok(());
-    };
-    let plan = backup.plan(&destination.path);
-    plan.map_err(|e| Failure::usage(format!("--backup-dir: the path is not allowed: {e}")))?;
-    match backup.inside(&destination.path) {
-        Some(inside) => protect_dir(options, &inside),
-        None => Ok(()),
-    }
 }
 
 /// Connects and sends.

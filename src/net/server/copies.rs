@@ -203,7 +203,7 @@ impl PreparedCopy {
             refuse_within(&sources, &destination, &user_root).await?;
         }
         let target = Target::Tree(Tree {
-            store: destination.store,
+            store: destination.store_for(session, &options).await?,
             tops: destination.tops,
             base: None,
             dry_run: options.dry_run,

@@ -103,14 +103,8 @@ pub(super) async fn put(
     }
     let user_root = config.root.join(session.grant.user.root.as_path());
     let destination = find_destination(session, &put, &user_root).await?;
-    let store = match &options.backup {
-        Some(backup) if !options.dry_run => {
-            store_at(session, &destination.dir, Some(backup)).await?
-        }
-        _ => destination.store,
-    };
     let target = Target::Tree(Tree {
-        store,
+        store: destination.store_for(session, &options).await?,
         tops: destination.tops,
         base: None,
         dry_run: options.dry_run,
@@ -149,6 +143,20 @@ pub(super) struct Destination {
     dir: RemotePath,
     pub(super) store: Arc<dyn Store>,
     pub(super) tops: Vec<RemotePath>,
+}
+
+impl Destination {
+    /// The store that is written to, which moves aside what it replaces if that is wanted.
+    pub(super) async fn store_for(
+        &self,
+        session: &Session,
+        options: &Options,
+    ) -> Result<Arc<dyn Store>, NetError> {
+        match &options.backup {
+            Some(backup) if !options.dry_run => store_at(session, &self.dir, Some(backup)).await,
+            _ => Ok(self.store.clone()),
+        }
+    }
 }
 
 /// Finds the destination: an existing directory receives the sources under their names, and so does

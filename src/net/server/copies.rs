@@ -48,7 +48,7 @@ pub(super) async fn copy(
         return Err(bad("a copy has a name for each source"));
     }
     let (label, each) = (copy.destination.clone(), copy.each);
-    let (window, memory) = registry.copy_share(session)?;
+    let (window, memory) = registry.copy_share(session).await?;
     let prepared = PreparedCopy::find(place, copy).await?;
     let (transferring, session) = (session.transfers.begin(), session.clone());
     let tasks = session.core.tasks().clone();
@@ -103,7 +103,7 @@ pub(super) async fn send_to(
         ..proto::Get::default()
     };
     let sources = Arc::new(find_sources(session, &get, &options).await?);
-    let (window, memory) = registry.copy_share(session)?;
+    let (window, memory) = registry.copy_share(session).await?;
     let bounds = Bounds {
         window,
         limits: session.rates.outgoing().to_vec(),

@@ -134,14 +134,25 @@ impl Registry {
         share.map(Some).ok_or(NetError::Lost(LossReason::DataConnectionsUsedUp))
     }
 
-    /// A window for a copy within the server, with a share of its user's memory.
+    /// A window for a copy within the server, with a share of its user's memory. When that gets
+    /// short, sessions end whose clients are gone.
     ///
     /// # Errors
     /// [`NetError::Refused`] if the user has all they may have.
-    pub(super) fn copy_share(&self, session: &Session) -> Result<(u64, Share), NetError> {
-        let share = self.pools.copy(&session.grant.name().as_str().into());
-        let text = "the server has no memory for another copy (serve --max-memory)";
-        share.ok_or_else(|| refusal(Code::LOCAL_ERROR, text))
+    pub(super) async fn copy_share(&self, session: &Session) -> Result<(u64, Share), NetError> {
+        let user: Arc<str> = session.grant.name().as_str().into();
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(share) = self.pools.copy(&user) {
+                return Ok(share);
+            }
+            let ends = self.end_one_detached(&user) || self.is_one_ending(&user);
+            if !ends || timeout(RELEASE, changed).await.is_err() {
+                let text = "the server has no memory for another copy (serve --max-memory)";
+                return Err(refusal(Code::LOCAL_ERROR, text));
+            }
+        }
     }
 
     /// Has the watch over grants look at a session that has just begun.

@@ -7,6 +7,7 @@ use crate::support::tree::{bytes, sample, set_mode, snapshot, staged, write};
 use crate::support::{Client, Server, until};
 use haul::net::wire::proto::{self, request, transfer_message};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::process::Signal;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -295,6 +296,18 @@ fn a_killed_client_ends_the_copy_and_the_next_one_resumes() {
     assert!(resumed["path"] == "srv:big" && offset >= 4 * MIB as u64, "{resumed}");
     let summary = ended.events("summary").remove(0);
     assert_eq!(summary["bytes"].as_u64().unwrap(), 24 * MIB as u64 - offset, "{summary}");
+    two.is_copied();
+}
+
+#[test]
+fn an_interrupted_copy_leaves_a_durable_beginning() {
+    let two = Two::slow();
+    let copying = two.client.spawn(SLOW);
+    two.under_way();
+    copying.signal(Signal::INT);
+    assert_eq!(copying.end().code, 130);
+    let ended = two.client.run(SLOW);
+    assert!(ended.events("resumed")[0]["offset"].as_u64().unwrap() >= 4 * MIB as u64);
     two.is_copied();
 }
 

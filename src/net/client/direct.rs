@@ -42,6 +42,11 @@ impl Client {
         let put = put_request(0, copy.destination.clone(), Vec::new(), &options);
         let ticket = match to.make_ticket(put).await {
             Ok(ticket) => ticket,
+            // of earlier transfers that never began
+            Err(NetError::Refused {
+                code: Code::UNAVAILABLE,
+                text,
+            }) => return Ok(Direct::NotPossible(text)),
             Err(e) => return not_possible(e),
         };
         let transfer = self.next_transfer();

@@ -134,8 +134,8 @@ impl Registry {
         share.map(Some).ok_or(NetError::Lost(LossReason::DataConnectionsUsedUp))
     }
 
-    /// A window for a copy within the server, with a share of its user's memory. When that gets short,
-    /// sessions end whose clients are gone.
+    /// A window for a copy within the server, with a share of its user's memory. When that gets
+    /// short, sessions end whose clients are gone.
     ///
     /// # Errors
     /// [`NetError::Refused`] if the user has all they may have.

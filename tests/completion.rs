@@ -170,7 +170,7 @@ fn completes_remote_names(shell: &mut Shell) {
     shell.runs("haul du -s srv:pic\t", "<du><-s><srv:pictures/>");
     shell.runs("haul touch srv:pic\t\t", "<touch><srv:pictures/a>");
     shell.runs("haul chmod 644 srv:pic\t\t", "<chmod><644><srv:pictures/a>");
-    shell.runs("haul find srv:pic\t-name x", "<find><srv:pictures/><-name><x>");
+    shell.runs("haul find srv:pic\t -name x", "<find><srv:pictures/><-name><x>");
     shell.runs("haul cp phr\tsr\t", "<cp><phrase.txt><srv:>");
     shell.runs(
         "haul put --files-from=phr\t. srv:",

@@ -83,8 +83,8 @@ pub fn protect_dir(options: &mut Options, inside: &RemotePath) -> Result<(), Fai
     }
 }
 
-/// Checks the backup directory of a destination on a server, as far as it can be known here, and has
-/// a deletion leave it.
+/// Checks the backup directory of a destination on a server, as far as it can be known here, and
+/// has a deletion leave it.
 ///
 /// # Errors
 /// A usage failure.

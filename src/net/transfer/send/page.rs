@@ -103,4 +103,28 @@ impl Walk {
         }
         Ok(entries)
     }
+
+    /// The file system that the walk does not leave in a directory: that of the one above it, or
+    /// its own where the user named it or the way leads through it.
+    pub(super) fn device_in(
+        &self,
+        of: Of<'_>,
+        above: Option<u64>,
+        path: &RemotePath,
+        entry: &Entry,
+    ) -> Option<u64> {
+        match self.is_named(of, path) {
+            true => self.options.view.device_of(entry),
+            false => above,
+        }
+    }
+
+    /// True of an entry that the user chose, or that is on the way to one.
+    pub(super) fn is_named(&self, of: Of<'_>, path: &RemotePath) -> bool {
+        of.chosen.is_some_and(|chosen| {
+            let beneath = path.beneath(chosen.top).unwrap_or_default();
+            let beneath = beneath.as_bytes();
+            chosen.chosen.is_chosen(beneath) || chosen.chosen.leads_on(beneath)
+        })
+    }
 }

@@ -36,7 +36,7 @@ pub struct WalkOptions {
     /// Which entries are found.
     pub(super) selection: Selection,
     /// What is seen of the sources.
-    view: View,
+    pub(super) view: View,
     /// What is sent of them.
     described: DescribeOptions,
 }
@@ -318,30 +318,6 @@ impl Walk {
         };
         let number = self.entry(of, parent, path.clone(), entry).await?;
         Ok(number.map(DirState::Offered))
-    }
-
-    /// The file system that the walk does not leave in a directory: that of the one above it, or
-    /// its own where the user named it or the way leads through it.
-    fn device_in(
-        &self,
-        of: Of<'_>,
-        above: Option<u64>,
-        path: &RemotePath,
-        entry: &Entry,
-    ) -> Option<u64> {
-        match self.is_named(of, path) {
-            true => self.options.view.device_of(entry),
-            false => above,
-        }
-    }
-
-    /// True of an entry that the user chose, or that is on the way to one.
-    pub(super) fn is_named(&self, of: Of<'_>, path: &RemotePath) -> bool {
-        of.chosen.is_some_and(|chosen| {
-            let beneath = path.beneath(chosen.top).unwrap_or_default();
-            let beneath = beneath.as_bytes();
-            chosen.chosen.is_chosen(beneath) || chosen.chosen.leads_on(beneath)
-        })
     }
 
     /// The ignore files of a directory, and those above it. `None` where they cannot be read, which

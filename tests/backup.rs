@@ -182,7 +182,8 @@ fn a_deletion_leaves_backups_beside_their_files() {
     let names: Vec<String> = found(&there).into_keys().collect();
     assert_eq!(names, ["a", "a.old[1]", "b.old[1]", "c.old1.old[1]", "d", "d/e.old[1]"]);
     client.ok(["put", "-ab", "--suffix=.old[1]", "--delete-excluded", "src/", "srv:dest"]);
-    assert_eq!(found(&there).into_keys().collect::<Vec<_>>(), ["a"]);
+    // nor does a deletion of what is excluded take them
+    assert_eq!(found(&there).into_keys().collect::<Vec<_>>(), names);
 }
 
 /// Files, and larger ones that arrive in parts.
@@ -274,4 +275,67 @@ fn copies_between_servers_have_backups() {
         client.ok(["cp", "-ab", "--backup-dir=.before", "--delete", "srv:src/", &dest]);
         assert_eq!(read(".before/a"), b"old", "{to}");
     }
+}
+
+/// A source that has files with the names of backups, too: neither what was there nor what is sent
+/// is lost.
+#[test]
+fn names_of_backups_that_the_source_has_lose_nothing() {
+    let server = Server::start();
+    let client = server.client();
+    for verb in ["cp", "put"] {
+        let source = client.work().join(verb);
+        let (dest, to) = match verb {
+            "put" => (server.root.join("dest"), "srv:dest"),
+            _ => (client.work().join("dest"), "dest"),
+        };
+        for n in 0..300 {
+            write(&source.join(format!("f{n}")), format!("new {n}").as_bytes());
+            write(&source.join(format!("f{n}~")), format!("sent {n}").as_bytes());
+            write(&dest.join(format!("f{n}")), format!("old content {n}").as_bytes());
+        }
+        write(&source.join("large"), &vec![2; 3 << 20]);
+        write(&source.join("large~"), b"sent");
+        write(&dest.join("large"), &vec![1; 3 << 20]);
+        set_mtime(&dest.join("large"), 1_000_000_000_000_000_000);
+        // and one whose file is to be deleted
+        write(&source.join("gone~"), b"sent");
+        write(&dest.join("gone"), b"old");
+        let from = format!("{verb}/");
+        let ended = client.run([verb, "-ab", "--delete", &from, to]);
+        assert!(ended.code == 3 && ended.err.contains("name of its backup"), "{ended:?}");
+        let read = |name: &str| std::fs::read(dest.join(name)).unwrap_or_default();
+        let text = |name: &str| String::from_utf8(read(name)).unwrap();
+        for n in 0..300 {
+            assert_eq!(text(&format!("f{n}")), format!("new {n}"));
+            assert_eq!(text(&format!("f{n}~")), format!("sent {n}"));
+            assert_eq!(text(&format!("f{n}~~")), format!("old content {n}"));
+        }
+        assert_eq!((text("large~"), read("large~~").len()), ("sent".into(), 3 << 20), "{verb}");
+        assert_eq!((text("gone~"), text("gone")), ("sent".into(), "old".into()), "{verb}");
+    }
+}
+
+/// What the run itself has moved aside stays, whatever else the rules say.
+#[test]
+fn a_deletion_leaves_the_backups_of_its_run() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("src/f"), b"new");
+    for options in [&["--delete-excluded"][..], &["--delete", "--include=*"]] {
+        for (to, dest) in
+            [("srv:dest", server.root.join("dest")), ("dest", client.work().join("dest"))]
+        {
+            write(&dest.join("f"), b"old content");
+            let words = ["cp", "-ab"].iter().chain(options).copied();
+            client.ok(words.chain(["src/", to]));
+            assert_eq!(std::fs::read(dest.join("f~")).unwrap(), b"old content", "{options:?} {to}");
+            std::fs::remove_dir_all(dest).unwrap();
+        }
+    }
+    // the first night, with a directory beside one that is not there yet
+    client.ok(["cp", "-a", "--backup-dir=../before", "src/", "new"]);
+    write(&client.work().join("src/f"), b"newer content");
+    client.ok(["cp", "-a", "--backup-dir=../before", "src/", "new"]);
+    assert_eq!(std::fs::read(client.work().join("before/f")).unwrap(), b"new");
 }

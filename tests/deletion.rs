@@ -471,6 +471,7 @@ fn a_directory_that_stays_is_not_replaced_by_a_file() {
     assert_eq!(names(&there), ["x", "y", "y/f"]);
     assert_eq!(names(&server.root.join("bak")), ["x", "x/inner", "y"]);
     fill();
+    std::fs::remove_file(there.join("y")).unwrap();
     client.ok(["put", "-a", "--delete", "--keep-deleted", "src/", "srv:dest"]);
     assert!(client.ok(["undelete", "srv:dest"]).contains("x/inner\n"));
 }

@@ -363,3 +363,16 @@ fn the_bytes_of_the_messages_are_frozen() {
     assert_eq!(hex(request(login)), "0a07080212033a0174");
     assert_eq!(hex(reply), "12080802f202030a0174");
 }
+
+/// A server that sends by itself sends what is chosen, and nothing else.
+#[test]
+fn what_is_chosen_is_sent_on_a_ticket() {
+    let two = Two::start();
+    for path in ["s/sub/f", "s/other", "top"] {
+        write(&two.from.root.join(path), b"x");
+    }
+    let ended = two.client.run(["cp", "-aR", "srv:s/./sub", "vps:dest"]);
+    assert!(ended.code == 0 && !ended.err.contains("through"), "{ended:?}");
+    assert!(two.to.root.join("dest/sub/f").is_file());
+    assert_eq!(std::fs::read_dir(two.to.root.join("dest")).unwrap().count(), 1);
+}

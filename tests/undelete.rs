@@ -526,3 +526,18 @@ fn the_bytes_of_the_requests_are_frozen() {
     let bytes = hex(control_message::Body::Reply(reply));
     assert!(bytes.ends_with(&(fields + "120163")), "{bytes}");
 }
+
+/// A file in the place of a directory has no place in the trash: it stays.
+#[test]
+fn with_a_trash_no_file_gives_way_to_a_directory() {
+    let server = Server::start();
+    let client = server.client();
+    write(&client.work().join("src/a/x"), b"new");
+    write(&server.root.join("dest/a"), b"old");
+    let words = ["put", "-a", "--delete", "--keep-deleted", "src/", "srv:dest"];
+    assert_ne!(client.run(words).code, 0);
+    assert_eq!(std::fs::read(server.root.join("dest/a")).unwrap(), b"old");
+    client.ok(["put", "-ab", "--delete", "--keep-deleted", "src/", "srv:dest"]);
+    assert_eq!(std::fs::read(server.root.join("dest/a~")).unwrap(), b"old");
+    assert_eq!(std::fs::read(server.root.join("dest/a/x")).unwrap(), b"new");
+}

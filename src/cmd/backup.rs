@@ -2,7 +2,7 @@
 
 use super::destination::{LocalPlace, open_store};
 use super::failure::{Failure, local_failure};
-use super::filter::{Excluded, literally};
+use super::filter::literally;
 use super::hint;
 use super::location::Remote;
 use crate::net::transfer::backup::BackupOptions;
@@ -34,12 +34,11 @@ pub struct BackupArgs {
 }
 
 impl BackupArgs {
-    /// Sets what they say. As with rsync, a deletion leaves backups that are beside their files,
-    /// unless it takes what is excluded.
+    /// Sets what they say. As with rsync, a deletion leaves backups that are beside their files.
     ///
     /// # Errors
     /// A usage failure.
-    pub fn apply(&self, options: &mut Options, excluded: Excluded) -> Result<(), Failure> {
+    pub fn apply(&self, options: &mut Options) -> Result<(), Failure> {
         if !self.backup && self.backup_dir.is_none() {
             return match &self.suffix {
                 Some(_) => Err(Failure::usage("--suffix is for backups").hint("add -b")),
@@ -57,9 +56,9 @@ impl BackupArgs {
                 return Err(Failure::usage("--suffix: a file cannot be its own backup")
                     .hint("name a suffix, or a directory with --backup-dir"));
             }
-            None if excluded == Excluded::Protected => {
+            None => {
                 let pattern = [b"*", &literally(text)[..]].concat();
-                protect(options, &pattern, Among::Last)?;
+                protect(options, &pattern)?;
             }
             _ => {}
         }
@@ -78,7 +77,7 @@ pub fn protect_dir(options: &mut Options, inside: &RemotePath) -> Result<(), Fai
         true => Ok(()),
         false => {
             let pattern = [b"/", &literally(inside.as_bytes())[..], b"/"].concat();
-            protect(options, &pattern, Among::First)
+            protect(options, &pattern)
         }
     }
 }
@@ -106,7 +105,8 @@ pub fn backup_there(options: &mut Options, destination: &Remote) -> Result<(), F
 /// # Errors
 /// Why the backup directory cannot be used.
 pub async fn back_up(place: &mut LocalPlace, options: &mut Options) -> Result<(), Failure> {
-    let Some(BackupOptions { dir, suffix }) = options.backup.take() else {
+    options.backup_here = options.backup.take();
+    let Some(BackupOptions { dir, suffix }) = options.backup_here.clone() else {
         return Ok(());
     };
     let failed = |e| Failure::about(place.dir.display(), e);
@@ -134,16 +134,22 @@ pub async fn back_up(place: &mut LocalPlace, options: &mut Options) -> Result<()
     Ok(())
 }
 
-/// A path without symlinks, of which the end need not exist.
+/// A path without symlinks, of which the end need not exist. A `..` in that end leads back, since
+/// nothing there is a symlink.
 fn real_path(path: &Path) -> Result<PathBuf, Failure> {
     for above in path.ancestors() {
         let rest = path.strip_prefix(above).unwrap_or(path);
         match above.canonicalize() {
-            Ok(real) if !rest.components().any(|part| part == Component::ParentDir) => {
-                return Ok(real.components().chain(rest.components()).collect());
+            Ok(mut real) => {
+                for part in rest.components() {
+                    match part {
+                        Component::ParentDir => drop(real.pop()),
+                        part => real.push(part),
+                    }
+                }
+                return Ok(real);
             }
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(local_failure(above, &e)),
-            Ok(_) => break,
             Err(_) => {}
         }
     }
@@ -158,21 +164,12 @@ fn from_root(path: &Path) -> Result<RemotePath, Failure> {
     RemotePath::parse(bytes).map_err(bad)
 }
 
-/// The place of a rule.
-#[derive(Clone, Copy)]
-enum Among {
-    First,
-    Last,
-}
-
-fn protect(options: &mut Options, pattern: &[u8], among: Among) -> Result<(), Failure> {
+/// Has a deletion leave what matches, before all that the user says.
+fn protect(options: &mut Options, pattern: &[u8]) -> Result<(), Failure> {
     let bad = |e| Failure::usage(format!("rules: {e}"));
     let rule = Rule::new(false, pattern).map_err(bad)?;
     let mut rules = options.protected.rules().to_vec();
-    match among {
-        Among::First => rules.insert(0, rule),
-        Among::Last => rules.push(rule),
-    }
+    rules.insert(0, rule);
     options.protected = Filter::new(rules).map_err(bad)?;
     Ok(())
 }

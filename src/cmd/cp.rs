@@ -20,11 +20,12 @@ use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::send::source::TransferSource;
 use crate::store::RemotePath;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Copy files and directories on this machine
@@ -181,16 +182,19 @@ async fn place_of(
     let names = (names.len(), || Ok(names));
     let place = LocalPlace::find("cp", names, destination, if_missing).await?;
     let existing = Ancestors::of(&place.dir);
+    let (mut all_sources, mut mirrors) = (Vec::new(), Vec::new());
     for (given, top) in prepared.iter().zip(&place.tree.tops) {
         for (source, beneath) in given.whole_paths() {
             let top = top.append(&beneath);
             let top = top.map_err(|e| Failure::usage(format!("{}: {e}", source.display())))?;
             let to = place.dir.join(top.as_path());
             existing.check(&source, args.is_recursive(), &to)?;
-            if args.deletion.is_wanted() {
-                refuse_within(&source, &to)?;
-            }
+            all_sources.push(source);
+            mirrors.push(to);
         }
+    }
+    if args.deletion.is_wanted() {
+        refuse_within(&all_sources, &mirrors)?;
     }
     Ok(place)
 }
@@ -234,20 +238,19 @@ async fn run_copy(
     show.end(result, about).await
 }
 
-/// Refuses to mirror a source into a directory above it: the deletion would remove the source.
-fn refuse_within(source: &Path, mirror: &Path) -> Result<(), Failure> {
-    let Ok(mirror) = std::fs::metadata(mirror) else {
-        return Ok(());
-    };
-    match Ancestors::of(source).0.contains(&identity(&mirror)) {
-        true => {
+/// Refuses to mirror anything into a directory above a source: the deletion would remove that.
+fn refuse_within(sources: &[PathBuf], mirrors: &[PathBuf]) -> Result<(), Failure> {
+    let mirrors = mirrors.iter().filter_map(|mirror| std::fs::metadata(mirror).ok());
+    let mirrors: HashSet<_> = mirrors.map(|found| identity(&found)).collect();
+    for source in sources {
+        if Ancestors::of(source).0.iter().any(|above| mirrors.contains(above)) {
             let source = source.display();
-            Err(Failure::usage(format!(
+            return Err(Failure::usage(format!(
                 "{source} is within the destination: --delete would delete it"
-            )))
+            )));
         }
-        false => Ok(()),
     }
+    Ok(())
 }
 
 /// A stream has no name of its own: the destination must be its name.

@@ -11,14 +11,14 @@ use super::units::size;
 use crate::net::deletion::pair::{Pair, Replaced, Rules, is_empty};
 use crate::net::deletion::place::Place;
 use crate::net::deletion::plan::Plan;
-use crate::net::deletion::search::search;
+use crate::net::deletion::search::{are_at_source, search};
 use crate::net::deletion::trash::new_run;
 use crate::net::error::NetError;
 use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::{Counters, Event, Reporter, shown};
 use crate::net::wire::Code;
-use crate::store::{ErrorKind, Kind, RemotePath};
+use crate::store::{ErrorKind, Kind, RemotePath, Removal, StoreError};
 
 /// The refusal of a deletion by a user who may only write.
 pub fn not_for_writers() -> NetError {
@@ -134,7 +134,7 @@ impl Deletion<'_> {
             return Ok(None);
         }
         if !options.dry_run {
-            self.delete(&mut plan, options.backup.as_ref(), reporter).await?;
+            self.delete(&mut plan, options, reporter).await?;
         }
         Ok(Some(plan))
     }
@@ -166,18 +166,51 @@ impl Deletion<'_> {
         }
     }
 
+    /// Leaves the entries whose backups take no place of what a source has; the others stay.
+    async fn with_backups(
+        &self,
+        batch: Vec<Removal>,
+        backup: &BackupOptions,
+        reporter: &Reporter,
+    ) -> Result<Vec<Removal>, NetError> {
+        let place = |removal: &Removal| {
+            let name = [removal.path.as_bytes(), backup.suffix.as_bytes()].concat();
+            RemotePath::parse(&name).unwrap_or_default()
+        };
+        let places: Vec<RemotePath> = batch.iter().map(place).collect();
+        let taken = are_at_source(&self.pairs, &places).await?;
+        let mut removals = Vec::with_capacity(batch.len());
+        for ((removal, place), taken) in batch.into_iter().zip(places).zip(taken) {
+            if !taken || removal.kind == Kind::Dir || place.is_root() {
+                removals.push(removal);
+                continue;
+            }
+            let why = "it stays: the source has an entry with the name of its backup";
+            let error = NetError::Store(StoreError::because(why, &removal.path));
+            self.failed(reporter, &removal.path, &error).await;
+        }
+        Ok(removals)
+    }
+
     async fn delete(
         &mut self,
         plan: &mut Plan,
-        backup: Option<&BackupOptions>,
+        options: &Options,
         reporter: &Reporter,
     ) -> Result<(), NetError> {
+        let backup = options.backup.as_ref();
+        let beside = backup.or(options.backup_here.as_ref());
+        let beside = beside.filter(|backup| backup.dir.is_none());
         let run = self.args.lifetime().map(new_run).transpose()?;
         loop {
             let batch = plan.next_batch()?;
             if batch.is_empty() {
                 return Ok(());
             }
+            let batch = match (&run, beside) {
+                (None, Some(backup)) => self.with_backups(batch, backup, reporter).await?,
+                _ => batch,
+            };
             let results = match run {
                 Some(run) => self.destination.discard(batch.clone(), run).await?,
                 None => self.destination.remove(batch.clone(), backup).await?,

@@ -106,6 +106,8 @@ impl DeletionArgs {
         let is_any_size = options.min_size.is_none() && options.max_size.is_none();
         let replaces_all = options.preserved == PreservedTargets::None && !options.existing;
         options.mirror = self.is_wanted() && is_any_size && replaces_all;
+        // a file that gives way to a directory does so at once, and would not be in the trash
+        options.keeps_files = self.lifetime.is_some() && options.backup.is_none();
     }
 
     /// Checks that directories are sent with what is in them.

@@ -223,7 +223,7 @@ impl TransferArgs {
         };
         self.habits.apply(&mut options)?;
         self.filter.apply(&mut options, self.deletion.excluded())?;
-        self.backup.apply(&mut options, self.deletion.excluded())?;
+        self.backup.apply(&mut options)?;
         self.deletion.apply(&mut options);
         let deletes = self.recursive || (self.is_recursive() && !self.chosen.has_list());
         self.deletion.check(deletes)?;

@@ -26,6 +26,14 @@ impl Suffix {
         &self.0
     }
 
+    /// This one, or for none the usual one.
+    pub(super) fn or_usual(&self) -> Suffix {
+        match self.0.is_empty() {
+            true => Suffix(b"~".to_vec()),
+            false => self.clone(),
+        }
+    }
+
     /// The name of the backup of an entry.
     ///
     /// # Errors

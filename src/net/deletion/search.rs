@@ -291,6 +291,35 @@ impl MirrorSearch<'_> {
     }
 }
 
+/// Which of these paths of the destination a source has an entry for.
+///
+/// # Errors
+/// That of asking it.
+pub async fn are_at_source(pairs: &[Pair], paths: &[RemotePath]) -> Result<Vec<bool>, NetError> {
+    let mut are_there = vec![false; paths.len()];
+    for pair in pairs {
+        let (mut indices, mut asked) = (Vec::new(), Vec::new());
+        for (index, path) in paths.iter().enumerate() {
+            let beneath = path.beneath(&pair.top).filter(|_| path.is_within(&pair.top));
+            if let Some(Ok(path)) = beneath.map(|path| pair.source_top.append(&path)) {
+                indices.push(index);
+                asked.push(path);
+            }
+        }
+        let (view, places) = (View::default(), (&pair.source_root, &pair.source_top));
+        let mut seen = Vec::with_capacity(asked.len());
+        for paths in requests(&asked) {
+            seen.extend(pair.source.see(&view, places, paths).await?);
+        }
+        for (index, seen) in indices.into_iter().zip(seen) {
+            if let Some(is_there) = are_there.get_mut(index) {
+                *is_there |= seen != Seen::Nothing;
+            }
+        }
+    }
+    Ok(are_there)
+}
+
 /// True of a directory that was removed meanwhile.
 fn is_gone(error: &NetError) -> bool {
     match error {

@@ -100,6 +100,7 @@ pub(super) async fn send_to(
     let get = proto::Get {
         sources: copy.sources,
         names: copy.names.clone(),
+        chosen: copy.chosen,
         ..proto::Get::default()
     };
     let sources = Arc::new(find_sources(session, &get, &options).await?);
@@ -275,14 +276,16 @@ async fn refuse_within(
     destination: &Destination,
     user_root: &Path,
 ) -> Result<(), NetError> {
-    for (source, top) in sources.iter().zip(&destination.tops) {
-        let (Origin::Tree { path, .. }, Ok(mirror)) =
-            (&source.origin, destination.store.stat(top).await)
-        else {
+    let mut mirrors = Vec::new();
+    for top in &destination.tops {
+        mirrors.extend(destination.store.stat(top).await.ok().map(|dir| dir.version.to_string()));
+    }
+    for source in sources {
+        let Origin::Tree { path, .. } = &source.origin else {
             continue;
         };
         let above = ancestors(user_root.join(path.as_path())).await;
-        if above.iter().any(|version| *version == mirror.version.to_string()) {
+        if above.iter().any(|version| mirrors.contains(version)) {
             let text = "the source is within the destination: --delete would delete it";
             return Err(refusal(Code::CONFLICT, text));
         }

@@ -66,9 +66,13 @@ pub struct Options {
     pub metadata: MetadataOptions,
     /// Where the receiver moves aside what it replaces; `None`: nowhere.
     pub backup: Option<BackupOptions>,
+    /// The same of a store of this machine, which does so by itself. It does not travel.
+    pub backup_here: Option<BackupOptions>,
     /// A deletion follows. An entry that is no directory is replaced by one; what has a directory
     /// in its place is skipped, for the deletion to remove that first.
     pub mirror: bool,
+    /// With `mirror`: only directories are replaced.
+    pub keeps_files: bool,
 }
 
 /// A function that takes the index of a source, and an entry of it as the destination has it now:
@@ -122,9 +126,14 @@ impl Options {
     pub fn is_missing(&self, error: &StoreError) -> bool {
         match error.kind {
             ErrorKind::NotFound => true,
-            ErrorKind::NotADirectory | ErrorKind::Symlink => self.mirror && self.dry_run,
+            ErrorKind::NotADirectory | ErrorKind::Symlink => self.replaces_files() && self.dry_run,
             _ => false,
         }
+    }
+
+    /// True where a directory replaces an entry that is none.
+    pub fn replaces_files(&self) -> bool {
+        self.mirror && !self.keeps_files
     }
 
     /// As they travel.
@@ -156,6 +165,7 @@ impl Options {
             removes: self.removes || self.on_settled.is_some(),
             backup: self.backup.as_ref().map(BackupOptions::to_wire).map(Box::new),
             mirror: self.mirror,
+            keeps_files: self.keeps_files,
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -179,6 +189,7 @@ impl Options {
             explain: options.explain,
             removes: options.removes,
             on_settled: None,
+            backup_here: None,
             backup: options
                 .backup
                 .as_deref()
@@ -212,6 +223,7 @@ impl Options {
             packing,
             dry_run: options.dry_run,
             mirror: options.mirror,
+            keeps_files: options.keeps_files,
         })
     }
 }

@@ -12,10 +12,17 @@ use crate::store::backup::{BackupPlan, Suffix};
 use crate::store::error::At;
 use crate::store::{Durability, ErrorKind, Name, RemotePath, StoreError};
 use cap_std::fs::Dir;
+use parking_lot::Mutex;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+/// Most targets of a run whose names are those of backups.
+const MOST_CLAIMED: usize = 1 << 18;
+/// How often a suffix is added until no target has the name.
+const MOST_SUFFIXES: usize = 16;
 /// The mode of directories that are made, of which the umask takes its part.
 const NEW_DIR: u32 = 0o777;
 
@@ -75,7 +82,12 @@ impl<D: Directory> Backup<D> {
     pub(super) fn beside(suffix: Suffix, root: &RemotePath) -> Result<Backup<D>, StoreError> {
         match suffix.as_bytes() {
             [] => Err(StoreError::because("a backup beside its file needs a suffix", root)),
-            _ => Ok(Backup { suffix, dir: None }),
+            _ => Ok(Backup {
+                suffix,
+                dir: None,
+                claimed: Mutex::default(),
+                hasher: RandomState::new(),
+            }),
         }
     }
 
@@ -87,7 +99,12 @@ impl<D: Directory> Backup<D> {
     ) -> Backup<D> {
         let tree = Box::new(tree);
         let dir = Some(BackupDir { tree, path, inside });
-        Backup { suffix, dir }
+        Backup {
+            suffix,
+            dir,
+            claimed: Mutex::default(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Makes durable the backups so far of entries of `tree`.
@@ -98,10 +115,69 @@ impl<D: Directory> Backup<D> {
         }
     }
 
-    /// Makes the backup of a locked target that exists and is no directory.
+    /// Makes the backup of a locked target that exists and is no directory. No later backup takes
+    /// the target's own place.
     fn preserve(&self, tree: &Tree<D>, target: &LockedTarget<D>) -> Result<(), StoreError> {
-        let names = &target.lock.names;
-        self.preserve_at(tree, &target.path, (&target.dir, &target.name), &names.replaced)
+        // until the backup has its place, so that no other takes it
+        let mut claimed = self.claimed.lock();
+        self.claim(&mut claimed, &target.path, &target.name)?;
+        let (entry, names) = ((&target.dir, &target.name), &target.lock.names);
+        self.preserve_beside(&claimed, (tree, &target.path), entry, &names.replaced)
+    }
+
+    /// Where the backup of an entry would be in the tree that is backed up, if it is there.
+    fn place_in_tree(&self, path: &RemotePath, name: &Name) -> Option<RemotePath> {
+        let above = path.split().map(|(parent, _)| parent).unwrap_or_default();
+        let above = match &self.dir {
+            Some(dir) => dir.inside.as_ref()?.append(&above).ok()?,
+            None => above,
+        };
+        above.join(name).ok()
+    }
+
+    /// Remembers a target that has the place of a backup.
+    fn claim(
+        &self,
+        claimed: &mut HashSet<u64>,
+        path: &RemotePath,
+        name: &Name,
+    ) -> Result<(), StoreError> {
+        let inside = self.dir.as_ref().and_then(|dir| dir.inside.as_ref());
+        let is_like_backup = match &self.dir {
+            Some(_) => inside.is_some_and(|inside| path.is_within(inside)),
+            None => self.suffix.is_of(name),
+        };
+        if !is_like_backup {
+            return Ok(());
+        }
+        claimed.insert(self.hasher.hash_one(path.as_bytes()));
+        match claimed.len() > MOST_CLAIMED {
+            true => Err(failed_because(path, &StoreError::because("too many are like it", path))),
+            false => Ok(()),
+        }
+    }
+
+    /// The name of an entry's backup: one that no target of this run has.
+    fn free_name(
+        &self,
+        claimed: &HashSet<u64>,
+        path: &RemotePath,
+        name: &Name,
+    ) -> Result<Name, StoreError> {
+        let bad = |e| failed_because(path, &StoreError::new(ErrorKind::BadName(e), path));
+        let mut backup = self.suffix.name_of(name).map_err(bad)?;
+        for _ in 0..MOST_SUFFIXES {
+            let place = self.place_in_tree(path, &backup);
+            let hash = place.map(|place| self.hasher.hash_one(place.as_bytes()));
+            if !hash.is_some_and(|hash| claimed.contains(&hash)) {
+                return Ok(backup);
+            }
+            backup = self.suffix.or_usual().name_of(&backup).map_err(bad)?;
+        }
+        Err(failed_because(
+            path,
+            &StoreError::because("all of its names are taken", path),
+        ))
     }
 
     /// Makes the backup of an entry that exists and is no directory. `between` is a name of haul's
@@ -110,6 +186,16 @@ impl<D: Directory> Backup<D> {
         &self,
         tree: &Tree<D>,
         path: &RemotePath,
+        entry: (&Arc<D>, &Name),
+        between: &[u8],
+    ) -> Result<(), StoreError> {
+        self.preserve_beside(&self.claimed.lock(), (tree, path), entry, between)
+    }
+
+    fn preserve_beside(
+        &self,
+        claimed: &HashSet<u64>,
+        (tree, path): (&Tree<D>, &RemotePath),
         (dir, name): (&Arc<D>, &Name),
         between: &[u8],
     ) -> Result<(), StoreError> {
@@ -121,7 +207,7 @@ impl<D: Directory> Backup<D> {
         if FileType::from_raw_mode(found.st_mode).is_dir() {
             return Ok(());
         }
-        let place = self.place_of(path, dir, name)?;
+        let place = self.place_of(claimed, path, (dir, name))?;
         let (from, to) = (name.as_bytes(), place.name.as_bytes());
         let made = match dir.link_into(from, &place.dir, to) {
             // a writer that died may have made it
@@ -155,7 +241,8 @@ impl<D: Directory> Backup<D> {
         if self.dir.is_none() && self.suffix.is_of(name) {
             return Ok(false);
         }
-        let place = self.place_of(path, dir, name)?;
+        let claimed = self.claimed.lock();
+        let place = self.place_of(&claimed, path, (dir, name))?;
         if place.is_same(found) {
             return Ok(false);
         }
@@ -175,12 +262,12 @@ impl<D: Directory> Backup<D> {
     /// The place of an entry's backup; its directory is made.
     fn place_of(
         &self,
+        claimed: &HashSet<u64>,
         path: &RemotePath,
-        dir: &Arc<D>,
-        name: &Name,
+        (dir, name): (&Arc<D>, &Name),
     ) -> Result<BackupName<D>, StoreError> {
         let bad = |e| failed_because(path, &StoreError::new(ErrorKind::BadName(e), path));
-        let name = self.suffix.name_of(name).map_err(bad)?;
+        let name = self.free_name(claimed, path, name)?;
         let above = path.split().map(|(parent, _)| parent).unwrap_or_default();
         let Some(backups) = &self.dir else {
             let dir = dir.clone();

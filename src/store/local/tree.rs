@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -76,6 +77,10 @@ pub(super) struct Backup<D: Directory> {
     pub(super) suffix: Suffix,
     /// `None`: beside the entry itself.
     pub(super) dir: Option<BackupDir<D>>,
+    /// Targets so far whose names are those of backups, by the hashes of their paths: no backup
+    /// takes their places.
+    pub(super) claimed: Mutex<HashSet<u64>>,
+    pub(super) hasher: RandomState,
 }
 
 /// A directory with backups.

@@ -30,7 +30,7 @@ impl Tree {
         let found = self.store.stat_many(paths.clone()).await;
         let planned = paths.iter().zip(found).map(|(path, found)| match found {
             Ok(entry) if entry.kind == Kind::Dir => Ok(false),
-            Ok(_) if options.mirror && !options.existing => Ok(true),
+            Ok(_) if options.replaces_files() && !options.existing => Ok(true),
             Ok(_) => Err(StoreError::new(ErrorKind::NotADirectory, path)),
             // one that is not to be made is not new either
             Err(e) if options.is_missing(&e) => Ok(!options.existing),

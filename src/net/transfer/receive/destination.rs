@@ -174,7 +174,7 @@ impl Target {
                 }
                 let existing = match tree.write_only {
                     true => ExistingDirs::Untouched,
-                    false if options.mirror => ExistingDirs::Replace,
+                    false if options.replaces_files() => ExistingDirs::Replace,
                     false => ExistingDirs::OpenUp,
                 };
                 tree.store.make_dirs(dirs, existing).await

@@ -132,6 +132,8 @@ fn partial_files_stay() {
         names(&server.root.join("dest")),
         ["a".into(), "d".into(), format!("d/{name}")]
     );
+    let again = client.run(["put", "-a", "--delete", "--json", "src/", "srv:dest"]);
+    assert_eq!(again.events("summary")[0]["dirs_not_empty"], 1, "{again:?}");
 }
 
 #[test]

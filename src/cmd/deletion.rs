@@ -221,8 +221,10 @@ impl Deletion<'_> {
                         let path = shown(&self.label, removal.path.as_bytes());
                         reporter.deleted(|| Event::Deleted { path }).await;
                     }
-                    // something new is in there, or the partial file of another transfer
-                    Err(e) if removal.kind == Kind::Dir && is_not_empty(&e) => {}
+                    // something new is in there, a partial file of another transfer, or a trash
+                    Err(e) if removal.kind == Kind::Dir && is_not_empty(&e) => {
+                        Counters::add(&reporter.counters.dirs_not_empty, 1);
+                    }
                     Err(e) => self.failed(reporter, &removal.path, &e).await,
                 }
             }

@@ -17,6 +17,7 @@ pub struct Summary {
     bytes: u64,
     dirs: u64,
     dirs_made: u64,
+    dirs_not_empty: u64,
     unchanged: u64,
     skipped: u64,
     planned: u64,
@@ -40,6 +41,7 @@ impl Summary {
             bytes: get(&counters.bytes_committed),
             dirs: get(&counters.dirs_done),
             dirs_made: get(&counters.dirs_made),
+            dirs_not_empty: get(&counters.dirs_not_empty),
             // files that were committed before the transfer started again have been found unchanged
             // since
             unchanged: get(&counters.unchanged).saturating_sub(before),
@@ -77,8 +79,13 @@ impl Summary {
             "saved": self.bytes_saved,
             "failed": self.failed, "seconds": self.seconds, "complete": complete,
         });
-        if let (Some(object), false) = (summary.as_object_mut(), self.omissions.is_empty()) {
-            object.insert("not_set".into(), self.not_set_json());
+        if let Some(object) = summary.as_object_mut() {
+            if self.dirs_not_empty > 0 {
+                object.insert("dirs_not_empty".into(), json!(self.dirs_not_empty));
+            }
+            if !self.omissions.is_empty() {
+                object.insert("not_set".into(), self.not_set_json());
+            }
         }
         summary
     }
@@ -164,6 +171,7 @@ impl Summary {
             (self.unchanged, "unchanged"),
             (self.skipped, "skipped"),
             (self.deleted, "deleted"),
+            (self.dirs_not_empty, "not deleted because they are not empty"),
             (self.failed, "failed"),
         ];
         for (count, what) in counts {
@@ -186,6 +194,7 @@ mod tests {
             bytes: 2 << 20,
             dirs: 0,
             dirs_made: 0,
+            dirs_not_empty: 0,
             unchanged: 3,
             skipped: 0,
             planned: 0,

@@ -54,6 +54,8 @@ pub struct Counters {
     pub deleted: AtomicU64,
     /// Those that a dry run would have deleted.
     pub deletions_planned: AtomicU64,
+    /// Directories that were to be deleted and are not empty.
+    pub dirs_not_empty: AtomicU64,
     /// Directories that were made or completed.
     pub dirs_done: AtomicU64,
     /// Those of them that were not there before.
@@ -132,6 +134,7 @@ impl Counters {
             &self.deletions_planned,
             &self.dirs_done,
             &self.dirs_made,
+            &self.dirs_not_empty,
             &self.failed,
             &self.bytes_failed,
         ];

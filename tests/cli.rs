@@ -2,6 +2,8 @@
 
 use crate::support::tree::{bytes, set_mode, write};
 use crate::support::{Client, Server, haul, run_with};
+use std::io::Read;
+use std::process::Stdio;
 
 #[test]
 fn ls_mkdir_mv_rm_stat_df() {
@@ -38,6 +40,9 @@ fn ls_mkdir_mv_rm_stat_df() {
         .run(["rm", "srv:nothing"])
         .failed(8, &["srv:nothing", "no such file"]);
     client.ok(["rm", "-f", "srv:nothing"]);
+    client.ok(["rm", "-f", "srv:nothing*", "srv:nothing"]);
+    client.ok(["rm", "-rf", "srv:nothing*"]);
+    client.run(["rm", "srv:nothing*"]).failed(8, &["srv:nothing*", "no match"]);
     client.ok(["rm", "-r", "srv:x"]);
     client.run(["rm", "-r", "srv:"]).failed(8, &["permission"]);
     let some = client.run(["rm", "srv:link", "srv:nothing"]);
@@ -363,4 +368,26 @@ fn a_large_directory_is_listed_in_pages() {
     let names: Vec<String> = client.ok(["ls", "srv:d"]).lines().map(str::to_string).collect();
     let expected: Vec<String> = (0..3000).map(|i| format!("{i:05}")).collect();
     assert_eq!(names, expected);
+}
+
+/// As with any command whose reader has enough.
+#[test]
+fn a_reader_that_closes_the_pipe_is_no_failure() {
+    let server = Server::start();
+    let client = server.client();
+    write(&server.root.join("large"), &bytes(1, 6 << 20));
+    for words in [["cat", "srv:large"].as_slice(), &["get", "srv:large", "-"]] {
+        let mut command = client.command(words);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), said.as_ref()), (Some(0), ""), "{words:?}");
+    }
 }

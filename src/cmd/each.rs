@@ -48,11 +48,36 @@ pub async fn each_remote(
     patterns: Patterns,
     work: impl AsyncFn(&mut RemoteSession, &Remote) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    each_match(remotes, (args, patterns, Unmatched::Fails), work).await
+}
+
+/// What becomes of a pattern that matches nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    /// It fails.
+    Fails,
+    /// Nothing is done for it.
+    Ignored,
+}
+
+/// The same, with patterns that may match nothing.
+///
+/// # Errors
+/// As [`each_remote`].
+pub async fn each_match(
+    remotes: &[Remote],
+    (args, patterns, unmatched): (&ConnectArgs, Patterns, Unmatched),
+    work: impl AsyncFn(&mut RemoteSession, &Remote) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut sessions = Sessions::new(args);
     let (mut done, mut failures) = (0_usize, Vec::new());
     for remote in remotes {
         let session = sessions.with(&remote.server).await?;
-        let found = match patterns::expand(session, remote, patterns).await {
+        let found = match unmatched {
+            Unmatched::Fails => patterns::expand(session, remote, patterns).await,
+            Unmatched::Ignored => patterns::matches(session, remote, patterns).await,
+        };
+        let found = match found {
             Ok(found) => found,
             Err(e) => {
                 failures.push(e);

@@ -12,6 +12,7 @@ use super::patterns::{self, Patterns};
 use super::remote_sources::{
     Sources, check_rights, ends_of, not_on_one_server, other_server, pairs_of,
 };
+use super::screen;
 use super::source_removal::SourceRemoval;
 use super::transfer::TransferArgs;
 use crate::net::NetError;
@@ -27,6 +28,7 @@ use crate::store::local::LocalStore;
 use crate::store::{Kind, RemotePath};
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,9 +160,32 @@ pub(super) async fn to_stdout(source: &Remote, connect: &ConnectArgs) -> Result<
     get(&sources, place, (&args, options), connect).await
 }
 
+/// Standard output. Where its reader has closed it, like `head`, the command ends as all others do.
+struct StandardOutput(io::Stdout);
+
+impl StandardOutput {
+    fn end_if_closed<T>(result: io::Result<T>) -> io::Result<T> {
+        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            screen::finish();
+            std::process::exit(0);
+        }
+        result
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        StandardOutput::end_if_closed(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        StandardOutput::end_if_closed(self.0.flush())
+    }
+}
+
 fn standard_output() -> GetDestination {
     GetDestination {
-        target: Target::Stream(Stream::new(Box::new(std::io::stdout()))),
+        target: Target::Stream(Stream::new(Box::new(StandardOutput(io::stdout())))),
         label: b"standard output".to_vec(),
         ancestors: Vec::new(),
     }

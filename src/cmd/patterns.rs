@@ -31,6 +31,23 @@ pub async fn expand(
     remote: &Remote,
     patterns: Patterns,
 ) -> Result<Vec<Remote>, Failure> {
+    let found = matches(session, remote, patterns).await?;
+    if found.is_empty() {
+        let message = format!("{}: no match", remote.shown);
+        return Err(Failure::new(exit::NOT_FOUND, message));
+    }
+    Ok(found)
+}
+
+/// The same; empty where none matches.
+///
+/// # Errors
+/// Those of the request.
+pub async fn matches(
+    session: &mut RemoteSession,
+    remote: &Remote,
+    patterns: Patterns,
+) -> Result<Vec<Remote>, Failure> {
     if patterns == Patterns::Literal || !is_pattern(remote.path.as_bytes()) {
         return Ok(vec![remote.clone()]);
     }
@@ -53,10 +70,6 @@ pub async fn expand(
                 .hint("name the directory instead"));
         }
     };
-    if found.is_empty() {
-        let message = format!("{}: no match", remote.shown);
-        return Err(Failure::new(exit::NOT_FOUND, message));
-    }
     if patterns == Patterns::Outermost {
         found = outermost(found);
     }

@@ -1,7 +1,7 @@
 //! `haul rm`: removes from a server.
 
 use super::connect::{ConnectArgs, RemoteSession};
-use super::each::{self, each_remote};
+use super::each::{self, Unmatched, each_match};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::location::Remote;
@@ -63,11 +63,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         false => Patterns::All,
     };
     let remotes = each::parse(&args.paths)?;
-    let done = each_remote(&remotes, &args.connect, patterns, async |session, remote| {
-        match args.interactive {
-            true => ask_for_each(session, &args, remote).await,
-            false => remove(session, &args, remote).await,
-        }
+    let unmatched = if args.force {
+        Unmatched::Ignored
+    } else {
+        Unmatched::Fails
+    };
+    let connect = (&args.connect, patterns, unmatched);
+    let done = each_match(&remotes, connect, async |session, remote| match args.interactive {
+        true => ask_for_each(session, &args, remote).await,
+        false => remove(session, &args, remote).await,
     });
     done.await
 }

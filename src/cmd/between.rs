@@ -182,14 +182,8 @@ impl PreparedCopy {
                 Ok::<(), NetError>(())
             };
             copy(options.clone()).await?;
-            let there = Place::There {
-                client: client.clone(),
-                base: destination.path.clone(),
-            };
-            for options in self.delete(&client, there, (args, &options), &reporter).await? {
-                copy(options).await?;
-            }
-            Ok(())
+            let what = (args, &destination, &options);
+            self.delete((&client, &client), what, &reporter, copy).await
         };
         let job = Job {
             verb: "cp",
@@ -245,14 +239,8 @@ impl PreparedCopy {
             let copy =
                 async |options| self.send(&way, servers, (&destination, options), &reporter).await;
             copy(options.clone()).await?;
-            let there = Place::There {
-                client: client.clone(),
-                base: destination.path.clone(),
-            };
-            for options in self.delete(&from, there, (args, &options), &reporter).await? {
-                copy(options).await?;
-            }
-            Ok(())
+            let what = (args, &destination, &options);
+            self.delete((&from, &client), what, &reporter, copy).await
         };
         let job = Job {
             verb: "cp",
@@ -354,24 +342,26 @@ impl PreparedCopy {
             .unwrap_or_default()
     }
 
-    /// Deletes what no source has, if that is wanted. Returns the options of further transfers, as
-    /// [`Deletion::run`].
+    /// Deletes what no source has, if that is wanted, as [`Deletion::run`].
     async fn delete(
         &self,
-        from: &Arc<Client>,
-        destination: Place,
-        (args, options): (&TransferArgs, &Options),
+        (from, to): (&Arc<Client>, &Arc<Client>),
+        (args, destination, options): (&TransferArgs, &PutDestination, &Options),
         reporter: &Reporter,
-    ) -> Result<Vec<Options>, NetError> {
+        copy: impl AsyncFn(Options) -> Result<(), NetError>,
+    ) -> Result<(), NetError> {
         if !args.deletion.is_wanted() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let deletion = Deletion {
             args: &args.deletion,
-            destination,
+            destination: Place::There {
+                client: to.clone(),
+                base: destination.path.clone(),
+            },
             label: self.destination.shown.as_bytes().to_vec(),
             pairs: pairs_of(from, &self.sources, &self.names, &options.view).await?,
         };
-        deletion.run(options, reporter).await
+        deletion.run(options, reporter, copy).await
     }
 }

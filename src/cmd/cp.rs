@@ -218,9 +218,7 @@ async fn run_copy(
             copier.copy(sources.clone(), to.clone(), options, reporter.clone()).await
         };
         copy(options.clone()).await?;
-        for options in deletion.run(&options, &reporter).await? {
-            copy(options).await?;
-        }
+        deletion.run(&options, &reporter, copy).await?;
         match removal {
             Some((removal, ends)) => removal.run(&ends, &reporter).await,
             None => Ok(()),

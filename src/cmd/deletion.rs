@@ -42,8 +42,8 @@ pub struct Deletion<'a> {
 }
 
 impl Deletion<'_> {
-    /// Deletes what no source has, if that is wanted and the transfer has failed in no part.
-    /// Returns the options of further transfers, of what had directories in its place.
+    /// Deletes what no source has, if that is wanted and the transfer has failed in no part. Then
+    /// it transfers what had directories in its place.
     ///
     /// # Errors
     /// Why it could not be completed. What the guard prevents is reported, and no error.
@@ -51,12 +51,13 @@ impl Deletion<'_> {
         mut self,
         options: &Options,
         reporter: &Reporter,
-    ) -> Result<Vec<Options>, NetError> {
+        transfer: impl AsyncFn(Options) -> Result<(), NetError>,
+    ) -> Result<(), NetError> {
         if !self.args.is_wanted() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let Some(plan) = self.run_plan(options, reporter).await? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let deferred = Counters::get(&reporter.counters.deferred);
         let stay = deferred.saturating_sub(u64::try_from(plan.in_the_way.len()).unwrap_or(0));
@@ -66,10 +67,12 @@ impl Deletion<'_> {
             let code = Code::IS_DIRECTORY;
             reporter.report(Event::Failed { path, code, text }).await;
         }
-        match options.dry_run {
-            true => Ok(Vec::new()),
-            false => transfers_of(options, &plan.in_the_way),
+        if !options.dry_run {
+            for options in transfers_of(options, &plan.in_the_way)? {
+                transfer(options).await?;
+            }
         }
+        Ok(())
     }
 
     /// Deletes; returns the plan if nothing prevented that.

@@ -244,9 +244,7 @@ async fn get(
                 label: destination.label.clone(),
                 pairs: pairs_of(&client, given, &tree.tops, &options.view).await?,
             };
-            for options in deletion.run(&options, &reporter).await? {
-                get(options).await?;
-            }
+            deletion.run(&options, &reporter, get).await?;
         }
         match &removal {
             Some(removal) => removal.run(&ends_of(&client, sources), &reporter).await,

@@ -147,9 +147,7 @@ async fn put(
             label: label.clone(),
             pairs: dirs.clone(),
         };
-        for options in deletion.run(&options, &reporter).await? {
-            put(options).await?;
-        }
+        deletion.run(&options, &reporter, put).await?;
         match &removal {
             Some(removal) => removal.run(&ends, &reporter).await,
             None => Ok(()),

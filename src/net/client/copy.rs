@@ -11,7 +11,6 @@ use crate::net::transfer::report::Reporter;
 use crate::net::transfer::report::remote::RemoteReporter;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, request, transfer_message::Body};
-use std::sync::atomic::Ordering;
 
 /// What a server copies, and where to.
 #[derive(Clone)]
@@ -37,7 +36,7 @@ impl Client {
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
-        let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        let transfer = self.next_transfer();
         let channel = TransferChannel::join(&self.core, transfer)?;
         let (request, prefix) = request_of(transfer, copy, &options, &reporter);
         let followed = follow(channel, RemoteReporter::new(reporter, prefix));

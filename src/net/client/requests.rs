@@ -1,6 +1,7 @@
 //! The requests of a session, one method each.
 
 use crate::net::client::Client;
+use crate::net::client::relay::put_request;
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
@@ -206,7 +207,7 @@ impl Client {
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
-        let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        let transfer = self.next_transfer();
         let channel = TransferChannel::join(&self.core, transfer)?;
         let mut source_ids = Vec::new();
         for source in sources.iter() {
@@ -216,19 +217,7 @@ impl Client {
             }
         }
         source_ids.truncate(MAX_LIST);
-        let put = proto::Put {
-            transfer,
-            source_ids,
-            destination: destination.path,
-            directory: destination.directory,
-            names: destination.names,
-            if_missing: destination.if_missing.into(),
-            // the sender applies it, which is here
-            options: Some(proto::Options {
-                filter: Vec::new(),
-                ..options.to_wire()
-            }),
-        };
+        let put = put_request(transfer, destination, source_ids, &options);
         self.dialer.start();
         let _saved = self.count_saved(&reporter);
         let sent = sender::send(channel, sources, options, reporter);
@@ -243,7 +232,7 @@ impl Client {
         options: Options,
         reporter: Reporter,
     ) -> Result<(), NetError> {
-        let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        let transfer = self.next_transfer();
         let channel = TransferChannel::join(&self.core, transfer)?;
         let GetDestination {
             target,

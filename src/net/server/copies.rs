@@ -7,21 +7,23 @@ use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::server::copy_report::CopyReporter;
 use crate::net::server::outbound::{Bounds, OtherServer};
 use crate::net::server::reply::{Answer, refusal};
+use crate::net::server::session::Session;
 use crate::net::server::sources::find_sources;
 use crate::net::server::transfer_log::TransferLog;
 use crate::net::server::transfers::{
-    Destination, Place, bad, check, find_destination, options_of, put_options, release, started,
+    Destination, Place, bad, check, find_destination, options_of, put_options, started,
 };
 use crate::net::session::SessionCore;
 use crate::net::session::channel::{TransferChannel, cancel};
 use crate::net::transfer::mode::ModeRules;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::{Target, Tree};
+use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::net::wire::{Code, proto};
 use crate::store::local::LocalStore;
 use crate::store::{Kind, StoreExt, blocking};
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,19 +93,13 @@ pub(super) async fn send_to(
     let Some(outbound) = config.outbound.clone() else {
         return Err(no_way("this server sends to no other"));
     };
-    let (to, copy) = other_server(request)?;
+    let (to, mut copy) = other_server(request)?;
     check(registry, copy.sources.len())?;
     let options = Options {
         chmod: chmod_of(&copy)?,
         ..options_of(copy.options.clone())?
     };
-    let get = proto::Get {
-        sources: copy.sources,
-        names: copy.names.clone(),
-        chosen: copy.chosen,
-        ..proto::Get::default()
-    };
-    let sources = Arc::new(find_sources(session, &get, &options).await?);
+    let sources = Arc::new(sources_of(session, &mut copy, &options).await?);
     let (window, memory) = registry.copy_share(session).await?;
     let bounds = Bounds {
         window,
@@ -162,6 +158,21 @@ fn other_server(request: proto::SendTo) -> Result<(OtherServer, proto::Copy), Ne
     Ok((to, *copy))
 }
 
+/// Finds the sources, as for a get.
+async fn sources_of(
+    session: &Session,
+    copy: &mut proto::Copy,
+    options: &Options,
+) -> Result<Vec<TransferSource>, NetError> {
+    let get = proto::Get {
+        sources: take(&mut copy.sources),
+        names: copy.names.clone(),
+        chosen: take(&mut copy.chosen),
+        ..proto::Get::default()
+    };
+    find_sources(session, &get, options).await
+}
+
 /// A copy whose places were found.
 struct PreparedCopy {
     sources: Vec<TransferSource>,
@@ -171,7 +182,7 @@ struct PreparedCopy {
 
 impl PreparedCopy {
     /// Finds the sources as for a get, and the destination as for a put.
-    async fn find(place: Place<'_>, copy: proto::Copy) -> Result<PreparedCopy, NetError> {
+    async fn find(place: Place<'_>, mut copy: proto::Copy) -> Result<PreparedCopy, NetError> {
         let Place {
             config,
             registry,
@@ -181,13 +192,7 @@ impl PreparedCopy {
             chmod: chmod_of(&copy)?,
             ..put_options(session, copy.options.clone())?
         };
-        let get = proto::Get {
-            sources: copy.sources,
-            names: copy.names.clone(),
-            chosen: copy.chosen,
-            ..proto::Get::default()
-        };
-        let sources = find_sources(session, &get, &options).await?;
+        let sources = sources_of(session, &mut copy, &options).await?;
         let put = proto::Put {
             transfer: copy.transfer,
             source_ids: ids_of(&sources).await,
@@ -203,18 +208,9 @@ impl PreparedCopy {
         if copy.mirror {
             refuse_within(&sources, &destination, &user_root).await?;
         }
-        let target = Target::Tree(Tree {
-            store: destination.store_for(session, &options).await?,
-            tops: destination.tops,
-            base: None,
-            dry_run: options.dry_run,
-            who: session.who.clone(),
-            release: Some(release(registry, session)),
-            write_only: false,
-        });
         Ok(PreparedCopy {
             sources,
-            target,
+            target: destination.into_target(registry, session, &options).await?,
             options,
         })
     }

@@ -103,15 +103,7 @@ pub(super) async fn put(
     }
     let user_root = config.root.join(session.grant.user.root.as_path());
     let destination = find_destination(session, &put, &user_root).await?;
-    let target = Target::Tree(Tree {
-        store: destination.store_for(session, &options).await?,
-        tops: destination.tops,
-        base: None,
-        dry_run: options.dry_run,
-        who: session.who.clone(),
-        release: Some(release(registry, session)),
-        write_only: session.is_write_only(),
-    });
+    let target = destination.into_target(registry, session, &options).await?;
     let (transferring, session, label) =
         (session.transfers.begin(), session.clone(), put.destination);
     let tasks = session.core.tasks().clone();
@@ -129,7 +121,7 @@ pub(super) async fn put(
 }
 
 /// Releases the locks that dead sessions of the same user and machine hold.
-pub(super) fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
+fn release(registry: &Arc<Registry>, session: &Arc<Session>) -> Release {
     let parties = (registry.clone(), session.clone());
     Arc::new(move || {
         let (registry, session) = parties.clone();
@@ -146,16 +138,26 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// The store that is written to, which moves aside what it replaces if that is wanted.
-    pub(super) async fn store_for(
-        &self,
-        session: &Session,
+    /// What receives there. Its store moves aside what it replaces if that is wanted.
+    pub(super) async fn into_target(
+        self,
+        registry: &Arc<Registry>,
+        session: &Arc<Session>,
         options: &Options,
-    ) -> Result<Arc<dyn Store>, NetError> {
-        match &options.backup {
-            Some(backup) if !options.dry_run => store_at(session, &self.dir, Some(backup)).await,
-            _ => Ok(self.store.clone()),
-        }
+    ) -> Result<Target, NetError> {
+        let store = match &options.backup {
+            Some(backup) if !options.dry_run => store_at(session, &self.dir, Some(backup)).await?,
+            _ => self.store,
+        };
+        Ok(Target::Tree(Tree {
+            store,
+            tops: self.tops,
+            base: None,
+            dry_run: options.dry_run,
+            who: session.who.clone(),
+            release: Some(release(registry, session)),
+            write_only: session.is_write_only(),
+        }))
     }
 }
 

@@ -258,10 +258,7 @@ fn what_cannot_have_a_backup_stays() {
 fn copies_between_servers_have_backups() {
     let (server, other) = (Server::start(), Server::start());
     let client = server.client();
-    let mut login = client.command(["login", "--name", "vps"]);
-    login.arg(other.address.to_string());
-    let output = crate::support::run_with(login, other.invite("kim").as_bytes());
-    assert!(output.status.success(), "{output:?}");
+    other.second_login(&client, other.address);
     for (to, root) in [("srv", &server.root), ("vps", &other.root)] {
         write(&server.root.join("src/a"), b"newer");
         write(&root.join("dest/a"), b"old");

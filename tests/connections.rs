@@ -7,13 +7,7 @@ use crate::support::tree::{bytes, sample, snapshot, staged, write};
 #[test]
 fn nothing_on_the_wire_is_readable() {
     let server = Server::start();
-    let proxy = Proxy::start(
-        server.address,
-        Rules {
-            record: true,
-            ..Rules::default()
-        },
-    );
+    let proxy = Proxy::recording(server.address);
     let client = server.client_at(proxy.address);
     let marker = b"a plain text that must not be seen by anybody on the way";
     write(&client.work().join("a-name-to-hide"), &marker.repeat(100_000));

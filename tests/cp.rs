@@ -1,7 +1,7 @@
 //! Copies within one machine: the same promises as over the network, and the same places.
 
 use crate::support::disk::SmallDisk;
-use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
+use crate::support::tree::{bytes, read, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Running, Server, has_strace, under, until};
 use rustix::process::Signal;
 use std::os::unix::fs::MetadataExt;
@@ -9,10 +9,6 @@ use std::path::Path;
 use std::process::Stdio;
 
 const MIB: usize = 1 << 20;
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
 
 fn blocks(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().blocks()

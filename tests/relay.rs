@@ -3,25 +3,14 @@
 use crate::support::messages::{offer, offers};
 use crate::support::proxy::{Proxy, Rules, Which};
 use crate::support::script::{ScriptedServer, against};
-use crate::support::tree::{bytes, sample, set_mode, snapshot, staged, write};
+use crate::support::tree::{bytes, length, read, rich_sample, set_mode, snapshot, staged, write};
 use crate::support::{Client, Server, until};
 use haul::net::wire::proto::{self, request, transfer_message};
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::getxattr;
 use rustix::process::Signal;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 const MIB: usize = 1 << 20;
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |found| found.len())
-}
 
 /// Two servers, `srv` and `vps`, and a client that is logged in at both, each through a proxy.
 struct Two {
@@ -43,9 +32,7 @@ impl Two {
         let at_from = Proxy::start(from.address, Rules::default());
         let at_to = Proxy::start(to.address, rules);
         let client = from.client_at(at_from.address);
-        let invite = to.invite("kim");
-        let login = ["login", "--name", "vps", &at_to.address.to_string()].map(String::from);
-        assert_eq!(client.run_with(login, invite.as_bytes()).code, 0);
+        to.second_login(&client, at_to.address);
         Two {
             from,
             to,
@@ -120,13 +107,7 @@ fn dest_is_always_the_same_place() {
 fn everything_arrives_as_it_is_and_nothing_is_written_here() {
     let two = Two::start();
     let (from, to) = (two.from.root.join("from"), two.to.root.join("to"));
-    sample(&from);
-    write(&from.join("large"), &bytes(3, 20 * MIB + 7));
-    for name in [&b"new\nline"[..], b"latin-\xe9", b"-dash", b"a'b\"c", b"star*"] {
-        write(&from.join(OsStr::from_bytes(name)), name);
-    }
-    std::fs::hard_link(from.join("large"), from.join("other name")).unwrap();
-    setxattr(from.join("large"), "user.note", b"seen", XattrFlags::empty()).unwrap();
+    rich_sample(&from);
     std::fs::File::create(from.join("hole")).unwrap().set_len(9 << 20).unwrap();
     let before = snapshot(&from);
     let first = two.client.run(["cp", "-aHX", "srv:from/", "vps:to"]);

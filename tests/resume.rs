@@ -2,7 +2,7 @@
 
 use crate::support::disk::SmallDisk;
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::tree::{bytes, record_of, sample, snapshot, staged, write};
+use crate::support::tree::{bytes, length, record_of, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under, until};
 use rustix::process::Signal;
 use std::path::Path;
@@ -14,10 +14,6 @@ fn slow(rate: usize) -> Rules {
         rate: Some(rate),
         ..Rules::default()
     }
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |m| m.len())
 }
 
 /// The event of this kind.

@@ -2,26 +2,15 @@
 //! file crosses the wire.
 
 use crate::support::proxy::{Proxy, Rules, Which};
-use crate::support::tree::{bytes, sample, set_mode, snapshot, staged, write};
+use crate::support::tree::{bytes, length, read, rich_sample, set_mode, snapshot, staged, write};
 use crate::support::{Client, Server, until};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use prost::Message;
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::getxattr;
 use rustix::process::Signal;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 const MIB: usize = 1 << 20;
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |found| found.len())
-}
 
 /// A server with a file that is copied so slowly that something can happen meanwhile, and the
 /// command that does it.
@@ -137,22 +126,10 @@ fn a_user_needs_to_read_and_to_write() {
 #[test]
 fn everything_arrives_as_it_is_and_nothing_crosses_the_wire() {
     let server = Server::start();
-    let proxy = Proxy::start(
-        server.address,
-        Rules {
-            record: true,
-            ..Rules::default()
-        },
-    );
+    let proxy = Proxy::recording(server.address);
     let client = server.client_at(proxy.address);
     let (from, to) = (server.root.join("from"), server.root.join("to"));
-    sample(&from);
-    write(&from.join("large"), &bytes(3, 20 * MIB + 7));
-    for name in [&b"new\nline"[..], b"latin-\xe9", b"-dash", b"a'b\"c", b"star*"] {
-        write(&from.join(OsStr::from_bytes(name)), name);
-    }
-    std::fs::hard_link(from.join("large"), from.join("other name")).unwrap();
-    setxattr(from.join("large"), "user.note", b"seen", XattrFlags::empty()).unwrap();
+    rich_sample(&from);
     let before = snapshot(&from);
     let first = client.run(["cp", "-aHX", "srv:from/", "srv:to"]);
     assert!(first.code == 0 && first.err.starts_with("cp: 3"), "{first:?}");
@@ -457,11 +434,7 @@ fn the_bytes_of_the_messages_are_frozen() {
 fn what_is_chosen_and_seen_holds_between_servers() {
     let (server, other) = (Server::start(), Server::start());
     let client = server.client();
-    let invite = other.invite("kim");
-    let mut login = client.command(["login", "--name", "vps"]);
-    login.arg(other.address.to_string());
-    let output = crate::support::run_with(login, invite.as_bytes());
-    assert!(output.status.success(), "{output:?}");
+    other.second_login(&client, other.address);
     let src = server.root.join("src");
     for path in ["a/b/f", "a/g", "c.o", "k"] {
         write(&src.join(path), path.as_bytes());

@@ -1,20 +1,15 @@
 //! `haul cp` from one server to another that sends by itself: on a ticket for that one put.
 
 use crate::support::messages::put;
-use crate::support::proxy::{Proxy, Rules};
+use crate::support::proxy::Proxy;
 use crate::support::script::ScriptedClient;
-use crate::support::tree::{bytes, sample, snapshot, staged, write};
+use crate::support::tree::{bytes, length, sample, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, until};
 use haul::net::wire::proto::{self, control_message::Body, request};
 use prost::Message;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 const MIB: usize = 1 << 20;
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |found| found.len())
-}
 
 /// A server that may send to another one, and a client that is logged in at both: at the first
 /// through a proxy.
@@ -33,14 +28,9 @@ impl Two {
     }
 
     fn between(from: Server, to: Server) -> Two {
-        let rules = Rules {
-            record: true,
-            ..Rules::default()
-        };
-        let at_from = Proxy::start(from.address, rules);
+        let at_from = Proxy::recording(from.address);
         let client = from.client_at(at_from.address);
-        let login = ["login", "--name", "vps", &to.address.to_string()].map(String::from);
-        assert_eq!(client.run_with(login, to.invite("kim").as_bytes()).code, 0);
+        to.second_login(&client, to.address);
         Two {
             from,
             to,

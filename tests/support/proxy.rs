@@ -93,6 +93,15 @@ enum Direction {
 type Due = (Instant, Vec<u8>);
 
 impl Proxy {
+    /// One that remembers what passes.
+    pub fn recording(server: SocketAddr) -> Proxy {
+        let rules = Rules {
+            record: true,
+            ..Rules::default()
+        };
+        Proxy::start(server, rules)
+    }
+
     pub fn start(server: SocketAddr, rules: Rules) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

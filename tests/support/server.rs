@@ -156,11 +156,21 @@ impl Server {
 
     fn logged_in(&self, address: std::net::SocketAddr, user: &str) -> Client {
         let client = Client::new();
-        let mut command = client.command(["login", "--name", "srv"]);
+        self.log_in(&client, "srv", address, user);
+        client
+    }
+
+    /// Logs a client in that reaches the server at `address`, and calls it `name`.
+    fn log_in(&self, client: &Client, name: &str, address: std::net::SocketAddr, user: &str) {
+        let mut command = client.command(["login", "--name", name]);
         command.arg(address.to_string());
         let output = run_with(command, self.invite(user).as_bytes());
         assert!(output.status.success(), "{output:?}");
-        client
+    }
+
+    /// Logs the client of another server in here, too, where it calls this one `vps`.
+    pub fn second_login(&self, client: &Client, address: std::net::SocketAddr) {
+        self.log_in(client, "vps", address, "kim");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use haul::store::Name;
 use haul::store::partial_names::PartialNames;
+use rustix::fs::{XattrFlags, setxattr};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -78,6 +79,15 @@ pub fn write(path: &Path, content: &[u8]) {
     std::fs::write(path, content).unwrap();
 }
 
+pub fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Bytes; 0 where nothing is.
+pub fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.len())
+}
+
 pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -116,6 +126,17 @@ pub fn sample(top: &Path) {
     set_mtime(&top.join("modes/script"), 123_456_789);
     set_mtime(&top.join("sizes"), 7);
     set_mtime(&top.join("empty/deeper"), 8);
+}
+
+/// The same, with a large file of two names and an extended attribute, and with odd names.
+pub fn rich_sample(top: &Path) {
+    sample(top);
+    write(&top.join("large"), &bytes(3, (20 << 20) + 7));
+    for name in [&b"new\nline"[..], b"latin-\xe9", b"-dash", b"a'b\"c", b"star*"] {
+        write(&top.join(OsStr::from_bytes(name)), name);
+    }
+    std::fs::hard_link(top.join("large"), top.join("other name")).unwrap();
+    setxattr(top.join("large"), "user.note", b"seen", XattrFlags::empty()).unwrap();
 }
 
 /// The partial file of a target.

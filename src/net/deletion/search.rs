@@ -79,18 +79,16 @@ struct Listed {
     sent: Verdict,
     /// The source has the directory that it is in.
     beneath_existing: bool,
-    /// Ignore files of the source may exclude it even where it is not there.
-    may_be_ignored: bool,
-    /// What is not sent goes.
-    deletes_excluded: bool,
 }
 
 impl Listed {
-    /// True where the source is to say whether it has it.
-    fn is_asked(&self) -> bool {
-        (self.beneath_existing || self.may_be_ignored)
+    /// True where the source is to say whether it has it: its ignore files may exclude it even
+    /// where it is not there.
+    fn is_asked(&self, rules: &Rules<'_>) -> bool {
+        let may_be_there = self.beneath_existing || !rules.view.ignore_files.is_empty();
+        may_be_there
             && !matches!(self.verdict, Verdict::Skip(_))
-            && !(self.deletes_excluded && matches!(self.sent, Verdict::Skip(_)))
+            && !(rules.deletes_excluded && matches!(self.sent, Verdict::Skip(_)))
     }
 
     /// True where a rule includes it, whatever ignore files say.
@@ -170,8 +168,6 @@ impl MirrorSearch<'_> {
             found.push(Listed {
                 sent,
                 beneath_existing: dir.exists,
-                may_be_ignored: !self.rules.view.ignore_files.is_empty(),
-                deletes_excluded: self.rules.deletes_excluded,
                 path,
                 entry,
                 verdict,
@@ -203,7 +199,7 @@ impl MirrorSearch<'_> {
         let others = self.see(self.rules.view, found.iter().filter(|l| !l.is_included())).await?;
         let (mut included, mut others) = (included.into_iter(), others.into_iter());
         for listed in found {
-            let at_source = match (listed.is_asked(), listed.is_included()) {
+            let at_source = match (listed.is_asked(&self.rules), listed.is_included()) {
                 (false, _) => Seen::Nothing,
                 (true, true) => included.next().ok_or_else(unlisted)?,
                 (true, false) => others.next().ok_or_else(unlisted)?,
@@ -219,15 +215,10 @@ impl MirrorSearch<'_> {
         view: &View,
         listed: impl Iterator<Item = &Listed>,
     ) -> Result<Vec<Seen>, NetError> {
-        let asked = listed.filter(|listed| listed.is_asked());
+        let asked = listed.filter(|listed| listed.is_asked(&self.rules));
         let asked: Vec<RemotePath> =
             asked.map(|listed| self.at_source(&listed.path)).collect::<Result<_, _>>()?;
-        let places = (&self.pair.source_root, &self.pair.source_top);
-        let mut seen = Vec::with_capacity(asked.len());
-        for paths in requests(&asked) {
-            seen.extend(self.pair.source.see(view, places, paths).await?);
-        }
-        Ok(seen)
+        see_at_source(self.pair, view, &asked).await
     }
 
     fn at_source(&self, path: &RemotePath) -> Result<RemotePath, NetError> {
@@ -306,11 +297,7 @@ pub async fn are_at_source(pairs: &[Pair], paths: &[RemotePath]) -> Result<Vec<b
                 asked.push(path);
             }
         }
-        let (view, places) = (View::default(), (&pair.source_root, &pair.source_top));
-        let mut seen = Vec::with_capacity(asked.len());
-        for paths in requests(&asked) {
-            seen.extend(pair.source.see(&view, places, paths).await?);
-        }
+        let seen = see_at_source(pair, &View::default(), &asked).await?;
         for (index, seen) in indices.into_iter().zip(seen) {
             if let Some(is_there) = are_there.get_mut(index) {
                 *is_there |= seen != Seen::Nothing;
@@ -318,6 +305,20 @@ pub async fn are_at_source(pairs: &[Pair], paths: &[RemotePath]) -> Result<Vec<b
         }
     }
     Ok(are_there)
+}
+
+/// What the source has in the place of each of these of its paths.
+async fn see_at_source(
+    pair: &Pair,
+    view: &View,
+    asked: &[RemotePath],
+) -> Result<Vec<Seen>, NetError> {
+    let places = (&pair.source_root, &pair.source_top);
+    let mut seen = Vec::with_capacity(asked.len());
+    for paths in requests(asked) {
+        seen.extend(pair.source.see(view, places, paths).await?);
+    }
+    Ok(seen)
 }
 
 /// True of a directory that was removed meanwhile.

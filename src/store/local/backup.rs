@@ -135,6 +135,12 @@ impl<D: Directory> Backup<D> {
         above.join(name).ok()
     }
 
+    /// True where a path is in the backup directory.
+    fn has(&self, path: &RemotePath) -> bool {
+        let inside = self.dir.as_ref().and_then(|dir| dir.inside.as_ref());
+        inside.is_some_and(|inside| path.is_within(inside))
+    }
+
     /// Remembers a target that has the place of a backup.
     fn claim(
         &self,
@@ -142,9 +148,8 @@ impl<D: Directory> Backup<D> {
         path: &RemotePath,
         name: &Name,
     ) -> Result<(), StoreError> {
-        let inside = self.dir.as_ref().and_then(|dir| dir.inside.as_ref());
         let is_like_backup = match &self.dir {
-            Some(_) => inside.is_some_and(|inside| path.is_within(inside)),
+            Some(_) => self.has(path),
             None => self.suffix.is_of(name),
         };
         if !is_like_backup {
@@ -234,8 +239,7 @@ impl<D: Directory> Backup<D> {
         (path, found): (&RemotePath, &Stat),
         (dir, name): (&Arc<D>, &Name),
     ) -> Result<bool, StoreError> {
-        let inside = self.dir.as_ref().and_then(|dir| dir.inside.as_ref());
-        if inside.is_some_and(|inside| path.is_within(inside)) {
+        if self.has(path) {
             return Err(StoreError::because("it is in the backup directory", path));
         }
         if self.dir.is_none() && self.suffix.is_of(name) {

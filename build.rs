@@ -2,10 +2,10 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     const DIR: &str = "src/net/wire";
-    for file in ["control", "transfer", "entry"] {
+    for file in ["control", "transfer", "entry", "carrier"] {
         println!("cargo:rerun-if-changed={DIR}/{file}.proto");
     }
-    let files = protox::compile(["control.proto"], [DIR])?;
+    let files = protox::compile(["control.proto", "carrier.proto"], [DIR])?;
     let mut config = prost_build::Config::new();
     // an enum of messages is as large as its largest one
     for field in [

@@ -150,6 +150,9 @@ fn bad_input_is_one_clear_line_and_changes_nothing() {
     client.run(["put"]).failed_usage();
     client
         .run(["ls", "no-such-host.invalid:"])
+        .failed(4, &["no-such-host.invalid: no haul server", "over ssh"]);
+    client
+        .run(["ls", "haul://no-such-host.invalid/"])
         .failed(4, &["cannot connect", "no-such-host.invalid"]);
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     client

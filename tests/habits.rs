@@ -250,8 +250,7 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
     let client = server.client();
     write(&client.work().join("t/x"), b"x");
     for (words, named) in [
-        (&["-e", "ssh -p 22"][..], &["-e", "haul login HOST"][..]),
-        (&["--append"], &["--append", "resumes"]),
+        (&["--append"][..], &["--append", "resumes"][..]),
         (&["--inplace"], &["--inplace", "mixture"]),
         (&["-C"], &["-C", "--exclude"]),
         (&["-P", "2222"], &["-P", "haul://HOST:2222/PATH"]),
@@ -259,8 +258,13 @@ fn what_haul_cannot_do_is_refused_with_what_to_type() {
         let words = ["put", "-r"].iter().chain(words).chain(&["t", "srv:"]);
         client.run(words).failed(2, named);
     }
-    for place in ["host::module/x", "rsync://host/x", "ssh://host/x"] {
-        client.run(["put", "-r", "t", place]).failed(2, &[place, "haul serve"]);
+    for (place, instead) in [
+        ("host::module/x", "haul serve"),
+        ("rsync://host/x", "haul serve"),
+        ("ftp://host/x", "haul serve"),
+        ("sftp://host/x", "ssh://"),
+    ] {
+        client.run(["put", "-r", "t", place]).failed(2, &[place, instead]);
     }
     assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
 }
@@ -359,7 +363,8 @@ fn command_lines_of_rsync_run_as_they_are() {
     );
     // the codes of rsync(1)
     run("-a --rsync-path=x src srv:").failed(1, &["--rsync-path", "no such option"]);
-    run("-a -e ssh src srv:").failed(1, &["-e", "haul login"]);
+    // over ssh, if that is named: there is none
+    run("-a -e no-such-ssh src srv:").failed(10, &["no-such-ssh", "-e"]);
     run("-a --info").failed(1, &["--info"]);
     run("srv:").failed(1, &["haul ls"]);
     assert_eq!(code("-a missing srv:dst"), 23);

@@ -82,6 +82,7 @@ async fn transfer(
         dry_run: false,
         who: "test".into(),
         release: None,
+        own_lock_wait: Duration::ZERO,
         write_only: false,
     });
     let options = Options {

@@ -5,6 +5,7 @@
 //! (`src/net/task.rs`).
 
 use crate::support::script::ScriptedClient;
+use crate::support::sshd::{Remote, Sshd};
 use crate::support::store::{Delays, Slow, Trap};
 use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
@@ -132,6 +133,18 @@ const CLIENT: [(&str, &str); 25] = [
 /// What needs a rare moment, and is started in the same way as those above.
 const RARE: [&str; 7] = ["checkpoint", "empty", "discard", "retry", "suspend", "enrol", "outbound"];
 
+/// What carries a session over ssh: after a panic another one takes its place.
+const CARRIERS: [&str; 8] = [
+    "attempt",
+    "carrier",
+    "carrier-in",
+    "carrier-out",
+    "greeting",
+    "joins",
+    "lane",
+    "messages",
+];
+
 /// Where a panic takes the session's connection along.
 const CONNECTION: &str = "session";
 
@@ -230,6 +243,48 @@ fn the_server_outlives_a_panic_before_a_login_and_while_it_accepts() {
     assert_eq!(ended.code, 0, "the invite was not used up: {ended:?}");
 }
 
+#[test]
+fn a_panic_in_what_carries_a_session_over_ssh_costs_at_most_a_connection() {
+    if !crate::support::sshd::has_sshd() {
+        return;
+    }
+    let sshd = Sshd::start(&Remote::Shell("sh"));
+    let faults = sshd.path("faults");
+    std::fs::create_dir(&faults).unwrap();
+    let real = sshd.path("real/haul");
+    let arming = format!("HAUL_FAULTS={}", faults.display());
+    // of the client, and then of the server
+    for side in ["client", "server"] {
+        let client = match side {
+            "client" => sshd.client().with_env("HAUL_FAULTS", faults.to_str().unwrap()),
+            _ => {
+                sshd.replace_haul(&format!("{arming} exec {} \"$@\"", real.display()));
+                sshd.client()
+            }
+        };
+        make_tree(&client.work().join("tree"));
+        for task in CARRIERS {
+            let is_of = match task {
+                "attempt" | "greeting" | "messages" => side == "client",
+                "carrier" | "joins" | "lane" => side == "server",
+                _ => true,
+            };
+            if !is_of {
+                continue;
+            }
+            arm(&faults, task);
+            let to = format!("ssh://box/~/{side}-{task}");
+            let ended = client.run(["put", "-r", "tree/", &to, "--ports=0"]);
+            let named = ended.err.contains("internal error");
+            assert!(ended.code == 0 || named || ended.code == 4, "{side} {task}: {ended:?}");
+            let _ = std::fs::remove_file(faults.join(task));
+            let next = client.run(["put", "-r", "tree/", &to]);
+            assert_eq!(next.code, 0, "{side} {task}: {next:?}");
+        }
+    }
+    sshd.is_quiet();
+}
+
 /// Every task is in one of the lists above.
 #[test]
 fn every_task_has_its_panic() {
@@ -251,6 +306,7 @@ fn every_task_has_its_panic() {
     let tables = SERVER.iter().chain(&CLIENT).map(|(name, _)| *name);
     let known: BTreeSet<String> = tables
         .chain(RARE)
+        .chain(CARRIERS)
         .chain(OUTLIVE)
         .chain([CONNECTION])
         .map(String::from)

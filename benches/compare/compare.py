@@ -10,7 +10,7 @@ from pathlib import Path
 
 from install import install
 from peers import ALL, SERVERS, Peer, copies
-from place import Congestion, Place
+from place import HAUL, Congestion, Place
 
 MIB = 1 << 20
 # Mbit/s and one-way delay in ms
@@ -174,6 +174,16 @@ def verbs(place, source):
     }
 
 
+def first_ls(place):
+    """A listing over ssh, from nothing; and what ssh alone takes for a command that does nothing."""
+    return {
+        "first ls": {
+            "haul": lambda: (*place.run(HAUL, "ls", f"ssh://far{place.root}/"), 0),
+            "ssh-true": lambda: place.run("ssh", "far", "true"),
+        }
+    }
+
+
 # rows with an option that only rsync has, too
 ALONE = {"delete": mirror, "links": links, "rules": rules}
 
@@ -218,6 +228,8 @@ def rows_of(row, args, place, data):
         return [{"cp": tools}]
     if row == "wan-verbs":
         return [verbs(place, data)]
+    if row == "wan-ssh":
+        return [first_ls(place)]
     groups = [put_get(place, data, peers, row in ("big", "random", "wan", "wan-loss", "wan-random"))]
     if row == "tree":
         groups.append(unchanged(place, data, peers))
@@ -238,6 +250,9 @@ def report(row, test, results, args, loss):
     medians = {tool: statistics.median(r[0] for r in runs) for tool, runs in results.items()}
     base = medians["haul"]
     ratios = [f"{base / t:.2f} × {tool}" for tool, t in medians.items() if tool != "haul"]
+    for own in (tool for tool in ("haul-ssh", "haul-lane") if tool in medians):
+        others = [tool for tool in medians if tool in ("haul", "rsync-ssh", "scp")]
+        ratios.append(f"{own}: " + ", ".join(f"{medians[own] / medians[tool]:.2f} × {tool}" for tool in others))
     if row in ("wan", "wan-loss"):
         ratios.append(f"{WAN_SIZE * 8 / (RATE * 1e6) / base:.0%} of the link")
     client, server = (max(r[i] for r in results["haul"]) / 1024 for i in (1, 2))
@@ -249,6 +264,8 @@ def report(row, test, results, args, loss):
 
 def peers_of(row, args):
     """Whom haul is compared with in a row."""
+    if row == "wan-ssh":
+        return ["haul-ssh"]
     return ["rsync"] if row == "million" or row in ALONE else [] if row == "wan-verbs" else args.peers
 
 
@@ -264,7 +281,7 @@ def run_row(row, args, work):
     servers = list(dict.fromkeys(server for peer in peers_of(row, args) for server in SERVERS.get(peer, [])))
     place = None
     try:
-        place = Place(work / "place", args.durable, link, congestion, servers, args.haul_option)
+        place = Place(work / "place", args.durable, link, congestion, servers, args.haul_option, args.ciphers)
         for tests in rows_of(row, args, place, data):
             for test, results in measure(tests, args.runs):
                 yield report(row, test, results, args, args.loss)
@@ -276,7 +293,7 @@ def run_row(row, args, work):
 
 
 def main():
-    rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs"]
+    rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs", "wan-ssh"]
     rows += [*ALONE, "text", "random", "wan-text", "wan-random"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
@@ -287,6 +304,7 @@ def main():
     parser.add_argument("--loss", default="0.1", help="percent, for wan-loss [default: 0.1]")
     parser.add_argument("--congestion", choices=["bbr", "cubic"], default="bbr", help="what may be used: BBR too, or cubic alone [default: bbr]")
     parser.add_argument("--haul-option", action="append", default=[], help="for haul's put and get, such as --connections=8")
+    parser.add_argument("--ciphers", default="aes128-gcm@openssh.com", help="of ssh; '' is ssh's own choice [default: aes128-gcm@openssh.com]")
     parser.add_argument("--install", action="store_true", help="first build haul, and install the peers that are not there")
     parser.add_argument("--out", type=Path, help="every time, as JSON")
     parser.add_argument("rows", nargs="+", choices=rows)

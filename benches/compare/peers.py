@@ -4,8 +4,8 @@ import os, subprocess, time
 from place import HAUL, TOP
 
 # the servers that a peer needs
-SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-z": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"]}
-ALL = ["haul-raw", "haul-z", "rsync", "rsync-nosync", "rsync-z", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
+SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-z": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"], "haul-ssh": ["sshd"], "haul-lane": ["sshd"]}
+ALL = ["haul-raw", "haul-z", "haul-ssh", "haul-lane", "rsync", "rsync-nosync", "rsync-z", "cp", "rsync-ssh", "scp", "lftp", "rcp", "qcp", "pipe", "pipe-keep"]
 PIPE = TOP / "target/release/examples/pipe"
 
 
@@ -54,6 +54,21 @@ class Peer:
         p = self.place
         flags = ["-q", *(["-r"] if self.recursive else []), *p.haul_options, *options]
         return (lambda: p.haul("put", *flags, self.source, "srv:")), (lambda: p.haul("get", *flags, f"srv:{self.source.name}", p.back))
+
+    def haul_ssh(self):
+        """A server that ssh starts; the data goes over direct connections beside it."""
+        return self.through_ssh()
+
+    def haul_lane(self):
+        """The same without direct connections."""
+        return self.through_ssh("--ports=0")
+
+    def through_ssh(self, *options):
+        p = self.place
+        flags = ["-q", *(["-r"] if self.recursive else []), *p.haul_options, *options]
+        far = f"ssh://far{p.root}"
+        put = lambda: p.run(HAUL, "put", *flags, self.source, f"{far}/")
+        return put, (lambda: p.run(HAUL, "get", *flags, f"{far}/{self.source.name}", p.back))
 
     def rsync_with(self, options, module):
         p, flags = self.place, ["-a", *(["-W"] if self.whole else []), *options]

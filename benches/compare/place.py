@@ -32,8 +32,8 @@ class Congestion:
 
 
 class Place:
-    def __init__(self, work, durable=False, link=None, congestion=None, servers=(), haul_options=()):
-        self.work, self.durable, self.haul_options = work, durable, list(haul_options)
+    def __init__(self, work, durable=False, link=None, congestion=None, servers=(), haul_options=(), ciphers=""):
+        self.work, self.durable, self.haul_options, self.ciphers = work, durable, list(haul_options), ciphers
         self.root, self.back, self.aside = work / "root", work / "back", 0
         for directory in (self.root, self.back, work / "config"):
             directory.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,13 @@ class Place:
         conf.write_text(
             f"Port 8722\nListenAddress {self.host}\nHostKey {self.work}/ssh_host\nAuthorizedKeysFile {self.work}/authorized\n"
             f"PermitRootLogin yes\nStrictModes no\nUsePAM no\nSubsystem sftp internal-sftp\nPidFile none\n"
-            f"SetEnv PATH={os.environ['PATH']}\n"
+            f"SetEnv PATH={HAUL.parent}:{os.environ['PATH']}\n"
         )
         self.ssh = self.work / "ssh_config"
         user = pwd.getpwuid(os.getuid()).pw_name
         self.ssh.write_text(
             f"Host far {self.host}\nHostName {self.host}\nPort 8722\nUser {user}\nIdentityFile {self.work}/ssh_user\nLogLevel ERROR\n"
-            "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nCiphers aes128-gcm@openssh.com\n"
+            "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n" + (f"Ciphers {self.ciphers}\n" if self.ciphers else "")
         )
         # for tools that run ssh, and cannot be told which configuration is meant
         wrapper = self.work / "bin" / "ssh"

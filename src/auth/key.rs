@@ -46,6 +46,11 @@ impl PublicKey {
         Ok(PublicKey(der.to_vec()))
     }
 
+    /// Its DER bytes.
+    pub fn to_der(&self) -> &[u8] {
+        &self.0
+    }
+
     /// As one line of base64.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(&self.0)
@@ -111,6 +116,16 @@ impl Identity {
         )?;
         file::replace(path, pem(PRIVATE, document.as_ref()).as_bytes())?;
         Ok(identity)
+    }
+
+    /// Makes a key that lasts as long as this process.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn generate() -> std::io::Result<Identity> {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
+        let document = document.map_err(|_| std::io::Error::other("no random numbers"))?;
+        Identity::from_pkcs8(document.as_ref()).map_err(std::io::Error::other)
     }
 
     /// Loads the key at `path`; none where there is no such file.

@@ -6,6 +6,7 @@
 
 pub mod credential;
 pub mod file;
+pub mod installed;
 pub mod invite;
 pub mod key;
 pub mod known;

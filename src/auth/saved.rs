@@ -1,4 +1,4 @@
-//! `servers`: names for servers, one line each: `NAME host=… port=… user=…`.
+//! `servers`: names for servers, one line each: `NAME host=… port=… user=… via=…`.
 
 use super::file::{self, FileError};
 use super::name::UserName;
@@ -15,12 +15,26 @@ pub struct SavedServer {
     pub port: u16,
     /// User to log in as.
     pub user: Option<UserName>,
+    /// How it is reached.
+    pub via: Via,
+}
+
+/// How a saved server is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// Directly.
+    #[default]
+    Direct,
+    /// Over ssh.
+    Ssh,
+    /// Directly if a haul server answers, and else over ssh.
+    Auto,
 }
 
 fn parse_line(line: &str) -> Result<SavedServer, String> {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default().to_string();
-    let (mut host, mut port, mut user) = (None, None, None);
+    let (mut host, mut port, mut user, mut via) = (None, None, None, Via::Direct);
     for word in words {
         match word.split_once('=') {
             Some(("host", value)) if !value.is_empty() => host = Some(value.to_string()),
@@ -28,14 +42,22 @@ fn parse_line(line: &str) -> Result<SavedServer, String> {
                 port = Some(value.parse().map_err(|_| format!("{value} is not a port"))?)
             }
             Some(("user", value)) if !value.is_empty() => user = Some(UserName::parse(value)?),
-            _ => return Err(format!("{word} is not host=…, port=… or user=…")),
+            Some(("via", "direct")) => via = Via::Direct,
+            Some(("via", "ssh")) => via = Via::Ssh,
+            Some(("via", "auto")) => via = Via::Auto,
+            _ => return Err(format!("{word} is not host=…, port=…, user=… or via=…")),
         }
     }
+    // ssh's own configuration has both
+    let over_ssh = via == Via::Ssh;
+    let host = host.or_else(|| over_ssh.then(|| name.clone()));
+    let port = port.or(over_ssh.then_some(0));
     Ok(SavedServer {
-        name,
         host: host.ok_or("host=… is missing")?,
         port: port.ok_or("port=… is missing")?,
+        name,
         user,
+        via,
     })
 }
 
@@ -52,7 +74,12 @@ fn format_line(server: &SavedServer) -> String {
     let SavedServer {
         name, host, port, ..
     } = server;
-    format!("{name} host={host} port={port}{}\n", user.unwrap_or_default())
+    let via = match server.via {
+        Via::Direct => "",
+        Via::Ssh => " via=ssh",
+        Via::Auto => " via=auto",
+    };
+    format!("{name} host={host} port={port}{}{via}\n", user.unwrap_or_default())
 }
 
 /// Saves a name, in place of what had that name.
@@ -91,6 +118,7 @@ mod tests {
             host: "::1".into(),
             port: 1,
             user: None,
+            via: Via::Direct,
         };
         save(&path, &server).unwrap();
         server.user = UserName::parse("kim").ok();
@@ -108,7 +136,11 @@ mod tests {
             .unwrap_err();
             assert!(error.to_string().contains("cannot be saved"), "{error}");
         }
-        assert_eq!(load(&path).unwrap(), vec![server]);
+        assert_eq!(load(&path).unwrap(), vec![server.clone()]);
+        std::fs::write(&path, "nas via=ssh\n").unwrap();
+        let over_ssh = load(&path).unwrap();
+        assert_eq!((over_ssh[0].host.as_str(), over_ssh[0].via), ("nas", Via::Ssh));
+        save(&path, &server).unwrap();
         std::fs::write(&path, "nas host=x port=99999\n").unwrap();
         assert!(
             load(&path)

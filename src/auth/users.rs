@@ -57,7 +57,8 @@ pub fn update<T, E: From<FileError>>(
 /// The users of a running server: the file is read again when it has changed, so that changes need
 /// no restart.
 pub struct Users {
-    path: PathBuf,
+    /// `None`: there is no file, and the users stay what they are.
+    path: Option<PathBuf>,
     cache: Mutex<Cache>,
 }
 
@@ -102,16 +103,28 @@ impl Users {
     /// [`FileError`], with the line.
     pub fn load(path: &Path) -> Result<Users, FileError> {
         let users = Users {
-            path: path.to_path_buf(),
+            path: Some(path.to_path_buf()),
             cache: Mutex::default(),
         };
         users.current()?;
         Ok(users)
     }
 
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The only user of a server that lasts as long as they use it.
+    pub fn only(user: User) -> Users {
+        let cache = Cache {
+            users: Arc::new(vec![user]),
+            ..Cache::default()
+        };
+        Users {
+            path: None,
+            cache: Mutex::new(cache),
+        }
+    }
+
+    /// Where the file is, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The users as the file has them now.
@@ -119,28 +132,18 @@ impl Users {
     /// # Errors
     /// [`FileError`]: a file that has become malformed lets no user in until it is mended.
     pub fn current(&self) -> Result<Arc<Vec<User>>, FileError> {
-        let error = |e| FileError::io(&self.path, e);
         let mut cache = self.cache.lock();
-        let stamp = Stamp::of(std::fs::metadata(&self.path)).map_err(error)?;
+        let Some(path) = &self.path else {
+            return Ok(cache.users.clone());
+        };
+        let error = |e| FileError::io(path, e);
+        let stamp = Stamp::of(std::fs::metadata(path)).map_err(error)?;
         if stamp.is_none() {
             *cache = Cache::default();
         } else if stamp != cache.stamp {
-            *cache = self.read()?;
+            *cache = read_cache(path)?;
         }
         Ok(cache.users.clone())
-    }
-
-    fn read(&self) -> Result<Cache, FileError> {
-        let Some(opened) = file::open(&self.path)? else {
-            return Ok(Cache::default());
-        };
-        let stamp = Stamp::of(opened.metadata()).map_err(|e| FileError::io(&self.path, e))?;
-        let text = file::read_open(&self.path, &opened)?;
-        Ok(Cache {
-            stamp,
-            users: Arc::new(parse(&self.path, &text)?),
-            _file: Some(opened),
-        })
     }
 
     /// One user, as the file has them now.
@@ -150,6 +153,19 @@ impl Users {
     pub fn find(&self, name: &str) -> Result<Option<User>, FileError> {
         Ok(self.current()?.iter().find(|u| u.name == *name).cloned())
     }
+}
+
+fn read_cache(path: &Path) -> Result<Cache, FileError> {
+    let Some(opened) = file::open(path)? else {
+        return Ok(Cache::default());
+    };
+    let stamp = Stamp::of(opened.metadata()).map_err(|e| FileError::io(path, e))?;
+    let text = file::read_open(path, &opened)?;
+    Ok(Cache {
+        stamp,
+        users: Arc::new(parse(path, &text)?),
+        _file: Some(opened),
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::destination::{LocalPlace, open_store};
 use super::failure::{Failure, local_failure};
 use super::filter::literally;
 use super::hint;
-use super::location::Remote;
+use super::remote::Remote;
 use crate::net::transfer::backup::BackupOptions;
 use crate::net::transfer::filter::{Filter, Rule};
 use crate::net::transfer::options::Options;

@@ -7,8 +7,9 @@ use super::connect::{self, ConnectArgs, Notices, Purpose};
 use super::deletion::{self, Deletion};
 use super::failure::Failure;
 use super::get::{any_dir, names_of};
-use super::location::Remote;
+use super::locate::{locate, locate_all};
 use super::patterns::{self, Patterns};
+use super::remote::Remote;
 use super::remote_sources::{Sources, pairs_of};
 use super::screen;
 use super::transfer::TransferArgs;
@@ -53,6 +54,8 @@ pub(super) async fn copy(
         false => Patterns::All,
     };
     let sources = patterns::expand_all(sources, connect, patterns).await?;
+    let sources = locate_all(&sources, connect).await?;
+    let destination = locate(&destination, connect).await?;
     let sources = Sources::of(sources, args)?;
     let mut options = args.options(sources.remotes.len(), &paths)?;
     backup_there(&mut options, &destination)?;

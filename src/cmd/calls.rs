@@ -62,6 +62,9 @@ const FREE: &[c_long] = &[
     libc::SYS_getpeername, libc::SYS_shutdown,
 ];
 
+#[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+const FICLONE: u64 = libc::FICLONE as u64;
+
 /// Older calls for the same, where there are any.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
@@ -134,7 +137,9 @@ fn rules(connects: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendEr
     // a pair of sockets is how a signal reaches its task
     rules.insert(libc::SYS_socketpair, vec![is(0, unsigned(libc::AF_UNIX))?]);
     // above all not TIOCSTI, which types at the terminal that the server was started from
-    let ioctls = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::FICLONE];
+    // their type differs between C libraries
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    let ioctls = [libc::FIONBIO as u64, libc::FIOCLEX as u64, libc::TCGETS as u64, FICLONE];
     let ioctls = ioctls.iter().map(|request| is(1, *request));
     rules.insert(libc::SYS_ioctl, ioctls.collect::<Result<_, _>>()?);
     if connects {

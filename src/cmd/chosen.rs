@@ -4,7 +4,7 @@
 use super::failure::Failure;
 use super::filter::read_lines;
 use super::hint;
-use super::location::{Remote, means_contents, tidy};
+use super::remote::{Remote, means_contents, tidy};
 use crate::net::printable;
 use crate::net::transfer::send::chosen::{Chosen, Scope};
 use crate::store::RemotePath;

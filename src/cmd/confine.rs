@@ -4,6 +4,7 @@
 //! this one still keeps the process from opening anything outside its root and its state, and from
 //! starting other programs.
 
+use super::calls;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
@@ -16,13 +17,28 @@ const NEWEST: ABI = ABI::V5;
 /// The files of the time zone, for the log.
 const READABLE: [&str; 2] = ["/etc/localtime", "/usr/share/zoneinfo"];
 
-/// Confines the calling thread, and those that it starts from now on, to reading and writing
-/// beneath `root` and `state`, and to connections to these ports. Returns false if the kernel has
-/// no Landlock.
+/// Confines the calling thread, and those that it starts from now on, by both walls: to these
+/// directories and connections to these ports, and to the system calls of a server. What the kernel
+/// does not have is done without; the log says so.
+pub fn confine_to(directories: &[&Path], ports: &[u16]) {
+    match confine(directories, ports) {
+        Ok(true) => tracing::debug!("confined by Landlock"),
+        Ok(false) => tracing::debug!("this kernel has no Landlock"),
+        Err(e) => tracing::warn!(error = %e, "Landlock failed; running without it"),
+    }
+    match calls::restrict(!ports.is_empty()) {
+        Ok(true) => tracing::debug!("confined by seccomp"),
+        Ok(false) => tracing::debug!("no seccomp filter for this architecture"),
+        Err(e) => tracing::warn!(error = %e, "seccomp failed; running without it"),
+    }
+}
+
+/// Confines the calling thread to reading and writing beneath these directories, and to connections
+/// to these ports. Returns false if the kernel has no Landlock.
 ///
 /// # Errors
 /// If the kernel has it and refuses.
-pub fn confine(root: &Path, state: &Path, ports: &[u16]) -> Result<bool, RulesetError> {
+fn confine(directories: &[&Path], ports: &[u16]) -> Result<bool, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -32,8 +48,8 @@ pub fn confine(root: &Path, state: &Path, ports: &[u16]) -> Result<bool, Ruleset
         rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     let all = AccessFs::from_all(NEWEST) & !AccessFs::Execute;
-    for path in [root, state] {
-        // both have been opened before: a directory that cannot be opened now would not be served
+    for path in directories {
+        // all have been opened before: a directory that cannot be opened now would not be served
         // either
         if let Ok(fd) = PathFd::new(path) {
             rules = rules.add_rule(PathBeneath::new(fd, all))?;

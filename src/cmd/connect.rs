@@ -1,18 +1,17 @@
 //! From a server's name to a session that survives the loss of its connections.
 
+pub use super::connect_args::ConnectArgs;
+use super::connect_args::{given_password, retry_for};
 use super::failure::{Failure, exit};
-use super::hint;
-use super::location::ServerName;
+use super::location::{Scheme, ServerName};
 use super::server::{LoginBy, LoginError, NewKey, Server, find, is_refusal, refused, unanswered};
-use super::units::parse_time;
-use super::{prompt, screen};
+use super::{prompt, screen, ssh};
 use crate::auth::password::Secret;
 use crate::net::client::Client;
 use crate::net::client::options::{SessionOptions, WINDOW};
 use crate::net::client::outage::Outage;
 use crate::net::data::pacer::RateLimit;
 use crate::net::{NetError, printable};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,23 +28,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How often haul asks for a password.
 const PASSWORD_TRIES: u32 = 3;
-
-/// Options of every command that talks to a server.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub struct ConnectArgs {
-    /// Pin the key of a server that is not known yet without asking
-    #[arg(long)]
-    accept_new: bool,
-
-    /// Read the password from the first line of FILE
-    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
-    password_file: Option<PathBuf>,
-
-    /// When the connection is lost, retry for TIME without progress [default: 5m]. If given, also
-    /// retry the first connection. HAUL_RETRY_FOR sets the same
-    #[arg(long, value_name = "TIME", value_parser = parse_time, alias = "timeout")]
-    retry_for: Option<Duration>,
-}
 
 /// Whether the user reads of lost connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,10 +215,21 @@ pub async fn open(
     purpose: Purpose,
 ) -> Result<RemoteSession, Failure> {
     let retry_for = retry_for(args)?;
+    retrying(retry_for, async || open_once(name, args, retry_for, purpose).await).await
+}
+
+/// Connects, and again for as long as the user wants to wait.
+///
+/// # Errors
+/// Those of `connect`.
+pub(super) async fn retrying<T>(
+    retry_for: Option<Duration>,
+    connect: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let since = Instant::now();
     let mut pauses = Pauses::new();
     loop {
-        match open_once(name, args, retry_for, purpose).await {
+        match connect().await {
             Err(e)
                 if e.exit() == exit::CONNECT
                     && retry_for.is_some_and(|most| since.elapsed() < most) =>
@@ -257,6 +250,9 @@ pub fn is_same_login(
     other: &ServerName,
     args: &ConnectArgs,
 ) -> Result<bool, Failure> {
+    if one == other || one.scheme == Scheme::Ssh || other.scheme == Scheme::Ssh {
+        return Ok(one == other);
+    }
     let one = find(one, new_key(args))?;
     let other = find(other, new_key(args))?;
     Ok(one.address() == other.address() && one.user == other.user)
@@ -277,6 +273,7 @@ async fn open_once(
     purpose: Purpose,
 ) -> Result<RemoteSession, Failure> {
     let mut server = find(name, new_key(args))?;
+    server.host_over_ssh(ssh::host_of(name, args).await?);
     let connections = purpose.connections.map(usize::from);
     let options = SessionOptions {
         connections: connections.unwrap_or(CONNECTIONS),
@@ -292,8 +289,12 @@ async fn open_once(
         limits: Vec::new(),
         rate: RateLimit::new(purpose.rate),
     };
-    let mut password = given_password(args)?;
-    let client = if password.is_some() || server.identity.is_some() {
+    let mut password = if server.is_over_ssh() {
+        None
+    } else {
+        given_password(args)?
+    };
+    let client = if server.is_over_ssh() || password.is_some() || server.identity.is_some() {
         // The answer is not awaited: the next request goes with the same packets.
         let by = if password.is_some() {
             LoginBy::Password
@@ -370,30 +371,4 @@ impl Pauses {
         self.0 = pause.saturating_mul(2).min(LAST_PAUSE);
         pause
     }
-}
-
-/// What the command line says, or else the environment.
-fn retry_for(args: &ConnectArgs) -> Result<Option<Duration>, Failure> {
-    match (args.retry_for, std::env::var("HAUL_RETRY_FOR")) {
-        (None, Ok(text)) if !text.is_empty() => match parse_time(&text) {
-            Ok(time) => Ok(Some(time)),
-            Err(why) => Err(Failure::usage(format!("HAUL_RETRY_FOR: {why}"))),
-        },
-        (given, _) => Ok(given),
-    }
-}
-
-fn given_password(args: &ConnectArgs) -> Result<Option<Secret>, Failure> {
-    if let Some(path) = &args.password_file {
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            let message = format!("cannot read the password from {}: {e}", path.display());
-            Failure::new(exit::LOGIN, message)
-        })?;
-        let text = Secret::new(text);
-        return Ok(Some(Secret::new(text.lines().next().unwrap_or_default().into())));
-    }
-    Ok(std::env::var("HAUL_PASSWORD")
-        .ok()
-        .filter(|p| !p.is_empty())
-        .map(Secret::new))
 }

@@ -10,6 +10,7 @@ use crate::store::local::LocalStore;
 use crate::store::{RemotePath, Rights, Store};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A place for each source beneath a directory.
 pub struct LocalPlace {
@@ -76,6 +77,7 @@ impl LocalPlace {
             dry_run: false,
             who: format!("{user}@{host}, haul {verb}, process {process}"),
             release: None,
+            own_lock_wait: Duration::ZERO,
             write_only: false,
         };
         let dir = dir.to_path_buf();

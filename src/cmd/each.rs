@@ -2,8 +2,10 @@
 
 use super::connect::{ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit_of_parts};
-use super::location::{Location, Remote};
+use super::locate::locate;
+use super::location::Location;
 use super::patterns::{self, Patterns};
+use super::remote::Remote;
 use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::Client;
@@ -21,7 +23,8 @@ pub async fn each(
     work: impl AsyncFn(&Client, &[u8]) -> Result<(), NetError>,
 ) -> Result<(), Failure> {
     each_remote(&parse(paths)?, args, patterns, async |session, remote| {
-        let result = session.ask(async |client| work(client, remote.path.as_bytes()).await);
+        let path = remote.asked();
+        let result = session.ask(async |client| work(client, &path).await);
         result.await.map_err(|e| Failure::about(&remote.shown, e))
     })
     .await
@@ -72,10 +75,11 @@ pub async fn each_match(
     let mut sessions = Sessions::new(args);
     let (mut done, mut failures) = (0_usize, Vec::new());
     for remote in remotes {
+        let remote = locate(remote, args).await?;
         let session = sessions.with(&remote.server).await?;
         let found = match unmatched {
-            Unmatched::Fails => patterns::expand(session, remote, patterns).await,
-            Unmatched::Ignored => patterns::matches(session, remote, patterns).await,
+            Unmatched::Fails => patterns::expand(session, &remote, patterns).await,
+            Unmatched::Ignored => patterns::matches(session, &remote, patterns).await,
         };
         let found = match found {
             Ok(found) => found,

@@ -1,7 +1,7 @@
 //! What the user reads when a command fails: one line, and an exit code.
 
 use crate::auth::FileError;
-use crate::net::error::code_of;
+use crate::net::error::{TunnelError, code_of};
 use crate::net::wire::Code;
 use crate::net::{NetError, printable};
 use crate::store::StoreError;
@@ -154,6 +154,11 @@ impl Failure {
         self.vanished
     }
 
+    /// What failed, without a hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The exit code.
     pub fn exit(&self) -> u8 {
         self.exit
@@ -201,6 +206,7 @@ impl Failure {
 fn exit_of_error(error: &NetError) -> u8 {
     match error {
         NetError::Connect { .. }
+        | NetError::Tunnel(_)
         | NetError::Lost(_)
         | NetError::OutcomeUnknown(_)
         | NetError::Tls(_) => exit::CONNECT,
@@ -257,12 +263,26 @@ pub fn hint_of(code: Code) -> Option<&'static str> {
     }
 }
 
+/// What the user can do where another program, usually ssh, did not reach the server.
+fn hint_of_tunnel(why: &TunnelError) -> Option<&'static str> {
+    match why {
+        TunnelError::Start { .. } => Some("install it, or name another program with -e"),
+        TunnelError::Ended { .. } => Some("its own message says why"),
+        TunnelError::NoHaul(_) => Some("--install puts a copy of haul there"),
+        TunnelError::Noise(_) | TunnelError::Malformed => {
+            Some("-v shows it; check what the command runs there")
+        }
+        TunnelError::Refused(_) => None,
+    }
+}
+
 /// What the user can do about an error.
 fn hint_of_error(error: &NetError) -> Option<&'static str> {
     match error {
         NetError::Connect { .. } => {
             Some("check that the server is running and that its name is right")
         }
+        NetError::Tunnel(why) => hint_of_tunnel(why),
         NetError::Lost(_) => Some("run the same command again"),
         NetError::OutcomeUnknown(_) => Some("outcome unknown: check, then repeat if needed"),
         NetError::Tls(_) => Some("check that it is a haul server"),

@@ -4,9 +4,11 @@ use super::connect::{ConnectArgs, RemoteSession};
 use super::each::{self, each_remote};
 use super::failure::{Failure, exit, local_failure};
 use super::hint;
-use super::location::{Location, Remote};
+use super::locate::locate;
+use super::location::Location;
 use super::output;
 use super::patterns::Patterns;
+use super::remote::Remote;
 use super::sessions::Sessions;
 use super::walk::{Descend, Step, walk};
 use crate::auth::users;
@@ -237,7 +239,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// The modification time of a file, here or on a server.
-async fn time_of(file: &OsStr, connect: &ConnectArgs) -> Result<Time, Failure> {
+async fn time_of(file: &OsStr, connect_args: &ConnectArgs) -> Result<Time, Failure> {
     match Location::parse(file)? {
         Location::Local(path) => {
             let found = std::fs::metadata(&path).map_err(|e| local_failure(&path, &e))?;
@@ -247,7 +249,8 @@ async fn time_of(file: &OsStr, connect: &ConnectArgs) -> Result<Time, Failure> {
             })
         }
         Location::Remote(remote) => {
-            let mut sessions = Sessions::new(connect);
+            let mut sessions = Sessions::new(connect_args);
+            let remote = locate(&remote, connect_args).await?;
             let session = sessions.with(&remote.server).await?;
             let path = remote.path.as_bytes();
             let found = session.ask(async |client| client.stat(path, false).await).await;

@@ -7,8 +7,10 @@ use super::deletion::Deletion;
 use super::destination::{LocalPlace, make_path};
 use super::failure::Failure;
 use super::hint;
-use super::location::{Location, Remote};
+use super::locate::{locate, locate_all};
+use super::location::Location;
 use super::patterns::{self, Patterns};
+use super::remote::Remote;
 use super::remote_sources::{
     Sources, check_rights, ends_of, not_on_one_server, other_server, pairs_of,
 };
@@ -104,6 +106,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         false => Patterns::All,
     };
     let sources = patterns::expand_all(sources, &args.connect, patterns).await?;
+    let sources = locate_all(&sources, &args.connect).await?;
     let sources = Sources::of(sources, &args.transfer)?;
     let mut options = args.transfer.options(sources.remotes.len(), &args.paths)?;
     args.transfer.metadata.resolve(&mut options.metadata)?;
@@ -149,6 +152,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 /// Writes a file to standard output.
 pub(super) async fn to_stdout(source: &Remote, connect: &ConnectArgs) -> Result<(), Failure> {
+    let source = &locate(source, connect).await?;
     let mut args = TransferArgs::default();
     args.quiet = true;
     let options = args.options(1, &[])?;

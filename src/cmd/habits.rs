@@ -89,15 +89,6 @@ pub struct HabitArgs {
 #[derive(clap::Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)]
 struct Refused {
-    #[arg(
-        short = 'e',
-        long,
-        hide = true,
-        value_name = "COMMAND",
-        allow_hyphen_values = true
-    )]
-    rsh: Option<OsString>,
-
     #[arg(long, hide = true)]
     append: bool,
 
@@ -190,12 +181,6 @@ impl Refused {
     fn different(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let resumes = "haul resumes larger files by itself, and verifies them: leave it out";
         [
-            (
-                self.rsh.is_some(),
-                "-e",
-                "haul needs no remote shell",
-                "run haul login HOST once, and leave it out",
-            ),
             (self.append, "--append", "it would not be verified", resumes),
             (self.append_verify, "--append-verify", "it is not needed", resumes),
             (

@@ -14,3 +14,5 @@ pub const LOCAL_OR_REMOTE: ValueHint = ValueHint::Other;
 pub const HOST: ValueHint = ValueHint::Hostname;
 /// A user of this machine's server.
 pub const USER: ValueHint = ValueHint::Username;
+/// A program with its options.
+pub const COMMAND: ValueHint = ValueHint::CommandString;

@@ -4,7 +4,9 @@ use super::connect;
 use super::connect::ConnectArgs;
 use super::failure::{Failure, exit};
 use super::hint;
-use super::location::{Location, Remote};
+use super::locate::locate;
+use super::location::Location;
+use super::remote::Remote;
 use crate::net::NetError;
 use crate::store::{Kind, Name};
 use std::ffi::{OsStr, OsString};
@@ -53,6 +55,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{} is not a link's text", args.target.display()))
             .hint("write TARGET without the server, as seen from the link's directory"));
     }
+    let link = locate(&link, &args.connect).await?;
     let mut session = connect::for_requests(&link.server, &args.connect).await?;
     let made = session.ask(async |client| {
         let entry = match client.stat(link.path.as_bytes(), false).await {

@@ -1,8 +1,12 @@
-//! Arguments that name a place: a local path, or a remote one as `[USER@]HOST:PATH` or `haul://…`.
+//! Arguments that name a place: a local path, or a remote one as `[USER@]HOST:PATH`, `haul://…` or
+//! `ssh://…`.
 
 use super::failure::Failure;
+pub use super::remote::means_contents;
+use super::remote::{Remote, tidy};
+use super::server_name::malformed;
+pub use super::server_name::{Scheme, ServerName};
 use crate::net::printable;
-use crate::net::wire::DEFAULT_PORT;
 use crate::store::{BadPath, Name, RemotePath};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,35 +21,6 @@ pub enum Location {
     Remote(Remote),
 }
 
-/// A place on a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// The server.
-    pub server: ServerName,
-    /// The path, beneath the user's root.
-    pub path: RemotePath,
-    /// The user wrote a slash at its end, or `/.`: as a destination it must be a directory, as a
-    /// source it stands for its contents.
-    pub directory: bool,
-    /// As the user wrote it.
-    pub shown: String,
-    /// What the user wrote before a `/./` in the path, if there is one.
-    pub anchor: Option<RemotePath>,
-    /// What the user wrote before the path: the server, and the slash of the root.
-    pub prefix: String,
-}
-
-/// A server as the user named it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerName {
-    /// Before the `@`.
-    pub user: Option<String>,
-    /// A host's name or address, or a saved name.
-    pub host: String,
-    /// The port, if the user gave one.
-    pub port: Option<u16>,
-}
-
 impl Location {
     /// Reads an argument. With a colon before any slash it is remote, as with scp; `./a:b` is
     /// local.
@@ -54,8 +29,10 @@ impl Location {
     /// A usage failure that says what is wrong.
     pub fn parse(argument: &OsStr) -> Result<Location, Failure> {
         let bytes = argument.as_bytes();
-        if let Some(rest) = bytes.strip_prefix(b"haul://") {
-            return parse_url(argument, rest).map(Location::Remote);
+        for (prefix, scheme) in [(&b"haul://"[..], Scheme::Haul), (b"ssh://", Scheme::Ssh)] {
+            if let Some(rest) = bytes.strip_prefix(prefix) {
+                return parse_url(argument, rest, scheme).map(Location::Remote);
+            }
         }
         refuse_other_protocols(argument)?;
         let Some((host, path)) = split_host(bytes) else {
@@ -65,7 +42,7 @@ impl Location {
             };
         };
         let server = parse_server(argument, host)?;
-        remote(argument, server, path).map(Location::Remote)
+        Remote::new(argument, server, path).map(Location::Remote)
     }
 
     /// Reads an argument that must be remote.
@@ -89,7 +66,12 @@ fn refuse_other_protocols(argument: &OsStr) -> Result<(), Failure> {
     let is_module = split_host(argument.as_bytes()).is_some_and(|(_, path)| path.starts_with(b":"));
     let why = match text.split_once("://") {
         Some(("rsync", _)) => "haul does not speak to rsync's daemon",
-        Some(("ssh" | "sftp" | "scp" | "ftp" | "ftps", _)) => "haul speaks to haul serve only",
+        Some(("sftp" | "scp", _)) => {
+            let shown = printable(&text);
+            return Err(Failure::usage(format!("{shown}: haul does not speak this protocol"))
+                .hint("over ssh, write ssh://[USER@]HOST[:PORT]/PATH"));
+        }
+        Some(("ftp" | "ftps", _)) => "haul speaks to haul serve only",
         _ if is_module => "haul has no modules",
         _ => return Ok(()),
     };
@@ -118,11 +100,15 @@ fn parse_server(argument: &OsStr, bytes: &[u8]) -> Result<ServerName, Failure> {
         std::str::from_utf8(bytes).map_err(|_| malformed(argument, "the host is not text"))?;
     let (user, host) = match text.rsplit_once('@') {
         Some(("", _)) => return Err(malformed(argument, "there is no user before the '@'")),
+        Some((user, _)) if user.starts_with('-') => {
+            return Err(malformed(argument, "there is no valid user in it"));
+        }
         Some((user, host)) => (Some(user.to_string()), host),
         None => (None, text),
     };
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if host.is_empty()
+        || host.starts_with('-')
         || host.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/=".contains(c))
     {
         return Err(malformed(argument, "there is no valid host in it"));
@@ -131,16 +117,22 @@ fn parse_server(argument: &OsStr, bytes: &[u8]) -> Result<ServerName, Failure> {
         user,
         host: host.to_string(),
         port: None,
+        scheme: Scheme::Any,
     })
 }
 
-/// Reads a server: `[USER@]HOST[:PORT]`.
+/// Reads a server: `[USER@]HOST[:PORT]`, also as `haul://…` or `ssh://…`.
 ///
 /// # Errors
 /// A usage failure.
 pub fn parse_host(text: &str) -> Result<ServerName, Failure> {
     let argument = OsStr::new(text);
-    let text = text.strip_prefix("haul://").unwrap_or(text).trim_end_matches('/');
+    let (text, scheme) = match (text.strip_prefix("haul://"), text.strip_prefix("ssh://")) {
+        (Some(text), _) => (text, Scheme::Haul),
+        (None, Some(text)) => (text, Scheme::Ssh),
+        (None, None) => (text, Scheme::Any),
+    };
+    let text = text.trim_end_matches('/');
     let text = text.strip_suffix(':').unwrap_or(text);
     let after_user = text.rsplit_once('@').map_or(text, |(_, host)| host);
     let (host, port) = match text.rsplit_once(':') {
@@ -150,7 +142,11 @@ pub fn parse_host(text: &str) -> Result<ServerName, Failure> {
         _ => (text, None),
     };
     let server = parse_server(argument, host.as_bytes())?;
-    Ok(ServerName { port, ..server })
+    Ok(ServerName {
+        port,
+        scheme,
+        ..server
+    })
 }
 
 fn parse_port(argument: &OsStr, port: &str) -> Result<u16, Failure> {
@@ -160,22 +156,16 @@ fn parse_port(argument: &OsStr, port: &str) -> Result<u16, Failure> {
     }
 }
 
-fn parse_url(argument: &OsStr, rest: &[u8]) -> Result<Remote, Failure> {
+fn parse_url(argument: &OsStr, rest: &[u8], scheme: Scheme) -> Result<Remote, Failure> {
     let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, &[]));
     let authority =
         std::str::from_utf8(authority).map_err(|_| malformed(argument, "the host is not text"))?;
-    remote(argument, parse_host(authority)?, path)
-}
-
-/// Reads a path as people write it, with extra slashes and `.`.
-///
-/// # Errors
-/// Why it is none: a `..` in it, for example.
-pub fn tidy(path: &[u8]) -> Result<RemotePath, BadPath> {
-    let components: Vec<&[u8]> =
-        path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
-    RemotePath::parse(&components.join(&b'/'))
+    let server = ServerName {
+        scheme,
+        ..parse_host(authority)?
+    };
+    Remote::new(argument, server, path)
 }
 
 /// Reads a directory beneath the server's root.
@@ -186,29 +176,6 @@ pub fn parse_relative(argument: &OsStr) -> Result<RemotePath, Failure> {
     tidy(argument.as_bytes()).map_err(|e| {
         Failure::usage(format!("{} is not a directory beneath the root: {e}", argument.display()))
     })
-}
-
-fn remote(argument: &OsStr, server: ServerName, path: &[u8]) -> Result<Remote, Failure> {
-    let slashes = path.iter().take_while(|byte| **byte == b'/').count().min(1);
-    let before = argument.as_bytes().len().saturating_sub(path.len()).saturating_add(slashes);
-    let prefix = argument.as_bytes().get(..before).unwrap_or_default();
-    let marked = path.windows(3).position(|three| three == b"/./");
-    let anchor = marked.and_then(|at| path.get(..at)).map(tidy).transpose();
-    let bad = |e: BadPath| malformed(argument, &e.to_string());
-    Ok(Remote {
-        anchor: anchor.map_err(bad)?,
-        prefix: String::from_utf8_lossy(prefix).into_owned(),
-        path: tidy(path).map_err(bad)?,
-        directory: means_contents(path),
-        server,
-        shown: String::from_utf8_lossy(argument.as_bytes()).into_owned(),
-    })
-}
-
-/// True of a path with `/` or `/.` at its end: a directory of that name stands for its contents, as
-/// with rsync.
-pub fn means_contents(path: &[u8]) -> bool {
-    path.ends_with(b"/.") || path.ends_with(b"/")
 }
 
 /// The directory that holds a local path, and its name there as a path beneath that directory.
@@ -223,52 +190,6 @@ pub fn split_local(path: &Path) -> Result<(PathBuf, RemotePath), BadPath> {
     let last = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
     let name = Name::parse(last)?;
     Ok((parent.to_path_buf(), RemotePath::root().join(&name).unwrap_or_default()))
-}
-
-fn malformed(argument: &OsStr, why: &str) -> Failure {
-    let shown = printable(&argument.to_string_lossy());
-    Failure::usage(format!("malformed remote path {shown}: {why}"))
-        .hint("write it as [USER@]HOST:PATH or haul://[USER@]HOST[:PORT]/PATH")
-}
-
-impl Remote {
-    /// True of a source that stands for its contents: `dir/`, `dir/.`, or the root.
-    pub fn means_contents(&self) -> bool {
-        self.directory || self.path.split().is_none()
-    }
-
-    /// Another path on the same server, shown as the user would write it.
-    pub fn at(&self, path: RemotePath) -> Remote {
-        Remote {
-            server: self.server.clone(),
-            shown: String::from_utf8_lossy(&self.written(&path)).into_owned(),
-            prefix: self.prefix.clone(),
-            anchor: self.anchor.clone(),
-            directory: false,
-            path,
-        }
-    }
-
-    /// The contents of a directory on the same server, shown as the user would write it.
-    pub fn as_contents(&self, path: &RemotePath) -> Remote {
-        Remote {
-            directory: true,
-            anchor: None,
-            ..self.at(path.clone())
-        }
-    }
-
-    /// The bytes that name a path of the same server as an argument.
-    pub fn written(&self, path: &RemotePath) -> Vec<u8> {
-        [self.prefix.as_bytes(), path.as_bytes()].concat()
-    }
-}
-
-impl ServerName {
-    /// The port, or the usual one.
-    pub fn port(&self) -> u16 {
-        self.port.unwrap_or(DEFAULT_PORT)
-    }
 }
 
 #[cfg(test)]

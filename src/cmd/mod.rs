@@ -14,6 +14,7 @@ mod chosen;
 mod complete;
 mod confine;
 mod connect;
+mod connect_args;
 mod cp;
 mod deferred;
 mod deletion;
@@ -33,8 +34,10 @@ mod hint;
 mod interrupt;
 mod invite;
 mod limit;
+mod listen;
 mod listing;
 mod ln;
+mod locate;
 pub mod location;
 mod locks;
 mod log_file;
@@ -48,10 +51,12 @@ mod others;
 mod output;
 mod panics;
 mod patterns;
+mod place_copy;
 mod progress;
 mod prompt;
 mod put;
 mod rate;
+mod remote;
 mod remote_sources;
 mod report;
 mod report_json;
@@ -61,12 +66,17 @@ mod running;
 mod runtime;
 mod screen;
 mod serve;
+mod serve_stdio;
 mod server;
+mod server_name;
+mod service;
 mod sessions;
 mod settings;
 mod show;
 mod source_removal;
 mod sources;
+mod ssh;
+mod ssh_args;
 mod stat;
 mod summary;
 mod table;
@@ -107,7 +117,9 @@ const AFTER_HELP: &str = "\
 Remote paths:
   [USER@]HOST:PATH, as with scp, or haul://[USER@]HOST[:PORT]/PATH. HOST may be
   a name that `haul login` has saved. PATH starts at your root on the server,
-  with or without a leading slash.
+  with or without a leading slash. ssh://[USER@]HOST[:PORT]/PATH goes over ssh,
+  and so does HOST:PATH where no haul server answers; there a PATH without a
+  slash starts at your home directory.
 
 Examples:
   server$ haul serve /srv/files       prints an invite, and what to type there
@@ -148,6 +160,8 @@ enum Command {
     Generate(generate::Args),
     #[command(hide = true)]
     Complete(complete::Args),
+    #[command(hide = true)]
+    PlaceCopy(place_copy::Args),
 }
 
 impl Command {
@@ -180,7 +194,8 @@ impl Command {
             | Command::User(_)
             | Command::Bench(_)
             | Command::Generate(_)
-            | Command::Complete(_) => false,
+            | Command::Complete(_)
+            | Command::PlaceCopy(_) => false,
         }
     }
 }
@@ -237,8 +252,13 @@ fn run(command: Command) -> Result<(), Failure> {
     let result = panics::contain(|| match command {
         // the server handles signals itself
         Command::Serve(args) => serve::run(&args),
+        Command::PlaceCopy(args) => place_copy::run(&args),
         // boxed: it is large, and each of these would move it through the stack
-        other => runtime::block_on(interrupt::run(panics::run(Box::pin(run_client(other))))),
+        other => runtime::block_on(async {
+            let result = interrupt::run(panics::run(Box::pin(run_client(other)))).await;
+            ssh::close_all().await;
+            result
+        }),
     });
     screen::finish();
     result
@@ -247,7 +267,7 @@ fn run(command: Command) -> Result<(), Failure> {
 async fn run_client(command: Command) -> Result<(), Failure> {
     match command {
         // the server has a runtime of its own
-        Command::Serve(_) => Ok(()),
+        Command::Serve(_) | Command::PlaceCopy(_) => Ok(()),
         // it has been translated
         Command::Rsync(_) => Ok(()),
         // what a transfer remembers is large: it is not moved from frame to frame

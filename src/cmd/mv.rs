@@ -4,10 +4,11 @@ use super::connect::{ConnectArgs, RemoteSession};
 use super::each::{parse, sum_up};
 use super::failure::Failure;
 use super::hint;
-use super::location::Remote;
+use super::locate::{locate, locate_all};
 use super::output;
 use super::patterns::{self, Patterns};
 use super::prompt;
+use super::remote::Remote;
 use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::Client;
@@ -69,13 +70,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         prompt::must_ask("-i")?;
     }
     let mut remotes = parse(&args.paths)?;
-    let Some(mut to) = remotes.pop() else {
+    let Some(to) = remotes.pop() else {
         return Ok(());
     };
     if let Some(from) = remotes.iter().find(|from| from.server != to.server) {
         let message = format!("{} is on another server than {}", to.shown, from.shown);
         return Err(Failure::usage(message).hint("get it and put it there"));
     }
+    let remotes = locate_all(&remotes, &args.connect).await?;
+    let mut to = locate(&to, &args.connect).await?;
     let mut sessions = Sessions::new(&args.connect);
     let session = sessions.with(&to.server).await?;
     let (mut sources, mut failures) = (Vec::new(), Vec::new());

@@ -2,7 +2,8 @@
 
 use super::connect::{ConnectArgs, RemoteSession};
 use super::failure::{Failure, exit};
-use super::location::Remote;
+use super::locate::locate;
+use super::remote::Remote;
 use super::sessions::Sessions;
 use crate::net::NetError;
 use crate::net::client::changes::GlobError;
@@ -98,8 +99,9 @@ pub async fn expand_all(
     }
     let (mut sessions, mut expanded) = (Sessions::new(args), Vec::new());
     for remote in &remotes {
+        let remote = locate(remote, args).await?;
         let session = sessions.with(&remote.server).await?;
-        expanded.extend(expand(session, remote, patterns).await?);
+        expanded.extend(expand(session, &remote, patterns).await?);
     }
     sessions.quit().await;
     Ok(expanded)

@@ -6,7 +6,9 @@ use super::connect::{self, ConnectArgs};
 use super::deletion::{self, Deletion};
 use super::failure::Failure;
 use super::hint;
-use super::location::{Location, Remote};
+use super::locate::locate;
+use super::location::Location;
+use super::remote::Remote;
 use super::source_removal::SourceRemoval;
 use super::sources::{LocalSource, if_missing, prepare, refuse_followed};
 use super::transfer::{self, TransferArgs};
@@ -31,6 +33,7 @@ use std::sync::Arc;
     args_override_self = true,
     after_help = "\
 Examples:
+  haul put -r photos ssh://host/           over ssh, to your home there
   haul put report.pdf nas:                 to your root on the server
   haul put -r photos music nas:backup/     two trees into a directory
   haul put a.txt nas:b.txt                 under another name
@@ -77,7 +80,6 @@ impl Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let destination = Location::remote(&args.destination)?;
     let mut options = args.transfer.options(args.sources.len(), &args.sources)?;
-    backup_there(&mut options, &destination)?;
     let name = || stream_name(&args.destination);
     let prepared = prepare(&args.sources, &args.transfer, name).await?;
     if prepared.iter().all(LocalSource::is_missing) {
@@ -85,6 +87,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         return transfer::refuse_all("put", &args.transfer, sources).await;
     }
     refuse_followed(&prepared, &args.transfer)?;
+    let destination = locate(&destination, &args.connect).await?;
+    backup_there(&mut options, &destination)?;
     let place = PutDestination {
         path: destination.path.as_bytes().to_vec(),
         directory: destination.directory,

@@ -1,7 +1,7 @@
 //! The sources of a get: what is fetched, and the same directories as ends of a deletion.
 
 use super::failure::Failure;
-use super::location::Remote;
+use super::remote::Remote;
 use super::source_removal::{SourceEnd, SourceEnds};
 use super::transfer::TransferArgs;
 use crate::net::NetError;
@@ -194,8 +194,8 @@ pub(super) fn not_on_one_server(first: &Remote, other: &Remote) -> Failure {
 
 /// The path of a source. A slash at its end follows a symlink to a directory, as usual.
 pub(super) fn wire_path(remote: &Remote) -> Vec<u8> {
-    let mut path = remote.path.as_bytes().to_vec();
-    if remote.directory && !path.is_empty() {
+    let mut path = remote.asked();
+    if remote.directory && !path.is_empty() && !path.ends_with(b"/") {
         path.push(b'/');
     }
     path

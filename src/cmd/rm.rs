@@ -4,10 +4,10 @@ use super::connect::{ConnectArgs, RemoteSession};
 use super::each::{self, Unmatched, each_match};
 use super::failure::{Failure, exit};
 use super::hint;
-use super::location::Remote;
 use super::output;
 use super::patterns::Patterns;
 use super::prompt;
+use super::remote::Remote;
 use super::walk::{Descend, Step, walk};
 use crate::net::NetError;
 use crate::net::wire::Code;
@@ -69,9 +69,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Unmatched::Fails
     };
     let connect = (&args.connect, patterns, unmatched);
-    let done = each_match(&remotes, connect, async |session, remote| match args.interactive {
-        true => ask_for_each(session, &args, remote).await,
-        false => remove(session, &args, remote).await,
+    let done = each_match(&remotes, connect, async |session, remote| {
+        if remote.is_home() {
+            return Err(Failure::usage(format!("{}: haul does not remove this", remote.shown))
+                .hint("name what is in it, like PATH/*"));
+        }
+        match args.interactive {
+            true => ask_for_each(session, &args, remote).await,
+            false => remove(session, &args, remote).await,
+        }
     });
     done.await
 }

@@ -60,6 +60,11 @@ pub(super) fn translate(args: &Args) -> Result<Translated, Failure> {
     for source in &sources {
         remote |= is_remote(source)?;
     }
+    let to = matches.get_one::<OsString>("destination");
+    if remote && to.is_some_and(|to| is_remote(to).is_ok_and(|is| is)) {
+        return Err(Failure::usage("the source and destination cannot both be remote")
+            .hint("haul cp copies between servers"));
+    }
     let verb = match matches.get_one::<OsString>("destination") {
         Some(destination) if !remote && is_remote(destination)? => "put",
         _ if remote => "get",

@@ -21,6 +21,15 @@ pub fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), F
     result
 }
 
+/// Runs `work` to its end on the calling thread alone.
+pub fn on_this_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(exit::FAILED, format!("cannot start: {e}")))?;
+    runtime.block_on(work)
+}
+
 /// Keeps keys and passwords from other programs of the same user: they can read neither this
 /// process nor a core dump.
 pub fn forbid_memory_dumps() {

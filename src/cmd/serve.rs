@@ -1,16 +1,18 @@
 //! `haul serve`: serves a directory of this machine.
 
-use super::calls;
-use super::confine::confine;
+use super::confine::confine_to;
 use super::drop_root::become_user;
-use super::failure::{Failure, exit};
+use super::failure::{Failure, exit, local_failure};
 use super::hint;
 use super::invite;
+use super::listen::listen;
 use super::location::{ServerName, parse_host};
 use super::others::{named_servers, parse_other};
 use super::rate::{Rate, parse_rate};
 use super::runtime;
+use super::serve_stdio::{self, StdioArgs};
 use super::server::local_user;
+use super::service::{real_dir, stop_signal};
 use super::settings::state_dir;
 use super::units::{parse_memory, parse_time};
 use super::user::account::Rights as UserRights;
@@ -25,14 +27,11 @@ use crate::store::accounts::accounts;
 use crate::store::local::LocalStore;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 1024;
 /// How long the invite of a server without users is valid.
 const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,17 +40,25 @@ const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 /// The first start creates a key. At a terminal, a server without users prints an invite, and the
 /// command that uses it on the other machine. SIGINT and SIGTERM stop the server; running transfers
 /// get 10 seconds to finish.
+///
+/// Over ssh, haul starts haul serve --stdio on the other machine by itself. A line of
+/// authorized_keys that begins with command="haul serve --stdio --root /srv/x --read-only",restrict
+/// lets its key read /srv/x, and do nothing else.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   haul serve /srv/files                              all addresses, port 4285
   haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
   haul user add kim --root kim --read-only           a user, and their rights
+  haul serve --stdio --root /srv/x --read-only       what a key may run over ssh
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
     /// The directory to serve
-    #[arg(value_hint = hint::LOCAL_DIR)]
-    root: PathBuf,
+    #[arg(value_hint = hint::LOCAL_DIR, required_unless_present = "stdio")]
+    root: Option<PathBuf>,
+
+    #[command(flatten)]
+    over: StdioArgs,
 
     /// Listen on this address; may be given several times [default: [::]:4285 and 0.0.0.0:4285]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -144,6 +151,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         tracing::Level::INFO
     };
+    args.over.check()?;
+    if args.over.stdio {
+        return serve_stdio::run(&args.over, level);
+    }
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -165,7 +176,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None => {}
     }
     runtime::forbid_memory_dumps();
-    let (root, store) = open_root(&args.root, &state)?;
+    let root = args.root.as_deref().unwrap_or(Path::new("."));
+    let (root, store) = open_root(root, &state)?;
     let store = with_rights(&store, args)?;
     // confined, the server cannot read them any more
     let _ = accounts();
@@ -175,19 +187,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let _ = tempfile::env::override_temp_dir(&state);
     let others = named_servers(&args.send_to)?;
     let ports: Vec<u16> = others.iter().map(|other| other.port).collect();
-    match confine(&root, &state, &ports) {
-        Ok(true) => tracing::debug!("confined by Landlock"),
-        Ok(false) => tracing::debug!("this kernel has no Landlock"),
-        Err(e) => tracing::warn!(error = %e, "Landlock failed; running without it"),
-    }
-    match calls::restrict(!others.is_empty()) {
-        Ok(true) => tracing::debug!("confined by seccomp"),
-        Ok(false) => tracing::debug!("no seccomp filter for this architecture"),
-        Err(e) => tracing::warn!(error = %e, "seccomp failed; running without it"),
-    }
+    confine_to(&[&root, &state], &ports);
     let config = Config {
         store,
         root,
+        is_machine: false,
         identity,
         users,
         outbound: (!others.is_empty()).then(|| Arc::new(NamedServers(others)) as _),
@@ -196,6 +200,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             connections: args.max_connections,
             memory: args.max_memory,
             grace: args.session_grace,
+            own_lock_wait: Duration::ZERO,
             partial_max_age: args.partial_max_age,
             rate: args.bwlimit.and_then(|rate| rate.0),
         },
@@ -240,25 +245,16 @@ fn say(line: &str) -> Result<(), Failure> {
 }
 
 fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure> {
-    let failed = |path: &Path, e: &std::io::Error| {
-        Failure::new(exit::NOT_FOUND, format!("{}: {e}", path.display()))
-    };
-    let real = root.canonicalize().map_err(|e| failed(root, &e))?;
-    if !real.is_dir() {
-        return Err(Failure::new(
-            exit::NOT_FOUND,
-            format!("{}: not a directory", root.display()),
-        ));
-    }
+    let real = real_dir(root)?;
     file::make_private_dir(state)?;
     file::check_private(state, Some(rustix::process::geteuid().as_raw()))?;
-    let real_state = state.canonicalize().map_err(|e| failed(state, &e))?;
+    let real_state = state.canonicalize().map_err(|e| local_failure(state, &e))?;
     if real_state.starts_with(&real) {
         let message =
             format!("the state in {} would be served with {}", state.display(), root.display());
         return Err(Failure::usage(message).hint("choose another directory with --state"));
     }
-    let store = LocalStore::open(&real).map_err(|e| failed(root, &e))?;
+    let store = LocalStore::open(&real).map_err(|e| local_failure(root, &e))?;
     Ok((real, store))
 }
 
@@ -273,57 +269,6 @@ fn with_rights(store: &LocalStore, args: &Args) -> Result<LocalStore, Failure> {
     };
     let stored = store.with_rights(rights);
     stored.map_err(|e| Failure::io("open the served directory", &e))
-}
-
-/// Opens the listening sockets: by default one for each protocol that the machine has.
-fn listen(given: &[String]) -> Result<Vec<std::net::TcpListener>, Failure> {
-    if given.is_empty() {
-        let v6 = open_listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)));
-        let v4 = open_listener(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
-        return match (v6, v4) {
-            (Ok(v6), Ok(v4)) => Ok(vec![v6, v4]),
-            (Ok(one), Err(e)) | (Err(e), Ok(one)) if is_missing(&e) => Ok(vec![one]),
-            (_, Err(e)) | (Err(e), _) => Err(cannot_listen(&format!("port {DEFAULT_PORT}"), &e)),
-        };
-    }
-    let mut listeners = Vec::new();
-    for text in given {
-        let addresses = text.to_socket_addrs().map_err(|e| {
-            Failure::usage(format!("--listen {text}: {e}"))
-                .hint("use ADDRESS:PORT, like 127.0.0.1:4285 or [::1]:0")
-        })?;
-        for address in addresses {
-            listeners.push(open_listener(address).map_err(|e| cannot_listen(text, &e))?);
-        }
-    }
-    Ok(listeners)
-}
-
-/// True if the machine does not have this protocol.
-fn is_missing(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(
-        error.raw_os_error().map(Errno::from_raw_os_error),
-        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
-    )
-}
-
-fn cannot_listen(what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(exit::FAILED, format!("cannot listen on {what}: {error}"))
-        .hint("choose another address or port with --listen")
-}
-
-fn open_listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Tells a new administrator how the first user logs in.
@@ -358,24 +303,4 @@ fn first_steps(
         answer with this invite, valid once within a day, for user {user}:\n\n    \
              {code}\n\nThen, there: haul put FILE {name}:\n"
     ))
-}
-
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |e| Failure::new(exit::FAILED, format!("cannot wait for signals: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        // a second signal stops at once
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => std::process::exit(i32::from(exit::INTERRUPTED)),
-                _ = terminate.recv() => std::process::exit(i32::from(exit::TERMINATED)),
-            }
-        });
-    })
 }

@@ -4,6 +4,7 @@ use super::failure::{Failure, exit};
 use super::location::ServerName;
 use super::prompt;
 use super::settings::config_dir;
+use super::ssh::SshHost;
 use crate::auth::known::KnownServers;
 use crate::auth::password::Secret;
 use crate::auth::{Fingerprint, Identity, saved};
@@ -37,6 +38,8 @@ pub struct Server {
     /// This client's key.
     pub identity: Option<Identity>,
     new_key: NewKey,
+    /// The host, if it is reached over ssh.
+    ssh: Option<Arc<SshHost>>,
 }
 
 /// With what a login was tried.
@@ -76,6 +79,7 @@ pub fn find(name: &ServerName, new_key: NewKey) -> Result<Server, Failure> {
         known: KnownServers::load(&dir.join("known_servers"))?,
         identity: Identity::load(&dir.join("key"))?,
         new_key,
+        ssh: None,
     })
 }
 
@@ -95,9 +99,22 @@ pub fn local_user() -> String {
 }
 
 impl Server {
-    /// `host:port`, as in `known_servers`.
+    /// `host:port`, as in `known_servers`; over ssh as the user reads it.
     pub fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        match &self.ssh {
+            Some(host) => host.shown(),
+            None => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// The server is reached over ssh, if this is a host.
+    pub fn host_over_ssh(&mut self, host: Option<Arc<SshHost>>) {
+        self.ssh = host;
+    }
+
+    /// True if the server is reached over ssh.
+    pub fn is_over_ssh(&self) -> bool {
+        self.ssh.is_some()
     }
 
     /// Connects, and decides whether to trust the server's key before anything secret is sent.
@@ -141,7 +158,7 @@ impl Server {
             )
             .hint(
                 "compare it with the key that the server prints, then use --accept-new \
-                    or haul login",
+                    or haul login; --via ssh goes over ssh",
             ));
         }
         self.known.set(&address, key)?;
@@ -158,6 +175,10 @@ impl Server {
         password: Option<Secret>,
         options: &SessionOptions,
     ) -> Result<Arc<Client>, LoginError> {
+        if let Some(host) = &self.ssh {
+            let login = host.login(options).await;
+            return login.map_err(|e| LoginError::Failure(Failure::about(host.shown(), e)));
+        }
         let connection = self.connect().await.map_err(LoginError::Failure)?;
         let client = connection.login(&self.user, password, options).await;
         client.map_err(LoginError::Net)

@@ -5,6 +5,7 @@ use super::destination::open_store;
 use super::each::sum_up;
 use super::failure::{Failure, exit};
 use super::hint;
+use super::locate::locate;
 use super::location::Location;
 use super::output::{self, put_text};
 use super::prompt;
@@ -155,6 +156,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             Bin::Here(store.trash().ok_or_else(none)?)
         }
         Location::Remote(remote) => {
+            let remote = locate(&remote, &args.connect).await?;
             let session = connect::for_requests(&remote.server, &args.connect).await?;
             Bin::There(Box::new(session), remote.path.as_bytes().to_vec())
         }

@@ -4,7 +4,7 @@
 use super::connect::RemoteSession;
 use super::failure::Failure;
 use super::listing::{Page, Reader};
-use super::location::Remote;
+use super::remote::Remote;
 use crate::net::client::Client;
 use crate::store::{Entry, Kind, RemotePath};
 use std::collections::{HashMap, VecDeque};

@@ -17,6 +17,9 @@ pub enum NetError {
         /// The system's error.
         source: Arc<io::Error>,
     },
+    /// The client could not reach the server through another program, such as ssh.
+    #[error("{0}")]
+    Tunnel(TunnelError),
     /// The TLS handshake failed.
     #[error("the encrypted connection could not be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -54,6 +57,53 @@ pub enum NetError {
     /// An error of a file of keys or users on this side.
     #[error("{0}")]
     File(Arc<FileError>),
+}
+
+/// Why the program that reaches a server for haul did not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelError {
+    /// The program cannot be started.
+    #[error("cannot start {program}: {why}")]
+    Start {
+        /// The program.
+        program: String,
+        /// The system's error.
+        why: String,
+    },
+    /// The program ended before haul answered over it.
+    #[error("{program} ended before haul answered: {status}")]
+    Ended {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: String,
+    },
+    /// There is no haul, or none that can be started.
+    #[error("{0}")]
+    NoHaul(NoHaul),
+    /// Something else than haul answered.
+    #[error("no haul answered, but {0} bytes of something else")]
+    Noise(usize),
+    /// The answer cannot be read.
+    #[error("the answer of haul there cannot be read")]
+    Malformed,
+    /// haul there refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Why haul does not run on another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHaul {
+    /// There is no such program.
+    #[error("haul is not installed there")]
+    Missing,
+    /// The program cannot be executed.
+    #[error("haul cannot be executed there")]
+    NotExecutable,
+    /// It does not know `serve --stdio`.
+    #[error("haul is too old there")]
+    Old,
 }
 
 /// Why a connection or a session was lost.
@@ -166,6 +216,13 @@ pub enum LossReason {
     #[error("cut within a frame")]
     CutInFrame,
 
+    /// The byte stream that carries connections has ended.
+    #[error("what carries it has ended")]
+    CarrierEnded,
+    /// No more connections can be numbered within one byte stream.
+    #[error("it has carried too many connections")]
+    LanesUsedUp,
+
     /// The sender of a transfer makes no progress.
     #[error("the sender has sent nothing for four minutes")]
     SenderStalled,
@@ -204,20 +261,30 @@ impl NetError {
             | NetError::Lost(_)
             | NetError::OutcomeUnknown(_) => self,
             NetError::Connect { .. }
+            | NetError::Tunnel(_)
             | NetError::Tls(_)
             | NetError::Store(_)
             | NetError::File(_) => NetError::lost(self),
         }
     }
 
+    /// True if the server could not be reached, and may be later.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            NetError::Connect { .. } => true,
+            NetError::Tunnel(why) => matches!(why, TunnelError::Ended { .. }),
+            _ => false,
+        }
+    }
+
     /// True for a transient error: a new login may resume the work.
     pub fn is_transient(&self) -> bool {
         match self {
-            NetError::Connect { .. } | NetError::Lost(_) => true,
+            NetError::Lost(_) => true,
             NetError::Refused { code, .. } => {
                 matches!(*code, Code::UNAVAILABLE | Code::ABORTED | Code::NO_SESSION)
             }
-            _ => false,
+            other => other.is_unreachable(),
         }
     }
 

@@ -41,6 +41,7 @@ pub mod data;
 pub mod deletion;
 pub mod error;
 pub mod jobs;
+pub mod lanes;
 pub mod local;
 pub mod outbound;
 pub mod server;

@@ -35,6 +35,13 @@ pub fn accounts() -> &'static Accounts {
     &ACCOUNTS
 }
 
+/// The home directory of a user of this machine.
+pub fn home_of(user: &str) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    let user = nix::unistd::User::from_name(user).ok()??;
+    Some(user.dir.into_os_string().into_vec())
+}
+
 impl Names {
     /// Reads a file of lines `NAME:PASSWORD:NUMBER:…`; without one there are no names.
     fn load(path: &Path) -> Names {

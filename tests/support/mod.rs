@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod schema;
 pub mod script;
 mod server;
+pub mod sshd;
 pub mod store;
 pub mod terminal;
 pub mod tree;

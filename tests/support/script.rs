@@ -5,6 +5,7 @@ use haul::auth::{Fingerprint, Identity};
 use haul::net::control::codec::{encode, read_message};
 use haul::net::data::carry::{ReadFrames, WriteFrames};
 use haul::net::data::connection::{DataConnection, FrameReader, FrameWriter};
+use haul::net::lanes::socket::Socket;
 use haul::net::tls::config;
 use haul::net::tls::pin::Pin;
 use haul::net::wire::frame::{Attach, FrameHeader, FrameKind, ROLE_DATA};
@@ -183,7 +184,7 @@ impl ScriptedClient {
         let config =
             config::client_config(ALPN_DATA, &Pin::new(Some(self.fingerprint)), None).unwrap();
         let tcp = TcpStream::connect(self.address).await.unwrap();
-        let connection = DataConnection::connect(tcp, config).await.unwrap();
+        let connection = DataConnection::connect(Socket::Tcp(tcp), config).await.unwrap();
         connection.split(haul::chunk::buffer::BufferPool::new(1))
     }
 
@@ -291,7 +292,7 @@ impl ScriptedServer {
     ) -> Option<(FrameReader, FrameWriter)> {
         let (tcp, _) = self.listener.accept().await.unwrap();
         let config = config::server_config(ALPN_DATA, identity.unwrap_or(&self.identity)).unwrap();
-        let connection = DataConnection::accept(tcp, config).await.ok()?;
+        let connection = DataConnection::accept(Socket::Tcp(tcp), config).await.ok()?;
         let (mut reader, mut writer) = connection.split(haul::chunk::buffer::BufferPool::new(1));
         reader.preamble(60).await.ok()?;
         writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await.ok()?;

@@ -11,8 +11,10 @@ use super::connect::{self, ConnectArgs, Notices, Purpose};
 use super::failure::Failure;
 use super::get::local_target;
 use super::hint;
-use super::location::{Location, Remote, ServerName};
+use super::locate::locate;
+use super::location::Location;
 use super::output;
+use super::remote::Remote;
 use super::sources::{Follow, local_source};
 use super::transfer::durability;
 use super::units;
@@ -78,6 +80,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
                 rate: None,
                 window: WINDOW,
             };
+            let remote = locate(&remote, &args.connect).await?;
             let session = connect::open(&remote.server, &args.connect, purpose).await?;
             session.client().logged_in().await?;
             (session.client(), remote.path.as_bytes().to_vec(), None)
@@ -89,18 +92,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let bench = Bench {
         client: client.clone(),
-        base: Remote {
-            server: ServerName {
-                user: None,
-                host: client.server().to_string(),
-                port: None,
-            },
-            path: RemotePath::parse(&base).unwrap_or_default(),
-            directory: true,
-            shown: client.server().to_string(),
-            anchor: None,
-            prefix: format!("{}:", client.server()),
-        },
+        base: Remote::directory(client.server(), RemotePath::parse(&base).unwrap_or_default()),
         options,
         back: work.path().join("back"),
     };

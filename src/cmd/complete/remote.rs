@@ -3,7 +3,8 @@
 
 use super::candidate::Candidate;
 use crate::auth::saved;
-use crate::cmd::location::{Location, Remote};
+use crate::cmd::location::{Location, Scheme};
+use crate::cmd::remote::Remote;
 use crate::cmd::server::{NewKey, find};
 use crate::cmd::settings::config_dir;
 use crate::net::NetError;
@@ -107,6 +108,10 @@ async fn list(
 
 /// Logs in with this machine's key to a server whose key is pinned, without a question.
 async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
+    if directory.server.scheme == Scheme::Ssh {
+        // ssh may ask
+        return None;
+    }
     let server = find(&directory.server, NewKey::Ask).ok()?;
     let pin = server.known.pin(&server.address())?;
     let identity = server.identity.as_ref()?;

@@ -8,9 +8,10 @@ use super::each::{self, sum_up};
 use super::failure::{Failure, exit};
 use super::hint;
 use super::listing::{Page, Reader};
-use super::location::Remote;
+use super::locate::locate_all;
 use super::output;
 use super::patterns::{self, Patterns};
+use super::remote::Remote;
 use super::screen;
 use super::sessions::Sessions;
 use crate::store::{Entry, Kind, RemotePath};
@@ -147,6 +148,7 @@ type Found = (Remote, Entry, Option<Page>);
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let remotes = each::parse(&args.paths)?;
+    let remotes = locate_all(&remotes, &args.connect).await?;
     let mut sessions = Sessions::new(&args.connect);
     let mut list = Listing {
         view: View::new(&args.wishes()),
@@ -216,7 +218,7 @@ fn rows_of(found: Vec<Found>) -> Vec<Row> {
     let row = |(remote, entry, _): Found| Row {
         name: match remote.path.is_root() {
             true => b"/".to_vec(),
-            false => remote.path.as_bytes().to_vec(),
+            false => remote.asked(),
         },
         path: remote.path.as_bytes().to_vec(),
         entry,

@@ -74,15 +74,16 @@ const SAME: &[Entry] = &[
         "--remove-source-files",
         "The same, when everything else is done; what has changed since stays.",
     ),
+    (
+        "-e 'ssh …'",
+        "The same; haul runs there in place of rsync. host:PATH goes over ssh without it, unless a \
+         haul server answers at port 4285.",
+    ),
     ("-P 2222", "A port goes into the address: haul://HOST:2222/PATH."),
 ];
 
 /// Options that haul does not have.
 const OTHER: &[Entry] = &[
-    (
-        "-e ssh",
-        "haul needs no remote shell. Run haul serve there and haul login once.",
-    ),
     (
         "--append --append-verify",
         "Larger files resume by themselves, and are verified.",

@@ -26,7 +26,7 @@ pub const EXITS: [Entry; 11] = [
 /// The exit codes of commands that talk to no server.
 const LOCAL_EXITS: [&str; 4] = ["0", "1", "2", "129, 130, 143"];
 
-const CLIENT_FILES: [Entry; 5] = [
+const CLIENT_FILES: [Entry; 7] = [
     (
         "~/.config/haul/",
         "The settings of this user: $HAUL_CONFIG_DIR, else $XDG_CONFIG_HOME/haul, else this \
@@ -36,8 +36,17 @@ const CLIENT_FILES: [Entry; 5] = [
         "~/.config/haul/servers",
         "The saved names, one line each: NAME host=HOST port=PORT, and user=USER where another \
         user than the local \
-         one logs in. haul login adds lines; you may edit them. Empty lines and lines that begin \
-         with # are ignored.",
+         one logs in. via=ssh reaches the host over ssh, via=auto directly or else over ssh. haul \
+         login adds lines; you may edit them. Empty lines and lines that begin with # are ignored.",
+    ),
+    (
+        "~/.config/haul/installed",
+        "Where haul has put copies of itself over ssh, one line each: HOST in=DIRECTORY name=NAME.",
+    ),
+    (
+        "/usr/lib/haul/remote/haul-SYSTEM-MACHINE",
+        "Static builds of haul for other machines, named as uname -sm prints them, which haul \
+        puts to hosts that have none.",
     ),
     (
         "~/.config/haul/known_servers",
@@ -84,7 +93,7 @@ const PARTIAL_FILES: [Entry; 1] = [(
      is complete; haul locks lists them, haul unlock removes them.",
 )];
 
-const CLIENT_VARIABLES: [Entry; 5] = [
+const CLIENT_VARIABLES: [Entry; 6] = [
     ("HAUL_CONFIG_DIR", "The directory of the settings."),
     (
         "HAUL_PASSWORD",
@@ -92,6 +101,7 @@ const CLIENT_VARIABLES: [Entry; 5] = [
         key.",
     ),
     ("HAUL_RETRY_FOR", "How long to retry without progress, like --retry-for."),
+    ("HAUL_REMOTE_DIR", "Another directory than /usr/lib/haul/remote."),
     (
         "USER, LOGNAME",
         "The user to log in as, if neither the command nor the saved name has one.",

@@ -1,22 +1,22 @@
 //! A control connection up to its login: the server's key is known before anything secret is sent.
 
 use crate::auth::{Fingerprint, Identity, UserName};
-use crate::net::client::keys::Endpoint;
 use crate::net::client::options::host_name;
+use crate::net::client::route::{Route, TcpRoute};
 use crate::net::client::router::LOGIN;
+use crate::net::client::tunnel::{Tunnel, key_of};
 use crate::net::control::codec::{Outgoing, read_message, refused};
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::tls::config;
 use crate::net::tls::pin::Pin;
-use crate::net::tls::socket;
-use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
+use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
 use crate::net::wire::{ALPN_CONTROL, Code};
-use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -27,42 +27,47 @@ pub(super) const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A control connection after its handshake and before a login. Nothing secret has been sent.
 pub struct Connection {
-    pub(super) tls: TlsStream<TcpStream>,
-    pub(super) server: Endpoint,
+    pub(super) tls: TlsStream<Socket>,
+    pub(super) route: Route,
     pub(super) key: Fingerprint,
 }
 
-/// Connects to `host:port` and shakes hands as a control connection.
+/// Connects by `route` and shakes hands as a control connection.
 ///
 /// # Errors
-/// [`NetError::Connect`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
+/// [`NetError::Connect`], [`NetError::Tunnel`], [`NetError::WrongKey`], [`NetError::Tls`],
+/// [`NetError::Lost`].
 pub(super) async fn shake_hands(
-    host: &str,
-    port: u16,
+    route: &Route,
     pin: &Arc<Pin>,
     identity: Option<&Identity>,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), NetError> {
-    let tcp = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect((host, port))).await {
-        Ok(connected) => connected,
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-    };
-    let tcp = tcp.map_err(|source| NetError::Connect {
-        server: format!("{host}:{port}"),
-        source: source.into(),
-    })?;
-    socket::tune(&tcp, Role::Control);
-    let address = tcp.peer_addr().map_err(NetError::lost)?;
+) -> Result<TlsStream<Socket>, NetError> {
+    let socket = route.control().await?;
+    in_time(encrypt(socket, pin, identity)).await
+}
+
+/// The handshake of a control connection, in time.
+async fn in_time(
+    handshake: impl Future<Output = Result<TlsStream<Socket>, NetError>>,
+) -> Result<TlsStream<Socket>, NetError> {
+    let late = |_| NetError::Lost(LossReason::ServerHandshakeTimeout);
+    timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(late)?
+}
+
+/// The handshake of a control connection. The caller sets the deadline.
+async fn encrypt(
+    socket: Socket,
+    pin: &Arc<Pin>,
+    identity: Option<&Identity>,
+) -> Result<TlsStream<Socket>, NetError> {
     let config = config::client_config(ALPN_CONTROL, pin, identity)?;
-    let handshake = tokio_rustls::TlsConnector::from(config).connect(config::server_name(), tcp);
-    let tls = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(e)) => return Err(pin.explain(handshake_error(e))),
-        Err(_) => return Err(NetError::Lost(LossReason::ServerHandshakeTimeout)),
-    };
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let shaken = connector.connect(config::server_name(), socket).await;
+    let tls = shaken.map_err(|e| pin.explain(handshake_error(e)))?;
     if tls.get_ref().1.alpn_protocol() != Some(ALPN_CONTROL) {
         return Err(NetError::Protocol("it does not speak haul/1".into()));
     }
-    Ok((tls, address))
+    Ok(tls)
 }
 
 /// Writes one request and reads its reply, on a connection that belongs to no session yet.
@@ -71,7 +76,7 @@ pub(super) async fn shake_hands(
 /// [`NetError::Lost`], [`NetError::Refused`] where the server ends the connection with a reason,
 /// and [`NetError::Protocol`] for any other message.
 pub(super) async fn ask(
-    tls: &mut TlsStream<TcpStream>,
+    tls: &mut TlsStream<Socket>,
     request: proto::Request,
 ) -> Result<proto::Reply, NetError> {
     match write(tls, request).await {
@@ -81,14 +86,14 @@ pub(super) async fn ask(
     }
 }
 
-async fn write(tls: &mut TlsStream<TcpStream>, request: proto::Request) -> Result<(), NetError> {
+async fn write(tls: &mut TlsStream<Socket>, request: proto::Request) -> Result<(), NetError> {
     // wiped when it is dropped: it may have a secret
     let message = Outgoing::of(Body::Request(request))?;
     tls.write_all(message.bytes()).await.map_err(NetError::lost)?;
     tls.flush().await.map_err(NetError::lost)
 }
 
-async fn read_reply(tls: &mut TlsStream<TcpStream>) -> Result<proto::Reply, NetError> {
+async fn read_reply(tls: &mut TlsStream<Socket>) -> Result<proto::Reply, NetError> {
     loop {
         match read_message(tls).await?.0.body {
             Some(Body::Reply(reply)) => return Ok(reply),
@@ -114,18 +119,45 @@ impl Connection {
         identity: Option<&Identity>,
     ) -> Result<Connection, NetError> {
         let pin = Pin::new(pinned);
-        let (tls, address) = shake_hands(host, port, &pin, identity).await?;
+        let route = Route::Tcp(Arc::new(TcpRoute::new(host, port)));
+        let tls = shake_hands(&route, &pin, identity).await?;
         let key = pin.seen().ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
-        let host = host.to_string();
-        Ok(Connection {
-            tls,
-            server: Endpoint {
-                host,
-                port,
-                address,
-            },
-            key,
-        })
+        Ok(Connection { tls, route, key })
+    }
+
+    /// Connects through a tunnel and shakes hands. The handshake begins before the server has
+    /// greeted, and saves a round trip; its key is checked before anything secret is sent.
+    ///
+    /// # Errors
+    /// [`NetError::Tunnel`], [`NetError::WrongKey`], [`NetError::Tls`], [`NetError::Lost`].
+    pub async fn through(tunnel: &Arc<Tunnel>) -> Result<Connection, NetError> {
+        let running = tunnel.first().await?;
+        let lane = Socket::Lane(running.control()?);
+        let pin = Pin::new(None);
+        let mut shaking = pin!(encrypt(lane, &pin, Some(tunnel.identity())));
+        let mut early = None;
+        let welcome = tokio::select! {
+            biased;
+            welcome = tunnel.greeting(&running) => welcome,
+            // without a greeting, that is why
+            shaken = &mut shaking => {
+                early = Some(shaken);
+                tunnel.greeting(&running).await
+            }
+        };
+        let welcome = welcome?;
+        let tls = match early {
+            Some(shaken) => shaken?,
+            None => in_time(shaking).await?,
+        };
+        let key = key_of(&welcome)?;
+        let found = pin.seen().ok_or_else(|| NetError::Protocol("it presented no key".into()))?;
+        if found != key {
+            return Err(NetError::WrongKey { pinned: key, found });
+        }
+        tunnel.welcomed(welcome);
+        let route = Route::Tunnel(tunnel.clone());
+        Ok(Connection { tls, route, key })
     }
 
     /// The fingerprint of the server's key.

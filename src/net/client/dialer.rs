@@ -5,20 +5,20 @@ use crate::net::client::backoff::{chance, pause};
 use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
 use crate::net::client::options::SessionOptions;
+use crate::net::client::route::Slot;
 use crate::net::client::tuner::{ConnectionTuner, INTERVAL, Observation};
+use crate::net::data::carry::ReadFrames;
 use crate::net::data::connection::DataConnection;
 use crate::net::data::pool::Added;
 use crate::net::error::{LossReason, NetError};
 use crate::net::session::SessionCore;
 use crate::net::task::Task;
-use crate::net::tls::socket;
-use crate::net::tls::socket::{HANDSHAKE_TIMEOUT, Role};
+use crate::net::tls::socket::HANDSHAKE_TIMEOUT;
 use crate::net::wire::frame::ROLE_DATA;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -139,8 +139,13 @@ impl Dialing {
     /// Starts a task for each connection that is wanted and has none. The task of one that is not
     /// wanted any more waits.
     fn start_missing(self: &Arc<Dialing>, connections: &mut Vec<Task<()>>) {
-        for index in connections.len() as u64..self.wanted() {
-            let maintain = self.clone().maintain(index);
+        let lanes = self.keys.route.lanes();
+        for index in connections.len()..lanes.saturating_add(self.wanted() as usize) {
+            let slot = match index.checked_sub(lanes) {
+                None => Slot::Lane(index),
+                Some(index) => Slot::Tcp(index as u64),
+            };
+            let maintain = self.clone().maintain(slot);
             connections.push(self.core.tasks().spawn("dial", maintain));
         }
     }
@@ -160,33 +165,64 @@ impl Dialing {
         }
     }
 
-    /// Keeps up connection `index` whenever so many are wanted.
-    async fn maintain(self: Arc<Dialing>, index: u64) {
-        let mut wanted = self.wanted.subscribe();
+    /// Keeps up a connection whenever it is wanted.
+    async fn maintain(self: Arc<Dialing>, slot: Slot) {
         loop {
             tokio::select! {
-                within = wanted.wait_for(|wanted| index < *wanted) => if within.is_err() { return },
+                () = self.until_wanted(slot) => {}
                 _ = self.core.down() => return,
             }
-            self.maintained.fetch_add(1, Ordering::Relaxed);
-            match self.redial(index, &mut wanted).await {
-                Given::Back => self.maintained.fetch_sub(1, Ordering::Relaxed),
+            let counts = u64::from(self.is_needed(slot));
+            self.maintained.fetch_add(counts, Ordering::Relaxed);
+            match self.redial(slot).await {
+                Given::Back => self.maintained.fetch_sub(counts, Ordering::Relaxed),
                 Given::Up => return,
             };
         }
     }
 
-    /// Dials connection `index`, and again when it is lost.
-    async fn redial(&self, index: u64, wanted: &mut watch::Receiver<u64>) -> Given {
+    /// True of a connection without which a session may have none: direct ones beside a tunnel may
+    /// never be possible.
+    fn is_needed(&self, slot: Slot) -> bool {
+        matches!(slot, Slot::Lane(_)) || self.keys.route.lanes() == 0
+    }
+
+    /// Waits until the connection is wanted: so many are, or, for a lane, no direct one carries
+    /// data.
+    async fn until_wanted(&self, slot: Slot) {
+        match slot {
+            Slot::Lane(_) => self.keys.route.is_direct(false).await,
+            Slot::Tcp(index) => {
+                // the sender is this value's own
+                let _ = self.wanted.subscribe().wait_for(|wanted| index < *wanted).await;
+            }
+        }
+    }
+
+    /// Waits until the connection is not wanted any more.
+    async fn until_unwanted(&self, slot: Slot) {
+        match slot {
+            Slot::Lane(_) => self.keys.route.is_direct(true).await,
+            Slot::Tcp(index) => {
+                let _ = self.wanted.subscribe().wait_for(|wanted| index >= *wanted).await;
+            }
+        }
+    }
+
+    /// Dials a connection, and again when it is lost.
+    async fn redial(&self, slot: Slot) -> Given {
         let (mut failures, mut failing_since) = (0, Instant::now());
         while !self.core.is_down() {
-            if index >= *wanted.borrow() {
-                return Given::Back;
-            }
-            match self.connect().await {
+            let connected = tokio::select! {
+                biased;
+                () = self.until_unwanted(slot) => return Given::Back,
+                connected = self.connect(slot) => connected,
+                _ = self.core.down() => return Given::Up,
+            };
+            match connected {
                 Ok(added) => {
                     let since = Instant::now();
-                    if let Err(e @ NetError::Protocol(_)) = hold(added, index, wanted).await {
+                    if let Err(e @ NetError::Protocol(_)) = self.hold(added, slot).await {
                         self.core.shut_down(e);
                         return Given::Up;
                     }
@@ -198,7 +234,7 @@ impl Dialing {
                     // a connection that did not last is no success: a pause precedes the next
                 }
                 Err(e) if self.is_final(&e, failing_since) => {
-                    self.give_up(e);
+                    self.give_up(e, u64::from(self.is_needed(slot)));
                     return Given::Up;
                 }
                 Err(e) => tracing::debug!(error = %e, failures, "no data connection"),
@@ -207,6 +243,23 @@ impl Dialing {
             sleep(pause(failures, chance())).await;
         }
         Given::Up
+    }
+
+    /// Waits for the end of a connection. One that is not wanted any more ends as soon as it
+    /// carries nothing.
+    async fn hold(&self, mut added: Added, slot: Slot) -> Result<(), NetError> {
+        let _proved = match slot {
+            Slot::Tcp(_) => self.keys.route.proved(),
+            Slot::Lane(_) => None,
+        };
+        let ended = tokio::select! {
+            ended = &mut added.owner => ended,
+            () = self.until_unwanted(slot) => {
+                added.liveness.retire();
+                added.owner.await
+            }
+        };
+        ended.flatten()
     }
 
     /// True if no further attempt is due: the key is wrong, or nothing has gone forward for as long
@@ -219,8 +272,9 @@ impl Dialing {
 
     /// One of the connections cannot be dialled any more. When the last one cannot, the session is
     /// over.
-    fn give_up(&self, error: NetError) {
-        let hopeless = self.hopeless.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    fn give_up(&self, error: NetError, counts: u64) {
+        let before = self.hopeless.fetch_add(counts, Ordering::Relaxed);
+        let hopeless = before.saturating_add(counts);
         let is_last =
             hopeless >= self.maintained.load(Ordering::Relaxed) && self.core.pool().alive() == 0;
         if is_last || matches!(error, NetError::WrongKey { .. }) {
@@ -229,24 +283,26 @@ impl Dialing {
     }
 
     /// Dials, shakes hands, proves, and adds to the pool.
-    async fn connect(&self) -> Result<Added, NetError> {
+    async fn connect(&self, slot: Slot) -> Result<Added, NetError> {
         let pool = self.core.pool();
-        let attach = async {
-            let started = Instant::now();
-            let connected = TcpStream::connect(self.keys.address()).await;
+        let started = Instant::now();
+        let socket = self.keys.route.data(slot).await?;
+        if let Slot::Tcp(_) = slot {
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.round_trip.fetch_min(micros, Ordering::Relaxed);
-            let tcp = connected.map_err(|source| NetError::Connect {
-                server: self.keys.server(),
-                source: source.into(),
-            })?;
-            socket::tune(&tcp, Role::Data);
-            let connection = DataConnection::connect(tcp, self.keys.config.clone()).await;
+        }
+        let attach = async {
+            let connection = DataConnection::connect(socket, self.keys.config.clone()).await;
             let connection = connection.map_err(|e| self.keys.pin.explain(e))?;
-            let (reader, mut writer) = connection.split(pool.buffers().clone());
+            let (mut reader, mut writer) = connection.split(pool.buffers().clone());
             // Frames may follow at once. A server that does not accept the connection closes it,
             // and they go elsewhere.
             writer.write_raw(&self.keys.proof(ROLE_DATA).encode()).await?;
+            // A direct connection beside a tunnel proves itself first: a lane carries the frames
+            // meanwhile.
+            if self.keys.route.lanes() > 0 && matches!(slot, Slot::Tcp(_)) {
+                reader.next().await?;
+            }
             Ok::<_, NetError>((reader, writer))
         };
         match timeout(HANDSHAKE_TIMEOUT, attach).await {
@@ -256,30 +312,5 @@ impl Dialing {
             }
             Err(_) => Err(NetError::Lost(LossReason::AttachTimeout)),
         }
-    }
-}
-
-/// Waits for the end of a connection. One that is not wanted any more ends as soon as it carries
-/// nothing.
-async fn hold(
-    mut added: Added,
-    index: u64,
-    wanted: &mut watch::Receiver<u64>,
-) -> Result<(), NetError> {
-    let ended = tokio::select! {
-        ended = &mut added.owner => ended,
-        () = too_many(wanted, index) => {
-            added.liveness.retire();
-            added.owner.await
-        }
-    };
-    ended.flatten()
-}
-
-/// Waits until connection `index` is not wanted any more.
-async fn too_many(wanted: &mut watch::Receiver<u64>, index: u64) {
-    if wanted.wait_for(|wanted| index >= *wanted).await.is_err() {
-        // the dialer is gone, and its connections end with it
-        std::future::pending().await
     }
 }

@@ -39,6 +39,10 @@ impl Client {
         options: Options,
         reporter: Reporter,
     ) -> Result<Direct, NetError> {
+        let Some((host, port)) = to.route.place() else {
+            let why = format!("only this machine reaches {}", to.server());
+            return Ok(Direct::NotPossible(why));
+        };
         let put = put_request(0, copy.destination.clone(), Vec::new(), &options);
         let ticket = match to.make_ticket(put).await {
             Ok(ticket) => ticket,
@@ -54,8 +58,8 @@ impl Client {
         let (copy, prefix) = request_of(transfer, copy, &options, &reporter);
         let request = proto::SendTo {
             copy: Some(Box::new(copy)),
-            host: to.host.clone(),
-            port: to.port.into(),
+            host: host.to_string(),
+            port: port.into(),
             key: to.key.to_string(),
             ticket,
         };

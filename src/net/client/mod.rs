@@ -21,9 +21,12 @@ mod rate;
 mod reattach;
 pub mod relay;
 pub mod requests;
+mod route;
 mod router;
+mod tcp;
 mod trash;
 mod tuner;
+pub mod tunnel;
 
 use crate::auth::Fingerprint;
 use crate::auth::name::MAX_USER;
@@ -35,6 +38,7 @@ use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
 use crate::net::client::options::{SessionOptions, host_name};
 use crate::net::client::reattach::{Attachment, Inbound};
+use crate::net::client::route::Route;
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
 use crate::net::data::pacer::{Pacer, RateLimit};
@@ -52,8 +56,7 @@ use tokio::time::timeout;
 pub struct Client {
     /// `host:port`.
     server: String,
-    host: String,
-    port: u16,
+    route: Route,
     key: Fingerprint,
     core: Arc<SessionCore>,
     router: Arc<ReplyRouter>,
@@ -139,8 +142,8 @@ impl Client {
         exported: &[u8],
         options: &SessionOptions,
     ) -> Result<Arc<Client>, NetError> {
-        let Connection { tls, server, key } = connection;
-        let keys = Arc::new(Keys::new(server, key, session, exported)?);
+        let Connection { tls, route, key } = connection;
+        let keys = Arc::new(Keys::new(route.clone(), key, session, exported)?);
         let (control, queue) = ControlSender::channel(MOST_OUTGOING);
         let buffers = BufferPool::for_window(options.window);
         let bounds = SessionBounds::of_client(INITIAL_WINDOW, options.window);
@@ -158,9 +161,8 @@ impl Client {
         let run = attachment.clone().run(queue, tls);
         core.tasks().detach("attachment", run);
         Ok(Arc::new(Client {
-            server: keys.server(),
-            host: keys.host.clone(),
-            port: keys.port,
+            server: route.server(),
+            route,
             key,
             dialer: Dialer::new(core.clone(), keys, login.clone(), options),
             core,

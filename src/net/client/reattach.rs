@@ -11,6 +11,7 @@ use crate::net::control::codec::refused;
 use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::session::SessionCore;
 use crate::net::session::inbound::next_message;
 use crate::net::session::router::MessageRoom;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::io::AsyncRead;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -69,7 +69,7 @@ impl Inbound {
 
 /// A new control connection of a session.
 struct Reattached {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     /// The messages that the server has missed, encoded.
     missed: Vec<u8>,
 }
@@ -117,14 +117,14 @@ impl Attachment {
     }
 
     /// Carries messages until the session is over.
-    pub(super) async fn run(self: Arc<Attachment>, queue: ControlQueue, tls: TlsStream<TcpStream>) {
+    pub(super) async fn run(self: Arc<Attachment>, queue: ControlQueue, tls: TlsStream<Socket>) {
         let why = self.carry_all(queue, tls).await;
         self.ended.send_replace(true);
         self.inbound.core.shut_down(why);
     }
 
     /// Carries messages over one connection after another. Returns why the session ended.
-    async fn carry_all(&self, mut queue: ControlQueue, tls: TlsStream<TcpStream>) -> NetError {
+    async fn carry_all(&self, mut queue: ControlQueue, tls: TlsStream<Socket>) -> NetError {
         let core = &self.inbound.core;
         let mut connection = Reattached {
             tls,
@@ -188,7 +188,7 @@ impl Attachment {
         let lost_at = Instant::now();
         let _outage = self.options.outage.begin(lost_at);
         self.already_reported.store(true, Ordering::Relaxed);
-        (self.options.notify)(&format!("{}: {why}; trying again", self.keys.server()));
+        (self.options.notify)(&format!("{}: {why}; trying again", self.keys.route.server()));
         let mut failures = 0;
         loop {
             let reattached = tokio::select! {
@@ -197,7 +197,8 @@ impl Attachment {
             };
             match reattached {
                 Ok(reattached) => return Ok(reattached),
-                Err(e @ (NetError::Lost(_) | NetError::Connect { .. })) => {
+                Err(e @ NetError::Lost(LossReason::SessionForgotten)) => return Err(e),
+                Err(e) if matches!(e, NetError::Lost(_)) || e.is_unreachable() => {
                     tracing::debug!(error = %e, failures, "not attached again");
                     if lost_at.elapsed().min(core.stalled()) >= self.options.retry_for {
                         return Err(e);
@@ -220,8 +221,7 @@ impl Attachment {
 
     async fn try_once(&self) -> Result<Reattached, NetError> {
         let keys = &self.keys;
-        let (mut tls, address) = shake_hands(&keys.host, keys.port, &keys.pin, None).await?;
-        keys.set_address(address);
+        let mut tls = shake_hands(&keys.route, &keys.pin, None).await?;
         let proof = keys.proof(ROLE_CONTROL);
         let reattach = proto::Reattach {
             session: proof.session.to_vec(),

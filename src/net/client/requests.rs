@@ -189,6 +189,16 @@ impl Client {
         }
     }
 
+    /// The home directory of a user of the server's machine, from the root.
+    pub async fn home(&self, user: &str) -> Result<Vec<u8>, NetError> {
+        let user = user.to_string();
+        let reply = self.request(request::Body::Home(proto::Home { user })).await?;
+        match reply.body {
+            Some(reply::Body::Home(home)) => Ok(home.path),
+            _ => Err(NetError::Protocol("expected a directory in the reply, got none".into())),
+        }
+    }
+
     /// The sizes of the file system that holds `path`.
     pub async fn space(&self, path: &[u8]) -> Result<Space, NetError> {
         let path = path.to_vec();

@@ -11,6 +11,7 @@ use crate::net::data::decoder::FrameDecoder;
 use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::tls::handshake::{self, Shaken};
 use crate::net::tls::record::Encryptor;
 use crate::net::wire::frame::FrameHeader;
@@ -19,7 +20,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Plaintext bytes encrypted at once: sixteen records.
@@ -37,10 +37,10 @@ impl DataConnection {
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
     pub async fn connect(
-        tcp: TcpStream,
+        socket: Socket,
         config: Arc<ClientConfig>,
     ) -> Result<DataConnection, NetError> {
-        handshake::connect(tcp, config).await.map(DataConnection)
+        handshake::connect(socket, config).await.map(DataConnection)
     }
 
     /// The server's handshake. The caller sets the deadline.
@@ -48,31 +48,31 @@ impl DataConnection {
     /// # Errors
     /// [`NetError::Tls`], [`NetError::Lost`].
     pub async fn accept(
-        tcp: TcpStream,
+        socket: Socket,
         config: Arc<ServerConfig>,
     ) -> Result<DataConnection, NetError> {
-        handshake::accept(tcp, config).await.map(DataConnection)
+        handshake::accept(socket, config).await.map(DataConnection)
     }
 
     /// The two directions, each for a task of its own.
     pub fn split(self, pool: BufferPool) -> (FrameReader, FrameWriter) {
         let Shaken {
-            tcp,
+            socket,
             decryptor,
             encryptor,
             early,
             received,
         } = self.0;
-        let tcp = Arc::new(tcp);
+        let socket = Arc::new(socket);
         let reader = FrameReader {
-            tcp: tcp.clone(),
+            socket: socket.clone(),
             decoder: FrameDecoder::new(decryptor, early, received, pool),
             received: Arc::default(),
             pacer: Pacer::unlimited(),
             unpaced: 0,
         };
         let writer = FrameWriter {
-            tcp,
+            socket,
             encryptor,
             plain: Vec::new(),
             piece: Vec::new(),
@@ -85,17 +85,17 @@ impl DataConnection {
 }
 
 /// Writes all of it; `sent` counts what the socket has taken.
-async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Result<(), NetError> {
+async fn write_all(socket: &Socket, mut bytes: &[u8], sent: &AtomicU64) -> Result<(), NetError> {
     while !bytes.is_empty() {
         // a socket that always takes more would keep others from running
         tokio::task::consume_budget().await;
-        match tcp.try_write(bytes) {
+        match socket.try_write(bytes) {
             Ok(n) => {
                 sent.fetch_add(n as u64, Ordering::Relaxed);
                 bytes = bytes.get(n..).unwrap_or_default();
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                match timeout(WRITE_STALL, tcp.writable()).await {
+                match timeout(WRITE_STALL, socket.writable()).await {
                     Ok(ready) => ready.map_err(NetError::lost)?,
                     Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
                 }
@@ -108,7 +108,7 @@ async fn write_all(tcp: &TcpStream, mut bytes: &[u8], sent: &AtomicU64) -> Resul
 
 /// The receiving direction.
 pub struct FrameReader {
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
     decoder: FrameDecoder,
     received: Arc<AtomicU64>,
     pacer: Arc<Pacer>,
@@ -151,7 +151,7 @@ impl FrameReader {
         self.unpaced = 0;
         let most = self.pacer.incoming_piece();
         loop {
-            match self.tcp.try_read_vectored(&mut self.decoder.room(most)) {
+            match self.socket.try_read_vectored(&mut self.decoder.room(most)) {
                 Ok(0) => return Err(NetError::Lost(LossReason::CutByPeer)),
                 Ok(n) => {
                     self.unpaced = n;
@@ -159,7 +159,7 @@ impl FrameReader {
                     return self.decoder.received(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.tcp.readable().await.map_err(NetError::lost)?;
+                    self.socket.readable().await.map_err(NetError::lost)?;
                 }
                 Err(e) => return Err(NetError::lost(e)),
             }
@@ -198,7 +198,7 @@ impl ReadFrames for FrameReader {
 
 /// The sending direction.
 pub struct FrameWriter {
-    tcp: Arc<TcpStream>,
+    socket: Arc<Socket>,
     encryptor: Encryptor,
     plain: Vec<u8>,
     /// Of a chunk that is read as it is sent.
@@ -253,7 +253,7 @@ impl FrameWriter {
             let most = self.pacer.outgoing_piece();
             let (piece, rest) = bytes.split_at_checked(most).unwrap_or((bytes, &[]));
             self.pacer.leave(piece.len()).await;
-            write_all(&self.tcp, piece, &self.sent).await?;
+            write_all(&self.socket, piece, &self.sent).await?;
             bytes = rest;
         }
         self.out.clear();
@@ -263,7 +263,7 @@ impl FrameWriter {
 
 impl WriteFrames for FrameWriter {
     async fn writable(&self) -> Result<(), NetError> {
-        self.tcp.writable().await.map_err(NetError::lost)
+        self.socket.writable().await.map_err(NetError::lost)
     }
 
     async fn write(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), NetError> {
@@ -309,7 +309,7 @@ impl WriteFrames for FrameWriter {
     async fn flush_now(&mut self) -> Result<(), NetError> {
         self.encrypt_gathered()?;
         self.pacer.charge_outgoing(self.out.len());
-        write_all(&self.tcp, &self.out, &self.sent).await?;
+        write_all(&self.socket, &self.out, &self.sent).await?;
         self.out.clear();
         Ok(())
     }
@@ -322,8 +322,8 @@ impl WriteFrames for FrameWriter {
         self.out.clear();
         let closed = self.encryptor.close(&mut self.out);
         if closed.is_ok() {
-            let _ =
-                timeout(Duration::from_secs(1), write_all(&self.tcp, &self.out, &self.sent)).await;
+            let _ = timeout(Duration::from_secs(1), write_all(&self.socket, &self.out, &self.sent))
+                .await;
         }
     }
 

@@ -19,6 +19,9 @@ pub struct Limits {
     pub memory: u64,
     /// How long a session waits for its client after its control connection was lost.
     pub grace: Duration,
+    /// How long a transfer waits for a lock that another process has for the same client: that of
+    /// a server for one user, whose client died.
+    pub own_lock_wait: Duration,
     /// How long to keep partial files for resuming.
     pub partial_max_age: Duration,
     /// Bytes a second of all data connections together, in each direction.
@@ -31,6 +34,8 @@ pub struct Config {
     pub store: LocalStore,
     /// The path of that tree on this machine.
     pub root: PathBuf,
+    /// The tree is the whole machine, for a user of it.
+    pub is_machine: bool,
     /// Its key.
     pub identity: Identity,
     /// Who may log in.

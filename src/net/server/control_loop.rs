@@ -6,6 +6,7 @@ use crate::net::control::codec::refused;
 use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::server::config::Config;
 use crate::net::server::login::Accepted;
 use crate::net::server::new_session::NewSession;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::ReadHalf;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -57,7 +57,7 @@ struct LoginReply {
 
 /// A control connection, and what goes out over it first.
 struct Connection {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     missed: Vec<u8>,
 }
 
@@ -292,7 +292,7 @@ impl Conversation {
         ended
     }
 
-    async fn read_all(&self, reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<(), NetError> {
+    async fn read_all(&self, reader: &mut ReadHalf<TlsStream<Socket>>) -> Result<(), NetError> {
         loop {
             let Inbound { body, room, length } =
                 next_message(reader, &self.replay, &self.session.core).await?;

@@ -8,6 +8,7 @@ use crate::net::server::refusal::{INTERNAL, Refusal, no_users};
 use crate::net::wire::{Code, proto};
 use crate::store::blocking;
 use std::net::SocketAddr;
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Lists the key of the handshake for the invite's user. It makes no user: an invite is part of
@@ -66,7 +67,9 @@ async fn redeem(
     key: AuthorizedKey,
 ) -> Result<Result<Option<UserName>, FileError>, Refusal> {
     let turn = admission.enroll_turn().await.ok_or(INTERNAL)?;
-    let path = users.path().to_path_buf();
+    let Some(path) = users.path().map(Path::to_path_buf) else {
+        return Ok(Ok(None));
+    };
     let work = move || {
         let _turn = turn;
         invite::redeem(&path, &code, key, users::now())

@@ -68,7 +68,9 @@ pub(super) async fn note(
 
 async fn write(users: &Users, uses: Vec<Use>) -> Result<(), FileError> {
     let all = users.current()?;
-    let path = users.path().with_file_name(last_used::FILE);
+    let Some(path) = users.path().map(|path| path.with_file_name(last_used::FILE)) else {
+        return Ok(());
+    };
     let write = blocking(move || last_used::record(&path, &uses, &all));
     // a panic has been reported where it happened, and the next uses are recorded
     Tasks::new(|_| {}).guard("note", Box::pin(write)).await.unwrap_or(Ok(()))

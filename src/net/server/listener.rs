@@ -2,6 +2,8 @@
 
 use crate::net::data::connection::DataConnection;
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::role::Role;
+use crate::net::lanes::socket::Socket;
 use crate::net::printable;
 use crate::net::server::admission::Admission;
 use crate::net::server::attach::{Attached, attach};
@@ -12,13 +14,13 @@ use crate::net::server::login::{self, Desk, LoginOutcome};
 use crate::net::server::registry::Registry;
 use crate::net::task::{Tasks, supervise};
 use crate::net::tls::config::server_config;
-use crate::net::tls::socket::{self, HANDSHAKE_TIMEOUT, Role};
+use crate::net::tls::socket::{self, HANDSHAKE_TIMEOUT};
 use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// Pause after the system could not accept a connection, out of descriptors for example.
@@ -74,7 +76,7 @@ impl Listener {
                 Ok((tcp, peer)) => {
                     let listener = self.clone();
                     self.tasks.detach("peer", async move {
-                        if let Err(e) = listener.serve(tcp, peer).await {
+                        if let Err(e) = listener.serve(Socket::Tcp(tcp), peer).await {
                             tracing::debug!(
                                 %peer, error = %printable(&e.to_string()),
                                 "connection ended"
@@ -92,10 +94,14 @@ impl Listener {
         }
     }
 
-    async fn serve(&self, tcp: TcpStream, peer: SocketAddr) -> Result<(), NetError> {
+    /// Serves a connection to its end.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub(super) async fn serve(&self, socket: Socket, peer: SocketAddr) -> Result<(), NetError> {
         let (turn, gone) = self.admission.enter(peer);
         let known = tokio::select! {
-            known = self.identify(tcp, peer) => known?,
+            known = self.identify(socket, peer) => known?,
             _ = gone => return Err(NetError::Lost(LossReason::TooManyWaiting)),
         };
         drop(turn);
@@ -114,14 +120,15 @@ impl Listener {
     }
 
     /// The handshake, and then a login or a proof.
-    async fn identify(&self, tcp: TcpStream, peer: SocketAddr) -> Result<Known, NetError> {
+    async fn identify(&self, socket: Socket, peer: SocketAddr) -> Result<Known, NetError> {
         let late = |_| NetError::Lost(LossReason::ClientHandshakeTimeout);
-        let role = timeout(HANDSHAKE_TIMEOUT, socket::peek_role(&tcp)).await;
+        let role = timeout(HANDSHAKE_TIMEOUT, socket::role_of_socket(&socket)).await;
         let role = role.map_err(late)??;
-        socket::tune(&tcp, role);
+        socket::tune(&socket, role);
         match role {
             Role::Control => {
-                let accept = tokio_rustls::TlsAcceptor::from(self.control_tls.clone()).accept(tcp);
+                let accept =
+                    tokio_rustls::TlsAcceptor::from(self.control_tls.clone()).accept(socket);
                 let tls = timeout(HANDSHAKE_TIMEOUT, accept).await;
                 let tls = tls.map_err(late)?.map_err(NetError::lost)?;
                 let desk = Desk {
@@ -132,7 +139,7 @@ impl Listener {
                 login::open(desk, tls, peer).await.map(Known::Control)
             }
             Role::Data => {
-                let accept = DataConnection::accept(tcp, self.data_tls.clone());
+                let accept = DataConnection::accept(socket, self.data_tls.clone());
                 let connection = timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(late)??;
                 let attached = attach(&self.config, &self.registry, connection, peer).await?;
                 Ok(Known::Data(Box::new(attached)))

@@ -4,6 +4,7 @@ use crate::auth::PublicKey;
 use crate::auth::name::MAX_USER;
 use crate::net::control::codec::{read_encoded, read_or_skip};
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::server::admission::Admission;
 use crate::net::server::authenticate::authenticate;
 use crate::net::server::config::Config;
@@ -22,7 +23,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroize;
@@ -49,7 +49,7 @@ pub(super) enum LoginOutcome {
 /// A login that was accepted.
 pub(super) struct Accepted {
     pub(super) new: NewSession,
-    pub(super) tls: TlsStream<TcpStream>,
+    pub(super) tls: TlsStream<Socket>,
     /// The number of the login's request.
     pub(super) number: u64,
     /// Messages before the session began.
@@ -77,7 +77,7 @@ pub(super) struct Desk<'a> {
 /// [`NetError::Lost`], also where it takes too long or fails too often; [`NetError::Protocol`].
 pub(super) async fn open(
     desk: Desk<'_>,
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     peer: SocketAddr,
 ) -> Result<LoginOutcome, NetError> {
     let certificates = tls.get_ref().1.peer_certificates();
@@ -97,7 +97,7 @@ pub(super) async fn open(
 /// A client that has not logged in.
 struct Stranger<'a> {
     desk: Desk<'a>,
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     peer: SocketAddr,
     /// The key of the handshake.
     key: Option<PublicKey>,

@@ -3,6 +3,7 @@
 //! Imports run down this list, and never back:
 //!
 //! ```text
+//! tunnel                    a server for one user, behind carriers
 //! listener                  accepts connections, and tells their kinds apart
 //! attach                    a data connection joins its session
 //! lifetime                  a session from its login to its end
@@ -59,6 +60,7 @@ mod tickets;
 mod transfer_log;
 mod transfers;
 mod trash;
+pub mod tunnel;
 
 pub use config::{Config, Limits};
 

@@ -2,11 +2,13 @@
 
 use crate::chunk::hash::hash_file;
 use crate::net::error::NetError;
+use crate::net::server::config::Config;
 use crate::net::server::reply::{Answer, Done, refusal};
 use crate::net::server::session::Session;
 use crate::net::server::transfers::no_directory;
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
+use crate::store::accounts::home_of;
 use crate::store::{
     ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode,
 };
@@ -157,6 +159,20 @@ pub(super) async fn space(session: &Session, request: &proto::Space) -> Answer {
     let space = session.store.space(&path_of(session, &request.path)?).await?;
     let body = reply::Body::Space(entry::space_to_wire(space));
     Ok(Done::with(Code::ANSWER, "sizes", body))
+}
+
+/// The home directory of a user of this machine.
+pub(super) fn home(config: &Config, request: &proto::Home) -> Answer {
+    if !config.is_machine {
+        let text = "this server has no home directories";
+        return Err(refusal(Code::NOT_IMPLEMENTED, text));
+    }
+    let Some(path) = home_of(&request.user) else {
+        return Err(refusal(Code::NOT_FOUND, "no such user there"));
+    };
+    let path = path.strip_prefix(b"/").map(<[u8]>::to_vec).unwrap_or(path);
+    let body = reply::Body::Home(proto::HomeReply { path });
+    Ok(Done::with(Code::ANSWER, "home directory", body))
 }
 
 /// Sets how fast the session's data goes to the client.

@@ -102,6 +102,11 @@ impl Registry {
         }
     }
 
+    /// How long a transfer waits for a lock that another process has for the same client.
+    pub(super) fn own_lock_wait(&self) -> Duration {
+        self.limits.own_lock_wait
+    }
+
     /// How fast data may move.
     pub(super) fn rates(&self) -> &Rates {
         &self.rates
@@ -279,10 +284,24 @@ impl Registry {
 
     /// Waits until there is no session.
     pub(super) async fn empty(&self) {
+        self.until(|sessions| sessions.is_empty()).await;
+    }
+
+    /// True if there is no session.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.lock().is_empty()
+    }
+
+    /// Waits until there is a session.
+    pub(super) async fn not_empty(&self) {
+        self.until(|sessions| !sessions.is_empty()).await;
+    }
+
+    async fn until(&self, is: impl Fn(&HashMap<SessionId, Arc<Session>>) -> bool) {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.sessions.lock().is_empty() {
+            if is(&self.sessions.lock()) {
                 return;
             }
             changed.await;

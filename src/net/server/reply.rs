@@ -2,10 +2,10 @@
 
 use crate::net::control::codec::encode;
 use crate::net::error::NetError;
+use crate::net::lanes::socket::Socket;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, control_message::Body, reply};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A reply of success.
@@ -52,10 +52,7 @@ pub(super) fn reply(number: u64, code: Code, text: &str) -> proto::Reply {
 }
 
 /// Sends a reply on a connection that has no session yet.
-pub(super) async fn send(
-    tls: &mut TlsStream<TcpStream>,
-    reply: proto::Reply,
-) -> Result<(), NetError> {
+pub(super) async fn send(tls: &mut TlsStream<Socket>, reply: proto::Reply) -> Result<(), NetError> {
     let mut out = Vec::new();
     let message = proto::ControlMessage {
         body: Some(Body::Reply(reply)),

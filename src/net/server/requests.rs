@@ -153,6 +153,7 @@ impl Worker {
             Body::Restore(request) => trash::restore(session, request).await,
             Body::EmptyTrash(request) => trash::empty(session, &request).await,
             Body::Limit(request) => Ok(operations::limit(session, &request)),
+            Body::Home(request) => operations::home(&self.config, &request),
             Body::Glob(request) => changes::glob(session, &request).await,
             Body::SetAttributes(request) => changes::set_attributes(session, &request).await,
             Body::MakeSymlink(request) => changes::make_symlink(session, &request).await,
@@ -204,6 +205,7 @@ impl Change {
             | Body::ListTrash(_)
             | Body::Limit(_)
             | Body::Glob(_)
+            | Body::Home(_)
             | Body::MakeTicket(_)
             | Body::Noop(_)
             | Body::Quit(_) => return None,

@@ -83,7 +83,10 @@ fn end_revoked(registry: &Registry, all: &[User], now: u64) -> Option<u64> {
 
 /// Watches over all sessions until it is aborted.
 pub(super) async fn watch(users: &Users, registry: &Registry) {
-    let path = users.path();
+    let Some(path) = users.path() else {
+        // they stay what they are
+        return std::future::pending().await;
+    };
     let changes = Changes::of(path.parent().unwrap_or(Path::new(".")));
     let mut legible = true;
     loop {

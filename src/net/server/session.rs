@@ -3,6 +3,7 @@
 use crate::auth::credential::Grant;
 use crate::auth::user::Access;
 use crate::net::error::NetError;
+use crate::net::lanes::socket::Socket;
 use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
@@ -12,7 +13,6 @@ use crate::store::RemotePath;
 use crate::store::local::LocalStore;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 
@@ -21,7 +21,7 @@ pub(super) type SessionId = [u8; 16];
 
 /// A control connection that resumes a session.
 pub(super) struct Reattached {
-    pub(super) tls: TlsStream<TcpStream>,
+    pub(super) tls: TlsStream<Socket>,
     /// Messages of the session that the client has received.
     pub(super) received: u64,
 }

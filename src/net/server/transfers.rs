@@ -156,6 +156,7 @@ impl Destination {
             dry_run: options.dry_run,
             who: session.who.clone(),
             release: Some(release(registry, session)),
+            own_lock_wait: registry.own_lock_wait(),
             write_only: session.is_write_only(),
         }))
     }

@@ -205,6 +205,7 @@ impl Scenario {
             dry_run: false,
             who: "simulation".into(),
             release: None,
+            own_lock_wait: Duration::ZERO,
             write_only: false,
         });
         let channel = TransferChannel::join(&session.receiver, 1).unwrap();

@@ -2,6 +2,7 @@
 //! results in.
 
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::socket::Socket;
 use crate::net::tls::config;
 use crate::net::tls::record::{Decryptor, Encryptor, HEAD, directions};
 use rustls::client::UnbufferedClientConnection;
@@ -9,10 +10,8 @@ use rustls::kernel::KernelConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, ExtractedSecrets, ServerConfig};
-use std::io;
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Most bytes of a handshake in either direction.
 const MOST: usize = 32 << 10;
@@ -69,7 +68,7 @@ impl Unbuffered for UnbufferedServerConnection {
 
 /// A connection whose handshake is complete.
 pub(in crate::net) struct Shaken {
-    pub(in crate::net) tcp: TcpStream,
+    pub(in crate::net) socket: Socket,
     pub(in crate::net) decryptor: Decryptor,
     pub(in crate::net) encryptor: Encryptor,
     /// Bytes behind the peer's last message of the handshake, already decrypted.
@@ -81,28 +80,28 @@ pub(in crate::net) struct Shaken {
 
 /// The client's side. The caller sets the deadline.
 pub(in crate::net) async fn connect(
-    tcp: TcpStream,
+    socket: Socket,
     config: Arc<ClientConfig>,
 ) -> Result<Shaken, NetError> {
     let connection = UnbufferedClientConnection::new(config, config::server_name())?;
-    shake(tcp, connection).await
+    shake(socket, connection).await
 }
 
 /// The server's side. The caller sets the deadline.
 pub(in crate::net) async fn accept(
-    tcp: TcpStream,
+    socket: Socket,
     config: Arc<ServerConfig>,
 ) -> Result<Shaken, NetError> {
-    shake(tcp, UnbufferedServerConnection::new(config)?).await
+    shake(socket, UnbufferedServerConnection::new(config)?).await
 }
 
-async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<Shaken, NetError> {
+async fn shake<T: Unbuffered>(mut socket: Socket, mut connection: T) -> Result<Shaken, NetError> {
     let mut received = Vec::with_capacity(MOST);
     let (mut out, mut early) = (Vec::new(), Vec::new());
     loop {
         let progress = process(&mut connection, &mut received, &mut out, &mut early);
         // an alert goes out even if the handshake failed
-        let sent = tcp.write_all(&out).await.map_err(NetError::lost);
+        let sent = socket.write_all(&out).await.map_err(NetError::lost);
         let (used, is_complete) = progress?;
         sent?;
         out.clear();
@@ -111,7 +110,7 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
             let (secrets, connection) = connection.into_secrets()?;
             let (decryptor, encryptor) = directions(&secrets, connection)?;
             return Ok(Shaken {
-                tcp,
+                socket,
                 decryptor,
                 encryptor,
                 early,
@@ -121,11 +120,9 @@ async fn shake<T: Unbuffered>(mut tcp: TcpStream, mut connection: T) -> Result<S
         if received.len() > MOST {
             return Err(NetError::Protocol("the handshake is too long".into()));
         }
-        tcp.readable().await.map_err(NetError::lost)?;
-        match tcp.try_read_buf(&mut received) {
+        match socket.read_buf(&mut received).await {
             Ok(0) => return Err(NetError::Lost(LossReason::ClosedInHandshake)),
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(NetError::lost(e)),
         }
     }

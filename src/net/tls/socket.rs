@@ -1,6 +1,8 @@
-//! The sockets below TLS: which kind of connection a client opens, and the options of every one.
+//! The sockets below TLS: which kind of connection a client opens, and the options of TCP.
 
 use crate::net::error::{LossReason, NetError};
+use crate::net::lanes::role::Role;
+use crate::net::lanes::socket::Socket;
 use crate::net::wire::{ALPN_CONTROL, ALPN_DATA};
 use rustix::net::RecvFlags;
 use rustls::server::Acceptor;
@@ -17,24 +19,26 @@ const NOTSENT_LOWAT: u32 = 128 << 10;
 /// long. It is longer than every deadline of haul: those judge a slow peer.
 const USER_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The two kinds of connection on the one port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// `haul/1`.
-    Control,
-    /// `haul-data/1`.
-    Data,
-}
-
 /// Longest ClientHello that is accepted, in bytes.
 const LONGEST_HELLO: usize = 16 << 10;
+
+/// Finds the kind of a client's connection. A lane says which it is.
+///
+/// # Errors
+/// If its first bytes are no TLS 1.3 ClientHello with one of haul's ALPN names.
+pub async fn role_of_socket(socket: &Socket) -> Result<Role, NetError> {
+    match socket {
+        Socket::Tcp(tcp) => peek_role(tcp).await,
+        Socket::Lane(lane) => Ok(lane.role()),
+    }
+}
 
 /// Finds the kind of a client's connection. It peeks at the ClientHello, which stays in the socket:
 /// different APIs of rustls serve the two kinds.
 ///
 /// # Errors
 /// As [`role_of`]. The caller sets the deadline.
-pub async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
+async fn peek_role(tcp: &TcpStream) -> Result<Role, NetError> {
     let mut before = 0;
     loop {
         let ready = tcp.ready(Interest::READABLE).await.map_err(NetError::lost)?;
@@ -88,8 +92,12 @@ pub fn role_of(mut seen: &[u8]) -> Result<Option<Role>, NetError> {
     }
 }
 
-/// Sets the options of a TCP connection. Options that the system does not have are skipped.
-pub fn tune(tcp: &TcpStream, role: Role) {
+/// Sets the options of a TCP connection; a lane has none. Options that the system does not have are
+/// skipped.
+pub fn tune(socket: &Socket, role: Role) {
+    let Socket::Tcp(tcp) = socket else {
+        return;
+    };
     let socket = socket2::SockRef::from(tcp);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(30))

@@ -2,6 +2,7 @@
 
 use crate::auth::Identity;
 use crate::net::error::NetError;
+use crate::net::lanes::socket::Socket;
 use crate::net::tls::config;
 use crate::net::tls::handshake::{self, Shaken};
 use crate::net::tls::pin::Pin;
@@ -27,6 +28,7 @@ pub(in crate::net) async fn pair() -> (Shaken, Shaken) {
     let (dialled, accepted) = sockets().await;
     let server = config::server_config(ALPN_DATA, &identity).unwrap();
     let client = config::client_config(ALPN_DATA, &Pin::new(None), None).unwrap();
+    let (dialled, accepted) = (Socket::Tcp(dialled), Socket::Tcp(accepted));
     tokio::try_join!(handshake::connect(dialled, client), handshake::accept(accepted, server))
         .unwrap()
 }
@@ -99,15 +101,15 @@ async fn a_key_update_that_comes_with_the_end_of_the_handshake_is_answered() {
         server_writes.write_all(&bytes[..n - 3]).await.unwrap();
     };
     let ask = async {
-        let mut client = handshake::connect(client, connect).await.unwrap();
+        let mut client = handshake::connect(Socket::Tcp(client), connect).await.unwrap();
         let mut wire = Vec::new();
         client.encryptor.ask_for_keys(&mut wire);
         client.encryptor.encrypt(b"question", &mut wire).unwrap();
         wire.extend_from_slice(b"end");
-        client.tcp.write_all(&wire).await.unwrap();
+        client.socket.write_all(&wire).await.unwrap();
         client
     };
-    let ends = async { tokio::join!(ask, handshake::accept(server, accept), relay) };
+    let ends = async { tokio::join!(ask, handshake::accept(Socket::Tcp(server), accept), relay) };
     let (mut client, server, ()) = tokio::select! {
         ends = ends => ends,
         _ = tokio::io::copy(&mut server_reads, &mut client_writes) => {

@@ -58,6 +58,7 @@ impl Body {
             | Body::Space(_)
             | Body::Locks(_)
             | Body::Glob(_)
+            | Body::Home(_)
             | Body::ListBeneath(_)
             | Body::StatBeneath(_)
             | Body::ListTrash(_) => (Sender::Reader, Repeat::Safe, None),

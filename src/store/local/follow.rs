@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// openat(2), or openat2(2), of what a path leads to.
 pub(super) fn open(tree: &Tree, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, StoreError> {
@@ -60,10 +61,15 @@ pub(super) fn canonical(tree: &Tree, path: &RemotePath) -> Result<RemotePath, St
     if path.is_root() {
         return Ok(RemotePath::root());
     }
-    let real = tree.root().canonicalize(path.as_path()).at("resolve", path)?;
+    let real = match tree.reach() {
+        Reach::Beneath => tree.root().canonicalize(path.as_path()),
+        // its root is that of the machine
+        Reach::Anywhere => std::fs::canonicalize(Path::new("/").join(path.as_path())),
+    };
+    let real = real.at("resolve", path)?;
     let bytes = match real.as_os_str().as_bytes() {
         b"." => b"",
-        other => other,
+        other => other.strip_prefix(b"/").unwrap_or(other),
     };
     RemotePath::parse(bytes).map_err(|e| StoreError::new(ErrorKind::BadName(e), path))
 }

@@ -25,13 +25,24 @@ impl LocalStore {
         Ok(LocalStore::over(Tree::new(sys::readable(dir))))
     }
 
+    /// Opens the whole machine, as this process's own user may use it: symlinks lead wherever they
+    /// lead for other programs.
+    ///
+    /// # Errors
+    /// That of opening it.
+    pub fn open_machine() -> std::io::Result<LocalStore> {
+        let dir = Dir::open_ambient_dir("/", ambient_authority())?;
+        Ok(LocalStore::over(Tree::new(sys::readable(dir)).with_reach(Reach::Anywhere)))
+    }
+
     /// Returns a store of the same directory, with the right to set more, or less.
     ///
     /// # Errors
     /// That of another handle of the directory.
     pub fn with_rights(&self, rights: Rights) -> std::io::Result<LocalStore> {
         let root = self.tree.root().try_clone()?;
-        Ok(LocalStore::over(Tree::new(root).with_rights(rights)))
+        let tree = Tree::new(root).with_reach(self.tree.reach());
+        Ok(LocalStore::over(tree.with_rights(rights)))
     }
 
     pub(super) fn over(tree: Tree) -> LocalStore {
@@ -58,7 +69,8 @@ impl LocalStore {
     pub fn rooted_at(&self, path: &RemotePath, user: &str) -> Result<LocalStore, StoreError> {
         let dir = self.tree.dir(path)?.try_clone().at("open directory", path)?;
         let rights = self.tree.rights().clone();
-        Ok(LocalStore::over(Tree::new(dir).of(&Arc::from(user)).with_rights(rights)))
+        let tree = Tree::new(dir).with_reach(self.tree.reach());
+        Ok(LocalStore::over(tree.of(&Arc::from(user)).with_rights(rights)))
     }
 
     /// Returns the store beneath a directory, as [`Store::subtree`], which moves aside what it
@@ -79,13 +91,13 @@ impl LocalStore {
         Ok(Arc::new(LocalStore::over(made.await?)))
     }
 
-    /// Returns the same store, for one transfer that follows symlinks as long as they stay beneath
-    /// its root.
+    /// Returns the same store, for one transfer that follows symlinks as far as the store does on
+    /// the way to a directory.
     ///
     /// # Errors
     /// That of another handle of the directory.
     pub fn following(&self, links: FollowedLinks) -> Result<LocalStore, StoreError> {
-        self.with_links(links, Reach::Beneath)
+        self.with_links(links, self.tree.reach())
     }
 
     /// The same for files of this process's own user: symlinks are followed wherever they lead.

@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 /// How symlinks on the way to a directory are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Links {
-    /// Followed if they stay beneath the root.
-    Beneath,
+    /// Followed, but not where they are what a path names.
+    OnTheWay,
     /// Never followed.
     Refused,
     /// Followed, also where they are what a path names.
@@ -55,6 +55,8 @@ pub(super) enum Reach {
 pub(super) struct Tree<D: Directory = Dir> {
     root: Arc<D>,
     links: Links,
+    /// How far symlinks on the way may lead.
+    reach: Reach,
     /// The user of the tree, who has a share of open files; empty if there is only one user.
     owner: Arc<str>,
     /// Handles that stay open. A full cache is cleared.
@@ -96,7 +98,7 @@ impl<D: Directory> Tree<D> {
     /// Makes a tree for single requests. It follows symlinks that stay beneath the root, and keeps
     /// no handle open.
     pub(super) fn new(root: D) -> Tree<D> {
-        Tree::with(Arc::new(root), Links::Beneath)
+        Tree::with(Arc::new(root), Links::OnTheWay)
     }
 
     /// Makes a tree for one transfer. It follows no symlink, and keeps handles open.
@@ -108,7 +110,7 @@ impl<D: Directory> Tree<D> {
     pub(super) fn following(&self) -> Option<Following> {
         match self.links {
             Links::Followed(following) => Some(following),
-            Links::Beneath | Links::Refused => None,
+            Links::OnTheWay | Links::Refused => None,
         }
     }
 
@@ -116,6 +118,7 @@ impl<D: Directory> Tree<D> {
         Tree {
             root,
             links,
+            reach: Reach::Beneath,
             owner: Arc::from(""),
             cache: Mutex::default(),
             unsynced: Mutex::default(),
@@ -135,6 +138,7 @@ impl<D: Directory> Tree<D> {
             owner: self.owner.clone(),
             closed: self.closed.clone(),
             rights: self.rights.clone(),
+            reach: self.reach,
             ..Tree::strict(dir)
         }
     }
@@ -144,6 +148,17 @@ impl<D: Directory> Tree<D> {
     pub(super) fn with_links(self, following: Following) -> Tree<D> {
         let links = Links::Followed(following);
         Tree { links, ..self }
+    }
+
+    /// Returns the same tree, whose symlinks may lead this far.
+    #[must_use]
+    pub(super) fn with_reach(self, reach: Reach) -> Tree<D> {
+        Tree { reach, ..self }
+    }
+
+    /// How far symlinks on the way may lead.
+    pub(super) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// Returns the same tree, which moves aside what it replaces or removes.
@@ -201,19 +216,14 @@ impl<D: Directory> Tree<D> {
         if path.is_root() {
             return Ok(self.root.clone());
         }
-        if self.links == Links::Beneath {
-            let dir = self.root.open_beneath(path.as_path());
-            return Ok(Arc::new(dir.at("open directory", path)?));
+        if self.links == Links::OnTheWay {
+            return self.open_within(self.reach, path);
         }
         if let Some(dir) = self.known(path.as_bytes()) {
             return Ok(dir);
         }
         if let Some(following) = self.following() {
-            let dir = match following.reach {
-                Reach::Beneath => self.root.open_beneath(path.as_path()),
-                Reach::Anywhere => self.root.open_anywhere(path.as_path()).map_err(Into::into),
-            };
-            let dir = Arc::new(dir.at("open directory", path)?);
+            let dir = self.open_within(following.reach, path)?;
             self.cache_dir(path.clone(), &dir);
             return Ok(dir);
         }
@@ -233,6 +243,14 @@ impl<D: Directory> Tree<D> {
             };
         }
         Ok(dir)
+    }
+
+    fn open_within(&self, reach: Reach, path: &RemotePath) -> Result<Arc<D>, StoreError> {
+        let dir = match reach {
+            Reach::Beneath => self.root.open_beneath(path.as_path()),
+            Reach::Anywhere => self.root.open_anywhere(path.as_path()).map_err(Into::into),
+        };
+        Ok(Arc::new(dir.at("open directory", path)?))
     }
 
     /// Caches a directory, if its owner's share allows it.

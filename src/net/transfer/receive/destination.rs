@@ -41,6 +41,8 @@ pub struct Tree {
     /// Asked, once for each target, when that is locked by the same `who`: an earlier life of
     /// theirs may let go of it.
     pub release: Option<Release>,
+    /// How long to wait for a lock of this client's own, which another process has.
+    pub own_lock_wait: Duration,
     /// The sender may not learn what is here: nothing is compared or resumed, and no other writer
     /// is named.
     pub write_only: bool,
@@ -59,6 +61,17 @@ impl Tree {
             }
             _ => false,
         }
+    }
+
+    /// True if a lock is waited for: the transfer's options say so, or its writer may be a dead
+    /// predecessor of this client.
+    fn waits(&self, error: &StoreError, began: Instant, deadline: Option<Instant>) -> bool {
+        let own = match &error.kind {
+            ErrorKind::Locked(holder) if holder.who == self.who => self.own_lock_wait,
+            _ => Duration::ZERO,
+        };
+        let now = Instant::now();
+        deadline.is_some_and(|deadline| now < deadline) || now.duration_since(began) < own
     }
 
     /// An error as the sender may know it.
@@ -261,12 +274,12 @@ impl Target {
             durability: options.durability,
             source: source.filter(|_| !tree.write_only),
         };
-        let mut pause = Duration::from_millis(20);
+        let (began, mut pause) = (Instant::now(), Duration::from_millis(20));
         let mut asked = false;
         loop {
             match tree.store.stage(path, &request).await {
                 Err(e) if !asked && is_locked(&e) && tree.released(&e).await => asked = true,
-                Err(e) if is_locked(&e) && deadline.is_some_and(|d| Instant::now() < d) => {
+                Err(e) if is_locked(&e) && tree.waits(&e, began, deadline) => {
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(Duration::from_secs(1));
                 }

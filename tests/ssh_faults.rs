@@ -42,7 +42,7 @@ fn a_transfer_survives_the_end_of_its_ssh_in_the_same_session() {
     let client = sshd.client();
     let put = slow_put(&client);
     begun(&sshd.home());
-    let server = sshd.process("serve --stdio");
+    let server = sshd.process("real/haul serve --stdio");
     kill_process(sshd.process("-T -x -a"), Signal::KILL).unwrap();
     let ended = put.end();
     ended.retried();
@@ -65,7 +65,7 @@ fn a_transfer_resumes_after_its_server_process_was_killed() {
     let client = sshd.client();
     let put = slow_put(&client);
     begun(&sshd.home());
-    kill_process(sshd.process("serve --stdio"), Signal::KILL).unwrap();
+    kill_process(sshd.process("real/haul serve --stdio"), Signal::KILL).unwrap();
     let ended = put.end();
     ended.retried();
     assert!(arrived(&sshd));
@@ -319,4 +319,69 @@ fn a_command_that_was_killed_can_be_repeated_at_once() {
     client.ok(["put", "large", "ssh://box/"]);
     assert!(arrived(&sshd));
     sshd.is_quiet();
+}
+
+/// Waits for the place of a server that has ended, and takes it: what it is sent goes to a file.
+const IMPOSTOR: &str = "
+import socket, sys, time
+name, out = sys.argv[1], sys.argv[2]
+s = socket.socket(socket.AF_UNIX)
+while True:
+    try:
+        s.bind('\\0' + name)
+        break
+    except OSError:
+        time.sleep(0.001)
+s.listen()
+open(out, 'w').close()
+c, _ = s.accept()
+open(out, 'wb').write(c.recv(65536))
+";
+
+#[test]
+fn another_user_of_the_host_cannot_take_the_place_of_a_server() {
+    let tools = ["/usr/bin/python3", "/usr/bin/setpriv"];
+    let missing = tools.iter().find(|tool| !Path::new(tool).exists());
+    if !has_sshd() || missing.is_some() || !rustix::process::geteuid().is_root() {
+        println!("skipped: it needs sshd, python3, setpriv and root");
+        return;
+    }
+    let sshd = Sshd::start(&Remote::Shell("sh"));
+    let client = sshd.client();
+    let before = places();
+    let put = slow_put(&client);
+    begun(&sshd.home());
+    let new: Vec<String> = places().into_iter().filter(|name| !before.contains(name)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    tree::set_mode(dir.path(), 0o777);
+    // other tests have such places, too
+    let mut impostors: Vec<_> = new
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let mut command = std::process::Command::new("/usr/bin/setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+            command.args(["/usr/bin/python3", "-c", IMPOSTOR, name]);
+            command.arg(dir.path().join(index.to_string())).spawn().unwrap()
+        })
+        .collect();
+    kill_process(sshd.process("real/haul serve --stdio"), Signal::KILL).unwrap();
+    let ended = put.end();
+    for impostor in &mut impostors {
+        let _ = impostor.kill();
+        let _ = impostor.wait();
+    }
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(arrived(&sshd));
+    let caught = fs::read_dir(dir.path()).unwrap().flatten();
+    let caught: Vec<u64> = caught.map(|file| tree::length(&file.path())).collect();
+    assert!(caught.iter().all(|length| *length == 0), "{caught:?}");
+    sshd.is_quiet();
+}
+
+/// The places of all servers over ssh on this machine.
+fn places() -> Vec<String> {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let names = sockets.lines().filter_map(|line| line.split_once("@haul-"));
+    names.map(|(_, name)| format!("haul-{name}")).collect()
 }

@@ -111,6 +111,10 @@ impl Report for TerminalReport {
         self.hidden.lock().push(screen::hide());
     }
 
+    fn waiting(&self) {
+        screen::say(&format!("haul: {}: still waiting for an answer", self.host));
+    }
+
     fn started(&self, is_missing: bool) {
         self.end_line();
         let complaints = std::mem::take(&mut *self.complaints.lock());

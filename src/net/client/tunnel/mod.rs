@@ -17,7 +17,7 @@ pub use options::TunnelOptions;
 use crate::auth::{Fingerprint, Identity};
 use crate::net::client::tunnel::answer::{accept, explain};
 use crate::net::client::tunnel::direct::{Candidates, Direct};
-use crate::net::client::tunnel::options::UNASKED;
+use crate::net::client::tunnel::options::{UNASKED, WAITING};
 use crate::net::client::tunnel::process::{Process, end_programs};
 use crate::net::error::{LossReason, NetError, TunnelError};
 use crate::net::lanes::carrier::Carrier;
@@ -300,7 +300,15 @@ impl Tunnel {
         let (said, welcome) = watch::channel(None);
         let (of, report) = (process.clone(), report.clone());
         let greeting = async move {
-            let answer = answer.await.unwrap_or(Err(Unwelcome::Ended(Vec::new())));
+            let mut answer = answer;
+            let answer = match timeout(WAITING, &mut answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    report.waiting();
+                    answer.await
+                }
+            };
+            let answer = answer.unwrap_or(Err(Unwelcome::Ended(Vec::new())));
             let answer = match answer {
                 Ok(welcomed) => accept(welcomed, &report),
                 Err(unwelcome) => Err(explain(unwelcome, &of, &report).await),

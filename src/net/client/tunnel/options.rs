@@ -27,6 +27,8 @@ pub struct TunnelOptions {
 
 /// How long a first carrier may take where the program can ask no user.
 pub(super) const UNASKED: Duration = Duration::from_secs(60);
+/// After how long the user hears that nothing has answered.
+pub(super) const WAITING: Duration = Duration::from_secs(20);
 /// How long a later one may take where it can, and where it cannot.
 const JOINING_ASKED: Duration = Duration::from_secs(120);
 const JOINING: Duration = Duration::from_secs(30);

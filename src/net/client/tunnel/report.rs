@@ -10,6 +10,8 @@ pub trait Report: Send + Sync {
     fn noise(&self, bytes: &[u8], is_failure: bool);
     /// The program is about to start, and may ask at the terminal.
     fn starting(&self);
+    /// Neither haul nor anything else has answered for a while.
+    fn waiting(&self);
     /// haul has answered over it, or it has ended: there is no haul, if that `is_missing`.
     fn started(&self, is_missing: bool);
     /// Data goes directly to this address, or through the program alone.

@@ -13,8 +13,10 @@ use std::time::Instant;
 const DATA_WINDOW: usize = 4 << 20;
 /// The same for a control connection.
 const CONTROL_WINDOW: usize = 256 << 10;
-/// Bytes of a lane that are read before the peer hears of it.
-const CREDIT: usize = 64 << 10;
+/// Bytes of a lane that are read before the peer hears of it: at least so many, and an eighth of
+/// what it may have outstanding. Each credit wakes ssh at both ends.
+const LEAST_CREDIT: usize = 64 << 10;
+const CREDITS: usize = 8;
 /// An inbox that has become larger than this is made smaller once it is empty.
 const IDLE_INBOX: usize = 256 << 10;
 
@@ -37,6 +39,8 @@ pub(super) struct LaneState {
     credit: usize,
     /// How fast it takes them.
     intake: Intake,
+    /// How fast this side takes the peer's bytes.
+    own_intake: Intake,
     /// Nothing more arrives.
     is_read_ended: bool,
     /// Nothing more can be written.
@@ -54,6 +58,7 @@ impl LaneState {
             uncredited: 0,
             credit: window(role),
             intake: Intake::new(Instant::now()),
+            own_intake: Intake::new(Instant::now()),
             is_read_ended: false,
             is_write_ended: false,
             readers: Vec::new(),
@@ -131,7 +136,10 @@ impl LaneState {
         }
         let taken = self.take(buffers);
         self.uncredited = self.uncredited.saturating_add(taken);
-        let is_due = self.uncredited >= CREDIT && !self.is_read_ended;
+        let now = Instant::now();
+        self.own_intake.took(taken, now);
+        let due = self.own_intake.allowed(window(self.role), now) / CREDITS;
+        let is_due = self.uncredited >= due.max(LEAST_CREDIT) && !self.is_read_ended;
         let credit = is_due.then(|| std::mem::take(&mut self.uncredited));
         Ok((taken, credit.map(|credit| u32::try_from(credit).unwrap_or(u32::MAX))))
     }

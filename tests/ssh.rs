@@ -153,8 +153,9 @@ fn a_jump_host_is_jumped_over() {
     let jump = Sshd::start(&Remote::Shell("sh"));
     let sshd = Sshd::start(&Remote::Shell("sh"));
     let proxy = format!(
-        "ProxyCommand /usr/bin/ssh -F none -i {key} -oStrictHostKeyChecking=no \
-        -oUserKnownHostsFile=/dev/null -oLogLevel=ERROR -p {port} -W 127.0.0.1:%p 127.0.0.1",
+        "ProxyJump between\n\
+        Host between\nPort {port}\nIdentityFile {key}\nStrictHostKeyChecking no\n\
+        UserKnownHostsFile /dev/null\nLogLevel ERROR",
         key = jump.path("key").display(),
         port = jump.port,
     );

@@ -33,12 +33,22 @@ pub struct Sshd {
 pub fn has_sshd() -> bool {
     let missing = [SSHD, "/usr/bin/ssh", "/usr/bin/ssh-keygen"];
     match missing.into_iter().find(|program| !Path::new(program).exists()) {
+        None if is_locked() => {
+            println!("skipped: the account of this user is locked");
+            false
+        }
         None => true,
         Some(program) => {
             println!("skipped: {program} is not installed");
             false
         }
     }
+}
+
+/// True if sshd would let this user in by no means, without PAM.
+fn is_locked() -> bool {
+    let accounts = fs::read_to_string("/etc/shadow").unwrap_or_default();
+    accounts.lines().any(|line| line.starts_with(&format!("{}:!", user())))
 }
 
 /// True where a shell is installed; says so where it is not.

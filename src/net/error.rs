@@ -140,6 +140,9 @@ pub enum LossReason {
     /// The server did not complete the TLS handshake in time.
     #[error("the server did not complete the handshake within 10 s")]
     ServerHandshakeTimeout,
+    /// No haul answered through another program, which could ask no user, in time.
+    #[error("no haul answered within 60 s")]
+    GreetingTimeout,
     /// The server did not answer a re-attachment in time.
     #[error("the server did not answer within 10 s")]
     ReattachTimeout,

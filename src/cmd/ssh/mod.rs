@@ -8,7 +8,6 @@ mod way;
 use super::connect_args::ConnectArgs;
 use super::failure::{Failure, exit};
 use super::location::ServerName;
-use super::prompt;
 use super::screen;
 use super::ssh_args::SshArgs;
 use crate::auth::installed::{self, Place};
@@ -95,6 +94,11 @@ pub async fn output_of(
         false => Err(failed(format!("haul {command} failed there"))
             .hint("its own message says why; haul must be installed there")),
     }
+}
+
+/// True if ssh can ask the user, whatever standard input is: it opens the terminal itself.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Ends all tunnels properly.
@@ -215,7 +219,7 @@ impl SshHost {
                     hostname: config.hostname.clone(),
                     lanes: usize::from(self.args.ssh_lanes.unwrap_or(1)),
                     direct: self.args.ports.unwrap_or_default().range(),
-                    asks: prompt::can_ask(),
+                    asks: has_terminal(),
                     report: self.report.clone(),
                 });
                 let tunnel = made.map_err(NetError::lost)?;

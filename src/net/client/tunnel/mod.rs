@@ -138,7 +138,7 @@ impl Tunnel {
         if self.options.asks {
             return of.welcome().await;
         }
-        let late = |_| NetError::Lost(LossReason::ServerHandshakeTimeout);
+        let late = |_| NetError::Lost(LossReason::GreetingTimeout);
         timeout(UNASKED, of.welcome()).await.map_err(late)?
     }
 

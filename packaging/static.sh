@@ -2,7 +2,7 @@
 # Builds a haul that needs no libraries, for this kind of machine: for hosts that get a copy over
 # ssh, and for containers. Prints the program's path, and nothing else, on standard output.
 #
-#   packaging/static.sh [PROFILE]      PROFILE: release (the default) or dev
+#   packaging/static.sh [PROFILE]      a profile of Cargo.toml: release (the default), quick …
 #
 # With musl where its standard library can be had, and its C compiler (Debian: musl-tools) for the C
 # and assembler in ring, zstd and blake3. Else with a static glibc.

@@ -62,7 +62,7 @@ pub fn mode(kind: Kind, Attributes { mode, .. }: &Attributes) -> String {
 }
 
 /// BLAKE3 as `b3sum` prints it.
-pub fn hex(hash: &[u8; 32]) -> String {
+pub fn hex(hash: &[u8]) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 

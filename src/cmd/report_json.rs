@@ -102,7 +102,7 @@ fn fields(event: &Event) -> Vec<(&'static str, Value)> {
             ..
         } => vec![
             ("size", json!(size)),
-            ("hash", json!(hash.as_ref().map(output::hex))),
+            ("hash", json!(hash.as_ref().map(|hash| output::hex(hash)))),
             ("version", json!(version)),
             ("difference", json!(known_word(*difference))),
         ],

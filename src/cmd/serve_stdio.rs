@@ -7,13 +7,14 @@ use super::confine::confine_to;
 use super::failure::{Failure, local_failure};
 use super::hint;
 use super::listen::open_listener;
+use super::output;
 use super::runtime;
 use super::service::{real_dir, stop_signal};
 use crate::auth::user::{Access, AuthorizedKey, User};
 use crate::auth::users::Users;
 use crate::auth::{Identity, PublicKey, UserName};
 use crate::net::lanes::carrier::enlarge;
-use crate::net::lanes::greeting::{self, read_hello};
+use crate::net::lanes::greeting::{self, LOWEST_PORT, read_hello};
 use crate::net::server::tunnel::{Inlets, run_tunnel};
 use crate::net::server::{Config, Limits};
 use crate::net::wire::proto::{CarrierHello, CarrierWelcome};
@@ -45,8 +46,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const OWN_LOCK_WAIT: Duration = Duration::from_secs(15);
 /// Sessions at once: one command has one, and a second one while it logs in again.
 const SESSIONS: usize = 8;
-/// The lowest port that a client may choose, and the most that are tried.
-const LOWEST_PORT: u16 = 1024;
+/// The most ports of a client's choice that are tried.
 const MOST_PORTS: usize = 1024;
 /// Data connections of a session.
 const CONNECTIONS: usize = 32;
@@ -295,8 +295,7 @@ impl Stream {
 fn place_of(secret: &[u8]) -> io::Result<net::SocketAddr> {
     let hash = digest(&SHA256, &[b"haul join ", secret].concat());
     let half = hash.as_ref().get(..16).unwrap_or_default();
-    let name: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
-    net::SocketAddr::from_abstract_name(format!("haul-{name}"))
+    net::SocketAddr::from_abstract_name(format!("haul-{}", output::hex(half)))
 }
 
 fn listen_for_joins(secret: &[u8]) -> Option<net::UnixListener> {

@@ -1,6 +1,7 @@
 //! Options for the way to servers: directly, or over ssh.
 
 use super::hint;
+use crate::net::lanes::greeting::LOWEST_PORT;
 use std::ffi::OsString;
 
 /// How servers are reached.
@@ -84,7 +85,7 @@ pub fn parse_ports(text: &str) -> Result<Ports, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.parse(), last.parse()) {
         (Ok(0), Ok(0)) => Ok(Ports::None),
-        (Ok(first @ 1024..), Ok(last)) if first <= last => Ok(Ports::Range(first, last)),
+        (Ok(first @ LOWEST_PORT..), Ok(last)) if first <= last => Ok(Ports::Range(first, last)),
         _ => Err("expected a port, ports A-B from 1024 on, or 0".into()),
     }
 }

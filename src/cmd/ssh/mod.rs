@@ -139,16 +139,16 @@ impl SshHost {
     /// # Errors
     /// Those of connecting.
     pub async fn home(&self) -> Result<Vec<u8>, Failure> {
-        if self.ready.lock().is_none() && !self.has_account() {
+        if self.ready.lock().is_none() && self.account().is_none() {
             let connection = self.connect().await?;
             *self.ready.lock() = Some(connection);
         }
-        let account = self.tunnel.lock().as_ref().and_then(|tunnel| tunnel.account());
-        Ok(account.map(|(_, home)| home).unwrap_or_default())
+        Ok(self.account().map(|(_, home)| home).unwrap_or_default())
     }
 
-    fn has_account(&self) -> bool {
-        self.tunnel.lock().as_ref().is_some_and(|tunnel| tunnel.account().is_some())
+    /// The user there and their home directory, once the server has said so.
+    fn account(&self) -> Option<(String, Vec<u8>)> {
+        self.tunnel.lock().as_ref().and_then(|tunnel| tunnel.account())
     }
 
     /// Connects and asks to log in. Requests may follow at once.
@@ -161,8 +161,7 @@ impl SshHost {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let account = self.tunnel.lock().as_ref().and_then(|tunnel| tunnel.account());
-        let user = account.map(|(user, _)| user).unwrap_or_default();
+        let user = self.account().map(|(user, _)| user).unwrap_or_default();
         Ok(connection.login(&user, None, options).await?)
     }
 

@@ -48,12 +48,15 @@ pub(super) async fn way_to(name: &ServerName, args: &ConnectArgs) -> Result<Way,
         (Scheme::Any, _) if args.ssh.program.is_some() => return over_ssh(name, None),
         (Scheme::Any, _) => {}
     }
+    let mut saved = saved::load(&config_dir()?.join("servers"))?.into_iter();
+    let saved = saved.find(|saved| saved.name == name.host);
+    let is_auto = args.ssh.via == Some(Via::Auto);
+    if !is_auto && saved.as_ref().is_some_and(|saved| saved.via == saved::Via::Direct) {
+        // its settings are read when it is connected to
+        return Ok(Way::Direct);
+    }
     // malformed settings are found before ssh asks for anything
     let settings = find(name, NewKey::Ask)?;
-    let dir = config_dir()?;
-    let saved = saved::load(&dir.join("servers"))?.into_iter();
-    let saved = saved.into_iter().find(|saved| saved.name == name.host);
-    let is_auto = args.ssh.via == Some(Via::Auto);
     if let Some(saved) = saved {
         // a user of haul need not be one of ssh
         let user = saved.user.as_ref().filter(|_| saved.via != saved::Via::Direct);
@@ -65,9 +68,7 @@ pub(super) async fn way_to(name: &ServerName, args: &ConnectArgs) -> Result<Way,
         };
         return match saved.via {
             saved::Via::Ssh => over_ssh(&host, None),
-            saved::Via::Auto => found(&host, saved.port, over_ssh).await,
-            saved::Via::Direct if is_auto => found(&host, saved.port, over_ssh).await,
-            saved::Via::Direct => Ok(Way::Direct),
+            saved::Via::Auto | saved::Via::Direct => found(&host, saved.port, over_ssh).await,
         };
     }
     let is_known = settings.known.pin(&settings.address()).is_some();

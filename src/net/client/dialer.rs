@@ -300,7 +300,7 @@ impl Dialing {
             writer.write_raw(&self.keys.proof(ROLE_DATA).encode()).await?;
             // A direct connection beside a tunnel proves itself first: a lane carries the frames
             // meanwhile.
-            if self.keys.route.lanes() > 0 && matches!(slot, Slot::Tcp(_)) {
+            if !self.is_needed(slot) {
                 reader.next().await?;
             }
             Ok::<_, NetError>((reader, writer))

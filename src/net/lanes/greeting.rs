@@ -12,6 +12,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// The lowest port of direct connections: a client cannot have the server listen on a privileged
+/// one, nor a server send its clients to well-known services.
+pub const LOWEST_PORT: u16 = 1024;
 /// The bytes of other programs that may precede a welcome.
 pub const MOST_NOISE: usize = 64 << 10;
 /// Length of the bytes that mark a hello or a welcome, of the nonce and of the secret.
@@ -124,17 +127,15 @@ pub async fn await_welcome(
     nonce: &[u8],
 ) -> Result<Welcomed, Unwelcome> {
     let mark = mark_of(nonce);
-    let (mut bytes, mut piece) = (Vec::new(), [0; PIECE]);
+    let (mut bytes, mut piece) = (Vec::<u8>::new(), [0; PIECE]);
     let mut searched = 0_usize;
     loop {
-        let found = bytes
-            .get(searched..)
-            .and_then(|rest: &[u8]| rest.windows(MARK).position(|at| at == mark));
-        if let Some(at) = found {
+        let new = bytes.get(searched..).unwrap_or_default();
+        let is_echo = new.windows(MARK).any(|at| at == nonce);
+        if let Some(at) = new.windows(MARK).position(|at| at == mark) {
             let noise = bytes.drain(..searched.saturating_add(at)).collect();
             return behind_mark(reader, bytes, noise).await;
         }
-        let is_echo = bytes.windows(MARK).any(|at| at == nonce);
         searched = bytes.len().saturating_sub(MARK - 1);
         if searched > MOST_NOISE || is_echo {
             return Err(Unwelcome::Noise(bytes));

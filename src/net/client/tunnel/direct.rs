@@ -6,6 +6,7 @@ use crate::net::client::tunnel::report::Report;
 use crate::net::data::connection::DataConnection;
 use crate::net::error::NetError;
 use crate::net::jobs::{JobSet, Work};
+use crate::net::lanes::greeting::LOWEST_PORT;
 use crate::net::lanes::role::Role;
 use crate::net::task::Tasks;
 use crate::net::tls::config::client_config;
@@ -25,8 +26,6 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const RESOLVING: Duration = Duration::from_secs(2);
 /// The most addresses that are tried.
 const MOST_ADDRESSES: usize = 8;
-/// The lowest port that is dialled: a server cannot send its clients to well-known services.
-const LOWEST_PORT: u16 = 1024;
 
 /// What is known of direct connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -167,20 +167,14 @@ impl Drop for Process {
 
 /// Passes on what the program prints on standard error.
 async fn pass_on(mut stderr: ChildStderr, tail: Arc<Mutex<VecDeque<u8>>>, report: Arc<dyn Report>) {
-    read_all(&mut stderr, |bytes| {
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
+        let bytes = buffer.get(..n).unwrap_or_default();
         report.said(bytes);
         let mut tail = tail.lock();
         tail.extend(bytes);
         let excess = tail.len().saturating_sub(TAIL);
         tail.drain(..excess);
-    })
-    .await;
-}
-
-async fn read_all(stream: &mut (impl AsyncRead + Unpin), mut each: impl FnMut(&[u8])) {
-    let mut buffer = [0; 1024];
-    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-        each(buffer.get(..n).unwrap_or_default());
     }
 }
 

@@ -2,7 +2,7 @@
 //! serves, and no other.
 //!
 //! It starts no program and no process, and maps no memory that can be executed. It makes no
-//! connection and no socket, unless it sends to other servers. What is not listed fails with
+//! connection and no socket, unless it sends to other servers or serves an object store. What is not listed fails with
 //! ENOSYS, which a C library that is newer than this list takes as a reason to use an older call.
 
 use libc::c_long;
@@ -89,17 +89,28 @@ pub enum NoFilter {
     Apply(#[from] seccompiler::Error),
 }
 
+/// The sockets that a server may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// None.
+    None,
+    /// Of TCP, to connect them.
+    Tcp,
+    /// Of TCP and UDP: names are looked up, too.
+    Internet,
+}
+
 /// From now on the calling thread, and those that it starts, make no other system calls; those that
-/// open connections only where the server `connects`. False where this architecture has no filter.
+/// open connections only as far as it needs `sockets`. False where this architecture has no filter.
 ///
 /// # Errors
 /// Where there is one and the kernel refuses it.
-pub fn restrict(connects: bool) -> Result<bool, NoFilter> {
+pub fn restrict(sockets: Sockets) -> Result<bool, NoFilter> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(false);
     };
     let filter = SeccompFilter::new(
-        rules(connects)?,
+        rules(sockets)?,
         SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
         SeccompAction::Allow,
         arch,
@@ -122,7 +133,7 @@ fn is(index: u8, value: u64) -> Result<SeccompRule, BackendError> {
     bits(index, u64::from(u32::MAX), value)
 }
 
-fn rules(connects: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
+fn rules(sockets: Sockets) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<_, _> =
         FREE.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
     let unsigned = |flag: libc::c_int| u64::from(flag.unsigned_abs());
@@ -142,14 +153,23 @@ fn rules(connects: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendEr
     let ioctls = [libc::FIONBIO as u64, libc::FIOCLEX as u64, libc::TCGETS as u64, FICLONE];
     let ioctls = ioctls.iter().map(|request| is(1, *request));
     rules.insert(libc::SYS_ioctl, ioctls.collect::<Result<_, _>>()?);
-    if connects {
-        let (stream, kinds) = (unsigned(libc::SOCK_STREAM), 0xf);
-        let families = [libc::AF_INET, libc::AF_INET6].map(unsigned).into_iter().map(|family| {
-            let of_tcp = [condition(0, u64::from(u32::MAX), family)?, condition(1, kinds, stream)?];
-            SeccompRule::new(of_tcp.to_vec())
-        });
-        rules.insert(libc::SYS_socket, families.collect::<Result<_, _>>()?);
-        rules.insert(libc::SYS_connect, Vec::new());
+    let kinds: &[libc::c_int] = match sockets {
+        Sockets::None => return Ok(rules),
+        Sockets::Tcp => &[libc::SOCK_STREAM],
+        Sockets::Internet => &[libc::SOCK_STREAM, libc::SOCK_DGRAM],
+    };
+    let mut allowed = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6].map(unsigned) {
+        for kind in kinds {
+            let family = condition(0, u64::from(u32::MAX), family)?;
+            allowed.push(SeccompRule::new(vec![family, condition(1, 0xf, unsigned(*kind))?])?);
+        }
+    }
+    rules.insert(libc::SYS_socket, allowed);
+    rules.insert(libc::SYS_connect, Vec::new());
+    if sockets == Sockets::Internet {
+        rules.insert(libc::SYS_sendmmsg, Vec::new());
+        rules.insert(libc::SYS_bind, Vec::new());
     }
     Ok(rules)
 }
@@ -172,7 +192,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let tried = std::thread::spawn(move || {
-            assert!(restrict(true).unwrap());
+            assert!(restrict(Sockets::Tcp).unwrap());
             [
                 errno(TcpStream::connect(address)),
                 errno(std::net::UdpSocket::bind("127.0.0.1:0")),
@@ -210,7 +230,7 @@ mod tests {
         let free = std::thread::spawn(attempts).join().unwrap();
         assert_eq!(free[..6], [None; 6], "without the filter");
         let filtered = std::thread::spawn(move || {
-            assert!(restrict(false).unwrap());
+            assert!(restrict(Sockets::None).unwrap());
             let tried = attempts();
             // and what a server does still works: threads, files, connections that come in
             let other = std::thread::spawn(|| std::fs::read("/proc/self/stat").unwrap().len());

@@ -1,8 +1,7 @@
 //! `haul serve`: serves a directory of this machine.
 
-use super::confine::confine_to;
 use super::drop_root::become_user;
-use super::failure::{Failure, exit, local_failure};
+use super::failure::{Failure, exit};
 use super::hint;
 use super::invite;
 use super::listen::listen;
@@ -11,20 +10,20 @@ use super::others::{named_servers, parse_other};
 use super::rate::{Rate, parse_rate};
 use super::runtime;
 use super::serve_stdio::{self, StdioArgs};
+use super::served_place::ServedPlace;
 use super::server::local_user;
-use super::service::{real_dir, stop_signal};
+use super::service::stop_signal;
 use super::settings::state_dir;
+use super::store_args::{StoreArgs, parse_lease};
 use super::units::{parse_memory, parse_time};
 use super::user::account::Rights as UserRights;
+use crate::auth::Identity;
 use crate::auth::user::User;
 use crate::auth::users::Users;
-use crate::auth::{Identity, file};
 use crate::net::outbound::NamedServers;
 use crate::net::server::{self, Config, Limits};
 use crate::net::wire::DEFAULT_PORT;
-use crate::store::Rights;
 use crate::store::accounts::accounts;
-use crate::store::local::LocalStore;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -54,11 +53,32 @@ Examples:
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
     /// The directory to serve
-    #[arg(value_hint = hint::LOCAL_DIR, required_unless_present = "stdio")]
-    root: Option<PathBuf>,
+    #[arg(
+        value_hint = hint::LOCAL_DIR,
+        required_unless_present_any = ["stdio", "store"],
+        conflicts_with = "store"
+    )]
+    pub(super) root: Option<PathBuf>,
 
     #[command(flatten)]
     over: StdioArgs,
+
+    #[command(flatten)]
+    pub(super) bucket: StoreArgs,
+
+    /// With --store, how long a lock counts after the server that has it has died
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        requires = "store",
+        value_parser = parse_lease
+    )]
+    pub(super) lease: Duration,
+
+    /// The server's key; servers of one --store have the same [default: key in the state directory]
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
+    key: Option<PathBuf>,
 
     /// Listen on this address; may be given several times [default: [::]:4285 and 0.0.0.0:4285]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -75,13 +95,13 @@ pub struct Args {
 
     /// Let users who may write set owners, devices, set-uid bits and all extended attributes. Only
     /// root can serve so: a user who logs in can then make files that act with root's rights
-    #[arg(long, conflicts_with = "user")]
-    owners: bool,
+    #[arg(long, conflicts_with_all = ["user", "store"])]
+    pub(super) owners: bool,
 
     /// Record owners, full modes, devices and ACLs in extended attributes, and find them there: for
     /// a server that cannot, or should not, set them
-    #[arg(long, conflicts_with = "owners")]
-    fake_super: bool,
+    #[arg(long, conflicts_with_all = ["owners", "store"])]
+    pub(super) fake_super: bool,
 
     /// The most sessions at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
@@ -176,21 +196,19 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None => {}
     }
     runtime::forbid_memory_dumps();
-    let root = args.root.as_deref().unwrap_or(Path::new("."));
-    let (root, store) = open_root(root, &state)?;
-    let store = with_rights(&store, args)?;
+    let place = ServedPlace::open(args, &state)?;
     // confined, the server cannot read them any more
     let _ = accounts();
-    let identity = Identity::load_or_create(&state.join("key"))?;
+    let key = args.key.clone().unwrap_or_else(|| state.join("key"));
+    let identity = Identity::load_or_create(&key)?;
     let users = Users::load(&state.join("users"))?;
     // the only place besides its users' files where it may write; the first to say so decides
     let _ = tempfile::env::override_temp_dir(&state);
     let others = named_servers(&args.send_to)?;
     let ports: Vec<u16> = others.iter().map(|other| other.port).collect();
-    confine_to(&[&root, &state], &ports);
+    place.confine(&state, ports);
     let config = Config {
-        store,
-        root,
+        store: place.served(),
         is_machine: false,
         identity,
         users,
@@ -200,12 +218,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             connections: args.max_connections,
             memory: args.max_memory,
             grace: args.session_grace,
-            own_lock_wait: Duration::ZERO,
+            own_lock_wait: place.own_lock_wait(),
             partial_max_age: args.partial_max_age,
             rate: args.bwlimit.and_then(|rate| rate.0),
         },
     };
-    runtime::block_on(serve(config, listeners, args.json, &state))
+    runtime::block_on(async {
+        if let Some(engine) = place.probe().await? {
+            tracing::info!(%engine, "the object store has what haul needs");
+        }
+        serve(config, listeners, args.json, &state).await
+    })
 }
 
 async fn serve(
@@ -242,33 +265,6 @@ fn say(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let said = writeln!(out, "{line}").and_then(|()| out.flush());
     said.map_err(|e| Failure::new(exit::FAILED, format!("cannot write to standard output: {e}")))
-}
-
-fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure> {
-    let real = real_dir(root)?;
-    file::make_private_dir(state)?;
-    file::check_private(state, Some(rustix::process::geteuid().as_raw()))?;
-    let real_state = state.canonicalize().map_err(|e| local_failure(state, &e))?;
-    if real_state.starts_with(&real) {
-        let message =
-            format!("the state in {} would be served with {}", state.display(), root.display());
-        return Err(Failure::usage(message).hint("choose another directory with --state"));
-    }
-    let store = LocalStore::open(&real).map_err(|e| local_failure(root, &e))?;
-    Ok((real, store))
-}
-
-/// The store with what it may set. A user who could set owners or make devices could
-/// gain root's rights on this machine, so that a server of root does it only with `--owners`.
-fn with_rights(store: &LocalStore, args: &Args) -> Result<LocalStore, Failure> {
-    let rights = match (args.owners || args.fake_super, rustix::process::geteuid().is_root()) {
-        (true, _) if args.fake_super => Rights::Recorded,
-        (true, _) => Rights::All,
-        (false, true) => Rights::own("the server runs without --owners"),
-        (false, false) => Rights::own("the server does not run as root"),
-    };
-    let stored = store.with_rights(rights);
-    stored.map_err(|e| Failure::io("open the served directory", &e))
 }
 
 /// Tells a new administrator how the first user logs in.

@@ -3,7 +3,7 @@
 //! Without `--root` it serves the machine, as that user may use it. Nothing of it is on disk: its
 //! key, and the only key that logs in, last as long as the session.
 
-use super::confine::confine_to;
+use super::confine::{Network, confine_to};
 use super::failure::{Failure, local_failure};
 use super::hint;
 use super::listen::open_listener;
@@ -20,7 +20,7 @@ use crate::net::server::{Config, Limits};
 use crate::net::wire::proto::{CarrierHello, CarrierWelcome};
 use crate::store::Rights;
 use crate::store::accounts::accounts;
-use crate::store::local::LocalStore;
+use crate::store::local::{LocalStore, ServedDir};
 use ring::digest::{SHA256, digest};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
@@ -30,6 +30,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy};
 use tokio::net::unix::pipe;
@@ -134,11 +135,10 @@ pub(super) fn run(args: &StdioArgs, level: tracing::Level) -> Result<(), Failure
     if args.within.is_some() {
         // the only place where it may write; the first to say so decides
         let _ = tempfile::env::override_temp_dir(&root);
-        confine_to(&[&root], &[]);
+        confine_to(&[&root], &Network::Ports(Vec::new()));
     }
     let config = Config {
-        store,
-        root,
+        store: Arc::new(ServedDir::new(store, root)),
         is_machine: args.within.is_none(),
         identity,
         users: Users::only(user),

@@ -342,6 +342,9 @@ pub fn code_of(kind: &ErrorKind) -> Code {
         ErrorKind::Quota => Code::QUOTA,
         ErrorKind::BadName(_) => Code::BAD_NAME,
         ErrorKind::BadKind => Code::BAD_KIND,
-        ErrorKind::Other => Code::LOCAL_ERROR,
+        ErrorKind::Unavailable
+        | ErrorKind::Throttled
+        | ErrorKind::UnknownOutcome
+        | ErrorKind::Other => Code::LOCAL_ERROR,
     }
 }

@@ -53,6 +53,12 @@ pub enum ErrorKind {
     SameName(Vec<u8>),
     /// A symlink where a directory is needed, or one that leads outside the root.
     Symlink,
+    /// The engine beneath the store does not answer.
+    Unavailable,
+    /// The engine beneath the store asks to be asked less.
+    Throttled,
+    /// Whether it happened is not known.
+    UnknownOutcome,
     /// Any other error.
     Other,
 }
@@ -112,6 +118,14 @@ impl StoreError {
         }
     }
 
+    /// Makes an error from the answer of the engine beneath a store.
+    pub(super) fn engine(kind: ErrorKind, path: &RemotePath, answer: String) -> StoreError {
+        StoreError {
+            detail: answer,
+            ..StoreError::new(kind, path)
+        }
+    }
+
     /// Returns the same error about another path, the one that the caller asked for.
     #[must_use]
     pub fn about(self, path: &RemotePath) -> StoreError {
@@ -147,6 +161,14 @@ impl StoreError {
                 String::from_utf8_lossy(first)
             ),
             ErrorKind::Symlink => "haul does not follow a symlink on the way".into(),
+            ErrorKind::Unavailable => {
+                format!("the object store does not answer: {}", self.detail)
+            }
+            ErrorKind::Throttled => format!("the object store is overloaded: {}", self.detail),
+            ErrorKind::UnknownOutcome => format!(
+                "outcome unknown: the object store did not answer: {}; check, then repeat if needed",
+                self.detail
+            ),
             ErrorKind::Other => self.detail.clone(),
         }
     }

@@ -15,9 +15,11 @@ pub mod kind;
 pub mod local;
 mod locks;
 pub mod metadata;
+pub mod objects;
 pub mod partial_names;
 pub mod path;
 pub mod reserved;
+pub mod served;
 pub mod shares;
 mod source;
 mod staging;
@@ -37,10 +39,11 @@ pub use kind::Kind;
 pub use locks::{LockEntry, LockPage, UnlockMode};
 pub use metadata::{Metadata, Omissions, Owner, Rights, Xattr, XattrSets};
 pub use path::{BadPath, Name, RemotePath};
+pub use served::{Served, Swept};
 pub use source::{Extent, FileSource, Watch, WholeFile};
 pub use staging::{
-    Bytes, Checkpoint, Checkpointer, CopyError, FileRange, PartRules, Resume, StageRequest,
-    Staging, copy_through,
+    Bytes, Checkpoint, Checkpointer, CopyError, FileRange, PartRules, PartWrite, Resume,
+    StageRequest, Staging, copy_through,
 };
 pub use trash::Trash;
 
@@ -269,8 +272,8 @@ pub trait Store: Send + Sync {
     /// Changes the mode or the time of a file or directory, durably. It follows no symlink.
     async fn change(&self, path: &RemotePath, change: Change) -> Result<(), StoreError>;
 
-    /// Returns the sizes of the device that holds `path`.
-    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError>;
+    /// Returns the sizes of the device that holds `path`; `None` if this store has none.
+    async fn space(&self, path: &RemotePath) -> Result<Option<Space>, StoreError>;
 
     /// Opens a file for reading.
     async fn open(&self, path: &RemotePath) -> Result<Arc<dyn FileSource>, StoreError>;

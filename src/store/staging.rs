@@ -5,11 +5,15 @@ use super::entry::{Allocation, Attributes};
 use super::error::{ErrorKind, StoreError};
 use super::source::FileSource;
 use async_trait::async_trait;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Bytes that are shared without being copied: a buffer that returns to its pool when its last user
 /// drops it.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A part on its way into a file.
+pub type PartWrite = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// The sizes and the order in which a store wants the content of a larger file.
 ///
@@ -34,6 +38,8 @@ pub struct StageRequest {
     pub if_version: Option<String>,
     /// What the commit survives once it is acknowledged.
     pub durability: Durability,
+    /// Bytes of the file, if that is known.
+    pub size: Option<u64>,
     /// The version of the source, in the words of the store that it comes from. A writer resumes
     /// the partial file of the same version; without a version it never resumes.
     pub source: Option<String>,
@@ -91,6 +97,17 @@ pub trait Staging: Send {
     /// Writes one part. Parts obey the [`PartRules`].
     async fn write(&mut self, offset: u64, parts: Vec<Bytes>) -> Result<(), StoreError>;
 
+    /// How many parts may be written at once, by [`Staging::begin_write`].
+    fn writes_at_once(&self) -> usize {
+        1
+    }
+
+    /// Begins to write one part; `None` if this store writes one at a time. Parts begin in order,
+    /// and may end in any. A hole, a restart or the commit waits for them.
+    fn begin_write(&mut self, _offset: u64, _parts: Vec<Bytes>) -> Option<PartWrite> {
+        None
+    }
+
     /// Leaves a hole of `length` bytes at `offset`, and extends the file to its end. The hole reads
     /// as zeros, and takes no room if the store can do that.
     async fn hole(&mut self, offset: u64, length: u64) -> Result<(), StoreError>;
@@ -128,6 +145,9 @@ pub trait Staging: Send {
     /// Forgets all that was written; the next part has offset 0 and is of this version of the
     /// source.
     async fn restart(&mut self, source: Option<String>) -> Result<(), StoreError>;
+
+    /// Tells the BLAKE3 hash of the file that is going to be committed, if it is known.
+    fn set_hash(&mut self, _hash: [u8; 32]) {}
 
     /// Publishes the file under its name, complete and, if it is to be durable, on disk; returns
     /// its version.

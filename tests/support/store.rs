@@ -129,7 +129,7 @@ impl Store for Slow {
         self.inner.change(path, change).await
     }
 
-    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
+    async fn space(&self, path: &RemotePath) -> Result<Option<Space>, StoreError> {
         self.inner.space(path).await
     }
 

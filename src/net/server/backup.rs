@@ -22,5 +22,5 @@ pub(super) async fn store_at(
     };
     let bad = |e| refusal(Code::BAD_NAME, format!("the backup directory is not allowed: {e}"));
     let plan = backup.plan(dir).map_err(bad)?;
-    Ok(session.store.backing_up(dir, plan).await?)
+    Ok(session.served.backing_up(dir, plan).await?)
 }

@@ -94,7 +94,7 @@ pub(super) async fn stat(session: &Session, request: &proto::StatBeneath) -> Ans
             let paths = paths.iter().map(|path| base.append(path));
             let paths = paths.collect::<Result<Vec<_>, _>>().map_err(bad)?;
             let top = base.append(&top).map_err(bad)?;
-            view.see(&session.store.following(links)?, (&base, &top), &paths).await?
+            view.see(&*session.served.following(links)?, (&base, &top), &paths).await?
         }
     };
     let kinds = seen.into_iter().map(Seen::to_wire).collect();

@@ -12,8 +12,8 @@ use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::path::MAX_PATH;
 use crate::store::{
-    Attributes, Change, Content, Durability, ErrorKind, NewEntry, NewTime, RemotePath, Store,
-    StoreError, StoreExt, Time,
+    Attributes, Change, Content, Durability, ErrorKind, NewEntry, NewTime, RemotePath, StoreError,
+    StoreExt, Time,
 };
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub(super) async fn glob(session: &Session, request: &proto::Glob) -> Answer {
         },
         bytes: MAX_CONTROL / 2,
     };
-    let found = Walk::new(&session.store, &base, &glob, &request.cookie)?.run(most).await?;
+    let found = Walk::new(&*session.store, &base, &glob, &request.cookie)?.run(most).await?;
     Ok(named(found.paths, found.next))
 }
 

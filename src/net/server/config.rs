@@ -3,8 +3,7 @@
 use crate::auth::Identity;
 use crate::auth::users::Users;
 use crate::net::server::outbound::Outbound;
-use crate::store::local::LocalStore;
-use std::path::PathBuf;
+use crate::store::Served;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +30,7 @@ pub struct Limits {
 /// A server's files and bounds.
 pub struct Config {
     /// The tree that it serves.
-    pub store: LocalStore,
-    /// The path of that tree on this machine.
-    pub root: PathBuf,
+    pub store: Arc<dyn Served>,
     /// The tree is the whole machine, for a user of it.
     pub is_machine: bool,
     /// Its key.

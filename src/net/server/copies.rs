@@ -21,10 +21,8 @@ use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::source::{Origin, TransferSource};
 use crate::net::wire::{Code, proto};
-use crate::store::local::LocalStore;
-use crate::store::{Kind, StoreExt, blocking};
+use crate::store::{Kind, StoreExt};
 use std::mem::take;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -184,9 +182,7 @@ impl PreparedCopy {
     /// Finds the sources as for a get, and the destination as for a put.
     async fn find(place: Place<'_>, mut copy: proto::Copy) -> Result<PreparedCopy, NetError> {
         let Place {
-            config,
-            registry,
-            session,
+            registry, session, ..
         } = place;
         let options = Options {
             chmod: chmod_of(&copy)?,
@@ -202,11 +198,10 @@ impl PreparedCopy {
             if_missing: copy.if_missing,
             options: copy.options,
         };
-        let user_root = config.root.join(session.grant.user.root.as_path());
-        let destination = find_destination(session, &put, &user_root).await?;
+        let destination = find_destination(session, &put).await?;
         refuse_same(&sources, &destination).await?;
         if copy.mirror {
-            refuse_within(&sources, &destination, &user_root).await?;
+            refuse_within(session, &sources, &destination).await?;
         }
         Ok(PreparedCopy {
             sources,
@@ -268,9 +263,9 @@ async fn refuse_same(
 
 /// Refuses a source within its destination, where what no source has is going to be deleted.
 async fn refuse_within(
+    session: &Session,
     sources: &[TransferSource],
     destination: &Destination,
-    user_root: &Path,
 ) -> Result<(), NetError> {
     let mut mirrors = Vec::new();
     for top in &destination.tops {
@@ -280,15 +275,11 @@ async fn refuse_within(
         let Origin::Tree { path, .. } = &source.origin else {
             continue;
         };
-        let above = ancestors(user_root.join(path.as_path())).await;
+        let above = session.served.ancestors(path).await;
         if above.iter().any(|version| mirrors.contains(version)) {
             let text = "the source is within the destination: --delete would delete it";
             return Err(refusal(Code::CONFLICT, text));
         }
     }
     Ok(())
-}
-
-async fn ancestors(path: PathBuf) -> Vec<String> {
-    blocking(move || LocalStore::ancestors(&path)).await
 }

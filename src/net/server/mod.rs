@@ -134,6 +134,9 @@ async fn sweep(config: &Config) {
         if swept.partial > 0 {
             tracing::info!(files = swept.partial, "abandoned partial files were removed");
         }
+        if swept.blobs > 0 {
+            tracing::info!(blobs = swept.blobs, "content that no entry refers to was removed");
+        }
         if swept.trashed > 0 {
             tracing::info!(entries = swept.trashed, "expired entries of the trash were removed");
         }

@@ -15,8 +15,7 @@ use crate::net::server::reservation::{NoRoom, Reservation};
 use crate::net::server::session::{Reattached, Session, SessionId, TransferCount};
 use crate::net::session::SessionCore;
 use crate::net::wire::{Code, INITIAL_WINDOW, proto};
-use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, StoreError, StoreExt};
+use crate::store::{ErrorKind, Served, StoreError, StoreExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -68,7 +67,7 @@ pub(super) async fn create(
         let text = "the session id is taken";
         return Err(Rejection::new(text, (Code::BAD_PARAMETER, text)));
     }
-    let store = open_root(config, &grant.user).await.map_err(|e| {
+    let served = open_root(config, &grant.user).await.map_err(|e| {
         tracing::error!(user = %grant.name(), error = %e, "the user's root cannot be opened");
         let text = "this user's root directory cannot be opened on the server";
         Rejection::new("no root", (Code::LOCAL_ERROR, text))
@@ -84,7 +83,8 @@ pub(super) async fn create(
     let session = Session {
         who: who(grant.name(), &login.client),
         grant,
-        store,
+        store: served.store(),
+        served,
         core: SessionCore::paced(control, bounds, buffers, pacer),
         working: Mutex::default(),
         proofs: Proofs::new(exported),
@@ -124,12 +124,12 @@ fn who(user: &UserName, client: &str) -> String {
 }
 
 /// The store that a user sees. Their root is made if it does not exist.
-async fn open_root(config: &Config, user: &User) -> Result<LocalStore, StoreError> {
-    let store = &config.store;
-    match store.rooted_at(&user.root, user.name.as_str()) {
+async fn open_root(config: &Config, user: &User) -> Result<Arc<dyn Served>, StoreError> {
+    let served = &config.store;
+    match served.rooted_at(&user.root, user.name.as_str()).await {
         Err(e) if e.kind == ErrorKind::NotFound => {
-            store.make_dir_all(&user.root).await?;
-            store.rooted_at(&user.root, user.name.as_str())
+            served.store().make_dir_all(&user.root).await?;
+            served.rooted_at(&user.root, user.name.as_str()).await
         }
         other => other,
     }

@@ -9,9 +9,7 @@ use crate::net::server::transfers::no_directory;
 use crate::net::wire::proto::{self, reply};
 use crate::net::wire::{Code, MAX_CONTROL, entry};
 use crate::store::accounts::home_of;
-use crate::store::{
-    ErrorKind, Kind, RemotePath, RemoveScope, Store, StoreError, StoreExt, UnlockMode,
-};
+use crate::store::{ErrorKind, Kind, RemotePath, RemoveScope, StoreError, StoreExt, UnlockMode};
 use prost::Message;
 
 /// Entries of a listing's page.
@@ -54,7 +52,7 @@ pub(super) async fn stat(session: &Session, request: &proto::Stat) -> Answer {
     let (found, hash) = match found.kind {
         Kind::File if request.hash => {
             let buffers = session.core.pool().buffers();
-            let (hashed, hash) = hash_file(&session.store, &path, buffers).await?;
+            let (hashed, hash) = hash_file(&*session.store, &path, buffers).await?;
             (hashed, Some(hash))
         }
         _ => (found, None),
@@ -157,6 +155,8 @@ pub(super) async fn rename_target(
 /// The sizes of the file system that has a path.
 pub(super) async fn space(session: &Session, request: &proto::Space) -> Answer {
     let space = session.store.space(&path_of(session, &request.path)?).await?;
+    let none = || refusal(Code::NOT_IMPLEMENTED, "an object store does not tell how large it is");
+    let space = space.ok_or_else(none)?;
     let body = reply::Body::Space(entry::space_to_wire(space));
     Ok(Done::with(Code::ANSWER, "sizes", body))
 }

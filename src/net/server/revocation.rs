@@ -40,7 +40,7 @@ pub(super) fn refusal(why: Revoked) -> NetError {
 pub(super) fn revoke(session: &Session, why: Revoked) {
     if !session.core.is_down() {
         tracing::info!(who = %session.who, %why, "a session is ended");
-        session.store.close();
+        session.served.close();
         session.core.end(refusal(why));
     }
 }

@@ -9,8 +9,7 @@ use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
 use crate::net::session::SessionCore;
 use crate::net::wire::frame::{Attach, ROLE_DATA};
-use crate::store::RemotePath;
-use crate::store::local::LocalStore;
+use crate::store::{RemotePath, Served, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -33,7 +32,9 @@ pub(super) struct Session {
     /// `user@host`, for logs and locks.
     pub(super) who: String,
     /// The user's root and everything beneath it.
-    pub(super) store: LocalStore,
+    pub(super) served: Arc<dyn Served>,
+    /// The same, as requests see it.
+    pub(super) store: Arc<dyn Store>,
     pub(super) core: Arc<SessionCore>,
     pub(super) working: Mutex<RemotePath>,
     /// The proofs of further connections.

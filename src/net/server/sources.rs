@@ -35,7 +35,7 @@ pub(super) async fn find_sources(
     // one store for all of them: each would keep directories open for as long as the transfer lasts
     let store: Arc<dyn Store> = match options.view.links {
         FollowedLinks::None => session.store.subtree(&RemotePath::root()).await?,
-        links => Arc::new(session.store.following(links)?),
+        links => session.served.following(links)?,
     };
     if get.chosen.iter().map(Vec::len).sum::<usize>() > MAX_SENT_CHOSEN {
         return Err(refusal(Code::BAD_PARAMETER, "the chosen paths have more than 64 KiB"));

@@ -16,9 +16,7 @@ use crate::net::transfer::report::Reporter;
 use crate::net::transfer::send::sender;
 use crate::net::wire::proto::{self, IfMissing, reply};
 use crate::net::wire::{Code, entry};
-use crate::store::local::LocalStore;
-use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, StoreExt, blocking};
-use std::path::Path;
+use crate::store::{ErrorKind, Kind, Name, RemotePath, Store, StoreError, StoreExt};
 use std::sync::Arc;
 
 /// Most sources of one transfer.
@@ -82,9 +80,7 @@ pub(super) async fn put(
     channel: Option<TransferChannel>,
 ) -> Answer {
     let Place {
-        config,
-        registry,
-        session,
+        registry, session, ..
     } = place;
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, put.names.len())?;
@@ -101,8 +97,7 @@ pub(super) async fn put(
             --existing, --delete, --backup and --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
-    let user_root = config.root.join(session.grant.user.root.as_path());
-    let destination = find_destination(session, &put, &user_root).await?;
+    let destination = find_destination(session, &put).await?;
     let target = destination.into_target(registry, session, &options).await?;
     let (transferring, session, label) =
         (session.transfers.begin(), session.clone(), put.destination);
@@ -167,7 +162,6 @@ impl Destination {
 pub(super) async fn find_destination(
     session: &Session,
     put: &proto::Put,
-    user_root: &Path,
 ) -> Result<Destination, NetError> {
     let path = entry::path(&put.destination, &session.working())
         .map_err(|e| refusal(Code::BAD_NAME, format!("the destination is not allowed: {e}")))?;
@@ -180,14 +174,14 @@ pub(super) async fn find_destination(
         (None, IfMissing::Make) => {
             let (parent, name) = path.split().ok_or_else(|| no_directory(&path))?;
             let parent = parent_of(session, &parent).await?;
-            refuse_nested(&user_root.join(parent.as_path()), &put.source_ids).await?;
+            refuse_nested(session, &parent, &put.source_ids).await?;
             let dir = parent.join(&name);
             let dir = dir.map_err(|e| StoreError::new(ErrorKind::BadName(e), &path))?;
             session.store.make_dir(&dir).await?;
             within(session, put, &path, dir).await?
         }
     };
-    refuse_nested_in(&destination, user_root, &put.source_ids).await?;
+    refuse_nested_in(session, &destination, &put.source_ids).await?;
     Ok(destination)
 }
 
@@ -295,8 +289,8 @@ fn is_nameless_file(put: &proto::Put) -> bool {
 
 /// Refuses to put a directory into itself: client and server may be the same machine.
 async fn refuse_nested_in(
+    session: &Session,
     destination: &Destination,
-    user_root: &Path,
     source_ids: &[String],
 ) -> Result<(), NetError> {
     if source_ids.is_empty() {
@@ -308,16 +302,19 @@ async fn refuse_nested_in(
             return Err(nested());
         }
     }
-    refuse_nested(&user_root.join(destination.dir.as_path()), source_ids).await
+    refuse_nested(session, &destination.dir, source_ids).await
 }
 
 /// The same for a directory and those above it.
-async fn refuse_nested(dir: &Path, source_ids: &[String]) -> Result<(), NetError> {
+async fn refuse_nested(
+    session: &Session,
+    dir: &RemotePath,
+    source_ids: &[String],
+) -> Result<(), NetError> {
     if source_ids.is_empty() {
         return Ok(());
     }
-    let dir = dir.to_path_buf();
-    let versions = blocking(move || LocalStore::ancestors(&dir)).await;
+    let versions = session.served.ancestors(dir).await;
     match versions.iter().any(|version| source_ids.contains(version)) {
         true => Err(nested()),
         false => Ok(()),

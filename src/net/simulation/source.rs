@@ -294,7 +294,7 @@ impl Store for MemoryStore {
         unasked(path)
     }
 
-    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
+    async fn space(&self, path: &RemotePath) -> Result<Option<Space>, StoreError> {
         unasked(path)
     }
 

@@ -116,9 +116,11 @@ pub(in crate::net) fn directions<Data: Send + 'static>(
     secrets: &rustls::ExtractedSecrets,
     connection: KernelConnection<Data>,
 ) -> Result<(Decryptor, Encryptor), NetError> {
-    let limit = match connection.negotiated_cipher_suite() {
-        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+    let rustls::SupportedCipherSuite::Tls13(suite) = connection.negotiated_cipher_suite() else {
+        // both configurations allow TLS 1.3 alone
+        return Err(rustls::Error::General("the peer has no TLS 1.3".into()).into());
     };
+    let limit = suite.common.confidentiality_limit;
     let shared = Arc::new(Shared {
         secrets: Mutex::new(Box::new(connection)),
         asked: AtomicBool::new(false),

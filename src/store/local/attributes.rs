@@ -265,6 +265,7 @@ mod tests {
             who: "t".into(),
             if_version: None,
             durability: Durability::Durable,
+            size: None,
             source: None,
         };
         let staged = stage(tree, path, &request, None)?;

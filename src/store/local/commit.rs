@@ -273,6 +273,7 @@ mod tests {
             who: "t".into(),
             if_version: None,
             durability: Durability::Durable,
+            size: None,
             source: Some("v1".into()),
         };
         let staged = stage(tree, &RemotePath::parse(b"sub/f").unwrap(), &request, None)?;

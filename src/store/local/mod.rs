@@ -28,6 +28,7 @@ mod partial_file;
 mod read;
 pub mod record;
 mod remove_tree;
+mod served;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod small;
@@ -53,7 +54,7 @@ use blocking::blocking_for;
 use cap_std::fs::Dir;
 use fd_budget::HANDLES;
 use meta_overlay::{overlay_all, overlay_at, overlay_page, read_xattrs};
-pub use partial::Swept;
+pub use served::ServedDir;
 use std::sync::Arc;
 use times::Times;
 use trash::LocalTrash;
@@ -73,12 +74,6 @@ impl LocalStore {
     /// even in calls under way. The user may not write any more.
     pub fn close(&self) {
         self.tree.closed().set();
-    }
-
-    /// Removes partial files of writers that died more than `age` ago, and what has expired in a
-    /// trash.
-    pub async fn sweep(&self, age: std::time::Duration) -> Swept {
-        self.run(move |tree| partial::sweep(tree, age)).await
     }
 
     async fn run<T: Send + 'static>(
@@ -193,8 +188,8 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
-        self.run_on(path, stat::space).await
+    async fn space(&self, path: &RemotePath) -> Result<Option<Space>, StoreError> {
+        self.run_on(path, stat::space).await.map(Some)
     }
 
     async fn open(&self, path: &RemotePath) -> Result<Arc<dyn FileSource>, StoreError> {

@@ -11,7 +11,7 @@ use crate::store::partial_names::PartialNames;
 use crate::store::reserved::is_trash;
 use crate::store::trash::EmptyScope;
 use crate::store::{
-    ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, UnlockMode,
+    ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, Swept, UnlockMode,
 };
 use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags};
@@ -162,22 +162,16 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
     }
     Ok(())
 }
-
-/// What a sweep has removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Partial files.
-    pub partial: usize,
-    /// Entries of trashes that had expired.
-    pub trashed: u64,
-}
-
 /// Removes, in the whole tree, partial files of writers that died more than `age` ago, and what has
 /// expired in a trash. It skips what it cannot read or remove: the next sweep comes.
 pub(super) fn sweep(tree: &Tree, age: Duration) -> Swept {
     let mut swept = Swept::default();
     sweep_dir(tree, tree.root(), (age, 0), &mut swept);
     swept
+}
+
+fn count(swept: &mut Swept, removed: bool) {
+    swept.partial = swept.partial.saturating_add(usize::from(removed));
 }
 
 fn sweep_dir(tree: &Tree, dir: &Dir, (age, depth): (Duration, usize), swept: &mut Swept) {
@@ -188,11 +182,11 @@ fn sweep_dir(tree: &Tree, dir: &Dir, (age, depth): (Duration, usize), swept: &mu
     for entry in stream.flatten() {
         let bytes = entry.file_name().to_bytes();
         if let Some(names) = PartialNames::of_record(bytes) {
-            swept.count(sweep_record(dir, &names, age));
+            count(swept, sweep_record(dir, &names, age));
         } else if let Some(names) = PartialNames::of_replaced(bytes) {
-            swept.count(sweep_replaced(dir, &names));
+            count(swept, sweep_replaced(dir, &names));
         } else if let Some((_, names)) = PartialNames::of_file(bytes) {
-            swept.count(sweep_file(dir, &names, age));
+            count(swept, sweep_file(dir, &names, age));
         } else if is_trash(bytes) {
             let emptied = empty(dir, tree.closed(), EmptyScope::Expired, BATCHES);
             let removed = emptied.map_or(0, |emptied| emptied.removed);
@@ -204,12 +198,6 @@ fn sweep_dir(tree: &Tree, dir: &Dir, (age, depth): (Duration, usize), swept: &mu
         {
             sweep_dir(tree, &inner, (age, depth.saturating_add(1)), swept);
         }
-    }
-}
-
-impl Swept {
-    fn count(&mut self, removed: bool) {
-        self.partial = self.partial.saturating_add(usize::from(removed));
     }
 }
 

@@ -164,7 +164,7 @@ impl Store for ModelStore {
         unasked(path)
     }
 
-    async fn space(&self, path: &RemotePath) -> Result<Space, StoreError> {
+    async fn space(&self, path: &RemotePath) -> Result<Option<Space>, StoreError> {
         unasked(path)
     }
 

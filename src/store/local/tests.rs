@@ -51,6 +51,7 @@ async fn staged(store: &LocalStore, name: &[u8]) -> Box<dyn Staging> {
         who: "t".into(),
         if_version: None,
         durability: Durability::Durable,
+        size: None,
         source: Some("v1".into()),
     };
     let path = RemotePath::parse(name).unwrap();

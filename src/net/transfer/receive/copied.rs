@@ -189,6 +189,7 @@ mod tests {
             who: "test".into(),
             if_version: None,
             durability: Durability::Volatile,
+            size: None,
             source: None,
         };
         let staging = store.stage(&path(b"to"), &request).await.unwrap();

@@ -255,13 +255,13 @@ impl Target {
         decisions
     }
 
-    /// Locks and opens the partial file of a larger file, of which `source` is the version; waits
-    /// for the lock as long as `deadline` allows.
+    /// Locks and opens the partial file of a larger file, of which `source` is the version, and the
+    /// size if that is known; waits for the lock as long as `deadline` allows.
     pub async fn stage(
         &self,
         path: &RemotePath,
         options: &Options,
-        source: Option<String>,
+        (source, size): (Option<String>, Option<u64>),
         deadline: Option<Instant>,
     ) -> Result<Box<dyn Staging>, StoreError> {
         let tree = match self {
@@ -272,6 +272,7 @@ impl Target {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
             durability: options.durability,
+            size,
             source: source.filter(|_| !tree.write_only),
         };
         let (began, mut pause) = (Instant::now(), Duration::from_millis(20));

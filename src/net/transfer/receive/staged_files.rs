@@ -65,7 +65,7 @@ impl StagedFiles {
     ) {
         let (target, options, turns) =
             (self.target.clone(), self.options.clone(), self.turns.clone());
-        let source_version = wanted.source_version.clone();
+        let (source_version, size) = (wanted.source_version.clone(), wanted.size);
         let now = Instant::now();
         let deadline = self.options.wait.map(|wait| now + wait);
         self.files.insert(number, StagedFile::new(wanted, now));
@@ -76,7 +76,8 @@ impl StagedFiles {
             let Ok(turn) = turns.acquire_owned().await else {
                 return std::future::pending().await;
             };
-            let staged = target.stage(&path, &options, source_version.clone(), deadline).await;
+            let source = (source_version.clone(), size);
+            let staged = target.stage(&path, &options, source, deadline).await;
             StagedDone::Opened(staged.map(|staging| Opened {
                 source_version,
                 staging,

@@ -25,6 +25,7 @@ pub(super) fn begin(
         who: "writer".into(),
         if_version: None,
         durability,
+        size: None,
         source: Some(source(target, version)),
     };
     stage(tree, &path(target), &request, None)

@@ -9,6 +9,7 @@ pub mod destination;
 mod dirs;
 mod event;
 mod files;
+mod in_flight;
 mod job;
 mod ledger;
 mod links;

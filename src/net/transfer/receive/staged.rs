@@ -13,25 +13,18 @@
 
 use crate::chunk::Extent;
 use crate::chunk::digest::Digest;
-use crate::chunk::reassembly::{Inserted, Mismatch, Reassembly};
-use crate::net::data::payload::ReceivedFrame;
-use crate::net::error::NetError;
+use crate::chunk::reassembly::{Mismatch, Part, Reassembly};
 use crate::net::jobs::Work;
 use crate::net::session::handed::HandedFile;
 use crate::net::transfer::receive::copied::CopiedFile;
-use crate::net::transfer::receive::progress::{AHEAD, Progress};
+use crate::net::transfer::receive::in_flight::{FlyingPart, InFlight};
+use crate::net::transfer::receive::progress::Progress;
 use crate::net::transfer::receive::staged_jobs::{
-    Opened, Salvage, StagedDone, Written, Wrote, leave_hole, time_of_day, write,
+    Opened, Salvage, StagedDone, Written, Wrote, extents_of, fly, leave_hole, time_of_day, write,
 };
-use crate::net::wire::frame::{FrameHeader, FrameKind};
 use crate::store::{Attributes, Bytes, Checkpoint, Resume, Staging, StoreError, Time};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-
-/// How far behind a missing chunk one of a stream may come at all: with this much not acknowledged
-/// and the largest window there is. Holes take little of a window, so a file of known size is
-/// bounded by that.
-const FARTHEST: u64 = AHEAD + (128 << 20);
 
 /// What a file is to be.
 #[derive(Clone)]
@@ -66,6 +59,7 @@ pub(super) struct StagedFile {
     state: StagingState,
     turn: Option<OwnedSemaphorePermit>,
     progress: Progress,
+    in_flight: InFlight,
     is_checkpointing: bool,
 }
 
@@ -79,6 +73,7 @@ impl StagedFile {
             state: StagingState::Opening,
             turn: None,
             progress: Progress::new(now),
+            in_flight: InFlight::default(),
             is_checkpointing: false,
         }
     }
@@ -100,12 +95,19 @@ impl StagedFile {
 
     /// True while it is written, or committed.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self.state, StagingState::Busy)
+        match &self.state {
+            StagingState::Busy => true,
+            StagingState::Idle(staging) => {
+                !self.in_flight.is_empty() && self.in_flight.count() >= staging.writes_at_once()
+            }
+            StagingState::Opening | StagingState::Stale => false,
+        }
     }
 
     /// True while a job writes it, or makes a checkpoint.
     pub(super) fn has_job(&self) -> bool {
-        self.is_checkpointing || matches!(self.state, StagingState::Busy | StagingState::Stale)
+        let is_away = matches!(self.state, StagingState::Busy | StagingState::Stale);
+        self.is_checkpointing || !self.in_flight.is_empty() || is_away
     }
 
     /// True while a job has its partial file.
@@ -116,7 +118,8 @@ impl StagedFile {
     /// True when content is missing that only the sender can deliver. A stream takes as long as it
     /// takes.
     pub(super) fn waits_for_sender(&self) -> bool {
-        self.wanted.size.is_some() && matches!(self.state, StagingState::Idle(_))
+        let is_idle = matches!(self.state, StagingState::Idle(_)) && self.in_flight.is_empty();
+        self.wanted.size.is_some() && is_idle
     }
 
     /// The partial file is open, or empty. Returns from where the content is wanted, and how many
@@ -181,66 +184,29 @@ impl StagedFile {
         }
     }
 
-    /// Takes an intact frame.
-    ///
-    /// # Errors
-    /// The outer one breaks the protocol, the inner one only fails the file.
-    pub(super) fn frame(
-        &mut self,
-        frame: ReceivedFrame,
-    ) -> Result<Result<Inserted, Mismatch>, NetError> {
-        let (header, length) = (frame.header, frame.payload.len() as u64);
-        if let Some((copied, size)) = &mut self.copied {
-            return Ok(match copied.confirm(&header, *size) {
-                true => Ok(Inserted::New),
-                false => Err(Mismatch::Shape),
-            });
-        }
-        if header.kind == FrameKind::Chunk && self.is_too_far(header.offset) {
-            return Err(NetError::Protocol("it sends more than its window allows".into()));
-        }
-        if !self.is_within_size(&header) {
-            return Ok(Err(Mismatch::Shape));
-        }
-        let reassembly = &mut self.reassembly;
-        Ok(match header.kind {
-            FrameKind::File => reassembly.insert_whole(length, header.digest, frame.into_bytes()),
-            FrameKind::End => {
-                reassembly.finish(header.offset, header.digest).map(|()| Inserted::New)
-            }
-            FrameKind::Hole => {
-                reassembly.insert_hole(header.offset, header.hole(), frame.into_bytes())
-            }
-            _ => reassembly.insert(header.offset, length, header.digest, frame.into_bytes()),
-        })
-    }
-
-    /// True for a chunk at `offset` that is more than a sender that obeys its window could have
-    /// sent.
-    fn is_too_far(&self, offset: u64) -> bool {
-        let farthest = self.reassembly.next_offset().saturating_add(FARTHEST);
-        (self.wanted.size.is_none() && offset > farthest) || self.progress.is_overrun()
-    }
-
-    /// True unless a chunk or a hole reaches beyond the size that was offered. A stream has no
-    /// holes.
-    fn is_within_size(&self, header: &FrameHeader) -> bool {
-        let length = match header.kind {
-            FrameKind::Chunk => u64::from(header.length),
-            FrameKind::Hole => header.hole(),
-            _ => return true,
-        };
-        match self.wanted.size {
-            Some(size) => header.offset.saturating_add(length) <= size,
-            None => header.kind == FrameKind::Chunk,
-        }
-    }
-
     /// The next work, if any is due.
     ///
     /// # Errors
     /// [`Mismatch`] if all of the file is there and is not what was offered.
     pub(super) fn advance(&mut self) -> Result<Option<Work<StagedDone>>, Mismatch> {
+        if let StagingState::Idle(staging) = &mut self.state
+            && staging.writes_at_once() > 1
+        {
+            if self.in_flight.count() >= staging.writes_at_once() {
+                return Ok(None);
+            }
+            let part = match self.reassembly.next_hole() {
+                Some(_) => None,
+                None => self.reassembly.take_part(&staging.part_rules()),
+            };
+            if let Some(part) = part {
+                return Ok(self.begin_write(part));
+            }
+            if !self.in_flight.is_empty() {
+                // a hole, and the commit, wait for all parts before them
+                return Ok(None);
+            }
+        }
         let staging = match std::mem::replace(&mut self.state, StagingState::Busy) {
             StagingState::Idle(staging) => staging,
             other => {
@@ -268,6 +234,27 @@ impl StagedFile {
         }
     }
 
+    /// Begins to write a part beside those that are on their way.
+    fn begin_write(&mut self, part: Part<Bytes>) -> Option<Work<StagedDone>> {
+        let StagingState::Idle(staging) = &mut self.state else {
+            return None;
+        };
+        let (offset, digests) = self.reassembly.taken();
+        let flying = self.in_flight.begin(Checkpoint { offset, digests }, extents_of(&part));
+        let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
+        let write = staging.begin_write(part.offset, bytes);
+        debug_assert!(write.is_some(), "a store that writes several at once begins them");
+        Some(fly(self.wanted.attempt, flying, write?))
+    }
+
+    /// A part was written beside others. Returns the extents that may be reported to the sender.
+    pub(super) fn flown(&mut self, part: FlyingPart) -> Vec<Extent> {
+        if let Some(point) = self.in_flight.ended(part.number) {
+            self.progress.reached(point, self.wanted.size);
+        }
+        self.progress.acknowledge(part.extents)
+    }
+
     /// Size and hash, once all of it is written and it may be committed.
     fn complete(&self) -> Result<Option<(u64, Option<Digest>)>, Mismatch> {
         let complete = match &self.copied {
@@ -290,13 +277,16 @@ impl StagedFile {
 
     fn commit(
         &self,
-        staging: Box<dyn Staging>,
+        mut staging: Box<dyn Staging>,
         size: u64,
         hash: Option<Digest>,
     ) -> Work<StagedDone> {
         let mut attributes = self.wanted.attributes.clone();
         if attributes.mtime == Time::default() && self.wanted.size.is_none() {
             attributes.mtime = time_of_day();
+        }
+        if let Some(hash) = hash {
+            staging.set_hash(hash);
         }
         Work::new("commit", async move {
             let result = staging.commit(size, attributes).await;
@@ -395,5 +385,6 @@ impl StagedFile {
     }
 }
 
+mod frames;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The staged files of a receiver: opened in turn, written as their chunks come, and suspended when
 //! the transfer ends early.
 
+use crate::chunk::Extent;
 use crate::chunk::reassembly::Inserted;
 use crate::chunk::window::SharedPermit;
 use crate::net::data::payload::ReceivedFrame;
@@ -11,6 +12,7 @@ use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::Target;
 use crate::net::transfer::receive::event::FileEvent;
+use crate::net::transfer::receive::in_flight::FlyingPart;
 use crate::net::transfer::receive::job::{JobDone, Jobs};
 use crate::net::transfer::receive::staged::{StagedFile, Wanted};
 use crate::net::transfer::receive::staged_jobs::{Opened, Salvage, StagedDone, Written};
@@ -214,19 +216,20 @@ impl StagedFiles {
         }
     }
 
-    /// Starts the next job of a file, if one is due.
+    /// Starts the jobs of a file that are due.
     fn advance(&mut self, number: u64, jobs: &mut Jobs) -> Vec<FileEvent> {
         if self.is_closing {
             return Vec::new();
         }
-        match self.files.get_mut(&number).map(StagedFile::advance) {
-            Some(Ok(Some(work))) => drop(start(number, work, jobs)),
-            Some(Err(why)) => {
-                return self.fail(FileEvent::mismatch(number, why), number, Salvage::Nothing);
+        loop {
+            match self.files.get_mut(&number).map(StagedFile::advance) {
+                Some(Ok(Some(work))) => drop(start(number, work, jobs)),
+                Some(Err(why)) => {
+                    return self.fail(FileEvent::mismatch(number, why), number, Salvage::Nothing);
+                }
+                Some(Ok(None)) | None => return Vec::new(),
             }
-            Some(Ok(None)) | None => {}
         }
-        Vec::new()
     }
 
     /// A job has ended.
@@ -253,6 +256,11 @@ impl StagedFiles {
                 }
                 Err(e) => self.fail_store(number, &e),
             },
+            StagedDone::Flown {
+                attempt,
+                part,
+                result,
+            } => self.flown((number, attempt), part, result, jobs),
             StagedDone::Checkpointed(result) => {
                 if let Some(file) = self.files.get_mut(&number) {
                     file.checkpointed();
@@ -264,6 +272,30 @@ impl StagedFiles {
                 }
             }
         }
+    }
+
+    /// A part was written beside others. One of another attempt counts for nothing.
+    fn flown(
+        &mut self,
+        (number, attempt): (u64, u8),
+        part: FlyingPart,
+        result: Result<(), StoreError>,
+        jobs: &mut Jobs,
+    ) -> Vec<FileEvent> {
+        let Some(file) = self.files.get_mut(&number).filter(|file| file.attempt() == attempt)
+        else {
+            return Vec::new();
+        };
+        if let Err(e) = result {
+            return self.fail_store(number, &e);
+        }
+        let extents = file.flown(part);
+        if !self.is_closing
+            && let Some(checkpoint) = file.checkpoint_if_due(Instant::now())
+        {
+            start(number, checkpoint, jobs);
+        }
+        written_events(number, extents).chain(self.advance(number, jobs)).collect()
     }
 
     fn opened(
@@ -314,12 +346,7 @@ impl StagedFiles {
                 start(number, work, jobs);
             }
         }
-        let written = extents.into_iter().map(|extent| FileEvent::Written {
-            number,
-            offset: extent.offset,
-            length: extent.length,
-        });
-        written.chain(self.advance(number, jobs)).collect()
+        written_events(number, extents).chain(self.advance(number, jobs)).collect()
     }
 
     /// The transfer ends early: no job begins any more, and what waits for a lock is ended.
@@ -346,6 +373,15 @@ impl StagedFiles {
         }
         suspending
     }
+}
+
+/// The events of extents that the sender learns of.
+fn written_events(number: u64, extents: Vec<Extent>) -> impl Iterator<Item = FileEvent> {
+    extents.into_iter().map(move |extent| FileEvent::Written {
+        number,
+        offset: extent.offset,
+        length: extent.length,
+    })
 }
 
 /// Starts a job of a staged file.

@@ -5,7 +5,8 @@ use crate::chunk::digest::Digest;
 use crate::chunk::hole::{self, ZeroChunk};
 use crate::chunk::reassembly::Part;
 use crate::net::jobs::Work;
-use crate::store::{Bytes, Staging, StoreError, Time};
+use crate::net::transfer::receive::in_flight::FlyingPart;
+use crate::store::{Bytes, PartWrite, Staging, StoreError, Time};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -23,6 +24,12 @@ pub(super) enum StagedDone {
     Opened(Result<Opened, StoreError>),
     /// A part was written.
     Written(Written),
+    /// A part was written beside others, or could not be. Of which attempt it is.
+    Flown {
+        attempt: u8,
+        part: FlyingPart,
+        result: Result<(), StoreError>,
+    },
     /// A checkpoint was made.
     Checkpointed(Result<(), StoreError>),
     /// All of it was committed; the result is its version.
@@ -91,14 +98,31 @@ pub(super) fn leave_hole(mut staging: Box<dyn Staging>, hole: Extent) -> Work<St
     })
 }
 
+/// The chunks of a part.
+pub(super) fn extents_of(part: &Part<Bytes>) -> Vec<Extent> {
+    let extent = |(offset, bytes): &(u64, Bytes)| Extent {
+        offset: *offset,
+        length: (**bytes).as_ref().len() as u64,
+    };
+    part.chunks.iter().map(extent).collect()
+}
+
+/// Writes a part beside others.
+pub(super) fn fly(attempt: u8, part: FlyingPart, write: PartWrite) -> Work<StagedDone> {
+    Work::new("write", async move {
+        let result = write.await;
+        StagedDone::Flown {
+            attempt,
+            part,
+            result,
+        }
+    })
+}
+
 /// Writes a part.
 pub(super) fn write(mut staging: Box<dyn Staging>, part: Part<Bytes>) -> Work<StagedDone> {
     Work::new("write", async move {
-        let extent = |(offset, bytes): &(u64, Bytes)| Extent {
-            offset: *offset,
-            length: (**bytes).as_ref().len() as u64,
-        };
-        let wrote = Wrote::Chunks(part.chunks.iter().map(extent).collect());
+        let wrote = Wrote::Chunks(extents_of(&part));
         let bytes = part.chunks.into_iter().map(|(_, bytes)| bytes).collect();
         let result = staging.write(part.offset, bytes).await;
         StagedDone::Written(Written {

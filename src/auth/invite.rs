@@ -7,13 +7,13 @@
 use super::file::FileError;
 use super::key::Fingerprint;
 use super::name::UserName;
+use super::state_file::StateFile;
 use super::user::{AuthorizedKey, OpenInvite, User};
 use super::users;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::path::Path;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "haul1-";
@@ -87,12 +87,12 @@ pub fn find<'a>(all: &'a [User], secret: &[u8], now: u64) -> Option<&'a User> {
 /// # Errors
 /// [`FileError`].
 pub fn redeem(
-    path: &Path,
+    at: &StateFile,
     secret: &[u8],
     key: AuthorizedKey,
     now: u64,
 ) -> Result<Option<UserName>, FileError> {
-    users::update(path, |all| {
+    users::update(at, |all| {
         let Some(name) = find(all, secret, now).map(|user| user.name.clone()) else {
             return Ok(None);
         };
@@ -133,7 +133,7 @@ mod tests {
         };
         let redeem = |secret: &[u8], now: u64| {
             let key = AuthorizedKey::new(PublicKey::from_der(&[1]));
-            redeem(&path, secret, key, now).unwrap()
+            redeem(&StateFile::from(&path), secret, key, now).unwrap()
         };
         invited(100);
         assert_eq!(redeem(&[0; 16], 99), None);

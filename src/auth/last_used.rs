@@ -7,9 +7,9 @@
 use super::file::{self, FileError};
 use super::key::Fingerprint;
 use super::name::UserName;
+use super::state_file::StateFile;
 use super::user::User;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// The file's name in the server's state directory.
 pub const FILE: &str = "last-used";
@@ -51,8 +51,9 @@ impl LastUsed {
     ///
     /// # Errors
     /// [`FileError`], with the line.
-    pub fn read(path: &Path) -> Result<LastUsed, FileError> {
-        let lines = file::parse_lines(path, &file::read(path)?, parse_line)?;
+    pub fn read(at: impl Into<StateFile>) -> Result<LastUsed, FileError> {
+        let at = at.into();
+        let lines = file::parse_lines(&at.name(), &at.read()?, parse_line)?;
         Ok(LastUsed(lines.into_iter().collect()))
     }
 
@@ -67,9 +68,11 @@ impl LastUsed {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn record(path: &Path, uses: &[Use], users: &[User]) -> Result<(), FileError> {
-    file::update(path, |text| {
-        let lines = file::parse_lines(path, &text, parse_line).unwrap_or_default();
+pub fn record(at: impl Into<StateFile>, uses: &[Use], users: &[User]) -> Result<(), FileError> {
+    let at = at.into();
+    let name = at.name();
+    at.update(|text| {
+        let lines = file::parse_lines(&name, &text, parse_line).unwrap_or_default();
         let mut last: BTreeMap<Id, u64> = lines.into_iter().collect();
         last.extend(uses.iter().map(|one| (id(&one.user, &one.key), one.at)));
         let listed = users.iter().flat_map(|user| {

@@ -14,6 +14,7 @@ pub mod last_used;
 pub mod name;
 pub mod password;
 pub mod saved;
+pub mod state_file;
 pub mod user;
 mod user_line;
 pub mod users;

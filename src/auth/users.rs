@@ -1,12 +1,13 @@
 //! The `users` file: who may log in to a server. `user_line` has its format.
 
 use super::file::{self, FileError};
+use super::state_file::StateFile;
 use super::user::User;
 use super::user_line;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,20 +36,23 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<User>, FileError> {
 ///
 /// # Errors
 /// [`FileError`], with the line.
-pub fn read(path: &Path) -> Result<Vec<User>, FileError> {
-    parse(path, &file::read(path)?)
+pub fn read(at: impl Into<StateFile>) -> Result<Vec<User>, FileError> {
+    let at = at.into();
+    parse(&at.name(), &at.read()?)
 }
 
-/// Changes the list of users; `change` may refuse.
+/// Changes the list of users; `change` may refuse, and may be called several times.
 ///
 /// # Errors
 /// What `change` said, or what is wrong with the file; then nothing is changed.
 pub fn update<T, E: From<FileError>>(
-    path: &Path,
-    change: impl FnOnce(&mut Vec<User>) -> Result<T, E>,
+    at: impl Into<StateFile>,
+    mut change: impl FnMut(&mut Vec<User>) -> Result<T, E>,
 ) -> Result<T, E> {
-    file::update(path, |text| {
-        let mut users = parse(path, &text)?;
+    let at = at.into();
+    let name = at.name();
+    at.update(|text| {
+        let mut users = parse(&name, &text)?;
         let value = change(&mut users)?;
         Ok((users.iter().map(user_line::format).collect(), value))
     })
@@ -58,7 +62,7 @@ pub fn update<T, E: From<FileError>>(
 /// no restart.
 pub struct Users {
     /// `None`: there is no file, and the users stay what they are.
-    path: Option<PathBuf>,
+    at: Option<StateFile>,
     cache: Mutex<Cache>,
 }
 
@@ -101,12 +105,20 @@ impl Users {
     ///
     /// # Errors
     /// [`FileError`], with the line.
-    pub fn load(path: &Path) -> Result<Users, FileError> {
+    pub fn load(at: impl Into<StateFile>) -> Result<Users, FileError> {
+        let at = at.into();
+        let shared = match &at {
+            StateFile::Shared(shared) => Some(shared.clone()),
+            StateFile::Local(_) => None,
+        };
         let users = Users {
-            path: Some(path.to_path_buf()),
+            at: Some(at),
             cache: Mutex::default(),
         };
-        users.current()?;
+        match shared {
+            Some(shared) => users.note(&shared.name(), &shared.read()?.0)?,
+            None => drop(users.current()?),
+        }
         Ok(users)
     }
 
@@ -117,23 +129,38 @@ impl Users {
             ..Cache::default()
         };
         Users {
-            path: None,
+            at: None,
             cache: Mutex::new(cache),
         }
     }
 
     /// Where the file is, if there is one.
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+    pub fn at(&self) -> Option<&StateFile> {
+        self.at.as_ref()
     }
 
-    /// The users as the file has them now.
+    /// True if several servers share the file.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.at, Some(StateFile::Shared(_)))
+    }
+
+    /// Takes over the text of a shared file as it is now.
+    ///
+    /// # Errors
+    /// [`FileError`], with the line; the users stay what they are.
+    pub fn note(&self, name: &Path, text: &str) -> Result<(), FileError> {
+        let users = Arc::new(parse(name, text)?);
+        self.cache.lock().users = users;
+        Ok(())
+    }
+
+    /// The users as the file has them now; of a shared one, as it was noted last.
     ///
     /// # Errors
     /// [`FileError`]: a file that has become malformed lets no user in until it is mended.
     pub fn current(&self) -> Result<Arc<Vec<User>>, FileError> {
         let mut cache = self.cache.lock();
-        let Some(path) = &self.path else {
+        let Some(StateFile::Local(path)) = &self.at else {
             return Ok(cache.users.clone());
         };
         let error = |e| FileError::io(path, e);

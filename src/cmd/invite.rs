@@ -3,18 +3,18 @@
 use super::failure::{Failure, exit};
 use super::hint;
 use super::output;
-use super::settings::state_dir;
 use super::table;
 use super::units::{self, parse_time};
-use super::user::account::{self, Rights};
+use super::user::account::{self, Rights, StateDir};
 use crate::auth::invite;
+use crate::auth::state_file::StateFile;
 use crate::auth::user::OpenInvite;
 use crate::auth::user::User;
 use crate::auth::users;
 use crate::auth::{Identity, UserName};
 use clap::Subcommand;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Print a one-time code that lets a machine log in as a user
@@ -50,9 +50,12 @@ pub struct Args {
     #[command(flatten)]
     rights: Rights,
 
-    /// The server's state directory, as in haul serve
-    #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
-    state: Option<PathBuf>,
+    /// The server's key, as in haul serve
+    #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
+    key: Option<PathBuf>,
+
+    #[command(flatten)]
+    state: StateDir,
 }
 
 #[derive(Subcommand)]
@@ -64,9 +67,8 @@ enum Action {
         #[arg(long)]
         json: bool,
 
-        /// The server's state directory, as in haul serve
-        #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
-        state: Option<PathBuf>,
+        #[command(flatten)]
+        state: StateDir,
     },
     /// Remove unused invites
     #[command(after_help = "Examples:\n  haul invite rm kim\n  haul invite rm kim 1f0c2a9b")]
@@ -78,21 +80,24 @@ enum Action {
         /// The id of one invite, as haul invite ls prints it; without it, all of the user's
         id: Option<String>,
 
-        /// The server's state directory, as in haul serve
-        #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
-        state: Option<PathBuf>,
+        #[command(flatten)]
+        state: StateDir,
     },
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
-        Some(Action::Ls { json, state }) => list(&state_dir(state)?, json),
-        Some(Action::Rm { name, id, state }) => remove(&state_dir(state)?, &name, id.as_deref()),
+        Some(Action::Ls { json, state }) => list(&state.users()?, json),
+        Some(Action::Rm { name, id, state }) => remove(&state.users()?, &name, id.as_deref()),
         None => {
             let name = args.name.unwrap_or_default();
-            let state = state_dir(args.state)?;
-            let identity = Identity::load_or_create(&state.join("key"))?;
-            let (code, new) = make(&state, &identity, &name, args.ttl, &args.rights)?;
+            let key = match args.key {
+                Some(key) => key,
+                None => args.state.dir()?.join("key"),
+            };
+            let identity = Identity::load_or_create(&key)?;
+            let users = args.state.users()?;
+            let (code, new) = make(&users, &identity, &name, args.ttl, &args.rights)?;
             if let Some(user) = new {
                 let access = user.access.name();
                 let root = output::name(user.root.as_bytes());
@@ -106,7 +111,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 /// Makes an invite. Returns its code, and the user if it created one.
 pub(super) fn make(
-    state: &Path,
+    at: &StateFile,
     identity: &Identity,
     name: &str,
     ttl: Duration,
@@ -119,7 +124,7 @@ pub(super) fn make(
     let made = made.map_err(|e| Failure::new(exit::FAILED, e))?;
     let now = users::now();
     let expires = now.saturating_add(ttl.as_secs());
-    let new = users::update(&state.join("users"), |all| {
+    let new = users::update(at, |all| {
         if let Some(known) = all.iter_mut().find(|known| known.name == name) {
             if rights.any() {
                 let hint = format!("change their rights with haul user set {name}");
@@ -131,13 +136,13 @@ pub(super) fn make(
         }
         invite::add(&mut user, &made, now, expires);
         all.push(user.clone());
-        Ok(Some(user))
+        Ok(Some(user.clone()))
     })?;
     Ok((made.code(), new))
 }
 
-fn list(state: &Path, json: bool) -> Result<(), Failure> {
-    let (all, now) = (users::read(&state.join("users"))?, users::now());
+fn list(at: &StateFile, json: bool) -> Result<(), Failure> {
+    let (all, now) = (users::read(at)?, users::now());
     let open = all
         .iter()
         .flat_map(|user| user.invites.iter().map(move |open| (user, open)));
@@ -156,9 +161,9 @@ fn list(state: &Path, json: bool) -> Result<(), Failure> {
     table::print(["user", "id", "expires"], &open.map(row).collect::<Vec<_>>())
 }
 
-fn remove(state: &Path, name: &str, id: Option<&str>) -> Result<(), Failure> {
+fn remove(at: &StateFile, name: &str, id: Option<&str>) -> Result<(), Failure> {
     let wanted = |open: &OpenInvite| id.is_none_or(|id| id == open.id() || id == open.hash);
-    account::change(&state.join("users"), name, |user| {
+    account::change(at, name, |user| {
         if !user.invites.iter().any(wanted) {
             let reason = format!("{name} has no such invite");
             return Err(Failure::new(exit::FAILED, reason).hint("haul invite ls lists them"));

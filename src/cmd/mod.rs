@@ -73,6 +73,7 @@ mod server_name;
 mod service;
 mod sessions;
 mod settings;
+mod shared_state;
 mod show;
 mod source_removal;
 mod sources;

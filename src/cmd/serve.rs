@@ -18,6 +18,7 @@ use super::store_args::{StoreArgs, parse_lease};
 use super::units::{parse_memory, parse_time};
 use super::user::account::Rights as UserRights;
 use crate::auth::Identity;
+use crate::auth::state_file::StateFile;
 use crate::auth::user::User;
 use crate::auth::users::Users;
 use crate::net::outbound::NamedServers;
@@ -26,7 +27,7 @@ use crate::net::wire::DEFAULT_PORT;
 use crate::store::accounts::accounts;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -201,12 +202,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let _ = accounts();
     let key = args.key.clone().unwrap_or_else(|| state.join("key"));
     let identity = Identity::load_or_create(&key)?;
-    let users = Users::load(&state.join("users"))?;
     // the only place besides its users' files where it may write; the first to say so decides
     let _ = tempfile::env::override_temp_dir(&state);
     let others = named_servers(&args.send_to)?;
     let ports: Vec<u16> = others.iter().map(|other| other.port).collect();
     place.confine(&state, ports);
+    // those of a bucket are read with the help of threads, which are to be confined, too
+    let at = place.users(&state)?;
+    let users = Users::load(&at)?;
     let config = Config {
         store: place.served(),
         is_machine: false,
@@ -227,7 +230,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         if let Some(engine) = place.probe().await? {
             tracing::info!(%engine, "the object store has what haul needs");
         }
-        serve(config, listeners, args.json, &state).await
+        serve(config, listeners, args.json, &at).await
     })
 }
 
@@ -235,7 +238,7 @@ async fn serve(
     config: Config,
     listeners: Vec<std::net::TcpListener>,
     json: bool,
-    state: &Path,
+    at: &StateFile,
 ) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::new(exit::FAILED, format!("listen: {e}"));
     let listeners = listeners.into_iter().map(TcpListener::from_std);
@@ -255,7 +258,7 @@ async fn serve(
         say(&line)?;
     }
     if no_users && !json {
-        first_steps(state, &config.identity, &listeners)?;
+        first_steps(at, &config.identity, &listeners)?;
     }
     server::run(config, listeners, stop).await.map_err(Failure::from)
 }
@@ -269,7 +272,7 @@ fn say(line: &str) -> Result<(), Failure> {
 
 /// Tells a new administrator how the first user logs in.
 fn first_steps(
-    state: &Path,
+    at: &StateFile,
     identity: &Identity,
     listeners: &[TcpListener],
 ) -> Result<(), Failure> {
@@ -280,7 +283,7 @@ fn first_steps(
         return Ok(());
     }
     let user = local_user();
-    let (code, _) = invite::make(state, identity, &user, FIRST_INVITE, &UserRights::default())?;
+    let (code, _) = invite::make(at, identity, &user, FIRST_INVITE, &UserRights::default())?;
     let first = listeners.first().and_then(|l| l.local_addr().ok());
     // a server that only this machine reaches is not found under its name
     let host = match first {

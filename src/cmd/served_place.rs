@@ -6,6 +6,7 @@ use super::serve::Args;
 use super::service::real_dir;
 use super::store_args::NamedStore;
 use crate::auth::file;
+use crate::auth::state_file::StateFile;
 use crate::store::local::{LocalStore, ServedDir};
 use crate::store::objects::ServedObjects;
 use crate::store::{Rights, Served};
@@ -50,6 +51,17 @@ impl ServedPlace {
         match self {
             ServedPlace::Dir(store, root) => Arc::new(ServedDir::new(store.clone(), root.clone())),
             ServedPlace::Bucket(bucket) => Arc::new(ServedObjects(bucket.store())),
+        }
+    }
+
+    /// The users, in the state directory or the bucket.
+    ///
+    /// # Errors
+    /// Without the means to read them.
+    pub fn users(&self, state: &Path) -> Result<StateFile, Failure> {
+        match self {
+            ServedPlace::Dir(..) => Ok(state.join("users").into()),
+            ServedPlace::Bucket(bucket) => bucket.users(),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use super::failure::{Failure, exit};
 use super::hint;
+use super::shared_state::StoreText;
 use super::units::parse_time;
+use crate::auth::state_file::StateFile;
 use crate::store::objects::engine::Engine;
 use crate::store::objects::engine::s3::{Credentials, Place, S3Engine};
 use crate::store::objects::{LEASE, ObjectStore, Settings, probe};
@@ -121,6 +123,15 @@ impl NamedStore {
     /// The store, without a look at its engine: it is opened for a server that probes it.
     pub fn store(&self) -> ObjectStore {
         ObjectStore::open(self.engine.clone(), self.settings.clone())
+    }
+
+    /// The users of all its servers.
+    ///
+    /// # Errors
+    /// Without the means to read them.
+    pub fn users(&self) -> Result<StateFile, Failure> {
+        let text = StoreText::new(self.store(), &self.shown, "users")?;
+        Ok(StateFile::Shared(Arc::new(text)))
     }
 
     /// How long a lock counts.

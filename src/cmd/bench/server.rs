@@ -39,8 +39,8 @@ pub(super) async fn start(
     let identity = Identity::load_or_create(&work.join("client").join("key"))?;
     let mut user = User::new(UserName::parse("bench").map_err(Failure::usage)?);
     user.keys.push(AuthorizedKey::new(identity.public().clone()));
-    users::update(&state.join("users"), |all| {
-        all.push(user);
+    users::update(state.join("users"), |all| {
+        all.push(user.clone());
         Ok::<_, Failure>(())
     })?;
     let mut server = spawn(&root, &state)?;

@@ -1,6 +1,7 @@
 //! What the commands about users share: the options that name a user and bound their rights, and
 //! the file of users.
 
+use crate::auth::state_file::StateFile;
 use crate::auth::user::{Access, User};
 use crate::auth::users;
 use crate::cmd::failure::{Failure, exit};
@@ -8,14 +9,18 @@ use crate::cmd::hint;
 use crate::cmd::location::parse_relative;
 use crate::cmd::rate::{Rate, parse_rate};
 use crate::cmd::settings::state_dir;
+use crate::cmd::store_args::StoreArgs;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct StateDir {
     /// The server's state directory, as in haul serve
     #[arg(long, value_name = "DIR", value_hint = hint::LOCAL_DIR)]
     state: Option<PathBuf>,
+
+    #[command(flatten)]
+    bucket: StoreArgs,
 }
 
 #[derive(clap::Args)]
@@ -83,8 +88,12 @@ impl StateDir {
         state_dir(self.state.clone())
     }
 
-    pub fn users(&self) -> Result<PathBuf, Failure> {
-        Ok(self.dir()?.join("users"))
+    /// The users, in the directory or the bucket.
+    pub fn users(&self) -> Result<StateFile, Failure> {
+        match self.bucket.named(None)? {
+            Some(bucket) => bucket.users(),
+            None => Ok(self.dir()?.join("users").into()),
+        }
     }
 }
 
@@ -99,18 +108,18 @@ pub(super) fn about_users(reason: String) -> Failure {
 }
 
 /// The user of this name.
-pub fn find(path: &Path, name: &str) -> Result<User, Failure> {
-    let found = users::read(path)?.into_iter().find(|user| user.name == *name);
+pub fn find(at: &StateFile, name: &str) -> Result<User, Failure> {
+    let found = users::read(at)?.into_iter().find(|user| user.name == *name);
     found.ok_or_else(|| no_user(name))
 }
 
 /// Changes the user of this name.
 pub fn change(
-    path: &Path,
+    at: &StateFile,
     name: &str,
-    work: impl FnOnce(&mut User) -> Result<(), Failure>,
+    mut work: impl FnMut(&mut User) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    users::update(path, |all| match all.iter_mut().find(|user| user.name == *name) {
+    users::update(at, |all| match all.iter_mut().find(|user| user.name == *name) {
         Some(user) => work(user),
         None => Err(no_user(name)),
     })

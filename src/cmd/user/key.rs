@@ -119,11 +119,11 @@ fn add_key(add: Add) -> Result<(), Failure> {
         let before = index.map(|index| user.keys.remove(index));
         let added = before.as_ref().and_then(|key| key.added);
         user.keys.push(AuthorizedKey {
-            label: add.label.or(before.map(|key| key.label)).unwrap_or_default(),
+            label: add.label.clone().or(before.map(|key| key.label)).unwrap_or_default(),
             added: Some(added.unwrap_or_else(users::now)),
             expires: add.expires,
-            from: add.from,
-            public,
+            from: add.from.clone(),
+            public: public.clone(),
         });
         Ok(())
     })
@@ -152,9 +152,9 @@ fn remove(rm: &Rm) -> Result<(), Failure> {
 }
 
 fn list(ls: &Ls) -> Result<(), Failure> {
-    let state = ls.user.state.dir()?;
-    let user = account::find(&state.join("users"), &ls.user.name)?;
-    let last = LastUsed::read(&state.join(last_used::FILE))?;
+    let users = ls.user.state.users()?;
+    let user = account::find(&users, &ls.user.name)?;
+    let last = LastUsed::read(users.beside(last_used::FILE))?;
     if ls.json {
         let mut keys = user.keys.iter().map(|key| as_json(&user, key, &last));
         return keys.try_for_each(|key| output::line(&key.to_string()));

@@ -123,11 +123,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             find(&path, &named.name)?;
             let hash = new_password(&named.name).await?;
             change(&path, &named.name, |user| {
-                user.password = Some(hash);
+                user.password = Some(hash.clone());
                 Ok(())
             })
         }
-        Action::Rm(named) => users::update(&named.state.users()?, |all| {
+        Action::Rm(named) => users::update(named.state.users()?, |all| {
             let index = all.iter().position(|user| user.name == *named.name);
             all.remove(index.ok_or_else(|| no_user(&named.name))?);
             Ok(())
@@ -157,7 +157,7 @@ async fn add_user(add: &Add) -> Result<(), Failure> {
     }
     users::update(&path, |all| {
         exists(all)?;
-        all.push(user);
+        all.push(user.clone());
         Ok(())
     })
 }
@@ -181,11 +181,11 @@ async fn new_password(name: &str) -> Result<String, Failure> {
 }
 
 fn list(ls: &Ls) -> Result<(), Failure> {
-    let state = ls.state.dir()?;
-    let all = users::read(&state.join("users"))?;
+    let at = ls.state.users()?;
+    let all = users::read(&at)?;
     let now = users::now();
     if ls.json {
-        let last = LastUsed::read(&state.join(last_used::FILE))?;
+        let last = LastUsed::read(at.beside(last_used::FILE))?;
         let mut objects = all.iter().map(|user| as_json(user, &last, now));
         return objects.try_for_each(|user| output::line(&user.to_string()));
     }

@@ -5,10 +5,10 @@ use crate::auth::users::Users;
 use crate::auth::{FileError, PublicKey, UserName, invite, users};
 use crate::net::server::admission::Admission;
 use crate::net::server::refusal::{INTERNAL, Refusal, no_users};
+use crate::net::server::revocation;
 use crate::net::wire::{Code, proto};
 use crate::store::blocking;
 use std::net::SocketAddr;
-use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Lists the key of the handshake for the invite's user. It makes no user: an invite is part of
@@ -28,7 +28,14 @@ pub(super) async fn enroll(
         return Err((Code::LOGIN_REFUSED, "no key was presented that could be listed"));
     };
     let now = users::now();
-    let all = users.current().map_err(|e| no_users(admission, &e))?;
+    let mut all = users.current().map_err(|e| no_users(admission, &e))?;
+    if invite::find(&all, &code, now).is_none() && users.is_shared() {
+        // it may have been made a moment ago; guesses wait for their turn
+        let turn = admission.enroll_turn().await.ok_or(INTERNAL)?;
+        revocation::reread(users).await.map_err(|e| no_users(admission, &e))?;
+        drop(turn);
+        all = users.current().map_err(|e| no_users(admission, &e))?;
+    }
     let fingerprint = public.fingerprint();
     // guesses are refused without a lock, or a thread
     let redeemed = match invite::find(&all, &code, now) {
@@ -67,12 +74,15 @@ async fn redeem(
     key: AuthorizedKey,
 ) -> Result<Result<Option<UserName>, FileError>, Refusal> {
     let turn = admission.enroll_turn().await.ok_or(INTERNAL)?;
-    let Some(path) = users.path().map(Path::to_path_buf) else {
+    let Some(at) = users.at().cloned() else {
         return Ok(Ok(None));
     };
     let work = move || {
         let _turn = turn;
-        invite::redeem(&path, &code, key, users::now())
+        invite::redeem(&at, &code, key, users::now())
     };
-    Ok(blocking(work).await)
+    let redeemed = blocking(work).await;
+    // the login with the new key follows at once
+    let noted = revocation::reread(users).await;
+    Ok(redeemed.and_then(|name| noted.map(|()| name)))
 }

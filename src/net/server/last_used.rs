@@ -68,10 +68,10 @@ pub(super) async fn note(
 
 async fn write(users: &Users, uses: Vec<Use>) -> Result<(), FileError> {
     let all = users.current()?;
-    let Some(path) = users.path().map(|path| path.with_file_name(last_used::FILE)) else {
+    let Some(at) = users.at().map(|at| at.beside(last_used::FILE)) else {
         return Ok(());
     };
-    let write = blocking(move || last_used::record(&path, &uses, &all));
+    let write = blocking(move || last_used::record(&at, &uses, &all));
     // a panic has been reported where it happened, and the next uses are recorded
     Tasks::new(|_| {}).guard("note", Box::pin(write)).await.unwrap_or(Ok(()))
 }

@@ -5,13 +5,17 @@
 //! kernels without a watch and directories that another machine writes. Every request and every new
 //! connection is checked against the file as well.
 
+use crate::auth::FileError;
 use crate::auth::credential::Revoked;
+use crate::auth::state_file::StateFile;
 use crate::auth::user::User;
 use crate::auth::users::{self, Users};
 use crate::net::error::NetError;
 use crate::net::server::registry::Registry;
 use crate::net::server::session::Session;
+use crate::net::task::Tasks;
 use crate::net::wire::Code;
+use crate::store::blocking;
 use rustix::fs::inotify;
 use std::net::IpAddr;
 use std::path::Path;
@@ -81,17 +85,37 @@ fn end_revoked(registry: &Registry, all: &[User], now: u64) -> Option<u64> {
     next
 }
 
+/// Reads users that several servers share once more; those of a file of this machine are read
+/// when they are looked at.
+///
+/// # Errors
+/// [`FileError`]; the users stay what they are.
+pub(super) async fn reread(users: &Users) -> Result<(), FileError> {
+    let Some(StateFile::Shared(shared)) = users.at().cloned() else {
+        return Ok(());
+    };
+    let name = shared.name();
+    let read = blocking(move || shared.read());
+    // a panic has been reported where it happened, and the next round comes
+    let read = Tasks::new(|_| {}).guard("reread", Box::pin(read)).await;
+    match read {
+        Ok(text) => users.note(&name, &text?.0),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Watches over all sessions until it is aborted.
 pub(super) async fn watch(users: &Users, registry: &Registry) {
-    let Some(path) = users.path() else {
+    let changes = match users.at() {
         // they stay what they are
-        return std::future::pending().await;
+        None => return std::future::pending().await,
+        Some(StateFile::Local(path)) => Changes::of(path.parent().unwrap_or(Path::new("."))),
+        Some(StateFile::Shared(_)) => Changes(None),
     };
-    let changes = Changes::of(path.parent().unwrap_or(Path::new(".")));
     let mut legible = true;
     loop {
         let mut pause = changes.pause();
-        match users.current() {
+        match reread(users).await.and_then(|()| users.current()) {
             Ok(all) => {
                 let now = users::now();
                 if let Some(end) = end_revoked(registry, &all, now) {

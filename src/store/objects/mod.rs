@@ -14,6 +14,7 @@ mod index;
 mod keys;
 mod listing;
 mod lock;
+mod own;
 mod probe;
 mod record;
 mod requests;

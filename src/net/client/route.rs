@@ -1,6 +1,6 @@
 //! How a client reaches its server: over TCP, or through a tunnel.
 
-use crate::net::client::tcp::{tuned, within};
+use crate::net::client::tcp::{any, tuned, within};
 use crate::net::client::tunnel::Tunnel;
 use crate::net::error::{LossReason, NetError};
 use crate::net::lanes::role::Role;
@@ -10,7 +10,11 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+
+/// How long the last address of a server is tried before the name is looked up once more.
+const SAME: Duration = Duration::from_secs(3);
 
 /// A data connection of a session, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +56,16 @@ impl TcpRoute {
     }
 
     async fn control(&self) -> Result<Socket, NetError> {
-        let dialling = TcpStream::connect((self.host.as_str(), self.port));
+        // a session is at the address where it began; another one may have another server
+        let last = *self.address.lock();
+        let dialling = async {
+            if let Some(last) = last
+                && let Ok(tcp) = within(SAME, TcpStream::connect(last)).await
+            {
+                return Ok(tcp);
+            }
+            any(lookup_host((self.host.as_str(), self.port)).await?).await
+        };
         let tcp = within(HANDSHAKE_TIMEOUT, dialling).await.map_err(|e| self.failed(e))?;
         *self.address.lock() = Some(tcp.peer_addr().map_err(NetError::lost)?);
         Ok(tuned(tcp, Role::Control))

@@ -19,6 +19,10 @@ mod probe;
 mod record;
 mod requests;
 mod served;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod simulation;
 mod small;
 mod source;
 mod stage;

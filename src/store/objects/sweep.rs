@@ -17,7 +17,7 @@ use crate::store::path::RemotePath;
 use crate::store::served::Swept;
 use std::collections::HashSet;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How old content is before it may be removed, and how long notes of renames count.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -25,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(24 * 3600);
 const PAUSE: Duration = Duration::from_secs(20 * 3600);
 /// How long a rename may take after its note.
 const RENAME: Duration = Duration::from_secs(3600);
+/// How long listings may lack what has happened: waited for between the parts of a sweep.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Objects of a page.
 const PAGE: usize = 1000;
 /// Blobs that one sweep removes at most: they are in memory meanwhile.
@@ -189,7 +191,9 @@ async fn sweep_blobs(view: &View, before: Duration) -> Result<u64, StoreError> {
     }
     if !old.is_empty() {
         spare_locked(view, &mut old).await?;
+        sleep(SETTLED).await;
         spare_referred(view, &mut old).await?;
+        sleep(SETTLED).await;
     }
     spare_moved(view, &mut old, before).await?;
     let count = old.len() as u64;

@@ -1,0 +1,381 @@
+//! A model of an engine for the simulation, in virtual time: it is slow, loses requests and answers,
+//! carries requests out long after it was asked, reports errors to the losers of races, returns old
+//! listings, and destroys an object whose upload is aborted while it is completed.
+
+use super::engine::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
+use crate::store::local::simulated::Chance;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// How old a listing may be.
+const STALE: Duration = Duration::from_secs(10);
+/// How long after it was completed an upload that is aborted takes its object along.
+const RACE: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+struct Stored {
+    bytes: Vec<u8>,
+    record: Option<String>,
+    tag: String,
+    modified: Duration,
+}
+
+struct Upload {
+    key: String,
+    parts: BTreeMap<usize, (String, Vec<u8>)>,
+    completed: Option<Instant>,
+}
+
+struct World {
+    chance: Chance,
+    start: Instant,
+    objects: BTreeMap<String, Stored>,
+    /// The objects some time ago, for listings.
+    old: BTreeMap<String, Stored>,
+    old_since: Instant,
+    uploads: BTreeMap<String, Upload>,
+    tags: u64,
+}
+
+/// An engine, with all its objects. Cheap to clone.
+#[derive(Clone)]
+pub struct ModelEngine(Arc<Mutex<World>>, Arc<AtomicBool>);
+
+/// A change that a request makes.
+#[derive(Clone)]
+enum Order {
+    Put(String, Vec<u8>, Option<String>, Condition),
+    Delete(Vec<String>),
+    Begin(String),
+    Part(String, usize, Vec<u8>),
+    Complete(String, Vec<String>),
+    Abort(String),
+}
+
+fn error(fault: Fault) -> EngineError {
+    EngineError::new(fault, "the model says so")
+}
+
+impl ModelEngine {
+    pub fn new(seed: u64) -> ModelEngine {
+        let world = World {
+            chance: Chance::new(seed),
+            start: Instant::now(),
+            objects: BTreeMap::new(),
+            old: BTreeMap::new(),
+            old_since: Instant::now(),
+            uploads: BTreeMap::new(),
+            tags: 0,
+        };
+        ModelEngine(Arc::new(Mutex::new(world)), Arc::new(AtomicBool::new(true)))
+    }
+
+    /// From now on it does what it is asked, and at once.
+    pub fn calm(&self) {
+        self.1.store(false, Ordering::Relaxed);
+    }
+
+    /// All keys with a prefix.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let world = self.0.lock();
+        world
+            .objects
+            .keys()
+            .filter(|key| key.starts_with(prefix))
+            .cloned()
+            .collect()
+    }
+
+    /// A number below `n`.
+    pub fn below(&self, n: usize) -> usize {
+        self.0.lock().chance.below(n)
+    }
+
+    /// A way to it for one server.
+    pub fn line(&self) -> Line {
+        let (frozen, _) = watch::channel(false);
+        Line {
+            engine: self.clone(),
+            frozen: Arc::new(frozen),
+            dead: Arc::default(),
+        }
+    }
+}
+
+impl World {
+    fn apply(&mut self, order: Order) -> Result<String, EngineError> {
+        self.tags += 1;
+        let (tag, modified) = (format!("{:08x}", self.tags), self.start.elapsed());
+        match order {
+            Order::Put(key, bytes, record, condition) => {
+                let found = self.objects.get(&key).map(|stored| stored.tag.clone());
+                let holds = match (&condition, &found) {
+                    (Condition::Always, _) | (Condition::Absent, None) => true,
+                    (Condition::Matches(wanted), Some(found)) => wanted == found,
+                    _ => false,
+                };
+                if !holds {
+                    return Err(error(Fault::Condition));
+                }
+                let stored = Stored {
+                    bytes,
+                    record,
+                    tag: tag.clone(),
+                    modified,
+                };
+                self.objects.insert(key, stored);
+            }
+            Order::Delete(keys) => keys.iter().for_each(|key| drop(self.objects.remove(key))),
+            Order::Begin(key) => {
+                let upload = Upload {
+                    key,
+                    parts: BTreeMap::new(),
+                    completed: None,
+                };
+                self.uploads.insert(tag.clone(), upload);
+            }
+            Order::Part(id, number, bytes) => {
+                let upload = self.uploads.get_mut(&id).filter(|u| u.completed.is_none());
+                let upload = upload.ok_or_else(|| error(Fault::NotFound))?;
+                // as MD5: the same bytes have the same tag
+                let tag = blake3::hash(&bytes).to_hex().to_string();
+                upload.parts.insert(number, (tag.clone(), bytes));
+                return Ok(tag);
+            }
+            Order::Complete(id, tags) => {
+                let upload = self.uploads.get_mut(&id).filter(|u| u.completed.is_none());
+                let upload = upload.ok_or_else(|| error(Fault::NotFound))?;
+                let mut bytes = Vec::new();
+                for (number, tag) in tags.iter().enumerate() {
+                    match upload.parts.get(&number) {
+                        Some((found, part)) if found == tag => bytes.extend_from_slice(part),
+                        _ => return Err(error(Fault::Refused)),
+                    }
+                }
+                upload.completed = Some(Instant::now());
+                let key = upload.key.clone();
+                let stored = Stored {
+                    bytes,
+                    record: None,
+                    tag: tag.clone(),
+                    modified,
+                };
+                self.objects.insert(key, stored);
+            }
+            Order::Abort(id) => match self.uploads.get(&id) {
+                Some(Upload {
+                    key,
+                    completed: Some(at),
+                    ..
+                }) if at.elapsed() < RACE => {
+                    let key = key.clone();
+                    self.objects.remove(&key);
+                }
+                Some(Upload {
+                    completed: None, ..
+                }) => drop(self.uploads.remove(&id)),
+                _ => return Err(error(Fault::NotFound)),
+            },
+        }
+        Ok(tag)
+    }
+}
+
+/// A server's way to the engine.
+#[derive(Clone)]
+pub struct Line {
+    engine: ModelEngine,
+    frozen: Arc<watch::Sender<bool>>,
+    dead: Arc<AtomicBool>,
+}
+
+impl Line {
+    /// The server's process stops, or runs once more.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    /// Whether it is stopped.
+    pub fn is_frozen(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
+    /// Waits until the process runs.
+    pub async fn thaw(&self) {
+        let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
+    /// The server's process is killed: nothing of it reaches the engine any more.
+    pub fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// What happens before a request: true for a request that never arrives.
+    async fn way(&self) -> Result<(), EngineError> {
+        self.thaw().await;
+        if self.dead.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        if !self.engine.1.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (pause, fault) = {
+            let mut world = self.engine.0.lock();
+            (world.chance.below(60), world.chance.below(100))
+        };
+        sleep(Duration::from_millis(pause as u64)).await;
+        match fault {
+            0 => Err(error(Fault::Throttled)),
+            1 => Err(error(Fault::Unavailable)),
+            // a node died
+            2 => {
+                sleep(Duration::from_secs(12)).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn change(&self, order: Order) -> Result<String, EngineError> {
+        self.way().await?;
+        let stormy = self.engine.1.load(Ordering::Relaxed);
+        let fate = if stormy { self.engine.below(100) } else { 99 };
+        match fate {
+            // carried out late, and nothing is heard of it
+            0 | 1 => {
+                let (engine, late) = (self.engine.clone(), self.engine.below(30));
+                tokio::spawn(async move {
+                    sleep(Duration::from_secs(late as u64)).await;
+                    let _ = engine.0.lock().apply(order);
+                });
+                Err(error(Fault::Unavailable))
+            }
+            // carried out, and the answer is lost
+            2..5 => {
+                let _ = self.engine.0.lock().apply(order);
+                Err(error(Fault::Unavailable))
+            }
+            _ => match self.engine.0.lock().apply(order) {
+                // the loser of a race
+                Err(e) if e.fault == Fault::Condition && fate < 50 && stormy => {
+                    Err(error(Fault::Unavailable))
+                }
+                done => done,
+            },
+        }
+    }
+
+    fn object(key: &str, stored: &Stored, record: bool) -> Object {
+        Object {
+            key: key.to_string(),
+            size: stored.bytes.len() as u64,
+            tag: stored.tag.clone(),
+            modified: stored.modified,
+            record: stored.record.clone().filter(|_| record),
+        }
+    }
+}
+
+fn joined(body: &Body) -> Vec<u8> {
+    body.iter().flat_map(|piece| piece.iter().copied()).collect()
+}
+
+#[async_trait]
+impl Engine for Line {
+    async fn head(&self, key: &str) -> Result<Object, EngineError> {
+        self.way().await?;
+        let world = self.engine.0.lock();
+        let stored = world.objects.get(key).ok_or_else(|| error(Fault::NotFound))?;
+        Ok(Line::object(key, stored, true))
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Content, EngineError> {
+        self.way().await?;
+        let world = self.engine.0.lock();
+        let stored = world.objects.get(key).ok_or_else(|| error(Fault::NotFound))?;
+        let all = 0..stored.bytes.len() as u64;
+        let Range { start, end } = range.unwrap_or(all);
+        let (start, end) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
+        let bytes = stored.bytes.get(start..end.min(stored.bytes.len())).unwrap_or_default();
+        Ok(Content {
+            object: Line::object(key, stored, true),
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        body: Body,
+        record: Option<String>,
+        condition: Condition,
+    ) -> Result<String, EngineError> {
+        self.change(Order::Put(key.into(), joined(&body), record, condition)).await
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<(), EngineError> {
+        self.change(Order::Delete(keys)).await.map(drop)
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing, EngineError> {
+        self.way().await?;
+        let mut world = self.engine.0.lock();
+        let is_calm = !self.engine.1.load(Ordering::Relaxed);
+        if is_calm || world.chance.one_in(3) || world.old_since.elapsed() > STALE {
+            world.old = world.objects.clone();
+            world.old_since = Instant::now();
+        }
+        let matches = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let found = world.old.iter().filter(|(key, _)| matches(key));
+        let objects: Vec<_> = found
+            .take(limit + 1)
+            .map(|(key, stored)| Line::object(key, stored, false))
+            .collect();
+        let more = objects.len() > limit;
+        let objects = objects.into_iter().take(limit).collect();
+        Ok(Listing { objects, more })
+    }
+
+    async fn begin_upload(&self, key: &str) -> Result<String, EngineError> {
+        self.change(Order::Begin(key.into())).await
+    }
+
+    async fn put_part(
+        &self,
+        _key: &str,
+        upload: &str,
+        number: usize,
+        body: Body,
+    ) -> Result<String, EngineError> {
+        self.change(Order::Part(upload.into(), number, joined(&body))).await
+    }
+
+    async fn complete_upload(
+        &self,
+        _key: &str,
+        upload: &str,
+        parts: Vec<String>,
+    ) -> Result<String, EngineError> {
+        self.change(Order::Complete(upload.into(), parts)).await
+    }
+
+    async fn abort_upload(&self, _key: &str, upload: &str) -> Result<(), EngineError> {
+        self.change(Order::Abort(upload.into())).await.map(drop)
+    }
+
+    fn describe(&self) -> String {
+        "a model".into()
+    }
+}

@@ -206,7 +206,7 @@ impl Entries {
     /// The engine's.
     pub async fn delete(&self, path: &RemotePath) -> Result<(), StoreError> {
         let key = self.keys.of(Space::Entries, path)?;
-        let deleted = self.requests.delete(vec![key]).await;
+        let deleted = self.requests.delete_settled(vec![key]).await;
         deleted.map_err(|failed| self.uncertain(path, failed))?;
         self.seen.note(path, None);
         Ok(())

@@ -238,11 +238,13 @@ impl Lock {
         self.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Lets go, and removes it. One that may have expired stays: it could be another writer's.
+    /// Lets go, and removes it. One that may have expired stays: it could be another writer's. If
+    /// the answer is lost, it is not tried once more: the next writer's lock could be there by
+    /// then. It expires instead, after all that could still be carried out.
     pub async fn free(&self) {
         let state = self.state.lock().await;
         if !self.is_lost() && state.1.elapsed() < self.trusted {
-            let _ = self.requests.delete(vec![self.key.clone()]).await;
+            let _ = self.requests.delete_once(&self.key).await;
         }
         self.lost.store(true, Ordering::Relaxed);
     }

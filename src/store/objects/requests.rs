@@ -23,6 +23,8 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 const LEAST_RATE: u64 = 256 << 10;
 /// How long a request is repeated in all.
 const RETRY_FOR: Duration = Duration::from_secs(60);
+/// How long after it was lost a request may be carried out.
+const LATEST: Duration = Duration::from_secs(30);
 /// The first pause before a second attempt, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -165,13 +167,59 @@ impl Requests {
         self.repeat(key, size, put).await
     }
 
-    /// Removes objects.
+    /// Removes objects under keys that nothing is going to be written to.
     ///
     /// # Errors
     /// As [`Requests::head`].
     pub async fn delete(&self, keys: Vec<String>) -> Result<(), Failed> {
         let key = keys.first().cloned().unwrap_or_default();
         self.repeat(&key, 0, || self.engine.delete(keys.clone())).await
+    }
+
+    /// Removes an object with one attempt. A second one could meet what somebody has written
+    /// meanwhile, and so could the first one if it is carried out late.
+    ///
+    /// # Errors
+    /// That of the attempt.
+    pub async fn delete_once(&self, key: &str) -> Result<(), Failed> {
+        let attempt = self.attempt(0, || self.engine.delete(vec![key.to_string()])).await;
+        let (key, unknown) = (key.to_string(), true);
+        attempt.map_err(|error| Failed {
+            key,
+            error,
+            unknown,
+        })
+    }
+
+    /// Removes objects, and returns when no attempt can be carried out any more: what is written
+    /// there later stays.
+    ///
+    /// # Errors
+    /// As [`Requests::head`].
+    pub async fn delete_settled(&self, keys: Vec<String>) -> Result<(), Failed> {
+        let key = keys.first().cloned().unwrap_or_default();
+        let (mut retry, mut unclear) = (Retry::new(), None);
+        loop {
+            let error = match self.attempt(0, || self.engine.delete(keys.clone())).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if error.fault == Fault::Unavailable {
+                unclear = Some(Instant::now());
+            }
+            if !error.fault.is_transient() || !retry.pause(self.random()).await {
+                let unknown = unclear.is_some();
+                return Err(Failed {
+                    key,
+                    error,
+                    unknown,
+                });
+            }
+        }
+        if let Some(unclear) = unclear {
+            tokio::time::sleep_until(unclear + LATEST).await;
+        }
+        Ok(())
     }
 
     /// Begins an upload.

@@ -3,6 +3,7 @@
 //! listings, and destroys an object whose upload is aborted while it is completed.
 
 use super::engine::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
+use super::record::Record;
 use crate::store::local::simulated::Chance;
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -42,6 +43,8 @@ struct World {
     old_since: Instant,
     uploads: BTreeMap<String, Upload>,
     tags: u64,
+    /// When each version of an entry was written first.
+    written: BTreeMap<String, Instant>,
 }
 
 /// An engine, with all its objects. Cheap to clone.
@@ -73,6 +76,7 @@ impl ModelEngine {
             old_since: Instant::now(),
             uploads: BTreeMap::new(),
             tags: 0,
+            written: BTreeMap::new(),
         };
         ModelEngine(Arc::new(Mutex::new(world)), Arc::new(AtomicBool::new(true)))
     }
@@ -80,6 +84,11 @@ impl ModelEngine {
     /// From now on it does what it is asked, and at once.
     pub fn calm(&self) {
         self.1.store(false, Ordering::Relaxed);
+    }
+
+    /// When a version of an entry was written.
+    pub fn written(&self, version: &str) -> Option<Instant> {
+        self.0.lock().written.get(version).copied()
     }
 
     /// All keys with a prefix.
@@ -123,6 +132,9 @@ impl World {
                 };
                 if !holds {
                     return Err(error(Fault::Condition));
+                }
+                if let Some(record) = record.as_deref().and_then(Record::parse) {
+                    self.written.entry(record.version).or_insert_with(Instant::now);
                 }
                 let stored = Stored {
                     bytes,
@@ -243,8 +255,32 @@ impl Line {
         }
     }
 
+    /// Sometimes the process stops at the worst moment: just before a request is on its way.
+    async fn stop_before(&self, order: &Order) {
+        let often = match order {
+            Order::Put(key, ..) if key.contains("/f/") => 12,
+            Order::Delete(_) | Order::Complete(..) | Order::Abort(_) => 30,
+            _ => 200,
+        };
+        let long = {
+            let mut world = self.engine.0.lock();
+            let stops = world.chance.one_in(often) && self.engine.1.load(Ordering::Relaxed);
+            stops.then(|| *world.chance.of(&[20, 70, 100, 300, 60 * 3600]))
+        };
+        if let Some(long) = long {
+            self.freeze(true);
+            let line = self.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_secs(long)).await;
+                line.freeze(false);
+            });
+            self.thaw().await;
+        }
+    }
+
     async fn change(&self, order: Order) -> Result<String, EngineError> {
         self.way().await?;
+        self.stop_before(&order).await;
         let stormy = self.engine.1.load(Ordering::Relaxed);
         let fate = if stormy { self.engine.below(100) } else { 99 };
         match fate {

@@ -44,7 +44,7 @@ struct Done {
 struct Commit {
     path: usize,
     staged: Instant,
-    began: Instant,
+    version: String,
 }
 
 #[derive(Default)]
@@ -213,13 +213,12 @@ impl Worker {
         }
         let began = Instant::now();
         let committed = staging.commit(whole.len() as u64, Attributes::default()).await;
-        if committed.is_ok() {
-            let commit = Commit {
+        if let Ok(version) = &committed {
+            self.history.lock().commits.push(Commit {
                 path: number,
                 staged,
-                began,
-            };
-            self.history.lock().commits.push(commit);
+                version: version.clone(),
+            });
         }
         self.note(number, Some(id), began, committed.map(drop));
     }
@@ -352,10 +351,11 @@ async fn settle(seed: u64, engine: &ModelEngine, history: &Mutex<History>) {
         );
     }
     for commit in commits {
-        // a lock that another one had when this commit began was taken over by it
+        let written = engine.written(&commit.version).unwrap();
+        // another writer had the lock by the time when this one's entry was written
         let stale = locks
             .iter()
-            .any(|(path, at)| *path == commit.path && commit.staged < *at && *at < commit.began);
+            .any(|(path, at)| *path == commit.path && commit.staged < *at && *at < written);
         assert!(!stale, "seed {seed}: a stale writer has committed: {commit:?}");
     }
     drop(history);

@@ -158,7 +158,7 @@ async fn remove_all(view: &View, prefix: &str, path: &RemotePath) -> Result<(), 
             after = keys.last().cloned();
             if !keys.is_empty() {
                 removed = true;
-                let deleted = view.entries.requests.delete(keys).await;
+                let deleted = view.entries.requests.delete_settled(keys).await;
                 deleted.map_err(|failed| failed.about(path))?;
             }
             if !listed.more {

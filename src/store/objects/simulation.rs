@@ -51,7 +51,8 @@ struct Commit {
 struct History {
     done: Vec<Done>,
     commits: Vec<Commit>,
-    locks: Vec<(usize, Instant)>,
+    /// A path whose lock was taken between two moments.
+    locks: Vec<(usize, Instant, Instant)>,
     ids: u64,
 }
 
@@ -178,11 +179,12 @@ impl Worker {
             size: None,
             source: Some(id.to_string()),
         };
+        let asked = Instant::now();
         let Ok(mut staging) = self.store.stage(&path(number), &request).await else {
             return;
         };
         let staged = Instant::now();
-        self.history.lock().locks.push((number, staged));
+        self.history.lock().locks.push((number, asked, staged));
         let whole = content(id);
         let mut offset = match staging.resume() {
             Resume::From(point) => usize::try_from(point.offset).unwrap(),
@@ -232,9 +234,9 @@ impl Worker {
                 self.put(number).await;
             }
             3..=7 => {
-                // sometimes what an earlier writer has begun
+                // often what an earlier writer has begun
                 let last = self.history.lock().ids;
-                let id = match self.chance.one_in(3) && last > 0 {
+                let id = match self.chance.one_in(2) && last > 0 {
                     true => last,
                     false => self.new_id(),
                 };
@@ -252,7 +254,8 @@ impl Worker {
             }
             9 => {
                 let sweeping = ServedObjects(self.store.clone());
-                sweeping.sweep(Duration::from_secs(1800)).await;
+                let age = [Duration::from_secs(1800), DAY * 7][self.chance.below(2)];
+                sweeping.sweep(age).await;
             }
             10 => sleep(Duration::from_secs(self.chance.below(100) as u64)).await,
             _ => drop(read(&self.store, number).await),
@@ -353,9 +356,9 @@ async fn settle(seed: u64, engine: &ModelEngine, history: &Mutex<History>) {
     for commit in commits {
         let written = engine.written(&commit.version).unwrap();
         // another writer had the lock by the time when this one's entry was written
-        let stale = locks
-            .iter()
-            .any(|(path, at)| *path == commit.path && commit.staged < *at && *at < written);
+        let stale = locks.iter().any(|(path, asked, staged)| {
+            *path == commit.path && commit.staged < *asked && *staged < written
+        });
         assert!(!stale, "seed {seed}: a stale writer has committed: {commit:?}");
     }
     drop(history);

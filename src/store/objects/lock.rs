@@ -122,6 +122,8 @@ pub struct LockRecord {
     pub extents: Vec<Extent>,
     /// Content that is not.
     pub uploads: Vec<UploadRecord>,
+    /// Blobs of an earlier writer, which may publish them until the entry is fenced.
+    pub fencing: Vec<String>,
 }
 
 impl LockRecord {
@@ -137,7 +139,15 @@ impl LockRecord {
             digests: Vec::new(),
             extents: Vec::new(),
             uploads: Vec::new(),
+            fencing: Vec::new(),
         }
+    }
+
+    /// The blobs that a commit may refer to.
+    pub fn blobs(&self) -> impl Iterator<Item = &String> {
+        let of_extents = self.extents.iter().map(|extent| &extent.blob);
+        let of_uploads = self.uploads.iter().map(|upload| &upload.blob);
+        of_extents.chain(of_uploads).chain(&self.fencing)
     }
 
     /// The writer, as others see it.
@@ -325,7 +335,10 @@ pub async fn acquire(
             }
         };
         let (began, earlier) = (Instant::now(), found.map(|(_, earlier)| earlier));
-        let record = record(earlier.as_ref());
+        let mut record = record(earlier.as_ref());
+        if let Some(earlier) = earlier.as_ref().filter(|_| fenced) {
+            record.fencing = earlier.blobs().cloned().collect();
+        }
         let swapped = requests.swap(write(requests, &key, &record, condition)).await;
         let Swapped::Done(tag) = swapped.map_err(|failed| failed.about(whole))? else {
             continue;
@@ -342,6 +355,7 @@ pub async fn acquire(
         };
         if fenced {
             fence(view, whole, &lock, &record).await?;
+            record.fencing.clear();
         }
         return Ok(Acquired {
             lock,

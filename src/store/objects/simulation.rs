@@ -407,7 +407,7 @@ fn servers_that_stop_and_die_lose_and_tear_nothing() {
         Some(seed) => seed..seed + 1,
         None => {
             let first = number("HAUL_FIRST_SEED").unwrap_or(1);
-            first..first + number("HAUL_SEEDS").unwrap_or(60)
+            first..first + number("HAUL_SEEDS").unwrap_or(300)
         }
     };
     for seed in seeds {

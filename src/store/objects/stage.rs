@@ -69,6 +69,7 @@ impl Writing {
             digests: state.checkpoint.digests.clone(),
             extents: state.extents.clone(),
             uploads: state.uploads.iter().map(|upload| upload.record(offset)).collect(),
+            fencing: Vec::new(),
         }
     }
 

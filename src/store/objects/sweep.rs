@@ -215,11 +215,8 @@ async fn spare_locked(view: &View, old: &mut HashSet<String>) -> Result<(), Stor
         let read = |whole: RemotePath| async move { lock::observe(view, &whole).await };
         for found in view.each(paths.collect(), read).await {
             let Some((record, _)) = found? else { continue };
-            for blob in record.extents.iter().map(|extent| &extent.blob) {
+            for blob in record.blobs() {
                 old.remove(blob);
-            }
-            for upload in &record.uploads {
-                old.remove(&upload.blob);
             }
         }
     }

@@ -46,6 +46,7 @@ pub fn request(who: &str) -> StageRequest {
         if_version: None,
         durability: Durability::Durable,
         size: None,
+        window: 32 << 20,
         source: None,
     }
 }

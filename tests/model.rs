@@ -85,6 +85,8 @@ struct Life<'a> {
     random: Random,
     model: Model,
     dirs: Vec<String>,
+    /// Directories can be renamed with what is in them.
+    moves_trees: bool,
 }
 
 /// Where a step happens.
@@ -114,6 +116,7 @@ impl<'a> Life<'a> {
             random: Random(seed),
             model,
             dirs: vec![home.to_string()],
+            moves_trees: true,
         }
     }
 
@@ -218,9 +221,11 @@ impl<'a> Life<'a> {
             (Some(Node::File(_)), Some(Node::File(_))) => true,
             _ => false,
         };
+        let refused = !self.moves_trees && !self.model.children(path).is_empty() && target != *path;
+        let fits = fits && !refused;
         assert_eq!(moved.code == 0, fits && !into_itself, "{context} to {to}: {moved:?}");
         if moved.code == 0 && target != *path {
-            model.rename(path, &target);
+            self.model.rename(path, &target);
         }
     }
 
@@ -275,8 +280,14 @@ impl<'a> Life<'a> {
 }
 
 /// All steps of one client.
-fn live(client: &Client, home: &str, seed: u64, shared: &Mutex<Vec<Vec<u8>>>) {
+fn live(
+    client: &Client,
+    (home, moves_trees): (&str, bool),
+    seed: u64,
+    shared: &Mutex<Vec<Vec<u8>>>,
+) {
     let mut life = Life::begin(client, home, seed, shared);
+    life.moves_trees = moves_trees;
     for step in 0..STEPS {
         life.step(&format!("seed {seed}, step {step}"));
     }
@@ -286,14 +297,22 @@ fn live(client: &Client, home: &str, seed: u64, shared: &Mutex<Vec<Vec<u8>>>) {
 #[test]
 fn random_operations_of_several_clients_agree_with_a_model() {
     let server = Server::start();
-    std::fs::create_dir(server.root.join("shared")).unwrap();
+    live_at(&[&server], true);
+}
+
+/// The clients of servers that serve the same tree.
+pub fn live_at(servers: &[&Server], moves_trees: bool) {
+    servers[0].client().ok(["mkdir", "srv:shared"]);
     let shared = Mutex::new(Vec::new());
     let seed = std::env::var("HAUL_TEST_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 7919 + 1);
     std::thread::scope(|scope| {
         for n in 0..CLIENTS {
-            let (server, shared) = (&server, &shared);
-            scope.spawn(move || live(&server.client(), &format!("home-{n}"), seed + n, shared));
+            let (server, shared) = (servers[n as usize % servers.len()], &shared);
+            scope.spawn(move || {
+                let home = format!("home-{n}");
+                live(&server.client(), (&home, moves_trees), seed + n, shared)
+            });
         }
     });
 }

@@ -42,6 +42,7 @@ mod memory;
 mod metadata;
 mod model;
 mod names;
+mod objects;
 mod outputs;
 mod panics;
 mod passwords;

@@ -40,6 +40,8 @@ pub struct StageRequest {
     pub durability: Durability,
     /// Bytes of the file, if that is known.
     pub size: Option<u64>,
+    /// Bytes that the sender may have outstanding: a part that is larger would never be complete.
+    pub window: u64,
     /// The version of the source, in the words of the store that it comes from. A writer resumes
     /// the partial file of the same version; without a version it never resumes.
     pub source: Option<String>,

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod imports;
 pub mod messages;
 pub mod proxy;
+pub mod s3;
 pub mod schema;
 pub mod script;
 mod server;

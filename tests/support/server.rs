@@ -134,7 +134,15 @@ impl Server {
     }
 
     pub fn invite(&self, user: &str) -> String {
-        let output = haul().args(["invite", user, "--state"]).arg(&self.state).output().unwrap();
+        let mut command = haul();
+        command.args(["invite", user, "--state"]).arg(&self.state);
+        // those that say where the users and the key are
+        for pair in self.arguments.windows(2) {
+            if ["--store", "--endpoint", "--credentials", "--key"].contains(&pair[0].as_str()) {
+                command.args(pair);
+            }
+        }
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -194,8 +202,10 @@ fn spawn(
     command
         .args(["serve", "--json", "--listen", listen, "--state"])
         .arg(state)
-        .args(arguments)
-        .arg(root);
+        .args(arguments);
+    if !arguments.iter().any(|argument| argument == "--store") {
+        command.arg(root);
+    }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -79,6 +79,8 @@ pub struct SessionCore {
     /// Room for messages that wait, of all transfers and requests.
     room: Arc<Semaphore>,
     most_messages: usize,
+    /// Bytes of frames that the other side may have outstanding.
+    window: u64,
     /// What unsettled offers take, of those that this side made, and of those that came.
     offered: Allowance,
     accepted: Allowance,
@@ -124,6 +126,7 @@ impl SessionCore {
                 tasks,
                 room: Arc::new(Semaphore::new(bounds.messages)),
                 most_messages: bounds.messages,
+                window: bounds.window,
                 offered: Allowance::new(bounds.credit / OFFERED_PART),
                 accepted: Allowance::new(bounds.window / ACCEPTED_PART),
                 down: watch::Sender::new(None),
@@ -132,6 +135,11 @@ impl SessionCore {
                 other_side: OnceLock::new(),
             }
         })
+    }
+
+    /// Bytes of frames that the other side may have outstanding.
+    pub fn window(&self) -> u64 {
+        self.window
     }
 
     /// The other side allows this one to have so many bytes outstanding.

@@ -266,6 +266,7 @@ mod tests {
             if_version: None,
             durability: Durability::Durable,
             size: None,
+            window: 32 << 20,
             source: None,
         };
         let staged = stage(tree, path, &request, None)?;

@@ -274,6 +274,7 @@ mod tests {
             if_version: None,
             durability: Durability::Durable,
             size: None,
+            window: 32 << 20,
             source: Some("v1".into()),
         };
         let staged = stage(tree, &RemotePath::parse(b"sub/f").unwrap(), &request, None)?;

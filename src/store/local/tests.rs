@@ -52,6 +52,7 @@ async fn staged(store: &LocalStore, name: &[u8]) -> Box<dyn Staging> {
         if_version: None,
         durability: Durability::Durable,
         size: None,
+        window: 32 << 20,
         source: Some("v1".into()),
     };
     let path = RemotePath::parse(name).unwrap();

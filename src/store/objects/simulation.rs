@@ -177,6 +177,7 @@ impl Worker {
             if_version: None,
             durability: Durability::Durable,
             size: None,
+            window: 32 << 20,
             source: Some(id.to_string()),
         };
         let asked = Instant::now();
@@ -369,6 +370,7 @@ async fn settle(seed: u64, engine: &ModelEngine, history: &Mutex<History>) {
             if_version: None,
             durability: Durability::Durable,
             size: None,
+            window: 32 << 20,
             source: None,
         };
         let began = Instant::now();

@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of a block.
-const BLOCK: u64 = 4 << 20;
+const BLOCK: u64 = 16 << 20;
 /// Blocks that are read ahead of the one that is asked for.
-const AHEAD: u64 = 3;
+const AHEAD: u64 = 1;
 /// Blocks behind it that stay: several reads are under way at once.
 const BEHIND: u64 = 1;
 /// Bytes that `watch` sees at once, while they are in the processor's cache.
@@ -154,7 +154,7 @@ async fn fetch(
     (start, end): (u64, u64),
 ) -> Result<Vec<u8>, StoreError> {
     let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
-    let mut bytes = vec![0; length];
+    let mut bytes = Vec::new();
     for extent in &record.extents {
         let from = extent.at.max(start);
         let to = extent.at.saturating_add(extent.size).min(end);
@@ -167,13 +167,18 @@ async fn fetch(
         let content = read.map_err(|failed| failed.about(&root))?;
         let gone = || StoreError::new(ErrorKind::SourceChanged, &root);
         let content = content.ok_or_else(gone)?.bytes;
-        let at = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
-        let place = bytes.get_mut(at..at.saturating_add(content.len()));
         if content.len() as u64 != to.saturating_sub(from) {
             return Err(gone());
         }
+        if content.len() == length {
+            return Ok(content);
+        }
+        bytes.resize(length, 0);
+        let at = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
+        let place = bytes.get_mut(at..at.saturating_add(content.len()));
         place.ok_or_else(gone)?.copy_from_slice(&content);
     }
+    bytes.resize(length, 0);
     Ok(bytes)
 }
 

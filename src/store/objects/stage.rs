@@ -7,7 +7,7 @@ use super::lock::{self, Acquired, Live, Lock, LockRecord};
 use super::record::{Extent, MAX_EXTENTS, RecordKind};
 use super::requests::Failed;
 use super::small::check_place;
-use super::upload::{self, PART, PARTS_AT_ONCE, Upload};
+use super::upload::{self, LEAST_PART, PARTS_AT_ONCE, Upload, part_for};
 use super::view::View;
 use crate::store::entry::{Allocation, Attributes};
 use crate::store::error::{ErrorKind, StoreError};
@@ -125,6 +125,8 @@ pub struct ObjectStaging {
     writing: Arc<Writing>,
     if_version: Option<String>,
     size: Option<u64>,
+    /// Bytes of a part.
+    part: usize,
     /// The entry as it was before the lock.
     place: Place,
     resume: Resume,
@@ -184,6 +186,7 @@ pub async fn stage(
         writing,
         if_version: request.if_version.clone(),
         size: request.size,
+        part: part_for(request.window),
         place,
         resume,
         hash: None,
@@ -242,8 +245,8 @@ async fn take_over(view: &View, acquired: Acquired) -> (Lock, State, Resume) {
 impl Staging for ObjectStaging {
     fn part_rules(&self) -> PartRules {
         PartRules {
-            least: PART,
-            most: PART,
+            least: self.part,
+            most: self.part,
             skip_gap_after: None,
         }
     }
@@ -267,10 +270,17 @@ impl Staging for ObjectStaging {
         state.next = offset.saturating_add(length);
         let is_full = state.uploads.last().is_none_or(|upload| upload.is_full());
         if state.closed || is_full {
-            let is_whole = offset == 0 && self.size == Some(length);
+            let is_all = offset == 0 && self.size == Some(length);
+            let is_whole = is_all || self.part < LEAST_PART;
             let upload = Upload::new(&view.entries.requests, &view.entries.keys, offset, is_whole);
             state.uploads.push(Arc::new(upload));
             state.closed = false;
+        }
+        if state.pieces() > MAX_EXTENTS {
+            let why = "the server has too little memory for a file of this size: it would have too \
+                many pieces";
+            let error = StoreError::because(why, &self.writing.path);
+            return Some(Box::pin(async move { Err(error) }));
         }
         let upload = state.uploads.last()?.clone();
         let number = upload.next_part();

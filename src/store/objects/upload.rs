@@ -9,12 +9,23 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::OnceCell;
 
-/// Bytes of a part. S3 wants at least 5 MiB.
-pub const PART: usize = 8 << 20;
+/// Bytes of a part at most.
+pub const PART: usize = 6 << 20;
+/// Bytes of a part at least, as S3 wants it. What is less is a blob of its own.
+pub const LEAST_PART: usize = 5 << 20;
+/// Parts of a file that the sender's window has room for: fewer would wait for each other.
+const PARTS_OF_WINDOW: u64 = 3;
 /// Parts of a blob: with more, a file gets a further blob.
 pub const MOST_PARTS: usize = 1000;
 /// Parts of a file on their way at once.
-pub const PARTS_AT_ONCE: usize = 4;
+pub const PARTS_AT_ONCE: usize = 5;
+
+/// Bytes of the parts of a file whose sender may have so many outstanding.
+pub fn part_for(window: u64) -> usize {
+    let share = usize::try_from(window / PARTS_OF_WINDOW).unwrap_or(usize::MAX);
+    // of whole chunks
+    (share >> 20 << 20).clamp(1 << 20, PART)
+}
 
 /// A part that is complete: its entity tag and bytes.
 type Part = (String, u64);

@@ -190,6 +190,7 @@ mod tests {
             if_version: None,
             durability: Durability::Volatile,
             size: None,
+            window: 32 << 20,
             source: None,
         };
         let staging = store.stage(&path(b"to"), &request).await.unwrap();

@@ -121,6 +121,16 @@ pub struct Candidate {
     pub cost: SharedPermit,
 }
 
+/// What is known of a larger file before it comes.
+pub struct SourceFacts {
+    /// The version of the source.
+    pub version: Option<String>,
+    /// Bytes of the file, if that is known.
+    pub size: Option<u64>,
+    /// Bytes that its sender may have outstanding.
+    pub window: u64,
+}
+
 /// What is to become of a candidate.
 #[derive(Debug)]
 pub enum Decision {
@@ -255,25 +265,26 @@ impl Target {
         decisions
     }
 
-    /// Locks and opens the partial file of a larger file, of which `source` is the version, and the
-    /// size if that is known; waits for the lock as long as `deadline` allows.
+    /// Locks and opens the partial file of a larger file; waits for the lock as long as `deadline`
+    /// allows.
     pub async fn stage(
         &self,
         path: &RemotePath,
         options: &Options,
-        (source, size): (Option<String>, Option<u64>),
+        facts: SourceFacts,
         deadline: Option<Instant>,
     ) -> Result<Box<dyn Staging>, StoreError> {
         let tree = match self {
             Target::Tree(tree) => tree,
-            Target::Stream(stream) => return stream.stage(source).await,
+            Target::Stream(stream) => return stream.stage(facts.version).await,
         };
         let request = StageRequest {
             who: tree.who.clone(),
             if_version: options.if_version.clone(),
             durability: options.durability,
-            size,
-            source: source.filter(|_| !tree.write_only),
+            size: facts.size,
+            window: facts.window,
+            source: facts.version.filter(|_| !tree.write_only),
         };
         let (began, mut pause) = (Instant::now(), Duration::from_millis(20));
         let mut asked = false;

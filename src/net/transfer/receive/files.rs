@@ -5,8 +5,8 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::window::SharedPermit;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
+use crate::net::session::SessionCore;
 use crate::net::session::handed::HandedFile;
-use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::copied::marked;
 use crate::net::transfer::receive::destination::{Candidate, Target, is_locked};
@@ -61,11 +61,11 @@ pub(super) struct Files {
 
 impl Files {
     /// With `copies`, the sender hands larger files over.
-    pub(super) fn new(target: Target, options: Options, tasks: Tasks, copies: bool) -> Files {
+    pub(super) fn new(target: Target, options: Options, core: &SessionCore, copies: bool) -> Files {
         Files {
             copies: copies && matches!(target, Target::Tree(_)),
             batches: SmallFileBatches::new(target.clone(), options.clone()),
-            staged: StagedFiles::new(target.clone(), options.clone(), tasks),
+            staged: StagedFiles::new(target.clone(), options.clone(), core),
             target,
             options,
             awaited: BTreeMap::new(),

@@ -75,7 +75,7 @@ pub async fn receive(
 ) -> Result<(), NetError> {
     let core = channel.core().clone();
     let copies = hands_over(&core, &options);
-    let mut files = Files::new(target.clone(), options.clone(), core.tasks().clone(), copies);
+    let mut files = Files::new(target.clone(), options.clone(), &core, copies);
     let mut jobs = Jobs::new(core.tasks().clone());
     let receiver = Receiver {
         channel,

@@ -7,10 +7,11 @@ use crate::chunk::window::SharedPermit;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::jobs::Work;
+use crate::net::session::SessionCore;
 use crate::net::session::handed::HandedFile;
 use crate::net::task::Tasks;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::Target;
+use crate::net::transfer::receive::destination::{SourceFacts, Target};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::receive::in_flight::FlyingPart;
 use crate::net::transfer::receive::job::{JobDone, Jobs};
@@ -32,6 +33,8 @@ const STAGED: usize = 64;
 pub(super) struct StagedFiles {
     target: Target,
     options: Options,
+    /// Bytes that the sender may have outstanding.
+    window: u64,
     tasks: Tasks,
     files: BTreeMap<u64, StagedFile>,
     /// What becomes of partial files that jobs still have, of files that were given up.
@@ -44,11 +47,12 @@ pub(super) struct StagedFiles {
 }
 
 impl StagedFiles {
-    pub(super) fn new(target: Target, options: Options, tasks: Tasks) -> StagedFiles {
+    pub(super) fn new(target: Target, options: Options, core: &SessionCore) -> StagedFiles {
         StagedFiles {
             target,
             options,
-            tasks,
+            window: core.window(),
+            tasks: core.tasks().clone(),
             files: BTreeMap::new(),
             given_up: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(STAGED)),
@@ -67,7 +71,8 @@ impl StagedFiles {
     ) {
         let (target, options, turns) =
             (self.target.clone(), self.options.clone(), self.turns.clone());
-        let (source_version, size) = (wanted.source_version.clone(), wanted.size);
+        let (source_version, size, window) =
+            (wanted.source_version.clone(), wanted.size, self.window);
         let now = Instant::now();
         let deadline = self.options.wait.map(|wait| now + wait);
         self.files.insert(number, StagedFile::new(wanted, now));
@@ -78,8 +83,12 @@ impl StagedFiles {
             let Ok(turn) = turns.acquire_owned().await else {
                 return std::future::pending().await;
             };
-            let source = (source_version.clone(), size);
-            let staged = target.stage(&path, &options, source, deadline).await;
+            let facts = SourceFacts {
+                version: source_version.clone(),
+                size,
+                window,
+            };
+            let staged = target.stage(&path, &options, facts, deadline).await;
             StagedDone::Opened(staged.map(|staging| Opened {
                 source_version,
                 staging,

@@ -26,6 +26,7 @@ pub(super) fn begin(
         if_version: None,
         durability,
         size: None,
+        window: 32 << 20,
         source: Some(source(target, version)),
     };
     stage(tree, &path(target), &request, None)

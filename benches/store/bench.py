@@ -48,12 +48,13 @@ class Haul:
 
     def serve(self, number, endpoint, args):
         state = self.work / f"server{number}"
+        bucket = ["--store", f"s3://{args.bucket}/bench", "--endpoint", endpoint, "--credentials",
+                  args.credentials, "--state", state]
         process = subprocess.Popen(
-            [HAUL, "serve", "--store", f"s3://{args.bucket}/bench", "--endpoint", endpoint,
-             "--credentials", args.credentials, "--state", state, "--listen", "127.0.0.1:0",
+            [HAUL, "serve", *bucket, "--key", self.work / "key", "--listen", "127.0.0.1:0",
              "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.env)
         address = json.loads(process.stdout.readline())["address"]
-        code = subprocess.run([HAUL, "invite", "bench", "--state", state], text=True, check=True,
+        code = subprocess.run([HAUL, "invite", "bench", *bucket, "--key", self.work / "key"], text=True, check=True,
                               capture_output=True, env=self.env).stdout
         subprocess.run([HAUL, "login", address, "--name", f"srv{number}"], input=code, text=True,
                        check=True, env=self.env, capture_output=True)

@@ -35,7 +35,11 @@ use tokio::net::TcpListener;
 /// How long the invite of a server without users is valid.
 const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
-/// Serve a directory to users who log in
+/// What a server of a bucket says when it starts.
+const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there are \
+    no hard links, no backups, no trash and no sizes for haul df: docs/STORE.md";
+
+/// Serve a directory, or a bucket of an object store, to users who log in
 ///
 /// The first start creates a key. At a terminal, a server without users prints an invite, and the
 /// command that uses it on the other machine. SIGINT and SIGTERM stop the server; running transfers
@@ -50,6 +54,7 @@ Examples:
   haul serve /srv/files                              all addresses, port 4285
   haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
   haul user add kim --root kim --read-only           a user, and their rights
+  haul serve --store s3://files/haul --key key       a bucket; several servers may serve it
   haul serve --stdio --root /srv/x --read-only       what a key may run over ssh
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
@@ -229,6 +234,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     runtime::block_on(async {
         if let Some(engine) = place.probe().await? {
             tracing::info!(%engine, "the object store has what haul needs");
+            tracing::info!("{WITHOUT}");
         }
         serve(config, listeners, args.json, &at).await
     })

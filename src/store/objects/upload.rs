@@ -184,3 +184,18 @@ pub async fn forget(requests: &Requests, keys: &Keys, earlier: &UploadRecord) {
         let _ = requests.abort_upload(&keys.blob(&earlier.blob), upload).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_fits_the_window() {
+        assert_eq!(part_for(32 << 20), PART);
+        assert_eq!(part_for(16 << 20), 5 << 20);
+        for window in [1 << 20, 4 << 20, 10 << 20] {
+            let part = part_for(window);
+            assert!(part < LEAST_PART && part as u64 <= window && part.is_multiple_of(1 << 20));
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //! serves, and no other.
 //!
 //! It starts no program and no process, and maps no memory that can be executed. It makes no
-//! connection and no socket, unless it sends to other servers or serves an object store. What is not listed fails with
+//! connection and no socket, unless it sends to other servers or serves an object store. What is
+//! not listed fails with
 //! ENOSYS, which a C library that is newer than this list takes as a reason to use an older call.
 
 use libc::c_long;

@@ -10,7 +10,7 @@ use super::others::{named_servers, parse_other};
 use super::rate::{Rate, parse_rate};
 use super::runtime;
 use super::serve_stdio::{self, StdioArgs};
-use super::served_place::ServedPlace;
+use super::served_place::{ServedPlace, WantedPlace};
 use super::server::local_user;
 use super::service::stop_signal;
 use super::settings::state_dir;
@@ -37,7 +37,7 @@ const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a server of a bucket says when it starts.
 const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there are \
-    no hard links, no backups, no trash and no sizes for haul df: docs/STORE.md";
+    no hard links, no backups, no trash and no sizes: docs/STORE.md";
 
 /// Serve a directory, or a bucket of an object store, to users who log in
 ///
@@ -54,7 +54,7 @@ Examples:
   haul serve /srv/files                              all addresses, port 4285
   haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
   haul user add kim --root kim --read-only           a user, and their rights
-  haul serve --store s3://files/haul --key key       a bucket; several servers may serve it
+  haul serve --store s3://files/haul --key key       a bucket, by several servers
   haul serve --stdio --root /srv/x --read-only       what a key may run over ssh
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {
@@ -64,13 +64,13 @@ pub struct Args {
         required_unless_present_any = ["stdio", "store"],
         conflicts_with = "store"
     )]
-    pub(super) root: Option<PathBuf>,
+    root: Option<PathBuf>,
 
     #[command(flatten)]
     over: StdioArgs,
 
     #[command(flatten)]
-    pub(super) bucket: StoreArgs,
+    bucket: StoreArgs,
 
     /// With --store, how long a lock counts after the server that has it has died
     #[arg(
@@ -80,7 +80,7 @@ pub struct Args {
         requires = "store",
         value_parser = parse_lease
     )]
-    pub(super) lease: Duration,
+    lease: Duration,
 
     /// The server's key; servers of one --store have the same [default: key in the state directory]
     #[arg(long, value_name = "FILE", value_hint = hint::LOCAL)]
@@ -102,12 +102,12 @@ pub struct Args {
     /// Let users who may write set owners, devices, set-uid bits and all extended attributes. Only
     /// root can serve so: a user who logs in can then make files that act with root's rights
     #[arg(long, conflicts_with_all = ["user", "store"])]
-    pub(super) owners: bool,
+    owners: bool,
 
     /// Record owners, full modes, devices and ACLs in extended attributes, and find them there: for
     /// a server that cannot, or should not, set them
     #[arg(long, conflicts_with_all = ["owners", "store"])]
-    pub(super) fake_super: bool,
+    fake_super: bool,
 
     /// The most sessions at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
@@ -155,6 +155,19 @@ pub struct Args {
     verbose: bool,
 }
 
+impl Args {
+    /// What is to be served.
+    fn wanted(&self) -> WantedPlace<'_> {
+        WantedPlace {
+            root: self.root.as_deref(),
+            bucket: &self.bucket,
+            lease: self.lease,
+            owners: self.owners,
+            fake_super: self.fake_super,
+        }
+    }
+}
+
 fn parse_sessions(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=10_000) => Ok(n),
@@ -181,13 +194,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.over.stdio {
         return serve_stdio::run(&args.over, level);
     }
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(ansi)
-        .with_target(false)
-        .init();
+    log(level);
 
     let state = state_dir(args.state.clone())?;
     let listeners = listen(&args.listen)?;
@@ -202,7 +209,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None => {}
     }
     runtime::forbid_memory_dumps();
-    let place = ServedPlace::open(args, &state)?;
+    let place = ServedPlace::open(&args.wanted(), &state)?;
     // confined, the server cannot read them any more
     let _ = accounts();
     let key = args.key.clone().unwrap_or_else(|| state.join("key"));
@@ -238,6 +245,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         serve(config, listeners, args.json, &at).await
     })
+}
+
+/// Logs on standard error.
+fn log(level: tracing::Level) {
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
 }
 
 async fn serve(

@@ -2,9 +2,8 @@
 
 use super::confine::{Network, confine_to};
 use super::failure::{Failure, local_failure};
-use super::serve::Args;
 use super::service::real_dir;
-use super::store_args::NamedStore;
+use super::store_args::{NamedStore, StoreArgs};
 use crate::auth::file;
 use crate::auth::state_file::StateFile;
 use crate::store::local::{LocalStore, ServedDir};
@@ -13,6 +12,20 @@ use crate::store::{Rights, Served};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What the options of a server name.
+pub struct WantedPlace<'a> {
+    /// The directory.
+    pub root: Option<&'a Path>,
+    /// The bucket.
+    pub bucket: &'a StoreArgs,
+    /// How long a lock in a bucket counts.
+    pub lease: Duration,
+    /// Users may set owners.
+    pub owners: bool,
+    /// Owners and the like are recorded.
+    pub fake_super: bool,
+}
 
 /// What a server serves.
 pub enum ServedPlace {
@@ -27,13 +40,13 @@ impl ServedPlace {
     ///
     /// # Errors
     /// Why it cannot be served.
-    pub fn open(args: &Args, state: &Path) -> Result<ServedPlace, Failure> {
+    pub fn open(args: &WantedPlace<'_>, state: &Path) -> Result<ServedPlace, Failure> {
         file::make_private_dir(state)?;
         file::check_private(state, Some(rustix::process::geteuid().as_raw()))?;
         if let Some(bucket) = args.bucket.named(Some(args.lease))? {
             return Ok(ServedPlace::Bucket(bucket));
         }
-        let root = args.root.as_deref().unwrap_or(Path::new("."));
+        let root = args.root.unwrap_or(Path::new("."));
         let (root, store) = open_root(root, state)?;
         Ok(ServedPlace::Dir(with_rights(&store, args)?, root))
     }
@@ -100,7 +113,7 @@ fn open_root(root: &Path, state: &Path) -> Result<(PathBuf, LocalStore), Failure
 
 /// The store with what it may set. A user who could set owners or make devices could
 /// gain root's rights on this machine, so that a server of root does it only with `--owners`.
-fn with_rights(store: &LocalStore, args: &Args) -> Result<LocalStore, Failure> {
+fn with_rights(store: &LocalStore, args: &WantedPlace<'_>) -> Result<LocalStore, Failure> {
     let rights = match (args.owners || args.fake_super, rustix::process::geteuid().is_root()) {
         (true, _) if args.fake_super => Rights::Recorded,
         (true, _) => Rights::All,

@@ -166,7 +166,7 @@ impl StoreError {
             }
             ErrorKind::Throttled => format!("the object store is overloaded: {}", self.detail),
             ErrorKind::UnknownOutcome => format!(
-                "outcome unknown: the object store did not answer: {}; check, then repeat if needed",
+                "outcome unknown: the object store did not answer: {}; check, then repeat it",
                 self.detail
             ),
             ErrorKind::Other => self.detail.clone(),

@@ -267,14 +267,7 @@ fn process(request: &Request, world: &mut World, manner: Manner) -> Answer {
             );
             (200, Vec::new(), body.into_bytes())
         }
-        ("POST", None) => {
-            let text = String::from_utf8(request.body.clone()).unwrap();
-            for part in text.split("<Key>").skip(1) {
-                world.objects.remove(&unescape(part.split("</Key>").next().unwrap()));
-            }
-            let body = "<DeleteResult><Deleted><Key>all</Key></Deleted></DeleteResult>";
-            (200, Vec::new(), body.into())
-        }
+        ("POST", None) => remove(request, world),
         ("PUT", None) => {
             let found = world.objects.get(&request.key).map(|stored| stored.tag.clone());
             let wanted = request.headers.get("if-match");
@@ -296,6 +289,16 @@ fn process(request: &Request, world: &mut World, manner: Manner) -> Answer {
         ("GET", None) if request.key.is_empty() => list(request, world),
         _ => get(request, world),
     }
+}
+
+/// Removes all objects that a body names.
+fn remove(request: &Request, world: &mut World) -> Answer {
+    let text = String::from_utf8(request.body.clone()).unwrap();
+    for part in text.split("<Key>").skip(1) {
+        world.objects.remove(&unescape(part.split("</Key>").next().unwrap()));
+    }
+    let body = "<DeleteResult><Deleted><Key>all</Key></Deleted></DeleteResult>";
+    (200, Vec::new(), body.into())
 }
 
 fn unescape(text: &str) -> String {

@@ -1,5 +1,5 @@
-//! Work that goes on beside the calls of a store: reads ahead, renewals of locks, and what a dropped
-//! value gives back.
+//! Work beside the calls of a store: reads ahead, renewals of locks, and what a dropped value gives
+//! back.
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};

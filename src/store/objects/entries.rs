@@ -2,8 +2,9 @@
 
 use super::engine::{Condition, Object};
 use super::keys::{Keys, Space};
+use super::outcome::{Failed, Swapped, Write};
 use super::record::{Record, RecordKind, divide, metadata};
-use super::requests::{Failed, Requests, Swapped, Write};
+use super::requests::Requests;
 use crate::store::error::StoreError;
 use crate::store::path::RemotePath;
 use crate::store::staging::Bytes;

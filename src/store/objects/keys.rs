@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_too_long_is_refused_by_name() {
-        let long = vec![b'n'; 200].repeat(1);
+        let long = [b'n'; 200];
         let deep = [&long[..]; 6].join(&b'/');
         let error = Keys::new("").of(Space::Entries, &path(&deep)).unwrap_err();
         assert!(error.describe().contains("1024"), "{}", error.describe());

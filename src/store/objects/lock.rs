@@ -20,145 +20,25 @@
 use super::engine::{Condition, Object};
 use super::entries::{Place, Written};
 use super::keys::{Space, encoded};
-use super::record::{Extent, Record, RecordKind, metadata};
-use super::requests::{Requests, Swapped, Write};
+use super::lock_record::LockRecord;
+use super::outcome::{Swapped, Write};
+use super::record::{Record, RecordKind, metadata};
+use super::requests::Requests;
 use super::view::View;
 use crate::store::error::{ErrorKind, Holder, StoreError};
 use crate::store::path::RemotePath;
 use crate::store::staging::Bytes;
 use futures_util::{StreamExt, stream};
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Locks that are observed at once.
-const OBSERVED: usize = 4096;
 /// Most locks of a directory that a group of small files looks at.
 const LISTED: usize = 1000;
 /// How often a fence is tried against other writers.
 const RACES: usize = 16;
-
-/// For how long a lock counts, and what is known of others' locks.
-pub struct Lease {
-    length: Duration,
-    observed: Mutex<HashMap<String, (String, Instant)>>,
-}
-
-impl Lease {
-    /// Locks count for `length` after their last change.
-    pub fn new(length: Duration) -> Lease {
-        Lease {
-            length,
-            observed: Mutex::default(),
-        }
-    }
-
-    /// Time between two renewals.
-    pub fn renewal(&self) -> Duration {
-        self.length / 6
-    }
-
-    /// How long a writer may believe in its lock after it has begun to renew it.
-    pub fn trusted(&self) -> Duration {
-        self.length / 2
-    }
-
-    /// True if a lock has been as it is for a lease. The first look never says so.
-    fn has_expired(&self, object: &Object, now: Instant) -> bool {
-        let mut observed = self.observed.lock();
-        if observed.len() >= OBSERVED && !observed.contains_key(&object.key) {
-            observed.retain(|_, (_, at)| now.duration_since(*at) < self.length * 2);
-        }
-        match observed.get(&object.key) {
-            Some((tag, at)) if *tag == object.tag => now.duration_since(*at) >= self.length,
-            _ if observed.len() >= OBSERVED => false,
-            _ => {
-                observed.insert(object.key.clone(), (object.tag.clone(), now));
-                false
-            }
-        }
-    }
-
-    fn forget(&self, key: &str) {
-        self.observed.lock().remove(key);
-    }
-}
-
-/// An upload in parts that a later writer may complete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UploadRecord {
-    /// The place of its content in the file.
-    pub at: u64,
-    /// The blob's id.
-    pub blob: String,
-    /// The engine's id; `None` before there is one.
-    pub upload: Option<String>,
-    /// The parts that the checkpoint covers: entity tags and bytes.
-    pub parts: Vec<(String, u64)>,
-}
-
-/// What a lock says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockRecord {
-    /// The writer.
-    pub who: String,
-    /// The writer has let go.
-    pub resting: bool,
-    /// Seconds since the writer has the lock.
-    pub age: u64,
-    /// Bytes written so far.
-    pub written: u64,
-    /// The version of the source.
-    pub source: Option<String>,
-    /// The offset up to which a later writer may resume.
-    pub offset: u64,
-    /// The BLAKE3 values that cover these bytes.
-    pub digests: Vec<[u8; 32]>,
-    /// Content that is complete.
-    pub extents: Vec<Extent>,
-    /// Content that is not.
-    pub uploads: Vec<UploadRecord>,
-    /// Blobs of an earlier writer, which may publish them until the entry is fenced.
-    pub fencing: Vec<String>,
-}
-
-impl LockRecord {
-    /// The lock of a writer that has written nothing.
-    pub fn new(who: &str, source: Option<String>) -> LockRecord {
-        LockRecord {
-            who: who.to_string(),
-            resting: false,
-            age: 0,
-            written: 0,
-            source,
-            offset: 0,
-            digests: Vec::new(),
-            extents: Vec::new(),
-            uploads: Vec::new(),
-            fencing: Vec::new(),
-        }
-    }
-
-    /// The blobs that a commit may refer to.
-    pub fn blobs(&self) -> impl Iterator<Item = &String> {
-        let of_extents = self.extents.iter().map(|extent| &extent.blob);
-        let of_uploads = self.uploads.iter().map(|upload| &upload.blob);
-        of_extents.chain(of_uploads).chain(&self.fencing)
-    }
-
-    /// The writer, as others see it.
-    pub fn holder(&self) -> Holder {
-        Holder {
-            who: self.who.clone(),
-            locked_for: (!self.resting).then(|| Duration::from_secs(self.age)),
-            written: Some(self.written),
-        }
-    }
-}
 
 /// A lock that this process has. Dropping it does not let go: [`Lock::free`] and [`Lock::rest`] do.
 pub struct Lock {

@@ -3,21 +3,29 @@
 //! Several servers may serve the same bucket; none of them has any state of its own. `keys` and
 //! `record` are the layout, which `docs/STORE.md` specifies. `requests` sends requests to the
 //! `engine` until their outcome is known. `entries` finds and writes entries under conditions;
-//! `small` and `stage` write files, `lock` and `upload` are what a larger one needs meanwhile.
-//! `listing` and `index` list, `source` reads, `tree` makes, removes and renames. `probe` checks an
-//! engine, and `sweep` removes what nothing refers to.
+//! `small` and `stage` write files; `writing`, `lock`, `lease` and `upload` are what a larger one needs.
+//! `listing` and `index` list, `source` reads; `dirs`, `remove`, `rename` and `attributes` do what they
+//! say. `probe` checks an engine, and `sweep` removes what nothing refers to.
 
+mod attributes;
 mod background;
+mod dirs;
 pub mod engine;
 mod entries;
 mod index;
 mod keys;
+mod lease;
 mod listing;
 mod lock;
+mod lock_record;
+mod outcome;
 mod own;
 mod probe;
 mod record;
+mod remove;
+mod rename;
 mod requests;
+mod retry;
 mod served;
 #[cfg(test)]
 mod simulated;
@@ -27,9 +35,9 @@ mod small;
 mod source;
 mod stage;
 mod sweep;
-mod tree;
 mod upload;
 mod view;
+mod writing;
 
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ErrorKind, ExistingDirs, FileSource, LockEntry,
@@ -42,14 +50,15 @@ use entries::{Entries, Seen, visible};
 use futures_util::{StreamExt, stream};
 use index::Indexes;
 use keys::Keys;
-use lock::{Lease, Live};
+use lease::Lease;
+use lock::Live;
 pub use probe::{Unusable, probe};
+use rename::InTheWay;
 pub use requests::Random;
 use requests::Requests;
 pub use served::ServedObjects;
 use std::sync::Arc;
 use std::time::Duration;
-use tree::InTheWay;
 use view::{Links, Shared, View};
 
 /// How long a lock counts after its last renewal: longer than an engine whose node dies takes to
@@ -185,7 +194,7 @@ impl Store for ObjectStore {
     }
 
     async fn make_dir(&self, path: &RemotePath) -> Result<(), StoreError> {
-        tree::make_dir(&self.fresh(), path).await
+        dirs::make_dir(&self.fresh(), path).await
     }
 
     async fn make_dirs(
@@ -193,27 +202,27 @@ impl Store for ObjectStore {
         dirs: Vec<(RemotePath, Attributes)>,
         existing: ExistingDirs,
     ) -> Vec<Result<bool, StoreError>> {
-        tree::make_dirs(&self.fresh(), dirs, existing).await
+        dirs::make_dirs(&self.fresh(), dirs, existing).await
     }
 
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {
-        tree::remove(&self.fresh(), path, scope).await
+        remove::remove(&self.fresh(), path, scope).await
     }
 
     async fn remove_many(&self, entries: Vec<Removal>) -> Vec<Result<(), StoreError>> {
-        tree::remove_many(&self.fresh(), entries).await
+        remove::remove_many(&self.fresh(), entries).await
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
-        tree::rename(&self.fresh(), from, to, InTheWay::Replaced).await
+        rename::rename(&self.fresh(), from, to, InTheWay::Replaced).await
     }
 
     async fn rename_new(&self, from: &RemotePath, to: &RemotePath) -> Result<(), StoreError> {
-        tree::rename(&self.fresh(), from, to, InTheWay::Respected).await
+        rename::rename(&self.fresh(), from, to, InTheWay::Respected).await
     }
 
     async fn change(&self, path: &RemotePath, change: Change) -> Result<(), StoreError> {
-        tree::change(&self.fresh(), path, change).await
+        attributes::change(&self.fresh(), path, change).await
     }
 
     async fn space(&self, _path: &RemotePath) -> Result<Option<Space>, StoreError> {
@@ -276,7 +285,7 @@ impl Store for ObjectStore {
     ) -> Vec<Result<(), StoreError>> {
         let view = &self.fresh();
         let set = |(path, attributes): (RemotePath, Attributes)| async move {
-            tree::set_attributes(view, &path, &attributes).await
+            attributes::set_attributes(view, &path, &attributes).await
         };
         view.each(entries, set).await
     }
@@ -313,7 +322,7 @@ impl Store for ObjectStore {
             UnlockMode::Abandoned => Live::Respected,
             UnlockMode::Force => Live::Forced,
         };
-        tree::unlock(&self.fresh(), path, live).await
+        remove::unlock(&self.fresh(), path, live).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use super::ObjectStore;
 use super::engine::Condition;
-use super::requests::{Failed, Swapped, Write};
+use super::outcome::{Failed, Swapped, Write};
 use crate::store::error::StoreError;
 use crate::store::path::RemotePath;
 

@@ -6,13 +6,13 @@
 //! carries a nonce, and an unclear answer is followed by a look at the object.
 
 use super::engine::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
-use crate::store::error::{ErrorKind, StoreError};
-use crate::store::path::RemotePath;
+use super::outcome::{Failed, Swapped, Write};
+use super::retry::Retry;
 use crate::store::shares::{Share, Shares};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// Requests under way at once: one user alone has half of them, 64.
 const AT_ONCE: u64 = 128;
@@ -21,67 +21,13 @@ const AT_ONCE: u64 = 128;
 const ATTEMPT: Duration = Duration::from_secs(20);
 /// The least rate at which bytes are expected to move, in bytes a second.
 const LEAST_RATE: u64 = 256 << 10;
-/// How long a request is repeated in all.
-const RETRY_FOR: Duration = Duration::from_secs(60);
 /// How long after it was lost a request may be carried out.
 const LATEST: Duration = Duration::from_secs(30);
-/// The first pause before a second attempt, and the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes of a record's nonce, as text.
 pub const NONCE: usize = 16;
 
 /// Where random numbers come from.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// A request that failed in the end.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// The key that it was about.
-    pub key: String,
-    /// The last answer.
-    pub error: EngineError,
-    /// The write may have happened.
-    pub unknown: bool,
-}
-
-impl Failed {
-    /// As an error of the store about `path`.
-    pub fn about(self, path: &RemotePath) -> StoreError {
-        let kind = match self.error.fault {
-            _ if self.unknown => ErrorKind::UnknownOutcome,
-            Fault::NotFound => ErrorKind::NotFound,
-            Fault::Condition => ErrorKind::VersionChanged,
-            Fault::Denied => ErrorKind::Denied,
-            Fault::Throttled => ErrorKind::Throttled,
-            Fault::Unavailable => ErrorKind::Unavailable,
-            Fault::Full => ErrorKind::NoSpace,
-            Fault::Refused => ErrorKind::Other,
-        };
-        StoreError::engine(kind, path, format!("{} ({})", self.error.answer, self.key))
-    }
-}
-
-/// How a write with a condition ended.
-#[derive(Debug)]
-pub enum Swapped {
-    /// It happened; the object's entity tag.
-    Done(String),
-    /// The condition does not hold: this is there.
-    Other(Option<Object>),
-}
-
-/// A write of an object with a record.
-pub struct Write {
-    /// Its key.
-    pub key: String,
-    /// Its bytes.
-    pub body: Body,
-    /// The text beside its bytes; it begins with the nonce, which no other write has.
-    pub record: String,
-    /// What must hold.
-    pub condition: Condition,
-}
 
 /// Sends requests to an engine. Cheap to clone.
 #[derive(Clone)]
@@ -374,34 +320,6 @@ impl Requests {
                 });
             }
         }
-    }
-}
-
-/// The attempts of one request.
-struct Retry {
-    began: Instant,
-    pause: Duration,
-}
-
-impl Retry {
-    fn new() -> Retry {
-        Retry {
-            began: Instant::now(),
-            pause: FIRST_PAUSE,
-        }
-    }
-
-    /// Waits before the next attempt; false if there is none.
-    async fn pause(&mut self, random: u64) -> bool {
-        if self.began.elapsed() > RETRY_FOR {
-            return false;
-        }
-        // half of it is fixed, so that it is never nothing
-        let jitter = u32::try_from(random % 1000).unwrap_or(0);
-        let half = self.pause / 2;
-        sleep(half.saturating_add(half.saturating_mul(jitter) / 1000)).await;
-        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
-        true
     }
 }
 

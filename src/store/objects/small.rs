@@ -9,7 +9,7 @@ use crate::store::error::{ErrorKind, Holder, StoreError};
 use crate::store::path::RemotePath;
 use crate::store::staging::Bytes;
 use crate::store::{Content, NewEntry};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How often an entry is written that others write at the same moment.
@@ -48,15 +48,17 @@ pub async fn put_whole(view: &View, entries: Vec<NewEntry>) -> Vec<Result<String
     };
     let targets = view.each(entries, target).await;
     let mut dirs: HashMap<RemotePath, Arc<HashMap<String, Holder>>> = HashMap::new();
+    let mut parents = HashSet::new();
     for whole in targets.iter().filter_map(|(_, whole)| whole.as_ref().ok()) {
         let Some((dir, _)) = whole.split() else {
             continue;
         };
-        if !dirs.contains_key(&dir) {
-            // one that cannot be listed has its writes refused, too
-            let live = lock::live(view, &dir).await.unwrap_or_default();
-            dirs.insert(dir, Arc::new(live));
-        }
+        parents.insert(dir);
+    }
+    for dir in parents {
+        // one that cannot be listed has its writes refused, too
+        let live = lock::live(view, &dir).await.unwrap_or_default();
+        dirs.insert(dir, Arc::new(live));
     }
     let write = |(entry, whole): (NewEntry, Result<RemotePath, StoreError>)| {
         let locked = whole

@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// Bytes of a block.
 const BLOCK: u64 = 16 << 20;
 /// Blocks that are read ahead of the one that is asked for.
-const AHEAD: u64 = 1;
+const AHEAD: u64 = 2;
 /// Blocks behind it that stay: several reads are under way at once.
 const BEHIND: u64 = 1;
 /// Bytes that `watch` sees at once, while they are in the processor's cache.

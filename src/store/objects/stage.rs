@@ -2,13 +2,14 @@
 //! write of the entry.
 
 use super::background::{Running, detach};
-use super::entries::{Place, Written, owned};
-use super::lock::{self, Acquired, Live, Lock, LockRecord};
+use super::entries::{Place, Written};
+use super::lock::{self, Acquired, Live, Lock};
+use super::lock_record::LockRecord;
 use super::record::{Extent, MAX_EXTENTS, RecordKind};
-use super::requests::Failed;
 use super::small::check_place;
 use super::upload::{self, LEAST_PART, PARTS_AT_ONCE, Upload, part_for};
 use super::view::View;
+use super::writing::{State, Writing};
 use crate::store::entry::{Allocation, Attributes};
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::path::RemotePath;
@@ -17,108 +18,10 @@ use crate::store::staging::{
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use std::mem;
 use std::sync::Arc;
 
 /// How often a commit is tried against other writers.
 const RACES: usize = 16;
-
-/// What a writer has written, for everything that describes it.
-struct Writing {
-    view: View,
-    /// The path as the caller knows it, and in the whole store.
-    path: RemotePath,
-    whole: RemotePath,
-    lock: Lock,
-    state: Mutex<State>,
-}
-
-struct State {
-    who: String,
-    source: Option<String>,
-    /// Counts restarts: a checkpoint of an earlier one says nothing.
-    generation: u64,
-    /// Where the next part begins.
-    next: u64,
-    /// No part may be added to the last upload.
-    closed: bool,
-    checkpoint: Checkpoint,
-    /// Content of earlier writers.
-    extents: Vec<Extent>,
-    uploads: Vec<Arc<Upload>>,
-}
-
-impl State {
-    fn pieces(&self) -> usize {
-        self.extents.len().saturating_add(self.uploads.len())
-    }
-}
-
-impl Writing {
-    /// What the lock is to say.
-    fn record(&self) -> LockRecord {
-        let state = self.state.lock();
-        let offset = state.checkpoint.offset;
-        LockRecord {
-            who: state.who.clone(),
-            resting: false,
-            age: self.lock.age(),
-            written: state.next,
-            source: state.source.clone(),
-            offset,
-            digests: state.checkpoint.digests.clone(),
-            extents: state.extents.clone(),
-            uploads: state.uploads.iter().map(|upload| upload.record(offset)).collect(),
-            fencing: Vec::new(),
-        }
-    }
-
-    fn failed(&self, failed: Failed) -> StoreError {
-        failed.about(&self.path)
-    }
-
-    /// Uploads a part. The first one of an upload has the lock say which upload that is.
-    async fn put(
-        self: Arc<Writing>,
-        upload: Arc<Upload>,
-        number: usize,
-        parts: Vec<Bytes>,
-    ) -> Result<(), StoreError> {
-        self.view.check_open(&self.path)?;
-        if self.lock.is_lost() {
-            return Err(self.lock.lost_error().about(&self.path));
-        }
-        if upload.begin().await.map_err(|e| self.failed(e))? {
-            self.renew().await?;
-        }
-        let body = parts.into_iter().map(owned).collect();
-        upload.put(number, body).await.map_err(|e| self.failed(e))
-    }
-
-    async fn renew(&self) -> Result<(), StoreError> {
-        self.lock.renew(&self.record()).await.map_err(|e| e.about(&self.path))
-    }
-
-    /// Forgets all uploads.
-    async fn abort(&self) {
-        let uploads = mem::take(&mut self.state.lock().uploads);
-        for upload in uploads {
-            upload.abort().await;
-        }
-    }
-
-    /// Lets go of what a dropped staging has: a later writer resumes what is durable.
-    async fn let_go(self: Arc<Writing>) {
-        let record = self.record();
-        match record.offset {
-            0 => {
-                self.abort().await;
-                self.lock.free().await;
-            }
-            _ => self.lock.rest(record).await,
-        }
-    }
-}
 
 /// A file that is being written to a store of objects.
 pub struct ObjectStaging {

@@ -8,9 +8,10 @@
 
 use super::engine::{Condition, Object};
 use super::keys::Space;
-use super::lock::{self, Live, LockRecord};
+use super::lock::{self, Live};
+use super::lock_record::LockRecord;
+use super::outcome::{Failed, Swapped, Write};
 use super::record::{Record, divide};
-use super::requests::{Swapped, Write};
 use super::view::View;
 use crate::store::error::{ErrorKind, Holder, StoreError};
 use crate::store::path::RemotePath;
@@ -126,7 +127,7 @@ pub async fn sweep(view: &View, age: Duration) -> Result<Swept, StoreError> {
 /// content.
 async fn begin(view: &View) -> Result<(Duration, Option<Duration>), StoreError> {
     let (requests, keys) = (&view.entries.requests, &view.entries.keys);
-    let about = |failed: super::requests::Failed| failed.about(&RemotePath::root());
+    let about = |failed: Failed| failed.about(&RemotePath::root());
     let key = keys.own("sweeper");
     let found = requests.head(&key).await.map_err(about)?;
     let write = Write {
@@ -247,7 +248,7 @@ async fn spare_referred(view: &View, old: &mut HashSet<String>) -> Result<(), St
 /// Also that it cannot be read: then nothing may be removed.
 async fn record_of(view: &View, key: &str) -> Result<Option<Record>, StoreError> {
     let requests = &view.entries.requests;
-    let about = |failed: super::requests::Failed| failed.about(&RemotePath::root());
+    let about = |failed: Failed| failed.about(&RemotePath::root());
     let Some(object) = requests.head(key).await.map_err(about)? else {
         return Ok(None);
     };
@@ -270,7 +271,7 @@ async fn spare_moved(
     old: &mut HashSet<String>,
     before: Duration,
 ) -> Result<(), StoreError> {
-    let about = |failed: super::requests::Failed| failed.about(&RemotePath::root());
+    let about = |failed: Failed| failed.about(&RemotePath::root());
     let mut aged = Vec::new();
     let mut pages = Pages::new(view, view.entries.keys.own(MOVES));
     while let Some(objects) = pages.next().await? {

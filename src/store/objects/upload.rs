@@ -2,9 +2,10 @@
 
 use super::engine::Body;
 use super::keys::Keys;
-use super::lock::UploadRecord;
+use super::lock_record::UploadRecord;
+use super::outcome::Failed;
 use super::record::Extent;
-use super::requests::{Failed, Requests};
+use super::requests::Requests;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::OnceCell;

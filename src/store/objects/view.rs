@@ -3,7 +3,7 @@
 
 use super::entries::{Entries, Place, visible};
 use super::index::Indexes;
-use super::lock::Lease;
+use super::lease::Lease;
 use super::record::{Record, RecordKind};
 use crate::store::entry::{Attributes, Entry, Time, Version};
 use crate::store::error::{ErrorKind, StoreError};
@@ -33,7 +33,7 @@ pub enum Links {
 pub struct Shared {
     /// The indexes of directories that were read.
     pub indexes: Indexes,
-    /// How locks are held, and when their holders count as dead.
+    /// How long locks count.
     pub lease: Lease,
 }
 

@@ -1,10 +1,13 @@
-//! A model of an engine for the simulation, in virtual time: it is slow, loses requests and answers,
-//! carries requests out long after it was asked, reports errors to the losers of races, returns old
-//! listings, and destroys an object whose upload is aborted while it is completed.
+//! A model of an engine for the simulation, in virtual time. It is slow, loses requests and
+//! answers, carries requests out late, reports errors to the losers of races, and returns old
+//! listings. It destroys an object whose upload is aborted while it is completed.
 
-use super::engine::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
-use super::record::Record;
 use crate::store::local::simulated::Chance;
+use crate::store::objects::engine::{
+    Body, Condition, Content, Engine, EngineError, Fault, Listing, Object,
+};
+mod world;
+
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -14,57 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use world::{Order, Stored, World, error};
 
 /// How old a listing may be.
 const STALE: Duration = Duration::from_secs(10);
-/// How long after it was completed an upload that is aborted takes its object along.
-const RACE: Duration = Duration::from_secs(60);
-
-#[derive(Clone)]
-struct Stored {
-    bytes: Vec<u8>,
-    record: Option<String>,
-    tag: String,
-    modified: Duration,
-}
-
-struct Upload {
-    key: String,
-    parts: BTreeMap<usize, (String, Vec<u8>)>,
-    completed: Option<Instant>,
-}
-
-struct World {
-    chance: Chance,
-    start: Instant,
-    objects: BTreeMap<String, Stored>,
-    /// The objects some time ago, for listings.
-    old: BTreeMap<String, Stored>,
-    old_since: Instant,
-    uploads: BTreeMap<String, Upload>,
-    tags: u64,
-    /// When each version of an entry was written first.
-    written: BTreeMap<String, Instant>,
-}
 
 /// An engine, with all its objects. Cheap to clone.
 #[derive(Clone)]
 pub struct ModelEngine(Arc<Mutex<World>>, Arc<AtomicBool>);
-
-/// A change that a request makes.
-#[derive(Clone)]
-enum Order {
-    Put(String, Vec<u8>, Option<String>, Condition),
-    Delete(Vec<String>),
-    Begin(String),
-    Part(String, usize, Vec<u8>),
-    Complete(String, Vec<String>),
-    Abort(String),
-}
-
-fn error(fault: Fault) -> EngineError {
-    EngineError::new(fault, "the model says so")
-}
 
 impl ModelEngine {
     pub fn new(seed: u64) -> ModelEngine {
@@ -115,88 +75,6 @@ impl ModelEngine {
             frozen: Arc::new(frozen),
             dead: Arc::default(),
         }
-    }
-}
-
-impl World {
-    fn apply(&mut self, order: Order) -> Result<String, EngineError> {
-        self.tags += 1;
-        let (tag, modified) = (format!("{:08x}", self.tags), self.start.elapsed());
-        match order {
-            Order::Put(key, bytes, record, condition) => {
-                let found = self.objects.get(&key).map(|stored| stored.tag.clone());
-                let holds = match (&condition, &found) {
-                    (Condition::Always, _) | (Condition::Absent, None) => true,
-                    (Condition::Matches(wanted), Some(found)) => wanted == found,
-                    _ => false,
-                };
-                if !holds {
-                    return Err(error(Fault::Condition));
-                }
-                if let Some(record) = record.as_deref().and_then(Record::parse) {
-                    self.written.entry(record.version).or_insert_with(Instant::now);
-                }
-                let stored = Stored {
-                    bytes,
-                    record,
-                    tag: tag.clone(),
-                    modified,
-                };
-                self.objects.insert(key, stored);
-            }
-            Order::Delete(keys) => keys.iter().for_each(|key| drop(self.objects.remove(key))),
-            Order::Begin(key) => {
-                let upload = Upload {
-                    key,
-                    parts: BTreeMap::new(),
-                    completed: None,
-                };
-                self.uploads.insert(tag.clone(), upload);
-            }
-            Order::Part(id, number, bytes) => {
-                let upload = self.uploads.get_mut(&id).filter(|u| u.completed.is_none());
-                let upload = upload.ok_or_else(|| error(Fault::NotFound))?;
-                // as MD5: the same bytes have the same tag
-                let tag = blake3::hash(&bytes).to_hex().to_string();
-                upload.parts.insert(number, (tag.clone(), bytes));
-                return Ok(tag);
-            }
-            Order::Complete(id, tags) => {
-                let upload = self.uploads.get_mut(&id).filter(|u| u.completed.is_none());
-                let upload = upload.ok_or_else(|| error(Fault::NotFound))?;
-                let mut bytes = Vec::new();
-                for (number, tag) in tags.iter().enumerate() {
-                    match upload.parts.get(&number) {
-                        Some((found, part)) if found == tag => bytes.extend_from_slice(part),
-                        _ => return Err(error(Fault::Refused)),
-                    }
-                }
-                upload.completed = Some(Instant::now());
-                let key = upload.key.clone();
-                let stored = Stored {
-                    bytes,
-                    record: None,
-                    tag: tag.clone(),
-                    modified,
-                };
-                self.objects.insert(key, stored);
-            }
-            Order::Abort(id) => match self.uploads.get(&id) {
-                Some(Upload {
-                    key,
-                    completed: Some(at),
-                    ..
-                }) if at.elapsed() < RACE => {
-                    let key = key.clone();
-                    self.objects.remove(&key);
-                }
-                Some(Upload {
-                    completed: None, ..
-                }) => drop(self.uploads.remove(&id)),
-                _ => return Err(error(Fault::NotFound)),
-            },
-        }
-        Ok(tag)
     }
 }
 

@@ -36,8 +36,8 @@ use tokio::net::TcpListener;
 const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a server of a bucket says when it starts.
-const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there are \
-    no hard links, no backups, no trash and no sizes: docs/STORE.md";
+const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there \
+    are no hard links, no backups, no trash and no sizes: docs/STORE.md";
 
 /// Serve a directory, or a bucket of an object store, to users who log in
 ///
@@ -54,7 +54,7 @@ Examples:
   haul serve /srv/files                              all addresses, port 4285
   haul serve --listen 127.0.0.1:0 --json /srv/files  prints the port it got
   haul user add kim --root kim --read-only           a user, and their rights
-  haul serve --store s3://files/haul --key key       a bucket, by several servers
+  haul serve --store s3://files/haul --key key       a bucket of S3
   haul serve --stdio --root /srv/x --read-only       what a key may run over ssh
   haul invite kim                                    a code that lets kim log in")]
 pub struct Args {

@@ -31,6 +31,7 @@ pub fn is_test_only(path: &str) -> bool {
     [
         "/simulation/",
         "/simulated.rs",
+        "/objects/simulated/",
         "/power",
         "/model",
         "/chance.rs",

@@ -1,5 +1,5 @@
-//! For how long a lock counts, and what is known of others' locks: by this process's monotonic clock
-//! alone.
+//! For how long a lock counts, and what is known of others' locks, by this process's monotonic
+//! clock alone.
 
 use super::engine::Object;
 use parking_lot::Mutex;

@@ -2,10 +2,11 @@
 //!
 //! Several servers may serve the same bucket; none of them has any state of its own. `keys` and
 //! `record` are the layout, which `docs/STORE.md` specifies. `requests` sends requests to the
-//! `engine` until their outcome is known. `entries` finds and writes entries under conditions;
-//! `small` and `stage` write files; `writing`, `lock`, `lease` and `upload` are what a larger one needs.
-//! `listing` and `index` list, `source` reads; `dirs`, `remove`, `rename` and `attributes` do what they
-//! say. `probe` checks an engine, and `sweep` removes what nothing refers to.
+//! `engine` until their outcome is known. `entries` finds and writes entries under conditions.
+//! `small` and `stage` write files; `writing`, `lock`, `lease` and `upload` are what a larger one
+//! needs meanwhile. `listing` and `index` list, `source` reads; `dirs`, `remove`, `rename` and
+//! `attributes` do what they say. `probe` checks an engine, and `sweep` removes what nothing refers
+//! to.
 
 mod attributes;
 mod background;

@@ -104,7 +104,8 @@ class Client(threading.Thread):
         return f"s{self.random.randrange(len(self.servers))}"
 
     def content(self):
-        size = self.random.choice([0, 100, 40_000, 900_000, 3_000_000, 20_000_000, 60_000_000])
+        sizes = [0, 100, 40_000, 900_000, 3_000_000, 20_000_000, 60_000_000]
+        size = self.random.choice([size for size in sizes if size <= self.args.largest])
         data = self.random.randbytes(size)
         (self.work / "f").write_bytes(data)
         return hashlib.sha256(data).hexdigest()
@@ -256,6 +257,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--servers", type=int, default=3)
     parser.add_argument("--clients", type=int, default=8)
+    # what is replaced stays for a day: 20 minutes with the largest files need 60 GB
+    parser.add_argument("--largest", type=int, default=60_000_000)
     parser.add_argument("--lease", default="60s")
     parser.add_argument("--port", type=int, default=4400)
     parser.add_argument("--seed", type=int, default=int(time.time()))

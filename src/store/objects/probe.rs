@@ -32,7 +32,7 @@ pub enum Unusable {
     /// It reports success where it must not, or otherwise does not do what it says.
     #[error(
         "{0}: files would be lost without a word. Use an engine with conditional writes, such \
-        as AWS S3, Ceph (RGW 16 and later) or MinIO, and a bucket without versioning"
+        as AWS S3 or Ceph (RGW 16 and later), and a bucket without versioning"
     )]
     Unsafe(&'static str),
 }

@@ -179,9 +179,18 @@ class Nodes:
 
     def start(self, node):
         letter, conf = "abc"[node], self.directory / "ceph.conf"
-        for command in (["ceph-mon", "-i", letter], ["ceph-osd", "-i", str(node)],
+        for command in (["ceph-mon", "-i", letter], ["ceph-osd", "-i", str(node), "--keyring",
+                         self.directory / f"osd.{node}" / "keyring"],
                         ["radosgw", "-n", f"client.rgw.{node + 1}"]):
-            subprocess.run([command[0], "-c", conf, *command[1:]], capture_output=True)
+            # a daemon that finds no quorum yet gives up
+            for _ in range(10):
+                started = subprocess.run([command[0], "-c", conf, *command[1:]],
+                                         capture_output=True)
+                if started.returncode == 0:
+                    break
+                time.sleep(2)
+            else:
+                say(f"{command[0]} does not start: {started.stderr[-200:]}")
 
 
 def disturb(kind, servers, nodes, chance, args):

@@ -39,7 +39,7 @@ const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there \
     are no hard links, no backups, no trash and no sizes: docs/STORE.md";
 
-/// Serve a directory, or a bucket of an object store, to users who log in
+/// Serve a directory, or a bucket, to users who log in
 ///
 /// The first start creates a key. At a terminal, a server without users prints an invite, and the
 /// command that uses it on the other machine. SIGINT and SIGTERM stop the server; running transfers

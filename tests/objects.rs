@@ -73,6 +73,19 @@ fn the_record_of_an_entry_says_what_the_documentation_says() {
     assert_eq!(record["blake3"], blake3::hash(&bytes(2, 3 << 20)).to_hex().as_str());
 }
 
+#[test]
+fn content_that_the_engine_has_damaged_is_noticed() {
+    let engine = Engine::start(Manner::Sound);
+    let one = server(&engine, &[]);
+    let client = one.client();
+    std::fs::write(client.work().join("f"), "hello").unwrap();
+    client.ok(["put", "f", "srv:"]);
+    engine.damage("some/prefix/f/=/f");
+    let got = client.run(["get", "srv:f", "back"]);
+    assert!(got.code != 0 && got.err.contains("damaged"), "{got:?}");
+    assert!(!client.work().join("back").exists());
+}
+
 /// A server dies with a larger file half received. Another server resumes it when the lease is
 /// over.
 #[test]

@@ -131,7 +131,16 @@ const CLIENT: [(&str, &str); 25] = [
 ];
 
 /// What needs a rare moment, and is started in the same way as those above.
-const RARE: [&str; 7] = ["checkpoint", "empty", "discard", "retry", "suspend", "enrol", "outbound"];
+const RARE: [&str; 8] = [
+    "checkpoint",
+    "empty",
+    "discard",
+    "retry",
+    "suspend",
+    "enrol",
+    "outbound",
+    "reread",
+];
 
 /// What carries a session over ssh: after a panic another one takes its place.
 const CARRIERS: [&str; 8] = [

@@ -111,6 +111,11 @@ impl Engine {
             .collect()
     }
 
+    /// Changes the last byte of an object.
+    pub fn damage(&self, key: &str) {
+        *self.world.lock().objects.get_mut(key).unwrap().bytes.last_mut().unwrap() ^= 1;
+    }
+
     /// The bytes of an object.
     pub fn object(&self, key: &str) -> Vec<u8> {
         self.world.lock().objects[key].bytes.clone()

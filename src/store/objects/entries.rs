@@ -155,6 +155,11 @@ impl Entries {
         if record.is_inline() && record.size != rest.len() as u64 {
             return Err(foreign(path));
         }
+        let hash = record.blake3.as_deref().filter(|_| record.is_inline());
+        if hash.is_some_and(|hash| *hash != *blake3::hash(&rest).to_hex()) {
+            let why = "its content is not what was written: the object store damaged it";
+            return Err(StoreError::because(why, path));
+        }
         let tag = content.object.tag;
         let found = Arc::new(Found { tag, record });
         self.seen.note(path, Some(found.clone()));

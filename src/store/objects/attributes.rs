@@ -1,7 +1,7 @@
 //! Changes the records of entries: time, mode, owner, extended attributes.
 
-use super::dirs::{RACES, now, races};
-use super::entries::{Written, visible};
+use super::dirs::now;
+use super::entries::{RACES, Written, races, visible};
 use super::record::{Record, RecordKind};
 use super::view::{View, kind_at};
 use crate::store::entry::Attributes;
@@ -30,7 +30,6 @@ async fn amend(
         if changed == *record {
             return Ok(());
         }
-        view.check_open(path)?;
         let mut content = None;
         if record.is_inline() {
             let read = view.entries.read(&whole).await.map_err(about)?;
@@ -42,14 +41,8 @@ async fn amend(
             content = Some(Arc::new(bytes) as Bytes);
         }
         changed.version = view.new_version();
-        let written = view.entries.write(&whole, changed, content, &place).await;
-        match written.map_err(about)? {
-            Written::Done(found) => {
-                if let Some((dir, name)) = whole.split() {
-                    view.shared.indexes.note(&dir, &name, &found);
-                }
-                return Ok(());
-            }
+        match view.write((path, &whole), changed, content, &place).await? {
+            Written::Done(_) => return Ok(()),
             Written::Other(now) => place = now,
         }
     }

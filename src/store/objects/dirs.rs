@@ -1,6 +1,6 @@
 //! Makes directories.
 
-use super::entries::{Written, visible};
+use super::entries::{RACES, Written, races, visible};
 use super::record::RecordKind;
 use super::view::{View, kind_at};
 use crate::store::ExistingDirs;
@@ -10,9 +10,6 @@ use crate::store::path::RemotePath;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How often an entry is written that others write at the same moment.
-pub const RACES: usize = 16;
-
 /// The time of a new directory, and of what is touched.
 pub fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -20,11 +17,6 @@ pub fn now() -> Time {
         secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: since.subsec_nanos(),
     }
-}
-
-/// The error of an entry that never stays as it was.
-pub fn races(path: &RemotePath) -> StoreError {
-    StoreError::because("others replace it all the time", path)
 }
 
 /// Makes a directory; the one above it must exist.
@@ -47,14 +39,8 @@ pub async fn make_dir(view: &View, path: &RemotePath) -> Result<(), StoreError> 
         if visible(&place).is_some() {
             return Err(exists());
         }
-        view.check_open(path)?;
         let record = view.new_record(RecordKind::Dir, &place, &attributes);
-        match view
-            .entries
-            .write(&whole, record, None, &place)
-            .await
-            .map_err(|e| e.about(path))?
-        {
+        match view.write((path, &whole), record, None, &place).await? {
             Written::Done(_) => return Ok(()),
             Written::Other(now) => place = now,
         }
@@ -111,20 +97,9 @@ async fn ensure_dir(
             }
             Some(_) | None => {}
         }
-        view.check_open(path)?;
         let record = view.new_record(RecordKind::Dir, &place, attributes);
-        match view
-            .entries
-            .write(&whole, record, None, &place)
-            .await
-            .map_err(|e| e.about(path))?
-        {
-            Written::Done(found) => {
-                if let Some((dir, name)) = whole.split() {
-                    view.shared.indexes.note(&dir, &name, &found);
-                }
-                return Ok(true);
-            }
+        match view.write((path, &whole), record, None, &place).await? {
+            Written::Done(_) => return Ok(true),
             Written::Other(now) => place = now,
         }
     }

@@ -235,6 +235,14 @@ pub fn owned(content: Bytes) -> bytes::Bytes {
     bytes::Bytes::from_owner(Owner(content))
 }
 
+/// How often an entry is written that others write at the same moment.
+pub const RACES: usize = 16;
+
+/// The error of an entry that never stays as it was.
+pub fn races(path: &RemotePath) -> StoreError {
+    StoreError::because("others replace it all the time", path)
+}
+
 /// The error of an object that haul did not make.
 fn foreign(path: &RemotePath) -> StoreError {
     let why = "the object there is none of haul's: another program wrote it";

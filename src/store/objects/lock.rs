@@ -18,7 +18,7 @@
 //! changed for as long as a lease.
 
 use super::engine::{Condition, Object};
-use super::entries::{Place, Written};
+use super::entries::{Place, RACES, Written, races};
 use super::keys::{Space, encoded};
 use super::lock_record::LockRecord;
 use super::outcome::{Swapped, Write};
@@ -37,8 +37,6 @@ use tokio::time::Instant;
 
 /// Most locks of a directory that a group of small files looks at.
 const LISTED: usize = 1000;
-/// How often a fence is tried against other writers.
-const RACES: usize = 16;
 
 /// A lock that this process has. Dropping it does not let go: [`Lock::free`] and [`Lock::rest`] do.
 pub struct Lock {
@@ -276,7 +274,7 @@ async fn fence(
             return Ok(());
         }
     }
-    Err(StoreError::because("others replace it all the time", whole))
+    Err(races(whole))
 }
 
 /// The live locks of a directory, by encoded names.
@@ -284,17 +282,14 @@ async fn fence(
 /// # Errors
 /// The engine's.
 pub async fn live(view: &View, dir: &RemotePath) -> Result<HashMap<String, Holder>, StoreError> {
-    let prefix = view.entries.keys.within(Space::Locks, dir);
-    let listed = view.entries.requests.list(&prefix, None, LISTED).await;
-    let objects = listed.map_err(|failed| failed.about(dir))?.objects;
-    let holder = |object: Object| async move {
-        let name = object.key.rsplit_once('/')?.1.to_string();
-        let (object, record) = read(view, &object.key, dir).await.ok()??;
-        let expired = view.shared.lease.has_expired(&object, Instant::now());
-        (!record.resting && !expired).then(|| (name, record.holder()))
-    };
-    let holders = stream::iter(objects.into_iter().map(holder)).buffer_unordered(16);
-    Ok(holders.collect::<Vec<_>>().await.into_iter().flatten().collect())
+    let (shown, _) = list(view, dir, None, LISTED).await?;
+    let live = shown.into_iter().filter(|shown| shown.live);
+    Ok(live.map(|shown| (encoded(&shown.name), shown.record.holder())).collect())
+}
+
+/// True if the writer that a lock names may live.
+fn is_live(view: &View, object: &Object, record: &LockRecord) -> bool {
+    !record.resting && !view.shared.lease.has_expired(object, Instant::now())
 }
 
 /// A lock as a listing shows it.
@@ -324,7 +319,7 @@ pub async fn list(
     let shown = |object: Object| async move {
         let name = super::keys::name_of(&object.key)?;
         let (object, record) = read(view, &object.key, dir).await.ok()??;
-        let live = !record.resting && !view.shared.lease.has_expired(&object, Instant::now());
+        let live = is_live(view, &object, &record);
         Some(Shown { name, record, live })
     };
     let all = stream::iter(listed.objects.into_iter().map(shown)).buffered(16);
@@ -344,6 +339,6 @@ pub async fn observe(
     let Some((object, record)) = read(view, &key, whole).await? else {
         return Ok(None);
     };
-    let live = !record.resting && !view.shared.lease.has_expired(&object, Instant::now());
+    let live = is_live(view, &object, &record);
     Ok(Some((record, live)))
 }

@@ -1,7 +1,6 @@
 //! Renames entries: a new one refers to the same content, and then the old one is removed.
 
-use super::dirs::{RACES, races};
-use super::entries::{Found, Place, Written, visible};
+use super::entries::{Found, Place, RACES, Written, races, visible};
 use super::keys::encoded;
 use super::lock;
 use super::record::RecordKind;
@@ -104,12 +103,10 @@ async fn place_renamed(
                 _ => e,
             })?;
         }
-        view.check_open(to)?;
         let mut record = found.record.clone();
         record.version = view.new_version();
         record.epoch = place.as_ref().map_or(0, |found| found.record.epoch);
-        let written = view.entries.write(new, record, content.clone(), &place).await;
-        match written.map_err(|e| e.about(to))? {
+        match view.write((to, new), record, content.clone(), &place).await? {
             Written::Done(_) => return Ok(()),
             Written::Other(now) if is_dir && visible(&now).is_some() => {
                 return Err(StoreError::new(ErrorKind::Exists, to));

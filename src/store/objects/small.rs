@@ -1,7 +1,7 @@
 //! Entries that fit into memory: one conditional request each, after one look at their directory's
 //! locks.
 
-use super::entries::{Place, Written, visible};
+use super::entries::{Place, RACES, Written, races, visible};
 use super::lock;
 use super::record::{Record, RecordKind};
 use super::view::View;
@@ -11,9 +11,6 @@ use crate::store::staging::Bytes;
 use crate::store::{Content, NewEntry};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// How often an entry is written that others write at the same moment.
-const RACES: usize = 16;
 
 /// The version that stands for no entry.
 pub const NO_VERSION: &str = "none";
@@ -103,20 +100,15 @@ async fn put(view: &View, entry: &NewEntry, whole: &RemotePath) -> Result<String
             is_fresh = true;
             continue;
         }
-        view.check_open(path)?;
         let (record, content) = described(view, entry, &place)?;
-        let written = view.entries.write(whole, record, content, &place).await;
-        match written.map_err(|e| e.about(path))? {
+        match view.write((path, whole), record, content, &place).await? {
             Written::Done(found) => {
-                if let Some((dir, name)) = whole.split() {
-                    view.shared.indexes.note(&dir, &name, &found);
-                }
                 return Ok(found.record.version.clone());
             }
             Written::Other(now) => (place, is_fresh) = (now, true),
         }
     }
-    Err(StoreError::because("others replace it all the time", path))
+    Err(races(path))
 }
 
 /// The record and the bytes of a new entry.

@@ -2,7 +2,7 @@
 //! write of the entry.
 
 use super::background::{Running, detach};
-use super::entries::{Place, Written};
+use super::entries::{Place, RACES, Written, races};
 use super::lock::{self, Acquired, Live, Lock};
 use super::lock_record::LockRecord;
 use super::record::{Extent, MAX_EXTENTS, RecordKind};
@@ -19,9 +19,6 @@ use crate::store::staging::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::sync::Arc;
-
-/// How often a commit is tried against other writers.
-const RACES: usize = 16;
 
 /// A file that is being written to a store of objects.
 pub struct ObjectStaging {
@@ -308,12 +305,8 @@ impl ObjectStaging {
             record.blake3 = self.hash.map(|hash| blake3::Hash::from(hash).to_hex().to_string());
             record.extents.clone_from(&extents);
             writing.lock.prove(&writing.record()).await.map_err(|e| e.about(path))?;
-            let written = view.entries.write(&writing.whole, record, None, &self.place).await;
-            match written.map_err(|e| e.about(path))? {
+            match view.write((path, &writing.whole), record, None, &self.place).await? {
                 Written::Done(found) => {
-                    if let Some((dir, name)) = writing.whole.split() {
-                        view.shared.indexes.note(&dir, &name, &found);
-                    }
                     return Ok(found.record.version.clone());
                 }
                 Written::Other(now) => {
@@ -324,7 +317,7 @@ impl ObjectStaging {
                 }
             }
         }
-        Err(StoreError::because("others replace it all the time", path))
+        Err(races(path))
     }
 }
 

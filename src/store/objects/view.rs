@@ -1,7 +1,7 @@
 //! What a user or a transfer sees of the entries: those beneath a directory, with or without
 //! symlinks followed.
 
-use super::entries::{Entries, Place, visible};
+use super::entries::{Entries, Place, Written, visible};
 use super::index::Indexes;
 use super::lease::Lease;
 use super::record::{Record, RecordKind};
@@ -10,6 +10,7 @@ use crate::store::error::{ErrorKind, StoreError};
 use crate::store::kind::Kind;
 use crate::store::metadata::OmissionCounter;
 use crate::store::path::RemotePath;
+use crate::store::staging::Bytes;
 use futures_util::{StreamExt, stream};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -239,6 +240,27 @@ impl View {
         F: Future<Output = R>,
     {
         stream::iter(all.into_iter().map(work)).buffered(AT_ONCE).collect().await
+    }
+
+    /// Writes an entry at a path of the whole store if its place is still as `expected`, while this
+    /// view may write; the entry will be in an index.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`], and the engine's, about `path`.
+    pub async fn write(
+        &self,
+        (path, whole): (&RemotePath, &RemotePath),
+        record: Record,
+        content: Option<Bytes>,
+        expected: &Place,
+    ) -> Result<Written, StoreError> {
+        self.check_open(path)?;
+        let written = self.entries.write(whole, record, content, expected).await;
+        let written = written.map_err(|e| e.about(path))?;
+        if let (Written::Done(found), Some((dir, name))) = (&written, whole.split()) {
+            self.shared.indexes.note(&dir, &name, found);
+        }
+        Ok(written)
     }
 
     /// A version for an entry that is written now.

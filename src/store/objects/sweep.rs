@@ -130,10 +130,12 @@ async fn begin(view: &View) -> Result<(Duration, Option<Duration>), StoreError> 
     let about = |failed: Failed| failed.about(&RemotePath::root());
     let key = keys.own("sweeper");
     let found = requests.head(&key).await.map_err(about)?;
+    // an entity tag may be a hash of the bytes: without a nonce every claim would have the same one
+    let nonce = requests.nonce();
     let write = Write {
         key: key.clone(),
-        body: Vec::new(),
-        record: requests.nonce(),
+        body: vec![nonce.clone().into()],
+        record: nonce,
         condition: match &found {
             Some(object) => Condition::Matches(object.tag.clone()),
             None => Condition::Absent,

@@ -193,7 +193,7 @@ fn the_systems_clock_decides_nothing() {
         "store/local/partial.rs",
         "store/local/trash/batch.rs",
         // the time of what is touched, or made
-        "store/objects/dirs.rs",
+        "store/objects/clock.rs",
         "net/transfer/receive/staged_jobs.rs",
         "auth/invite.rs",
         "auth/users.rs",

@@ -17,7 +17,9 @@ fn server(engine: &Engine, more: &[&str]) -> Server {
 #[test]
 fn random_operations_over_an_engine_that_loses_answers_agree_with_the_model() {
     let engine = Engine::start(Manner::Sound);
-    let (one, two) = (server(&engine, &[]), server(&engine, &[]));
+    // a lock whose removal was lost is waited for
+    let lease = ["--lease", "10s"];
+    let (one, two) = (server(&engine, &lease), server(&engine, &lease));
     engine.behave(Manner::Stormy);
     live_at(&[&one, &two], false);
 }
@@ -115,18 +117,51 @@ fn another_server_resumes_what_one_that_died_has_received() {
     assert_eq!(engine.keys("l/"), Vec::<String>::new(), "the lock was let go");
 }
 
+/// A small file waits as a larger one does for the lock that its client's earlier transfer had.
 #[test]
-fn an_engine_that_ignores_conditions_is_refused() {
-    let engine = Engine::start(Manner::IgnoresConditions);
+fn a_small_file_waits_for_the_lock_of_a_server_that_died() {
+    let engine = Engine::start(Manner::Sound);
+    let (mut one, two) = (server(&engine, &["--lease", "3s"]), server(&engine, &["--lease", "3s"]));
+    let client = one.client();
+    std::fs::write(client.work().join("f"), bytes(3, 100 << 20)).unwrap();
+    let put = client.spawn(["put", "--bwlimit", "4M", "--retry-for", "1s", "f", "srv:"]);
+    crate::support::until("it is locked", || !engine.keys("l/").is_empty());
+    one.kill();
+    put.end();
+    two.second_login(&client, two.address);
+    std::fs::write(client.work().join("f"), "small").unwrap();
+    client.ok(["put", "f", "vps:"]);
+    assert_eq!(client.ok(["cat", "vps:f"]), "small");
+}
+
+/// What a server says that does not start over this engine.
+fn refused(engine: &Engine) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut command = haul();
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--state"])
         .arg(dir.path().join("state"));
-    let output = command.args(engine.arguments()).output().unwrap();
+    command.args(engine.arguments());
+    let output = crate::support::run_with(command, b"");
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && errors.contains("If-None-Match"), "{errors}");
-    assert!(!errors.contains("secret"), "{errors}");
+    assert!(!output.status.success() && !errors.contains("secret"), "{errors}");
+    errors
+}
+
+#[test]
+fn a_wrong_clock_is_named() {
+    let errors = refused(&Engine::start(Manner::Ahead));
+    assert!(
+        errors.contains("clock is 2") && errors.contains("minutes behind"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn an_engine_that_ignores_conditions_is_refused() {
+    let engine = Engine::start(Manner::IgnoresConditions);
+    let errors = refused(&engine);
+    assert!(errors.contains("If-None-Match"), "{errors}");
     assert_eq!(engine.keys("f/"), Vec::<String>::new());
 }
 
@@ -150,6 +185,9 @@ fn what_an_object_store_cannot_do_is_refused_by_name() {
             "{arguments:?}: {refused:?}"
         );
     }
+    // before it fails, it has said what the store is
+    let bench = client.run(["bench", "srv:missing"]);
+    assert!(bench.code != 0 && bench.out.contains("an S3 object store"), "{bench:?}");
     let long = format!("srv:{}/x", vec!["n".repeat(200); 6].join("/"));
     let refused = client.run(["mkdir", "-p", &long]);
     assert!(refused.code != 0 && refused.err.contains("1024"), "{refused:?}");

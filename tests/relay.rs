@@ -52,10 +52,11 @@ impl Two {
         two
     }
 
-    /// Some of that file is there.
+    /// Some of that file is there. The chunks of several connections arrive out of order, so that
+    /// its beginning is shorter than what is there.
     fn under_way(&self) {
         let partial = staged(&self.to.root.join("copy"));
-        until("some of it is there", || length(&partial) > 5 * MIB as u64);
+        until("some of it is there", || length(&partial) > 9 * MIB as u64);
     }
 
     fn is_copied(&self) {
@@ -274,7 +275,7 @@ fn a_killed_client_ends_the_copy_and_the_next_one_resumes() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let resumed = ended.events("resumed").remove(0);
     let offset = resumed["offset"].as_u64().unwrap();
-    assert!(resumed["path"] == "srv:big" && offset >= 4 * MIB as u64, "{resumed}");
+    assert!(resumed["path"] == "srv:big" && offset >= 2 * MIB as u64, "{resumed}");
     let summary = ended.events("summary").remove(0);
     assert_eq!(summary["bytes"].as_u64().unwrap(), 24 * MIB as u64 - offset, "{summary}");
     two.is_copied();
@@ -288,7 +289,7 @@ fn an_interrupted_copy_leaves_a_durable_beginning() {
     copying.signal(Signal::INT);
     assert_eq!(copying.end().code, 130);
     let ended = two.client.run(SLOW);
-    assert!(ended.events("resumed")[0]["offset"].as_u64().unwrap() >= 4 * MIB as u64);
+    assert!(ended.events("resumed")[0]["offset"].as_u64().unwrap() >= 2 * MIB as u64);
     two.is_copied();
 }
 

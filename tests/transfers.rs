@@ -332,5 +332,6 @@ fn bench_measures_a_real_server_and_leaves_nothing_there() {
         bench.out.contains("limited by") && bench.out.contains("verified: "),
         "{bench:?}"
     );
+    assert!(!bench.out.contains("object store"), "{bench:?}");
     assert_eq!(std::fs::read_dir(&server.root).unwrap().count(), 0);
 }

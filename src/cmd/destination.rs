@@ -5,7 +5,7 @@ use super::location::split_local;
 use super::server::local_user;
 use crate::net::client::options::host_name;
 use crate::net::client::requests::IfMissing;
-use crate::net::transfer::receive::destination::Tree;
+use crate::net::transfer::receive::tree::Tree;
 use crate::store::local::LocalStore;
 use crate::store::{RemotePath, Rights, Store};
 use std::os::unix::ffi::OsStrExt;

@@ -36,8 +36,8 @@ use tokio::net::TcpListener;
 const FIRST_INVITE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a server of a bucket says when it starts.
-const WITHOUT: &str = "in an object store a directory with entries cannot be renamed, and there \
-    are no hard links, no backups, no trash and no sizes: docs/STORE.md";
+const ABOUT: &str = "an S3 object store, in which a directory with entries cannot be renamed, and \
+    which has no hard links, no backups, no trash and no size";
 
 /// Serve a directory, or a bucket, to users who log in
 ///
@@ -222,8 +222,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // those of a bucket are read with the help of threads, which are to be confined, too
     let at = place.users(&state)?;
     let users = Users::load(&at)?;
-    let config = Config {
+    let mut config = Config {
         store: place.served(),
+        about: String::new(),
         is_machine: false,
         identity,
         users,
@@ -241,7 +242,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     runtime::block_on(async {
         if let Some(engine) = place.probe().await? {
             tracing::info!(%engine, "the object store has what haul needs");
-            tracing::info!("{WITHOUT}");
+            tracing::info!("it is {ABOUT}: docs/STORE.md");
+            config.about = ABOUT.to_string();
         }
         serve(config, listeners, args.json, &at).await
     })

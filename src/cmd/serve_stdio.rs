@@ -139,6 +139,7 @@ pub(super) fn run(args: &StdioArgs, level: tracing::Level) -> Result<(), Failure
     }
     let config = Config {
         store: Arc::new(ServedDir::new(store, root)),
+        about: String::new(),
         is_machine: args.within.is_none(),
         identity,
         users: Users::only(user),

@@ -28,8 +28,35 @@ use std::time::{Duration, Instant};
 /// A command that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// More than all tests take, even on a slow machine.
+const ALL_TESTS: Duration = Duration::from_secs(40 * 60);
+
+/// Ends the test run if it hangs, and says what it waits for: no test may wait without end, and one
+/// that does should have a name.
+fn limit_the_run() {
+    static LIMITED: std::sync::Once = std::sync::Once::new();
+    LIMITED.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(ALL_TESTS);
+            let pid = std::process::id().to_string();
+            let mut ps = Command::new("ps");
+            ps.args(["-o", "pid,etime,args", "--ppid", &pid]);
+            let processes = ps.output().map(|output| output.stdout).unwrap_or_default();
+            let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+            let names = threads.filter_map(|t| std::fs::read(t.path().join("comm")).ok());
+            // what a macro prints would be captured
+            let mut err = std::io::stderr().lock();
+            let _ = err.write_all(b"the tests hang; their threads and processes:\n");
+            let _ = err.write_all(&names.collect::<Vec<_>>().concat());
+            let _ = err.write_all(&processes);
+            std::process::exit(101);
+        });
+    });
+}
+
 /// The built binary, without the environment of the test run.
 pub fn haul() -> Command {
+    limit_the_run();
     let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
     command
         .env_clear()

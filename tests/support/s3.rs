@@ -19,6 +19,8 @@ pub enum Manner {
     Sound,
     /// It reports success whether a condition holds or not, and writes.
     IgnoresConditions,
+    /// Its clock is 25 minutes ahead, and it refuses everything.
+    Ahead,
     /// It loses answers, is overloaded, and reports errors to the losers of races.
     Stormy,
 }
@@ -167,7 +169,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let key = decode(path.strip_prefix("/bucket").unwrap())
+    let key = decode(path.strip_prefix("/bucket").unwrap_or("/"))
         .trim_start_matches('/')
         .to_string();
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -205,6 +207,13 @@ fn serve(
     let stormy = manner == Manner::Stormy;
     let mut answer = match number {
         n if stormy && n % 23 == 7 => refusal(503, "SlowDown"),
+        _ if manner == Manner::Ahead => {
+            let mut answer = refusal(403, "RequestTimeTooSkewed");
+            let time = jiff::Timestamp::now() + Duration::from_secs(25 * 60);
+            let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+            answer.1 = vec![("date".into(), printer.timestamp_to_rfc9110_string(&time).unwrap())];
+            answer
+        }
         _ => process(&request, &mut world.lock(), manner),
     };
     if stormy && answer.0 == 412 && number % 2 == 0 {

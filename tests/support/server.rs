@@ -142,7 +142,7 @@ impl Server {
                 command.args(pair);
             }
         }
-        let output = command.output().unwrap();
+        let output = run_with(command, b"");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }

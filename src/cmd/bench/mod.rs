@@ -90,6 +90,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             (client, Vec::new(), Some(server))
         }
     };
+    let store = client.served_store();
+    if !store.is_empty() {
+        output::line(&format!("{}: {store}", client.server()))?;
+    }
     let bench = Bench {
         client: client.clone(),
         base: Remote::directory(client.server(), RemotePath::parse(&base).unwrap_or_default()),

@@ -3,12 +3,14 @@
 use crate::net::client::options::WINDOW;
 use crate::net::control::codec::refused;
 use crate::net::error::{LossReason, NetError};
+use crate::net::printable;
 use crate::net::wire::Code;
 use crate::net::wire::proto::{self, reply};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// What a login grants.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Granted {
     /// Bytes that the server allows this client to have outstanding.
     pub(super) window: u64,
@@ -20,6 +22,8 @@ pub(super) struct Granted {
     pub(super) write_only: bool,
     /// The user may read and not write; as above.
     pub(super) read_only: bool,
+    /// What the tree is in, for people; empty for a directory.
+    pub(super) store: Arc<str>,
 }
 
 impl Granted {
@@ -35,6 +39,7 @@ impl Granted {
                 write_only: granted.write_only,
                 read_only: granted.read_only,
                 features: granted.features,
+                store: printable(&granted.store).into(),
             })),
             (_, code) if code.is_success() => Err(NetError::Protocol(
                 "expected a session in the reply to a login, got none".into(),
@@ -74,7 +79,7 @@ impl Login {
     /// What was granted; `None` before the answer and after a refusal.
     pub(super) fn granted(&self) -> Option<Granted> {
         match &*self.0.borrow() {
-            Some(Ok(granted)) => Some(*granted),
+            Some(Ok(granted)) => Some(granted.clone()),
             _ => None,
         }
     }

@@ -201,6 +201,12 @@ impl Client {
         self.login.granted().is_some_and(|granted| granted.read_only)
     }
 
+    /// What the server's tree is in and what cannot be done there, once it has said so: a text for
+    /// people, empty for a directory.
+    pub fn served_store(&self) -> Arc<str> {
+        self.login.granted().map_or_else(|| "".into(), |granted| granted.store)
+    }
+
     /// Bytes that the server allows this client to have outstanding, once it has said so.
     pub fn window(&self) -> Option<u64> {
         self.login.granted().map(|granted| granted.window)

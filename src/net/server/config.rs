@@ -31,6 +31,8 @@ pub struct Limits {
 pub struct Config {
     /// The tree that it serves.
     pub store: Arc<dyn Served>,
+    /// What the tree is in, and what cannot be done there, for people; empty for a directory.
+    pub about: String,
     /// The tree is the whole machine, for a user of it.
     pub is_machine: bool,
     /// Its key.

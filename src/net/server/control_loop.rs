@@ -104,6 +104,7 @@ pub(super) fn begin(
             },
             read_only: session.grant.access() == Access::ReadOnly,
             write_only: session.grant.access() == Access::WriteOnly,
+            store: config.about.clone(),
         },
     };
     let conversation = Conversation {

@@ -1,6 +1,6 @@
 //! Changes the records of entries: time, mode, owner, extended attributes.
 
-use super::dirs::now;
+use super::clock::now;
 use super::entries::{RACES, Written, races, visible};
 use super::record::{Record, RecordKind};
 use super::view::{View, kind_at};

@@ -1,23 +1,13 @@
 //! Makes directories.
 
+use super::clock::now;
 use super::entries::{RACES, Written, races, visible};
 use super::record::RecordKind;
-use super::view::{View, kind_at};
+use super::view::{DepthOrder, View, kind_at};
 use crate::store::ExistingDirs;
-use crate::store::entry::{Attributes, Time};
+use crate::store::entry::Attributes;
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::path::RemotePath;
-use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The time of a new directory, and of what is touched.
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time {
-        secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos(),
-    }
-}
 
 /// Makes a directory; the one above it must exist.
 ///
@@ -54,23 +44,11 @@ pub async fn make_dirs(
     dirs: Vec<(RemotePath, Attributes)>,
     existing: ExistingDirs,
 ) -> Vec<Result<bool, StoreError>> {
-    let mut results: Vec<Option<Result<bool, StoreError>>> = dirs.iter().map(|_| None).collect();
-    let mut by_depth: BTreeMap<usize, Vec<(usize, RemotePath, Attributes)>> = BTreeMap::new();
-    for (index, (path, attributes)) in dirs.into_iter().enumerate() {
-        let depth = path.components().count();
-        by_depth.entry(depth).or_default().push((index, path, attributes));
-    }
-    for same in by_depth.into_values() {
-        let make = |(index, path, attributes): (usize, RemotePath, Attributes)| async move {
-            (index, ensure_dir(view, &path, &attributes, existing).await)
-        };
-        for (index, made) in view.each(same, make).await {
-            if let Some(slot) = results.get_mut(index) {
-                *slot = Some(made);
-            }
-        }
-    }
-    results.into_iter().map(|made| made.unwrap_or(Ok(false))).collect()
+    let make = |(path, attributes): (RemotePath, Attributes)| async move {
+        ensure_dir(view, &path, &attributes, existing).await
+    };
+    view.each_by_depth(dirs, DepthOrder::OuterFirst, |(path, _)| path, make)
+        .await
 }
 
 async fn ensure_dir(

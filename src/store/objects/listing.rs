@@ -10,7 +10,7 @@ use crate::store::error::{ErrorKind, StoreError};
 use crate::store::path::{Name, RemotePath};
 use crate::store::{DirPage, DirStream};
 use async_trait::async_trait;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Objects of a page that engines return.
@@ -177,17 +177,19 @@ pub async fn stat_many(view: &View, paths: Vec<RemotePath>) -> Vec<Result<Entry,
             by_dir.entry(dir).or_default().push(path.clone());
         }
     }
-    let mut found: HashMap<RemotePath, Entry> = HashMap::new();
-    let mut listed: HashMap<RemotePath, ()> = HashMap::new();
-    for (dir, asked) in by_dir.into_iter().filter(|(_, asked)| asked.len() >= LISTED) {
+    let wide = by_dir.into_iter().filter(|(_, asked)| asked.len() >= LISTED).collect();
+    let list = |(dir, asked): (RemotePath, Vec<RemotePath>)| async move {
         // what a listing does not answer is asked for by itself
-        if let Ok(some) = stat_listed(view, &dir, &asked).await {
-            listed.extend(asked.into_iter().map(|path| (path, ())));
-            found.extend(some);
-        }
+        let found = stat_listed(view, &dir, &asked).await.ok()?;
+        Some((asked, found))
+    };
+    let (mut listed, mut found) = (HashSet::new(), HashMap::new());
+    for (asked, some) in view.each(wide, list).await.into_iter().flatten() {
+        listed.extend(asked);
+        found.extend(some);
     }
     let mut with_known = |path: RemotePath| {
-        let known = listed.contains_key(&path).then(|| found.remove(&path));
+        let known = listed.contains(&path).then(|| found.remove(&path));
         (path, known)
     };
     let asked: Vec<(RemotePath, Option<Option<Entry>>)> =

@@ -10,6 +10,7 @@
 
 mod attributes;
 mod background;
+mod clock;
 mod dirs;
 pub mod engine;
 mod entries;

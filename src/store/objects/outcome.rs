@@ -22,13 +22,18 @@ impl Failed {
             _ if self.unknown => ErrorKind::UnknownOutcome,
             Fault::NotFound => ErrorKind::NotFound,
             Fault::Condition => ErrorKind::VersionChanged,
-            Fault::Denied => ErrorKind::Denied,
             Fault::Throttled => ErrorKind::Throttled,
             Fault::Unavailable => ErrorKind::Unavailable,
             Fault::Full => ErrorKind::NoSpace,
-            Fault::Refused => ErrorKind::Other,
+            // it is this server that it refuses, not a user
+            Fault::Denied | Fault::Refused => ErrorKind::Other,
         };
-        StoreError::engine(kind, path, format!("{} ({})", self.error.answer, self.key))
+        let (answer, key) = (self.error.answer, self.key);
+        let text = match kind {
+            ErrorKind::Other => format!("the object store refuses this: {answer} ({key})"),
+            _ => format!("{answer} ({key})"),
+        };
+        StoreError::engine(kind, path, text)
     }
 }
 

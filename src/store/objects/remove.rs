@@ -4,11 +4,10 @@ use super::keys::Space;
 use super::lock::{self, Live};
 use super::lock_record::LockRecord;
 use super::record::RecordKind;
-use super::view::{View, kind_at};
+use super::view::{DepthOrder, View, kind_at};
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::path::RemotePath;
 use crate::store::{Removal, RemoveScope};
-use std::collections::BTreeMap;
 
 /// Objects that are removed with one request.
 const REMOVED: usize = 1000;
@@ -97,23 +96,9 @@ pub async fn remove(view: &View, path: &RemotePath, scope: RemoveScope) -> Resul
 /// Removes entries that are still what a listing said: those of one depth at once, inner ones
 /// first.
 pub async fn remove_many(view: &View, removals: Vec<Removal>) -> Vec<Result<(), StoreError>> {
-    let mut results: Vec<Result<(), StoreError>> = removals.iter().map(|_| Ok(())).collect();
-    let mut by_depth: BTreeMap<usize, Vec<(usize, Removal)>> = BTreeMap::new();
-    for (index, removal) in removals.into_iter().enumerate() {
-        let depth = removal.path.components().count();
-        by_depth.entry(depth).or_default().push((index, removal));
-    }
-    for same in by_depth.into_values().rev() {
-        let remove = |(index, removal): (usize, Removal)| async move {
-            (index, remove_listed(view, &removal).await)
-        };
-        for (index, removed) in view.each(same, remove).await {
-            if let Some(slot) = results.get_mut(index) {
-                *slot = removed;
-            }
-        }
-    }
-    results
+    let remove = |removal: Removal| async move { remove_listed(view, &removal).await };
+    view.each_by_depth(removals, DepthOrder::InnerFirst, |removal| &removal.path, remove)
+        .await
 }
 
 async fn remove_listed(view: &View, removal: &Removal) -> Result<(), StoreError> {

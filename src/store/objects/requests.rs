@@ -5,6 +5,8 @@
 //! was lost, or the engine reports an internal error to the loser of a race. So every such write
 //! carries a nonce, and an unclear answer is followed by a look at the object.
 
+use super::clock::now;
+use super::engine::clock::difference;
 use super::engine::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
 use super::outcome::{Failed, Swapped, Write};
 use super::retry::Retry;
@@ -292,11 +294,25 @@ impl Requests {
         let _turn: Share = self.turns.take(&self.owner, 1).await;
         let limit = ATTEMPT.saturating_add(Duration::from_secs(size / LEAST_RATE));
         match timeout(limit, request()).await {
+            Ok(Err(error)) if error.fault == Fault::Denied => Err(self.explained(error).await),
             Ok(ended) => ended,
             Err(_) => {
                 let text = format!("no answer for {} s", limit.as_secs());
                 Err(EngineError::new(Fault::Unavailable, text))
             }
+        }
+    }
+
+    /// A refusal, with what this machine's clock has to do with it.
+    async fn explained(&self, error: EngineError) -> EngineError {
+        let engine = self.engine.clock().await;
+        let engine = engine.and_then(|time| i64::try_from(time.as_secs()).ok());
+        match engine.and_then(|engine| difference(now().secs, engine)) {
+            Some(clock) => EngineError {
+                answer: format!("{clock} ({})", error.answer),
+                ..error
+            },
+            None => error,
         }
     }
 

@@ -10,7 +10,6 @@ use crate::store::path::RemotePath;
 use crate::store::staging::Bytes;
 use crate::store::{Content, NewEntry};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// The version that stands for no entry.
 pub const NO_VERSION: &str = "none";
@@ -44,25 +43,20 @@ pub async fn put_whole(view: &View, entries: Vec<NewEntry>) -> Vec<Result<String
         (entry, whole)
     };
     let targets = view.each(entries, target).await;
-    let mut dirs: HashMap<RemotePath, Arc<HashMap<String, Holder>>> = HashMap::new();
-    let mut parents = HashSet::new();
-    for whole in targets.iter().filter_map(|(_, whole)| whole.as_ref().ok()) {
-        let Some((dir, _)) = whole.split() else {
-            continue;
-        };
-        parents.insert(dir);
-    }
-    for dir in parents {
+    let wholes = targets.iter().filter_map(|(_, whole)| whole.as_ref().ok());
+    let parents: HashSet<_> = wholes.filter_map(|whole| Some(whole.split()?.0)).collect();
+    let live = |dir: RemotePath| async move {
         // one that cannot be listed has its writes refused, too
         let live = lock::live(view, &dir).await.unwrap_or_default();
-        dirs.insert(dir, Arc::new(live));
-    }
+        (dir, live)
+    };
+    let locks = view.each(parents.iter().cloned().collect(), live).await;
+    let locks: HashMap<RemotePath, HashMap<String, Holder>> = locks.into_iter().collect();
     let write = |(entry, whole): (NewEntry, Result<RemotePath, StoreError>)| {
-        let locked = whole
-            .as_ref()
-            .ok()
-            .and_then(RemotePath::split)
-            .and_then(|(dir, name)| dirs.get(&dir)?.get(&super::keys::encoded(&name)).cloned());
+        let locked =
+            whole.as_ref().ok().and_then(RemotePath::split).and_then(|(dir, name)| {
+                locks.get(&dir)?.get(&super::keys::encoded(&name)).cloned()
+            });
         async move {
             if let Some(holder) = locked {
                 return Err(StoreError::new(ErrorKind::Locked(holder), &entry.path));
@@ -71,11 +65,10 @@ pub async fn put_whole(view: &View, entries: Vec<NewEntry>) -> Vec<Result<String
         }
     };
     let results = view.each(targets, write).await;
-    for dir in dirs.keys() {
-        if view.shared.indexes.is_full(dir) {
-            view.shared.indexes.write(&view.entries, dir).await;
-        }
-    }
+    let indexes = &view.shared.indexes;
+    let due = parents.into_iter().filter(|dir| indexes.is_full(dir)).collect();
+    let index = |dir: RemotePath| async move { indexes.write(&view.entries, &dir).await };
+    view.each(due, index).await;
     results
 }
 

@@ -11,7 +11,7 @@ use super::keys::Space;
 use super::lock::{self, Live};
 use super::lock_record::LockRecord;
 use super::outcome::{Failed, Swapped, Write};
-use super::record::{Record, divide};
+use super::record::Record;
 use super::view::View;
 use crate::store::error::{ErrorKind, Holder, StoreError};
 use crate::store::path::RemotePath;
@@ -231,9 +231,17 @@ async fn spare_referred(view: &View, old: &mut HashSet<String>) -> Result<(), St
     let mut pages = Pages::new(view, view.entries.keys.all(Space::Entries));
     while let Some(objects) = pages.next().await? {
         let keys = objects.into_iter().map(|object| object.key).collect();
-        let read = |key: String| async move { record_of(view, &key).await };
-        for record in view.each(keys, read).await {
-            for extent in record?.iter().flat_map(|record| &record.extents) {
+        // one that cannot be read may refer to anything: then nothing is removed
+        let read = |key: String| async move {
+            let foreign = || {
+                let why = format!("{key} is none of haul's objects: remove it");
+                StoreError::because(&why, &RemotePath::root())
+            };
+            let path = view.entries.keys.path_of(Space::Entries, &key).ok_or_else(foreign)?;
+            view.entries.find(&path).await
+        };
+        for place in view.each(keys, read).await {
+            for extent in place?.iter().flat_map(|found| &found.record.extents) {
                 old.remove(&extent.blob);
             }
         }
@@ -242,29 +250,6 @@ async fn spare_referred(view: &View, old: &mut HashSet<String>) -> Result<(), St
         }
     }
     Ok(())
-}
-
-/// The record of an entry; `None` if it is gone.
-///
-/// # Errors
-/// Also that it cannot be read: then nothing may be removed.
-async fn record_of(view: &View, key: &str) -> Result<Option<Record>, StoreError> {
-    let requests = &view.entries.requests;
-    let about = |failed: Failed| failed.about(&RemotePath::root());
-    let Some(object) = requests.head(key).await.map_err(about)? else {
-        return Ok(None);
-    };
-    if let Some(record) = object.record.as_deref().and_then(Record::parse) {
-        return Ok(Some(record));
-    }
-    let Some(content) = requests.get(key, None).await.map_err(about)? else {
-        return Ok(None);
-    };
-    let record = divide(content.bytes).and_then(|(line, _)| Record::parse(&line));
-    let why = format!("{key} is none of haul's objects: nothing is removed while it is there");
-    record
-        .map(Some)
-        .ok_or_else(|| StoreError::because(&why, &RemotePath::root()))
 }
 
 /// Spares what renames have moved; removes their notes when they are old.

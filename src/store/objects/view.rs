@@ -12,7 +12,7 @@ use crate::store::metadata::OmissionCounter;
 use crate::store::path::RemotePath;
 use crate::store::staging::Bytes;
 use futures_util::{StreamExt, stream};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +28,15 @@ pub enum Links {
     Followed,
     /// They are no way.
     Refused,
+}
+
+/// In which order directories are gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DepthOrder {
+    /// A directory before what is in it.
+    OuterFirst,
+    /// What is in a directory before it.
+    InnerFirst,
 }
 
 /// What all views of a store share.
@@ -240,6 +249,38 @@ impl View {
         F: Future<Output = R>,
     {
         stream::iter(all.into_iter().map(work)).buffered(AT_ONCE).collect().await
+    }
+
+    /// Does the same for many paths, those of one depth at once, and returns the results in order.
+    pub async fn each_by_depth<T, R, F>(
+        &self,
+        all: Vec<T>,
+        order: DepthOrder,
+        path: impl Fn(&T) -> &RemotePath,
+        work: impl Fn(T) -> F,
+    ) -> Vec<R>
+    where
+        F: Future<Output = R>,
+    {
+        let mut by_depth: BTreeMap<usize, Vec<(usize, T)>> = BTreeMap::new();
+        for (index, one) in all.into_iter().enumerate() {
+            let depth = path(&one).components().count();
+            by_depth.entry(depth).or_default().push((index, one));
+        }
+        let mut groups: Vec<_> = by_depth.into_values().collect();
+        if order == DepthOrder::InnerFirst {
+            groups.reverse();
+        }
+        let mut results = Vec::new();
+        for group in groups {
+            let work = |(index, one)| {
+                let work = work(one);
+                async move { (index, work.await) }
+            };
+            results.extend(self.each(group, work).await);
+        }
+        results.sort_unstable_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Writes an entry at a path of the whole store if its place is still as `expected`, while this

@@ -3,7 +3,8 @@
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
 use crate::net::transfer::options::{Options, PreservedTargets};
-use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
+use crate::net::transfer::receive::destination::{Candidate, Decision, Difference};
+use crate::net::transfer::receive::tree::Tree;
 use crate::store::{Attributes, Entry, ErrorKind, Kind, Omissions, RemotePath, StoreError, Time};
 use std::time::Duration;
 

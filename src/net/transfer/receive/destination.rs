@@ -5,14 +5,13 @@ use crate::chunk::digest::Digest;
 use crate::chunk::window::SharedPermit;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::stream::Stream;
+use crate::net::transfer::receive::tree::{Tree, is_locked};
 pub use crate::net::wire::proto::Difference;
 use crate::store::{
-    Attributes, Durability, ErrorKind, ExistingDirs, Holder, Kind, NewEntry, Omissions, RemotePath,
-    StageRequest, Staging, Store, StoreError, Version,
+    Attributes, Durability, ErrorKind, ExistingDirs, Kind, NewEntry, Omissions, RemotePath,
+    StageRequest, Staging, StoreError, Version,
 };
 use std::collections::HashSet;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,71 +22,6 @@ pub enum Target {
     Tree(Tree),
     /// The one file's bytes, in order.
     Stream(Stream),
-}
-
-/// A directory that receives, and under which name each source goes there.
-#[derive(Clone)]
-pub struct Tree {
-    /// A store that follows no symlinks.
-    pub store: Arc<dyn Store>,
-    /// For each source, in order; the root: its contents go into the directory itself.
-    pub tops: Vec<RemotePath>,
-    /// A directory that is made before anything goes into it.
-    pub base: Option<RemotePath>,
-    /// Nothing is written.
-    pub dry_run: bool,
-    /// Who writes, for others who want to.
-    pub who: String,
-    /// Asked, once for each target, when that is locked by the same `who`: an earlier life of
-    /// theirs may let go of it.
-    pub release: Option<Release>,
-    /// How long to wait for a lock of this client's own, which another process has.
-    pub own_lock_wait: Duration,
-    /// The sender may not learn what is here: nothing is compared or resumed, and no other writer
-    /// is named.
-    pub write_only: bool,
-}
-
-/// Ends what holds locks for somebody who is gone, and waits until it does not.
-pub type Release = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
-
-impl Tree {
-    /// True when a lock that `error` tells of may be had now.
-    async fn released(&self, error: &StoreError) -> bool {
-        match (&error.kind, &self.release) {
-            (ErrorKind::Locked(holder), Some(release)) if holder.who == self.who => {
-                release().await;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// True if a lock is waited for: the transfer's options say so, or its writer may be a dead
-    /// predecessor of this client.
-    fn waits(&self, error: &StoreError, began: Instant, deadline: Option<Instant>) -> bool {
-        let own = match &error.kind {
-            ErrorKind::Locked(holder) if holder.who == self.who => self.own_lock_wait,
-            _ => Duration::ZERO,
-        };
-        let now = Instant::now();
-        deadline.is_some_and(|deadline| now < deadline) || now.duration_since(began) < own
-    }
-
-    /// An error as the sender may know it.
-    fn disclosed(&self, error: StoreError) -> StoreError {
-        match error.kind {
-            ErrorKind::Locked(_) if self.write_only => {
-                let who = "another writer".into();
-                let kind = ErrorKind::Locked(Holder {
-                    who,
-                    ..Holder::default()
-                });
-                StoreError::new(kind, &error.path)
-            }
-            _ => error,
-        }
-    }
 }
 
 /// An offered file or symlink, with its place.
@@ -300,7 +234,8 @@ impl Target {
         }
     }
 
-    /// Puts a group of small entries.
+    /// Puts a group of small entries. Errors name writers that the sender may not know:
+    /// [`Target::disclosed`].
     pub async fn put_whole(
         &self,
         entries: Vec<NewEntry>,
@@ -321,15 +256,26 @@ impl Target {
                     }
                 }
                 results
-                    .into_iter()
-                    .map(|result| result.map_err(|e| tree.disclosed(e)))
-                    .collect()
             }
             // a stream's file is staged, whatever its size; a symlink has no bytes
             Target::Stream(_) => entries
                 .iter()
                 .map(|e| Err(StoreError::new(ErrorKind::BadKind, &e.path)))
                 .collect(),
+        }
+    }
+
+    /// True if `error` says that a target is locked, and that lock is waited for: since `began`, or
+    /// until `deadline`.
+    pub fn waits(&self, error: &StoreError, began: Instant, deadline: Option<Instant>) -> bool {
+        matches!(self, Target::Tree(tree) if is_locked(error) && tree.waits(error, began, deadline))
+    }
+
+    /// An error as the sender may know it.
+    pub fn disclosed(&self, error: StoreError) -> StoreError {
+        match self {
+            Target::Tree(tree) => tree.disclosed(error),
+            Target::Stream(_) => error,
         }
     }
 
@@ -392,9 +338,4 @@ impl Target {
             Target::Tree(_) | Target::Stream(_) => Ok(()),
         }
     }
-}
-
-/// True where another writer has the lock.
-pub fn is_locked(error: &StoreError) -> bool {
-    matches!(error.kind, ErrorKind::Locked(_))
 }

@@ -9,12 +9,13 @@ use crate::net::session::SessionCore;
 use crate::net::session::handed::HandedFile;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::copied::marked;
-use crate::net::transfer::receive::destination::{Candidate, Target, is_locked};
+use crate::net::transfer::receive::destination::{Candidate, Target};
 use crate::net::transfer::receive::event::FileEvent;
 use crate::net::transfer::receive::job::{JobDone, Jobs};
 use crate::net::transfer::receive::small::{BatchDone, SmallFile, SmallFileBatches, retry_later};
 use crate::net::transfer::receive::staged::Wanted;
 use crate::net::transfer::receive::staged_files::StagedFiles;
+use crate::net::transfer::receive::tree::is_locked;
 use crate::net::wire::Code;
 use crate::net::wire::frame::FrameKind;
 use crate::store::{Attributes, Checkpoint, Content, Kind, Omissions, RemotePath};
@@ -95,6 +96,7 @@ impl Files {
                 attributes: candidate.attributes,
                 file,
                 _cost: candidate.cost,
+                began: Instant::now(),
                 deadline: self.deadline(),
                 instead: None,
             };
@@ -151,6 +153,7 @@ impl Files {
             attributes: candidate.attributes.clone(),
             file: None,
             _cost: candidate.cost.clone(),
+            began: Instant::now(),
             deadline: self.deadline(),
             instead: Some(Box::new(candidate)),
         };
@@ -238,6 +241,7 @@ impl Files {
             attributes: awaited.attributes,
             file: Some((header.digest, size)),
             _cost: awaited.cost,
+            began: Instant::now(),
             deadline: self.deadline(),
             instead: None,
         };
@@ -293,9 +297,12 @@ impl Files {
                     let instead = file.instead.take();
                     events.extend(instead.and_then(|c| self.want_instead(*c, jobs)));
                 }
-                Err(error) => match retry_later(file, &error, Instant::now()) {
+                Err(error) => match retry_later(file, &error, &self.target) {
                     Some(retry) => drop(jobs.start(retry, JobDone::RetryDue)),
-                    None => events.push(FileEvent::store_failed(number, &error)),
+                    None => {
+                        let error = self.target.disclosed(error);
+                        events.push(FileEvent::store_failed(number, &error));
+                    }
                 },
             }
         }

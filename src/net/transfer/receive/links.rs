@@ -2,7 +2,8 @@
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::hash::hash_file;
-use crate::net::transfer::receive::destination::{Candidate, Decision, Difference, Tree};
+use crate::net::transfer::receive::destination::{Candidate, Decision, Difference};
+use crate::net::transfer::receive::tree::Tree;
 use crate::store::{Entry, Kind, StoreExt};
 
 impl Tree {

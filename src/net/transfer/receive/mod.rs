@@ -21,3 +21,4 @@ mod staged;
 mod staged_files;
 mod staged_jobs;
 pub mod stream;
+pub mod tree;

@@ -5,7 +5,7 @@ use crate::chunk::digest::Digest;
 use crate::chunk::window::SharedPermit;
 use crate::net::jobs::Work;
 use crate::net::transfer::options::Options;
-use crate::net::transfer::receive::destination::{Candidate, Target, is_locked};
+use crate::net::transfer::receive::destination::{Candidate, Target};
 use crate::store::{Attributes, Content, NewEntry, RemotePath, StoreError};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,7 +28,8 @@ pub(super) struct SmallFile {
     pub(super) file: Option<(Digest, u64)>,
     /// What the offer takes.
     pub(super) _cost: SharedPermit,
-    /// Until when a lock is waited for.
+    /// Since when a lock is waited for, and until when.
+    pub(super) began: Instant,
     pub(super) deadline: Option<Instant>,
     /// Of another name of a file: what is wanted if it cannot be that.
     pub(super) instead: Option<Box<Candidate>>,
@@ -105,9 +106,9 @@ impl SmallFileBatches {
 pub(super) fn retry_later(
     file: SmallFile,
     error: &StoreError,
-    now: Instant,
+    target: &Target,
 ) -> Option<Work<SmallFile>> {
-    if !is_locked(error) || file.deadline.is_none_or(|deadline| now >= deadline) {
+    if !target.waits(error, file.began, file.deadline) {
         return None;
     }
     Some(Work::new("retry", async move {

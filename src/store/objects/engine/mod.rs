@@ -3,6 +3,7 @@
 //! An [`Engine`] tries each request once and says how it ended. Whether to ask a second time is
 //! decided above it, in `requests`.
 
+pub mod clock;
 pub mod s3;
 
 use async_trait::async_trait;
@@ -161,6 +162,11 @@ pub trait Engine: Send + Sync {
     /// From now on conditions name entity tags in quotes: some engines compare them so, others
     /// without.
     fn quote_tags(&self) {}
+
+    /// The engine's time, since 1970; `None` if it does not tell.
+    async fn clock(&self) -> Option<Duration> {
+        None
+    }
 
     /// Says what the engine is, for people.
     fn describe(&self) -> String;

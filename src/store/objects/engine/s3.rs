@@ -1,5 +1,6 @@
 //! An engine that the `object_store` crate speaks to: S3 and what speaks its protocol.
 
+use super::clock::EngineClock;
 use super::{Body, Condition, Content, Engine, EngineError, Fault, Listing, Object};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -42,6 +43,7 @@ pub struct S3Engine {
     quotes: AtomicBool,
     name: String,
     host: Option<String>,
+    clock: Option<EngineClock>,
 }
 
 /// Where an engine is, and the bucket.
@@ -100,6 +102,7 @@ impl S3Engine {
         let endpoint = endpoint.unwrap_or_else(|| "https://s3.amazonaws.com".into());
         Ok(S3Engine {
             host: host_of(&endpoint),
+            clock: EngineClock::new(&endpoint),
             name: format!("bucket {} at {endpoint}", place.bucket),
             store: store.clone(),
             uploads: store.clone(),
@@ -123,6 +126,7 @@ impl S3Engine {
             quotes: AtomicBool::new(false),
             name: "memory".into(),
             host: None,
+            clock: None,
         }
     }
 }
@@ -365,6 +369,10 @@ impl Engine for S3Engine {
 
     fn quote_tags(&self) {
         self.quotes.store(true, Ordering::Relaxed);
+    }
+
+    async fn clock(&self) -> Option<Duration> {
+        self.clock.as_ref()?.now().await
     }
 
     fn describe(&self) -> String {

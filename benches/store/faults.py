@@ -51,14 +51,24 @@ class Cluster:
         return "ms bind before connect = true" in self.conf.read_text()
 
     def run(self, *command):
-        return subprocess.run([command[0], "-c", self.conf, *command[1:]], capture_output=True,
-                              timeout=60)
+        """Runs a command of Ceph's; a cluster that is recovering may take long over it."""
+        for _ in range(10):
+            try:
+                done = subprocess.run([command[0], "-c", self.conf, *command[1:]],
+                                      capture_output=True, timeout=60)
+                if done.returncode == 0:
+                    return
+            except subprocess.TimeoutExpired:
+                pass
+            time.sleep(2)
+        raise RuntimeError(f"{command} does not succeed")
 
     def gateways(self, *setting):
         """Changes a setting of all gateways that run."""
         for node in range(3):
             socket = self.directory / "run" / f"client.rgw.{node + 1}.asok"
-            self.run("ceph", "--admin-daemon", socket, "config", "set", *setting)
+            subprocess.run(["ceph", "--admin-daemon", socket, "config", "set", *setting],
+                           capture_output=True, timeout=60)
 
 
 class Faults:

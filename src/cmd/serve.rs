@@ -110,7 +110,7 @@ pub struct Args {
     fake_super: bool,
 
     /// The most sessions at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = parse_sessions)]
     max_sessions: usize,
 
     /// The most data connections per session

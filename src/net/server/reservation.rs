@@ -1,35 +1,50 @@
-//! What a session reserves: a place among the sessions, and memory. Each is a fair share of the
-//! server's ([`Shares`]).
+//! What a session has of the server: a place, and memory while it moves data. Each is a fair share
+//! ([`Shares`]).
 //!
-//! A session's memory is reserved with its login, for the worst that its client can do: four
-//! windows and a fixed part. Two windows are for frames that arrive (a frame that is resent after a
-//! connection was lost may be there twice), one is for frames that go out, and one for offers,
-//! messages and lists.
+//! A session at rest has next to no memory. Its first transfer, or its first data connection, has
+//! the server lend it some, for the worst that its client can do: four windows and a fixed part.
+//! Two windows are for frames that arrive (a frame that is resent after a connection was lost may
+//! be there twice), one is for frames that go out, and one for offers, messages and lists. When all
+//! is lent, sessions wait in line, each among those of its user.
+//!
+//! Other messages than the smallest have meters: memory that they take as long as they exist.
 
+use crate::net::control::queue::{Meter, WIDE};
 use crate::net::server::config::Limits;
 use crate::net::session::SessionBounds;
-use crate::store::shares::{Share, Shares};
+use crate::net::wire::INITIAL_WINDOW;
+use crate::net::wire::measure::MAX_DECODED;
+use crate::store::shares::{InLine, Share, Shares};
 use std::sync::Arc;
 
 /// A session's window, in each direction, when there is memory enough.
 const LARGEST_WINDOW: u64 = 32 << 20;
 /// The smallest window of a session.
-const SMALLEST_WINDOW: u64 = 1 << 20;
-/// A window with which a session is fast enough: no other session is ended for a larger one.
-pub(super) const GOOD_WINDOW: u64 = 4 << 20;
+const SMALLEST_WINDOW: u64 = INITIAL_WINDOW;
 /// Windows in a session's memory.
 const WINDOWS: u64 = 4;
-/// The rest of a session's memory: a message while it is read and one while it is written, a
-/// transfer's sources and rules, and the buffers of the first data connection.
-const FIXED: u64 = 10 << 20;
-/// A session takes at most one part in this many of its user's remaining memory.
-const PART: u64 = 4;
-/// Data connections have one part in this many of all memory.
-const CONNECTIONS_PART: u64 = 8;
+/// The rest of a session's memory: messages that wait, a transfer's sources and rules, and the
+/// buffers of the first data connection.
+const FIXED: u64 = 4 << 20;
+/// A session is lent at most one part in this many of its user's remaining memory.
+const PART: u64 = 3;
+/// Parts of all memory, of sixteen: for data connections, for messages that came, for those that
+/// are to go, and for answers that are being made. Transfers have the rest.
+const CONNECTION_PARTS: u64 = 2;
+const INCOMING_PARTS: u64 = 2;
+const OUTGOING_PARTS: u64 = 2;
+const ANSWER_PARTS: u64 = 1;
 /// The buffers of a data connection.
 const CONNECTION: u64 = 1 << 20;
+/// An answer while it is made: a page of a listing, decoded and encoded.
+const ANSWER: u64 = 3 << 20;
 /// Transfers of a session at once.
 const TRANSFERS: usize = 4;
+/// Messages of a session at rest, in bytes: that came, and that are to go.
+const AT_REST: usize = 16 << 10;
+pub(super) const OUTGOING_AT_REST: usize = 64 << 10;
+/// The most of them that may be unconfirmed.
+const MOST_UNCONFIRMED: usize = 2 << 20;
 
 /// Windows in the memory of a copy within the server: one is for frames, which both of its sides
 /// have in common, and one for offers and messages.
@@ -37,27 +52,72 @@ const COPY_WINDOWS: u64 = 2;
 /// The rest of it: the walk, and the buffers of its tasks.
 const COPY_FIXED: u64 = 4 << 20;
 
-fn memory_of(window: u64) -> u64 {
-    window.saturating_mul(WINDOWS).saturating_add(FIXED)
-}
-
-/// The places, the memory and the data connections that all sessions share.
+/// What all sessions share.
 pub(super) struct Pools {
     places: Arc<Shares>,
-    memory: Arc<Shares>,
+    transfers: Arc<Shares>,
     connections: Arc<Shares>,
+    incoming: Arc<Shares>,
+    outgoing: Arc<Shares>,
+    answers: Arc<Shares>,
+}
+
+/// How the memory of a session, or of a copy within the server, depends on its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Borrower {
+    /// A session.
+    Session,
+    /// A copy.
+    Copy,
+}
+
+impl Borrower {
+    fn parts(self) -> (u64, u64) {
+        match self {
+            Borrower::Session => (WINDOWS, FIXED),
+            Borrower::Copy => (COPY_WINDOWS, COPY_FIXED),
+        }
+    }
+
+    /// The memory for a window.
+    fn memory(self, window: u64) -> u64 {
+        let (windows, fixed) = self.parts();
+        window.saturating_mul(windows).saturating_add(fixed)
+    }
+
+    /// What it borrows where its user has this much room.
+    fn amount(self, room: u64) -> u64 {
+        (room / PART).clamp(self.memory(SMALLEST_WINDOW), self.memory(LARGEST_WINDOW))
+    }
+
+    /// The window that such memory is for.
+    fn window(self, amount: u64) -> u64 {
+        let (windows, fixed) = self.parts();
+        (amount.saturating_sub(fixed) / windows).max(SMALLEST_WINDOW)
+    }
+}
+
+/// Memory that was lent. It goes back when this is dropped.
+pub(super) struct Loan {
+    window: u64,
+    _memory: Share,
 }
 
 impl Pools {
     pub(super) fn new(limits: &Limits) -> Pools {
-        let of_connections = limits.memory / CONNECTIONS_PART;
+        let part = |parts: u64| (limits.memory / 16).saturating_mul(parts);
+        let others = CONNECTION_PARTS + INCOMING_PARTS + OUTGOING_PARTS + ANSWER_PARTS;
+        let metered = |parts: u64| Shares::new(part(parts), MAX_DECODED as u64);
         Pools {
             places: Shares::new(limits.sessions as u64, 1),
-            memory: Shares::new(
-                limits.memory.saturating_sub(of_connections),
-                memory_of(SMALLEST_WINDOW),
+            transfers: Shares::new(
+                limits.memory.saturating_sub(part(others)),
+                Borrower::Session.memory(SMALLEST_WINDOW),
             ),
-            connections: Shares::new(of_connections / CONNECTION, 1),
+            connections: Shares::new(part(CONNECTION_PARTS) / CONNECTION, 1),
+            incoming: metered(INCOMING_PARTS),
+            outgoing: metered(OUTGOING_PARTS),
+            answers: Shares::new((part(ANSWER_PARTS) / ANSWER).max(1), 1),
         }
     }
 
@@ -77,39 +137,33 @@ impl Pools {
         limits.connections.min(room.saturating_add(1))
     }
 
-    /// A window, with the memory that it takes.
-    pub(super) fn window(&self, user: &Arc<str>) -> Option<(u64, Share)> {
-        let part = self.memory.room(user) / PART;
-        let part = part.clamp(memory_of(SMALLEST_WINDOW), memory_of(LARGEST_WINDOW));
-        let window = part.saturating_sub(FIXED) / WINDOWS;
-        Some((window, self.memory.try_take(user, part)?))
+    /// The meters of a user's messages: that came, and that are to go.
+    pub(super) fn meters(&self, user: &Arc<str>) -> (Meter, Meter) {
+        let meter = |shares: &Arc<Shares>| Meter {
+            shares: shares.clone(),
+            owner: user.clone(),
+        };
+        (meter(&self.incoming), meter(&self.outgoing))
     }
 
-    /// A window of a copy within the server, with the memory that it takes besides that of its
-    /// session.
-    pub(super) fn copy(&self, user: &Arc<str>) -> Option<(u64, Share)> {
-        let of = |window: u64| window.saturating_mul(COPY_WINDOWS).saturating_add(COPY_FIXED);
-        let part = self.memory.room(user) / PART;
-        let part = part.clamp(of(SMALLEST_WINDOW), of(LARGEST_WINDOW));
-        let window = part.saturating_sub(COPY_FIXED) / COPY_WINDOWS;
-        Some((window, self.memory.try_take(user, part)?))
+    /// Waits until another answer of a user may be made.
+    pub(super) async fn answer(&self, user: &Arc<str>) -> Share {
+        self.answers.take(user, 1).await
+    }
+
+    /// Joins the line of those of a user who wait for memory.
+    pub(super) fn line_up(&self, user: &Arc<str>) -> InLine {
+        self.transfers.line_up(user)
     }
 }
 
-/// A session's reservation, which is returned when this is dropped.
-pub(super) struct Reservation {
-    window: u64,
-    _memory: Share,
-    _place: Share,
-}
-
-impl Reservation {
-    /// A place, and the memory for a window.
-    pub(super) fn new(place: Share, window: u64, memory: Share) -> Reservation {
-        Reservation {
-            window,
+impl Loan {
+    /// Waits for memory in a line of [`Pools::line_up`]. Cancel-safe.
+    pub(super) async fn of(line: &InLine, borrower: Borrower) -> Loan {
+        let memory = line.take(|room| borrower.amount(room)).await;
+        Loan {
+            window: borrower.window(memory.amount()),
             _memory: memory,
-            _place: place,
         }
     }
 
@@ -118,15 +172,15 @@ impl Reservation {
         self.window
     }
 
-    /// Bytes of messages to the client that may wait, and as many that may be unconfirmed.
+    /// Bytes of messages to the client that may wait or be unconfirmed.
     pub(super) fn most_outgoing(&self) -> usize {
-        usize::try_from(self.window / 16).unwrap_or(0).max(256 << 10)
+        usize::try_from(self.window / 16).unwrap_or(0).clamp(WIDE, MOST_UNCONFIRMED)
     }
 
     /// The bounds of a session whose client allows it `credit` bytes.
     pub(super) fn bounds(&self, credit: u64) -> SessionBounds {
         SessionBounds {
-            credit,
+            credit: credit.clamp(INITIAL_WINDOW, self.window.max(INITIAL_WINDOW)),
             window: self.window,
             messages: usize::try_from(self.window / 4).unwrap_or(0).max(1 << 20),
             transfers: TRANSFERS,
@@ -134,11 +188,12 @@ impl Reservation {
     }
 }
 
-/// Why there is no room for a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// The user has all sessions they may have.
-    Sessions,
-    /// The user has all memory they may have.
-    Memory,
+/// The bounds of a session at rest.
+pub(super) fn at_rest() -> SessionBounds {
+    SessionBounds {
+        credit: INITIAL_WINDOW,
+        window: INITIAL_WINDOW,
+        messages: AT_REST,
+        transfers: TRANSFERS,
+    }
 }

@@ -57,9 +57,10 @@ impl Server {
         std::fs::create_dir(&root)?;
         let mut process = Command::new(binary)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--max-sessions", "100000"])
-            .args(["--log-level", "error", "--state"])
+            .args(["--state"])
             .args([&state, &root])
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("no output")?).read_line(&mut line)?;

@@ -169,7 +169,7 @@ def fairness(place, count, seconds=6):
     moved = [received(place, n) - b for n, b in enumerate(before)]
     stop(fed)
     for path in place.root.glob(".bulk*"):
-        path.unlink()
+        path.unlink(missing_ok=True)
     mean = statistics.mean(moved) or 1
     least, most = min(moved) / mean, max(moved) / mean
     waiting = sum(1 for m in moved if m == 0)

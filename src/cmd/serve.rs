@@ -170,8 +170,8 @@ impl Args {
 
 fn parse_sessions(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n @ 1..=10_000) => Ok(n),
-        _ => Err("a number from 1 to 10000".into()),
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("a number from 1 to 1000000".into()),
     }
 }
 

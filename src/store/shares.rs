@@ -26,6 +26,15 @@ struct Taken {
     turns: u64,
 }
 
+/// How much more an owner may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The amount.
+    pub amount: u64,
+    /// Nobody has taken any.
+    pub is_whole: bool,
+}
+
 /// A place in the line of an owner. Dropping it leaves the line.
 pub struct InLine {
     shares: Arc<Shares>,
@@ -43,16 +52,23 @@ impl InLine {
     }
 
     /// Takes what `amount` makes of the room that the owner has, if nobody is ahead and it fits.
-    pub fn try_take(&self, amount: impl FnOnce(u64) -> u64) -> Option<Share> {
+    pub fn try_take(&self, amount: impl FnOnce(Room) -> u64) -> Option<Share> {
         if self.ahead() > 0 {
             return None;
         }
-        let amount = amount(self.shares.room(&self.owner));
+        let room = {
+            let taken = self.shares.taken();
+            Room {
+                amount: self.shares.room_in(&taken, &self.owner),
+                is_whole: taken.all == 0,
+            }
+        };
+        let amount = amount(room);
         self.shares.try_take(&self.owner, amount)
     }
 
     /// Waits for that. Cancel-safe: the place in the line stays.
-    pub async fn take(&self, amount: impl Fn(u64) -> u64) -> Share {
+    pub async fn take(&self, amount: impl Fn(Room) -> u64) -> Share {
         loop {
             let changed = self.shares.changed.notified();
             tokio::pin!(changed);
@@ -223,13 +239,13 @@ mod tests {
     async fn those_in_line_have_their_turns_and_another_owner_does_not_wait() {
         let shares = Shares::new(4, 1);
         let lines = [(); 3].map(|()| shares.line_up(&owner("a")));
-        let first = lines[0].take(|room| room).await;
+        let first = lines[0].take(|room| room.amount).await;
         assert_eq!((first.amount(), lines[2].ahead()), (2, 2));
         let [one, two, three] = lines;
         drop(one);
         // it is the next one's turn, who finds nothing; another owner does not wait for that
-        let at_least_one = |room: u64| room.max(1);
-        let other = shares.line_up(&owner("b")).take(|room| room).await;
+        let at_least_one = |room: Room| room.amount.max(1);
+        let other = shares.line_up(&owner("b")).take(|room| room.amount).await;
         assert_eq!(other.amount(), 1);
         assert!(two.try_take(at_least_one).is_none() && three.try_take(at_least_one).is_none());
         drop(first);

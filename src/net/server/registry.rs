@@ -6,8 +6,8 @@
 use crate::net::control::queue::Meter;
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
+use crate::net::server::loan::{Borrower, Loan, Pools};
 use crate::net::server::rates::Rates;
-use crate::net::server::reservation::{Borrower, Loan, Pools};
 use crate::net::server::session::{Session, SessionId};
 use crate::net::server::ticket_list::Tickets;
 use crate::store::shares::Share;
@@ -245,7 +245,7 @@ impl Registry {
         }
     }
 
-    /// True if a session of this user is over and about to return its reservation.
+    /// True if a session of this user is over and about to return its place.
     fn is_one_ending(&self, user: &str) -> bool {
         let sessions = self.all();
         sessions.iter().any(|s| s.core.is_down() && s.grant.name() == user)

@@ -14,7 +14,7 @@ use crate::net::server::config::Limits;
 use crate::net::session::SessionBounds;
 use crate::net::wire::INITIAL_WINDOW;
 use crate::net::wire::measure::MAX_DECODED;
-use crate::store::shares::{InLine, Share, Shares};
+use crate::store::shares::{InLine, Room, Share, Shares};
 use std::sync::Arc;
 
 /// A session's window, in each direction, when there is memory enough.
@@ -26,8 +26,10 @@ const WINDOWS: u64 = 4;
 /// The rest of a session's memory: messages that wait, a transfer's sources and rules, and the
 /// buffers of the first data connection.
 const FIXED: u64 = 4 << 20;
-/// A session is lent at most one part in this many of its user's remaining memory.
-const PART: u64 = 3;
+/// A session is lent at most one part in this many of its user's remaining memory: the only one,
+/// and one of several.
+const PART_ALONE: u64 = 5;
+const PART: u64 = 10;
 /// Parts of all memory, of sixteen: for data connections, for messages that came, for those that
 /// are to go, and for answers that are being made. Transfers have the rest.
 const CONNECTION_PARTS: u64 = 2;
@@ -86,8 +88,9 @@ impl Borrower {
     }
 
     /// What it borrows where its user has this much room.
-    fn amount(self, room: u64) -> u64 {
-        (room / PART).clamp(self.memory(SMALLEST_WINDOW), self.memory(LARGEST_WINDOW))
+    fn amount(self, room: Room) -> u64 {
+        let part = if room.is_whole { PART_ALONE } else { PART };
+        (room.amount / part).clamp(self.memory(SMALLEST_WINDOW), self.memory(LARGEST_WINDOW))
     }
 
     /// The window that such memory is for.

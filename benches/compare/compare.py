@@ -178,7 +178,7 @@ def first_ls(place):
     """A listing over ssh, from nothing; and what ssh alone takes for a command that does nothing."""
     return {
         "first ls": {
-            "haul": lambda: (*place.run(HAUL, "ls", f"ssh://far{place.root}/"), 0),
+            "haul": lambda: place.run(HAUL, "ls", f"ssh://far{place.root}/"),
             "ssh-true": lambda: place.run("ssh", "far", "true"),
         }
     }
@@ -256,10 +256,12 @@ def report(row, test, results, args, loss):
     if row in ("wan", "wan-loss"):
         ratios.append(f"{WAN_SIZE * 8 / (RATE * 1e6) / base:.0%} of the link")
     client, server = (max(r[i] for r in results["haul"]) / 1024 for i in (1, 2))
+    cpu = {tool: statistics.median(r.cpu for r in runs) for tool, runs in results.items()}
+    of_cpu = ", ".join(f"{tool} {seconds:.2f} s" for tool, seconds in cpu.items())
     name = f"{row} {loss} % {args.congestion}" if row == "wan-loss" else row
     times = ", ".join(f"{tool} {t:.3f} s" for tool, t in medians.items())
-    print(f"| {name} | {test} | {times} | {', '.join(ratios)} | {client:.0f} / {server:.0f} MiB |", flush=True)
-    return {"row": name, "test": test, "medians": medians, "runs": results, "durable": args.durable}
+    print(f"| {name} | {test} | {times} | {', '.join(ratios)} | {client:.0f} / {server:.0f} MiB | {of_cpu} |", flush=True)
+    return {"row": name, "test": test, "medians": medians, "cpu": cpu, "runs": results, "durable": args.durable}
 
 
 def peers_of(row, args):

@@ -1,7 +1,7 @@
 """How haul and each of its peers puts and gets one file or tree, in its fastest usual setting."""
-import os, subprocess, time
+import os, resource, subprocess, time
 
-from place import HAUL, TOP
+from place import HAUL, Spent, TOP
 
 # the servers that a peer needs
 SERVERS = {"rsync": ["rsync"], "rsync-nosync": ["rsync"], "rsync-z": ["rsync"], "rsync-ssh": ["sshd"], "scp": ["sshd"], "qcp": ["sshd"], "rcp": ["sshd"], "lftp": ["vsftpd"], "haul-ssh": ["sshd"], "haul-lane": ["sshd"]}
@@ -11,11 +11,12 @@ PIPE = TOP / "target/release/examples/pipe"
 
 def copy(source, target, durable=False):
     """cp -a, and with `durable` a sync."""
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(["cp", "-a", source, target], check=True)
     if durable:
         os.sync()
-    return time.monotonic() - started, 0
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Spent(seconds, cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def copies(place, source):
@@ -24,13 +25,14 @@ def copies(place, source):
     durable = place.durable
 
     def then_sync(*command):
-        seconds, memory = place.run(*command, source, f"{place.root}/")
-        if durable:
-            seconds += place.run("sync", "-f", place.root)[0]
-        return seconds, memory
+        spent = place.run(*command, source, f"{place.root}/")
+        if not durable:
+            return spent
+        synced = place.run("sync", "-f", place.root)
+        return spent._replace(seconds=spent.seconds + synced.seconds, cpu=spent.cpu + synced.cpu)
 
     return {
-        "haul": lambda: (*place.run(HAUL, "cp", "-aq", *place.haul_options, source, f"{place.root}/"), 0),
+        "haul": lambda: place.run(HAUL, "cp", "-aq", *place.haul_options, source, f"{place.root}/"),
         "cp": lambda: then_sync("cp", "-a"),
         "rsync": lambda: place.run("rsync", "-aW", *(["--fsync"] if durable else []), source, f"{place.root}/"),
     }

@@ -1,6 +1,7 @@
 """A place to measure in: a haul server and the peers' servers over one directory, reached directly or over a link."""
 import json, os, pwd, shutil, signal, subprocess, time
 from pathlib import Path
+from typing import NamedTuple
 
 TOP = Path(__file__).resolve().parents[2]
 HAUL = TOP / "target/release/haul"
@@ -29,6 +30,15 @@ class Congestion:
     def restore(self):
         for name, value in self.before:
             sysctl(name, value)
+
+
+class Spent(NamedTuple):
+    """What a run took: seconds, the peak memory of client and server in KiB, and the processor seconds of both sides, user and
+    system."""
+    seconds: float
+    client: int = 0
+    server: int = 0
+    cpu: float = 0.0
 
 
 class Place:
@@ -150,9 +160,18 @@ class Place:
         if self.durable:
             os.sync()
 
+    def servers_cpu(self):
+        """Processor seconds of all servers so far, with those of their children that have ended."""
+        ticks = 0
+        for child in self.children:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += sum(int(field) for field in fields[11:15])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def run(self, *command, **more):
-        """Seconds that a command takes on the near side, and its peak memory in KiB. It must succeed."""
+        """What a command takes on the near side. It must succeed."""
         command = [str(a) for a in [*self.near, *command]]
+        before = self.servers_cpu()
         started = time.monotonic()
         child = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
         stderr = child.stderr.read()
@@ -161,12 +180,15 @@ class Place:
         seconds = time.monotonic() - started
         if child.returncode != 0:
             raise SystemExit(f"compare.py: {' '.join(command)}: exit {child.returncode}: {stderr.decode(errors='replace')}")
-        return seconds, usage.ru_maxrss
+        # a daemon learns of its child's end a moment later
+        time.sleep(0.03)
+        cpu = usage.ru_utime + usage.ru_stime + self.servers_cpu() - before
+        return Spent(seconds, usage.ru_maxrss, 0, cpu)
 
     def haul(self, *args):
-        """haul's seconds, and the peak memory in KiB of client and server."""
+        """What haul takes, with the peak memory of its server."""
         status = Path(f"/proc/{self.server.pid}")
         (status / "clear_refs").write_text("5")
-        seconds, client = self.run(HAUL, *args)
+        spent = self.run(HAUL, *args)
         peak = next(line for line in (status / "status").read_text().splitlines() if line.startswith("VmHWM"))
-        return seconds, client, int(peak.split()[1])
+        return spent._replace(server=int(peak.split()[1]))

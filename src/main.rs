@@ -14,8 +14,9 @@ fn main() -> ExitCode {
 /// rests had three times the memory.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn return_large_buffers() {
-    /// Bytes from which a buffer has pages of its own: glibc's default, and fixed by being set.
-    const OWN_PAGES: libc::c_int = 128 << 10;
+    /// Bytes from which a buffer has pages of its own, fixed by being set: chunks have them, what
+    /// is read from a socket has not.
+    const OWN_PAGES: libc::c_int = 512 << 10;
     // SAFETY: mallopt(3) takes two numbers, and no other thread runs yet.
     #[allow(unsafe_code)]
     unsafe {

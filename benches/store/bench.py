@@ -200,7 +200,7 @@ def measure(peer, row, tree, data):
 
 def two_servers(haul, trees, rounds):
     """Two clients at once: of one server, and of two."""
-    for row in ("1g", "2000x4k"):
+    for row in ("256m", "2000x4k"):
         times = {1: [], 2: []}
         for _ in range(rounds):
             for servers, seconds in times.items():

@@ -121,6 +121,7 @@ impl ObjectStore {
             shared: Arc::new(Shared {
                 indexes: Indexes::default(),
                 lease: Lease::new(settings.lease),
+                blocks: source::block_memory(),
             }),
             closed: Arc::default(),
             omissions: super::metadata::OmissionCounter::default(),

@@ -14,6 +14,7 @@ use crate::store::entry::Entry;
 use crate::store::error::{ErrorKind, StoreError};
 use crate::store::kind::Kind;
 use crate::store::path::RemotePath;
+use crate::store::shares::{Share, Shares};
 use crate::store::source::{Extent, FileSource, Watch, WholeFile};
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, Shared};
@@ -21,12 +22,17 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Bytes of a block.
-const BLOCK: u64 = 16 << 20;
+/// Bytes of a block: where memory allows, and at least.
+const LARGEST_BLOCK: u64 = 16 << 20;
+const SMALLEST_BLOCK: u64 = 1 << 20;
 /// Blocks that are read ahead of the one that is asked for.
 const AHEAD: u64 = 2;
 /// Blocks behind it that stay: several reads are under way at once.
 const BEHIND: u64 = 1;
+/// Blocks in memory, with the one that is asked for.
+const BLOCKS: u64 = AHEAD + BEHIND + 1;
+/// Bytes of the blocks of all open files. Each one takes at most half of what the others leave.
+const ALL_BLOCKS: u64 = 128 << 20;
 /// Bytes that `watch` sees at once, while they are in the processor's cache.
 const PIECE: usize = 64 << 10;
 
@@ -41,6 +47,14 @@ pub struct ObjectSource {
     requests: Requests,
     keys: Keys,
     blocks: Mutex<BTreeMap<u64, Block>>,
+    /// Bytes of a block.
+    block: u64,
+    _memory: Option<Share>,
+}
+
+/// The memory for blocks of all open files of a store.
+pub fn block_memory() -> Arc<Shares> {
+    Shares::new(ALL_BLOCKS, BLOCKS * SMALLEST_BLOCK)
 }
 
 /// Opens a file.
@@ -54,7 +68,17 @@ pub async fn open(view: &View, path: &RemotePath) -> Result<ObjectSource, StoreE
     let missing = || StoreError::new(ErrorKind::NotFound, path);
     let entry = found.record.entry(name).ok_or_else(missing)?;
     let record = found.record.clone();
+    let wanted = record.size.min(BLOCKS * LARGEST_BLOCK);
+    let (memory, owner) = (&view.shared.blocks, view.entries.requests.nonce().into());
+    // a small one came with its record; one for which there is nothing has the smallest blocks
+    let share = match record.is_inline() {
+        true => None,
+        false => memory.try_take(&owner, memory.room(&owner).min(wanted)),
+    };
+    let block = share.as_ref().map_or(0, Share::amount) / BLOCKS;
     Ok(ObjectSource {
+        block: block.clamp(SMALLEST_BLOCK, LARGEST_BLOCK),
+        _memory: share,
         path: path.clone(),
         entry,
         inline: record.is_inline().then_some(content),
@@ -119,8 +143,8 @@ impl ObjectSource {
         if let Some(block) = blocks.get(&number) {
             return block.clone();
         }
-        let start = number.saturating_mul(BLOCK);
-        let end = start.saturating_add(BLOCK).min(self.record.size);
+        let start = number.saturating_mul(self.block);
+        let end = start.saturating_add(self.block).min(self.record.size);
         let (requests, keys) = (self.requests.clone(), self.keys.clone());
         let (record, path) = (self.record.clone(), self.path.clone());
         let block = shared(async move {
@@ -133,7 +157,7 @@ impl ObjectSource {
 
     /// Starts to read what follows a block, and drops what is behind it.
     fn advance(&self, number: u64) {
-        let last = self.record.size.saturating_sub(1) / BLOCK;
+        let last = self.record.size.saturating_sub(1) / self.block;
         for ahead in 1..=AHEAD {
             let next = number.saturating_add(ahead);
             if next <= last {
@@ -205,7 +229,7 @@ impl FileSource for ObjectSource {
             let block: Option<&Block> = blocks.get(&number);
             block.is_some_and(|block| matches!(block.peek(), Some(Ok(_))))
         };
-        (offset / BLOCK..=last / BLOCK).all(is_here)
+        (offset / self.block..=last / self.block).all(is_here)
     }
 
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<Result<usize, StoreError>> {
@@ -219,11 +243,11 @@ impl FileSource for ObjectSource {
             let copied = match &self.inline {
                 Some(bytes) => copy(part(bytes, 0, at, rest.len()), rest),
                 None => {
-                    let number = at / BLOCK;
+                    let number = at / self.block;
                     let block = self.blocks.lock().get(&number).cloned()?;
                     self.advance(number);
                     let bytes = block.peek()?.as_ref().ok()?;
-                    copy(part(bytes, number.saturating_mul(BLOCK), at, rest.len()), rest)
+                    copy(part(bytes, number.saturating_mul(self.block), at, rest.len()), rest)
                 }
             };
             if copied == 0 {
@@ -272,11 +296,11 @@ impl FileSource for ObjectSource {
             let copied = match &self.inline {
                 Some(bytes) => copy(part(bytes, 0, at, rest.len()), rest),
                 None => {
-                    let number = at / BLOCK;
+                    let number = at / self.block;
                     let block = self.block(number);
                     self.advance(number);
                     let bytes = block.await?;
-                    copy(part(&bytes, number.saturating_mul(BLOCK), at, rest.len()), rest)
+                    copy(part(&bytes, number.saturating_mul(self.block), at, rest.len()), rest)
                 }
             };
             if copied == 0 {

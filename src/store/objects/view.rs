@@ -10,6 +10,7 @@ use crate::store::error::{ErrorKind, StoreError};
 use crate::store::kind::Kind;
 use crate::store::metadata::OmissionCounter;
 use crate::store::path::RemotePath;
+use crate::store::shares::Shares;
 use crate::store::staging::Bytes;
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub indexes: Indexes,
     /// How long locks count.
     pub lease: Lease,
+    /// The memory for what is read ahead.
+    pub blocks: Arc<Shares>,
 }
 
 /// The entries beneath a directory. Cheap to clone.

@@ -84,7 +84,7 @@ impl Server {
     async fn log_in(&self, identity: &Identity, number: usize) -> Result<Arc<Client>> {
         let host = self.address.ip().to_string();
         let connection =
-            Connection::open(&host, self.address.port(), Some(self.key.clone()), Some(identity));
+            Connection::open(&host, self.address.port(), Some(self.key), Some(identity));
         let options = SessionOptions {
             connections: 1,
             most_connections: 1,

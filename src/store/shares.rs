@@ -31,7 +31,7 @@ struct Taken {
 pub struct Room {
     /// The amount.
     pub amount: u64,
-    /// Nobody has taken any.
+    /// None has been taken.
     pub is_whole: bool,
 }
 
@@ -51,7 +51,7 @@ impl InLine {
             .unwrap_or(0)
     }
 
-    /// Takes what `amount` makes of the room that the owner has, if nobody is ahead and it fits.
+    /// Takes what `amount` makes of the room that the owner has, if it is their turn and fits.
     pub fn try_take(&self, amount: impl FnOnce(Room) -> u64) -> Option<Share> {
         if self.ahead() > 0 {
             return None;

@@ -111,7 +111,8 @@ impl ControlSender {
     }
 
     /// The same for a session that has little memory of its own until it has
-    /// [more](ControlSender::widen): messages of more than [`SMALL`] bytes take theirs from a meter.
+    /// [more](ControlSender::widen): messages of more than [`SMALL`] bytes take theirs from a
+    /// meter.
     pub fn metered(most: usize, meter: Meter) -> (ControlSender, ControlQueue) {
         ControlSender::with(most, Some(meter))
     }
@@ -233,11 +234,12 @@ pub async fn write_messages(
     let mut written_at = Instant::now();
     loop {
         let (mut closing, mut idle, mut is_secret) = (queue.has_last(), false, false);
+        let most = queue.most_unconfirmed();
         if out.is_empty() && !closing {
             tokio::select! {
                 // one order, so that a simulation with one seed is one run
                 biased;
-                next = queue.messages.recv(), if !replay.is_full(queue.most_unconfirmed()) => match next.flatten() {
+                next = queue.messages.recv(), if !replay.is_full(most) => match next.flatten() {
                     Some((message, _)) => is_secret = replay.send(message, &mut out),
                     None => closing = true,
                 },
@@ -246,11 +248,7 @@ pub async fn write_messages(
                 () = tokio::time::sleep_until(written_at + HEARTBEAT) => idle = true,
             }
         }
-        while !closing
-            && !is_secret
-            && out.len() < BATCH
-            && !replay.is_full(queue.most_unconfirmed())
-        {
+        while !closing && !is_secret && out.len() < BATCH && !replay.is_full(most) {
             match queue.messages.try_recv() {
                 Ok(Some((message, _))) => is_secret = replay.send(message, &mut out),
                 Ok(None) => closing = true,
@@ -260,9 +258,8 @@ pub async fn write_messages(
         if closing {
             queue.last(&mut out);
         }
-        full_since = full_since
-            .filter(|_| replay.is_full(queue.most_unconfirmed()))
-            .or(replay.is_full(queue.most_unconfirmed()).then(Instant::now));
+        let is_full = replay.is_full(most);
+        full_since = full_since.filter(|_| is_full).or(is_full.then(Instant::now));
         let is_stuck = full_since.is_some_and(|since| since.elapsed() > SILENCE);
         if is_stuck || replay.owed_for() > OWED {
             return Err(NetError::Lost(LossReason::NothingConfirmed));

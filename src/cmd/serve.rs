@@ -235,6 +235,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             memory: args.max_memory,
             grace: args.session_grace,
             own_lock_wait: place.own_lock_wait(),
+            least_window: place.least_window(),
             partial_max_age: args.partial_max_age,
             rate: args.bwlimit.and_then(|rate| rate.0),
         },

@@ -58,6 +58,7 @@ impl Inbound {
             Some(Body::Window(window)) => {
                 self.outage.wait_in_line(window.ahead);
                 if window.bytes > 0 {
+                    self.login.lent(window.bytes);
                     self.core.grant(window.bytes.min(self.most_credit));
                 }
                 Ok(())

@@ -102,6 +102,10 @@ pub(super) async fn send_to(
     let sources = Arc::new(sources_of(session, &mut copy, &options).await?);
     let memory = registry.borrow(session, Borrower::Copy).await?;
     let window = memory.window();
+    let options = Options {
+        sender_window: window,
+        ..options
+    };
     let bounds = Bounds {
         window,
         limits: session.rates.outgoing().to_vec(),

@@ -28,7 +28,7 @@ const WINDOWS: u64 = 4;
 const FIXED: u64 = 4 << 20;
 /// A session is lent at most one part in this many of its user's remaining memory: the only one,
 /// and one of several.
-const PART_ALONE: u64 = 5;
+const PART_ALONE: u64 = 3;
 const PART: u64 = 10;
 /// Parts of all memory, of sixteen: for data connections, for messages that came, for those that
 /// are to go, and for answers that are being made. Transfers have the rest.
@@ -58,6 +58,7 @@ const COPY_FIXED: u64 = 4 << 20;
 pub(super) struct Pools {
     places: Arc<Shares>,
     transfers: Arc<Shares>,
+    session: Borrower,
     connections: Arc<Shares>,
     incoming: Arc<Shares>,
     outgoing: Arc<Shares>,
@@ -67,8 +68,8 @@ pub(super) struct Pools {
 /// How the memory of a session, or of a copy within the server, depends on its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Borrower {
-    /// A session.
-    Session,
+    /// A session, which has use for a window of so many bytes at least.
+    Session(u64),
     /// A copy.
     Copy,
 }
@@ -76,7 +77,7 @@ pub(super) enum Borrower {
 impl Borrower {
     fn parts(self) -> (u64, u64) {
         match self {
-            Borrower::Session => (WINDOWS, FIXED),
+            Borrower::Session(_) => (WINDOWS, FIXED),
             Borrower::Copy => (COPY_WINDOWS, COPY_FIXED),
         }
     }
@@ -87,10 +88,18 @@ impl Borrower {
         window.saturating_mul(windows).saturating_add(fixed)
     }
 
+    /// The smallest window that is of use.
+    fn least(self) -> u64 {
+        match self {
+            Borrower::Session(least) => least.max(SMALLEST_WINDOW),
+            Borrower::Copy => SMALLEST_WINDOW,
+        }
+    }
+
     /// What it borrows where its user has this much room.
     fn amount(self, room: Room) -> u64 {
         let part = if room.is_whole { PART_ALONE } else { PART };
-        (room.amount / part).clamp(self.memory(SMALLEST_WINDOW), self.memory(LARGEST_WINDOW))
+        (room.amount / part).clamp(self.memory(self.least()), self.memory(LARGEST_WINDOW))
     }
 
     /// The window that such memory is for.
@@ -110,13 +119,17 @@ impl Pools {
     pub(super) fn new(limits: &Limits) -> Pools {
         let part = |parts: u64| (limits.memory / 16).saturating_mul(parts);
         let others = CONNECTION_PARTS + INCOMING_PARTS + OUTGOING_PARTS + ANSWER_PARTS;
+        let lent = limits.memory.saturating_sub(part(others));
+        let wanted = Borrower::Session(limits.least_window);
+        let session = match wanted.memory(wanted.least()) <= lent / 2 {
+            true => wanted,
+            false => Borrower::Session(SMALLEST_WINDOW),
+        };
         let metered = |parts: u64| Shares::new(part(parts), MAX_DECODED as u64);
         Pools {
             places: Shares::new(limits.sessions as u64, 1),
-            transfers: Shares::new(
-                limits.memory.saturating_sub(part(others)),
-                Borrower::Session.memory(SMALLEST_WINDOW),
-            ),
+            transfers: Shares::new(lent, session.memory(session.least())),
+            session,
             connections: Shares::new(part(CONNECTION_PARTS) / CONNECTION, 1),
             incoming: metered(INCOMING_PARTS),
             outgoing: metered(OUTGOING_PARTS),
@@ -152,6 +165,11 @@ impl Pools {
     /// Waits until another answer of a user may be made.
     pub(super) async fn answer(&self, user: &Arc<str>) -> Share {
         self.answers.take(user, 1).await
+    }
+
+    /// How a session borrows.
+    pub(super) fn session(&self) -> Borrower {
+        self.session
     }
 
     /// Joins the line of those of a user who wait for memory.

@@ -162,7 +162,7 @@ impl Registry {
     /// Why the session is over.
     pub(super) async fn lend(&self, session: &Session) -> Result<(), NetError> {
         if !session.is_lent() {
-            let loan = self.borrow(session, Borrower::Session).await?;
+            let loan = self.borrow(session, self.pools.session()).await?;
             session.lend(loan).await?;
         }
         Ok(())
@@ -175,7 +175,7 @@ impl Registry {
     pub(super) async fn lent(&self, session: &Session) -> Result<(), NetError> {
         if !session.is_lent() {
             let line = self.pools.line_up(&session.user());
-            let loan = Loan::of(&line, Borrower::Session).now_or_never();
+            let loan = Loan::of(&line, self.pools.session()).now_or_never();
             drop(line);
             match loan {
                 Some(loan) => session.lend(loan).await?,

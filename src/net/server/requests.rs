@@ -151,7 +151,12 @@ impl Worker {
             return Ok(Done::new(Code::NOT_IMPLEMENTED, "unknown request"));
         };
         match body {
-            Body::Noop(_) => Ok(Done::new(Code::OK, "nothing done")),
+            Body::Noop(request) => {
+                if request.borrow {
+                    self.registry.lend(session).await?;
+                }
+                Ok(Done::new(Code::OK, "nothing done"))
+            }
             Body::Quit(_) => Ok(Done::new(Code::BYE, "goodbye")),
             Body::Login(_) | Body::Enroll(_) | Body::Reattach(_) => {
                 Ok(Done::new(Code::BAD_SEQUENCE, "already logged in"))

@@ -209,8 +209,7 @@ impl PreparedCopy {
         };
         let (shown, purpose) = (&self.destination.shown, args.purpose());
         let mut to = connect::open(&self.destination.server, connect, purpose).await?;
-        // how much it takes is how much the other one may send
-        let logged_in = to.ask(async |client| client.borrow().await).await;
+        let logged_in = to.ask(async |client| client.logged_in().await).await;
         logged_in.map_err(|e| Failure::about(shown, e))?;
         // what is sent on is limited
         let purpose = Purpose {
@@ -221,7 +220,7 @@ impl PreparedCopy {
         let mut from = connect::open(&first.server, connect, purpose).await?;
         let recursive = options.recursive;
         let asked = from.ask(async |client| {
-            client.borrow().await?;
+            client.logged_in().await?;
             self.if_missing(client, recursive).await
         });
         let if_missing = asked.await.map_err(|e| Failure::about(&first.shown, e))?;
@@ -230,11 +229,6 @@ impl PreparedCopy {
             is_through_here: OnceLock::new(),
         };
         let destination = self.put_destination(if_missing);
-        let sender_window = from.client().window().unwrap_or(0);
-        let options = Options {
-            sender_window,
-            ..options
-        };
         let once = async |ends: Ends, options: Options, reporter: Reporter| {
             let Ends { client, from } = ends;
             let Some(from) = from else { return Ok(()) };

@@ -107,12 +107,8 @@ impl Carrier {
     ) -> Result<(), Failure> {
         loop {
             let client = self.session.client();
-            if let Some(from) = &mut self.from {
-                // a session that replaces another may have been lent less
-                let _ = client.borrow().await;
-                if let Some(window) = client.window() {
-                    from.shrink(window).await?;
-                }
+            if let (Some(from), Some(window)) = (&mut self.from, client.window()) {
+                from.shrink(window).await?;
             }
             let from = self.from.as_ref().map(RemoteSession::client);
             let ends = Ends {

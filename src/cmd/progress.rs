@@ -95,11 +95,7 @@ impl Drop for Progress {
 impl Shown {
     fn show(&self, now: Instant) {
         let rate = self.rate.lock().update(now, Counters::get(&self.counters.bytes_moved));
-        let snapshot = Snapshot {
-            lost: self.outage.lasted(now),
-            turn: self.outage.turn(),
-            ..snapshot(&self.counters, rate)
-        };
+        let snapshot = snapshot(&self.counters, rate, self.outage.lasted(now));
         match &self.bar {
             Some(bar) => draw(bar, &snapshot, screen::columns()),
             None => say(&snapshot.line()),
@@ -125,7 +121,7 @@ fn draw(bar: &ProgressBar, snapshot: &Snapshot, columns: usize) {
     bar.tick();
 }
 
-fn snapshot(counters: &Counters, rate: Option<f64>) -> Snapshot {
+fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> Snapshot {
     let get = Counters::get;
     let total = get(&counters.bytes_found)
         .saturating_sub(get(&counters.bytes_unchanged))
@@ -143,8 +139,8 @@ fn snapshot(counters: &Counters, rate: Option<f64>) -> Snapshot {
         searching: !counters.walked.load(Ordering::Relaxed),
         endless: counters.endless.load(Ordering::Relaxed),
         rate,
+        lost,
         current: counters.current().iter().map(|path| name(path.as_bytes())).collect(),
-        ..Snapshot::default()
     }
 }
 

@@ -156,7 +156,6 @@ impl Client {
             login: login.clone(),
             router: router.clone(),
             most_credit: options.credit,
-            outage: options.outage.clone(),
         };
         let attachment = Arc::new(Attachment::new(inbound, keys.clone(), options.clone()));
         let run = attachment.clone().run(queue, tls);

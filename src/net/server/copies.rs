@@ -5,7 +5,6 @@ use crate::auth::Fingerprint;
 use crate::net::error::NetError;
 use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::server::copy_report::CopyReporter;
-use crate::net::server::loan::Borrower;
 use crate::net::server::outbound::{Bounds, OtherServer};
 use crate::net::server::reply::{Answer, refusal};
 use crate::net::server::session::Session;
@@ -49,8 +48,7 @@ pub(super) async fn copy(
         return Err(bad("a copy has a name for each source"));
     }
     let (label, each) = (copy.destination.clone(), copy.each);
-    let memory = registry.borrow(session, Borrower::Copy).await?;
-    let window = memory.window();
+    let (window, memory) = registry.copy_share(session).await?;
     let prepared = PreparedCopy::find(place, copy).await?;
     let (transferring, session) = (session.transfers.begin(), session.clone());
     let tasks = session.core.tasks().clone();
@@ -100,12 +98,7 @@ pub(super) async fn send_to(
         ..options_of(copy.options.clone())?
     };
     let sources = Arc::new(sources_of(session, &mut copy, &options).await?);
-    let memory = registry.borrow(session, Borrower::Copy).await?;
-    let window = memory.window();
-    let options = Options {
-        sender_window: window,
-        ..options
-    };
+    let (window, memory) = registry.copy_share(session).await?;
     let bounds = Bounds {
         window,
         limits: session.rates.outgoing().to_vec(),

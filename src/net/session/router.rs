@@ -1,7 +1,6 @@
 //! Passes messages and frames that arrive on to the transfers that they are for.
 
 use crate::chunk::window::{Window, cost};
-use crate::net::control::codec::Room;
 use crate::net::data::carry::FrameRouter;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
@@ -11,16 +10,16 @@ use crate::net::wire::frame::FrameKind;
 use crate::net::wire::proto::transfer_message::Body;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// What a message takes of a session's memory, until it has been processed.
 pub struct MessageRoom {
-    _room: Option<Room>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl MessageRoom {
-    pub(super) fn new(room: Option<Room>) -> MessageRoom {
-        MessageRoom { _room: room }
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>) -> MessageRoom {
+        MessageRoom { _permit: permit }
     }
 }
 

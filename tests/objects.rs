@@ -20,8 +20,7 @@ fn random_operations_over_an_engine_that_loses_answers_agree_with_the_model() {
     // a lock whose removal was lost is waited for
     let lease = ["--lease", "10s"];
     let (one, two) = (server(&engine, &lease), server(&engine, &lease));
-    engine.behave(Manner::Stormy);
-    live_at(&[&one, &two], false);
+    live_at(&[&one, &two], false, || engine.behave(Manner::Stormy));
 }
 
 #[test]

@@ -355,8 +355,14 @@ fn a_source_that_changes_is_copied_as_it_is_in_the_end() {
     let content = bytes(5, 9 * MIB);
     let copying = two.client.spawn(SLOW);
     two.under_way();
-    // written in place: a reader has the beginning of the old file
-    std::fs::write(two.from.root.join("big"), &content).unwrap();
+    // written in place: a reader has the beginning of the old file. It is never empty, as that
+    // would be a version that is copied at once.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(two.from.root.join("big"))
+        .unwrap();
+    file.set_len(content.len() as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
     let ended = copying.end();
     assert_eq!(ended.code, 0, "{ended:?}");
     let copy = std::fs::read(two.to.root.join("copy")).unwrap();

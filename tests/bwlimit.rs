@@ -88,10 +88,11 @@ fn no_connection_of_a_slow_transfer_is_taken_for_dead() {
     let client = server.client_at(proxy.address);
     write(&client.work().join("big"), &bytes(1, 2 * MIB));
     for command in [["put", "big", "srv:"], ["get", "srv:big", "back"]] {
-        let start = Instant::now();
+        let (before, start) = (proxy.data_connections(), Instant::now());
         // a number that stays: more of them would be no replacements
         let ended = client.run([command[0], "--connections=4", command[1], command[2]]);
         assert_eq!((ended.code, ended.err.contains("trying again")), (0, false), "{ended:?}");
+        assert!(proxy.data_connections() - before >= 4, "{command:?}");
         assert!(start.elapsed() > Duration::from_secs(15));
     }
     let (count, log) = (proxy.data_connections(), server.log());

@@ -297,24 +297,21 @@ fn live(
 #[test]
 fn random_operations_of_several_clients_agree_with_a_model() {
     let server = Server::start();
-    live_at(&[&server], true, || {});
+    live_at(&[&server], true);
 }
 
 /// The clients of servers that serve the same tree.
-pub fn live_at(servers: &[&Server], moves_trees: bool, begin: impl FnOnce()) {
+pub fn live_at(servers: &[&Server], moves_trees: bool) {
     servers[0].client().ok(["mkdir", "srv:shared"]);
     let shared = Mutex::new(Vec::new());
     let seed = std::env::var("HAUL_TEST_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 7919 + 1);
-    let client = |n: u64| servers[n as usize % servers.len()].client();
-    let clients: Vec<Client> = (0..CLIENTS).map(client).collect();
-    begin();
     std::thread::scope(|scope| {
-        for (n, client) in (0..).zip(&clients) {
-            let shared = &shared;
+        for n in 0..CLIENTS {
+            let (server, shared) = (servers[n as usize % servers.len()], &shared);
             scope.spawn(move || {
                 let home = format!("home-{n}");
-                live(client, (&home, moves_trees), seed + n, shared)
+                live(&server.client(), (&home, moves_trees), seed + n, shared)
             });
         }
     });

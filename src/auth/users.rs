@@ -1,7 +1,7 @@
 //! The `users` file: who may log in to a server. `user_line` has its format.
 
 use super::file::{self, FileError};
-use super::state_file::StateFile;
+use super::state_file::{SharedText, StateFile};
 use super::user::User;
 use super::user_line;
 use parking_lot::Mutex;
@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970, as the file has them.
@@ -64,6 +65,11 @@ pub struct Users {
     /// `None`: there is no file, and the users stay what they are.
     at: Option<StateFile>,
     cache: Mutex<Cache>,
+    /// Reads of a shared file that have begun, and the last of them that was noted. One reads at a
+    /// time: an earlier read that took longer would bring back users that have changed since.
+    reads: tokio::sync::Mutex<()>,
+    begun: AtomicU64,
+    noted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -111,12 +117,9 @@ impl Users {
             StateFile::Shared(shared) => Some(shared.clone()),
             StateFile::Local(_) => None,
         };
-        let users = Users {
-            at: Some(at),
-            cache: Mutex::default(),
-        };
+        let users = Users::new(Some(at), Cache::default());
         match shared {
-            Some(shared) => users.note(&shared.name(), &shared.read()?.0)?,
+            Some(shared) => users.note(&shared.name(), &shared.read()?.0, 0)?,
             None => drop(users.current()?),
         }
         Ok(users)
@@ -128,9 +131,16 @@ impl Users {
             users: Arc::new(vec![user]),
             ..Cache::default()
         };
+        Users::new(None, cache)
+    }
+
+    fn new(at: Option<StateFile>, cache: Cache) -> Users {
         Users {
-            at: None,
+            at,
             cache: Mutex::new(cache),
+            reads: tokio::sync::Mutex::default(),
+            begun: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
         }
     }
 
@@ -144,13 +154,36 @@ impl Users {
         matches!(self.at, Some(StateFile::Shared(_)))
     }
 
-    /// Takes over the text of a shared file as it is now.
+    /// Reads a shared file as it is now or was after this call, with `read`; callers at the same
+    /// moment share a read. Users of a file of this machine are read when they are looked at.
     ///
     /// # Errors
-    /// [`FileError`], with the line; the users stay what they are.
-    pub fn note(&self, name: &Path, text: &str) -> Result<(), FileError> {
+    /// [`FileError`], that of `read` too; the users stay what they are.
+    pub async fn reread<F>(
+        &self,
+        read: impl FnOnce(Arc<dyn SharedText>) -> F,
+    ) -> Result<(), FileError>
+    where
+        F: Future<Output = Result<String, FileError>>,
+    {
+        let Some(StateFile::Shared(shared)) = &self.at else {
+            return Ok(());
+        };
+        let called = self.begun.load(Ordering::Relaxed);
+        let _one = self.reads.lock().await;
+        if self.noted.load(Ordering::Relaxed) > called {
+            return Ok(());
+        }
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let text = read(shared.clone()).await?;
+        self.note(&shared.name(), &text, number)
+    }
+
+    /// Takes over the text of read `number` of a shared file.
+    fn note(&self, name: &Path, text: &str, number: u64) -> Result<(), FileError> {
         let users = Arc::new(parse(name, text)?);
         self.cache.lock().users = users;
+        self.noted.store(number, Ordering::Relaxed);
         Ok(())
     }
 
@@ -200,6 +233,7 @@ mod tests {
     use super::super::name::UserName;
     use super::super::user::Access;
     use super::*;
+    use std::path::PathBuf;
 
     fn kim() -> User {
         User::new(UserName::parse("kim").unwrap())
@@ -224,5 +258,54 @@ mod tests {
         assert_eq!(users.find("kim").unwrap().unwrap().access, Access::ReadOnly);
         std::fs::remove_file(&path).unwrap();
         assert!(users.find("kim").unwrap().is_none());
+    }
+
+    /// A text that other servers change.
+    struct Text;
+
+    impl SharedText for Text {
+        fn name(&self) -> PathBuf {
+            "users".into()
+        }
+
+        fn read(&self) -> Result<(String, Option<String>), FileError> {
+            Ok((String::new(), None))
+        }
+
+        fn replace(&self, _: &str, _: Option<&str>) -> Result<bool, FileError> {
+            Ok(true)
+        }
+
+        fn beside(&self, _: &str) -> Arc<dyn SharedText> {
+            Arc::new(Text)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_read_does_not_bring_back_users_of_the_past() {
+        let users = Users::load(StateFile::Shared(Arc::new(Text))).unwrap();
+        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+        let old = users.reread(async |_| {
+            answered.await.unwrap();
+            Ok(String::new())
+        });
+        let line = user_line::format(&kim());
+        let reads = AtomicU64::new(0);
+        let new = || {
+            users.reread(async |_| {
+                reads.fetch_add(1, Ordering::Relaxed);
+                Ok(line.clone())
+            })
+        };
+        let (old, first, second, ()) = tokio::join!(old, new(), new(), async {
+            tokio::task::yield_now().await;
+            answer.send(()).unwrap();
+        });
+        for read in [old, first, second] {
+            read.unwrap();
+        }
+        assert!(users.find("kim").unwrap().is_some());
+        // callers at the same moment share a read, of which none began before they called
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::auth::credential::{Credential, Grant};
 use crate::auth::password::Secret;
+use crate::auth::user::User;
 use crate::auth::users::Users;
 use crate::auth::{PublicKey, password, users};
 use crate::net::server::admission::{Admission, Try};
 use crate::net::server::refusal::{INTERNAL, REFUSED, Rejection, TOO_MANY, no_users};
+use crate::net::server::revocation;
 use crate::net::wire::proto;
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, resume_unwind};
@@ -29,17 +31,44 @@ pub(super) async fn authenticate(
             Some(turn.ok_or_else(|| Rejection::new("too many failed logins", TOO_MANY))?)
         }
     };
-    let user = users.find(&login.user);
-    let user = user.map_err(|e| Rejection::new("no list of users", no_users(admission, &e)))?;
+    let find = || {
+        let user = users.find(&login.user);
+        user.map_err(|e| Rejection::new("no list of users", no_users(admission, &e)))
+    };
+    let before = find()?;
+    let mut granted = check(admission, before.as_ref(), (peer, key), login).await;
+    if granted.is_err() && users.is_shared() {
+        // the user may have been changed a moment ago, through another server
+        let read = revocation::reread(users).await;
+        read.map_err(|e| Rejection::new("no list of users", no_users(admission, &e)))?;
+        let user = find()?;
+        if user != before {
+            granted = check(admission, user.as_ref(), (peer, key), login).await;
+        }
+    }
+    let grant = granted?;
+    attempt.into_iter().for_each(Try::succeeded);
+    Ok(grant)
+}
+
+/// Checks a login against the user as they are, if they exist. A password is hashed all the same.
+///
+/// # Errors
+/// Why it is rejected.
+async fn check(
+    admission: &Admission,
+    user: Option<&User>,
+    (peer, key): (SocketAddr, Option<&PublicKey>),
+    login: &proto::Login,
+) -> Result<Grant, Rejection> {
     let credential = match &login.password {
         None => key.cloned().map(Credential::Key),
         Some(given) => {
-            let hash = user.as_ref().and_then(|u| u.password.clone());
+            let hash = user.and_then(|u| u.password.clone());
             let turn = admission.hash_turn().await;
             let turn =
                 turn.ok_or_else(|| Rejection::new("no turn to hash a password", INTERNAL))?;
             let right = verify(Secret::new(given.clone()), hash.clone(), turn).await;
-            attempt.filter(|_| right).into_iter().for_each(Try::succeeded);
             hash.filter(|_| right).map(Credential::Password)
         }
     };
@@ -48,10 +77,10 @@ pub(super) async fn authenticate(
         return Err(Rejection::new(why, REFUSED));
     };
     let address = peer.ip();
-    let checked = credential.check(&user, users::now(), address);
+    let checked = credential.check(user, users::now(), address);
     checked.map_err(|revoked| Rejection::new(revoked.to_string(), REFUSED))?;
     Ok(Grant {
-        user,
+        user: user.clone(),
         credential,
         address,
     })

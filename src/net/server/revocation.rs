@@ -7,7 +7,7 @@
 
 use crate::auth::FileError;
 use crate::auth::credential::Revoked;
-use crate::auth::state_file::StateFile;
+use crate::auth::state_file::{SharedText, StateFile};
 use crate::auth::user::User;
 use crate::auth::users::{self, Users};
 use crate::net::error::NetError;
@@ -19,6 +19,7 @@ use crate::store::blocking;
 use rustix::fs::inotify;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 
@@ -85,23 +86,20 @@ fn end_revoked(registry: &Registry, all: &[User], now: u64) -> Option<u64> {
     next
 }
 
-/// Reads users that several servers share once more; those of a file of this machine are read
-/// when they are looked at.
+/// Reads users that several servers share once more.
 ///
 /// # Errors
 /// [`FileError`]; the users stay what they are.
 pub(super) async fn reread(users: &Users) -> Result<(), FileError> {
-    let Some(StateFile::Shared(shared)) = users.at().cloned() else {
-        return Ok(());
+    let read = async |shared: Arc<dyn SharedText>| {
+        let name = shared.name();
+        let read = blocking(move || shared.read());
+        // a panic has been reported where it happened
+        let read = Tasks::new(|_| {}).guard("reread", Box::pin(read)).await;
+        let panicked = |_| FileError::content(&name, "it could not be read");
+        read.map_err(panicked)?.map(|(text, _)| text)
     };
-    let name = shared.name();
-    let read = blocking(move || shared.read());
-    // a panic has been reported where it happened, and the next round comes
-    let read = Tasks::new(|_| {}).guard("reread", Box::pin(read)).await;
-    match read {
-        Ok(text) => users.note(&name, &text?.0),
-        Err(_) => Ok(()),
-    }
+    users.reread(read).await
 }
 
 /// Watches over all sessions until it is aborted.

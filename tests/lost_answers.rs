@@ -71,7 +71,7 @@ async fn a_request_has_its_effect_once_whatever_is_lost() {
         let (_, reply) = reattach(&client, n, 1, key).await;
         assert_eq!(reply.code, 430, "a proof that was used, and a wrong one");
     }
-    let noop = again.ask(3, request::Body::Noop(proto::Noop {})).await.unwrap();
+    let noop = again.ask(3, request::Body::Noop(proto::Noop::default())).await.unwrap();
     assert_eq!(noop.code, 200, "the session was not disturbed");
 }
 

@@ -178,7 +178,7 @@ async fn a_panic_in_the_server_ends_that_session_at_once_and_no_other() {
         assert_eq!(ended.code, 1, "{task} in {verb}: {ended:?}");
         ended.failed(1, &["internal error", "its"]);
         number += 1;
-        let reply = other.ask(number, request::Body::Noop(proto::Noop {})).await;
+        let reply = other.ask(number, request::Body::Noop(proto::Noop::default())).await;
         assert_eq!(reply.unwrap().code, 200, "{task} in {verb}");
         let again = put_or_get(&client, verb, &format!("{verb}{i}"));
         assert_eq!(again.code, 0, "{task} in {verb}: {again:?}");

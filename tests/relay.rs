@@ -2,7 +2,7 @@
 
 use crate::support::messages::{offer, offers};
 use crate::support::proxy::{Proxy, Rules, Which};
-use crate::support::script::{ScriptedServer, against};
+use crate::support::script::{Scripted, ScriptedServer, against};
 use crate::support::tree::{bytes, length, read, rich_sample, set_mode, snapshot, staged, write};
 use crate::support::{Client, Server, until};
 use haul::net::wire::proto::{self, request, transfer_message};
@@ -417,6 +417,34 @@ fn also_at(scripted: &ScriptedServer, server: &Server) -> Client {
     client
 }
 
+/// Waits for the request to send, and agrees.
+async fn is_asked_to_send(peer: &mut Scripted) {
+    loop {
+        match peer.request().await {
+            (number, request::Body::Get(_)) => return peer.reply(number, 150, None).await,
+            (number, _) => peer.reply(number, 550, None).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sender_may_have_outstanding_what_the_receiver_grants() {
+    let server = Server::with(&["--max-memory", "128M"]);
+    let scripted = ScriptedServer::start().await;
+    let client = also_at(&scripted, &server);
+    let from = scripted.url("f");
+    let arguments = ["cp", "-q", "--retry-for", "0s", &from, "real:x"];
+    let ended = against(&client, &arguments, async {
+        let mut peer = scripted.logged_in().await;
+        is_asked_to_send(&mut peer).await;
+        // a third of half of what is lent, in four windows and a fixed part
+        let window = peer.window().await;
+        assert_eq!(window, 2 << 20);
+    });
+    assert_ne!(ended.await.code, 0);
+    server.still_serves();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sending_server_that_breaks_the_protocol_is_refused() {
     let server = Server::start();
@@ -442,15 +470,7 @@ async fn a_sending_server_that_breaks_the_protocol_is_refused() {
         let arguments = ["cp", "-q", "--connections", "1", &from, "real:x"];
         let ended = against(&client, &arguments, async {
             let mut peer = scripted.logged_in().await;
-            loop {
-                match peer.request().await {
-                    (number, request::Body::Get(_)) => {
-                        peer.reply(number, 150, None).await;
-                        break;
-                    }
-                    (number, _) => peer.reply(number, 550, None).await,
-                }
-            }
+            is_asked_to_send(&mut peer).await;
             for body in nonsense {
                 peer.transfer(1, body).await;
             }

@@ -16,23 +16,41 @@ const SIZE: usize = CHUNK_SIZE + ALIGN;
 /// the window counts the bytes in a buffer and not its capacity.
 #[derive(Clone)]
 pub struct BufferPool {
-    free: Arc<Mutex<Vec<Vec<u8>>>>,
-    max_free: usize,
+    free: Arc<Mutex<Free>>,
+}
+
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    most: usize,
 }
 
 impl BufferPool {
     /// Makes a pool that keeps at most `max_free` unused buffers.
     pub fn new(max_free: usize) -> BufferPool {
+        let free = Free {
+            most: max_free,
+            ..Free::default()
+        };
         BufferPool {
-            free: Arc::default(),
-            max_free,
+            free: Arc::new(Mutex::new(free)),
         }
     }
 
     /// Makes the pool of a session with this window, in bytes. It keeps half of the window, as more
     /// is seldom in use.
     pub fn for_window(window: u64) -> BufferPool {
-        BufferPool::new(usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2)
+        let pool = BufferPool::new(0);
+        pool.set_window(window);
+        pool
+    }
+
+    /// The session has another window from now on.
+    pub fn set_window(&self, window: u64) {
+        let mut free = self.free.lock();
+        free.most = usize::try_from(window).unwrap_or(0) / CHUNK_SIZE / 2;
+        let most = free.most;
+        free.buffers.truncate(most);
     }
 
     /// Returns a buffer of `length` bytes of unspecified content, at most [`CHUNK_SIZE`].
@@ -58,7 +76,7 @@ impl BufferPool {
     }
 
     fn take_all(&self) -> Vec<u8> {
-        let free_buffer = self.free.lock().pop();
+        let free_buffer = self.free.lock().buffers.pop();
         let mut buffer = free_buffer.unwrap_or_default();
         buffer.resize(SIZE, 0);
         buffer
@@ -84,8 +102,8 @@ impl BufferPool {
             return;
         }
         let mut free = self.free.lock();
-        if free.len() < self.max_free {
-            free.push(bytes);
+        if free.buffers.len() < free.most {
+            free.buffers.push(bytes);
         }
     }
 }
@@ -128,7 +146,7 @@ mod tests {
         drop(pool.share(a));
         drop(pool.share(b));
         drop(pool.share(vec![1, 2, 3]));
-        assert_eq!(pool.free.lock().len(), 1);
+        assert_eq!(pool.free.lock().buffers.len(), 1);
         let reused = pool.take(CHUNK_SIZE);
         assert_eq!(reused.as_ptr(), address);
     }

@@ -1,6 +1,7 @@
 //! The window: how many bytes may be outstanding, counted on both sides. Whatever occupies bytes
 //! holds a [`Permit`], which gives them back when it is dropped.
 
+use super::CHUNK_SIZE;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -192,11 +193,17 @@ impl Window {
     /// [`Overrun`] if it does not fit. A single frame always does.
     pub fn charge(&self, bytes: u64) -> Result<Permit, Overrun> {
         // A frame that is resent after its connection died is here twice for a moment: hence twice
-        // the window.
+        // the window, of which a single frame may be a little more.
         let fits = |taken: u64, granted: u64| {
-            taken == 0 || taken.saturating_add(bytes) <= granted.saturating_mul(2)
+            let most = granted.saturating_mul(2).max(cost(CHUNK_SIZE).saturating_mul(2));
+            taken.saturating_add(bytes) <= most
         };
         self.budget.try_take(bytes, fits).ok_or(Overrun)
+    }
+
+    /// Another size was granted.
+    pub fn grant(&self, bytes: u64) {
+        self.budget.set_most(bytes);
     }
 
     /// Bytes of frames that are in memory.
@@ -339,14 +346,18 @@ mod tests {
 
     #[test]
     fn a_window_refuses_an_overrun() {
-        let window = Window::new(100);
-        let large = window.charge(1000).unwrap();
-        assert_eq!(window.charge(1).err(), Some(Overrun));
-        drop(large);
-        let both = (window.charge(100).unwrap(), window.charge(100).unwrap());
+        let window = Window::new(8 << 20);
+        let both = (window.charge(8 << 20).unwrap(), window.charge(8 << 20).unwrap());
         assert_eq!(window.charge(1).err(), Some(Overrun));
         drop(both);
         assert_eq!(window.charged(), 0);
-        assert!(window.charge(200).is_ok());
+        window.grant(10 << 20);
+        assert!(window.charge(20 << 20).is_ok());
+        // a frame and its repetition always fit
+        let small = Window::new(100);
+        let chunk = cost(CHUNK_SIZE);
+        let both = (small.charge(chunk).unwrap(), small.charge(chunk).unwrap());
+        assert_eq!(small.charge(1).err(), Some(Overrun));
+        drop(both);
     }
 }

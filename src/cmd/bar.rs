@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub rate: Option<f64>,
     /// For how long the server has been unreachable.
     pub lost: Option<Duration>,
+    /// The transfer's turn in the line of those that the server has no memory for yet.
+    pub turn: Option<u32>,
     /// Files under way, as a terminal may show them.
     pub current: Vec<String>,
 }
@@ -79,9 +81,12 @@ impl Snapshot {
         let more = if self.searching { "+" } else { "" };
         let mut parts = Vec::new();
         parts.extend(self.percent().map(|percent| format!("{percent:>3}%")));
-        match self.lost {
-            Some(lost) => parts.push(format!("reconnecting for {} s", lost.as_secs())),
-            None => parts.extend(self.rate.map(|rate| format!("{}/s", size(rate as u64)))),
+        match (self.lost, self.turn) {
+            (Some(lost), _) => parts.push(format!("reconnecting for {} s", lost.as_secs())),
+            (None, Some(turn)) => {
+                parts.push(format!("the server is busy: {turn} in line"));
+            }
+            (None, None) => parts.extend(self.rate.map(|rate| format!("{}/s", size(rate as u64)))),
         }
         parts.push(match self.endless {
             true => size(self.done),

@@ -16,13 +16,13 @@ use super::transfer::TransferArgs;
 use crate::net::client::Client;
 use crate::net::client::copy::ServerCopy;
 use crate::net::client::direct::Direct;
-use crate::net::client::options::WINDOW;
 use crate::net::client::relay::RelayedSources;
 use crate::net::client::requests::{GetSources, IfMissing, PutDestination};
 use crate::net::deletion::place::Place;
 use crate::net::transfer::filter::MAX_SENT_FILTER;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
+use crate::net::wire::INITIAL_WINDOW;
 use crate::net::{NetError, printable};
 use crate::store::{Kind, RemotePath};
 use std::ffi::OsString;
@@ -211,10 +211,10 @@ impl PreparedCopy {
         let mut to = connect::open(&self.destination.server, connect, purpose).await?;
         let logged_in = to.ask(async |client| client.logged_in().await).await;
         logged_in.map_err(|e| Failure::about(shown, e))?;
-        // what is sent on is limited
+        // what is sent on is limited, and may be as much as the one takes
         let purpose = Purpose {
             rate: None,
-            window: to.client().window().unwrap_or(WINDOW).min(WINDOW),
+            window: INITIAL_WINDOW,
             ..purpose
         };
         let mut from = connect::open(&first.server, connect, purpose).await?;
@@ -268,7 +268,13 @@ impl PreparedCopy {
                 continue;
             }
             let what = (self.relayed(from, sources).await?, destination.clone());
-            to.relay(from, what, options.clone(), reporter.clone()).await?;
+            let mut options = options.clone();
+            if !to.served_store().is_empty() {
+                // a bucket takes parts of files, which the sender must be able to have outstanding
+                from.borrow().await?;
+                options.sender_window = from.window().unwrap_or(0);
+            }
+            to.relay(from, what, options, reporter.clone()).await?;
         }
         Ok(())
     }

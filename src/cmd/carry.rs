@@ -107,9 +107,6 @@ impl Carrier {
     ) -> Result<(), Failure> {
         loop {
             let client = self.session.client();
-            if let (Some(from), Some(window)) = (&mut self.from, client.window()) {
-                from.shrink(window).await?;
-            }
             let from = self.from.as_ref().map(RemoteSession::client);
             let ends = Ends {
                 client: client.clone(),

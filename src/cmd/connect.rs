@@ -122,21 +122,6 @@ impl RemoteSession {
         }
     }
 
-    /// Has the server have at most `most` bytes outstanding: over another session, if this one
-    /// allows it more.
-    ///
-    /// # Errors
-    /// Those of the login.
-    pub async fn shrink(&mut self, most: u64) -> Result<(), Failure> {
-        if self.options.window > most {
-            self.options.window = most;
-            self.client.leave(FAREWELL).await;
-            let login = self.log_in().await;
-            self.client = login.map_err(|e| e.about(&self.server, self.login_by()))?;
-        }
-        Ok(())
-    }
-
     async fn log_in(&mut self) -> Result<Arc<Client>, LoginError> {
         let client = self.server.login(self.password.clone(), &self.options).await?;
         client.logged_in().await.map_err(LoginError::Net)?;

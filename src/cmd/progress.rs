@@ -95,7 +95,11 @@ impl Drop for Progress {
 impl Shown {
     fn show(&self, now: Instant) {
         let rate = self.rate.lock().update(now, Counters::get(&self.counters.bytes_moved));
-        let snapshot = snapshot(&self.counters, rate, self.outage.lasted(now));
+        let snapshot = Snapshot {
+            lost: self.outage.lasted(now),
+            turn: self.outage.turn(),
+            ..snapshot(&self.counters, rate)
+        };
         match &self.bar {
             Some(bar) => draw(bar, &snapshot, screen::columns()),
             None => say(&snapshot.line()),
@@ -121,7 +125,7 @@ fn draw(bar: &ProgressBar, snapshot: &Snapshot, columns: usize) {
     bar.tick();
 }
 
-fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> Snapshot {
+fn snapshot(counters: &Counters, rate: Option<f64>) -> Snapshot {
     let get = Counters::get;
     let total = get(&counters.bytes_found)
         .saturating_sub(get(&counters.bytes_unchanged))
@@ -139,8 +143,8 @@ fn snapshot(counters: &Counters, rate: Option<f64>, lost: Option<Duration>) -> S
         searching: !counters.walked.load(Ordering::Relaxed),
         endless: counters.endless.load(Ordering::Relaxed),
         rate,
-        lost,
         current: counters.current().iter().map(|path| name(path.as_bytes())).collect(),
+        ..Snapshot::default()
     }
 }
 

@@ -110,7 +110,7 @@ pub struct Args {
     fake_super: bool,
 
     /// The most sessions at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_sessions)]
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = parse_sessions)]
     max_sessions: usize,
 
     /// The most data connections per session
@@ -170,8 +170,8 @@ impl Args {
 
 fn parse_sessions(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n @ 1..=10_000) => Ok(n),
-        _ => Err("a number from 1 to 10000".into()),
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("a number from 1 to 1000000".into()),
     }
 }
 
@@ -235,6 +235,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             memory: args.max_memory,
             grace: args.session_grace,
             own_lock_wait: place.own_lock_wait(),
+            least_window: place.least_window(),
             partial_max_age: args.partial_max_age,
             rate: args.bwlimit.and_then(|rate| rate.0),
         },

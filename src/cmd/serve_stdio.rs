@@ -150,6 +150,7 @@ pub(super) fn run(args: &StdioArgs, level: tracing::Level) -> Result<(), Failure
             memory: MEMORY,
             grace: GRACE,
             own_lock_wait: OWN_LOCK_WAIT,
+            least_window: 0,
             partial_max_age: Duration::MAX,
             rate: None,
         },

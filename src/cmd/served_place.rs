@@ -7,7 +7,7 @@ use super::store_args::{NamedStore, StoreArgs};
 use crate::auth::file;
 use crate::auth::state_file::StateFile;
 use crate::store::local::{LocalStore, ServedDir};
-use crate::store::objects::ServedObjects;
+use crate::store::objects::{LEAST_WINDOW, ServedObjects};
 use crate::store::{Rights, Served};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +84,14 @@ impl ServedPlace {
         match self {
             ServedPlace::Dir(..) => Duration::ZERO,
             ServedPlace::Bucket(bucket) => bucket.lease().saturating_mul(3) / 2,
+        }
+    }
+
+    /// The smallest window that a transfer has use for: a bucket takes whole parts.
+    pub fn least_window(&self) -> u64 {
+        match self {
+            ServedPlace::Dir(..) => 0,
+            ServedPlace::Bucket(_) => LEAST_WINDOW,
         }
     }
 

@@ -4,7 +4,7 @@
 //! the next a quarter, and each newcomer still gets some, however much the others want.
 
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -21,6 +21,79 @@ pub struct Shares {
 struct Taken {
     all: u64,
     by_owner: HashMap<Arc<str>, u64>,
+    /// Those of an owner who wait in line, by the numbers of their turns.
+    lines: HashMap<Arc<str>, VecDeque<u64>>,
+    turns: u64,
+}
+
+/// How much more an owner may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The amount.
+    pub amount: u64,
+    /// None has been taken.
+    pub is_whole: bool,
+}
+
+/// A place in the line of an owner. Dropping it leaves the line.
+pub struct InLine {
+    shares: Arc<Shares>,
+    owner: Arc<str>,
+    turn: u64,
+}
+
+impl InLine {
+    /// How many of the same owner are ahead.
+    pub fn ahead(&self) -> usize {
+        let taken = self.shares.taken();
+        let line = taken.lines.get(&self.owner);
+        line.and_then(|line| line.iter().position(|turn| *turn == self.turn))
+            .unwrap_or(0)
+    }
+
+    /// Takes what `amount` makes of the room that the owner has, if it is their turn and fits.
+    pub fn try_take(&self, amount: impl FnOnce(Room) -> u64) -> Option<Share> {
+        if self.ahead() > 0 {
+            return None;
+        }
+        let room = {
+            let taken = self.shares.taken();
+            Room {
+                amount: self.shares.room_in(&taken, &self.owner),
+                is_whole: taken.all == 0,
+            }
+        };
+        let amount = amount(room);
+        self.shares.try_take(&self.owner, amount)
+    }
+
+    /// Waits for that. Cancel-safe: the place in the line stays.
+    pub async fn take(&self, amount: impl Fn(Room) -> u64) -> Share {
+        loop {
+            let changed = self.shares.changed.notified();
+            tokio::pin!(changed);
+            // registered before the check, so that no return in between is missed
+            changed.as_mut().enable();
+            if let Some(share) = self.try_take(&amount) {
+                return share;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        let mut taken = self.shares.taken();
+        if let Some(line) = taken.lines.get_mut(&self.owner) {
+            line.retain(|turn| *turn != self.turn);
+            if line.is_empty() {
+                taken.lines.remove(&self.owner);
+            }
+        }
+        drop(taken);
+        self.shares.changed.notify_waiters();
+    }
 }
 
 /// The amount that an owner has taken. Dropping it returns it.
@@ -97,6 +170,19 @@ impl Shares {
         })
     }
 
+    /// Joins the end of an owner's line.
+    pub fn line_up(self: &Arc<Shares>, owner: &Arc<str>) -> InLine {
+        let mut taken = self.taken();
+        let turn = taken.turns;
+        taken.turns = turn.saturating_add(1);
+        taken.lines.entry(owner.clone()).or_default().push_back(turn);
+        InLine {
+            shares: self.clone(),
+            owner: owner.clone(),
+            turn,
+        }
+    }
+
     /// Takes `amount` for `owner`, or the most that one owner can ever have; waits until their
     /// share allows it.
     pub async fn take(self: &Arc<Shares>, owner: &Arc<str>, amount: u64) -> Share {
@@ -147,6 +233,27 @@ mod tests {
         assert_eq!((shares.room("a"), shares.room("b")), (0, 6));
         drop(first);
         assert_eq!(shares.room("b"), 14);
+    }
+
+    #[tokio::test]
+    async fn those_in_line_have_their_turns_and_another_owner_does_not_wait() {
+        let shares = Shares::new(4, 1);
+        let lines = [(); 3].map(|()| shares.line_up(&owner("a")));
+        let first = lines[0].take(|room| room.amount).await;
+        assert_eq!((first.amount(), lines[2].ahead()), (2, 2));
+        let [one, two, three] = lines;
+        drop(one);
+        // it is the next one's turn, who finds nothing; another owner does not wait for that
+        let at_least_one = |room: Room| room.amount.max(1);
+        let other = shares.line_up(&owner("b")).take(|room| room.amount).await;
+        assert_eq!(other.amount(), 1);
+        assert!(two.try_take(at_least_one).is_none() && three.try_take(at_least_one).is_none());
+        drop(first);
+        assert!(three.try_take(at_least_one).is_none(), "it has jumped the line");
+        let waiting = tokio::spawn(async move { three.take(at_least_one).await.amount() });
+        let second = two.take(at_least_one).await;
+        drop((second, two));
+        assert_eq!(waiting.await.unwrap(), 2);
     }
 
     #[tokio::test]

@@ -161,7 +161,7 @@ fn requests_of_sessions() -> Vec<Kind> {
                 ..Default::default()
             })
         }),
-        of_request("noop", || R::Noop(proto::Noop {})),
+        of_request("noop", || R::Noop(proto::Noop::default())),
         of_request("reattach", || {
             R::Reattach(proto::Reattach {
                 proof: long(),

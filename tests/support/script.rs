@@ -312,6 +312,16 @@ impl Scripted {
         }
     }
 
+    /// The next size that the client allows to be outstanding.
+    pub async fn window(&mut self) -> u64 {
+        loop {
+            let message = read_message(&mut self.tls).await.expect("the client hung up");
+            if let Some(Body::Window(window)) = message.0.body {
+                return window.bytes;
+            }
+        }
+    }
+
     pub async fn message(&mut self) -> Option<transfer_message::Body> {
         loop {
             match read_message(&mut self.tls).await.ok()?.0.body {

@@ -99,7 +99,7 @@ async fn read_reply(tls: &mut TlsStream<Socket>) -> Result<proto::Reply, NetErro
             Some(Body::Reply(reply)) => return Ok(reply),
             Some(Body::Heartbeat(_)) | None => {}
             Some(Body::End(end)) => return Err(refused(end.code, end.text)),
-            Some(Body::Request(_) | Body::Transfer(_)) => {
+            Some(Body::Request(_) | Body::Transfer(_) | Body::Window(_)) => {
                 return Err(NetError::Protocol("expected a reply, got another message".into()));
             }
         }

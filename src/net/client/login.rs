@@ -84,6 +84,20 @@ impl Login {
         }
     }
 
+    /// The server has lent more: so many bytes may be outstanding.
+    pub(super) fn lent(&self, bytes: u64) {
+        self.0.send_modify(|answer| {
+            if let Some(Ok(granted)) = answer {
+                granted.window = bytes.min(4 * WINDOW);
+            }
+        });
+    }
+
+    /// Wakes when what is granted changes.
+    pub(super) fn changes(&self) -> watch::Receiver<Option<Result<Granted, NetError>>> {
+        self.0.subscribe()
+    }
+
     /// Why the login was refused; `None` if it was not.
     pub(super) fn refusal(&self) -> Option<NetError> {
         match &*self.0.borrow() {

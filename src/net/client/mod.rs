@@ -48,7 +48,7 @@ use crate::net::wire::proto::{self, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, FEATURE_COMPRESSION, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -64,6 +64,8 @@ pub struct Client {
     attachment: Arc<Attachment>,
     dialer: Dialer,
     next_transfer: AtomicU32,
+    /// Bytes that the server may have outstanding.
+    allowed: AtomicU64,
     rate: Arc<RateLimit>,
 }
 
@@ -156,6 +158,7 @@ impl Client {
             login: login.clone(),
             router: router.clone(),
             most_credit: options.credit,
+            outage: options.outage.clone(),
         };
         let attachment = Arc::new(Attachment::new(inbound, keys.clone(), options.clone()));
         let run = attachment.clone().run(queue, tls);
@@ -170,6 +173,7 @@ impl Client {
             login,
             attachment,
             next_transfer: AtomicU32::new(1),
+            allowed: AtomicU64::new(options.window),
             rate: options.rate.clone(),
         }))
     }

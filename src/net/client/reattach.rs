@@ -6,9 +6,10 @@ use crate::net::client::connect::{LAST_WORDS, ask, shake_hands};
 use crate::net::client::keys::Keys;
 use crate::net::client::login::{Granted, Login};
 use crate::net::client::options::SessionOptions;
+use crate::net::client::outage::Outage;
 use crate::net::client::router::{LOGIN, ReplyRouter};
 use crate::net::control::codec::refused;
-use crate::net::control::queue::{ControlQueue, MOST_OUTGOING, write_messages};
+use crate::net::control::queue::{ControlQueue, write_messages};
 use crate::net::control::replay::Replay;
 use crate::net::error::{LossReason, NetError};
 use crate::net::lanes::socket::Socket;
@@ -34,6 +35,8 @@ pub(super) struct Inbound {
     pub(super) router: Arc<ReplyRouter>,
     /// Bytes that this side has outstanding at most.
     pub(super) most_credit: u64,
+    /// Where the user sees what is waited for.
+    pub(super) outage: Arc<Outage>,
 }
 
 impl Inbound {
@@ -52,6 +55,14 @@ impl Inbound {
             }
             Some(Body::Request(_)) => Err(NetError::Protocol("a server sent a request".into())),
             Some(Body::End(end)) => Err(refused(end.code, end.text)),
+            Some(Body::Window(window)) => {
+                self.outage.wait_in_line(window.ahead);
+                if window.bytes > 0 {
+                    self.login.lent(window.bytes);
+                    self.core.grant(window.bytes.min(self.most_credit));
+                }
+                Ok(())
+            }
             Some(Body::Heartbeat(_)) | None => Ok(()),
         }
     }
@@ -92,7 +103,7 @@ impl Attachment {
     pub(super) fn new(inbound: Inbound, keys: Arc<Keys>, options: SessionOptions) -> Attachment {
         Attachment {
             inbound,
-            replay: Replay::new(0, 0, MOST_OUTGOING),
+            replay: Replay::new(0, 0),
             keys,
             options,
             leaving: AtomicBool::new(false),

@@ -5,10 +5,12 @@
 //! here.
 //!
 //! A frame occupies its place in the window of the session that it came over until the receiving
-//! server has acknowledged it. That window is no larger than the other session's, so the receiving
-//! server never gets more than it granted.
+//! server has acknowledged it. That window follows the other session's and is no larger, so the
+//! receiving server never gets more than it granted.
 
 use crate::net::client::Client;
+use crate::net::client::login::Granted;
+use crate::net::client::options::WINDOW;
 use crate::net::client::requests::{GetSources, PutDestination};
 use crate::net::control::codec::refused;
 use crate::net::error::NetError;
@@ -16,9 +18,12 @@ use crate::net::session::channel::{ChannelEvent, Outgoing, TransferChannel, canc
 use crate::net::transfer::observer::{Names, Observer};
 use crate::net::transfer::options::Options;
 use crate::net::transfer::report::Reporter;
-use crate::net::wire::proto::{self, request, transfer_message::Body};
+use crate::net::wire::proto::{self, control_message, request, transfer_message::Body};
 use std::sync::atomic::Ordering;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, oneshot, watch};
+
+/// What the receiving server has granted.
+type Grants = watch::Receiver<Option<Result<Granted, NetError>>>;
 
 /// What goes from one server to the other.
 #[derive(Clone)]
@@ -69,11 +74,14 @@ impl Client {
         self.dialer.start();
         self.core.send_queue.set_packing(put_number, options.packing);
         let _saved = self.count_saved(&reporter);
+        let mut granted = self.login.changes();
+        self.share_window(from, &mut granted).await?;
         let put = self.router.start(&self.core, request::Body::Put(put)).await?;
         let get = from.router.start(&from.core, request::Body::Get(get)).await?;
         let mut relaying = self.core.tasks().spawn("transfer", relay.run(Mutex::new(observer)));
         let result = tokio::select! {
             ended = &mut relaying => ended.flatten(),
+            e = self.share_windows(from, granted) => Err(e),
             Err(e) = self.reply(put) => Err(e),
             Err(e) = from.started(get) => Err(e),
         };
@@ -85,6 +93,36 @@ impl Client {
             }
         }
         result
+    }
+
+    /// Allows the sending server what this one has granted, now and whenever that changes, until a
+    /// session is over.
+    async fn share_windows(&self, from: &Client, mut granted: Grants) -> NetError {
+        loop {
+            if granted.changed().await.is_err() {
+                return self.core.down().await;
+            }
+            if let Err(e) = self.share_window(from, &mut granted).await {
+                return e;
+            }
+        }
+    }
+
+    async fn share_window(&self, from: &Client, granted: &mut Grants) -> Result<(), NetError> {
+        let window = match &*granted.borrow_and_update() {
+            Some(Ok(granted)) => granted.window.min(WINDOW),
+            _ => return Ok(()),
+        };
+        if from.allowed.swap(window, Ordering::Relaxed) == window {
+            return Ok(());
+        }
+        from.core.allow(window);
+        from.core
+            .send(control_message::Body::Window(proto::Window {
+                bytes: window,
+                ahead: 0,
+            }))
+            .await
     }
 
     pub(super) fn next_transfer(&self) -> u32 {

@@ -199,6 +199,15 @@ impl Client {
         }
     }
 
+    /// Has the server lend this session memory to move data, and waits for that.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn borrow(&self) -> Result<(), NetError> {
+        let noop = proto::Noop { borrow: true };
+        self.request(request::Body::Noop(noop)).await.map(drop)
+    }
+
     /// The sizes of the file system that holds `path`.
     pub async fn space(&self, path: &[u8]) -> Result<Space, NetError> {
         let path = path.to_vec();

@@ -169,7 +169,12 @@ pub fn wipe(message: &mut ControlMessage) -> bool {
 pub struct Outgoing {
     bytes: Vec<u8>,
     is_secret: bool,
+    /// What it takes of some memory, until it is dropped.
+    room: Option<Room>,
 }
+
+/// A guard of the memory that a message takes.
+pub type Room = Box<dyn std::any::Any + Send + Sync>;
 
 impl Outgoing {
     /// Encodes a message, and wipes its secret.
@@ -181,7 +186,23 @@ impl Outgoing {
         let mut bytes = Vec::new();
         encode(&message, &mut bytes)?;
         let is_secret = wipe(&mut message);
-        Ok(Outgoing { bytes, is_secret })
+        Ok(Outgoing {
+            bytes,
+            is_secret,
+            room: None,
+        })
+    }
+
+    /// True if it holds its own room.
+    pub fn is_metered(&self) -> bool {
+        self.room.is_some()
+    }
+
+    /// The same, which holds its room until it is dropped.
+    #[must_use]
+    pub fn within(mut self, room: Room) -> Outgoing {
+        self.room = Some(room);
+        self
     }
 
     /// Its length and its bytes.

@@ -12,7 +12,9 @@ use crate::net::wire::proto::control_message::Body;
 use crate::net::wire::proto::{ControlMessage, Heartbeat};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// A confirmation is due after so many messages.
 const CONFIRM_MESSAGES: u64 = 32;
@@ -25,8 +27,6 @@ const MOST_MESSAGES: usize = 4096;
 pub struct Replay {
     state: Mutex<ReplayState>,
     changed: Notify,
-    /// Stops sending once this many bytes are unconfirmed. One message more may be under way.
-    most: usize,
 }
 
 #[derive(Default)]
@@ -36,6 +36,10 @@ struct ReplayState {
     /// Those that are unconfirmed, encoded.
     outgoing: VecDeque<Outgoing>,
     outgoing_bytes: usize,
+    /// Of these, bytes of messages that have room of their own.
+    metered_bytes: usize,
+    /// When the other side confirmed last, or owed nothing.
+    progress: Option<Instant>,
     /// Messages received so far.
     received: u64,
     /// Messages that were confirmed.
@@ -49,13 +53,16 @@ impl ReplayState {
         self.received.saturating_sub(self.confirmed) >= CONFIRM_MESSAGES
             || self.unconfirmed_bytes >= CONFIRM_BYTES
     }
+
+    /// True if the other side has to confirm, once it has all that was sent.
+    fn is_owed(&self) -> bool {
+        self.outgoing.len() as u64 >= CONFIRM_MESSAGES || self.outgoing_bytes >= CONFIRM_BYTES
+    }
 }
 
 impl Replay {
-    /// The counts begin with the messages before the login. At most about `most` bytes may be
-    /// unconfirmed. That is always more than the bytes after which a confirmation is due: otherwise
-    /// none would ever come.
-    pub fn new(sent: u64, received: u64, most: usize) -> Replay {
+    /// The counts begin with the messages before the login.
+    pub fn new(sent: u64, received: u64) -> Replay {
         let state = ReplayState {
             sent,
             received,
@@ -65,7 +72,6 @@ impl Replay {
         Replay {
             state: Mutex::new(state),
             changed: Notify::new(),
-            most: most.max(4 * CONFIRM_BYTES),
         }
     }
 
@@ -79,15 +85,31 @@ impl Replay {
         let is_secret = message.is_secret();
         let mut state = self.state();
         state.sent = state.sent.saturating_add(1);
-        state.outgoing_bytes = state.outgoing_bytes.saturating_add(message.bytes().len());
+        let length = message.bytes().len();
+        state.outgoing_bytes = state.outgoing_bytes.saturating_add(length);
+        if message.is_metered() {
+            state.metered_bytes = state.metered_bytes.saturating_add(length);
+        }
+        if !state.is_owed() {
+            state.progress = Some(Instant::now());
+        }
         state.outgoing.push_back(message);
         is_secret
     }
 
-    /// True while too much is unconfirmed to send more.
-    pub fn is_full(&self) -> bool {
+    /// True while too much is unconfirmed to send more: `most` bytes, besides those of messages
+    /// that have room of their own.
+    pub fn is_full(&self, most: usize) -> bool {
         let state = self.state();
-        state.outgoing_bytes >= self.most || state.outgoing.len() >= MOST_MESSAGES
+        let bytes = state.outgoing_bytes.saturating_sub(state.metered_bytes);
+        bytes >= most || state.outgoing.len() >= MOST_MESSAGES
+    }
+
+    /// For how long the other side has owed a confirmation.
+    pub fn owed_for(&self) -> Duration {
+        let state = self.state();
+        let since = state.progress.filter(|_| state.is_owed());
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// A message of `bytes` was received and processed.
@@ -112,8 +134,15 @@ impl Replay {
             return Err(NetError::Protocol("it confirms what it cannot have received".into()));
         };
         while state.outgoing.len() > unconfirmed {
-            let length = state.outgoing.pop_front().map_or(0, |message| message.bytes().len());
+            let Some(message) = state.outgoing.pop_front() else {
+                break;
+            };
+            let length = message.bytes().len();
             state.outgoing_bytes = state.outgoing_bytes.saturating_sub(length);
+            if message.is_metered() {
+                state.metered_bytes = state.metered_bytes.saturating_sub(length);
+            }
+            state.progress = Some(Instant::now());
         }
         drop(state);
         self.changed.notify_one();
@@ -154,7 +183,9 @@ impl Replay {
     /// As [`Replay::confirmed`].
     pub fn resend(&self, received: u64, out: &mut Vec<u8>) -> Result<(), NetError> {
         self.confirmed(received)?;
-        let state = self.state();
+        let mut state = self.state();
+        // what was lost with the connection was not owed
+        state.progress = Some(Instant::now());
         state
             .outgoing
             .iter()
@@ -174,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_was_not_confirmed_is_resent_and_nothing_else() {
-        let replay = Replay::new(1, 0, 4 << 20);
+        let replay = Replay::new(1, 0);
         let mut out = Vec::new();
         for number in 2..=4 {
             replay.send(message(number), &mut out);
@@ -190,13 +221,13 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_confirms_in_time() {
-        let replay = Replay::new(0, 0, 4 << 20);
+        let replay = Replay::new(0, 0);
         let mut out = Vec::new();
         for number in 0..MOST_MESSAGES as u64 {
-            assert!(!replay.is_full());
+            assert!(!replay.is_full(4 << 20));
             replay.send(message(number), &mut out);
         }
-        assert!(replay.is_full());
+        assert!(replay.is_full(4 << 20));
         out.clear();
         for _ in 1..CONFIRM_MESSAGES {
             replay.received(10);

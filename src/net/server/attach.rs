@@ -50,6 +50,8 @@ pub(super) async fn attach(
     session.admit(&attach)?;
     revocation::check(&config.users, &session, peer.ip()).map_err(revocation::refusal)?;
     let share = registry.connection_share(&session)?;
+    // what it carries needs memory; one that waits in vain is dialled once more
+    timeout(HOLD_PROOF, registry.lent(&session)).await.map_err(late)??;
     reader.use_pool(session.core.pool().buffers().clone());
     writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
     writer.flush().await?;

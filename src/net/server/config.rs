@@ -21,6 +21,9 @@ pub struct Limits {
     /// How long a transfer waits for a lock that another process has for the same client: that of
     /// a server for one user, whose client died.
     pub own_lock_wait: Duration,
+    /// The smallest window in bytes that a transfer has use for, where memory allows it: the tree
+    /// is in a store that takes so much at once.
+    pub least_window: u64,
     /// How long to keep partial files for resuming.
     pub partial_max_age: Duration,
     /// Bytes a second of all data connections together, in each direction.

@@ -14,13 +14,13 @@ use crate::net::server::registry::Registry;
 use crate::net::server::reply::{reply, send};
 use crate::net::server::reply_cache::{ReplyCache, Seen};
 use crate::net::server::requests::{Work, Worker};
-use crate::net::server::reservation::Reservation;
 use crate::net::server::session::{Reattached, Session};
 use crate::net::session::channel::TransferChannel;
 use crate::net::session::inbound::{Inbound, next_message};
 use crate::net::session::router::MessageRoom;
 use crate::net::wire::proto::{self, control_message::Body, reply, request};
-use crate::net::wire::{Code, FEATURE_COMPRESSION, FEATURE_SENDING};
+use crate::net::wire::{Code, FEATURE_COMPRESSION, FEATURE_SENDING, INITIAL_WINDOW};
+use crate::store::shares::Share;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,12 +71,12 @@ struct Conversation {
     leaves: AtomicBool,
 }
 
-/// Splits an accepted login into its control loop and its reservation.
+/// Splits an accepted login into its control loop and its place.
 pub(super) fn begin(
     config: &Arc<Config>,
     registry: &Arc<Registry>,
     accepted: Accepted,
-) -> (ControlLoop, Reservation) {
+) -> (ControlLoop, Share) {
     let Accepted {
         new,
         tls,
@@ -85,7 +85,7 @@ pub(super) fn begin(
     } = accepted;
     let NewSession {
         session,
-        reservation,
+        place,
         queue,
         reattached,
         ..
@@ -96,7 +96,8 @@ pub(super) fn begin(
     let login = LoginReply {
         number,
         body: proto::LoginReply {
-            window: reservation.window(),
+            // the server says when it lends more
+            window: INITIAL_WINDOW,
             connections: u32::try_from(session.most_connections).unwrap_or(1),
             features: match config.outbound {
                 Some(_) => FEATURE_COMPRESSION | FEATURE_SENDING,
@@ -109,7 +110,7 @@ pub(super) fn begin(
     };
     let conversation = Conversation {
         session,
-        replay: Replay::new(before.sent, before.received, reservation.most_outgoing()),
+        replay: Replay::new(before.sent, before.received),
         cache,
         work,
         leaves: AtomicBool::new(false),
@@ -127,7 +128,7 @@ pub(super) fn begin(
         },
         login,
     };
-    (control_loop, reservation)
+    (control_loop, place)
 }
 
 impl ControlLoop {
@@ -304,6 +305,10 @@ impl Conversation {
                 Some(Body::Reply(_)) => {
                     return Err(NetError::Protocol("a client sent a reply".into()));
                 }
+                Some(Body::Window(window)) if window.bytes > 0 => {
+                    self.session.allowed(window.bytes);
+                }
+                Some(Body::Window(_)) => {}
                 Some(Body::Heartbeat(_)) | None => {}
             }
             self.replay.received(length);

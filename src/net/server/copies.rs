@@ -5,6 +5,7 @@ use crate::auth::Fingerprint;
 use crate::net::error::NetError;
 use crate::net::local::{LocalDestination, LocalSession};
 use crate::net::server::copy_report::CopyReporter;
+use crate::net::server::loan::Borrower;
 use crate::net::server::outbound::{Bounds, OtherServer};
 use crate::net::server::reply::{Answer, refusal};
 use crate::net::server::session::Session;
@@ -48,7 +49,8 @@ pub(super) async fn copy(
         return Err(bad("a copy has a name for each source"));
     }
     let (label, each) = (copy.destination.clone(), copy.each);
-    let (window, memory) = registry.copy_share(session).await?;
+    let memory = registry.borrow(session, Borrower::Copy).await?;
+    let window = memory.window();
     let prepared = PreparedCopy::find(place, copy).await?;
     let (transferring, session) = (session.transfers.begin(), session.clone());
     let tasks = session.core.tasks().clone();
@@ -98,7 +100,12 @@ pub(super) async fn send_to(
         ..options_of(copy.options.clone())?
     };
     let sources = Arc::new(sources_of(session, &mut copy, &options).await?);
-    let (window, memory) = registry.copy_share(session).await?;
+    let memory = registry.borrow(session, Borrower::Copy).await?;
+    let window = memory.window();
+    let options = Options {
+        sender_window: window,
+        ..options
+    };
     let bounds = Bounds {
         window,
         limits: session.rates.outgoing().to_vec(),

@@ -27,8 +27,8 @@ pub(super) async fn run(
     accepted: Accepted,
 ) -> Result<(), NetError> {
     let (id, session) = (accepted.new.id, accepted.new.session.clone());
-    let (control_loop, reservation) = control_loop::begin(config, registry, accepted);
-    let registration = registry.add(id, session.clone(), reservation);
+    let (control_loop, place) = control_loop::begin(config, registry, accepted);
+    let registration = registry.add(id, session.clone(), place);
     watch_over(&config.users, registry, &session);
     uses.add(&session.grant);
     let conversation = Box::pin(control_loop.run());

@@ -16,8 +16,9 @@
 //! authenticate, enroll      check a login, or an invite
 //! new_session               makes a session for a granted login
 //! revocation, last_used     end what the users file does not allow any more; record logins
-//! registry, reservation     the sessions, and what each may have
+//! registry                  the sessions, and what each may have
 //! session                   the state of a session (proof, rates, reply_cache)
+//! loan                      the memory that is lent to sessions
 //! refusal, reply            the answers to clients
 //! admission                 who may wait for a login, how often a password may be tried
 //! ticket_list, only_put     the tickets, and what each is for
@@ -39,6 +40,7 @@ mod glob;
 mod last_used;
 mod lifetime;
 mod listener;
+mod loan;
 mod login;
 mod new_session;
 mod only_put;
@@ -51,7 +53,7 @@ mod registry;
 mod reply;
 mod reply_cache;
 mod requests;
-mod reservation;
+
 mod revocation;
 mod session;
 mod sources;

@@ -7,18 +7,20 @@ use crate::chunk::buffer::BufferPool;
 use crate::net::control::queue::{ControlQueue, ControlSender};
 use crate::net::printable;
 use crate::net::server::config::Config;
+use crate::net::server::loan::{OUTGOING_AT_REST, at_rest};
 use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::refusal::{Refusal, Rejection};
 use crate::net::server::registry::Registry;
-use crate::net::server::reservation::{NoRoom, Reservation};
 use crate::net::server::session::{Reattached, Session, SessionId, TransferCount};
 use crate::net::session::SessionCore;
-use crate::net::wire::{Code, INITIAL_WINDOW, proto};
+use crate::net::wire::{Code, proto};
+use crate::store::shares::Share;
 use crate::store::{ErrorKind, Served, StoreError, StoreExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{mpsc, watch};
 
 /// Longest name of a client's host that is logged, in characters.
 const MAX_HOST: usize = 64;
@@ -34,11 +36,11 @@ pub(super) struct Granted<'a> {
     pub(super) exported: &'a [u8],
 }
 
-/// A new session, with its reservation and the ends of its channels.
+/// A new session, with its place and the ends of its channels.
 pub(super) struct NewSession {
     pub(super) id: SessionId,
     pub(super) session: Arc<Session>,
-    pub(super) reservation: Reservation,
+    pub(super) place: Share,
     pub(super) queue: ControlQueue,
     /// The connections that resume the session.
     pub(super) reattached: mpsc::Receiver<Reattached>,
@@ -73,24 +75,28 @@ pub(super) async fn create(
         Rejection::new("no root", (Code::LOCAL_ERROR, text))
     })?;
     let user: Arc<str> = grant.name().as_str().into();
-    let reservation = registry.reserve(&user).await.map_err(no_room)?;
-    let (control, queue) = ControlSender::channel(reservation.most_outgoing());
-    let credit = login.window.clamp(INITIAL_WINDOW, reservation.window());
-    let buffers = BufferPool::for_window(reservation.window());
+    let full = || Rejection::new("the user has all sessions they may have", NO_PLACE);
+    let place = registry.place(&user).await.ok_or_else(full)?;
+    let (incoming, outgoing) = registry.meters(&user);
+    let (control, queue) = ControlSender::metered(OUTGOING_AT_REST, outgoing);
+    let buffers = BufferPool::new(0);
     let (reattached_in, reattached) = mpsc::channel(1);
     let rates = registry.rates().of_session(grant.name(), grant.user.rate);
-    let (bounds, pacer) = (reservation.bounds(credit), rates.pacer.clone());
+    let metered = (rates.pacer.clone(), Some(incoming));
     let session = Session {
         who: who(grant.name(), &login.client),
         grant,
         store: served.store(),
         served,
-        core: SessionCore::paced(control, bounds, buffers, pacer),
+        core: SessionCore::metered(control, at_rest(), buffers, metered),
         working: Mutex::default(),
         proofs: Proofs::new(exported),
         reattached: reattached_in,
         most_connections: registry.most_connections(&user),
         transfers: TransferCount::default(),
+        credit: AtomicU64::new(login.window),
+        loan: Mutex::default(),
+        lent: watch::Sender::new(false),
         rates,
         only,
     };
@@ -98,23 +104,13 @@ pub(super) async fn create(
     Ok(NewSession {
         id,
         session: Arc::new(session),
-        reservation,
+        place,
         queue,
         reattached,
     })
 }
 
 const NO_PLACE: Refusal = (Code::UNAVAILABLE, "the server has no room for another session");
-
-fn no_room(missing: NoRoom) -> Rejection {
-    match missing {
-        NoRoom::Sessions => Rejection::new("the user has all sessions they may have", NO_PLACE),
-        NoRoom::Memory => {
-            let text = "the server has no memory for another session";
-            Rejection::new("the user has all memory they may have", (Code::UNAVAILABLE, text))
-        }
-    }
-}
 
 /// `user@client`, for logs and locks. A user's name may have an `@`, a client's has none here. So
 /// the user is everything before the last `@`, and no two users are confused.

@@ -46,6 +46,7 @@ fn hash_of(put: &proto::Put) -> [u8; 32] {
         filter: Vec::new(),
         compression: 0,
         level: 0,
+        sender_window: 0,
         ..options
     });
     let decided = proto::Put {

@@ -3,15 +3,15 @@
 //! The registry owns the sessions, the shares that they take, and the state of the server: running
 //! or stopping. It wakes the tasks that wait for a session, for room, or for the end.
 
+use crate::net::control::queue::Meter;
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
+use crate::net::server::loan::{Borrower, Loan, Pools};
 use crate::net::server::rates::Rates;
-use crate::net::server::reply::refusal;
-use crate::net::server::reservation::{GOOD_WINDOW, NoRoom, Pools, Reservation};
 use crate::net::server::session::{Session, SessionId};
 use crate::net::server::ticket_list::Tickets;
-use crate::net::wire::Code;
 use crate::store::shares::Share;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,11 +19,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a new session or transfer waits for those of a dead client to release their locks and
 /// their room.
 pub(super) const RELEASE: Duration = Duration::from_secs(12);
+
+/// A window with which a session is fast enough: no other session is ended for a larger one.
+const GOOD_WINDOW: u64 = 4 << 20;
+/// How long a session waits for memory before its client hears of it, and then between two notices.
+const FIRST_NOTICE: Duration = Duration::from_millis(100);
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// The sessions of a server.
 pub(super) struct Registry {
@@ -39,18 +45,19 @@ pub(super) struct Registry {
     stopping: watch::Sender<bool>,
 }
 
-/// A session's entry in the registry, with its reservation. Dropping it removes the one and returns
-/// the other.
+/// A session's entry in the registry, with its place. Dropping it removes the one and returns the
+/// other, and what was lent.
 pub(super) struct Registration {
     registry: Arc<Registry>,
     id: SessionId,
-    reservation: Option<Reservation>,
+    place: Option<Share>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.sessions.lock().remove(&self.id);
-        drop(self.reservation.take());
+        let session = self.registry.sessions.lock().remove(&self.id);
+        session.into_iter().for_each(|session| session.give_back());
+        drop(self.place.take());
         self.registry.changed.notify_waiters();
     }
 }
@@ -74,14 +81,14 @@ impl Registry {
         self: &Arc<Registry>,
         id: SessionId,
         session: Arc<Session>,
-        reservation: Reservation,
+        place: Share,
     ) -> Registration {
         self.sessions.lock().insert(id, session);
         self.changed.notify_waiters();
         Registration {
             registry: self.clone(),
             id,
-            reservation: Some(reservation),
+            place: Some(place),
         }
     }
 
@@ -139,24 +146,76 @@ impl Registry {
         share.map(Some).ok_or(NetError::Lost(LossReason::DataConnectionsUsedUp))
     }
 
-    /// A window for a copy within the server, with a share of its user's memory. When that gets
-    /// short, sessions end whose clients are gone.
+    /// The meters of a user's messages: that came, and that are to go.
+    pub(super) fn meters(&self, user: &Arc<str>) -> (Meter, Meter) {
+        self.pools.meters(user)
+    }
+
+    /// Waits until another answer of this session's user may be made.
+    pub(super) async fn answer(&self, session: &Session) -> Share {
+        self.pools.answer(&session.user()).await
+    }
+
+    /// Has a session memory to move data, for which it may have to wait in line.
     ///
     /// # Errors
-    /// [`NetError::Refused`] if the user has all they may have.
-    pub(super) async fn copy_share(&self, session: &Session) -> Result<(u64, Share), NetError> {
-        let user: Arc<str> = session.grant.name().as_str().into();
+    /// Why the session is over.
+    pub(super) async fn lend(&self, session: &Session) -> Result<(), NetError> {
+        if !session.is_lent() {
+            let loan = self.borrow(session, self.pools.session()).await?;
+            session.lend(loan).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for a data connection, whose transfer is the one that waits.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(super) async fn lent(&self, session: &Session) -> Result<(), NetError> {
+        if !session.is_lent() {
+            let line = self.pools.line_up(&session.user());
+            let loan = Loan::of(&line, self.pools.session()).now_or_never();
+            drop(line);
+            match loan {
+                Some(loan) => session.lend(loan).await?,
+                None => session.until_lent().await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Borrows memory, in the line of the session's user. When it gets short, sessions end whose
+    /// clients are gone.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(super) async fn borrow(
+        &self,
+        session: &Session,
+        borrower: Borrower,
+    ) -> Result<Loan, NetError> {
+        let user = session.user();
+        let line = self.pools.line_up(&user);
+        let mut pause = FIRST_NOTICE;
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(share) = self.pools.copy(&user) {
-                return Ok(share);
+            let loan = Loan::of(&line, borrower).now_or_never();
+            let is_good = loan.as_ref().is_some_and(|loan| loan.window() >= GOOD_WINDOW);
+            let ends = !is_good && self.end_one_detached(&user);
+            match loan {
+                Some(loan) if !ends => return Ok(loan),
+                taken => drop(taken),
             }
-            let ends = self.end_one_detached(&user) || self.is_one_ending(&user);
-            if !ends || timeout(RELEASE, changed).await.is_err() {
-                let text = "the server has no memory for another copy (serve --max-memory)";
-                return Err(refusal(Code::LOCAL_ERROR, text));
+            tokio::select! {
+                () = changed, if ends => continue,
+                loan = Loan::of(&line, borrower), if !ends => return Ok(loan),
+                () = sleep(pause) => {}
+                why = session.core.down() => return Err(why),
             }
+            pause = NOTICE;
+            session.wait_in_line(line.ahead()).await?;
         }
     }
 
@@ -170,46 +229,23 @@ impl Registry {
         self.begun.notified().await;
     }
 
-    /// Reserves the room of another session of a user. When room gets short, sessions end whose
-    /// clients are gone.
-    ///
-    /// # Errors
-    /// Which room is missing.
-    pub(super) async fn reserve(&self, user: &Arc<str>) -> Result<Reservation, NoRoom> {
-        let place = self.reserve_place(user).await?;
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let window = self.pools.window(user);
-            let is_good = window.as_ref().is_some_and(|(window, _)| *window >= GOOD_WINDOW);
-            let ends = !is_good && self.end_one_detached(user);
-            let ends = ends || (window.is_none() && self.is_one_ending(user));
-            match window {
-                Some((window, memory)) if !ends => {
-                    return Ok(Reservation::new(place, window, memory));
-                }
-                None if !ends => return Err(NoRoom::Memory),
-                taken => drop(taken),
-            }
-            let _ = timeout(RELEASE, changed).await;
-        }
-    }
-
-    async fn reserve_place(&self, user: &Arc<str>) -> Result<Share, NoRoom> {
+    /// A place for another session of a user; `None` if they have all they may have. When places
+    /// get short, sessions end whose clients are gone.
+    pub(super) async fn place(&self, user: &Arc<str>) -> Option<Share> {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             if let Some(place) = self.pools.place(user) {
-                return Ok(place);
+                return Some(place);
             }
             let ends = self.end_one_detached(user) || self.is_one_ending(user);
             if !ends || timeout(RELEASE, changed).await.is_err() {
-                return Err(NoRoom::Sessions);
+                return None;
             }
         }
     }
 
-    /// True if a session of this user is over and about to return its reservation.
+    /// True if a session of this user is over and about to return its place.
     fn is_one_ending(&self, user: &str) -> bool {
         let sessions = self.all();
         sessions.iter().any(|s| s.core.is_down() && s.grant.name() == user)

@@ -42,6 +42,22 @@ pub(super) struct Worker {
     pub(super) cache: Arc<Mutex<ReplyCache>>,
 }
 
+/// True for a request whose answer is a page of many entries.
+fn lists(body: &request::Body) -> bool {
+    use request::Body;
+    matches!(
+        body,
+        Body::List(_)
+            | Body::ListBeneath(_)
+            | Body::Glob(_)
+            | Body::Locks(_)
+            | Body::ListTrash(_)
+            | Body::RemoveBeneath(_)
+            | Body::Discard(_)
+            | Body::Restore(_)
+    )
+}
+
 impl Worker {
     /// Answers requests until the client leaves, or there are no more.
     pub(super) async fn process(self, mut todo: mpsc::Receiver<Work>) {
@@ -53,6 +69,10 @@ impl Worker {
         }) = todo.recv().await
         {
             let quits = matches!(request.body, Some(request::Body::Quit(_)));
+            let _turn = match request.body.as_ref().is_some_and(lists) {
+                true => Some(self.registry.answer(&self.session).await),
+                false => None,
+            };
             let reply = self.reply(request, channel).await;
             self.cache.lock().remember(reply.clone());
             let sent = core.control.send(control_message::Body::Reply(reply)).await;
@@ -131,7 +151,12 @@ impl Worker {
             return Ok(Done::new(Code::NOT_IMPLEMENTED, "unknown request"));
         };
         match body {
-            Body::Noop(_) => Ok(Done::new(Code::OK, "nothing done")),
+            Body::Noop(request) => {
+                if request.borrow {
+                    self.registry.lend(session).await?;
+                }
+                Ok(Done::new(Code::OK, "nothing done"))
+            }
             Body::Quit(_) => Ok(Done::new(Code::BYE, "goodbye")),
             Body::Login(_) | Body::Enroll(_) | Body::Reattach(_) => {
                 Ok(Done::new(Code::BAD_SEQUENCE, "already logged in"))

@@ -4,14 +4,17 @@ use crate::auth::credential::Grant;
 use crate::auth::user::Access;
 use crate::net::error::NetError;
 use crate::net::lanes::socket::Socket;
+use crate::net::server::loan::Loan;
 use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
 use crate::net::session::SessionCore;
 use crate::net::wire::frame::{Attach, ROLE_DATA};
+use crate::net::wire::proto::{self, control_message};
 use crate::store::{RemotePath, Served, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 
@@ -44,6 +47,12 @@ pub(super) struct Session {
     /// Data connections that it may have.
     pub(super) most_connections: usize,
     pub(super) transfers: TransferCount,
+    /// Bytes that the client allows the server to have outstanding.
+    pub(super) credit: AtomicU64,
+    /// What the server has lent it.
+    pub(super) loan: Mutex<Option<Loan>>,
+    /// True once it has that.
+    pub(super) lent: watch::Sender<bool>,
     pub(super) rates: SessionRates,
     /// The only put that the session is for, if it began with a ticket.
     pub(super) only: Option<OnlyPut>,
@@ -68,6 +77,66 @@ impl Session {
             return Err(NetError::Protocol("it has too many data connections".into()));
         }
         Ok(())
+    }
+
+    /// The user's name.
+    pub(super) fn user(&self) -> Arc<str> {
+        self.grant.name().as_str().into()
+    }
+
+    /// True once it has memory to move data.
+    pub(super) fn is_lent(&self) -> bool {
+        *self.lent.borrow()
+    }
+
+    /// Waits for that.
+    pub(super) async fn until_lent(&self) {
+        // the sender is this value's own
+        let _ = self.lent.subscribe().wait_for(|lent| *lent).await;
+    }
+
+    /// Has memory to move data from now on, and tells the client.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(super) async fn lend(&self, loan: Loan) -> Result<(), NetError> {
+        let bytes = loan.window();
+        {
+            let mut taken = self.loan.lock();
+            if taken.is_some() || self.core.is_down() {
+                return Ok(());
+            }
+            self.core.lend(loan.bounds(self.credit.load(Ordering::Relaxed)));
+            self.core.control.widen(loan.most_outgoing());
+            *taken = Some(loan);
+        }
+        self.lent.send_replace(true);
+        let window = proto::Window { bytes, ahead: 0 };
+        self.core.send(control_message::Body::Window(window)).await
+    }
+
+    /// The client allows the server another size, for as much of it as the server has memory for.
+    pub(super) fn allowed(&self, bytes: u64) {
+        let loan = self.loan.lock();
+        self.credit.store(bytes, Ordering::Relaxed);
+        if let Some(loan) = &*loan {
+            self.core.grant(loan.bounds(bytes).credit);
+        }
+    }
+
+    /// Tells the client that its transfer waits for memory, behind `ahead` others.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(super) async fn wait_in_line(&self, ahead: usize) -> Result<(), NetError> {
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
+        let window = proto::Window { bytes: 0, ahead };
+        self.core.send(control_message::Body::Window(window)).await
+    }
+
+    /// The session is over: what was lent goes back.
+    pub(super) fn give_back(&self) {
+        drop(self.loan.lock().take());
     }
 
     /// The working directory.

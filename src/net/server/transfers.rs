@@ -98,6 +98,7 @@ pub(super) async fn put(
             --existing, --delete, --backup and --dry-run would tell what is there";
         return Err(refusal(Code::DENIED, text));
     }
+    registry.lend(session).await?;
     let destination = find_destination(session, &put).await?;
     let target = destination.into_target(registry, session, &options).await?;
     let (transferring, session, label) =
@@ -334,6 +335,7 @@ pub(super) async fn get(
     let channel = channel.ok_or_else(|| bad("no transfer"))?;
     check(registry, get.sources.len())?;
     let options = options_of(get.options.clone())?;
+    registry.lend(session).await?;
     let sources = find_sources(session, &get, &options).await?;
     let (transferring, session) = (session.transfers.begin(), session.clone());
     let tasks = session.core.tasks().clone();

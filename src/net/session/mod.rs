@@ -10,8 +10,8 @@ pub mod router;
 
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Allowance;
-use crate::net::control::codec::Encoded;
-use crate::net::control::queue::ControlSender;
+use crate::net::control::codec::{Encoded, Room};
+use crate::net::control::queue::{ControlSender, Meter};
 use crate::net::data::carry::FrameRouter;
 use crate::net::data::pacer::Pacer;
 use crate::net::data::pool::Pool;
@@ -23,7 +23,7 @@ use crate::net::task::Tasks;
 use crate::net::wire::proto::{SessionEnd, TransferMessage, control_message};
 use crate::net::wire::{Code, FEATURE_COMPRESSION};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -78,9 +78,11 @@ pub struct SessionCore {
     tasks: Tasks,
     /// Room for messages that wait, of all transfers and requests.
     room: Arc<Semaphore>,
-    most_messages: usize,
+    most_messages: AtomicUsize,
+    /// Where messages find room that are larger than all of that.
+    meter: Option<Meter>,
     /// Bytes of frames that the other side may have outstanding.
-    window: u64,
+    window: AtomicU64,
     /// What unsettled offers take, of those that this side made, and of those that came.
     offered: Allowance,
     accepted: Allowance,
@@ -110,6 +112,17 @@ impl SessionCore {
         buffers: BufferPool,
         pacer: Arc<Pacer>,
     ) -> Arc<SessionCore> {
+        SessionCore::metered(control, bounds, buffers, (pacer, None))
+    }
+
+    /// The same, for a session that has little memory of its own until it is
+    /// [lent](SessionCore::lend) more: larger messages take theirs from a meter.
+    pub fn metered(
+        control: ControlSender,
+        bounds: SessionBounds,
+        buffers: BufferPool,
+        (pacer, meter): (Arc<Pacer>, Option<Meter>),
+    ) -> Arc<SessionCore> {
         let send_queue = Arc::new(SendQueue::new(bounds.credit));
         let router = Arc::new(Router::new(bounds.window, bounds.transfers));
         Arc::new_cyclic(|core: &Weak<SessionCore>| {
@@ -125,8 +138,9 @@ impl SessionCore {
                 router,
                 tasks,
                 room: Arc::new(Semaphore::new(bounds.messages)),
-                most_messages: bounds.messages,
-                window: bounds.window,
+                most_messages: AtomicUsize::new(bounds.messages),
+                meter,
+                window: AtomicU64::new(bounds.window),
                 offered: Allowance::new(bounds.credit / OFFERED_PART),
                 accepted: Allowance::new(bounds.window / ACCEPTED_PART),
                 down: watch::Sender::new(None),
@@ -139,7 +153,24 @@ impl SessionCore {
 
     /// Bytes of frames that the other side may have outstanding.
     pub fn window(&self) -> u64 {
-        self.window
+        self.window.load(Ordering::Relaxed)
+    }
+
+    /// This side takes at least so many bytes of frames from now on. What was allowed already may
+    /// be on its way, and stays allowed.
+    pub fn allow(&self, window: u64) {
+        let window = self.window.fetch_max(window, Ordering::Relaxed).max(window);
+        self.router.window().grant(window);
+        self.accepted.set_most(window / ACCEPTED_PART);
+        self.pool.buffers().set_window(window);
+    }
+
+    /// The session has more memory from now on.
+    pub fn lend(&self, bounds: SessionBounds) {
+        self.allow(bounds.window);
+        self.grant(bounds.credit);
+        let before = self.most_messages.fetch_max(bounds.messages, Ordering::Relaxed);
+        self.room.add_permits(bounds.messages.saturating_sub(before));
     }
 
     /// The other side allows this one to have so many bytes outstanding.
@@ -274,11 +305,16 @@ impl SessionCore {
     /// Waits until a message that came fits into the session's memory, and takes its room. One that
     /// is larger than all of it takes all of it.
     pub async fn room_for(&self, encoded: &Encoded) -> MessageRoom {
-        let permits = encoded.decoded_size().min(self.most_messages);
+        let (size, most) = (encoded.decoded_size(), self.most_messages.load(Ordering::Relaxed));
+        if let Some(meter) = self.meter.as_ref().filter(|_| size > most) {
+            let share = meter.shares.take(&meter.owner, size as u64).await;
+            return MessageRoom::new(Some(Box::new(share)));
+        }
+        let permits = size.min(most);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         // the semaphore is never closed
         let permit = self.room.clone().acquire_many_owned(permits).await.ok();
-        MessageRoom::new(permit)
+        MessageRoom::new(permit.map(|permit| Box::new(permit) as Room))
     }
 
     /// The other side is in this process, too.

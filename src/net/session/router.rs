@@ -1,6 +1,7 @@
 //! Passes messages and frames that arrive on to the transfers that they are for.
 
 use crate::chunk::window::{Window, cost};
+use crate::net::control::codec::Room;
 use crate::net::data::carry::FrameRouter;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
@@ -10,16 +11,16 @@ use crate::net::wire::frame::FrameKind;
 use crate::net::wire::proto::transfer_message::Body;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 /// What a message takes of a session's memory, until it has been processed.
 pub struct MessageRoom {
-    _permit: Option<OwnedSemaphorePermit>,
+    _room: Option<Room>,
 }
 
 impl MessageRoom {
-    pub(super) fn new(permit: Option<OwnedSemaphorePermit>) -> MessageRoom {
-        MessageRoom { _permit: permit }
+    pub(super) fn new(room: Option<Room>) -> MessageRoom {
+        MessageRoom { _room: room }
     }
 }
 

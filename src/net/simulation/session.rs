@@ -56,7 +56,7 @@ fn side() -> Side {
     Side {
         core: SessionCore::new(control, bounds, BufferPool::new(4)),
         queue,
-        replay: Replay::new(0, 0, MOST_OUTGOING),
+        replay: Replay::new(0, 0),
     }
 }
 

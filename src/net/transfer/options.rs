@@ -60,6 +60,8 @@ pub struct Options {
     pub dry_run: bool,
     /// When the sender compresses.
     pub packing: Packing,
+    /// Bytes that the sender has outstanding at most; 0: the whole window.
+    pub sender_window: u64,
     /// What becomes of modes. It does not travel: the client applies it, as sender or receiver.
     pub chmod: ModeRules,
     /// What is preserved besides content, time and mode.
@@ -158,6 +160,7 @@ impl Options {
             existing: self.existing,
             modify_window_ms: u64::try_from(self.modify_window.as_millis()).unwrap_or(u64::MAX),
             dry_run: self.dry_run,
+            sender_window: self.sender_window,
             compression: wire_packing(self.packing).0.into(),
             level: wire_packing(self.packing).1,
             view: self.view.to_wire().map(Box::new),
@@ -188,6 +191,7 @@ impl Options {
             view: View::from_wire(options.view.as_deref())?,
             explain: options.explain,
             removes: options.removes,
+            sender_window: options.sender_window,
             on_settled: None,
             backup_here: None,
             backup: options

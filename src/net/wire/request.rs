@@ -147,7 +147,7 @@ mod tests {
             })
         };
         for (body, expected) in [
-            (Body::Noop(proto::Noop {}), [true; 4]),
+            (Body::Noop(proto::Noop::default()), [true; 4]),
             (Body::Quit(proto::Quit {}), [true; 4]),
             (Body::ChangeDirectory(Default::default()), [false, true, true, true]),
             (Body::Limit(Default::default()), [false, true, true, true]),

@@ -61,6 +61,7 @@ use requests::Requests;
 pub use served::ServedObjects;
 use std::sync::Arc;
 use std::time::Duration;
+pub use upload::LEAST_WINDOW;
 use view::{Links, Shared, View};
 
 /// How long a lock counts after its last renewal: longer than an engine whose node dies takes to

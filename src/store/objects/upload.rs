@@ -14,6 +14,8 @@ use tokio::sync::OnceCell;
 pub const PART: usize = 6 << 20;
 /// Bytes of a part at least, as S3 wants it. What is less is a blob of its own.
 pub const LEAST_PART: usize = 5 << 20;
+/// The smallest window that has room for such a part, and for the next one's beginning.
+pub const LEAST_WINDOW: u64 = 6 << 20;
 /// Parts of a file that the sender's window has room for: fewer would wait for each other.
 const PARTS_OF_WINDOW: u64 = 3;
 /// Parts of a blob: with more, a file gets a further blob.
@@ -24,8 +26,10 @@ pub const PARTS_AT_ONCE: usize = 5;
 /// Bytes of the parts of a file whose sender may have so many outstanding.
 pub fn part_for(window: u64) -> usize {
     let share = usize::try_from(window / PARTS_OF_WINDOW).unwrap_or(usize::MAX);
+    // with blobs of less, a file would have too many
+    let least = if window >= LEAST_WINDOW { LEAST_PART } else { 1 << 20 };
     // of whole chunks
-    (share >> 20 << 20).clamp(1 << 20, PART)
+    (share >> 20 << 20).clamp(least, PART)
 }
 
 /// A part that is complete: its entity tag and bytes.
@@ -194,7 +198,8 @@ mod tests {
     fn a_part_fits_the_window() {
         assert_eq!(part_for(32 << 20), PART);
         assert_eq!(part_for(16 << 20), 5 << 20);
-        for window in [1 << 20, 4 << 20, 10 << 20] {
+        assert_eq!(part_for(10 << 20), LEAST_PART);
+        for window in [1 << 20, 4 << 20] {
             let part = part_for(window);
             assert!(part < LEAST_PART && part as u64 <= window && part.is_multiple_of(1 << 20));
         }

@@ -48,10 +48,11 @@ pub(super) struct StagedFiles {
 
 impl StagedFiles {
     pub(super) fn new(target: Target, options: Options, core: &SessionCore) -> StagedFiles {
+        let of_sender = Some(options.sender_window).filter(|window| *window > 0);
         StagedFiles {
             target,
             options,
-            window: core.window(),
+            window: core.window().min(of_sender.unwrap_or(u64::MAX)),
             tasks: core.tasks().clone(),
             files: BTreeMap::new(),
             given_up: BTreeMap::new(),

@@ -5,7 +5,7 @@ use crate::support::script::ScriptedClient;
 use crate::support::terminal::Terminal;
 use crate::support::tree::{read, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, run_with, under, until};
-use haul::net::wire::proto::{self, request};
+use haul::net::wire::proto::{self, control_message::Body, request};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::Write;
 use std::net::TcpStream;
@@ -132,6 +132,68 @@ fn transfers_wait_for_memory_and_other_requests_do_not() {
     let ended = waiting.end();
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(read(&server.root.join("f")), "x");
+}
+
+/// A session that has been lent much has less outstanding when others come, and what it does not
+/// need any more is lent to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_more_than_fair_goes_back_once_the_client_confirms() {
+    let server = Server::with(&["--max-memory", "128M"]);
+    let client = server.client();
+    let mut sessions = Vec::new();
+    for n in 0..4 {
+        let mut session = ScriptedClient::connect_as(&server, &client, [n; 16]).await;
+        session.login().await;
+        let body = request::Body::Noop(proto::Noop { borrow: true });
+        session
+            .send(Body::Request(proto::Request {
+                number: 2,
+                body: Some(body),
+            }))
+            .await;
+        sessions.push(session);
+        if n < 3 {
+            let window = next_window(&mut sessions[usize::from(n)]).await;
+            assert_eq!((window.number, window.ahead), (0, 0));
+        }
+    }
+    // what the first one has is more than fair, and no memory is there for the fourth
+    assert_eq!(next_window(&mut sessions[3]).await.ahead, 1);
+    let asked = next_window(&mut sessions[0]).await;
+    assert!(asked.number > 0 && asked.bytes < 2 << 20, "{asked:?}");
+    assert_eq!(next_window(&mut sessions[3]).await.ahead, 1);
+    let settled = proto::Window {
+        settled: asked.number,
+        ..Default::default()
+    };
+    sessions[0].send(Body::Window(settled)).await;
+    let lent = loop {
+        let window = next_window(&mut sessions[3]).await;
+        if window.bytes > 0 {
+            break window.bytes;
+        }
+    };
+    assert_eq!(lent, 1 << 20);
+    // who is alone again is lent more
+    let mut first = sessions.swap_remove(0);
+    for session in &mut sessions {
+        session.ask(3, request::Body::Quit(proto::Quit {})).await;
+    }
+    while next_window(&mut first).await.bytes <= asked.bytes {}
+}
+
+async fn next_window(session: &mut ScriptedClient) -> proto::Window {
+    let next = async {
+        loop {
+            let message = session.receive().await.unwrap_or_else(|| panic!("hung up"));
+            if let Body::Window(window) = message {
+                return window;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), next)
+        .await
+        .expect("no window")
 }
 
 /// A terminal tells who waits.

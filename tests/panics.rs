@@ -70,7 +70,8 @@ fn put_or_get(client: &Client, verb: &str, to: &str) -> Ended {
 }
 
 /// Tasks of the server, with a command that has each of them run.
-const SERVER: [(&str, &str); 28] = [
+const SERVER: [(&str, &str); 29] = [
+    ("window", "put"),
     ("hole", "put"),
     ("layout", "get"),
     ("login", "ls"),
@@ -102,7 +103,8 @@ const SERVER: [(&str, &str); 28] = [
 ];
 
 /// Tasks of a client.
-const CLIENT: [(&str, &str); 25] = [
+const CLIENT: [(&str, &str); 26] = [
+    ("window", "ls"),
     ("layout", "put"),
     ("hole", "get"),
     ("attachment", "ls"),

@@ -44,6 +44,10 @@ impl Budget {
         self.counts.lock().taken
     }
 
+    async fn within(&self, bytes: u64) {
+        self.wait_for(|| (self.taken() <= bytes).then_some(())).await;
+    }
+
     /// Takes `bytes` if `fits` says so of what is taken already and of the bound.
     fn try_take(
         self: &Arc<Budget>,
@@ -164,6 +168,11 @@ impl Credit {
     pub fn outstanding(&self) -> u64 {
         self.budget.taken()
     }
+
+    /// Waits until no more than `bytes` are outstanding. Cancel-safe.
+    pub async fn within(&self, bytes: u64) {
+        self.budget.within(bytes).await;
+    }
 }
 
 /// The sender sent more than it was allowed to.
@@ -224,6 +233,11 @@ impl Allowance {
         Allowance {
             budget: Budget::new(most),
         }
+    }
+
+    /// Waits until no more than `bytes` are taken. Cancel-safe.
+    pub async fn within(&self, bytes: u64) {
+        self.budget.within(bytes).await;
     }
 
     /// Another bound from now on.

@@ -26,15 +26,6 @@ struct Taken {
     turns: u64,
 }
 
-/// How much more an owner may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// The amount.
-    pub amount: u64,
-    /// None has been taken.
-    pub is_whole: bool,
-}
-
 /// A place in the line of an owner. Dropping it leaves the line.
 pub struct InLine {
     shares: Arc<Shares>,
@@ -52,23 +43,16 @@ impl InLine {
     }
 
     /// Takes what `amount` makes of the room that the owner has, if it is their turn and fits.
-    pub fn try_take(&self, amount: impl FnOnce(Room) -> u64) -> Option<Share> {
+    pub fn try_take(&self, amount: impl FnOnce(u64) -> u64) -> Option<Share> {
         if self.ahead() > 0 {
             return None;
         }
-        let room = {
-            let taken = self.shares.taken();
-            Room {
-                amount: self.shares.room_in(&taken, &self.owner),
-                is_whole: taken.all == 0,
-            }
-        };
-        let amount = amount(room);
+        let amount = amount(self.shares.room(&self.owner));
         self.shares.try_take(&self.owner, amount)
     }
 
     /// Waits for that. Cancel-safe: the place in the line stays.
-    pub async fn take(&self, amount: impl Fn(Room) -> u64) -> Share {
+    pub async fn take(&self, amount: impl Fn(u64) -> u64) -> Share {
         loop {
             let changed = self.shares.changed.notified();
             tokio::pin!(changed);
@@ -108,6 +92,31 @@ impl Share {
     pub fn amount(&self) -> u64 {
         self.amount
     }
+
+    /// Returns all but `amount`.
+    pub fn reduce(&mut self, amount: u64) {
+        let rest = self.amount.saturating_sub(amount);
+        self.amount = self.amount.saturating_sub(rest);
+        drop(Share {
+            shares: self.shares.clone(),
+            owner: self.owner.clone(),
+            amount: rest,
+        });
+    }
+
+    /// Takes more, up to `amount`; false if that is more than the owner's share, or somebody waits
+    /// for it.
+    pub fn extend(&mut self, amount: u64) -> bool {
+        let more = amount.saturating_sub(self.amount);
+        if !self.shares.taken().lines.is_empty() {
+            return false;
+        }
+        let Some(mut taken) = self.shares.try_take(&self.owner, more) else {
+            return false;
+        };
+        self.amount = self.amount.saturating_add(std::mem::take(&mut taken.amount));
+        true
+    }
 }
 
 impl Drop for Share {
@@ -138,6 +147,11 @@ impl Shares {
 
     fn taken(&self) -> parking_lot::MutexGuard<'_, Taken> {
         self.taken.lock()
+    }
+
+    /// All that there is.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// Returns how much more `owner` may take now.
@@ -236,16 +250,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_share_grows_unless_somebody_waits_and_what_it_returns_is_taken() {
+        let shares = Shares::new(16, 1);
+        let mut first = shares.try_take(&owner("a"), 4).unwrap();
+        assert!(first.extend(6) && !first.extend(9), "half is more than one may have");
+        let line = shares.line_up(&owner("a"));
+        assert!(!first.extend(7), "somebody waits");
+        assert!(line.try_take(|_| 5).is_none());
+        first.reduce(3);
+        assert_eq!((first.amount(), shares.room("a")), (3, 5));
+        let second = line.take(|_| 5).await;
+        drop((first, second));
+        assert_eq!(shares.taken().all, 0);
+    }
+
+    #[tokio::test]
     async fn those_in_line_have_their_turns_and_another_owner_does_not_wait() {
         let shares = Shares::new(4, 1);
         let lines = [(); 3].map(|()| shares.line_up(&owner("a")));
-        let first = lines[0].take(|room| room.amount).await;
+        let first = lines[0].take(|room| room).await;
         assert_eq!((first.amount(), lines[2].ahead()), (2, 2));
         let [one, two, three] = lines;
         drop(one);
         // it is the next one's turn, who finds nothing; another owner does not wait for that
-        let at_least_one = |room: Room| room.amount.max(1);
-        let other = shares.line_up(&owner("b")).take(|room| room.amount).await;
+        let at_least_one = |room: u64| room.max(1);
+        let other = shares.line_up(&owner("b")).take(|room| room).await;
         assert_eq!(other.amount(), 1);
         assert!(two.try_take(at_least_one).is_none() && three.try_take(at_least_one).is_none());
         drop(first);

@@ -37,7 +37,7 @@ use crate::net::client::dialer::Dialer;
 use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
 use crate::net::client::options::{SessionOptions, host_name};
-use crate::net::client::reattach::{Attachment, Inbound};
+use crate::net::client::reattach::{Attachment, Inbound, confirm};
 use crate::net::client::route::Route;
 use crate::net::client::router::ReplyRouter;
 use crate::net::control::queue::{ControlSender, MOST_OUTGOING};
@@ -48,8 +48,9 @@ use crate::net::wire::proto::{self, request};
 use crate::net::wire::{Code, EXPORTER_LABEL, FEATURE_COMPRESSION, INITIAL_WINDOW};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// A session on a server.
@@ -66,6 +67,8 @@ pub struct Client {
     next_transfer: AtomicU32,
     /// Bytes that the server may have outstanding.
     allowed: AtomicU64,
+    /// It passes on what another server sends.
+    relays: Arc<AtomicBool>,
     rate: Arc<RateLimit>,
 }
 
@@ -153,8 +156,12 @@ impl Client {
         let pacer = Pacer::new(rates.collect(), Vec::new());
         let core = SessionCore::paced(control, bounds, buffers, pacer);
         let (login, router) = (Arc::new(Login::new()), Arc::new(ReplyRouter::new()));
+        let (asked, relays) = (watch::Sender::new((0, 0)), Arc::<AtomicBool>::default());
+        core.tasks()
+            .detach("window", confirm(core.clone(), asked.subscribe(), relays.clone()));
         let inbound = Inbound {
             core: core.clone(),
+            asked,
             login: login.clone(),
             router: router.clone(),
             most_credit: options.credit,
@@ -174,6 +181,7 @@ impl Client {
             attachment,
             next_transfer: AtomicU32::new(1),
             allowed: AtomicU64::new(options.window),
+            relays,
             rate: options.rate.clone(),
         }))
     }

@@ -35,8 +35,40 @@ pub(super) struct Inbound {
     pub(super) router: Arc<ReplyRouter>,
     /// Bytes that this side has outstanding at most.
     pub(super) most_credit: u64,
+    /// The last window: its number, if it is to be confirmed, and its bytes.
+    pub(super) asked: watch::Sender<(u64, u64)>,
     /// Where the user sees what is waited for.
     pub(super) outage: Arc<Outage>,
+}
+
+/// Confirms windows that the server asks for, once no more than that is outstanding. What `relays`
+/// passes on is outstanding elsewhere, too, and confirms nothing.
+pub(super) async fn confirm(
+    core: Arc<SessionCore>,
+    mut asked: watch::Receiver<(u64, u64)>,
+    relays: Arc<AtomicBool>,
+) {
+    loop {
+        let (number, bytes) = *asked.borrow_and_update();
+        if number > 0 && !relays.load(Ordering::Relaxed) {
+            let settled = tokio::select! {
+                changed = asked.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                () = core.settled_within(bytes) => proto::Window {
+                    settled: number,
+                    ..proto::Window::default()
+                },
+            };
+            if core.send(Body::Window(settled)).await.is_err() {
+                return;
+            }
+        }
+        if asked.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Inbound {
@@ -60,6 +92,7 @@ impl Inbound {
                 if window.bytes > 0 {
                     self.login.lent(window.bytes);
                     self.core.grant(window.bytes.min(self.most_credit));
+                    self.asked.send_replace((window.number, window.bytes));
                 }
                 Ok(())
             }

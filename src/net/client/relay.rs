@@ -74,6 +74,7 @@ impl Client {
         self.dialer.start();
         self.core.send_queue.set_packing(put_number, options.packing);
         let _saved = self.count_saved(&reporter);
+        self.relays.store(true, Ordering::Relaxed);
         let mut granted = self.login.changes();
         self.share_window(from, &mut granted).await?;
         let put = self.router.start(&self.core, request::Body::Put(put)).await?;
@@ -120,7 +121,7 @@ impl Client {
         from.core
             .send(control_message::Body::Window(proto::Window {
                 bytes: window,
-                ahead: 0,
+                ..proto::Window::default()
             }))
             .await
     }

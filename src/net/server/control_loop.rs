@@ -305,10 +305,7 @@ impl Conversation {
                 Some(Body::Reply(_)) => {
                     return Err(NetError::Protocol("a client sent a reply".into()));
                 }
-                Some(Body::Window(window)) if window.bytes > 0 => {
-                    self.session.allowed(window.bytes);
-                }
-                Some(Body::Window(_)) => {}
+                Some(Body::Window(window)) => self.session.window_came(window),
                 Some(Body::Heartbeat(_)) | None => {}
             }
             self.replay.received(length);

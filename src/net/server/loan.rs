@@ -5,7 +5,8 @@
 //! the server lend it some, for the worst that its client can do: four windows and a fixed part.
 //! Two windows are for frames that arrive (a frame that is resent after a connection was lost may
 //! be there twice), one is for frames that go out, and one for offers, messages and lists. When all
-//! is lent, sessions wait in line, each among those of its user.
+//! is lent, sessions wait in line, each among those of its user. `fair_window` has loans shrink and
+//! grow with the number of those that are lent some.
 //!
 //! Other messages than the smallest have meters: memory that they take as long as they exist.
 
@@ -14,8 +15,9 @@ use crate::net::server::config::Limits;
 use crate::net::session::SessionBounds;
 use crate::net::wire::INITIAL_WINDOW;
 use crate::net::wire::measure::MAX_DECODED;
-use crate::store::shares::{InLine, Room, Share, Shares};
+use crate::store::shares::{InLine, Share, Shares};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A session's window, in each direction, when there is memory enough.
 const LARGEST_WINDOW: u64 = 32 << 20;
@@ -26,10 +28,11 @@ const WINDOWS: u64 = 4;
 /// The rest of a session's memory: messages that wait, a transfer's sources and rules, and the
 /// buffers of the first data connection.
 const FIXED: u64 = 4 << 20;
-/// A session is lent at most one part in this many of its user's remaining memory: the only one,
-/// and one of several.
-const PART_ALONE: u64 = 3;
-const PART: u64 = 10;
+/// Each of those that are lent some has a part of what one user may have. There are more parts by
+/// this many: one for who comes next, and one that stays free.
+const SPARE_PARTS: u64 = 2;
+/// Of a window that was larger once, messages may still take this part, of sixteen.
+const MESSAGE_PARTS: u64 = 5;
 /// Parts of all memory, of sixteen: for data connections, for messages that came, for those that
 /// are to go, and for answers that are being made. Transfers have the rest.
 const CONNECTION_PARTS: u64 = 2;
@@ -58,6 +61,8 @@ const COPY_FIXED: u64 = 4 << 20;
 pub(super) struct Pools {
     places: Arc<Shares>,
     transfers: Arc<Shares>,
+    /// How many have a loan.
+    lent: watch::Sender<u64>,
     session: Borrower,
     connections: Arc<Shares>,
     incoming: Arc<Shares>,
@@ -96,10 +101,9 @@ impl Borrower {
         }
     }
 
-    /// What it borrows where its user has this much room.
-    fn amount(self, room: Room) -> u64 {
-        let part = if room.is_whole { PART_ALONE } else { PART };
-        (room.amount / part).clamp(self.memory(self.least()), self.memory(LARGEST_WINDOW))
+    /// What it borrows of a part, or of the room that its user has if that is less.
+    fn amount(self, part: u64, room: u64) -> u64 {
+        part.min(room).clamp(self.memory(self.least()), self.memory(LARGEST_WINDOW))
     }
 
     /// The window that such memory is for.
@@ -111,8 +115,44 @@ impl Borrower {
 
 /// Memory that was lent. It goes back when this is dropped.
 pub(super) struct Loan {
+    borrower: Borrower,
     window: u64,
-    _memory: Share,
+    /// The largest window so far.
+    widest: u64,
+    memory: Share,
+    lent: watch::Sender<u64>,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.lent.send_modify(|lent| *lent = lent.saturating_sub(1));
+    }
+}
+
+/// The window that is fair, whose size depends on how many have a loan.
+pub(super) struct FairWindow {
+    total: u64,
+    lent: watch::Receiver<u64>,
+}
+
+impl FairWindow {
+    /// The window that is fair to a borrower now.
+    pub(super) fn now(&mut self, borrower: Borrower) -> u64 {
+        let lent = *self.lent.borrow_and_update();
+        borrower.window(borrower.amount(part(self.total, lent), u64::MAX))
+    }
+
+    /// Waits until it may be another one than [`FairWindow::now`] said last.
+    pub(super) async fn changed(&mut self) {
+        if self.lent.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// The part of all memory for transfers that each of `lent` may have.
+fn part(total: u64, lent: u64) -> u64 {
+    total / 2 / lent.saturating_add(SPARE_PARTS)
 }
 
 impl Pools {
@@ -129,6 +169,7 @@ impl Pools {
         Pools {
             places: Shares::new(limits.sessions as u64, 1),
             transfers: Shares::new(lent, session.memory(session.least())),
+            lent: watch::Sender::new(0),
             session,
             connections: Shares::new(part(CONNECTION_PARTS) / CONNECTION, 1),
             incoming: metered(INCOMING_PARTS),
@@ -176,16 +217,56 @@ impl Pools {
     pub(super) fn line_up(&self, user: &Arc<str>) -> InLine {
         self.transfers.line_up(user)
     }
+
+    /// Waits for memory in such a line. Cancel-safe.
+    pub(super) async fn lend(&self, line: &InLine, borrower: Borrower) -> Loan {
+        let total = self.transfers.total();
+        let amount = |room| {
+            let lent = self.lent.borrow().saturating_add(1);
+            borrower.amount(part(total, lent), room)
+        };
+        let memory = line.take(amount).await;
+        self.lent.send_modify(|lent| *lent = lent.saturating_add(1));
+        let window = borrower.window(memory.amount());
+        Loan {
+            borrower,
+            window,
+            widest: window,
+            memory,
+            lent: self.lent.clone(),
+        }
+    }
+
+    /// The window that is fair.
+    pub(super) fn fair_window(&self) -> FairWindow {
+        FairWindow {
+            total: self.transfers.total(),
+            lent: self.lent.subscribe(),
+        }
+    }
 }
 
 impl Loan {
-    /// Waits for memory in a line of [`Pools::line_up`]. Cancel-safe.
-    pub(super) async fn of(line: &InLine, borrower: Borrower) -> Loan {
-        let memory = line.take(|room| borrower.amount(room)).await;
-        Loan {
-            window: borrower.window(memory.amount()),
-            _memory: memory,
+    /// The memory for a window: messages may have what they had with a larger one.
+    fn memory_for(&self, window: u64) -> u64 {
+        let messages = self.widest.saturating_sub(window) / 16 * MESSAGE_PARTS;
+        self.borrower.memory(window).saturating_add(messages)
+    }
+
+    /// Returns what a smaller window does not need. The client has no more than that outstanding.
+    pub(super) fn shrink(&mut self, window: u64) {
+        self.window = window.min(self.window);
+        self.memory.reduce(self.memory_for(self.window));
+    }
+
+    /// Takes what a larger window needs; false if that is not there.
+    pub(super) fn widen(&mut self, window: u64) -> bool {
+        let is_wider = window > self.window && self.memory.extend(self.memory_for(window));
+        if is_wider {
+            self.window = window;
+            self.widest = self.widest.max(window);
         }
+        is_wider
     }
 
     /// Bytes of frames that each side may have outstanding.

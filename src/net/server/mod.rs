@@ -18,6 +18,7 @@
 //! revocation, last_used     end what the users file does not allow any more; record logins
 //! registry                  the sessions, and what each may have
 //! session                   the state of a session (proof, rates, reply_cache)
+//! fair_window               loans that shrink and grow with the number of sessions
 //! loan                      the memory that is lent to sessions
 //! refusal, reply            the answers to clients
 //! admission                 who may wait for a login, how often a password may be tried
@@ -36,6 +37,7 @@ mod control_loop;
 mod copies;
 mod copy_report;
 mod enroll;
+mod fair_window;
 mod glob;
 mod last_used;
 mod lifetime;

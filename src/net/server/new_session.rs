@@ -97,6 +97,7 @@ pub(super) async fn create(
         credit: AtomicU64::new(login.window),
         loan: Mutex::default(),
         lent: watch::Sender::new(false),
+        settled: watch::Sender::new(0),
         rates,
         only,
     };

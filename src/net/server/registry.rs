@@ -6,6 +6,7 @@
 use crate::net::control::queue::Meter;
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::config::Limits;
+use crate::net::server::fair_window::follow;
 use crate::net::server::loan::{Borrower, Loan, Pools};
 use crate::net::server::rates::Rates;
 use crate::net::server::session::{Session, SessionId};
@@ -160,10 +161,23 @@ impl Registry {
     ///
     /// # Errors
     /// Why the session is over.
-    pub(super) async fn lend(&self, session: &Session) -> Result<(), NetError> {
+    pub(super) async fn lend(&self, session: &Arc<Session>) -> Result<(), NetError> {
         if !session.is_lent() {
             let loan = self.borrow(session, self.pools.session()).await?;
-            session.lend(loan).await?;
+            self.begin(session, loan).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a session its loan, which follows what is fair from then on.
+    async fn begin(&self, session: &Arc<Session>, loan: Loan) -> Result<(), NetError> {
+        let window = loan.window();
+        if session.lend(loan) {
+            let fair = self.pools.fair_window();
+            let follow =
+                follow(session.clone(), fair, (self.pools.session(), self.limits.least_window));
+            session.core.tasks().detach("window", follow);
+            session.tell_window(window, 0).await?;
         }
         Ok(())
     }
@@ -172,13 +186,13 @@ impl Registry {
     ///
     /// # Errors
     /// Why the session is over.
-    pub(super) async fn lent(&self, session: &Session) -> Result<(), NetError> {
+    pub(super) async fn lent(&self, session: &Arc<Session>) -> Result<(), NetError> {
         if !session.is_lent() {
             let line = self.pools.line_up(&session.user());
-            let loan = Loan::of(&line, self.pools.session()).now_or_never();
+            let loan = self.pools.lend(&line, self.pools.session()).now_or_never();
             drop(line);
             match loan {
-                Some(loan) => session.lend(loan).await?,
+                Some(loan) => self.begin(session, loan).await?,
                 None => session.until_lent().await,
             }
         }
@@ -201,7 +215,7 @@ impl Registry {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            let loan = Loan::of(&line, borrower).now_or_never();
+            let loan = self.pools.lend(&line, borrower).now_or_never();
             let is_good = loan.as_ref().is_some_and(|loan| loan.window() >= GOOD_WINDOW);
             let ends = !is_good && self.end_one_detached(&user);
             match loan {
@@ -210,7 +224,7 @@ impl Registry {
             }
             tokio::select! {
                 () = changed, if ends => continue,
-                loan = Loan::of(&line, borrower), if !ends => return Ok(loan),
+                loan = self.pools.lend(&line, borrower), if !ends => return Ok(loan),
                 () = sleep(pause) => {}
                 why = session.core.down() => return Err(why),
             }

@@ -153,7 +153,7 @@ impl Worker {
         match body {
             Body::Noop(request) => {
                 if request.borrow {
-                    self.registry.lend(session).await?;
+                    self.registry.lend(&self.session).await?;
                 }
                 Ok(Done::new(Code::OK, "nothing done"))
             }

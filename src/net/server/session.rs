@@ -9,6 +9,7 @@ use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
 use crate::net::session::SessionCore;
+use crate::net::wire::INITIAL_WINDOW;
 use crate::net::wire::frame::{Attach, ROLE_DATA};
 use crate::net::wire::proto::{self, control_message};
 use crate::store::{RemotePath, Served, Store};
@@ -53,6 +54,8 @@ pub(super) struct Session {
     pub(super) loan: Mutex<Option<Loan>>,
     /// True once it has that.
     pub(super) lent: watch::Sender<bool>,
+    /// The number of the last window that the client has confirmed.
+    pub(super) settled: watch::Sender<u64>,
     pub(super) rates: SessionRates,
     /// The only put that the session is for, if it began with a ticket.
     pub(super) only: Option<OnlyPut>,
@@ -95,28 +98,79 @@ impl Session {
         let _ = self.lent.subscribe().wait_for(|lent| *lent).await;
     }
 
-    /// Has memory to move data from now on, and tells the client.
-    ///
-    /// # Errors
-    /// Why the session is over.
-    pub(super) async fn lend(&self, loan: Loan) -> Result<(), NetError> {
-        let bytes = loan.window();
+    /// Has memory to move data from now on; false if it has some, or is over.
+    pub(super) fn lend(&self, loan: Loan) -> bool {
         {
             let mut taken = self.loan.lock();
             if taken.is_some() || self.core.is_down() {
-                return Ok(());
+                return false;
             }
-            self.core.lend(loan.bounds(self.credit.load(Ordering::Relaxed)));
-            self.core.control.widen(loan.most_outgoing());
+            self.use_loan(&loan);
             *taken = Some(loan);
         }
         self.lent.send_replace(true);
-        let window = proto::Window { bytes, ahead: 0 };
+        true
+    }
+
+    fn use_loan(&self, loan: &Loan) {
+        self.core.lend(loan.bounds(self.credit.load(Ordering::Relaxed)));
+        self.core.control.widen(loan.most_outgoing());
+    }
+
+    /// The window that it has memory for.
+    pub(super) fn window(&self) -> u64 {
+        self.loan.lock().as_ref().map_or(INITIAL_WINDOW, Loan::window)
+    }
+
+    /// The server has no more than so many bytes outstanding, of what it was allowed.
+    pub(super) fn use_at_most(&self, window: u64) {
+        let credit = self.credit.load(Ordering::Relaxed);
+        self.core.grant(credit.clamp(INITIAL_WINDOW, window.max(INITIAL_WINDOW)));
+    }
+
+    /// Neither side has more outstanding than a smaller window: the rest goes back.
+    pub(super) fn shrink(&self, window: u64) {
+        if let Some(loan) = &mut *self.loan.lock() {
+            loan.shrink(window);
+            self.core.shrink(loan.window());
+        }
+    }
+
+    /// Has memory for a larger window, if that is there.
+    pub(super) fn widen(&self, window: u64) {
+        if let Some(loan) = &mut *self.loan.lock()
+            && loan.widen(window)
+        {
+            self.use_loan(loan);
+        }
+    }
+
+    /// Tells the client how much it may have outstanding. It confirms a `number` other than zero
+    /// once it has no more.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(super) async fn tell_window(&self, bytes: u64, number: u64) -> Result<(), NetError> {
+        let window = proto::Window {
+            bytes,
+            number,
+            ..proto::Window::default()
+        };
         self.core.send(control_message::Body::Window(window)).await
     }
 
+    /// A message of the client about windows.
+    pub(super) fn window_came(&self, window: proto::Window) {
+        if window.settled > 0 {
+            self.settled.send_replace(window.settled);
+        }
+        if window.bytes > 0 {
+            self.allowed(window.bytes);
+        }
+    }
+
     /// The client allows the server another size, for as much of it as the server has memory for.
-    pub(super) fn allowed(&self, bytes: u64) {
+    fn allowed(&self, bytes: u64) {
         let loan = self.loan.lock();
         self.credit.store(bytes, Ordering::Relaxed);
         if let Some(loan) = &*loan {
@@ -130,7 +184,10 @@ impl Session {
     /// Why the session is over.
     pub(super) async fn wait_in_line(&self, ahead: usize) -> Result<(), NetError> {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
-        let window = proto::Window { bytes: 0, ahead };
+        let window = proto::Window {
+            ahead,
+            ..proto::Window::default()
+        };
         self.core.send(control_message::Body::Window(window)).await
     }
 

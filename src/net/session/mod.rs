@@ -165,6 +165,14 @@ impl SessionCore {
         self.pool.buffers().set_window(window);
     }
 
+    /// The other side has no more than so many bytes outstanding: this side takes no more.
+    pub fn shrink(&self, window: u64) {
+        self.window.store(window, Ordering::Relaxed);
+        self.router.window().grant(window);
+        self.accepted.set_most(window / ACCEPTED_PART);
+        self.pool.buffers().set_window(window);
+    }
+
     /// The session has more memory from now on.
     pub fn lend(&self, bounds: SessionBounds) {
         self.allow(bounds.window);
@@ -184,6 +192,12 @@ impl SessionCore {
         if features & FEATURE_COMPRESSION != 0 {
             self.pool.packer().accept();
         }
+    }
+
+    /// Waits until this side has no more outstanding than a window of `bytes` has room for.
+    pub async fn settled_within(&self, bytes: u64) {
+        self.send_queue.credit().within(bytes).await;
+        self.offered.within(bytes / OFFERED_PART).await;
     }
 
     /// What the unsettled offers of this side take.

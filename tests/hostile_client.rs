@@ -92,7 +92,8 @@ fn copy(transfer: u32, source: &[u8], destination: &[u8]) -> proto::Copy {
 /// What a copy reports of its first entry.
 async fn reported(client: &mut ScriptedClient) -> proto::CopyEvent {
     loop {
-        if let Some(Body::Transfer(message)) = client.receive().await
+        let message = client.receive().await;
+        if let Body::Transfer(message) = message.unwrap_or_else(|| panic!("the server hung up"))
             && let Some(transfer_message::Body::Report(report)) = message.body
             && let Some(event) = report.events.into_iter().next()
         {

@@ -12,6 +12,7 @@ use haul::net::wire::frame::{Attach, FrameHeader, FrameKind, ROLE_DATA};
 use haul::net::wire::proto::{self, control_message::Body, request, transfer_message};
 use haul::net::wire::{ALPN_CONTROL, ALPN_DATA, EXPORTER_LABEL};
 use ring::hmac;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -25,6 +26,8 @@ pub struct ScriptedClient {
     pub key: hmac::Key,
     pub fingerprint: Fingerprint,
     pub session: [u8; 16],
+    /// Messages of transfers that overtook the reply to a request.
+    early: VecDeque<Body>,
 }
 
 impl ScriptedClient {
@@ -86,6 +89,7 @@ impl ScriptedClient {
             key: hmac::Key::new(hmac::HMAC_SHA256, &exported),
             fingerprint,
             session,
+            early: VecDeque::new(),
         }
     }
 
@@ -103,6 +107,13 @@ impl ScriptedClient {
 
     /// The next message that is not a heartbeat; none when the server has hung up.
     pub async fn receive(&mut self) -> Option<Body> {
+        match self.early.pop_front() {
+            Some(body) => Some(body),
+            None => self.next().await,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Body> {
         loop {
             match read_message(&mut self.tls).await.ok()?.0.body {
                 Some(Body::Heartbeat(_)) => {}
@@ -119,8 +130,9 @@ impl ScriptedClient {
         }))
         .await;
         loop {
-            match self.receive().await? {
+            match self.next().await? {
                 Body::Reply(reply) if reply.number == number => return Some(reply),
+                early @ Body::Transfer(_) => self.early.push_back(early),
                 _ => {}
             }
         }

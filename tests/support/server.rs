@@ -186,6 +186,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(log) = self.log.take().filter(|_| std::thread::panicking()) {
+            println!("the server's log:\n{}", log.join().unwrap_or_default());
+        }
     }
 }
 

@@ -120,8 +120,8 @@ def main():
                 break
             seconds, cpu = measure(args, prepare, amount)
             points.append((amount // scale, seconds, cpu))
-            print(f"{row:<8} {amount // scale:>8} {text}: {seconds:8.2f} s, processors {cpu:8.2f} s",
-                  flush=True)
+            print(f"{row:<8} {amount // scale:>8} {text}: {seconds:.2f} s, "
+                  f"processors {cpu:.2f} s", flush=True)
         panels.append((text, points))
     if args.svg:
         args.svg.write_text(plot.svg(panels))

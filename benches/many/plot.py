@@ -1,6 +1,7 @@
 """Draws costs against amounts, both axes logarithmic, as SVG."""
 
 import math
+import textwrap
 
 WIDTH, HEIGHT, MARGIN = 380, 280, 52
 COLORS = {"seconds": "#1f77b4", "processor seconds of both sides": "#d62728"}
@@ -8,7 +9,8 @@ COLORS = {"seconds": "#1f77b4", "processor seconds of both sides": "#d62728"}
 
 def decades(values):
     low, high = min(values), max(values)
-    return math.floor(math.log10(low)), max(math.ceil(math.log10(high)), math.floor(math.log10(low)) + 1)
+    first = math.floor(math.log10(low))
+    return first, max(math.ceil(math.log10(high)), first + 1)
 
 
 def panel(title, points, left, top):
@@ -61,4 +63,7 @@ def svg(panels):
     out.append(f'<line x1="{px}" y1="{height - 14}" x2="{px + 30}" y2="{height - 14}" '
                f'stroke="#888" stroke-dasharray="5 4"/>')
     out.append(f'<text x="{px + 36}" y="{height - 10}">in proportion</text>')
-    return "\n".join([*out, "</svg>"]) + "\n"
+    wrapped = [part for element in [*out, "</svg>"]
+               for part in textwrap.wrap(element, 100, break_long_words=False,
+                                         break_on_hyphens=False)]
+    return "\n".join(wrapped) + "\n"

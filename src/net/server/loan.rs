@@ -282,12 +282,17 @@ impl Loan {
     /// The bounds of a session whose client allows it `credit` bytes.
     pub(super) fn bounds(&self, credit: u64) -> SessionBounds {
         SessionBounds {
-            credit: credit.clamp(INITIAL_WINDOW, self.window.max(INITIAL_WINDOW)),
+            credit: credit_within(credit, self.window),
             window: self.window,
             messages: usize::try_from(self.window / 4).unwrap_or(0).max(1 << 20),
             transfers: TRANSFERS,
         }
     }
+}
+
+/// What the server may have outstanding: as much as a client allows, within a window.
+pub(super) fn credit_within(credit: u64, window: u64) -> u64 {
+    credit.clamp(INITIAL_WINDOW, window.max(INITIAL_WINDOW))
 }
 
 /// The bounds of a session at rest.

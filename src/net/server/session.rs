@@ -4,7 +4,7 @@ use crate::auth::credential::Grant;
 use crate::auth::user::Access;
 use crate::net::error::NetError;
 use crate::net::lanes::socket::Socket;
-use crate::net::server::loan::Loan;
+use crate::net::server::loan::{Loan, credit_within};
 use crate::net::server::only_put::OnlyPut;
 use crate::net::server::proof::Proofs;
 use crate::net::server::rates::SessionRates;
@@ -125,7 +125,7 @@ impl Session {
     /// The server has no more than so many bytes outstanding, of what it was allowed.
     pub(super) fn use_at_most(&self, window: u64) {
         let credit = self.credit.load(Ordering::Relaxed);
-        self.core.grant(credit.clamp(INITIAL_WINDOW, window.max(INITIAL_WINDOW)));
+        self.core.grant(credit_within(credit, window));
     }
 
     /// Neither side has more outstanding than a smaller window: the rest goes back.

@@ -159,14 +159,15 @@ impl SessionCore {
     /// This side takes at least so many bytes of frames from now on. What was allowed already may
     /// be on its way, and stays allowed.
     pub fn allow(&self, window: u64) {
-        let window = self.window.fetch_max(window, Ordering::Relaxed).max(window);
-        self.router.window().grant(window);
-        self.accepted.set_most(window / ACCEPTED_PART);
-        self.pool.buffers().set_window(window);
+        self.take_up_to(self.window().max(window));
     }
 
     /// The other side has no more than so many bytes outstanding: this side takes no more.
     pub fn shrink(&self, window: u64) {
+        self.take_up_to(window);
+    }
+
+    fn take_up_to(&self, window: u64) {
         self.window.store(window, Ordering::Relaxed);
         self.router.window().grant(window);
         self.accepted.set_most(window / ACCEPTED_PART);

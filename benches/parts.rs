@@ -85,7 +85,7 @@ fn digests(c: &mut Criterion) {
     group.bench_function("merge of 1,024", |b| {
         b.iter(|| {
             let mut root = RootHasher::default();
-            values.iter().for_each(|value| root.push(*value));
+            values.iter().for_each(|value| root.push(*value, CHUNK_SIZE as u64));
             root.root()
         });
     });

@@ -58,11 +58,12 @@ fn text_takes_a_part_of_the_wire_and_arrives_as_it_was() {
     write(&work.join("tree/tiny"), b"x");
     let whole = 10 * MIB;
     let put = carried(&proxy, &client, &["put", "-r", "--compress=3", "tree", "srv:"]);
-    assert!(put < whole / 2, "{put}");
+    // what is compressed at once may be no more than a quarter of a chunk
+    assert!(put < whole * 3 / 5, "{put}");
     let tree = snapshot(&work.join("tree"));
     assert_eq!(snapshot(&server.root.join("tree")), tree);
     let get = carried(&proxy, &client, &["get", "-r", "--compress=9", "srv:tree/", "back"]);
-    assert!(get < whole / 2, "{get}");
+    assert!(get < whole * 3 / 5, "{get}");
     assert_eq!(snapshot(&work.join("back")), tree);
     let plain = carried(&proxy, &client, &["get", "-r", "--no-compress", "srv:tree/", "plain"]);
     assert!(plain > 9 * MIB, "{plain}");
@@ -132,7 +133,7 @@ async fn a_peer_without_the_feature_gets_no_compressed_frames() {
             break frame;
         }
     };
-    assert_eq!((frame.header.unpacked, frame.payload.len()), (0, MIB));
+    assert_eq!((frame.header.unpacked, frame.payload.len()), (0, MIB / 4));
     // a server
     let server = ScriptedServer::start().await;
     let client = server.client();
@@ -147,7 +148,7 @@ async fn a_peer_without_the_feature_gets_no_compressed_frames() {
         while !matches!(peer.message().await, Some(transfer_message::Body::Offers(_)) | None) {}
         peer.transfer(1, want(1)).await;
         let frame = reader.next().await.unwrap().unwrap();
-        assert_eq!((frame.header.unpacked, frame.payload.len()), (0, MIB));
+        assert_eq!((frame.header.unpacked, frame.payload.len()), (0, MIB / 4));
     })
     .await;
 }

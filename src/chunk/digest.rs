@@ -1,5 +1,6 @@
 //! BLAKE3 by chunks: a digest for each, and their merge into the hash of the file.
 
+use super::LEAST_CHUNK;
 use crate::store::Watch;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use parking_lot::Mutex;
@@ -9,8 +10,7 @@ pub type Digest = [u8; 32];
 
 /// Returns the digest of one chunk of a file that has several: the chaining value of its subtree.
 ///
-/// `offset` is the start of the chunk in bytes, a multiple of [`super::CHUNK_SIZE`]; `bytes` are
-/// not empty.
+/// `offset` is the start of the chunk in bytes, aligned to its size; `bytes` are not empty.
 pub fn chunk_digest(offset: u64, bytes: &[u8]) -> Digest {
     let mut hashing = Hashing::of_chunk(offset);
     hashing.update(bytes);
@@ -89,19 +89,26 @@ impl Watch for Reading {
 #[derive(Clone, Debug, Default)]
 pub struct RootHasher {
     stack: Vec<Digest>,
-    chunks: u64,
+    /// So many of the least chunks are covered.
+    least_chunks: u64,
 }
 
 impl RootHasher {
-    /// Adds the next chunk's digest.
-    pub fn push(&mut self, digest: Digest) {
+    /// Adds the digest of the next chunk, which has `length` bytes.
+    pub fn push(&mut self, digest: Digest, length: u64) {
         // complete subtrees are merged only once more follows: the topmost merge makes the root, in
         // another way
-        while self.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
+        self.merge_complete();
+        self.stack.push(digest);
+        let least_chunks = length.div_ceil(LEAST_CHUNK as u64);
+        self.least_chunks = self.least_chunks.saturating_add(least_chunks);
+    }
+
+    /// Merges complete subtrees of the same size: one remains for each bit of the chunks' number.
+    fn merge_complete(&mut self) {
+        while self.stack.len() as u64 > u64::from(self.least_chunks.count_ones()) {
             self.merge_top();
         }
-        self.stack.push(digest);
-        self.chunks = self.chunks.saturating_add(1);
     }
 
     fn merge_top(&mut self) {
@@ -114,18 +121,18 @@ impl RootHasher {
     /// [`RootHasher::resume`].
     pub fn state(&self) -> Vec<Digest> {
         let mut complete = self.clone();
-        while complete.stack.len() as u64 > u64::from(self.chunks.count_ones()) {
-            complete.merge_top();
-        }
+        complete.merge_complete();
         complete.stack
     }
 
-    /// Resumes after the first `chunks` chunks of a file, which `state` covers; `None` if it does
-    /// not.
-    pub fn resume(chunks: u64, state: Vec<Digest>) -> Option<RootHasher> {
-        (state.len() as u64 == u64::from(chunks.count_ones())).then_some(RootHasher {
+    /// Resumes after the first `offset` bytes of a file, which `state` covers; `None` if it does
+    /// not, or no chunk begins there.
+    pub fn resume(offset: u64, state: Vec<Digest>) -> Option<RootHasher> {
+        let least_chunks = offset / LEAST_CHUNK as u64;
+        let covers = state.len() as u64 == u64::from(least_chunks.count_ones());
+        (covers && offset.is_multiple_of(LEAST_CHUNK as u64)).then_some(RootHasher {
             stack: state,
-            chunks,
+            least_chunks,
         })
     }
 
@@ -145,42 +152,70 @@ impl RootHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::CHUNK_SIZE;
+    use crate::chunk::{CHUNK_SIZE, chunk_length, is_aligned, is_full};
+
+    const MIB: u64 = CHUNK_SIZE as u64;
+
+    /// Some bytes, and the most that chunks from each of them on have.
+    fn bytes_and_sizes() -> (Vec<u8>, [u64; 4]) {
+        let bytes = (0..9 * CHUNK_SIZE + 17).map(|i| (i * 31 % 251) as u8);
+        (bytes.collect(), [MIB, MIB / 4, MIB / 2, 0])
+    }
+
+    /// The digests and lengths of a file's chunks from `offset` on. With 0 their sizes take turns.
+    fn digests_of(file: &[u8], mut offset: u64, most: u64) -> Vec<(Digest, u64)> {
+        let mut digests = Vec::new();
+        while offset < file.len() as u64 {
+            let most = match most {
+                0 => [MIB / 4, MIB, MIB / 2][digests.len() % 3],
+                most => most,
+            };
+            let length = chunk_length(offset, file.len() as u64 - offset, most);
+            assert!(is_aligned(offset, length));
+            let end = offset + length;
+            assert!(is_full(offset, length) || end == file.len() as u64);
+            digests.push((chunk_digest(offset, &file[offset as usize..end as usize]), length));
+            offset = end;
+        }
+        digests
+    }
 
     #[test]
-    fn merged_chunks_give_the_ordinary_hash() {
-        let bytes: Vec<u8> = (0..9 * CHUNK_SIZE + 17).map(|i| (i * 31 % 251) as u8).collect();
+    fn merged_chunks_of_any_sizes_give_the_ordinary_hash() {
+        let (bytes, sizes) = bytes_and_sizes();
         for chunks in 2..=9 {
-            for extra in [0, 1, 17] {
-                let file = &bytes[..chunks * CHUNK_SIZE + extra];
-                let mut root = RootHasher::default();
-                for (i, chunk) in file.chunks(CHUNK_SIZE).enumerate() {
-                    root.push(chunk_digest((i * CHUNK_SIZE) as u64, chunk));
+            for extra in [0, 1, 17, CHUNK_SIZE / 4, CHUNK_SIZE / 4 * 3 + 1] {
+                let Some(file) = bytes.get(..chunks * CHUNK_SIZE + extra) else {
+                    continue;
+                };
+                for most in sizes {
+                    let mut root = RootHasher::default();
+                    digests_of(file, 0, most).iter().for_each(|(d, n)| root.push(*d, *n));
+                    let what = format!("{chunks} chunks and {extra} bytes by {most}");
+                    assert_eq!(root.root(), Some(whole_digest(file)), "{what}");
                 }
-                assert_eq!(
-                    root.root(),
-                    Some(whole_digest(file)),
-                    "{chunks} chunks and {extra} bytes"
-                );
             }
         }
     }
 
     #[test]
-    fn a_hash_can_be_gone_on_with_after_any_chunk() {
-        let bytes: Vec<u8> = (0..9 * CHUNK_SIZE + 17).map(|i| (i * 31 % 251) as u8).collect();
-        let digests: Vec<Digest> = bytes
-            .chunks(CHUNK_SIZE)
-            .enumerate()
-            .map(|(i, chunk)| chunk_digest((i * CHUNK_SIZE) as u64, chunk))
-            .collect();
-        for cut in 0..digests.len() {
-            let mut first = RootHasher::default();
-            digests[..cut].iter().for_each(|d| first.push(*d));
-            let mut rest = RootHasher::resume(cut as u64, first.state()).unwrap();
-            digests[cut..].iter().for_each(|d| rest.push(*d));
-            assert_eq!(rest.root(), Some(whole_digest(&bytes)), "{cut}");
+    fn a_hash_can_be_gone_on_with_after_any_chunk_with_others() {
+        let (bytes, sizes) = bytes_and_sizes();
+        for (before, after) in sizes.into_iter().flat_map(|a| sizes.map(|b| (a, b))) {
+            let digests = digests_of(&bytes, 0, before);
+            for cut in 0..digests.len() {
+                let (mut first, mut offset) = (RootHasher::default(), 0);
+                for (digest, length) in &digests[..cut] {
+                    first.push(*digest, *length);
+                    offset += length;
+                }
+                let mut rest = RootHasher::resume(offset, first.state()).unwrap();
+                let more = digests_of(&bytes, offset, after);
+                more.iter().for_each(|(d, n)| rest.push(*d, *n));
+                assert_eq!(rest.root(), Some(whole_digest(&bytes)), "{cut} {before} {after}");
+            }
         }
+        assert!(RootHasher::resume(3 * MIB, vec![[0; 32]]).is_none());
         assert!(RootHasher::resume(3, vec![[0; 32]]).is_none());
     }
 
@@ -188,7 +223,7 @@ mod tests {
     fn a_single_chunk_has_no_merged_root() {
         let mut root = RootHasher::default();
         assert_eq!(root.clone().root(), None);
-        root.push([1; 32]);
+        root.push([1; 32], 5);
         assert_eq!(root.root(), None);
     }
 }

@@ -39,16 +39,16 @@ pub async fn hash_file(
                 }));
                 let buffer =
                     pool.share(source.read_at(at, pool.take(length), reading.clone()).await?);
-                Ok((reading.digest(), buffer.len() as u64 == wanted))
+                Ok((reading.digest(), buffer.len() as u64 == wanted, wanted))
             });
             offset = offset.saturating_add(wanted);
         }
         match ahead.next().await {
-            Some(Ok((digest, true))) => {
+            Some(Ok((digest, true, length))) => {
                 only = digest;
-                root.push(digest);
+                root.push(digest, length);
             }
-            Some(Ok((_, false))) => return Err(changed()),
+            Some(Ok((_, false, _))) => return Err(changed()),
             Some(Err(e)) => return Err(e),
             None => break,
         }

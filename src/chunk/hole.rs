@@ -6,7 +6,7 @@
 
 use super::ahead::Ahead;
 use super::digest::{Digest, Hashing};
-use super::{CHUNK_SIZE, Extent};
+use super::{CHUNK_SIZE, Extent, chunk_length};
 use crate::store::blocking;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
@@ -30,7 +30,7 @@ static THREADS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(threads())
 pub struct ZeroChunk {
     /// Bytes from the start of the file.
     pub offset: u64,
-    /// Bytes: [`CHUNK_SIZE`], but for the last of a file.
+    /// Bytes: [`CHUNK_SIZE`], or less at the ends of a hole.
     pub length: u64,
     /// Its digest.
     pub digest: Digest,
@@ -50,14 +50,16 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS))
 }
 
-/// Returns the chunks of a hole of `length` bytes at `offset`, a multiple of [`CHUNK_SIZE`].
+/// Returns the chunks of a hole of `length` bytes at `offset`, where a chunk may begin. It ends
+/// where one of 1 MiB does, or the file.
 pub async fn chunks(offset: u64, length: u64) -> Vec<ZeroChunk> {
     let end = offset.saturating_add(length);
     let (mut at, mut found) = (offset, Vec::new());
     let mut turns = Ahead::new(threads());
     loop {
         while at < end && !turns.is_full() {
-            let until = at.saturating_add(TURN).min(end);
+            let next = at.saturating_sub(at % CHUNK_SIZE as u64).saturating_add(TURN);
+            let until = next.min(end);
             turns.start(turn(at, until));
             at = until;
         }
@@ -79,7 +81,7 @@ fn hash(offset: u64, end: u64) -> Vec<ZeroChunk> {
     let mut chunks = Vec::new();
     let mut at = offset;
     while at < end {
-        let length = end.saturating_sub(at).min(CHUNK_SIZE as u64);
+        let length = chunk_length(at, end.saturating_sub(at), CHUNK_SIZE as u64);
         let digest = zeros(at, usize::try_from(length).unwrap_or(CHUNK_SIZE));
         chunks.push(ZeroChunk {
             offset: at,
@@ -105,23 +107,32 @@ fn zeros(offset: u64, length: usize) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::LEAST_CHUNK;
     use crate::chunk::digest::RootHasher;
 
     #[tokio::test]
     async fn the_chunks_of_a_hole_are_those_of_zeros() {
         let chunk = CHUNK_SIZE as u64;
-        for (before, length) in [(0, 40 * chunk), (3, 17 * chunk + 5), (1, 16 * chunk), (1, 1)] {
+        let least = LEAST_CHUNK as u64;
+        for (before, length) in [
+            (0, 40 * chunk),
+            (3 * chunk, 17 * chunk + 5),
+            (chunk, 16 * chunk),
+            (chunk, 1),
+            (chunk + least, 20 * chunk + least * 3),
+            (least * 3, least),
+        ] {
             let mut root = RootHasher::default();
-            for at in hash(0, before * chunk) {
-                root.push(at.digest);
+            for at in 0..before / least {
+                root.push(zeros(at * least, LEAST_CHUNK), least);
             }
-            let mut at = before * chunk;
+            let mut at = before;
             for found in chunks(at, length).await {
                 assert_eq!(found.offset, at);
                 at += found.length;
-                root.push(found.digest);
+                root.push(found.digest, found.length);
             }
-            assert_eq!(at, before * chunk + length);
+            assert_eq!(at, before + length);
             assert_eq!(root.root(), Some(*blake3::hash(&vec![0; at as usize]).as_bytes()));
         }
     }

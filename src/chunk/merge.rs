@@ -31,7 +31,7 @@ impl Merge {
         }
         self.apart.insert(offset, (digest, length));
         while let Some((digest, length)) = self.apart.remove(&self.covered) {
-            self.root.push(digest);
+            self.root.push(digest, length);
             self.covered = self.covered.saturating_add(length);
         }
     }
@@ -47,9 +47,11 @@ impl Merge {
         self.apart.get(&offset).copied()
     }
 
-    /// True if the digest of a chunk between these offsets has come and is not covered yet.
+    /// True if the digest of a chunk with bytes between these offsets has come and is not covered
+    /// yet.
     pub fn has_apart(&self, from: u64, to: u64) -> bool {
-        self.apart.range(from..to).next().is_some()
+        let last = self.apart.range(..to).next_back();
+        last.is_some_and(|(offset, (_, length))| offset.saturating_add(*length) > from)
     }
 
     /// Returns the end of the last chunk whose digest has come, in bytes from the start.

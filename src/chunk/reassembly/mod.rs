@@ -1,10 +1,10 @@
 //! Chunks that arrive in any order, with duplicates, become parts of a file: in order, or, if the
 //! store takes them so, in the order of their arrival.
 
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
 use crate::chunk::hole::ZeroChunk;
 use crate::chunk::merge::Merge;
+use crate::chunk::{LEAST_CHUNK, is_full};
 use crate::store::PartRules;
 use std::collections::BTreeMap;
 
@@ -72,12 +72,10 @@ impl<T> Default for Reassembly<T> {
 }
 
 impl<T> Reassembly<T> {
-    /// Resumes at `offset`, a multiple of [`CHUNK_SIZE`]; `state` covers the bytes before it.
-    /// `None` if it does not.
+    /// Resumes at `offset`, where a chunk begins; `state` covers the bytes before it. `None` if it
+    /// does not.
     pub fn resume(offset: u64, state: Vec<Digest>) -> Option<Reassembly<T>> {
-        let chunks = offset / CHUNK_SIZE as u64;
-        let root = RootHasher::resume(chunks, state)
-            .filter(|_| offset.is_multiple_of(CHUNK_SIZE as u64))?;
+        let root = RootHasher::resume(offset, state)?;
         Some(Reassembly {
             taken: Merge::resume(offset, root),
             ..Reassembly::default()
@@ -95,8 +93,8 @@ impl<T> Reassembly<T> {
         (self.taken.covered(), self.taken.root().state())
     }
 
-    /// Adds a chunk that was verified against `digest`. Its payload has `length` bytes, 1 to
-    /// [`CHUNK_SIZE`].
+    /// Adds a chunk that was verified against `digest`. Its payload has `length` bytes, at least 1,
+    /// and is within one subtree ([`is_aligned`](crate::chunk::is_aligned)).
     ///
     /// # Errors
     /// [`Mismatch`] if it contradicts an earlier chunk or hole.
@@ -119,10 +117,10 @@ impl<T> Reassembly<T> {
             };
         }
         let chunk_end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
-        if self.has_hole(offset, chunk_end) {
+        if self.has_hole(offset, chunk_end) || self.has_chunk(offset, chunk_end) {
             return Err(Mismatch::Conflict);
         }
-        if length < CHUNK_SIZE as u64 {
+        if !is_full(offset, length) {
             self.set_end(chunk_end)?;
         } else if self.end.is_some_and(|end| chunk_end > end) {
             return Err(Mismatch::Shape);
@@ -147,12 +145,10 @@ impl<T> Reassembly<T> {
             return Ok(Inserted::Duplicate);
         }
         let end = offset.checked_add(length).ok_or(Mismatch::Shape)?;
-        let filled =
-            self.waiting.range(offset..end).next().is_some() || self.taken.has_apart(offset, end);
-        if filled || self.has_hole(offset, end) {
+        if self.has_chunk(offset, end) || self.has_hole(offset, end) {
             return Err(Mismatch::Conflict);
         }
-        if !length.is_multiple_of(CHUNK_SIZE as u64) {
+        if !length.is_multiple_of(LEAST_CHUNK as u64) {
             self.set_end(end)?;
         } else if self.end.is_some_and(|known| end > known) {
             return Err(Mismatch::Shape);
@@ -165,6 +161,13 @@ impl<T> Reassembly<T> {
     fn has_hole(&self, from: u64, to: u64) -> bool {
         let last = self.holes.range(..to).next_back();
         last.is_some_and(|(offset, (length, _))| offset.saturating_add(*length) > from)
+    }
+
+    /// True if there is a chunk, not covered yet, with bytes between these offsets.
+    fn has_chunk(&self, from: u64, to: u64) -> bool {
+        let last = self.waiting.range(..to).next_back();
+        let waits = last.is_some_and(|(at, (_, length, _))| at.saturating_add(*length) > from);
+        waits || self.taken.has_apart(from, to)
     }
 
     /// Returns offset and length of the hole whose turn it is: everything before it has been taken.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::chunk::digest::{chunk_digest, whole_digest};
+use crate::chunk::{CHUNK_SIZE, chunk_length};
 use proptest::prelude::*;
 
 const MIB: u64 = CHUNK_SIZE as u64;
@@ -115,21 +116,47 @@ fn a_single_chunk_is_complete_by_itself() {
     assert_eq!(empty.complete(), Ok(Some((0, [2; 32]))));
 }
 
+#[test]
+fn chunks_that_overlap_contradict_each_other() {
+    let least = MIB / 4;
+    let mut r = Reassembly::default();
+    r.insert(MIB, MIB, [1; 32], ()).unwrap();
+    assert_eq!(r.insert(MIB + least, least, [2; 32], ()), Err(Mismatch::Conflict));
+    assert_eq!(r.insert(2 * MIB - least, least, [2; 32], ()), Err(Mismatch::Conflict));
+    r.insert(2 * MIB + least, least, [3; 32], ()).unwrap();
+    assert_eq!(r.insert(2 * MIB, MIB, [4; 32], ()), Err(Mismatch::Conflict));
+    assert_eq!(r.insert_hole(2 * MIB, 2 * MIB, ()), Err(Mismatch::Conflict));
+    // the same of one that was taken before its turn
+    assert_eq!(r.take_part(&rules(1, 2 << 20, Some(2))).unwrap().offset, MIB);
+    assert_eq!(r.insert(MIB + least, least, [2; 32], ()), Err(Mismatch::Conflict));
+    assert_eq!(r.insert_hole(MIB + least, least, ()), Err(Mismatch::Conflict));
+}
+
 proptest! {
     /// Any order with any duplicates gives the file and nothing else; while a chunk is missing,
     /// nothing does.
     #[test]
     fn any_order_with_duplicates_gives_the_file(
-        chunks in 2_usize..12,
+        whole in 1_usize..10,
+        sizes in proptest::collection::vec(0_u32..3, 1..9),
         tail in 1_usize..2000,
         order in proptest::collection::vec(any::<prop::sample::Index>(), 0..60),
         missing in any::<prop::sample::Index>(),
         end_first in any::<bool>(),
         queued in proptest::option::of(1_usize..9),
     ) {
-        let size = (chunks - 1) * CHUNK_SIZE + tail;
+        let size = whole * CHUNK_SIZE + tail;
         let file: Vec<u8> = (0..size).map(|i| (1 + i / 7 % 253) as u8).collect();
-        let pieces: Vec<&[u8]> = file.chunks(CHUNK_SIZE).collect();
+        let mut pieces: Vec<(u64, &[u8])> = Vec::new();
+        let mut rest = file.as_slice();
+        while !rest.is_empty() {
+            let offset = (size - rest.len()) as u64;
+            let most = MIB >> sizes[pieces.len() % sizes.len()];
+            let length = chunk_length(offset, rest.len() as u64, most) as usize;
+            pieces.push((offset, &rest[..length]));
+            rest = &rest[length..];
+        }
+        let chunks = pieces.len();
         let hash = whole_digest(&file);
         let mut r = Reassembly::default();
         let mut out = vec![0; file.len()];
@@ -138,15 +165,15 @@ proptest! {
         }
         let last = missing.index(chunks);
         let feed = |r: &mut Reassembly<usize>, i: usize, out: &mut Vec<u8>| {
-            let offset = i as u64 * MIB;
-            r.insert(offset, pieces[i].len() as u64, chunk_digest(offset, pieces[i]), i).unwrap();
+            let (offset, piece) = pieces[i];
+            r.insert(offset, piece.len() as u64, chunk_digest(offset, piece), i).unwrap();
             let before = r.taken().0;
             while let Some(part) = r.take_part(&rules(1, 4 << 20, queued)) {
                 assert!(queued.is_some() || part.offset >= before);
                 for (offset, i) in part.chunks {
-                    let room = &mut out[offset as usize..][..pieces[i].len()];
+                    let room = &mut out[offset as usize..][..pieces[i].1.len()];
                     assert!(room.iter().all(|b| *b == 0), "written once");
-                    room.copy_from_slice(pieces[i]);
+                    room.copy_from_slice(pieces[i].1);
                 }
             }
             let (taken, _) = r.taken();

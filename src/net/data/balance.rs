@@ -1,7 +1,7 @@
 //! What the connections of a session know of each other: how many bytes to have under way, and
 //! which connection is slow.
 
-use crate::chunk::CHUNK_SIZE;
+use crate::chunk::{CHUNK_SIZE, LEAST_CHUNK};
 use crate::net::data::body::FrameBody;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::{ConnectionId, SendQueue};
@@ -21,6 +21,11 @@ const QUICK: Duration = Duration::from_millis(100);
 const LEAST_WINDOW: u64 = 16 << 20;
 /// How long a chunk may take before anything is known of the rate.
 const FIRST_SHARE: Duration = Duration::from_secs(1);
+/// How long a chunk is to take at a fair share of the rate. The file ends with the slowest of its
+/// last chunks, and other connections idle meanwhile.
+const CHUNK_TIME: Duration = Duration::from_millis(250);
+/// A session that moves so many bytes before its rate is known is fast.
+const FAST: u64 = 8 << 20;
 
 /// The connections of a session, and the queue that they share.
 pub(super) struct Balance {
@@ -69,6 +74,21 @@ impl Balance {
         let chunks = connections.saturating_mul(2 * CHUNK_SIZE as u64);
         let window = LEAST_WINDOW.max(carried as u64).max(chunks);
         self.send_queue.credit().limit(window);
+    }
+
+    /// Most bytes that the next chunk is to have: more of them cost less, fewer are shared out more
+    /// evenly among slow connections.
+    pub(super) fn chunk_size(&self, now: Instant) -> u64 {
+        let throughput = self.send_queue.throughput();
+        match throughput.rate(now) {
+            Some(rate) => {
+                let share = rate * CHUNK_TIME.as_secs_f64() / self.alive().max(1) as f64;
+                // rounded down to a power of two
+                1 << (share as u64).max(1).ilog2()
+            }
+            None if throughput.moved() >= FAST => CHUNK_SIZE as u64,
+            None => LEAST_CHUNK as u64,
+        }
     }
 
     /// The round trip above which a connection is slow, if `best` is that of another. A ping waits

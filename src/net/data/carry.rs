@@ -17,7 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as
+/// long for what its buffer holds: a chunk, at 20 KB/s.
+pub(super) const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// Small frames are gathered up to this many bytes for one write.
 const GATHER: usize = 256 << 10;
@@ -179,7 +183,12 @@ impl Outgoing {
             let (since, is_queued) = (Instant::now(), send_queue.is_queued());
             tokio::select! {
                 biased;
-                ready = writer.writable() => ready?,
+                ready = timeout(WRITE_STALL, writer.writable()) => match ready {
+                    Ok(ready) => ready?,
+                    // no ping could be sent that would tell
+                    Err(_) if self.liveness.was_heard(since) => continue,
+                    Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
+                },
                 () = closed(&mut self.closing) => {}
             }
             if is_queued {

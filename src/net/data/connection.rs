@@ -6,7 +6,7 @@ use crate::chunk::CHUNK_SIZE;
 use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
 use crate::net::data::body::{DeferredChunk, FrameBody};
-use crate::net::data::carry::{ReadFrames, WriteFrames};
+use crate::net::data::carry::{ReadFrames, WRITE_STALL, WriteFrames};
 use crate::net::data::decoder::FrameDecoder;
 use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::ReceivedFrame;
@@ -24,9 +24,6 @@ use tokio::time::timeout;
 
 /// Plaintext bytes encrypted at once: sixteen records.
 const ENCRYPT: usize = 256 << 10;
-/// A socket that takes nothing for this long belongs to a dead connection. A slow one may take as
-/// long for what its buffer holds: a chunk, at 20 KB/s.
-const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// A data connection after its handshake.
 pub struct DataConnection(Shaken);

@@ -72,6 +72,11 @@ impl Pool {
         self.balance.alive()
     }
 
+    /// Most bytes that the next chunk is to have.
+    pub fn chunk_size(&self) -> u64 {
+        self.balance.chunk_size(Instant::now())
+    }
+
     /// Bytes that went either way so far.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)

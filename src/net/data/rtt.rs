@@ -162,6 +162,11 @@ impl Liveness {
         !pings.answered && now.saturating_duration_since(since) > pings.rtt.timeout()
     }
 
+    /// True if anything has come from the peer since then.
+    pub fn was_heard(&self, since: Instant) -> bool {
+        self.pings.lock().heard > since
+    }
+
     /// How long a frame that is sent at `now` takes to get there and be answered, as far as is
     /// known.
     pub fn round_trip(&self, now: Instant) -> Duration {

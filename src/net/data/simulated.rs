@@ -5,7 +5,7 @@ use crate::chunk::buffer::BufferPool;
 use crate::chunk::window::Window;
 use crate::net::data::assembler::FrameAssembler;
 use crate::net::data::body::FrameBody;
-use crate::net::data::carry::{ReadFrames, WriteFrames};
+use crate::net::data::carry::{ReadFrames, WRITE_STALL, WriteFrames};
 use crate::net::data::pacer::Pacer;
 use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::{LossReason, NetError};
@@ -18,8 +18,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Messages that are on the line at once.
 const ON_THE_LINE: usize = 16;
-/// How long a writer waits for a line that takes nothing.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What a line is like.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +160,7 @@ impl SimulatedWriter {
         tokio::select! {
             biased;
             lost = cut(&mut fault) => return Err(lost),
-            sent = timeout(STALL, self.out.send(message)) => match sent {
+            sent = timeout(WRITE_STALL, self.out.send(message)) => match sent {
                 Ok(sent) => sent.map_err(|_| NetError::Lost(LossReason::CutByPeer))?,
                 Err(_) => return Err(NetError::Lost(LossReason::DataStalled)),
             },

@@ -39,6 +39,11 @@ impl Throughput {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that have moved so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
     /// Bytes a second; none before anything has moved. While nothing moves it stays what it was:
     /// that a transfer waits for one connection does not make that one fast.
     pub fn rate(&self, now: Instant) -> Option<f64> {

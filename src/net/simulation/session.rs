@@ -106,16 +106,8 @@ async fn maintain(cores: [Arc<SessionCore>; 2], mut chance: Chance, weather: Wea
             .iter()
             .zip(ends)
             .map(|(core, (reader, writer))| core.pool().add(reader, writer).owner);
-        let (Some(a), Some(b)) = (owners.next(), owners.next()) else {
+        let (Some(mut a), Some(mut b)) = (owners.next(), owners.next()) else {
             return;
-        };
-        let ended = async {
-            // the one that hears of it first ends the connection for the other
-            tokio::select! {
-                biased;
-                _ = a => {}
-                _ = b => {}
-            }
         };
         let fault = async {
             if faults == 0 {
@@ -128,11 +120,15 @@ async fn maintain(cores: [Arc<SessionCore>; 2], mut chance: Chance, weather: Wea
             }
             std::future::pending::<()>().await
         };
-        tokio::select! {
+        // the one that hears of it first ends the connection for the other
+        let rest = tokio::select! {
             biased;
-            () = ended => {}
-            () = fault => {}
-        }
+            _ = &mut a => b,
+            _ = &mut b => a,
+            () = fault => return,
+        };
+        line.set(LineFault::Cut);
+        let _ = rest.await;
         faults = faults.saturating_sub(1);
         sleep(Duration::from_millis(200)).await;
     }

@@ -1,7 +1,7 @@
 //! The data connections' bytes: the attach message that opens one, and the header of every frame.
 
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::hole::MAX_HOLE;
+use crate::chunk::{CHUNK_SIZE, is_aligned};
 use crate::net::wire::reader::{Malformed, Reader};
 
 /// Length of an encoded [`FrameHeader`], in bytes.
@@ -214,7 +214,7 @@ impl FrameHeader {
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        let aligned = self.offset.is_multiple_of(CHUNK_SIZE as u64);
+        let aligned = is_aligned(self.offset, self.content_length() as u64);
         let fits = self.length as usize <= CHUNK_SIZE && self.offset < 1 << 62;
         let ok = match self.kind {
             FrameKind::File => self.offset == 0 && self.number > 0,

@@ -126,8 +126,9 @@ fn piece_of(extent: Extent, offset: u64, size: u64) -> Piece {
                 false => size,
             };
             match end > offset {
+                // also one that goes on behind this one begins at a multiple of 1 MiB
                 true => Piece::Hole {
-                    end: end.min(offset.saturating_add(MAX_HOLE)),
+                    end: end.min(offset.saturating_sub(offset % chunk).saturating_add(MAX_HOLE)),
                 },
                 false => data(offset.saturating_add(1)),
             }

@@ -104,7 +104,7 @@ impl FileReader {
         if self.planned.is_some() || self.ahead.is_full() {
             return None;
         }
-        match state.plan() {
+        match state.plan(self.core.pool().chunk_size()) {
             Ok(plan) => {
                 self.planned = plan;
                 None
@@ -151,6 +151,9 @@ impl FileReader {
                     state.hashed(read.id, read.extent, digest);
                     Vec::new()
                 }
+                // The receiver waits for a chunk that was lost with its connection. It may have
+                // committed the file, though: what has changed since is not offered again.
+                Err(e) if state.is_sent(read.id) => vec![ReadFailure::Failed(read.id, e)],
                 Err(e) => failure(state, read.id, e),
             },
             ReadEvent::Copied(part) => match part.result {
@@ -180,9 +183,9 @@ impl FileReader {
             | Plan::HandOver(file, _)
             | Plan::Check(file, ..)
                 if !state.is_live(file.id) => {}
-            Plan::Chunk(file, source, offset) => {
+            Plan::Chunk(file, source, extent) => {
                 let pool = self.core.pool().buffers().clone();
-                self.ahead.start(read_chunk(file, source, offset, permit, pool));
+                self.ahead.start(read_chunk(file, source, extent, permit, pool));
             }
             Plan::Hole(file, hole) => {
                 // the receiver hashes it meanwhile
@@ -336,10 +339,7 @@ impl Plan {
     fn cost(&self) -> u64 {
         match self {
             Plan::Small(batch) => batch.iter().map(|file| file.cost()).fold(0, u64::saturating_add),
-            Plan::Chunk(file, _, offset) => {
-                let length = file.chunk(*offset).length;
-                cost(usize::try_from(length).unwrap_or(CHUNK_SIZE))
-            }
+            Plan::Chunk(_, _, extent) => cost(usize::try_from(extent.length).unwrap_or(CHUNK_SIZE)),
             Plan::Hole(..) | Plan::HandOver(..) | Plan::Check(..) => cost(0),
         }
     }

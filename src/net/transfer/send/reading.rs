@@ -12,7 +12,7 @@ use crate::store::StoreError;
 /// A read that is due.
 pub(super) enum Plan {
     Small(Vec<WantedFile>),
-    Chunk(WantedFile, OpenOnce, u64),
+    Chunk(WantedFile, OpenOnce, Extent),
     Hole(WantedFile, Extent),
     /// Open the file for the receiver, which copies it.
     HandOver(WantedFile, OpenOnce),
@@ -84,8 +84,8 @@ impl ReadingFile {
         Plan::Check(self.file.clone(), self.source.clone(), hash)
     }
 
-    /// The next read.
-    pub(super) fn plan(&mut self) -> Step {
+    /// The next read; a chunk has at most `most` bytes.
+    pub(super) fn plan(&mut self, most: u64) -> Step {
         let offset = self.planned;
         if offset >= self.file.size {
             return Step::AllPlanned;
@@ -93,8 +93,8 @@ impl ReadingFile {
         let file = self.file.clone();
         let (plan, length) = match self.layout.next(offset) {
             Next::Chunk => {
-                let length = file.chunk(offset).length;
-                (Plan::Chunk(file, self.source.clone(), offset), length)
+                let chunk = file.chunk(offset, most);
+                (Plan::Chunk(file, self.source.clone(), chunk), chunk.length)
             }
             Next::Hole(length) => (Plan::Hole(file, Extent { offset, length }), length),
             Next::Unknown => return Step::Unknown,

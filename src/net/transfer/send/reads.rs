@@ -5,7 +5,7 @@ use crate::chunk::buffer::{Buffer, BufferPool};
 use crate::chunk::digest::{Digest, Hashing, Reading, RootHasher, whole_digest};
 use crate::chunk::hole::{self, ZeroChunk};
 use crate::chunk::window::{Permit, cost};
-use crate::chunk::{CHUNK_SIZE, Extent};
+use crate::chunk::{CHUNK_SIZE, Extent, chunk_length};
 use crate::net::data::body::FileId;
 use crate::store::{Allocation, ErrorKind, FileSource, RemotePath, Store, StoreError, Version};
 use std::sync::Arc;
@@ -41,12 +41,12 @@ impl WantedFile {
         cost(usize::try_from(self.size).unwrap_or(CHUNK_SIZE))
     }
 
-    /// The chunk at `offset`.
-    pub(super) fn chunk(&self, offset: u64) -> Extent {
+    /// The chunk at `offset`, of at most `most` bytes.
+    pub(super) fn chunk(&self, offset: u64, most: u64) -> Extent {
         let remaining = self.size.saturating_sub(offset);
         Extent {
             offset,
-            length: remaining.min(CHUNK_SIZE as u64),
+            length: chunk_length(offset, remaining, most),
         }
     }
 
@@ -112,15 +112,14 @@ pub(super) async fn opened(
     cell.get_or_try_init(|| file.store.open(&file.path)).await.cloned()
 }
 
-/// Reads the chunk at `offset`, unless it can be read without waiting for a device.
+/// Reads a chunk, unless it can be read without waiting for a device.
 pub(super) async fn read_chunk(
     file: WantedFile,
     source: OpenOnce,
-    offset: u64,
+    extent: Extent,
     permit: Permit,
     pool: BufferPool,
 ) -> ReadDone {
-    let extent = file.chunk(offset);
     let result = chunk_of(&file, &source, extent, &pool).await;
     ReadDone::Chunk {
         id: file.id,

@@ -4,7 +4,6 @@
 //! One task owns all state (`SendState`). The walk, the reads and the readers of streams are tasks
 //! without any.
 
-use crate::chunk::CHUNK_SIZE;
 use crate::chunk::digest::{Digest, RootHasher};
 use crate::net::control::codec::refused;
 use crate::net::data::body::FileId;
@@ -348,9 +347,8 @@ fn hash_of_prefix(want: &proto::Want, size: u64) -> Result<RootHasher, NetError>
     let bad = || NetError::Protocol("it wants a file from a place where no chunk begins".into());
     let digests = want.digests.iter().map(|d| Digest::try_from(d.as_slice()));
     let digests = digests.collect::<Result<Vec<_>, _>>().map_err(|_| bad())?;
-    let chunk = CHUNK_SIZE as u64;
-    if want.offset > 0 && (want.offset >= size || !want.offset.is_multiple_of(chunk)) {
+    if want.offset > 0 && want.offset >= size {
         return Err(bad());
     }
-    RootHasher::resume(want.offset / chunk, digests).ok_or_else(bad)
+    RootHasher::resume(want.offset, digests).ok_or_else(bad)
 }

@@ -193,6 +193,12 @@ impl SendState {
         self.live(id).is_some()
     }
 
+    /// True of an attempt at a file of which all is on its way, and may have to be sent again.
+    pub(super) fn is_sent(&self, id: FileId) -> bool {
+        let file = self.files.get(&id.number);
+        file.is_some_and(|f| f.attempt == id.attempt && matches!(f.phase, Phase::Sent(..)))
+    }
+
     fn live(&self, id: FileId) -> Option<&SendFile> {
         let file = self.files.get(&id.number)?;
         (file.attempt == id.attempt && file.is_being_read()).then_some(file)
@@ -290,11 +296,11 @@ impl SendState {
         }
     }
 
-    /// The next read that is due; `None` while there is none.
+    /// The next read that is due; `None` while there is none. A chunk has at most `most` bytes.
     ///
     /// # Errors
     /// Why the layout of a file could not be found.
-    pub(super) fn plan(&mut self) -> Result<Option<Plan>, (FileId, StoreError)> {
+    pub(super) fn plan(&mut self, most: u64) -> Result<Option<Plan>, (FileId, StoreError)> {
         while let Some((id, hash)) = self.to_check.pop_front() {
             if let Some(check) = self.check(id, hash) {
                 return Ok(Some(check));
@@ -302,7 +308,7 @@ impl SendState {
         }
         loop {
             if let Some(id) = self.current {
-                match self.reading(id).map(ReadingFile::plan) {
+                match self.reading(id).map(|reading| reading.plan(most)) {
                     Some(Step::Due(plan)) => return Ok(Some(plan)),
                     Some(Step::Unknown) => return Ok(None),
                     Some(Step::Failed(e)) => {

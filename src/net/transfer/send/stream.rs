@@ -125,7 +125,7 @@ impl StreamReader {
         let (mut offset, mut root) = (0_u64, RootHasher::default());
         while !chunk.is_empty() {
             let (digest, length) = (chunk_digest(offset, &chunk), chunk.len() as u64);
-            root.push(digest);
+            root.push(digest, length);
             self.frame((FrameKind::Chunk, offset), digest, chunk, None).await;
             offset = offset.saturating_add(length);
             chunk = next;

@@ -1,6 +1,7 @@
 //! The frames of a data connection, byte by byte.
 
 use super::*;
+use crate::chunk::LEAST_CHUNK;
 
 fn header() -> FrameHeader {
     FrameHeader {
@@ -107,6 +108,17 @@ fn bounds_are_checked() {
     };
     assert!(!refused(|_| ()));
     assert!(refused(|h| h.offset = 1));
+    assert!(!refused(|h| h.offset = LEAST_CHUNK as u64));
+    // a chunk is within one subtree of its size
+    assert!(refused(
+        |h| (h.offset, h.length) = (LEAST_CHUNK as u64, LEAST_CHUNK as u32 + 1)
+    ));
+    assert!(!refused(
+        |h| (h.offset, h.length) = (2 * LEAST_CHUNK as u64, LEAST_CHUNK as u32 + 1)
+    ));
+    assert!(refused(
+        |h| (h.offset, h.length) = (2 * LEAST_CHUNK as u64, CHUNK_SIZE as u32)
+    ));
     assert!(refused(|h| h.offset = u64::MAX));
     assert!(refused(|h| h.offset = 1 << 63));
     assert!(refused(|h| h.length = 0));

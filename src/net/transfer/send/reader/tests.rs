@@ -142,3 +142,31 @@ async fn a_change_forgets_what_was_read_before() {
     assert_eq!(fixture.state.get(7).unwrap().hash(), None);
     assert!(!fixture.state.is_live(id(0)));
 }
+
+/// All of a file is on its way, and a connection is lost: a chunk that cannot be read once more
+/// fails the file, for which the receiver would wait.
+#[tokio::test]
+async fn a_chunk_that_cannot_be_sent_again_fails_a_file_that_was_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut fixture = Fixture::new(dir.path()).await;
+    fixture.want(0);
+    let checked = fixture
+        .until(|event| matches!(event, ReadEvent::Done(ReadDone::Checked { .. })))
+        .await;
+    assert!(fixture.reader.process(checked, &mut fixture.state).is_empty());
+    assert!(matches!(fixture.state.get(7).unwrap().phase, Phase::Sent(..)));
+    let lost = |attempt| {
+        let path = RemotePath::parse(b"f").unwrap();
+        ReadEvent::Deferred(ChunkRead {
+            id: FileId { number: 7, attempt },
+            extent: at(0, CHUNK_SIZE),
+            digest: Err(StoreError::new(ErrorKind::SourceChanged, &path)),
+        })
+    };
+    assert!(
+        fixture.reader.process(lost(1), &mut fixture.state).is_empty(),
+        "another attempt's"
+    );
+    let failures = fixture.reader.process(lost(0), &mut fixture.state);
+    assert!(matches!(failures.as_slice(), [ReadFailure::Failed(id, _)] if id.number == 7));
+}

@@ -13,8 +13,7 @@ use haul::auth::user::{AuthorizedKey, User};
 use haul::auth::{Fingerprint, Identity, UserName, users};
 use haul::net::client::Client;
 use haul::net::client::connect::Connection;
-use haul::net::client::options::{SessionOptions, WINDOW};
-use haul::net::data::pacer::RateLimit;
+use haul::net::client::options::SessionOptions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -85,17 +84,7 @@ impl Server {
         let host = self.address.ip().to_string();
         let connection =
             Connection::open(&host, self.address.port(), Some(self.key), Some(identity));
-        let options = SessionOptions {
-            connections: 1,
-            most_connections: 1,
-            retry_for: Duration::from_secs(1),
-            notify: Arc::new(|_| {}),
-            outage: Arc::default(),
-            window: WINDOW,
-            credit: u64::MAX,
-            limits: Vec::new(),
-            rate: RateLimit::new(None),
-        };
+        let options = SessionOptions::fixed(1, Duration::from_secs(1));
         let user = format!("user{}", number % USERS);
         let client = connection.await?.login(&user, None, &options).await?;
         client.logged_in().await?;

@@ -63,6 +63,39 @@ fn chunks_of_a_lost_connection_go_out_on_others_and_a_new_one_is_dialled() {
 }
 
 #[test]
+fn a_transfer_begins_with_the_connections_that_its_path_has_needed() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address, Rules::default());
+    let client = server.client_at(proxy.address);
+    write(&client.work().join("big"), &bytes(1, 20 << 20));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let connections = |remembered: &str, options: &[&str]| {
+        write(&client.config().join("paths"), remembered.as_bytes());
+        let before = proxy.data_connections();
+        client.ok([&["put", "--no-compress"], options, &["big", "srv:"]].concat());
+        proxy.data_connections() - before
+    };
+    let path = |millis: u64, since| {
+        let address = proxy.address;
+        format!("{address} connections=9 round_trip={} since={since}\n", millis * 1000)
+    };
+    // on a busy machine also a short path may look longer, once
+    assert!(
+        (0..5).any(|_| connections(&path(1, now), &[]) == 9),
+        "not those of last time"
+    );
+    assert_eq!(connections(&path(1, now), &["--connections=2"]), 2, "the user has said so");
+    assert!(connections(&path(1, now - 8 * 24 * 3600), &[]) <= 4, "too old");
+    assert!(connections("nonsense\n", &[]) <= 4);
+    // the path of one that is shorter: what has been dialled before that is known is given back
+    let (other, remembered) = (path(1000, now), client.config().join("paths"));
+    connections(&other, &[]);
+    let stays = std::fs::read_to_string(&remembered).unwrap();
+    assert_eq!(stays, other, "a short path is not worth a line");
+}
+
+#[test]
 fn with_no_data_connection_at_all_the_client_gives_up_with_a_reason() {
     let server = Server::start();
     let proxy = Proxy::start(

@@ -11,9 +11,8 @@ use crate::support::{Client, Ended, Server, until};
 use haul::auth::{Fingerprint, Identity};
 use haul::net::NetError;
 use haul::net::client::connect::Connection;
-use haul::net::client::options::{SessionOptions, WINDOW};
+use haul::net::client::options::SessionOptions;
 use haul::net::client::requests::{IfMissing, PutDestination};
-use haul::net::data::pacer::RateLimit;
 use haul::net::transfer::options::Options;
 use haul::net::transfer::report::Reporter;
 use haul::net::transfer::send::source::{Origin, TransferSource};
@@ -343,17 +342,7 @@ async fn a_walk_or_a_read_that_panics_is_no_complete_transfer() {
     // its offer, a larger file
     for at in ["small9", "deep", "small30", "large"] {
         let pin = Fingerprint::parse(&server.fingerprint).unwrap();
-        let options = SessionOptions {
-            connections: 2,
-            most_connections: 2,
-            retry_for: Duration::from_secs(5),
-            notify: Arc::new(|_| {}),
-            outage: Arc::default(),
-            window: WINDOW,
-            credit: u64::MAX,
-            limits: Vec::new(),
-            rate: RateLimit::new(None),
-        };
+        let options = SessionOptions::fixed(2, Duration::from_secs(5));
         let connection =
             Connection::open("127.0.0.1", server.address.port(), Some(pin), identity.as_ref());
         let client = connection.await.unwrap().login("kim", None, &options).await.unwrap();

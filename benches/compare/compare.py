@@ -165,6 +165,18 @@ def mirror(place, source):
     }
 
 
+def forgetting(place, tests):
+    """haul's transfers of a row, each of which begins as the first one to this server."""
+    def forgotten(run):
+        def prepared():
+            (place.work / "config" / "paths").unlink(missing_ok=True)
+            return run()
+        return prepared
+    for tools in tests.values():
+        tools.update({tool: forgotten(run) for tool, run in tools.items() if tool.startswith("haul")})
+    return tests
+
+
 def verbs(place, source):
     numbers = iter(range(10**6))
     return {
@@ -198,7 +210,7 @@ def prepare(row, args, source):
         return make_small(source, 1000)
     if row == "links":
         return make_links(source, 100000)
-    if row in ("wan", "wan-loss"):
+    if row in ("wan", "wan-loss", "wan-again"):
         return make_big(source, WAN_SIZE)
     if row in ("small", "wan-small", "rules"):
         return make_small(source, 1000 if row == "wan-small" else 20000)
@@ -230,7 +242,9 @@ def rows_of(row, args, place, data):
         return [verbs(place, data)]
     if row == "wan-ssh":
         return [first_ls(place)]
-    groups = [put_get(place, data, peers, row in ("big", "random", "wan", "wan-loss", "wan-random"))]
+    groups = [put_get(place, data, peers, row in ("big", "random", "wan", "wan-loss", "wan-again", "wan-random"))]
+    if row == "wan-loss":
+        groups = [forgetting(place, tests) for tests in groups]
     if row == "tree":
         groups.append(unchanged(place, data, peers))
     return groups
@@ -253,12 +267,12 @@ def report(row, test, results, args, loss):
     for own in (tool for tool in ("haul-ssh", "haul-lane") if tool in medians):
         others = [tool for tool in medians if tool in ("haul", "rsync-ssh", "scp")]
         ratios.append(f"{own}: " + ", ".join(f"{medians[own] / medians[tool]:.2f} × {tool}" for tool in others))
-    if row in ("wan", "wan-loss"):
+    if row in ("wan", "wan-loss", "wan-again"):
         ratios.append(f"{WAN_SIZE * 8 / (RATE * 1e6) / base:.0%} of the link")
     client, server = (max(r[i] for r in results["haul"]) / 1024 for i in (1, 2))
     cpu = {tool: statistics.median(r.cpu for r in runs) for tool, runs in results.items()}
     of_cpu = ", ".join(f"{tool} {seconds:.2f} s" for tool, seconds in cpu.items())
-    name = f"{row} {loss} % {args.congestion}" if row == "wan-loss" else row
+    name = f"{row} {loss} % {args.congestion}" if row in ("wan-loss", "wan-again") else row
     times = ", ".join(f"{tool} {t:.3f} s" for tool, t in medians.items())
     print(f"| {name} | {test} | {times} | {', '.join(ratios)} | {client:.0f} / {server:.0f} MiB | {of_cpu} |", flush=True)
     return {"row": name, "test": test, "medians": medians, "cpu": cpu, "runs": results, "durable": args.durable}
@@ -278,7 +292,7 @@ def run_row(row, args, work):
     data = prepare(row, args, source)
     link, congestion = None, None
     if row.startswith("wan"):
-        link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row == "wan-loss" else [])
+        link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row in ("wan-loss", "wan-again") else [])
         congestion = Congestion(args.congestion)
     servers = list(dict.fromkeys(server for peer in peers_of(row, args) for server in SERVERS.get(peer, [])))
     place = None
@@ -295,7 +309,7 @@ def run_row(row, args, work):
 
 
 def main():
-    rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-small", "wan-verbs", "wan-ssh"]
+    rows = ["big", "small", "tree", "cp-big", "cp-small", "million", "wan", "wan-loss", "wan-again", "wan-small", "wan-verbs", "wan-ssh"]
     rows += [*ALONE, "text", "random", "wan-text", "wan-random"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="[default: 5]")
@@ -303,7 +317,7 @@ def main():
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where everything happens [default: /dev/shm]")
     parser.add_argument("--durable", action="store_true", help="rsync --fsync, and a sync behind cp; with --dir on a disk")
     parser.add_argument("--tree", type=Path, help="a real tree, for the row tree [default: this Rust toolchain]")
-    parser.add_argument("--loss", default="0.1", help="percent, for wan-loss [default: 0.1]")
+    parser.add_argument("--loss", default="0.1", help="percent, for wan-loss and wan-again [default: 0.1]")
     parser.add_argument("--congestion", choices=["bbr", "cubic"], default="bbr", help="what may be used: BBR too, or cubic alone [default: bbr]")
     parser.add_argument("--haul-option", action="append", default=[], help="for haul's put and get, such as --connections=8")
     parser.add_argument("--ciphers", default="aes128-gcm@openssh.com", help="of ssh; '' is ssh's own choice [default: aes128-gcm@openssh.com]")

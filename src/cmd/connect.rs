@@ -5,7 +5,7 @@ use super::connect_args::{given_password, retry_for};
 use super::failure::{Failure, exit};
 use super::location::{Scheme, ServerName};
 use super::server::{LoginBy, LoginError, NewKey, Server, find, is_refusal, refused, unanswered};
-use super::{prompt, screen, ssh};
+use super::{paths, prompt, screen, ssh};
 use crate::auth::password::Secret;
 use crate::net::client::Client;
 use crate::net::client::options::{SessionOptions, WINDOW};
@@ -59,6 +59,8 @@ pub struct RemoteSession {
     /// How long to retry, if the user said so.
     retry_for: Option<Duration>,
     options: SessionOptions,
+    /// The number of its connections is found by trying: what is found is remembered.
+    is_tuned: bool,
     client: Arc<Client>,
 }
 
@@ -171,6 +173,9 @@ impl RemoteSession {
 
     /// Says goodbye.
     pub async fn quit(self) {
+        if let Some(found) = self.client.path().filter(|_| self.is_tuned) {
+            paths::note(&self.server.address(), self.options.path, found, CONNECTIONS);
+        }
         self.client.quit().await;
     }
 }
@@ -260,8 +265,10 @@ async fn open_once(
     let mut server = find(name, new_key(args))?;
     server.host_over_ssh(ssh::host_of(name, args).await?);
     let connections = purpose.connections.map(usize::from);
+    let is_tuned = connections.is_none() && !server.is_over_ssh();
     let options = SessionOptions {
         connections: connections.unwrap_or(CONNECTIONS),
+        path: is_tuned.then(|| paths::find(&server.address())).flatten(),
         most_connections: connections.unwrap_or(MOST_CONNECTIONS),
         retry_for: retry_for.unwrap_or(RETRY_FOR),
         notify: Arc::new(move |text: &str| match purpose.notices {
@@ -306,6 +313,7 @@ async fn open_once(
         password,
         retry_for,
         options,
+        is_tuned,
         client,
     })
 }

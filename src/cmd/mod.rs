@@ -50,6 +50,7 @@ mod mv;
 mod others;
 mod output;
 mod panics;
+mod paths;
 mod patterns;
 mod place_copy;
 mod progress;

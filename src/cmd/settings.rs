@@ -45,6 +45,18 @@ pub fn runtime_dir() -> Result<PathBuf, Failure> {
     }
 }
 
+/// The client's directory of what it may forget: `$XDG_STATE_HOME/haul`, else
+/// `~/.local/state/haul`. Where `$HAUL_CONFIG_DIR` is set it is that.
+///
+/// # Errors
+/// As [`config_dir`].
+pub fn client_state_dir() -> Result<PathBuf, Failure> {
+    match set("HAUL_CONFIG_DIR") {
+        Some(dir) => Ok(dir.into()),
+        None => under("XDG_STATE_HOME", ".local/state", "state", "HAUL_CONFIG_DIR"),
+    }
+}
+
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -5,7 +5,6 @@ use crate::net::client::Client;
 use crate::net::client::connect::Connection;
 use crate::net::client::options::SessionOptions;
 use crate::net::client::requests::PutDestination;
-use crate::net::data::pacer::RateLimit;
 use crate::net::error::{LossReason, NetError};
 use crate::net::server::outbound::{Bounds, OtherServer, Outbound, OutboundSession};
 use crate::net::transfer::options::Options;
@@ -51,16 +50,11 @@ impl Outbound for NamedServers {
             text: format!("its operator does not let this server send to {}", to.host),
         })?;
         let options = SessionOptions {
-            connections: CONNECTIONS,
-            most_connections: CONNECTIONS,
-            retry_for: RETRY_FOR,
-            notify: Arc::new(|_| {}),
-            outage: Arc::default(),
             // nothing comes from there
             window: INITIAL_WINDOW,
             credit: bounds.window,
             limits: bounds.limits,
-            rate: RateLimit::new(None),
+            ..SessionOptions::fixed(CONNECTIONS, RETRY_FOR)
         };
         let mut last = NetError::Lost(LossReason::NotLoggedIn);
         for address in &named.addresses {

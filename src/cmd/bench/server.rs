@@ -7,8 +7,7 @@ use crate::auth::{Fingerprint, Identity, UserName, file};
 use crate::cmd::failure::{Failure, exit};
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
-use crate::net::client::options::{SessionOptions, WINDOW};
-use crate::net::data::pacer::RateLimit;
+use crate::net::client::options::SessionOptions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -52,17 +51,7 @@ pub(super) async fn start(
     };
     let host = address.ip().to_string();
     let connection = Connection::open(&host, address.port(), Some(key), Some(&identity)).await?;
-    let options = SessionOptions {
-        connections,
-        most_connections: connections,
-        retry_for: Duration::from_secs(10),
-        notify: Arc::new(|_| {}),
-        outage: Arc::default(),
-        window: WINDOW,
-        credit: u64::MAX,
-        limits: Vec::new(),
-        rate: RateLimit::new(None),
-    };
+    let options = SessionOptions::fixed(connections, Duration::from_secs(10));
     let client = connection.login("bench", None, &options).await?;
     client.logged_in().await?;
     Ok((client, server))

@@ -10,8 +10,7 @@ use crate::cmd::settings::config_dir;
 use crate::net::NetError;
 use crate::net::client::Client;
 use crate::net::client::connect::Connection;
-use crate::net::client::options::{SessionOptions, WINDOW};
-use crate::net::data::pacer::RateLimit;
+use crate::net::client::options::SessionOptions;
 use crate::store::Kind;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -116,16 +115,6 @@ async fn log_in(directory: &Remote) -> Option<Arc<Client>> {
     let pin = server.known.pin(&server.address())?;
     let identity = server.identity.as_ref()?;
     let connection = Connection::open(&server.host, server.port, Some(pin), Some(identity));
-    let options = SessionOptions {
-        connections: 1,
-        most_connections: 1,
-        retry_for: DEADLINE,
-        notify: Arc::new(|_| {}),
-        outage: Arc::default(),
-        window: WINDOW,
-        credit: u64::MAX,
-        limits: Vec::new(),
-        rate: RateLimit::new(None),
-    };
+    let options = SessionOptions::fixed(1, DEADLINE);
     connection.await.ok()?.login(&server.user, None, &options).await.ok()
 }

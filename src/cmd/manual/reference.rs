@@ -26,7 +26,7 @@ pub const EXITS: [Entry; 11] = [
 /// The exit codes of commands that talk to no server.
 const LOCAL_EXITS: [&str; 4] = ["0", "1", "2", "129, 130, 143"];
 
-const CLIENT_FILES: [Entry; 7] = [
+const CLIENT_FILES: [Entry; 8] = [
     (
         "~/.config/haul/",
         "The settings of this user: $HAUL_CONFIG_DIR, else $XDG_CONFIG_HOME/haul, else this \
@@ -53,6 +53,13 @@ const CLIENT_FILES: [Entry; 7] = [
         "The pinned keys, one line each: HOST:PORT SHA256:FINGERPRINT. Remove a line to accept a \
         new key of that \
          server at the next login.",
+    ),
+    (
+        "~/.local/state/haul/paths",
+        "What the paths to servers needed last time, with which the next transfer begins, one line \
+        each: HOST:PORT, connections=, round_trip= (microseconds), since= (seconds since 1970). \
+        A line lasts a week. It is in $XDG_STATE_HOME/haul if that is set, and in $HAUL_CONFIG_DIR \
+        if that is. Nothing is lost with it.",
     ),
     (
         "~/.config/haul/key",

@@ -5,8 +5,9 @@ use crate::net::client::backoff::{chance, pause};
 use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
 use crate::net::client::options::SessionOptions;
+use crate::net::client::path::PathTraits;
 use crate::net::client::route::Slot;
-use crate::net::client::tuner::{ConnectionTuner, INTERVAL, Observation};
+use crate::net::client::tuner::{ConnectionTuner, INTERVAL, MOST_ROUND_TRIP, NEAR, Observation};
 use crate::net::data::carry::ReadFrames;
 use crate::net::data::connection::DataConnection;
 use crate::net::data::pool::Added;
@@ -21,6 +22,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout};
+
+/// A session that has moved fewer bytes cannot tell what its path needs.
+const TELLING: u64 = 8 << 20;
 
 /// Keeps up a session's data connections. Dropping it ends them.
 pub(super) struct Dialer {
@@ -37,12 +41,17 @@ impl Dialer {
         login: Arc<Login>,
         options: &SessionOptions,
     ) -> Dialer {
+        let first = options.path.map_or(options.connections, |path| path.connections);
+        let first = first.clamp(1, options.most_connections.max(1)) as u64;
         let shared = Dialing {
             core,
             keys,
             login,
             retry_for: options.retry_for,
-            wanted: watch::Sender::new(options.connections.max(1) as u64),
+            usual: options.connections.max(1) as u64,
+            path: options.path,
+            wanted: watch::Sender::new(first),
+            settled: AtomicU64::new(first),
             most: options.most_connections.max(1) as u64,
             round_trip: AtomicU64::new(u64::MAX),
             maintained: AtomicU64::new(0),
@@ -52,6 +61,21 @@ impl Dialer {
             shared: Arc::new(shared),
             supervisor: Mutex::new(None),
         }
+    }
+
+    /// What the session has found out about its path; `None` of a short one, and before it has
+    /// moved enough to tell.
+    pub(super) fn path(&self) -> Option<PathTraits> {
+        let shared = &self.shared;
+        let round_trip = Duration::from_micros(shared.round_trip.load(Ordering::Relaxed));
+        let is_known = shared.core.pool().moved() >= TELLING
+            && round_trip >= NEAR
+            && round_trip <= MOST_ROUND_TRIP;
+        let connections = usize::try_from(shared.settled.load(Ordering::Relaxed)).ok()?;
+        is_known.then_some(PathTraits {
+            connections,
+            round_trip,
+        })
     }
 
     /// Starts to dial, if it has not started yet.
@@ -70,8 +94,14 @@ struct Dialing {
     keys: Arc<Keys>,
     login: Arc<Login>,
     retry_for: Duration,
+    /// The number of data connections that a session begins with on a path that is not known.
+    usual: u64,
+    /// What an earlier session has found out about the path.
+    path: Option<PathTraits>,
     /// The number of data connections to have.
     wanted: watch::Sender<u64>,
+    /// The number of them that is not just an attempt.
+    settled: AtomicU64,
     /// The most that the user allows.
     most: u64,
     /// The shortest time that it took to connect, in microseconds.
@@ -96,7 +126,7 @@ impl Dialing {
     async fn supervise(self: Arc<Dialing>) {
         let mut connections = Vec::new();
         let mut most = self.most;
-        let mut tuner = (self.most > self.wanted()).then(|| ConnectionTuner::new(Instant::now()));
+        let mut tuner = (self.most > self.usual).then(|| ConnectionTuner::new(Instant::now()));
         let mut due = tokio::time::Instant::now() + INTERVAL;
         let mut is_answered = false;
         loop {
@@ -121,6 +151,17 @@ impl Dialing {
         // each says goodbye to the server by itself
         for connection in connections {
             let _ = connection.await;
+        }
+    }
+
+    /// The first connection has taken so long. On another path than the one that is remembered the
+    /// session goes on as on one that is not known.
+    fn compare_path(&self, round_trip: Duration) {
+        let is_other = self.path.is_some_and(|path| !path.has_length(round_trip));
+        if is_other {
+            tracing::debug!(?round_trip, "not the path that is remembered");
+            self.want(self.wanted().min(self.usual));
+            self.settled.store(self.wanted(), Ordering::Relaxed);
         }
     }
 
@@ -159,6 +200,7 @@ impl Dialing {
             most,
         };
         let wanted = tuner.observe(Instant::now(), observed);
+        self.settled.store(tuner.settled(wanted), Ordering::Relaxed);
         if wanted != connections {
             tracing::debug!(connections, wanted, "data connections");
             self.want(wanted);
@@ -289,7 +331,10 @@ impl Dialing {
         let socket = self.keys.route.data(slot).await?;
         if let Slot::Tcp(_) = slot {
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.round_trip.fetch_min(micros, Ordering::Relaxed);
+            let before = self.round_trip.fetch_min(micros, Ordering::Relaxed);
+            if before == u64::MAX {
+                self.compare_path(started.elapsed());
+            }
         }
         let attach = async {
             let connection = DataConnection::connect(socket, self.keys.config.clone()).await;

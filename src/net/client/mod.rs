@@ -16,6 +16,7 @@ mod keys;
 mod login;
 pub mod options;
 pub mod outage;
+pub mod path;
 pub mod places;
 mod rate;
 mod reattach;
@@ -37,6 +38,7 @@ use crate::net::client::dialer::Dialer;
 use crate::net::client::keys::Keys;
 use crate::net::client::login::Login;
 use crate::net::client::options::{SessionOptions, host_name};
+use crate::net::client::path::PathTraits;
 use crate::net::client::reattach::{Attachment, Inbound, confirm};
 use crate::net::client::route::Route;
 use crate::net::client::router::ReplyRouter;
@@ -248,6 +250,11 @@ impl Client {
     /// Ends the session at once.
     pub fn end(&self) {
         self.core.shut_down(NetError::Lost(LossReason::LoggedOut));
+    }
+
+    /// What the session has found out about its path, if it has moved enough to tell.
+    pub fn path(&self) -> Option<PathTraits> {
+        self.dialer.path()
     }
 
     /// Says goodbye.

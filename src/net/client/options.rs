@@ -1,6 +1,7 @@
 //! What a client chooses for its sessions.
 
 use crate::net::client::outage::Outage;
+use crate::net::client::path::PathTraits;
 use crate::net::data::pacer::RateLimit;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ pub const WINDOW: u64 = 32 << 20;
 pub struct SessionOptions {
     /// Data connections of a transfer at first.
     pub connections: usize,
+    /// What an earlier session has found out about the path: its transfer begins with that.
+    pub path: Option<PathTraits>,
     /// The most data connections, used where more of them carry more.
     pub most_connections: usize,
     /// How long to retry without any progress after connections are lost.
@@ -30,6 +33,25 @@ pub struct SessionOptions {
     pub limits: Vec<Arc<RateLimit>>,
     /// How fast the data of transfers goes, in either direction.
     pub rate: Arc<RateLimit>,
+}
+
+impl SessionOptions {
+    /// So many data connections, whatever the path is like, no limits, and nothing for a user to
+    /// read.
+    pub fn fixed(connections: usize, retry_for: Duration) -> SessionOptions {
+        SessionOptions {
+            connections,
+            path: None,
+            most_connections: connections,
+            retry_for,
+            notify: Arc::new(|_| {}),
+            outage: Arc::default(),
+            window: WINDOW,
+            credit: u64::MAX,
+            limits: Vec::new(),
+            rate: RateLimit::new(None),
+        }
+    }
 }
 
 /// Receives sentences for the user.

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 pub(super) const INTERVAL: Duration = Duration::from_millis(300);
 const ROUND_TRIPS: u32 = 6;
 /// On a shorter round trip losses are made up for at once, and one connection is as good as many.
-const NEAR: Duration = Duration::from_millis(5);
+pub(super) const NEAR: Duration = Duration::from_millis(5);
 /// The longest round trip that counts.
-const MOST_ROUND_TRIP: Duration = Duration::from_secs(1);
+pub(super) const MOST_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// A rate below this part of the best that was seen is low.
 const LOW: f64 = 0.7;
 /// Low rates, one after another, until more connections are tried.
@@ -109,6 +109,14 @@ impl ConnectionTuner {
             return observed.connections;
         }
         self.judge(rate, observed.connections, observed.most)
+    }
+
+    /// The number of connections that has proved good, where `wanted` are to be had now.
+    pub(super) fn settled(&self, wanted: u64) -> u64 {
+        match self.state {
+            TunerState::Trying(trial) => trial.before,
+            TunerState::Watching { .. } | TunerState::Resting(_) => wanted,
+        }
     }
 
     /// The number of connections to have after `current` of them carried `rate` bytes a second.

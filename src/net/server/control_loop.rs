@@ -42,9 +42,9 @@ pub(super) struct ControlLoop {
     conversation: Conversation,
     config: Arc<Config>,
     registry: Arc<Registry>,
-    todo: mpsc::Receiver<Work>,
+    todo: mpsc::Receiver<Box<Work>>,
     queue: ControlQueue,
-    reattached: mpsc::Receiver<Reattached>,
+    reattached: mpsc::Receiver<Box<Reattached>>,
     first: Connection,
     login: LoginReply,
 }
@@ -66,7 +66,7 @@ struct Conversation {
     session: Arc<Session>,
     replay: Replay,
     cache: Arc<Mutex<ReplyCache>>,
-    work: mpsc::Sender<Work>,
+    work: mpsc::Sender<Box<Work>>,
     /// The client has said goodbye: it does not wait for an answer.
     leaves: AtomicBool,
 }
@@ -182,7 +182,7 @@ impl Conversation {
         &self,
         first: Connection,
         queue: &mut ControlQueue,
-        reattached: &mut mpsc::Receiver<Reattached>,
+        reattached: &mut mpsc::Receiver<Box<Reattached>>,
         grace: Duration,
     ) -> Result<(), NetError> {
         let mut connection = first;
@@ -217,8 +217,8 @@ impl Conversation {
     /// The next connection that resumes the session: `next`, if that is good, or another one.
     async fn resume(
         &self,
-        mut next: Option<Reattached>,
-        reattached: &mut mpsc::Receiver<Reattached>,
+        mut next: Option<Box<Reattached>>,
+        reattached: &mut mpsc::Receiver<Box<Reattached>>,
         grace: Duration,
     ) -> Result<Connection, NetError> {
         // a connection that is lost again before its answer is followed by another
@@ -239,8 +239,8 @@ impl Conversation {
     }
 
     /// Answers a re-attachment; `None` if that fails.
-    async fn accept(&self, candidate: Reattached) -> Option<Connection> {
-        let Reattached { mut tls, received } = candidate;
+    async fn accept(&self, candidate: Box<Reattached>) -> Option<Connection> {
+        let Reattached { mut tls, received } = *candidate;
         let mut missed = Vec::new();
         if let Err(e) = self.replay.resend(received, &mut missed) {
             // it ends this connection, and not the session
@@ -334,11 +334,11 @@ impl Conversation {
                     Some(Err(e @ NetError::Protocol(_))) => return Err(e),
                     channel => channel,
                 };
-                room.send(Work {
+                room.send(Box::new(Work {
                     request,
                     channel,
                     _room: message,
-                });
+                }));
                 Ok(())
             }
         }

@@ -111,7 +111,7 @@ impl Listener {
             }
             Known::Control(LoginOutcome::Reattached(session, reattached)) => {
                 // the session's own task takes it, unless the session is over
-                let _ = session.reattached.send(*reattached).await;
+                let _ = session.reattached.send(reattached).await;
                 Ok(())
             }
             Known::Control(LoginOutcome::Closed) => Ok(()),

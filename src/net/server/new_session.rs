@@ -43,7 +43,7 @@ pub(super) struct NewSession {
     pub(super) place: Share,
     pub(super) queue: ControlQueue,
     /// The connections that resume the session.
-    pub(super) reattached: mpsc::Receiver<Reattached>,
+    pub(super) reattached: mpsc::Receiver<Box<Reattached>>,
 }
 
 /// Makes a session, if there is room for it.
@@ -80,6 +80,7 @@ pub(super) async fn create(
     let (incoming, outgoing) = registry.meters(&user);
     let (control, queue) = ControlSender::metered(OUTGOING_AT_REST, outgoing);
     let buffers = BufferPool::new(0);
+    // a channel has room for 32 values from the start: what is large is boxed
     let (reattached_in, reattached) = mpsc::channel(1);
     let rates = registry.rates().of_session(grant.name(), grant.user.rate);
     let metered = (rates.pacer.clone(), Some(incoming));

@@ -60,14 +60,14 @@ fn lists(body: &request::Body) -> bool {
 
 impl Worker {
     /// Answers requests until the client leaves, or there are no more.
-    pub(super) async fn process(self, mut todo: mpsc::Receiver<Work>) {
+    pub(super) async fn process(self, mut todo: mpsc::Receiver<Box<Work>>) {
         let core = &self.session.core;
-        while let Some(Work {
-            request,
-            channel,
-            _room,
-        }) = todo.recv().await
-        {
+        while let Some(work) = todo.recv().await {
+            let Work {
+                request,
+                channel,
+                _room,
+            } = *work;
             let quits = matches!(request.body, Some(request::Body::Quit(_)));
             let _turn = match request.body.as_ref().is_some_and(lists) {
                 true => Some(self.registry.answer(&self.session).await),

@@ -44,7 +44,7 @@ pub(super) struct Session {
     /// The proofs of further connections.
     pub(super) proofs: Proofs,
     /// The session's own task takes the connections that resume it.
-    pub(super) reattached: mpsc::Sender<Reattached>,
+    pub(super) reattached: mpsc::Sender<Box<Reattached>>,
     /// Data connections that it may have.
     pub(super) most_connections: usize,
     pub(super) transfers: TransferCount,

@@ -146,7 +146,7 @@ async fn a_change_forgets_what_was_read_before() {
 /// All of a file is on its way, and a connection is lost: a chunk that cannot be read once more
 /// fails the file, for which the receiver would wait.
 #[tokio::test]
-async fn a_chunk_that_cannot_be_sent_again_fails_a_file_that_was_sent() {
+async fn a_chunk_that_cannot_be_resent_fails_a_file_that_was_sent() {
     let dir = tempfile::tempdir().unwrap();
     let mut fixture = Fixture::new(dir.path()).await;
     fixture.want(0);

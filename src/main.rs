@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     return_large_buffers();
-    haul::cmd::main(haul::cmd::parse())
+    haul::cmd::main(haul::cmd::parse(), return_free_memory)
 }
 
 /// Has the allocator return large buffers to the system as soon as they are freed.
@@ -26,3 +26,16 @@ fn return_large_buffers() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn return_large_buffers() {}
+
+/// Returns to the system what is free among what is in use: small buffers leave it behind.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn return_free_memory() {
+    // SAFETY: malloc_trim(3) takes a number, and may be called by any thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn return_free_memory() {}

@@ -164,8 +164,8 @@ const CARRIERS: [&str; 8] = [
 const CONNECTION: &str = "session";
 
 /// What outlives a panic.
-const OUTLIVE: [&str; 9] = [
-    "peer", "accept", "sweep", "watch", "note", "listener", "sweeper", "watcher", "uses",
+const OUTLIVE: [&str; 10] = [
+    "peer", "accept", "sweep", "watch", "note", "listener", "sweeper", "watcher", "uses", "trimmer",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

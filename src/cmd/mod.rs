@@ -217,13 +217,13 @@ pub fn parse() -> Cli {
 }
 
 /// Runs a command. A failure goes to standard error as one line.
-pub fn main(cli: Cli) -> ExitCode {
+pub fn main(cli: Cli, return_free_memory: fn()) -> ExitCode {
     panics::catch();
     runtime::forbid_memory_dumps();
     runtime::raise_open_files();
     match cli.command {
         Command::Rsync(args) => run_rsync(&args),
-        command => match run(command) {
+        command => match run(command, return_free_memory) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.report(),
         },
@@ -237,7 +237,8 @@ fn run_rsync(args: &rsync::Args) -> ExitCode {
         Err(failure) => return failure.report_as(1),
     };
     let result = match Cli::try_parse_from(&translated.words) {
-        Ok(cli) => run(cli.command),
+        // it starts no server
+        Ok(cli) => run(cli.command, || {}),
         Err(e) => Err(rsync::refused(&e)),
     };
     match result {
@@ -249,13 +250,13 @@ fn run_rsync(args: &rsync::Args) -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command, return_free_memory: fn()) -> Result<(), Failure> {
     if command.is_json() {
         failure::set_json();
     }
     let result = panics::contain(|| match command {
         // the server handles signals itself
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, return_free_memory),
         Command::PlaceCopy(args) => place_copy::run(&args),
         // boxed: it is large, and each of these would move it through the stack
         other => runtime::block_on(async {

@@ -184,7 +184,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
 
 /// Prepares and confines the process, and then runs the server. Not async: threads that exist
 /// before the confinement would not be confined.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, return_free_memory: fn()) -> Result<(), Failure> {
     let level = if args.verbose {
         tracing::Level::DEBUG
     } else {
@@ -228,6 +228,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         is_machine: false,
         identity,
         users,
+        return_free_memory,
         outbound: (!others.is_empty()).then(|| Arc::new(NamedServers(others)) as _),
         limits: Limits {
             sessions: args.max_sessions,

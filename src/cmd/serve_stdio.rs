@@ -143,6 +143,7 @@ pub(super) fn run(args: &StdioArgs, level: tracing::Level) -> Result<(), Failure
         is_machine: args.within.is_none(),
         identity,
         users: Users::only(user),
+        return_free_memory: || {},
         outbound: None,
         limits: Limits {
             sessions: SESSIONS,

@@ -44,6 +44,9 @@ pub struct Config {
     pub users: Users,
     /// Its bounds.
     pub limits: Limits,
+    /// Has the allocator return what is free; called when no session has memory for transfers any
+    /// more.
+    pub return_free_memory: fn(),
     /// What sends to the other servers that it may send to, if there are any.
     pub outbound: Option<Arc<dyn Outbound>>,
 }

@@ -237,6 +237,11 @@ impl Pools {
         }
     }
 
+    /// How many sessions have a loan.
+    pub(super) fn lent(&self) -> watch::Receiver<u64> {
+        self.lent.subscribe()
+    }
+
     /// The window that is fair.
     pub(super) fn fair_window(&self) -> FairWindow {
         FairWindow {

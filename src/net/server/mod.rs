@@ -70,6 +70,7 @@ pub use config::{Config, Limits};
 
 use crate::net::error::{LossReason, NetError};
 use crate::net::task::{Tasks, supervise};
+use crate::store::blocking;
 use last_used::Uses;
 use listener::Listener;
 use registry::{RELEASE, Registry};
@@ -82,6 +83,8 @@ use tokio::time::timeout;
 const GRACE: Duration = Duration::from_secs(10);
 /// Time between two sweeps for abandoned partial files.
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
+/// How long no session has memory for transfers until the allocator is to return what is free.
+const REST: Duration = Duration::from_secs(3);
 /// Pause after the watch over the users has panicked.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,6 +118,14 @@ pub async fn run(
         let watch = || revocation::watch(&users_of.users, &watched);
         supervise("watch", WATCH_PAUSE, watch).await;
     });
+    let (give_back, rests) = (config.return_free_memory, registry.clone());
+    running.push(tasks.spawn("trimmer", async move {
+        loop {
+            rests.rested(REST).await;
+            // it looks at all that is free
+            blocking(give_back).await;
+        }
+    }));
     let noting = tasks.spawn("uses", last_used::note(config, registry.clone(), used));
     stop.await;
     drop(running);

@@ -157,6 +157,19 @@ impl Registry {
         self.pools.answer(&session.user()).await
     }
 
+    /// Waits until the last session that had memory for transfers has had none for this long.
+    pub(super) async fn rested(&self, most: Duration) {
+        let mut lent = self.pools.lent();
+        // the sender is this value's own
+        let _ = lent.wait_for(|lent| *lent > 0).await;
+        loop {
+            let _ = lent.wait_for(|lent| *lent == 0).await;
+            if timeout(most, lent.wait_for(|lent| *lent > 0)).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Has a session memory to move data, for which it may have to wait in line.
     ///
     /// # Errors

@@ -3,7 +3,10 @@
 use super::run;
 
 /// Each is a seed, and what it found.
-const SEEDS: [(u64, &str); 0] = [];
+const SEEDS: [(u64, &str); 1] = [(
+    3287,
+    "a chunk that could not be read again, of a file all of which had been sent, was waited for",
+)];
 
 #[test]
 fn seeds_that_have_failed_once_pass() {

@@ -6,12 +6,14 @@ use crate::support::frames::{Connection, acknowledge, changed};
 use crate::support::messages::{get, offered, want};
 use crate::support::script::ScriptedClient;
 use crate::support::tree::{bytes, write};
+use haul::chunk::LEAST_CHUNK;
 use haul::chunk::digest::chunk_digest;
 use haul::net::wire::frame::FrameKind;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-const MIB: u64 = 1 << 20;
+/// The size of chunks while their rate is not known.
+const FIRST: u64 = LEAST_CHUNK as u64;
 
 /// A transfer of the file `f` of 6 MiB and a little, as offer 1 of transfer 1, to a client that has
 /// wanted it and has one data connection; with its content.
@@ -62,7 +64,7 @@ async fn what_a_lost_connection_had_is_read_again() {
     let server = Server::start();
     let (content, mut client, mut connection) = wanted(&server).await;
     for offset in 0..2 {
-        assert_eq!(connection.next().await.header.offset, offset * MIB);
+        assert_eq!(connection.next().await.header.offset, offset * FIRST);
     }
     drop(connection);
     let mut connection = Connection::new(&client, 2).await;
@@ -81,7 +83,7 @@ async fn a_chunk_that_is_another_when_it_is_read_again_is_not_sent() {
     connection.next().await;
     // behind the first chunk the second was read: all of it has come
     let second = connection.next().await.header;
-    assert_eq!(second.offset, MIB);
+    assert_eq!(second.offset, FIRST);
     let file = File::options().write(true).open(server.root.join("f")).unwrap();
     let time = file.metadata().unwrap().modified().unwrap();
     content[5] ^= 1;
@@ -101,19 +103,19 @@ async fn a_chunk_that_is_cut_off_while_it_waits_is_void() {
     let (content, mut client, mut connection) = wanted(&server).await;
     let first = connection.next().await.header;
     assert_eq!(first.offset, 0);
-    // the window, 4 MiB, has room for two more
-    for offset in 1..3 {
-        assert_eq!(connection.next().await.header.offset, offset * MIB);
+    // the window, 4 MiB, has room for so many
+    for offset in 1..15 {
+        assert_eq!(connection.next().await.header.offset, offset * FIRST);
     }
     let file = File::options().write(true).open(server.root.join("f")).unwrap();
-    let left = (3 << 20) + 200_000;
+    let left = 15 * FIRST + 50_000;
     file.set_len(left).unwrap();
     acknowledge(&mut client, &first).await;
     let anew = changed(&mut client).await;
     assert_eq!((anew.attempt, anew.offer.unwrap().size), (1, left));
     client.transfer(1, want(1)).await;
     // nothing of the first attempt, and all of the second
-    receives_all(&mut client, &mut connection, (1, 3 * MIB), &content[..left as usize]).await;
+    receives_all(&mut client, &mut connection, (1, 15 * FIRST), &content[..left as usize]).await;
 }
 
 /// What is not in the page cache is read ahead, by threads that may wait for the disk.

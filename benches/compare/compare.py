@@ -16,6 +16,9 @@ MIB = 1 << 20
 # Mbit/s and one-way delay in ms
 RATE, DELAY = 200, 25
 WAN_SIZE = 100 * 10**6
+# rows over a link that loses packets, and those in which the rate of the link counts
+LOSSY = ("wan-loss", "wan-again")
+OF_THE_LINK = ("wan", *LOSSY)
 
 
 def make_big(source, size):
@@ -210,7 +213,7 @@ def prepare(row, args, source):
         return make_small(source, 1000)
     if row == "links":
         return make_links(source, 100000)
-    if row in ("wan", "wan-loss", "wan-again"):
+    if row in OF_THE_LINK:
         return make_big(source, WAN_SIZE)
     if row in ("small", "wan-small", "rules"):
         return make_small(source, 1000 if row == "wan-small" else 20000)
@@ -242,7 +245,7 @@ def rows_of(row, args, place, data):
         return [verbs(place, data)]
     if row == "wan-ssh":
         return [first_ls(place)]
-    groups = [put_get(place, data, peers, row in ("big", "random", "wan", "wan-loss", "wan-again", "wan-random"))]
+    groups = [put_get(place, data, peers, row in ("big", "random", "wan-random", *OF_THE_LINK))]
     if row == "wan-loss":
         groups = [forgetting(place, tests) for tests in groups]
     if row == "tree":
@@ -267,12 +270,12 @@ def report(row, test, results, args, loss):
     for own in (tool for tool in ("haul-ssh", "haul-lane") if tool in medians):
         others = [tool for tool in medians if tool in ("haul", "rsync-ssh", "scp")]
         ratios.append(f"{own}: " + ", ".join(f"{medians[own] / medians[tool]:.2f} × {tool}" for tool in others))
-    if row in ("wan", "wan-loss", "wan-again"):
+    if row in OF_THE_LINK:
         ratios.append(f"{WAN_SIZE * 8 / (RATE * 1e6) / base:.0%} of the link")
     client, server = (max(r[i] for r in results["haul"]) / 1024 for i in (1, 2))
     cpu = {tool: statistics.median(r.cpu for r in runs) for tool, runs in results.items()}
     of_cpu = ", ".join(f"{tool} {seconds:.2f} s" for tool, seconds in cpu.items())
-    name = f"{row} {loss} % {args.congestion}" if row in ("wan-loss", "wan-again") else row
+    name = f"{row} {loss} % {args.congestion}" if row in LOSSY else row
     times = ", ".join(f"{tool} {t:.3f} s" for tool, t in medians.items())
     print(f"| {name} | {test} | {times} | {', '.join(ratios)} | {client:.0f} / {server:.0f} MiB | {of_cpu} |", flush=True)
     return {"row": name, "test": test, "medians": medians, "cpu": cpu, "runs": results, "durable": args.durable}
@@ -292,7 +295,7 @@ def run_row(row, args, work):
     data = prepare(row, args, source)
     link, congestion = None, None
     if row.startswith("wan"):
-        link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row in ("wan-loss", "wan-again") else [])
+        link = ["-r", RATE, "-d", DELAY, "-c", "cubic"] + (["-l", args.loss] if row in LOSSY else [])
         congestion = Congestion(args.congestion)
     servers = list(dict.fromkeys(server for peer in peers_of(row, args) for server in SERVERS.get(peer, [])))
     place = None

@@ -275,11 +275,9 @@ async fn open_once(
             Notices::Shown => screen::say(&format!("haul: {}", printable(text))),
             Notices::Hidden => {}
         }),
-        outage: Arc::default(),
         window: purpose.window,
-        credit: u64::MAX,
-        limits: Vec::new(),
         rate: RateLimit::new(purpose.rate),
+        ..SessionOptions::fixed(CONNECTIONS, RETRY_FOR)
     };
     let mut password = if server.is_over_ssh() {
         None

@@ -64,7 +64,8 @@ pub enum Resume {
     Fresh,
     /// At a checkpoint of the same version of the source.
     From(Checkpoint),
-    /// At the beginning: this many bytes of another version were durable, and were removed.
+    /// At the beginning: there was a partial file that is not resumed. Of it this many bytes were
+    /// durable, and were removed.
     Discarded(u64),
 }
 

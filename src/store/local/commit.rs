@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::store::local::small::put_whole;
     use crate::store::local::stage::stage;
-    use crate::store::{Checkpoint, Content, NewEntry, StageRequest};
+    use crate::store::{Checkpoint, Content, NewEntry, Resume, StageRequest, Staging};
     use parking_lot::Mutex;
     use rustix::fs::OFlags;
     use std::sync::Arc;
@@ -278,7 +278,11 @@ mod tests {
             source: Some("v1".into()),
         };
         let staged = stage(tree, &RemotePath::parse(b"sub/f").unwrap(), &request, None)?;
-        staged.write_now(0, &[Arc::new(b"ours".to_vec())])?;
+        let at = match staged.resume() {
+            Resume::From(point) => point.offset as usize,
+            _ => 0,
+        };
+        staged.write_now(at as u64, &[Arc::new(b"ours"[at..].to_vec())])?;
         staged.checkpoint_now(&Checkpoint {
             offset: 4,
             digests: vec![*blake3::hash(b"ours").as_bytes()],

@@ -105,8 +105,8 @@ impl<F: OpenFile> Lock<F> {
                 TakeOver::New => discarded.clone(),
                 TakeOver::Resume(resume) => resume,
                 TakeOver::Obstacle => return Err(obstacle(&names.file, path)),
-                TakeOver::Replace(resume) => {
-                    discarded = resume;
+                TakeOver::Replace(bytes) => {
+                    discarded = Resume::Discarded(bytes);
                     match remove_partial(dir, &names, &opened.file) {
                         // `unlock --force` is removing it
                         Err(Errno::AGAIN) => {}
@@ -202,8 +202,8 @@ enum TakeOver {
     New,
     /// It resumes the file.
     Resume(Resume),
-    /// It removes the file and makes another one.
-    Replace(Resume),
+    /// It removes the file, of which so many bytes are durable, and makes another one.
+    Replace(u64),
     /// It fails: haul did not make this.
     Obstacle,
 }
@@ -259,7 +259,9 @@ impl<F: OpenFile> Opened<F> {
         }
         match self.resume(dir, names, found, source) {
             resume @ Resume::From(_) if access == OFlags::RDWR => TakeOver::Resume(resume),
-            resume => TakeOver::Replace(resume),
+            Resume::From(point) => TakeOver::Replace(point.offset),
+            Resume::Discarded(bytes) => TakeOver::Replace(bytes),
+            Resume::Fresh => TakeOver::Replace(0),
         }
     }
 

@@ -2,7 +2,7 @@
 //! exit 0 means that the destination has the right content, every file is the old one or the new
 //! one, and the next run succeeds.
 
-use crate::support::tree::{bytes, record_of, snapshot, staged, write};
+use crate::support::tree::{bytes, partial_dir, record_of, snapshot, staged, write};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under};
 use std::path::{Path, PathBuf};
 
@@ -38,26 +38,37 @@ fn source(dir: &Path) {
 /// What is there, without what haul has left for its next run or its next sweep.
 fn visible(dir: &Path) -> std::collections::BTreeMap<PathBuf, crate::support::tree::Entry> {
     let mut all = snapshot(dir);
-    all.retain(|path, _| {
-        !path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().contains(".haul"))
-    });
+    all.retain(|path, _| !path.to_string_lossy().contains(".haul"));
     all
 }
 
-/// What is there before: two of the files, older.
-fn old(dir: &Path) {
-    let _ = std::fs::remove_dir_all(dir);
-    write(&dir.join("large"), b"an old one");
-    write(&dir.join("small"), b"old");
+/// What is there before.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    /// Two of the files, older.
+    Some,
+    /// Not even the directory.
+    Nothing,
+}
+
+impl Before {
+    fn prepare(self, dir: &Path) {
+        for place in [dir, &partial_dir(dir), &staged(dir)] {
+            let _ = std::fs::remove_dir_all(place).or_else(|_| std::fs::remove_file(place));
+        }
+        if self == Before::Some {
+            write(&dir.join("large"), b"an old one");
+            write(&dir.join("small"), b"old");
+        }
+    }
 }
 
 #[track_caller]
-fn old_or_new(dir: &Path, source: &Path, what: &str) {
+fn old_or_new(before: Before, dir: &Path, source: &Path, what: &str) {
     for name in ["large", "small", "new/small"] {
         let Ok(found) = std::fs::read(dir.join(name)) else {
-            assert!(name == "new/small", "{what}: {name} is gone");
+            let was_there = before == Before::Some && name != "new/small";
+            assert!(!was_there, "{what}: {name} is gone");
             continue;
         };
         let new = std::fs::read(source.join(name)).unwrap();
@@ -108,21 +119,33 @@ fn inject(call: &str, fault: &str, at: usize, paths: &[PathBuf]) -> Vec<String> 
 
 /// The directories and partial files of the sample tree in `dir`: what a library does elsewhere
 /// when a program starts does not count.
-fn places(dir: &Path) -> Vec<PathBuf> {
-    let targets = ["large", "small", "link", "new/small"].map(|name| staged(Path::new(name)));
-    let names = ["", "new"].map(PathBuf::from).into_iter().chain(targets);
-    let names: Vec<PathBuf> = names.chain([record_of(Path::new("large"))]).collect();
+fn places(before: Before, dir: &Path) -> Vec<PathBuf> {
     let mut places = vec![dir.parent().unwrap().canonicalize().unwrap()];
     let dir = places[0].join(dir.file_name().unwrap());
-    places.extend(names.into_iter().map(|name| match name.as_os_str().is_empty() {
-        true => dir.clone(),
-        false => dir.join(name),
-    }));
+    // where files are written: those of a new directory have no partial files
+    let (top, new) = match before {
+        Before::Some => (dir.clone(), partial_dir(&dir.join("new"))),
+        Before::Nothing => (partial_dir(&dir), partial_dir(&dir).join("new")),
+    };
+    places.extend([dir.clone(), top.clone(), new.clone(), new.join("small")]);
+    places.extend([staged(&dir), staged(&dir.join("new")), record_of(&top.join("large"))]);
+    for name in ["large", "small", "link"] {
+        places.extend([staged(&top.join(name)), top.join(name)]);
+    }
     places
 }
 
 #[test]
 fn a_get_survives_every_call_that_fails_or_is_the_last() {
+    get_survives(Before::Some);
+}
+
+#[test]
+fn a_get_of_a_new_tree_survives_every_call_that_fails_or_is_the_last() {
+    get_survives(Before::Nothing);
+}
+
+fn get_survives(before: Before) {
     if !has_strace() {
         return;
     }
@@ -134,7 +157,7 @@ fn a_get_survives_every_call_that_fails_or_is_the_last() {
         let command = client.command(["get", "-r", "--retry-for=1s", "srv:tree", "."]);
         Ended::of(run_with(under(command, &strace(&log, options)), b""))
     };
-    old(&tree);
+    before.prepare(&tree);
     let plain = get(&client, &["-e", &format!("trace={}", CALLS.join(","))]);
     assert_eq!(plain.code, 0, "{plain:?}");
     let new = snapshot(&server.root.join("tree"));
@@ -144,8 +167,8 @@ fn a_get_survives_every_call_that_fails_or_is_the_last() {
         for at in picks(count) {
             for fault in FAULTS.into_iter().chain(RARE).filter(|f| at == 1 || !RARE.contains(f)) {
                 let what = format!("{call} {at} of {count}: {fault}");
-                old(&tree);
-                let options = inject(call, fault, at, &places(&tree));
+                before.prepare(&tree);
+                let options = inject(call, fault, at, &places(before, &tree));
                 let ended = get(&client, &options.iter().map(String::as_str).collect::<Vec<_>>());
                 if (call, at, fault) == ("fsync", 1, "error=EIO") {
                     // the next one would succeed, and say nothing of what was lost: it is not asked
@@ -156,7 +179,7 @@ fn a_get_survives_every_call_that_fails_or_is_the_last() {
                 } else {
                     failed += 1;
                 }
-                old_or_new(&tree, &server.root.join("tree"), &what);
+                old_or_new(before, &tree, &server.root.join("tree"), &what);
                 let next = client.run(["get", "-r", "srv:tree", "."]);
                 assert_eq!(next.code, 0, "{what}: the next run: {next:?}, after {ended:?}");
                 assert_eq!(visible(&tree), new, "{what}: the next run");
@@ -171,6 +194,15 @@ fn a_get_survives_every_call_that_fails_or_is_the_last() {
 
 #[test]
 fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
+    put_survives(Before::Some);
+}
+
+#[test]
+fn a_put_of_a_new_tree_survives_every_call_of_the_server_that_fails_or_is_the_last() {
+    put_survives(Before::Nothing);
+}
+
+fn put_survives(before: Before) {
     if !has_strace() {
         return;
     }
@@ -189,7 +221,7 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
         server.restart();
         ended
     };
-    old(&tree);
+    before.prepare(&tree);
     let plain = run(&mut server, &["-e", &format!("trace={}", CALLS.join(","))]);
     assert_eq!(plain.code, 0, "{plain:?}");
     let new = snapshot(&client.work().join("tree"));
@@ -199,13 +231,13 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
         for at in picks(count) {
             for fault in FAULTS.into_iter().chain(RARE).filter(|f| at == 1 || !RARE.contains(f)) {
                 let what = format!("{call} {at} of {count}: {fault}");
-                old(&tree);
+                before.prepare(&tree);
                 // the root itself is what a server needs to start at all
                 let options = inject(
                     call,
                     fault,
                     at,
-                    &places(&tree)[usize::from(call == "openat" || call == "close")..],
+                    &places(before, &tree)[usize::from(call == "openat" || call == "close")..],
                 );
                 let ended =
                     run(&mut server, &options.iter().map(String::as_str).collect::<Vec<_>>());
@@ -218,7 +250,7 @@ fn a_put_survives_every_call_of_the_server_that_fails_or_is_the_last() {
                 } else {
                     failed += 1;
                 }
-                old_or_new(&tree, &client.work().join("tree"), &what);
+                old_or_new(before, &tree, &client.work().join("tree"), &what);
                 let next = client.run(["put", "-r", "tree", "srv:"]);
                 assert_eq!(next.code, 0, "{what}: the next run: {next:?}, after {ended:?}");
                 assert_eq!(visible(&tree), new, "{what}: the next run");

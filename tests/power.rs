@@ -1,7 +1,7 @@
 //! Power loss after an acknowledgement. The server's system calls, in the order in which strace saw
 //! them, drive a model of a disk that keeps nothing but fsynced data and names.
 
-use crate::support::tree::{bytes, write};
+use crate::support::tree::{bytes, partial_dir, write};
 use crate::support::{Server, has_strace};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -51,9 +51,19 @@ impl Disk {
         paths.iter().for_each(|path| self.sync(path));
     }
 
+    /// A directory takes what is in it along.
     fn rename(&mut self, from: &Path, to: &Path) {
-        if let Some(inode) = self.now.remove(from) {
-            self.now.insert(to.to_path_buf(), inode);
+        let moved: Vec<PathBuf> =
+            self.now.keys().filter(|p| p.starts_with(from)).cloned().collect();
+        for path in moved {
+            let inode = self.now.remove(&path).unwrap();
+            let rest = path.strip_prefix(from).unwrap();
+            let path = if rest.as_os_str().is_empty() {
+                to.to_path_buf()
+            } else {
+                to.join(rest)
+            };
+            self.now.insert(path, inode);
         }
     }
 
@@ -209,14 +219,50 @@ fn what_was_acknowledged_survives_power_loss() {
     if !has_strace() {
         return;
     }
-    let (server, log, known) = put(&[]);
+    let (server, log, known) = put(&["--no-whole-dirs"]);
     let root = server.root.canonicalize().unwrap();
     for (path, at) in &known {
         assert!(replay(&log, *at).survives(&root, path), "{} is lost", path.display());
     }
     // and a tree that was put without fsync does not: the model can tell
-    let (server, log, known) = put(&["--no-fsync"]);
+    for options in [&["--no-fsync"][..], &["--no-fsync", "--no-whole-dirs"]] {
+        let (server, log, known) = put(options);
+        let root = server.root.canonicalize().unwrap();
+        let lost = known.iter().filter(|(path, at)| !replay(&log, *at).survives(&root, path));
+        assert_eq!(lost.count(), known.len());
+    }
+}
+
+/// A directory that appears whole does so after a power loss, too, at any moment; and the content
+/// of every file in it that was acknowledged before that is on the disk.
+#[test]
+fn a_new_directory_survives_power_loss_whole_or_not_at_all() {
+    if !has_strace() {
+        return;
+    }
+    let (server, log, known) = put(&[]);
     let root = server.root.canonicalize().unwrap();
-    let lost = known.iter().filter(|(path, at)| !replay(&log, *at).survives(&root, path));
-    assert_eq!(lost.count(), known.len());
+    let partial = partial_dir(&root.join("tree"));
+    let at_each_call: Vec<f64> = calls(&log).iter().map(|call| call.at).collect();
+    let (mut before, mut after) = (0, 0);
+    for at in &at_each_call {
+        let disk = replay(&log, *at);
+        let survivors = known.iter().filter(|(path, _)| disk.survives(&root, path)).count();
+        match survivors {
+            0 => before += 1,
+            all if all == known.len() => after += 1,
+            some => panic!("{some} of {}", known.len()),
+        }
+    }
+    assert!(before > 100 && after > 0, "{before} {after}");
+    assert!(known.iter().all(|(path, _)| replay(&log, f64::MAX).survives(&root, path)));
+    for (path, at) in &known {
+        let disk = replay(&log, *at);
+        let is_there = disk.survives(&root, path) || {
+            let inside = path.strip_prefix("tree").unwrap();
+            let inode = disk.now.get(&partial.join(inside)).copied();
+            inode.is_some_and(|inode| disk.dirty.get(&inode).is_none_or(|dirty| !dirty))
+        };
+        assert!(is_there, "the content of {} is lost", path.display());
+    }
 }

@@ -1,7 +1,7 @@
 //! Connections that are lost, silent or slow, lost sessions, restarted servers: commands continue.
 
 use crate::support::proxy::{Proxy, Rules, Which};
-use crate::support::tree::{bytes, sample, snapshot, staged, write};
+use crate::support::tree::{bytes, partial_dir, sample, snapshot, staged, write};
 use crate::support::{Client, Server, until};
 use std::path::Path;
 
@@ -33,7 +33,9 @@ fn a_lost_control_connection_is_replaced_and_transfers_go_on() {
     assert_eq!(snapshot(&client.work().join("tree")), snapshot(&server.root.join("tree")));
 
     let get = client.spawn(["get", "-r", "srv:tree/", "back"]);
-    until("some of it is here", || staged(&client.work().join("back/big")).exists());
+    until("some of it is here", || {
+        staged(&partial_dir(&client.work().join("back")).join("big")).exists()
+    });
     proxy.cut_now(Which::Control);
     get.end().retried();
     assert_eq!(snapshot(&client.work().join("back")), snapshot(&server.root.join("tree")));
@@ -83,7 +85,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(staged(&server.root.join("tree/big")))
+        std::fs::metadata(staged(&partial_dir(&server.root.join("tree")).join("big")))
             .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
@@ -95,7 +97,7 @@ fn a_restarted_server_is_logged_in_to_again_and_the_transfer_resumes() {
 
     let get = client.spawn(["get", "-r", "--json", "srv:tree/", "back"]);
     until("some of it is here", || {
-        std::fs::metadata(staged(&client.work().join("back/big")))
+        std::fs::metadata(staged(&partial_dir(&client.work().join("back")).join("big")))
             .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     server.kill();
@@ -207,7 +209,7 @@ fn a_network_that_is_gone_for_longer_than_the_session_lives_is_survived() {
     large_tree(&client.work().join("tree"));
     let put = client.spawn(["put", "-r", "--json", "tree", "srv:"]);
     until("some of it is there", || {
-        std::fs::metadata(staged(&server.root.join("tree/big")))
+        std::fs::metadata(staged(&partial_dir(&server.root.join("tree")).join("big")))
             .is_ok_and(|m| m.len() > 4 * MIB as u64)
     });
     proxy.close();
@@ -269,7 +271,9 @@ fn a_silent_data_connection_is_given_up_and_the_others_go_on() {
     proxy.heal();
     // and when all are silent, for good, there is a typed error in the end
     let get = client.spawn(["get", "-r", "--retry-for", "3s", "srv:tree/", "back"]);
-    until("some of it is here", || staged(&client.work().join("back/big")).exists());
+    until("some of it is here", || {
+        staged(&partial_dir(&client.work().join("back")).join("big")).exists()
+    });
     proxy.silence(Which::Data);
     let ended = get.end();
     assert_eq!(ended.code, 4, "{ended:?}");

@@ -2,7 +2,9 @@
 
 use crate::support::disk::SmallDisk;
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::tree::{bytes, length, record_of, sample, snapshot, staged, write};
+use crate::support::tree::{
+    bytes, length, partial_dir, record_of, sample, snapshot, staged, write,
+};
 use crate::support::{Client, Ended, Server, has_strace, run_with, under, until};
 use rustix::process::Signal;
 use std::path::Path;
@@ -173,7 +175,8 @@ fn a_tree_that_is_put_again_sends_only_what_is_missing() {
         write(&tree.join(format!("part-{n:02}")), &bytes(n, 300 << 10));
     }
     let put = client.spawn(["put", "-r", "tree", "srv:"]);
-    until("some files are there", || server.root.join("tree/part-20").exists());
+    let partial = partial_dir(&server.root.join("tree"));
+    until("some files are there", || partial.join("part-20").exists());
     put.kill();
     let there = walkdir::WalkDir::new(&server.root).into_iter().flatten();
     let there = there
@@ -221,6 +224,7 @@ fn what_is_left_is_listed_unlocked_and_swept() {
     let proxy = Proxy::start(server.address, slow(4 * MIB));
     let client = server.client_at(proxy.address);
     write(&client.work().join("dir/big"), &bytes(1, 20 * MIB));
+    std::fs::create_dir(server.root.join("dir")).unwrap();
     let put = client.spawn(["put", "-r", "dir", "srv:"]);
     let recent = staged(&server.root.join("dir/recent"));
     let staged = staged(&server.root.join("dir/big"));

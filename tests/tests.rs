@@ -68,4 +68,5 @@ mod unchanged;
 mod undelete;
 mod unread;
 mod views;
+mod whole_dirs;
 mod wording;

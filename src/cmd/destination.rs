@@ -54,7 +54,9 @@ impl LocalPlace {
         let tops = names.iter().map(|name| top.append(name));
         let tops = tops.collect::<Result<Vec<_>, _>>();
         let tops = tops.map_err(|e| Failure::usage(format!("{}: {e}", destination.display())))?;
-        LocalPlace::within(verb, &parent, tops, Some(top)).await
+        // the directory of a source whose contents go there is made like any other of it
+        let base = tops.iter().any(|of| *of != top).then_some(top);
+        LocalPlace::within(verb, &parent, tops, base).await
     }
 
     /// The directory `dir` as a destination, with the place of each source in it, and the directory

@@ -54,6 +54,10 @@ pub struct TransferArgs {
     #[arg(long = "no-fsync")]
     pub volatile: bool,
 
+    /// Let new directories appear at once and fill up, not when everything in them is complete
+    #[arg(long)]
+    no_whole_dirs: bool,
+
     /// Wait up to TIME (30s, 5m, 1h; a week if none is given) for another writer of the same file
     #[arg(
         long,
@@ -215,6 +219,7 @@ impl TransferArgs {
             // the way to a chosen path has directories
             recursive: self.is_recursive() || self.is_of_chosen(),
             dry_run: self.dry_run,
+            whole_dirs: !self.no_whole_dirs,
             explain: self.why,
             view: self.view.view()?,
             packing: self.wire.packing(),

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod backup;
 mod blocking;
 mod change;
+mod dirs;
 mod durability;
 pub mod entry;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod metadata;
 pub mod objects;
 pub mod partial_names;
 pub mod path;
+mod removal;
 pub mod reserved;
 pub mod served;
 pub mod shares;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 pub use backup::{BackupPlan, Suffix};
 pub use blocking::blocking;
 pub use change::{Change, NewTime};
+pub use dirs::{ExistingDirs, MadeDir};
 pub use durability::Durability;
 pub use entry::{Allocation, Attributes, Entry, Page, Space, Time, Version};
 pub use error::{ErrorKind, Holder, StoreError};
@@ -39,6 +42,7 @@ pub use kind::Kind;
 pub use locks::{LockEntry, LockPage, UnlockMode};
 pub use metadata::{Metadata, Omissions, Owner, Rights, Xattr, XattrSets};
 pub use path::{BadPath, Name, RemotePath};
+pub use removal::{Removal, RemoveScope};
 pub use served::{Served, Swept};
 pub use source::{Extent, FileSource, Watch, WholeFile};
 pub use staging::{
@@ -87,33 +91,6 @@ pub struct NewEntry {
     pub if_version: Option<String>,
 }
 
-/// An entry to be removed, as a listing described it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Removal {
-    /// Its place.
-    pub path: RemotePath,
-    /// Its kind.
-    pub kind: Kind,
-    /// Bytes.
-    pub size: u64,
-    /// When its content changed.
-    pub mtime: Time,
-}
-
-impl Removal {
-    /// Checks that an entry is still the one to be removed. Of a directory only the kind counts.
-    ///
-    /// # Errors
-    /// [`ErrorKind::VersionChanged`].
-    pub fn check(&self, found: &Entry) -> Result<(), StoreError> {
-        let same = found.size == self.size && found.attributes.mtime == self.mtime;
-        match found.kind == self.kind && (same || self.kind == Kind::Dir) {
-            true => Ok(()),
-            false => Err(StoreError::new(ErrorKind::VersionChanged, &self.path)),
-        }
-    }
-}
-
 /// Some entries of a directory, and the way to those behind them.
 pub struct DirPage {
     /// The entries, in the store's order.
@@ -131,18 +108,6 @@ pub trait DirStream: Send {
     async fn next_page(self: Box<Self>, limit: usize) -> Result<DirPage, StoreError>;
 }
 
-/// How [`Store::make_dirs`] treats a directory that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExistingDirs {
-    /// It keeps its mode.
-    Untouched,
-    /// A mode that keeps its owner out is replaced by one that does not, for a transfer that sets
-    /// the mode in the end.
-    OpenUp,
-    /// The same, and an entry that is no directory is replaced by one.
-    Replace,
-}
-
 /// Which symlinks of its sources a transfer replaces by what they lead to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FollowedLinks {
@@ -153,15 +118,6 @@ pub enum FollowedLinks {
     Dirs,
     /// All.
     All,
-}
-
-/// How much [`Store::remove`] removes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemoveScope {
-    /// A file, a symlink or an empty directory.
-    Entry,
-    /// The entry and everything beneath it.
-    Tree,
 }
 
 /// A place that holds a tree of files.
@@ -237,6 +193,45 @@ pub trait Store: Send + Sync {
         existing: ExistingDirs,
     ) -> Vec<Result<bool, StoreError>>;
 
+    /// Makes directories for a transfer as [`Store::make_dirs`] does. This store may make a new one
+    /// under another name: other users see it once [`Store::complete_dirs`] has been called for
+    /// it, while this store takes its own path. `who` is its writer, shown to others.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] if another writer does so, as the last of fewer results.
+    async fn stage_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+        (_who, _durability): (&str, Durability),
+    ) -> Vec<Result<MadeDir, StoreError>> {
+        let made = self.make_dirs(dirs, existing).await;
+        made.into_iter().map(|made| made.map(MadeDir::in_place)).collect()
+    }
+
+    /// Sets time, mode and metadata of directories of [`Store::stage_dirs`], those that have any,
+    /// which are complete, inner ones first. New ones get their names, durable after
+    /// [`Store::sync`], with everything in them.
+    async fn complete_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Option<Attributes>)>,
+        _durability: Durability,
+    ) -> Vec<Result<(), StoreError>> {
+        let set = dirs
+            .iter()
+            .filter_map(|(path, attributes)| Some((path.clone(), attributes.clone()?)));
+        let mut ends = self.set_attributes(set.collect()).await.into_iter();
+        let end = |attributes: &Option<Attributes>| {
+            let end = attributes.as_ref().and_then(|_| ends.next());
+            end.unwrap_or(Ok(()))
+        };
+        dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
+    }
+
+    /// Gives up the directories of [`Store::stage_dirs`] that are not complete: the next writer
+    /// resumes them.
+    async fn release_dirs(&self) {}
+
     /// Removes an entry, or everything beneath it too.
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError>;
 
@@ -290,7 +285,7 @@ pub trait Store: Send + Sync {
     ) -> Vec<Result<WholeFile, StoreError>>;
 
     /// Locks, stages and commits entries that fit into memory. Durable ones are on disk, content
-    /// and name, before this returns.
+    /// and name, before this returns; in a directory of [`Store::stage_dirs`] the content is.
     async fn put_whole(
         &self,
         entries: Vec<NewEntry>,
@@ -332,7 +327,7 @@ pub trait Store: Send + Sync {
     /// Counts what a caller found that this store may not set.
     fn omit(&self, _omitted: &Omissions) {}
 
-    /// Sets time, mode and metadata of entries, and of directories that are complete.
+    /// Sets time, mode and metadata of entries.
     async fn set_attributes(
         &self,
         entries: Vec<(RemotePath, Attributes)>,

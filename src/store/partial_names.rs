@@ -1,7 +1,7 @@
-//! The names of the files that haul makes beside a target.
+//! The names of what haul makes beside a target.
 
 use super::path::Name;
-use super::reserved::{PARTIAL, RECORD, REPLACED, stem_of, target_of};
+use super::reserved::{PARTIAL, PARTIAL_DIR, RECORD, REPLACED, stem_of, target_of};
 
 /// The names of haul's files beside a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct PartialNames {
     pub file: Vec<u8>,
     /// Of the record. A symlink is staged under this name, too.
     pub record: Vec<u8>,
+    /// Of the partial directory, whose lock is the partial file.
+    pub dir: Vec<u8>,
     /// Of the file that is replaced, on its way to its backup.
     pub replaced: Vec<u8>,
 }
@@ -24,6 +26,7 @@ impl PartialNames {
         PartialNames {
             file: [stem, PARTIAL].concat(),
             record: [stem, RECORD].concat(),
+            dir: [stem, PARTIAL_DIR].concat(),
             replaced: [stem, REPLACED].concat(),
         }
     }
@@ -38,14 +41,22 @@ impl PartialNames {
 
     /// The names for a target; `None` if `record` is not the name of a record.
     pub fn of_record(record: &[u8]) -> Option<PartialNames> {
-        let stem = record.strip_suffix(RECORD)?;
-        target_of(stem)?;
-        Some(PartialNames::of_stem(stem))
+        PartialNames::of_ending(record, RECORD)
+    }
+
+    /// As [`PartialNames::of_file`], of the name of a partial directory.
+    pub fn of_dir(dir: &[u8]) -> Option<(&[u8], PartialNames)> {
+        let target = target_of(dir.strip_suffix(PARTIAL_DIR)?)?;
+        Some((target, PartialNames::of_ending(dir, PARTIAL_DIR)?))
     }
 
     /// The names for a target; `None` if `replaced` is not the name of a replaced file.
     pub fn of_replaced(replaced: &[u8]) -> Option<PartialNames> {
-        let stem = replaced.strip_suffix(REPLACED)?;
+        PartialNames::of_ending(replaced, REPLACED)
+    }
+
+    fn of_ending(name: &[u8], ending: &[u8]) -> Option<PartialNames> {
+        let stem = name.strip_suffix(ending)?;
         target_of(stem)?;
         Some(PartialNames::of_stem(stem))
     }
@@ -69,8 +80,10 @@ mod tests {
             assert!(is_reserved(&found.file) && is_reserved(&found.record), "{length}");
             let (target, same) = PartialNames::of_file(&found.file).unwrap();
             assert_eq!((target, &same), (&name[..length.min(ROOM)], &found));
-            assert!(is_reserved(&found.replaced), "{length}");
+            assert!(is_reserved(&found.replaced) && is_reserved(&found.dir), "{length}");
             assert_eq!(PartialNames::of_record(&found.record), Some(found.clone()));
+            let (target, same) = PartialNames::of_dir(&found.dir).unwrap();
+            assert_eq!((target, &same), (&name[..length.min(ROOM)], &found));
             assert_eq!(PartialNames::of_replaced(&found.replaced), Some(found));
         }
         for theirs in [

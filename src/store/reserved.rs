@@ -1,6 +1,7 @@
 //! The names that belong to haul: `.NAME~HASH.haul`, the partial file of NAME,
-//! `.NAME~HASH.haul-info`, its record, and `.NAME~HASH.haul-old`, a replaced file on its way to its
-//! backup. A directory's trash is `.trash~HASH.haul-trash`.
+//! `.NAME~HASH.haul-info`, its record, `.NAME~HASH.haul-dir`, the partial directory of NAME, and
+//! `.NAME~HASH.haul-old`, a replaced file on its way to its backup. A directory's trash is
+//! `.trash~HASH.haul-trash`.
 //!
 //! HASH makes them haul's: 16 hexadecimal digits of NAME's BLAKE3 hash. A user's `.notes.haul` is a
 //! file like others.
@@ -12,6 +13,8 @@ pub const MAX_NAME: usize = 255;
 pub(super) const PARTIAL: &[u8] = b".haul";
 /// How the name of a record ends.
 pub(super) const RECORD: &[u8] = b".haul-info";
+/// How the name of a partial directory ends.
+pub(super) const PARTIAL_DIR: &[u8] = b".haul-dir";
 /// How the name of a replaced file ends until it has its backup's.
 pub(super) const REPLACED: &[u8] = b".haul-old";
 /// How the name of a trash ends.
@@ -23,7 +26,7 @@ pub(super) const ROOM: usize = MAX_NAME - 1 - MARK - RECORD.len();
 
 /// True for names that are haul's own.
 pub fn is_reserved(name: &[u8]) -> bool {
-    let mut stems = [PARTIAL, RECORD, REPLACED, TRASH]
+    let mut stems = [PARTIAL, RECORD, PARTIAL_DIR, REPLACED, TRASH]
         .iter()
         .filter_map(|end| name.strip_suffix(*end));
     stems.any(|stem| target_of(stem).is_some())

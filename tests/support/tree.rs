@@ -144,6 +144,11 @@ pub fn staged(target: &Path) -> PathBuf {
     target.with_file_name(OsStr::from_bytes(&partial_names(target).file))
 }
 
+/// The partial directory of a target.
+pub fn partial_dir(target: &Path) -> PathBuf {
+    target.with_file_name(OsStr::from_bytes(&partial_names(target).dir))
+}
+
 /// The record beside it.
 pub fn record_of(target: &Path) -> PathBuf {
     target.with_file_name(OsStr::from_bytes(&partial_names(target).record))

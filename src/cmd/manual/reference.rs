@@ -93,10 +93,10 @@ const SERVER_FILES: [Entry; 4] = [
 
 /// The files that a transfer keeps beside its target.
 const PARTIAL_FILES: [Entry; 1] = [(
-    ".NAME~HASH.haul, .NAME~HASH.haul-info, .NAME~HASH.haul-old",
-    "The partial file of a target NAME, which is also its lock, and the checkpoint of how much of \
-    it is durable. \
-     HASH belongs to NAME; other files that end with .haul are ordinary files. Both go when NAME \
+    ".NAME~HASH.haul, .NAME~HASH.haul-info, .NAME~HASH.haul-dir, .NAME~HASH.haul-old",
+    "The partial file of a target NAME, which is also its lock, the checkpoint of how much of \
+     it is durable, and the partial directory of a new directory NAME. \
+     HASH belongs to NAME; other files that end with .haul are ordinary files. All go when NAME \
      is complete; haul locks lists them, haul unlock removes them.",
 )];
 

@@ -177,6 +177,9 @@ pub(super) async fn find_destination(
             let (parent, name) = path.split().ok_or_else(|| no_directory(&path))?;
             let parent = parent_of(session, &parent).await?;
             refuse_nested(session, &parent, &put.source_ids).await?;
+            if is_of_sources(put) {
+                return beneath_missing(session, put, &path).await;
+            }
             let dir = parent.join(&name);
             let dir = dir.map_err(|e| StoreError::new(ErrorKind::BadName(e), &path))?;
             session.store.make_dir(&dir).await?;
@@ -187,7 +190,14 @@ pub(super) async fn find_destination(
     Ok(destination)
 }
 
-/// Where the sources would go if the destination were made.
+/// True of a destination that is to have the contents of directories, and nothing besides: it is
+/// made like any other directory of a source. With backups it has to be there first.
+fn is_of_sources(put: &proto::Put) -> bool {
+    let backs_up = put.options.as_ref().is_some_and(|options| options.backup.is_some());
+    put.names.iter().all(Vec::is_empty) && !backs_up
+}
+
+/// Where the sources go beneath a destination that is not made yet.
 async fn beneath_missing(
     session: &Session,
     put: &proto::Put,

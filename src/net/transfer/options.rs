@@ -75,6 +75,8 @@ pub struct Options {
     pub mirror: bool,
     /// With `mirror`: only directories are replaced.
     pub keeps_files: bool,
+    /// A new directory gets its name once everything in it is complete.
+    pub whole_dirs: bool,
 }
 
 /// A function that takes the index of a source, and an entry of it as the destination has it now:
@@ -133,6 +135,15 @@ impl Options {
         }
     }
 
+    /// True where a new directory gets its name once everything in it is complete. What is removed
+    /// at the sender as soon as it has arrived must have its name by then, and what becomes a
+    /// backup, too.
+    pub fn stages_dirs(&self) -> bool {
+        let removes = self.removes || self.on_settled.is_some();
+        let backs_up = self.backup.is_some() || self.backup_here.is_some();
+        self.whole_dirs && !removes && !backs_up
+    }
+
     /// True where a directory replaces an entry that is none.
     pub fn replaces_files(&self) -> bool {
         self.mirror && !self.keeps_files
@@ -169,6 +180,7 @@ impl Options {
             backup: self.backup.as_ref().map(BackupOptions::to_wire).map(Box::new),
             mirror: self.mirror,
             keeps_files: self.keeps_files,
+            whole_dirs: self.whole_dirs,
             ..proto::Options::default()
         };
         self.metadata.to_wire(&mut options);
@@ -228,6 +240,7 @@ impl Options {
             dry_run: options.dry_run,
             mirror: options.mirror,
             keeps_files: options.keeps_files,
+            whole_dirs: options.whole_dirs,
         })
     }
 }

@@ -132,14 +132,15 @@ fn restored(rights: &Rights, found: &Stat, attributes: &Attributes) -> Restored 
 }
 
 /// The mode for an entry that exists. Set-id bits come with the owner that they act for, and stay
-/// as they are without. A directory takes over the sticky bit, too.
+/// as they are without. A directory takes over the sticky bit, too; a file only beside permissions,
+/// since alone it is the mark of an incomplete one ([`super::partial_dir::stage::INCOMPLETE`]).
 fn mode_for(found: &Stat, attributes: &Attributes, restored: Restored) -> u32 {
     let taken = |bit: u32, is_taken: bool| match is_taken {
         true => attributes.mode & bit,
         false => found.st_mode & bit,
     };
     let is_dir = FileType::from_raw_mode(found.st_mode).is_dir();
-    let sticky = match is_dir || restored.user {
+    let sticky = match is_dir || restored.user && attributes.mode & ANY_MODE != 0 {
         true => attributes.mode & STICKY,
         false => 0,
     };
@@ -156,6 +157,9 @@ pub(super) fn set_attributes<D: Directory>(
 ) -> Result<(), StoreError> {
     if path.is_root() {
         return set_where_wrong(tree, tree.root(), attributes, path);
+    }
+    if let Some(dir) = tree.partial_dirs().dir(path.as_bytes()) {
+        return set_where_wrong(tree, &*dir, attributes, path);
     }
     let (dir, name) = tree.parent(path)?;
     let found = dir.stat_at(name.as_bytes()).at("stat", path)?;

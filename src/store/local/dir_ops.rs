@@ -13,7 +13,8 @@ use super::tree::{Tree, open_subdir, sync_dir};
 use crate::store::error::At;
 use crate::store::partial_names::PartialNames;
 use crate::store::{
-    ErrorKind, ExistingDirs, Kind, Name, RemotePath, Removal, RemoveScope, StoreError, Time,
+    ErrorKind, ExistingDirs, Kind, MadeDir, Name, RemotePath, Removal, RemoveScope, StoreError,
+    Time,
 };
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, Stat};
@@ -45,29 +46,35 @@ pub(super) fn make_dir(tree: &Tree, path: &RemotePath) -> Result<(), StoreError>
     sync_dir(&*dir, path)
 }
 
-/// Makes the directory of a transfer if it does not exist (then true), and marks its parent for a
-/// later fsync. An existing one that keeps its owner out is opened up if the transfer sets its mode
-/// in the end.
+/// Makes the directory of a transfer if it does not exist, and marks its parent for a later fsync,
+/// unless that is within a partial directory, which is synced as a whole. An existing one that
+/// keeps its owner out is opened up if the transfer sets its mode in the end.
 pub(super) fn ensure_dir(
     tree: &Tree,
     path: &RemotePath,
     mode: u32,
     existing: ExistingDirs,
-) -> Result<bool, StoreError> {
+) -> Result<MadeDir, StoreError> {
     let open_up = existing != ExistingDirs::Untouched;
     let Some((parent, _)) = path.split() else {
         if open_up {
             open_up_dir(tree.root());
         }
-        return Ok(false);
+        return Ok(MadeDir::Existing);
     };
     let (dir, name) = tree.parent(path)?;
+    let is_within = tree.partial_dirs().around(path).is_some();
+    let mark_unsynced = || {
+        if !is_within {
+            tree.mark_unsynced(parent);
+        }
+    };
     // writable for this process until it is complete; its own mode is set then
     let mode = Mode::from_raw_mode((mode & 0o777) | 0o700);
     match rustix::fs::mkdirat(&*dir, name.as_bytes(), mode) {
         Ok(()) => {
-            tree.mark_unsynced(parent);
-            Ok(true)
+            mark_unsynced();
+            Ok(MadeDir::New)
         }
         Err(Errno::EXIST) => {
             let found = rustix::fs::statat(&*dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
@@ -76,16 +83,19 @@ pub(super) fn ensure_dir(
                 // its maker may not have synced its name: a transfer that was killed, or another
                 // one
                 FileType::Directory => {
-                    tree.mark_unsynced(parent);
+                    mark_unsynced();
                     if open_up && keeps_owner_out(&found) {
                         dir.open_dir_at(name.as_bytes()).iter().for_each(open_up_dir);
                     }
-                    Ok(false)
+                    Ok(match is_within {
+                        true => MadeDir::Resumed,
+                        false => MadeDir::Existing,
+                    })
                 }
                 _ if existing == ExistingDirs::Replace => {
                     replace_by_dir(tree, path, (&dir, &name), mode)?;
-                    tree.mark_unsynced(parent);
-                    Ok(true)
+                    mark_unsynced();
+                    Ok(MadeDir::New)
                 }
                 FileType::Symlink => Err(StoreError::new(ErrorKind::Symlink, path)),
                 _ => Err(StoreError::new(ErrorKind::NotADirectory, path)),
@@ -110,7 +120,7 @@ fn replace_by_dir(
         backup.sync(tree)?;
     }
     // what a writer that died has staged there
-    remove_replaced(dir, &names.replaced).at("remove an abandoned backup", path)?;
+    remove_replaced(&**dir, &names.replaced).at("remove an abandoned backup", path)?;
     let (new, old) = (names.replaced.as_slice(), name.as_bytes());
     rustix::fs::mkdirat(&**dir, new, mode).at("make directory", path)?;
     let exchange = || rustix::fs::renameat_with(&**dir, new, &**dir, old, RenameFlags::EXCHANGE);

@@ -36,6 +36,9 @@ pub(super) struct Handles {
     /// Partial files of larger files. Nothing else may have to wait for them, since they wait for
     /// their content.
     pub(super) staged: Arc<Shares>,
+    /// Partial directories: they wait for the files in them, and so have a share of their own. One
+    /// that has none is made in place.
+    pub(super) partial_dirs: Arc<Shares>,
     /// Blocking calls of users.
     pub(super) calls: Arc<Shares>,
 }
@@ -59,6 +62,8 @@ impl Handles {
             sources: Shares::new((limit / 32).max(1), 1),
             // each also has a record
             staged: Shares::new((limit / 8).max(1), 1),
+            // each has its lock open, too
+            partial_dirs: Shares::new((limit / 64).max(1), 1),
             calls: Shares::new(CALLS, 1),
         }
     }
@@ -86,6 +91,7 @@ mod tests {
             assert!(cached > 0 && staged > 0 && grouped > 0);
             let (listings, sources) = (all(&handles.listings), all(&handles.sources));
             let open = cached + listings + sources + grouped + 2 * staged;
+            let open = open + 2 * all(&handles.partial_dirs);
             assert!(limit == 0 || open <= limit / 3 * 2, "{open} of {limit}");
         }
     }

@@ -52,6 +52,18 @@ pub(super) struct Lock<F> {
     pub(super) size: u64,
 }
 
+/// What a writer locks a target for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose<'a> {
+    /// A file or the like of which nothing is resumed.
+    New,
+    /// A file, of this version of its source.
+    Version(&'a str),
+    /// A directory: its partial file is only a lock. While there is one, that of a dead writer or
+    /// its own, only the next writer touches the partial directory.
+    Dir,
+}
+
 impl<F> Drop for Lock<F> {
     fn drop(&mut self) {
         // before the file is closed, and thus unlocked: another thread may lock the same inode
@@ -61,8 +73,7 @@ impl<F> Drop for Lock<F> {
 }
 
 impl<F: OpenFile> Lock<F> {
-    /// Locks `name` for a writer of this version of a source. It resumes the partial file if its
-    /// record names the same version, and makes a new one otherwise.
+    /// Locks `name` for a writer. That of a dead one is resumed, replaced or taken over.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] names the holder, [`ErrorKind::Obstacle`] an entry in the way that is
@@ -72,7 +83,7 @@ impl<F: OpenFile> Lock<F> {
         name: &Name,
         path: &RemotePath,
         who: &str,
-        source: Option<&str>,
+        purpose: Purpose<'_>,
     ) -> Result<Lock<F>, StoreError> {
         let names = PartialNames::of(name);
         let mut glances = 0;
@@ -101,7 +112,7 @@ impl<F: OpenFile> Lock<F> {
             if !leads_to(dir, &names.file, &found).at("stat the partial file", path)? {
                 continue;
             }
-            let resume = match opened.take_over(dir, &names, &found, source) {
+            let resume = match opened.take_over(dir, &names, &found, purpose) {
                 TakeOver::New => discarded.clone(),
                 TakeOver::Resume(resume) => resume,
                 TakeOver::Obstacle => return Err(obstacle(&names.file, path)),
@@ -231,7 +242,10 @@ fn open_or_create<D: Directory>(
 }
 
 /// Opens a partial file that exists: its writer may have set its final mode already.
-fn open_existing<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<(D::File, OFlags)> {
+pub(super) fn open_existing<D: Directory>(
+    dir: &D,
+    name: &[u8],
+) -> rustix::io::Result<(D::File, OFlags)> {
     open_allowed(dir, name, &[OFlags::RDWR, OFlags::RDONLY, OFlags::WRONLY])
 }
 
@@ -249,7 +263,7 @@ impl<F: OpenFile> Opened<F> {
         dir: &impl Directory<File = F>,
         names: &PartialNames,
         found: &Stat,
-        source: Option<&str>,
+        purpose: Purpose<'_>,
     ) -> TakeOver {
         let Some(access) = self.access else {
             return TakeOver::New;
@@ -257,7 +271,10 @@ impl<F: OpenFile> Opened<F> {
         if !FileType::from_raw_mode(found.st_mode).is_file() {
             return TakeOver::Obstacle;
         }
-        match self.resume(dir, names, found, source) {
+        if purpose == Purpose::Dir && access == OFlags::RDWR {
+            return TakeOver::Resume(Resume::Discarded(0));
+        }
+        match self.resume(dir, names, found, purpose) {
             resume @ Resume::From(_) if access == OFlags::RDWR => TakeOver::Resume(resume),
             Resume::From(point) => TakeOver::Replace(point.offset),
             Resume::Discarded(bytes) => TakeOver::Replace(bytes),
@@ -271,8 +288,11 @@ impl<F: OpenFile> Opened<F> {
         dir: &impl Directory<File = F>,
         names: &PartialNames,
         found: &Stat,
-        source: Option<&str>,
+        purpose: Purpose<'_>,
     ) -> Resume {
+        let Purpose::Version(source) = purpose else {
+            return Resume::Fresh;
+        };
         let Some(record) = record::read(dir, &names.record) else {
             return Resume::Fresh;
         };
@@ -280,10 +300,10 @@ impl<F: OpenFile> Opened<F> {
         let ours = found.st_uid == rustix::process::geteuid().as_raw();
         let durable = record.offset > 0
             && u64::try_from(found.st_size).is_ok_and(|size| record.offset <= size);
-        if !(of_this_file && ours && durable) || source.is_none() {
+        if !(of_this_file && ours && durable) {
             return Resume::Fresh;
         }
-        match (record.source.as_deref() == source, record.checkpoint()) {
+        match (record.source.as_deref() == Some(source), record.checkpoint()) {
             (true, Some(point)) => Resume::From(point),
             (true, None) => Resume::Fresh,
             (false, _) => Resume::Discarded(record.offset),
@@ -315,7 +335,7 @@ pub(super) fn remove_partial<D: Directory>(
 ///
 /// # Errors
 /// AGAIN: another process has it.
-fn exclude_commit(file: &impl OpenFile) -> rustix::io::Result<()> {
+pub(super) fn exclude_commit(file: &impl OpenFile) -> rustix::io::Result<()> {
     match file.lock_commit() {
         Err(Errno::AGAIN | Errno::ACCESS) => Err(Errno::AGAIN),
         _ => Ok(()),
@@ -327,7 +347,11 @@ fn inode_of(found: &Stat) -> Inode {
 }
 
 /// True while `name` leads to the inode that was found; false if it leads elsewhere or nowhere.
-fn leads_to(dir: &impl Directory, name: &[u8], found: &Stat) -> rustix::io::Result<bool> {
+pub(super) fn leads_to(
+    dir: &impl Directory,
+    name: &[u8],
+    found: &Stat,
+) -> rustix::io::Result<bool> {
     match dir.stat_at(name) {
         Ok(now) => Ok(inode_of(&now) == inode_of(found)),
         Err(Errno::NOENT) => Ok(false),
@@ -365,36 +389,5 @@ pub(super) fn holder_of(dir: &impl Directory, names: &PartialNames, file: &impl 
             written,
             ..Holder::of("another process")
         },
-    }
-}
-
-/// Opens and locks a partial file to remove it or to see whether its writer lives: the returned
-/// file holds the lock.
-///
-/// # Errors
-/// WOULDBLOCK: its writer lives. NOENT: it is gone, or is no partial file.
-pub(super) fn open_if_dead<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
-    let (file, _) = open_existing(dir, name)?;
-    file.flock(FlockOperation::NonBlockingLockExclusive)?;
-    still_partial(dir, name, file)
-}
-
-/// Opens a partial file to take it away from a writer that lives, unless that is committing it.
-///
-/// # Errors
-/// AGAIN: it is being committed. NOENT: it is gone, or is no partial file.
-pub(super) fn open_to_break<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
-    let (file, _) = open_existing(dir, name)?;
-    exclude_commit(&file)?;
-    still_partial(dir, name, file)
-}
-
-/// Returns a file that was locked, if the name still leads to it.
-fn still_partial<D: Directory>(dir: &D, name: &[u8], file: D::File) -> rustix::io::Result<D::File> {
-    let found = file.fstat()?;
-    let is_file = FileType::from_raw_mode(found.st_mode).is_file();
-    match is_file && leads_to(dir, name, &found)? {
-        true => Ok(file),
-        false => Err(Errno::NOENT),
     }
 }

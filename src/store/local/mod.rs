@@ -2,8 +2,9 @@
 //!
 //! `tree` opens directories beneath the root, within the limits of `fd_budget`. `stat` describes
 //! entries, `listing` lists them, `read` reads. `lock`, `record`, `stage`, `small` and `commit`
-//! write; `partial` finds the files of other writers; `dir_ops` makes, removes and renames. All of
-//! these are system calls in blocking functions, which this file moves off the async threads.
+//! write files, and `partial_dir` new directories; `partial` finds what other writers abandoned;
+//! `dir_ops` makes, removes and renames. All of these are system calls in blocking functions, which
+//! this file moves off the async threads.
 
 mod attributes;
 mod backup;
@@ -22,8 +23,10 @@ mod listing;
 mod lock;
 mod meta_overlay;
 mod meta_record;
+mod new_entry;
 mod open;
 mod partial;
+mod partial_dir;
 mod partial_file;
 mod read;
 pub mod record;
@@ -46,8 +49,9 @@ mod xattrs;
 use super::trash::Trash;
 use super::{
     Attributes, Change, DirPage, Durability, Entry, ExistingDirs, FileSource, Kind, LockPage,
-    NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space, StageRequest,
-    Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile, Xattr, XattrSets,
+    MadeDir, NewEntry, Omissions, Page, RemotePath, Removal, RemoveScope, Rights, Space,
+    StageRequest, Staging, Store, StoreError, Time, UnlockMode, Version, WholeFile, Xattr,
+    XattrSets,
 };
 use async_trait::async_trait;
 use blocking::blocking_for;
@@ -158,9 +162,48 @@ impl Store for LocalStore {
         self.run(move |tree| {
             dirs.iter()
                 .map(|(path, a)| dir_ops::ensure_dir(tree, path, a.mode, existing))
+                .map(|made| made.map(|made| made != MadeDir::Existing))
                 .collect()
         })
         .await
+    }
+
+    async fn stage_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+        (who, durability): (&str, Durability),
+    ) -> Vec<Result<MadeDir, StoreError>> {
+        let who = who.to_string();
+        self.run(move |tree| {
+            let mut made = Vec::with_capacity(dirs.len());
+            for (path, attributes) in &dirs {
+                let staged = partial_dir::stage::stage(tree, path, (&who, durability));
+                let is_locked = staged.is_err();
+                made.push(match staged.transpose() {
+                    None => dir_ops::ensure_dir(tree, path, attributes.mode, existing),
+                    Some(staged) => staged,
+                });
+                if is_locked {
+                    break;
+                }
+            }
+            made
+        })
+        .await
+    }
+
+    async fn complete_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Option<Attributes>)>,
+        durability: Durability,
+    ) -> Vec<Result<(), StoreError>> {
+        self.run(move |tree| partial_dir::publish::complete(tree, &dirs, durability))
+            .await
+    }
+
+    async fn release_dirs(&self) {
+        self.run(|tree| tree.partial_dirs().release()).await;
     }
 
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {

@@ -1,9 +1,11 @@
 //! Partial files: listed, unlocked, and removed once their writers are long dead.
 
-use super::lock::{holder_of, open_if_dead, open_to_break, remove_partial};
+use super::lock::{
+    PARTIAL_MODE, exclude_commit, holder_of, leads_to, open_existing, remove_partial,
+};
 use super::record;
-use super::remove_tree::remove_replaced;
-use super::sys::{Directory, Node};
+use super::remove_tree::{remove_replaced, remove_subdir};
+use super::sys::{Directory, Node, OpenFile, WARY};
 use super::trash::empty::empty;
 use super::tree::{Tree, open_subdir, read_dir, seek};
 use crate::store::error::At;
@@ -14,7 +16,7 @@ use crate::store::{
     ErrorKind, Holder, LockEntry, LockPage, Name, RemotePath, StoreError, Swept, UnlockMode,
 };
 use cap_std::fs::Dir;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, FlockOperation, OFlags};
 use rustix::io::Errno;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -23,6 +25,8 @@ use std::time::{Duration, UNIX_EPOCH};
 const MAX_DEAD: usize = 256;
 /// Batches of a trash that a sweep removes; the next one goes on.
 const BATCHES: usize = 1024;
+/// How often a partial directory is removed to which a writer still adds.
+const TRIES: usize = 256;
 /// How deep the sweep goes: each level has a directory open.
 const MAX_DEPTH: usize = 256;
 
@@ -121,7 +125,79 @@ pub(super) fn unlock<D: Directory>(
     };
     match remove_partial(&*dir, &names, &partial) {
         Err(Errno::AGAIN) => Err(StoreError::new(ErrorKind::Locked(Holder::default()), path)),
-        removed => removed.at("remove the partial file", path).map(|()| true),
+        removed => removed.at("remove the partial file", path),
+    }?;
+    // a writer that lives can put nothing into what was removed; the next one starts from nothing
+    remove_partial_dir(tree, &*dir, (name.as_bytes(), &names), path)?;
+    Ok(true)
+}
+
+/// Removes a partial directory without a lock, which no writer resumes any more. It takes the lock
+/// meanwhile: who finds the rest of it, after a crash, may resume that. False if there is none, or
+/// another writer has come.
+fn remove_partial_dir<D: Directory>(
+    tree: &Tree<D>,
+    dir: &D,
+    (target, names): (&[u8], &PartialNames),
+    path: &RemotePath,
+) -> Result<bool, StoreError> {
+    let found = match dir.stat_at(&names.dir) {
+        Err(Errno::NOENT) => return Ok(false),
+        found => found.at("stat the partial directory", path)?,
+    };
+    // after a power loss both names may be there, where the file system has no journal
+    match leads_to(dir, target, &found) {
+        Ok(false) => {}
+        is_published => return is_published.at("stat", path).map(|_| false),
+    }
+    let lock = match dir.create_at(&names.file, WARY | OFlags::RDWR, PARTIAL_MODE) {
+        Err(Errno::EXIST) => return Ok(false),
+        made => made.at("lock the partial directory", path)?,
+    };
+    // without flock(2) its name is all of the lock
+    let _ = lock.flock(FlockOperation::NonBlockingLockExclusive);
+    let mut removed = remove_subdir(dir, &names.dir, path, tree.closed());
+    for _ in 0..TRIES {
+        match &removed {
+            // a writer that has lost its lock by force goes on until its directories are gone
+            Err(e) if e.kind == ErrorKind::NotEmpty => {
+                removed = remove_subdir(dir, &names.dir, path, tree.closed());
+            }
+            _ => break,
+        }
+    }
+    remove_partial(dir, names, &lock).at("remove the partial file", path)?;
+    removed.map(|()| true)
+}
+
+/// Opens and locks a partial file to remove it or to see whether its writer lives: the returned
+/// file holds the lock.
+///
+/// # Errors
+/// WOULDBLOCK: its writer lives. NOENT: it is gone, or is no partial file.
+fn open_if_dead<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
+    let (file, _) = open_existing(dir, name)?;
+    file.flock(FlockOperation::NonBlockingLockExclusive)?;
+    still_partial(dir, name, file)
+}
+
+/// Opens a partial file to take it away from a writer that lives, unless that is committing it.
+///
+/// # Errors
+/// AGAIN: it is being committed. NOENT: it is gone, or is no partial file.
+fn open_to_break<D: Directory>(dir: &D, name: &[u8]) -> rustix::io::Result<D::File> {
+    let (file, _) = open_existing(dir, name)?;
+    exclude_commit(&file)?;
+    still_partial(dir, name, file)
+}
+
+/// Returns a file that was locked, if the name still leads to it.
+fn still_partial<D: Directory>(dir: &D, name: &[u8], file: D::File) -> rustix::io::Result<D::File> {
+    let found = file.fstat()?;
+    let is_file = FileType::from_raw_mode(found.st_mode).is_file();
+    match is_file && leads_to(dir, name, &found)? {
+        true => Ok(file),
+        false => Err(Errno::NOENT),
     }
 }
 
@@ -133,16 +209,19 @@ pub(super) fn unlock<D: Directory>(
 pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreError> {
     let dir = tree.dir(path)?;
     let not_empty = || StoreError::new(ErrorKind::NotEmpty, path);
-    let (mut partials, mut records, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut partials, mut records) = (Vec::new(), Vec::new());
+    let (mut replaced, mut dirs) = (Vec::new(), Vec::new());
     for next in read_dir(&dir, path)? {
         let next = next.at("read directory", path)?;
         let name = next.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        let count = partials.len().saturating_add(records.len());
+        let count = partials.len().saturating_add(records.len()).saturating_add(dirs.len());
         if count.saturating_add(replaced.len()) >= MAX_DEAD {
             return Err(not_empty());
+        } else if let Some((target, names)) = PartialNames::of_dir(name) {
+            dirs.push((target.to_vec(), names));
         } else if let Some((_, names)) = PartialNames::of_file(name) {
             partials.push((open_if_dead(&*dir, name).map_err(|_| not_empty())?, names));
         } else if let Some(names) = PartialNames::of_replaced(name) {
@@ -154,11 +233,14 @@ pub(super) fn remove_dead(tree: &Tree, path: &RemotePath) -> Result<(), StoreErr
     for (file, names) in partials {
         remove_partial(&*dir, &names, &file).at("remove an abandoned partial file", path)?;
     }
+    for (target, names) in dirs {
+        remove_partial_dir(tree, &*dir, (&target, &names), path)?;
+    }
     for name in records {
         record::remove(&*dir, &name).at("remove an abandoned record", path)?;
     }
     for name in replaced {
-        remove_replaced(&dir, &name).at("remove an abandoned backup", path)?;
+        remove_replaced(&*dir, &name).at("remove an abandoned backup", path)?;
     }
     Ok(())
 }
@@ -187,6 +269,8 @@ fn sweep_dir(tree: &Tree, dir: &Dir, (age, depth): (Duration, usize), swept: &mu
             count(swept, sweep_replaced(dir, &names));
         } else if let Some((_, names)) = PartialNames::of_file(bytes) {
             count(swept, sweep_file(dir, &names, age));
+        } else if let Some((target, names)) = PartialNames::of_dir(bytes) {
+            count(swept, sweep_partial_dir(tree, dir, (target, &names), age));
         } else if is_trash(bytes) {
             let emptied = empty(dir, tree.closed(), EmptyScope::Expired, BATCHES);
             let removed = emptied.map_or(0, |emptied| emptied.removed);
@@ -211,10 +295,24 @@ fn sweep_file(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
 
 /// Removes a record without its partial file: its writer died between the commit and the removal.
 fn sweep_record(dir: &Dir, names: &PartialNames, age: Duration) -> bool {
+    is_alone(dir, names, &names.record, age) && record::remove(dir, &names.record).is_ok()
+}
+
+/// Removes a partial directory without its lock, which was swept or taken away.
+fn sweep_partial_dir(
+    tree: &Tree,
+    dir: &Dir,
+    (target, names): (&[u8], &PartialNames),
+    age: Duration,
+) -> bool {
+    let removed = || remove_partial_dir(tree, dir, (target, names), &RemotePath::root());
+    is_alone(dir, names, &names.dir, age) && removed().unwrap_or(false)
+}
+
+/// True of what is beside a target, is old, and has no partial file.
+fn is_alone(dir: &Dir, names: &PartialNames, name: &[u8], age: Duration) -> bool {
     let is_old = |stat: rustix::fs::Stat| age_of(&stat).is_some_and(|a| a >= age);
-    let old = dir.stat_at(&names.record).is_ok_and(is_old);
-    let alone = matches!(dir.stat_at(&names.file), Err(Errno::NOENT));
-    old && alone && record::remove(dir, &names.record).is_ok()
+    dir.stat_at(name).is_ok_and(is_old) && matches!(dir.stat_at(&names.file), Err(Errno::NOENT))
 }
 
 /// Removes the second name of a replaced file, whose writer died before that became its backup.

@@ -1,19 +1,16 @@
 //! Entries that fit into memory: staged, committed and synced in groups.
 
-use super::attributes::set_open;
 use super::commit::{back_up, committed_version, lost_lock, prepare, publish, settle, sync_names};
-use super::inode::{is_same_file, system_device, version};
-use super::lock::Lock;
-use super::sparse;
-use super::sys::{Directory, Node, OpenFile, open_handle, remove_file};
+use super::inode::version;
+use super::lock::{Lock, Purpose};
+use super::new_entry::{make_beside, write_content};
+use super::partial_dir::put;
+use super::partial_dir::state::PartialDir;
+use super::sys::Directory;
 use super::target::LockedTarget;
 use super::tree::Tree;
 use crate::store::error::At;
-use crate::store::{
-    Allocation, Content, Durability, ErrorKind, Kind, NewEntry, RemotePath, StoreError,
-};
-use rustix::fs::FileType;
-use rustix::io::Errno;
+use crate::store::{Content, Durability, NewEntry, RemotePath, StoreError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -23,13 +20,40 @@ struct Member<D: Directory> {
     target: LockedTarget<D>,
 }
 
+/// An entry, and the partial directory that it goes into, if it does.
+type Placed<'a, D> = (Option<Arc<PartialDir<D>>>, &'a NewEntry);
+
 /// The directories of committed entries, each with their indices.
 type Parents<D> = BTreeMap<RemotePath, (Arc<D>, Vec<usize>)>;
 
-/// Stages, syncs and renames a group of small entries; then syncs each of their directories once.
+/// Puts a group of small entries: in partial directories each under its own name, elsewhere by
+/// partial files.
 pub(super) fn put_whole<D: Directory>(
     tree: &Tree<D>,
     entries: &[NewEntry],
+    who: &str,
+    durability: Durability,
+) -> Vec<Result<String, StoreError>> {
+    let around = |entry: &NewEntry| tree.partial_dirs().around(&entry.path);
+    let placed: Vec<Placed<'_, D>> = entries.iter().map(|e| (around(e), e)).collect();
+    let together = |a: &Placed<'_, D>, b: &Placed<'_, D>| match (&a.0, &b.0) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    let mut results = Vec::with_capacity(entries.len());
+    for run in placed.chunk_by(together) {
+        let entries: Vec<&NewEntry> = run.iter().map(|(_, entry)| *entry).collect();
+        let partial = run.first().and_then(|(partial, _)| partial.as_ref());
+        let put = partial.and_then(|of| put::put(tree, of, &entries, durability));
+        results.extend(put.unwrap_or_else(|| put_locked(tree, &entries, who, durability)));
+    }
+    results
+}
+
+/// Stages, syncs and renames a group of small entries; then syncs each of their directories once.
+fn put_locked<D: Directory>(
+    tree: &Tree<D>,
+    entries: &[&NewEntry],
     who: &str,
     durability: Durability,
 ) -> Vec<Result<String, StoreError>> {
@@ -92,7 +116,7 @@ fn sync_parents<D: Directory>(
 /// Makes the files' content durable, all before the first is renamed; results by index.
 fn sync_content<D: Directory>(
     tree: &Tree<D>,
-    entries: &[NewEntry],
+    entries: &[&NewEntry],
     members: &[Member<D>],
     durability: Durability,
 ) -> HashMap<usize, Result<(), StoreError>> {
@@ -120,7 +144,7 @@ fn sync_content<D: Directory>(
 /// renamed.
 fn back_up_all<D: Directory>(
     tree: &Tree<D>,
-    (entries, members): (&[NewEntry], &[Member<D>]),
+    (entries, members): (&[&NewEntry], &[Member<D>]),
     durability: Durability,
     synced: &mut HashMap<usize, Result<(), StoreError>>,
 ) {
@@ -145,7 +169,7 @@ fn stage_whole<D: Directory>(
     who: &str,
 ) -> Result<LockedTarget<D>, StoreError> {
     let (dir, name) = tree.parent(&entry.path)?;
-    let target = LockedTarget::acquire(dir, name, &entry.path, who, None)?;
+    let target = LockedTarget::acquire(dir, name, &entry.path, who, Purpose::New)?;
     let lock = &target.lock;
     let filled = match &entry.content {
         Content::File(bytes) => fill(tree, lock, (**bytes).as_ref(), entry),
@@ -162,62 +186,13 @@ fn stage_whole<D: Directory>(
     }
 }
 
-/// Makes an entry that is no file, or a further name of one, under the name of the record that
-/// files have: it cannot be locked, so it is staged beside its lock.
-fn make_beside<D: Directory>(
-    tree: &Tree<D>,
-    dir: &D,
-    staged: &[u8],
-    entry: &NewEntry,
-) -> Result<(), StoreError> {
-    let path = &entry.path;
-    remove_file(dir, staged).at("remove an abandoned partial file", path)?;
-    let made = match &entry.content {
-        Content::Symlink(pointee) => dir.symlink_at(pointee, staged),
-        Content::HardLink { path: to, version } => {
-            let (from, name) = tree.parent(to)?;
-            from.link_into(name.as_bytes(), dir, staged).at("link", path)?;
-            let linked = dir.stat_at(staged).at("stat", path)?;
-            return match is_same_file(version, &linked) {
-                true => Ok(()),
-                false => Err(StoreError::new(ErrorKind::SourceChanged, path)),
-            };
-        }
-        Content::Special { kind, .. } if !tree.rights().may_make(*kind) => Err(Errno::PERM),
-        Content::Special { kind, device } => {
-            let kind = special_type(*kind).at("create the entry", path)?;
-            dir.mknod_at(staged, kind, 0o600, system_device(*device))
-        }
-        Content::File(_) => Err(Errno::INVAL),
-    };
-    made.at("create the entry", path)?;
-    let handle = open_handle(dir, staged).at("open", path)?;
-    let found = handle.fstat().at("stat", path)?;
-    set_open(tree, &handle, &found, (&entry.attributes, |mode| mode), path)
-}
-
-/// The system's kind of a FIFO, socket or device.
-fn special_type(kind: Kind) -> Result<FileType, Errno> {
-    match kind {
-        Kind::Fifo => Ok(FileType::Fifo),
-        Kind::Socket => Ok(FileType::Socket),
-        Kind::CharDevice => Ok(FileType::CharacterDevice),
-        Kind::BlockDevice => Ok(FileType::BlockDevice),
-        Kind::File | Kind::Dir | Kind::Symlink | Kind::Other => Err(Errno::INVAL),
-    }
-}
-
 fn fill<D: Directory>(
     tree: &Tree<D>,
     lock: &Lock<D::File>,
     bytes: &[u8],
     entry: &NewEntry,
 ) -> Result<(), StoreError> {
-    match entry.attributes.allocation {
-        Allocation::Sparse => sparse::write(&lock.file, bytes, 0).at("write", &entry.path)?,
-        Allocation::Dense if bytes.is_empty() => {}
-        Allocation::Dense => lock.file.pwrite_all(bytes, 0).at("write", &entry.path)?,
-    }
+    write_content(&lock.file, bytes, entry)?;
     prepare(tree, &lock.file, &entry.attributes, &entry.path)
 }
 

@@ -6,7 +6,7 @@ use super::commit::{
 };
 use super::direct::Direct;
 use super::fs_type::is_in_memory;
-use super::lock::obstacle;
+use super::lock::{Purpose, obstacle};
 use super::partial_file::PartialFile;
 use super::record;
 use super::sys::{Directory, Node, OpenFile};
@@ -44,7 +44,8 @@ pub(super) fn stage<D: Directory>(
     refuse_directory(&*dir, &name, path)?;
     let durable = request.durability.is_durable();
     let source = request.source.clone().filter(|_| durable);
-    let target = LockedTarget::acquire(dir, name, path, &request.who, source.as_deref())?;
+    let purpose = source.as_deref().map_or(Purpose::New, Purpose::Version);
+    let target = LockedTarget::acquire(dir, name, path, &request.who, purpose)?;
     let lock = &target.lock;
     let resume = lock.resume.clone();
     let start = match &resume {

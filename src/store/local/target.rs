@@ -1,6 +1,6 @@
 //! A target that is being written: its directory, its name, and its lock.
 
-use super::lock::Lock;
+use super::lock::{Lock, Purpose};
 use super::sys::Directory;
 use crate::store::{Name, RemotePath, StoreError};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ impl<D: Directory> LockedTarget<D> {
         name: Name,
         path: &RemotePath,
         who: &str,
-        source: Option<&str>,
+        purpose: Purpose<'_>,
     ) -> Result<LockedTarget<D>, StoreError> {
-        let lock = Lock::acquire(&*dir, &name, path, who, source)?;
+        let lock = Lock::acquire(&*dir, &name, path, who, purpose)?;
         Ok(LockedTarget {
             path: path.clone(),
             dir,

@@ -5,6 +5,7 @@
 
 use super::closed::Closed;
 use super::flush::Flush;
+use super::partial_dir::state::PartialDirs;
 use super::sys::Directory;
 use super::sys::open_in;
 use crate::store::backup::Suffix;
@@ -66,6 +67,7 @@ pub(super) struct Tree<D: Directory = Dir> {
     /// fsync is not repeated, so all later callers get its error.
     syncing: Mutex<Result<(), StoreError>>,
     flush: Flush,
+    partial_dirs: PartialDirs<D>,
     /// One permit per directory stream that is open.
     listings: Arc<Semaphore>,
     closed: Closed,
@@ -124,6 +126,7 @@ impl<D: Directory> Tree<D> {
             unsynced: Mutex::default(),
             syncing: Mutex::new(Ok(())),
             flush: Flush::default(),
+            partial_dirs: PartialDirs::default(),
             listings: Arc::new(Semaphore::new(LISTINGS_OF_A_TREE)),
             closed: Closed::default(),
             rights: Rights::default(),
@@ -281,9 +284,25 @@ impl<D: Directory> Tree<D> {
         Ok((dir, name))
     }
 
-    /// Returns the directory at this path, if it is cached.
+    /// Returns the directory at this path, if it is cached or has not got that name yet.
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
-        self.cache.lock().get(path).map(|(dir, _)| dir.clone())
+        let cached = self.cache.lock().get(path).map(|(dir, _)| dir.clone());
+        cached.or_else(|| self.partial_dirs.dir(path))
+    }
+
+    /// Closes all handles that are cached.
+    pub(super) fn forget_dirs(&self) {
+        self.cache.lock().clear();
+    }
+
+    /// The directories that have not got their names yet.
+    pub(super) fn partial_dirs(&self) -> &PartialDirs<D> {
+        &self.partial_dirs
+    }
+
+    /// True if it follows no symlink.
+    pub(super) fn is_strict(&self) -> bool {
+        self.links == Links::Refused
     }
 
     /// One permit per directory stream that the tree may have open.

@@ -10,7 +10,7 @@ use crate::net::transfer::MAX_INLINE;
 use crate::net::transfer::options::Options;
 use crate::net::transfer::receive::destination::{Candidate, Decision, Target};
 use crate::net::wire::{MAX_VERSION, proto};
-use crate::store::{Attributes, Kind, RemotePath, StoreError};
+use crate::store::{Attributes, Kind, MadeDir, RemotePath, StoreError};
 use std::collections::{HashSet, VecDeque};
 
 /// Directories that are remembered as new; what is beneath one that was forgotten is looked for
@@ -28,8 +28,7 @@ pub(super) struct Batch {
 
 /// What became of some batches: directories by their numbers, and what was decided of the rest.
 pub(super) struct Decided {
-    /// True for those that were not there before.
-    pub(super) made: Vec<(u64, Result<bool, StoreError>)>,
+    pub(super) made: Vec<(u64, Result<MadeDir, StoreError>)>,
     pub(super) decided: Vec<(Candidate, Decision)>,
     /// Directories that this transfer made, to be given back to [`Decider::ended`].
     empty: HashSet<u64>,
@@ -94,7 +93,11 @@ impl Decider {
             }
             let numbers = batch.dirs.iter().map(|(number, ..)| *number);
             let made: Vec<_> = numbers.zip(made).collect();
-            empty.extend(made.iter().filter(|(_, made)| matches!(made, Ok(true))).map(|(n, _)| *n));
+            empty.extend(
+                made.iter()
+                    .filter(|(_, made)| matches!(made, Ok(MadeDir::New)))
+                    .map(|(n, _)| *n),
+            );
             let decisions = target.decide(&batch.candidates, &empty, &options, &pool).await;
             let decided = batch.candidates.into_iter().zip(decisions).collect();
             Decided {

@@ -8,7 +8,7 @@ use crate::net::transfer::receive::stream::Stream;
 use crate::net::transfer::receive::tree::{Tree, is_locked};
 pub use crate::net::wire::proto::Difference;
 use crate::store::{
-    Attributes, Durability, ErrorKind, ExistingDirs, Kind, NewEntry, Omissions, RemotePath,
+    Attributes, Durability, ErrorKind, Kind, MadeDir, NewEntry, Omissions, RemotePath,
     StageRequest, Staging, StoreError, Version,
 };
 use std::collections::HashSet;
@@ -114,28 +114,14 @@ impl Target {
         }
     }
 
-    /// Makes directories, outer ones first; true for those that were not there.
+    /// Makes directories, outer ones first.
     pub async fn make_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,
         options: &Options,
-    ) -> Vec<Result<bool, StoreError>> {
+    ) -> Vec<Result<MadeDir, StoreError>> {
         match self {
-            Target::Tree(tree) if tree.dry_run || options.existing => {
-                tree.plan_dirs(dirs, options).await
-            }
-            Target::Tree(tree) => {
-                if let Some(base) = &tree.base {
-                    // where it cannot be made, what goes into it fails
-                    let _ = tree.store.make_dir(base).await;
-                }
-                let existing = match tree.write_only {
-                    true => ExistingDirs::Untouched,
-                    false if options.replaces_files() => ExistingDirs::Replace,
-                    false => ExistingDirs::OpenUp,
-                };
-                tree.store.make_dirs(dirs, existing).await
-            }
+            Target::Tree(tree) => tree.make_dirs(dirs, options).await,
             Target::Stream(_) => dirs
                 .iter()
                 .map(|(path, _)| Err(StoreError::new(ErrorKind::IsADirectory, path)))
@@ -309,18 +295,21 @@ impl Target {
             Target::Tree(tree) if !tree.dry_run => tree,
             Target::Tree(_) | Target::Stream(_) => return dirs.iter().map(|_| Ok(())).collect(),
         };
-        let set = dirs
-            .iter()
-            .filter_map(|(path, attributes)| Some((path.clone(), attributes.clone()?)));
-        let mut ends = tree.store.set_attributes(set.collect()).await.into_iter();
-        let end = |attributes: &Option<Attributes>| {
-            match attributes.as_ref().and_then(|_| ends.next()) {
-                // it was not made
-                Some(Err(e)) if options.existing && e.kind == ErrorKind::NotFound => Ok(()),
-                end => end.unwrap_or(Ok(())),
+        let mut ends = tree.store.complete_dirs(dirs, options.durability).await;
+        for end in &mut ends {
+            // it was not made
+            if options.existing && matches!(end, Err(e) if e.kind == ErrorKind::NotFound) {
+                *end = Ok(());
             }
-        };
-        dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
+        }
+        ends
+    }
+
+    /// Gives up the directories that are not complete, which the next transfer resumes.
+    pub async fn release_dirs(&self) {
+        if let Target::Tree(tree) = self {
+            tree.store.release_dirs().await;
+        }
     }
 
     /// Makes durable what [`Target::decide`] found unchanged.

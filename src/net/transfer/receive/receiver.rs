@@ -19,7 +19,7 @@ use crate::net::transfer::receive::ledger::Ledger;
 use crate::net::transfer::report::{Reporter, Waiting};
 use crate::net::transfer::{STALL, hands_over};
 use crate::net::wire::proto::{self, transfer_message::Body};
-use crate::store::{Content, Durability};
+use crate::store::{Content, Durability, MadeDir};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub async fn receive(
         channel,
         ledger: Ledger::new(label, reporter, target.is_write_only(), options.on_settled.clone()),
         decider: Decider::new(target.clone(), options.clone(), core.pool().buffers().clone()),
-        target,
+        target: target.clone(),
         options,
         last_number: 0,
         all_offered: false,
@@ -95,6 +95,8 @@ pub async fn receive(
         Ok(()) | Err(NetError::Internal(_)) => {}
         Err(_) => files.suspend(jobs).await,
     }
+    // the same target may receive the next attempt
+    target.release_dirs().await;
     result
 }
 
@@ -307,8 +309,8 @@ impl Receiver {
         let ledger = &mut self.ledger;
         for (number, made) in decided.made {
             match made {
-                Ok(true) => ledger.dirs.made(number),
-                Ok(false) => {}
+                Ok(MadeDir::New | MadeDir::Resumed) => ledger.dirs.made(number),
+                Ok(MadeDir::Existing) => {}
                 Err(error) => {
                     // if the one above could not be made, that is the reason
                     let error = ledger.dirs.failure_above(number).cloned().unwrap_or(error);

@@ -1,6 +1,9 @@
 //! A tree as the destination of a transfer, and what becomes of targets that another writer has.
 
-use crate::store::{ErrorKind, Holder, RemotePath, Store, StoreError};
+use crate::net::transfer::options::Options;
+use crate::store::{
+    Attributes, ErrorKind, ExistingDirs, Holder, MadeDir, RemotePath, Store, StoreError,
+};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +36,81 @@ pub struct Tree {
 pub type Release = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 impl Tree {
+    /// Makes directories, outer ones first.
+    pub(super) async fn make_dirs(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        options: &Options,
+    ) -> Vec<Result<MadeDir, StoreError>> {
+        if self.dry_run || options.existing {
+            let planned = self.plan_dirs(dirs, options).await;
+            return planned.into_iter().map(|made| made.map(MadeDir::in_place)).collect();
+        }
+        if let Some(base) = &self.base {
+            // where it cannot be made, what goes into it fails
+            let _ = self.store.make_dir(base).await;
+        }
+        let existing = match self.write_only {
+            true => ExistingDirs::Untouched,
+            false if options.replaces_files() => ExistingDirs::Replace,
+            false => ExistingDirs::OpenUp,
+        };
+        match options.stages_dirs() && !self.write_only {
+            true => self.stage_dirs(dirs, existing, options).await,
+            false => self.make_in_place(dirs, existing).await,
+        }
+    }
+
+    async fn make_in_place(
+        &self,
+        dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+    ) -> Vec<Result<MadeDir, StoreError>> {
+        let made = self.store.make_dirs(dirs, existing).await;
+        made.into_iter().map(|made| made.map(MadeDir::in_place)).collect()
+    }
+
+    /// Makes new directories that get their names later. One that another writer makes in this way
+    /// is waited for, as the options say, and then made in place: that of the other writer is
+    /// merged with it.
+    async fn stage_dirs(
+        &self,
+        mut dirs: Vec<(RemotePath, Attributes)>,
+        existing: ExistingDirs,
+        options: &Options,
+    ) -> Vec<Result<MadeDir, StoreError>> {
+        let mut results = Vec::with_capacity(dirs.len());
+        let began = Instant::now();
+        let deadline = options.wait.map(|wait| began + wait);
+        let (mut pause, mut asked) = (Duration::from_millis(20), false);
+        while !dirs.is_empty() {
+            let with = (self.who.as_str(), options.durability);
+            let mut made = self.store.stage_dirs(dirs.clone(), existing, with).await;
+            let locked = match made.pop() {
+                Some(Err(e)) if is_locked(&e) => Some(e),
+                last => {
+                    made.extend(last);
+                    None
+                }
+            };
+            debug_assert!(locked.is_some() || made.len() == dirs.len(), "one result for each");
+            dirs.drain(..made.len().min(dirs.len()));
+            results.extend(made);
+            match locked {
+                Some(e) if !asked && self.released(&e).await => asked = true,
+                Some(e) if self.waits(&e, began, deadline) => {
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(1));
+                }
+                _ => {
+                    let next = dirs.drain(..dirs.len().min(1)).collect();
+                    results.extend(self.make_in_place(next, existing).await);
+                }
+            }
+        }
+        results
+    }
+
     /// True when a lock that `error` tells of may be had now.
     pub async fn released(&self, error: &StoreError) -> bool {
         match (&error.kind, &self.release) {

@@ -213,6 +213,22 @@ impl Directory for Dir {
         rustix::fs::unlinkat(self, name, AtFlags::empty())
     }
 
+    fn remove_dir_at(&self, name: &[u8]) -> Call<()> {
+        rustix::fs::unlinkat(self, name, AtFlags::REMOVEDIR)
+    }
+
+    fn each_name(&self, visit: &mut dyn FnMut(&[u8]) -> Call<()>) -> Call<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for next in rustix::fs::Dir::new(open_in(self, b".", flags)?)? {
+            let next = next?;
+            match next.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => visit(name)?,
+            }
+        }
+        Ok(())
+    }
+
     fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()> {
         match flags.is_empty() {
             // older kernels and some file systems have no renameat2

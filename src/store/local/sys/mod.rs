@@ -78,6 +78,10 @@ pub(super) trait Directory: Node + Sized {
     fn mknod_at(&self, name: &[u8], kind: FileType, mode: u32, device: u64) -> Call<()>;
     /// unlinkat(2) of anything but a directory.
     fn unlink_at(&self, name: &[u8]) -> Call<()>;
+    /// unlinkat(2) of an empty directory.
+    fn remove_dir_at(&self, name: &[u8]) -> Call<()>;
+    /// getdents64(2): visits every name but `.` and `..`, until a visit fails.
+    fn each_name(&self, visit: &mut dyn FnMut(&[u8]) -> Call<()>) -> Call<()>;
     /// renameat2(2) within this directory.
     fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()>;
     /// linkat(2) within this directory.

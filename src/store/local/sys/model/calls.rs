@@ -176,10 +176,30 @@ impl Directory for Handle {
 
     fn unlink_at(&self, name: &[u8]) -> Call<()> {
         self.call(|state| {
-            self.find(state, name)?;
+            let found = self.find(state, name)?;
+            if state.inode(found)?.names().is_ok() {
+                return Err(Errno::ISDIR);
+            }
             state.name(self.inode, name, None);
             Ok(())
         })
+    }
+
+    fn remove_dir_at(&self, name: &[u8]) -> Call<()> {
+        self.call(|state| {
+            let found = self.find(state, name)?;
+            if !state.inode(found)?.names()?.is_empty() {
+                return Err(Errno::NOTEMPTY);
+            }
+            state.name(self.inode, name, None);
+            Ok(())
+        })
+    }
+
+    fn each_name(&self, visit: &mut dyn FnMut(&[u8]) -> Call<()>) -> Call<()> {
+        let names: Vec<Vec<u8>> =
+            self.call(|state| Ok(state.inode(self.inode)?.names()?.keys().cloned().collect()))?;
+        names.iter().try_for_each(|name| visit(name))
     }
 
     fn rename_at(&self, from: &[u8], to: &[u8], flags: RenameFlags) -> Call<()> {
@@ -188,6 +208,7 @@ impl Directory for Handle {
             if flags.contains(RenameFlags::NOREPLACE) && self.find(state, to).is_ok() {
                 return Err(Errno::EXIST);
             }
+            state.may_replace(moved, self.find(state, to).ok())?;
             state.name(self.inode, to, Some(moved));
             state.name(self.inode, from, None);
             Ok(())
@@ -221,6 +242,7 @@ impl Directory for Handle {
             if state.inode(moved)?.device != state.inode(dir.inode)?.device {
                 return Err(Errno::XDEV);
             }
+            state.may_replace(moved, dir.find(state, to).ok())?;
             // two names of one file stay as they are
             if dir.find(state, to) != Ok(moved) {
                 state.name(dir.inode, to, Some(moved));

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,8 +39,8 @@ pub(super) struct WorldState {
     pub(super) no_dir_sync: bool,
     /// The file systems have no hard links.
     pub(super) no_links: bool,
-    /// This call fails, without any effect, and only this one.
-    pub(super) fails_at: u64,
+    /// These calls fail, without any effect, and only these.
+    pub(super) failing: Range<u64>,
 }
 
 /// A machine with its disks.
@@ -90,7 +91,7 @@ impl World {
             intruder: None,
             no_dir_sync: false,
             no_links: false,
-            fails_at: 0,
+            failing: 0..0,
         })));
         let mut state = world.0.lock();
         let root = state.make(0, Body::Dir(BTreeMap::new()), 0o755);
@@ -115,8 +116,14 @@ impl World {
 
     /// Fails the call that comes after this many more.
     pub(in crate::store::local) fn fail_after(&self, calls: u64) {
+        self.fail_some_after(calls, 1);
+    }
+
+    /// Fails so many calls, after this many more.
+    pub(in crate::store::local) fn fail_some_after(&self, calls: u64, count: u64) {
         let mut state = self.0.lock();
-        state.fails_at = state.calls + calls + 1;
+        let first = state.calls + calls + 1;
+        state.failing = first..first + count;
     }
 
     /// Runs another process before the call that comes after this many more.
@@ -130,7 +137,7 @@ impl World {
     pub(in crate::store::local) fn calm(&self) -> bool {
         let mut state = self.0.lock();
         let stopped = state.calls >= state.stops_at;
-        (state.stops_at, state.fails_at) = (u64::MAX, 0);
+        (state.stops_at, state.failing) = (u64::MAX, 0..0);
         state.intruder = None;
         stopped
     }
@@ -262,6 +269,20 @@ impl WorldState {
         }
     }
 
+    /// Whether rename(2) may put an inode in the place of another one.
+    pub(super) fn may_replace(&self, moved: usize, replaced: Option<usize>) -> Call<()> {
+        let Some(replaced) = replaced else {
+            return Ok(());
+        };
+        let is_dir = self.inode(moved)?.names().is_ok();
+        match (is_dir, self.inode(replaced)?.names()) {
+            (true, Err(_)) => Err(Errno::NOTDIR),
+            (true, Ok(names)) if !names.is_empty() => Err(Errno::NOTEMPTY),
+            (false, Ok(_)) => Err(Errno::ISDIR),
+            _ => Ok(()),
+        }
+    }
+
     /// Frees an inode that no process has open and no name leads to, now or after a power loss.
     pub(super) fn forget(&mut self, inode: usize) {
         let Some(found) = &self.inodes[inode] else {
@@ -325,7 +346,7 @@ impl Handle {
         }
         state.calls += 1;
         state.clock += TICK;
-        let fails = state.calls == state.fails_at;
+        let fails = state.failing.contains(&state.calls);
         if state.life != self.life || state.calls > state.stops_at || fails {
             return Err(Errno::IO);
         }

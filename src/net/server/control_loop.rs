@@ -57,7 +57,7 @@ struct LoginReply {
 
 /// A control connection, and what goes out over it first.
 struct Connection {
-    tls: TlsStream<Socket>,
+    tls: Box<TlsStream<Socket>>,
     missed: Vec<u8>,
 }
 
@@ -294,7 +294,10 @@ impl Conversation {
         ended
     }
 
-    async fn read_all(&self, reader: &mut ReadHalf<TlsStream<Socket>>) -> Result<(), NetError> {
+    async fn read_all(
+        &self,
+        reader: &mut ReadHalf<Box<TlsStream<Socket>>>,
+    ) -> Result<(), NetError> {
         loop {
             let Inbound { body, room, length } =
                 next_message(reader, &self.replay, &self.session.core).await?;

@@ -100,14 +100,16 @@ impl Listener {
     /// Why it ended.
     pub(super) async fn serve(&self, socket: Socket, peer: SocketAddr) -> Result<(), NetError> {
         let (turn, gone) = self.admission.enter(peer);
+        // each part is boxed: what the others need is no part of an idle session
         let known = tokio::select! {
-            known = self.identify(socket, peer) => known?,
+            known = Box::pin(self.identify(socket, peer)) => known?,
             _ = gone => return Err(NetError::Lost(LossReason::TooManyWaiting)),
         };
         drop(turn);
         match known {
             Known::Control(LoginOutcome::Session(accepted)) => {
-                lifetime::run(&self.config, &self.registry, &self.uses, *accepted).await
+                let (config, registry) = (&self.config, &self.registry);
+                Box::pin(lifetime::run(config, registry, &self.uses, *accepted)).await
             }
             Known::Control(LoginOutcome::Reattached(session, reattached)) => {
                 // the session's own task takes it, unless the session is over
@@ -115,7 +117,7 @@ impl Listener {
                 Ok(())
             }
             Known::Control(LoginOutcome::Closed) => Ok(()),
-            Known::Data(attached) => attached.carry().await,
+            Known::Data(attached) => Box::pin(attached.carry()).await,
         }
     }
 
@@ -136,7 +138,7 @@ impl Listener {
                     registry: &self.registry,
                     admission: &self.admission,
                 };
-                login::open(desk, tls, peer).await.map(Known::Control)
+                login::open(desk, Box::new(tls), peer).await.map(Known::Control)
             }
             Role::Data => {
                 let accept = DataConnection::accept(socket, self.data_tls.clone());

@@ -49,7 +49,7 @@ pub(super) enum LoginOutcome {
 /// A login that was accepted.
 pub(super) struct Accepted {
     pub(super) new: NewSession,
-    pub(super) tls: TlsStream<Socket>,
+    pub(super) tls: Box<TlsStream<Socket>>,
     /// The number of the login's request.
     pub(super) number: u64,
     /// Messages before the session began.
@@ -77,7 +77,7 @@ pub(super) struct Desk<'a> {
 /// [`NetError::Lost`], also where it takes too long or fails too often; [`NetError::Protocol`].
 pub(super) async fn open(
     desk: Desk<'_>,
-    tls: TlsStream<Socket>,
+    tls: Box<TlsStream<Socket>>,
     peer: SocketAddr,
 ) -> Result<LoginOutcome, NetError> {
     let certificates = tls.get_ref().1.peer_certificates();
@@ -97,7 +97,7 @@ pub(super) async fn open(
 /// A client that has not logged in.
 struct Stranger<'a> {
     desk: Desk<'a>,
-    tls: TlsStream<Socket>,
+    tls: Box<TlsStream<Socket>>,
     peer: SocketAddr,
     /// The key of the handshake.
     key: Option<PublicKey>,

@@ -73,7 +73,8 @@ impl Worker {
                 true => Some(self.registry.answer(&self.session).await),
                 false => None,
             };
-            let reply = self.reply(request, channel).await;
+            // a session that waits for requests has no room for carrying them out
+            let reply = Box::pin(self.reply(request, channel)).await;
             self.cache.lock().remember(reply.clone());
             let sent = core.control.send(control_message::Body::Reply(reply)).await;
             if sent.is_err() {

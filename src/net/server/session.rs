@@ -24,7 +24,7 @@ pub(super) type SessionId = [u8; 16];
 
 /// A control connection that resumes a session.
 pub(super) struct Reattached {
-    pub(super) tls: TlsStream<Socket>,
+    pub(super) tls: Box<TlsStream<Socket>>,
     /// Messages of the session that the client has received.
     pub(super) received: u64,
 }

@@ -4,7 +4,9 @@ use crate::conformance::{ATTRIBUTES, entry, path, request, shared, stage};
 use crate::support::tree::staged;
 use crate::support::until;
 use haul::store::local::LocalStore;
-use haul::store::{Content, Durability, ErrorKind, RemotePath, RemoveScope, Store};
+use haul::store::{
+    Content, Durability, ErrorKind, ExistingDirs, MadeDir, RemotePath, RemoveScope, Store,
+};
 
 /// As at the end of a removed user's session: a removal under way stops, and a complete partial
 /// file does not get its name.
@@ -62,4 +64,44 @@ async fn a_holder_that_lost_its_lock_cannot_commit() {
     ));
     fast.commit(4, ATTRIBUTES).await.unwrap();
     assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"fast");
+}
+
+/// The next attempt of a transfer in one process has nothing open of the one before, whose partial
+/// directory another writer has taken over meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_store_puts_nothing_into_the_directory_of_another_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || LocalStore::open(dir.path()).unwrap();
+    let dirs = || vec![(path("new"), ATTRIBUTES), (path("new/sub"), ATTRIBUTES)];
+    let with = |who| (who, Durability::Volatile);
+    let first = open().subtree(&RemotePath::root()).await.unwrap();
+    let made = first.stage_dirs(dirs(), ExistingDirs::OpenUp, with("first")).await;
+    assert!(made.iter().all(|made| matches!(made, Ok(MadeDir::New))), "{made:?}");
+    let file = |name| vec![entry(name, Content::File(shared(b"content")))];
+    first
+        .put_whole(file("new/sub/a"), "first", Durability::Volatile)
+        .await
+        .remove(0)
+        .unwrap();
+    let next = first.renewed().unwrap();
+    drop(first);
+    let other = open().subtree(&RemotePath::root()).await.unwrap();
+    let made = other.stage_dirs(dirs(), ExistingDirs::OpenUp, with("other")).await;
+    assert!(made.iter().all(|made| matches!(made, Ok(MadeDir::Resumed))), "{made:?}");
+    let refused = next.stage_dirs(dirs(), ExistingDirs::OpenUp, with("first")).await;
+    assert!(matches!(&refused[..], [Err(e)] if matches!(e.kind, ErrorKind::Locked(_))));
+    assert!(next.make_dirs(dirs(), ExistingDirs::OpenUp).await.iter().all(Result::is_ok));
+    next.put_whole(file("new/sub/b"), "first", Durability::Volatile)
+        .await
+        .remove(0)
+        .unwrap();
+    assert_eq!(std::fs::read(dir.path().join("new/sub/b")).unwrap(), b"content");
+    // what the other one has resumed is merged with that
+    let complete = dirs().into_iter().rev().map(|(path, of)| (path, Some(of))).collect();
+    let ends = other.complete_dirs(complete, Durability::Volatile).await;
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+    for name in ["a", "b"] {
+        assert_eq!(std::fs::read(dir.path().join("new/sub").join(name)).unwrap(), b"content");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

@@ -1,8 +1,11 @@
 //! New directories appear whole: until then they have another name, which the next run resumes.
 
 use crate::support::proxy::{Proxy, Rules};
-use crate::support::tree::{bytes, length, partial_dir, sample, set_mode, snapshot, staged, write};
+use crate::support::tree::{
+    bytes, length, partial_dir, sample, set_mode, set_mtime, snapshot, staged, write,
+};
 use crate::support::{Client, Running, Server, until};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const KIB: usize = 1 << 10;
@@ -247,4 +250,97 @@ fn a_writer_that_lost_its_lock_publishes_nothing() {
     let ended = put.end();
     assert_ne!(ended.code, 0, "{ended:?}");
     assert_eq!(snapshot(&second.work().join("tree")), snapshot(&server.root.join("tree")));
+}
+
+/// A directory that appears meanwhile does not make a private tree public.
+#[test]
+fn a_merged_directory_has_the_attributes_of_its_source() {
+    let (server, _proxy, client) = slow();
+    let tree = client.work().join("tree");
+    for dir in [&tree.join("z"), &tree] {
+        set_mode(dir, 0o700);
+        set_mtime(dir, 1_000_000_000_123_456_789);
+    }
+    let put = half_done(&server, &client);
+    let there = server.root.join("tree");
+    write(&there.join("z/theirs"), b"theirs");
+    set_mode(&there, 0o755);
+    let ended = put.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for dir in ["", "z"] {
+        let (source, merged) =
+            [&tree, &there].map(|top| std::fs::metadata(top.join(dir)).unwrap()).into();
+        assert_eq!(merged.permissions().mode() & 0o7777, 0o700, "{dir:?}");
+        assert_eq!(source.modified().unwrap(), merged.modified().unwrap(), "{dir:?}");
+    }
+}
+
+/// What must not replace anything looks for that in its place, from the first file on.
+#[test]
+fn what_exists_and_is_to_stay_is_not_replaced_by_a_merge() {
+    let (server, _proxy, client) = slow();
+    let there = server.root.join("tree");
+    let put = client.spawn(["put", "-r", "--ignore-existing", "tree", "srv:"]);
+    until("some files are there", || arrived(&there) >= 5);
+    assert!(!partial_dir(&there).exists());
+    assert_eq!(put.end().code, 0);
+    assert_eq!(snapshot(&client.work().join("tree")), snapshot(&there));
+}
+
+/// On one machine, too.
+#[test]
+fn sources_that_are_removed_have_their_names_at_once() {
+    let client = Client::new();
+    fill(&client.work().join("tree"));
+    let arguments = ["cp", "-r", "--remove-source-files", "--bwlimit=2M", "tree/", "new"];
+    let cp = client.spawn(arguments);
+    let there = client.work().join("new");
+    until("some files are there", || arrived(&there) >= 5);
+    assert_eq!(cp.end().code, 0);
+    assert_eq!(arrived(&there), 60);
+}
+
+/// A partial directory whose lock became the target, of another kind, is listed and unlocked.
+#[test]
+fn a_directory_without_its_lock_is_listed_and_unlocked() {
+    let (mut server, _proxy, client) = slow();
+    let put = half_done(&server, &client);
+    server.kill();
+    put.kill();
+    server.restart();
+    let direct = server.client();
+    write(&direct.work().join("file"), b"a file");
+    direct.ok(["put", "file", "srv:tree"]);
+    let partial = partial_dir(&server.root.join("tree"));
+    assert!(partial.exists() && !staged(&server.root.join("tree")).exists());
+    assert!(direct.ok(["locks", "srv:"]).contains("tree"));
+    direct.ok(["unlock", "srv:tree"]);
+    assert!(!partial.exists());
+    assert_eq!(direct.ok(["locks", "srv:"]), "");
+    assert_eq!(names(&server.root), ["tree"]);
+}
+
+/// Two writers of two directories, in either order, do not wait for each other.
+#[test]
+fn writers_that_wait_have_no_directory_that_others_wait_for() {
+    let server = Server::start();
+    let [one, other] = [(); 2].map(|()| server.client());
+    for client in [&one, &other] {
+        for dir in ["a", "b"] {
+            for n in 0..20 {
+                write(&client.work().join(dir).join(n.to_string()), &bytes(n, 100 * KIB));
+            }
+        }
+    }
+    for _ in 0..5 {
+        for dir in ["a", "b"] {
+            let _ = std::fs::remove_dir_all(server.root.join(dir));
+        }
+        let first = one.spawn(["put", "-r", "--wait=20s", "a", "b", "srv:"]);
+        let second = other.spawn(["put", "-r", "--wait=20s", "b", "a", "srv:"]);
+        let began = std::time::Instant::now();
+        assert_eq!((first.end().code, second.end().code), (0, 0));
+        assert!(began.elapsed().as_secs() < 15, "they waited for each other");
+        assert_eq!(names(&server.root), ["a", "b"]);
+    }
 }

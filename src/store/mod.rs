@@ -198,7 +198,8 @@ pub trait Store: Send + Sync {
     /// it, while this store takes its own path. `who` is its writer, shown to others.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] if another writer does so, as the last of fewer results.
+    /// [`ErrorKind::Locked`] if another writer does so, and this store has none that is not
+    /// complete: as the last of fewer results.
     async fn stage_dirs(
         &self,
         dirs: Vec<(RemotePath, Attributes)>,
@@ -228,9 +229,12 @@ pub trait Store: Send + Sync {
         dirs.iter().map(|(_, attributes)| attributes).map(end).collect()
     }
 
-    /// Gives up the directories of [`Store::stage_dirs`] that are not complete: the next writer
-    /// resumes them.
-    async fn release_dirs(&self) {}
+    /// Returns this store for another transfer, if it has a state of each: what an earlier one has
+    /// opened and made is not in it. Dropping a store gives up its directories of
+    /// [`Store::stage_dirs`] that are not complete.
+    fn renewed(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
 
     /// Removes an entry, or everything beneath it too.
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError>;

@@ -89,6 +89,7 @@ impl LocalSession {
         let received = Options {
             chmod: ModeRules::default(),
             on_settled: None,
+            removes: options.removes || options.on_settled.is_some(),
             ..options.clone()
         };
         let receive = receiver::receive(to, target, label, received, Reporter::silent());

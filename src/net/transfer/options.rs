@@ -136,12 +136,13 @@ impl Options {
     }
 
     /// True where a new directory gets its name once everything in it is complete. What is removed
-    /// at the sender as soon as it has arrived must have its name by then, and what becomes a
-    /// backup, too.
+    /// at the sender once it has arrived must have its name by then, and what becomes a backup,
+    /// too. What stays as it is if it exists is looked for in its place.
     pub fn stages_dirs(&self) -> bool {
         let removes = self.removes || self.on_settled.is_some();
         let backs_up = self.backup.is_some() || self.backup_here.is_some();
-        self.whole_dirs && !removes && !backs_up
+        let preserves = self.preserved != PreservedTargets::None;
+        self.whole_dirs && !removes && !backs_up && !preserves
     }
 
     /// True where a directory replaces an entry that is none.

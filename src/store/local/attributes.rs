@@ -5,6 +5,7 @@
 
 use super::inode::{mtime, owner};
 use super::meta_record::{self, real_mode};
+use super::partial_dir::stage::INCOMPLETE;
 use super::sys::{Directory, Node, open_any, open_handle};
 use super::times::timestamps;
 use super::tree::Tree;
@@ -132,15 +133,16 @@ fn restored(rights: &Rights, found: &Stat, attributes: &Attributes) -> Restored 
 }
 
 /// The mode for an entry that exists. Set-id bits come with the owner that they act for, and stay
-/// as they are without. A directory takes over the sticky bit, too; a file only beside permissions,
-/// since alone it is the mark of an incomplete one ([`super::partial_dir::stage::INCOMPLETE`]).
+/// as they are without. A directory takes over the sticky bit, too; so does a file, unless that
+/// would be the mark of an incomplete one ([`INCOMPLETE`]).
 fn mode_for(found: &Stat, attributes: &Attributes, restored: Restored) -> u32 {
     let taken = |bit: u32, is_taken: bool| match is_taken {
         true => attributes.mode & bit,
         false => found.st_mode & bit,
     };
     let is_dir = FileType::from_raw_mode(found.st_mode).is_dir();
-    let sticky = match is_dir || restored.user && attributes.mode & ANY_MODE != 0 {
+    let sticky = match is_dir || restored.user && attributes.mode & ANY_MODE | STICKY != INCOMPLETE
+    {
         true => attributes.mode & STICKY,
         false => 0,
     };

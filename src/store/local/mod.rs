@@ -202,8 +202,8 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn release_dirs(&self) {
-        self.run(|tree| tree.partial_dirs().release()).await;
+    fn renewed(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(LocalStore::over(self.tree.renewed())))
     }
 
     async fn remove(&self, path: &RemotePath, scope: RemoveScope) -> Result<(), StoreError> {

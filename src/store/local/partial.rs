@@ -43,10 +43,12 @@ pub(super) fn locks(
     let mut page = LockPage::default();
     while let Some(next) = stream.read() {
         let next = next.at("read directory", path)?;
-        let Some((target, names)) = PartialNames::of_file(next.file_name().to_bytes()) else {
-            continue;
-        };
-        page.entries.extend(describe(&*dir, target.to_vec(), &names));
+        let name = next.file_name().to_bytes();
+        if let Some((target, names)) = PartialNames::of_file(name) {
+            page.entries.extend(describe(&*dir, target.to_vec(), &names));
+        } else if let Some((target, names)) = PartialNames::of_dir(name) {
+            page.entries.extend(describe_unlocked(&*dir, target.to_vec(), &names));
+        }
         if page.entries.len() >= limit {
             page.next = Some(next.offset().to_be_bytes().to_vec());
             break;
@@ -87,6 +89,26 @@ fn describe(dir: &impl Directory, target: Vec<u8>, names: &PartialNames) -> Opti
     }
 }
 
+/// Describes a partial directory that has lost its lock; `None` if it has not.
+fn describe_unlocked(
+    dir: &impl Directory,
+    target: Vec<u8>,
+    names: &PartialNames,
+) -> Option<LockEntry> {
+    if !matches!(dir.stat_at(&names.file), Err(Errno::NOENT)) {
+        return None;
+    }
+    let holder = Holder {
+        locked_for: age_of(&dir.stat_at(&names.dir).ok()?),
+        ..Holder::of("another process")
+    };
+    Some(LockEntry {
+        target,
+        holder,
+        live: false,
+    })
+}
+
 /// Returns how long ago a file was written to, by the system's clock.
 fn age_of(stat: &rustix::fs::Stat) -> Option<Duration> {
     let since = u64::try_from(stat.st_mtime).ok()?;
@@ -113,7 +135,10 @@ pub(super) fn unlock<D: Directory>(
     };
     let partial = match locked {
         Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(false),
+        // a partial directory may have lost its lock
+        Err(Errno::NOENT) => {
+            return remove_partial_dir(tree, &*dir, (name.as_bytes(), &names), path);
+        }
         Err(Errno::WOULDBLOCK) => {
             let target = name.as_bytes().to_vec();
             let holder = describe(&*dir, target, &names)

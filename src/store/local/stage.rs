@@ -116,7 +116,12 @@ struct LocalCheckpointer<D: Directory> {
 impl<D: Directory> Checkpointer for LocalCheckpointer<D> {
     async fn checkpoint(&self, point: Checkpoint) -> Result<(), StoreError> {
         let (partial, generation) = (self.partial.clone(), self.generation);
-        blocking_for(self.tree.owner(), move || partial.checkpoint(&point, generation)).await
+        let around = self.tree.partial_dirs().around(partial.path());
+        blocking_for(self.tree.owner(), move || {
+            around.into_iter().for_each(|around| around.wrote(0));
+            partial.checkpoint(&point, generation)
+        })
+        .await
     }
 }
 

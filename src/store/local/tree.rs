@@ -73,7 +73,7 @@ pub(super) struct Tree<D: Directory = Dir> {
     closed: Closed,
     rights: Rights,
     omissions: OmissionCounter,
-    backup: Option<Backup<D>>,
+    backup: Option<Arc<Backup<D>>>,
 }
 
 /// Where a tree moves aside what it replaces or removes.
@@ -167,13 +167,13 @@ impl<D: Directory> Tree<D> {
     /// Returns the same tree, which moves aside what it replaces or removes.
     #[must_use]
     pub(super) fn with_backup(self, backup: Backup<D>) -> Tree<D> {
-        let backup = Some(backup);
+        let backup = Some(Arc::new(backup));
         Tree { backup, ..self }
     }
 
     /// Where what is replaced or removed goes; `None`: nowhere.
     pub(super) fn backup(&self) -> Option<&Backup<D>> {
-        self.backup.as_ref()
+        self.backup.as_deref()
     }
 
     /// Returns the same tree with the right to set more, or less.
@@ -288,6 +288,17 @@ impl<D: Directory> Tree<D> {
     fn known(&self, path: &[u8]) -> Option<Arc<D>> {
         let cached = self.cache.lock().get(path).map(|(dir, _)| dir.clone());
         cached.or_else(|| self.partial_dirs.dir(path))
+    }
+
+    /// The same tree for another transfer: nothing of what an earlier one opened or began is in it,
+    /// whose calls may still be under way.
+    pub(super) fn renewed(&self) -> Tree<D> {
+        Tree {
+            links: self.links,
+            omissions: self.omissions.clone(),
+            backup: self.backup.clone(),
+            ..self.beneath(self.root.clone())
+        }
     }
 
     /// Closes all handles that are cached.

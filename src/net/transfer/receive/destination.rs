@@ -305,10 +305,15 @@ impl Target {
         ends
     }
 
-    /// Gives up the directories that are not complete, which the next transfer resumes.
-    pub async fn release_dirs(&self) {
-        if let Target::Tree(tree) = self {
-            tree.store.release_dirs().await;
+    /// The same for another transfer: see [`crate::store::Store::renewed`].
+    #[must_use]
+    pub fn renewed(self) -> Target {
+        match self {
+            Target::Tree(tree) => {
+                let store = tree.store.renewed().unwrap_or_else(|| tree.store.clone());
+                Target::Tree(Tree { store, ..tree })
+            }
+            stream @ Target::Stream(_) => stream,
         }
     }
 

@@ -74,6 +74,8 @@ pub async fn receive(
     reporter: Reporter,
 ) -> Result<(), NetError> {
     let core = channel.core().clone();
+    // the target may have received an attempt before this one
+    let target = target.renewed();
     let copies = hands_over(&core, &options);
     let mut files = Files::new(target.clone(), options.clone(), &core, copies);
     let mut jobs = Jobs::new(core.tasks().clone());
@@ -81,7 +83,7 @@ pub async fn receive(
         channel,
         ledger: Ledger::new(label, reporter, target.is_write_only(), options.on_settled.clone()),
         decider: Decider::new(target.clone(), options.clone(), core.pool().buffers().clone()),
-        target: target.clone(),
+        target,
         options,
         last_number: 0,
         all_offered: false,
@@ -95,8 +97,6 @@ pub async fn receive(
         Ok(()) | Err(NetError::Internal(_)) => {}
         Err(_) => files.suspend(jobs).await,
     }
-    // the same target may receive the next attempt
-    target.release_dirs().await;
     result
 }
 

@@ -2,16 +2,18 @@
 
 use super::super::attributes::set_attributes;
 use super::super::commit::lost_lock;
+use super::super::inode::mtime;
 use super::super::lock::Purpose;
 use super::super::sys::{Call, Directory, Node, open_any, open_handle, remove_file};
 use super::super::target::LockedTarget;
+use super::super::times::timestamps;
 use super::super::tree::Tree;
-use super::stage::MAX_DEPTH;
+use super::stage::{MAX_DEPTH, opened_up};
 use super::state::{PartialDir, State};
 use crate::store::error::At;
 use crate::store::reserved::is_reserved;
 use crate::store::{Attributes, Durability, ErrorKind, Name, RemotePath, StoreError};
-use rustix::fs::{FileType, RenameFlags};
+use rustix::fs::{FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,35 +30,35 @@ pub(in super::super) fn complete<D: Directory>(
     dirs: &[(RemotePath, Option<Attributes>)],
     durability: Durability,
 ) -> Vec<Result<(), StoreError>> {
-    let set = |(path, attributes): &(RemotePath, Option<Attributes>)| match attributes {
-        Some(attributes) => set_attributes(tree, path, attributes),
-        None => Ok(()),
-    };
-    let mut results: Vec<_> = dirs.iter().map(set).collect();
     let mut synced = BTreeMap::new();
-    for ((path, _), result) in dirs.iter().zip(&mut results) {
+    let complete = |(path, attributes): &(RemotePath, Option<Attributes>)| {
+        let set = || match attributes {
+            Some(attributes) => set_attributes(tree, path, attributes),
+            None => Ok(()),
+        };
         let Some(partial) = tree.partial_dirs().at(path) else {
-            continue;
+            return set();
         };
         if partial.uses.fetch_sub(1, Ordering::Relaxed) > 1 {
-            continue;
+            return set();
         }
-        // its attributes, and those of the others, are set already
-        let is_synced = match durability {
-            Durability::Volatile => Ok(()),
-            Durability::Durable => *synced
+        if durability.is_durable() {
+            let is_synced = *synced
                 .entry(partial.target.lock.device())
-                .or_insert_with(|| partial.dir.syncfs()),
-        };
-        // it tells of errors of the whole file system: each file's own fsync says whose it was
-        let is_synced = is_synced.or_else(|_| sync_beneath(&*partial.dir, 0));
-        let published = is_synced.at("fsync", path);
-        let published = published.and_then(|()| publish(tree, &partial, durability));
-        if published.is_err() {
-            *result = published;
+                .or_insert_with(|| partial.dir.syncfs());
+            // it tells of errors of the whole file system: each file's own fsync says whose it was
+            let is_synced = is_synced.or_else(|_| sync_beneath(&*partial.dir, 0));
+            is_synced.at("fsync", path)?;
         }
-    }
-    results
+        // until now it was private
+        let set = set();
+        if durability.is_durable() {
+            partial.dir.fsync().at("fsync", path)?;
+        }
+        publish(tree, &partial, durability)?;
+        set
+    };
+    dirs.iter().map(complete).collect()
 }
 
 /// fsync(2) of a directory and of everything in it.
@@ -102,11 +104,11 @@ fn publish<D: Directory>(
     }
     match dir.rename_at(&lock.names.dir, name.as_bytes(), RenameFlags::empty()) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
-            let existing = dir.open_dir_at(name.as_bytes()).at("open", path)?;
             let merge = Merge {
                 tree,
                 who: &lock.progress.who,
             };
+            let existing = dir.open_dir_at(name.as_bytes()).at("open", path)?;
             merge.all(&*partial.dir, &Arc::new(existing), path, 0)?;
             dir.remove_dir_at(&lock.names.dir)
                 .at("remove the partial directory", path)?;
@@ -138,7 +140,8 @@ struct Merge<'a, D: Directory> {
 }
 
 impl<D: Directory> Merge<'_, D> {
-    /// Moves the entries of `from` into `to`, the directory at `path`, until there are none.
+    /// Moves the entries of `from` into `to`, the directory at `path`, and gives that the
+    /// attributes of the other. What cannot be moved stays, and the first error is returned.
     fn all(
         &self,
         from: &D,
@@ -149,24 +152,45 @@ impl<D: Directory> Merge<'_, D> {
         if depth > MAX_DEPTH {
             return Err(Errno::LOOP).at("merge directories", path);
         }
-        loop {
-            let names = first_names(from).at("read the partial directory", path)?;
-            if names.is_empty() {
-                return Ok(());
-            }
-            for name in names {
-                match Name::parse(&name).map(|name| (path.join(&name), name)) {
-                    Ok((Ok(inner), name)) => self.one((from, to), &name, &inner, depth)?,
-                    // a partial file that this transfer has given up
-                    _ if is_reserved(&name) => {
-                        remove_file(from, &name).at("remove a partial file", path)?;
-                    }
-                    Ok((Err(e), _)) | Err(e) => {
-                        return Err(StoreError::new(ErrorKind::BadName(e), path));
-                    }
-                }
+        let attributes = from.fstat().at("stat", path)?;
+        for open in [from, to] {
+            let mode = open.fstat().at("stat", path)?.st_mode & 0o7777;
+            if mode & 0o700 != 0o700 {
+                // where that is not allowed, what needs it fails
+                let _ = open.fchmod(mode | 0o700);
             }
         }
+        loop {
+            let names = first_names(from).at("read the partial directory", path)?;
+            let count = names.len();
+            let moved = names.iter().map(|name| self.any((from, to), name, path, depth));
+            let failed: Vec<_> = moved.filter_map(Result::err).collect();
+            let none_moved = failed.len() == count;
+            match failed.into_iter().next() {
+                None if count == 0 => break,
+                Some(e) if none_moved => return Err(e),
+                _ => {}
+            }
+        }
+        copy_attributes(from, &attributes, &**to).at("set the attributes", path)
+    }
+
+    /// Moves what has this name, if anything may have it.
+    fn any(
+        &self,
+        dirs: (&D, &Arc<D>),
+        name: &[u8],
+        path: &RemotePath,
+        depth: usize,
+    ) -> Result<(), StoreError> {
+        // a partial file that this transfer has given up
+        if is_reserved(name) {
+            return remove_file(dirs.0, name).at("remove a partial file", path);
+        }
+        let bad = |e| StoreError::new(ErrorKind::BadName(e), path);
+        let name = Name::parse(name).map_err(bad)?;
+        let inner = path.join(&name).map_err(bad)?;
+        self.one(dirs, &name, &inner, depth)
     }
 
     fn lock(
@@ -198,9 +222,11 @@ impl<D: Directory> Merge<'_, D> {
             target.discard();
             return moved;
         }
-        match from.rename_into(bytes, to, bytes) {
+        let inner = from.open_dir_at(bytes).at("open", path)?;
+        // its owner has to be able to write to it: it gets another parent
+        let moved = opened_up(&inner, &found, || from.rename_into(bytes, to, bytes));
+        match moved {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                let inner = from.open_dir_at(bytes).at("open", path)?;
                 let existing = to.open_dir_at(bytes).at("open", path)?;
                 self.all(&inner, &Arc::new(existing), path, depth.saturating_add(1))?;
                 from.remove_dir_at(bytes).at("remove the partial directory", path)
@@ -208,6 +234,20 @@ impl<D: Directory> Merge<'_, D> {
             renamed => renamed.at("rename", path),
         }
     }
+}
+
+/// Gives a directory the attributes of another one, of which `found` is the stat, as far as that is
+/// allowed.
+fn copy_attributes<D: Directory>(from: &D, found: &Stat, to: &D) -> Call<()> {
+    let now = to.fstat()?;
+    if (now.st_uid, now.st_gid) != (found.st_uid, found.st_gid) {
+        let _ = to.fchown(Some(found.st_uid), Some(found.st_gid));
+    }
+    for name in from.xattr_names().unwrap_or_default() {
+        let _ = from.xattr(&name).and_then(|value| to.set_xattr(&name, &value));
+    }
+    to.fchmod(found.st_mode & 0o7777)?;
+    to.futimens(&timestamps(mtime(found)))
 }
 
 /// Some names of a directory, all if there are few.

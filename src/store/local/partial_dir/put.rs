@@ -10,10 +10,9 @@ use super::stage::{INCOMPLETE, is_incomplete};
 use super::state::{PartialDir, State};
 use crate::store::error::At;
 use crate::store::{Content, Durability, ErrorKind, Name, NewEntry, RemotePath, StoreError};
-use rustix::fs::{FileType, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// An entry that is not complete.
 struct Begun<'a, D: Directory> {
@@ -65,7 +64,7 @@ pub(in super::super) fn put<D: Directory>(
             partial.spoil();
         }
     }
-    note_progress(partial, entries);
+    partial.wrote(size_of(entries));
     Some(results)
 }
 
@@ -112,7 +111,12 @@ fn make<D: Directory>(
     };
     let file = create(dir, name, path)?;
     write_content(&file, (**bytes).as_ref(), entry)?;
-    let found = file.fstat().at("stat", path)?;
+    let mut found = file.fstat().at("stat", path)?;
+    if !is_incomplete(&found) {
+        // the umask, or the directory's ACL, takes bits of its owner's
+        file.fchmod(INCOMPLETE).at("set the mode", path)?;
+        found = file.fstat().at("stat", path)?;
+    }
     match is_incomplete(&found) {
         true => Ok(Some((file, found))),
         false => Err(Errno::OPNOTSUPP).at("mark the incomplete file", path),
@@ -150,19 +154,11 @@ fn sync_content<D: Directory>(tree: &Tree<D>, begun: &mut [Begun<'_, D>]) {
     }
 }
 
-/// Tells others how much was written, and that the writer was here: an abandoned partial directory
-/// is as old as its lock.
-fn note_progress<D: Directory>(partial: &PartialDir<D>, entries: &[&NewEntry]) {
+/// Bytes of the entries.
+fn size_of(entries: &[&NewEntry]) -> u64 {
     let bytes = entries.iter().map(|entry| match &entry.content {
         Content::File(bytes) => (**bytes).as_ref().len() as u64,
         _ => 0,
     });
-    let lock = &partial.target.lock;
-    lock.progress.written.fetch_add(bytes.sum(), Ordering::Relaxed);
-    let now = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    // it is not worth an error
-    let _ = lock.file.futimens(&Timestamps {
-        last_access: now(UTIME_OMIT),
-        last_modification: now(UTIME_NOW),
-    });
+    bytes.sum()
 }

@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The mode of a file until it is complete: the sticky bit, without any permission. No complete
-/// file has it.
-pub(in super::super) const INCOMPLETE: u32 = 0o1000;
+/// The mode of a file until it is complete: the sticky bit, and what its owner needs to set
+/// extended attributes. No complete file has it.
+pub(in super::super) const INCOMPLETE: u32 = 0o1600;
 /// The mode of a partial directory. Where the sticky bit of a directory is stored, that of a file
 /// is, too.
 const PRIVATE: u32 = 0o1700;
@@ -32,7 +32,7 @@ pub(super) const MAX_DEPTH: usize = 256;
 /// if the directory is to be made, or found, in its place.
 ///
 /// # Errors
-/// [`ErrorKind::Locked`]: another writer is making it.
+/// [`ErrorKind::Locked`]: another writer is making it, and this tree has no other in the making.
 pub(in super::super) fn stage<D: Directory>(
     tree: &Tree<D>,
     path: &RemotePath,
@@ -60,13 +60,17 @@ pub(in super::super) fn stage<D: Directory>(
         return Ok(None);
     };
     let target = match LockedTarget::acquire(dir, name, path, who, Purpose::Dir) {
-        Err(e) if matches!(e.kind, ErrorKind::Locked(_)) => return Err(e),
+        // who waits has no other that somebody could wait for
+        Err(e) if matches!(e.kind, ErrorKind::Locked(_)) && dirs.is_empty() => return Err(e),
         // what is in the way shows when it is made in place
         Err(_) => return Ok(None),
         Ok(target) => target,
     };
     let Ok((dir, made)) = make(&target) else {
-        target.discard();
+        // what cannot be resumed stays with its lock, and is listed, unlocked and swept with it
+        if matches!(target.dir.stat_at(&target.lock.names.dir), Err(Errno::NOENT)) {
+            target.discard();
+        }
         return Ok(None);
     };
     let partial = PartialDir {
@@ -92,8 +96,11 @@ fn make<D: Directory>(target: &LockedTarget<D>) -> Call<(D, MadeDir)> {
     };
     let opened = dir.open_dir_at(name)?;
     let found = opened.fstat()?;
-    let is_ours = found.st_uid == rustix::process::geteuid().as_raw();
-    if !is_ours || found.st_dev != lock.device() {
+    // root's may have its final owner; its lock has not
+    let user = rustix::process::geteuid();
+    let is_ours = user.is_root() || found.st_uid == user.as_raw();
+    let has_lock = lock.file.fstat()?.st_uid == user.as_raw();
+    if !is_ours || !has_lock || found.st_dev != lock.device() {
         return Err(Errno::PERM);
     }
     if made == MadeDir::Resumed {
@@ -140,7 +147,11 @@ pub(super) fn is_incomplete(found: &Stat) -> bool {
 }
 
 /// Works in a directory whose mode may keep its owner out.
-fn opened_up(dir: &impl Node, found: &Stat, work: impl FnOnce() -> Call<()>) -> Call<()> {
+pub(super) fn opened_up(
+    dir: &impl Node,
+    found: &Stat,
+    work: impl FnOnce() -> Call<()>,
+) -> Call<()> {
     let mode = found.st_mode & 0o7777;
     if mode & 0o700 == 0o700 {
         return work();

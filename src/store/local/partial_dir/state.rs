@@ -1,13 +1,14 @@
 //! The partial directories that a tree has in the making.
 
-use super::super::sys::Directory;
+use super::super::sys::{Directory, Node};
 use super::super::target::LockedTarget;
 use crate::store::RemotePath;
 use crate::store::shares::Share;
 use parking_lot::RwLock;
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The partial directories of a tree, by the paths that they will have.
 pub(in super::super) struct PartialDirs<D: Directory> {
@@ -70,10 +71,9 @@ impl<D: Directory> PartialDirs<D> {
         Some(around.clone())
     }
 
-    /// Releases all locks, once what is being put into the directories is there.
-    pub(in super::super) fn release(&self) {
-        let released = std::mem::take(&mut *self.dirs.write());
-        drop(released);
+    /// True if there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dirs.read().is_empty()
     }
 
     pub(super) fn at(&self, path: &RemotePath) -> Option<Arc<PartialDir<D>>> {
@@ -82,6 +82,19 @@ impl<D: Directory> PartialDirs<D> {
 }
 
 impl<D: Directory> PartialDir<D> {
+    /// Tells others how much was written, and that the writer was here: an abandoned partial
+    /// directory is as old as its lock.
+    pub(in super::super) fn wrote(&self, bytes: u64) {
+        let lock = &self.target.lock;
+        lock.progress.written.fetch_add(bytes, Ordering::Relaxed);
+        let now = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        // it is not worth an error
+        let _ = lock.file.futimens(&Timestamps {
+            last_access: now(UTIME_OMIT),
+            last_modification: now(UTIME_NOW),
+        });
+    }
+
     /// Something incomplete in it could not be removed.
     pub(super) fn spoil(&self) {
         let mut state = self.state.write();

@@ -2,6 +2,7 @@
 
 use crate::support::tree::{set_mode, staged, write};
 use crate::support::{Client, Ended, Server, run_with, under};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
@@ -178,4 +179,27 @@ fn modes_that_keep_the_server_out_can_be_changed() {
     client.ok(["touch", "srv:f"]);
     client.ok(["chmod", "640", "srv:f"]);
     assert_eq!(mode(&server.root.join("f")), 0o640);
+}
+
+/// They need permission to write, which a file in a new directory has before it is complete.
+#[test]
+fn files_in_a_new_directory_get_their_extended_attributes() {
+    if !is_root() {
+        return;
+    }
+    let client = Client::new();
+    for (name, mode) in [("f", 0o644), ("closed", 0o444)] {
+        let file = client.work().join("src/sub").join(name);
+        write(&file, b"content");
+        setxattr(&file, "user.x", b"value", XattrFlags::empty()).unwrap();
+        set_mode(&file, mode);
+    }
+    let copied = run(&client, &["cp", "-r", "-X", "src/", "new"]);
+    assert_eq!((copied.code, copied.err.contains("not set")), (0, false), "{copied:?}");
+    for (name, wanted) in [("f", 0o644), ("closed", 0o444)] {
+        let file = client.work().join("new/sub").join(name);
+        let mut value = [0; 16];
+        let length = getxattr(&file, "user.x", &mut value[..]).unwrap();
+        assert_eq!((&value[..length], mode(&file)), (&b"value"[..], wanted));
+    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// What to do after a transfer that ended early.
 pub const RERUN: &str =
-    "completed files stay, and larger files resume where they stopped: run the same command again";
+    "run the same command again, and it continues; new directories appear when they are complete";
 /// How long a command that wants to end properly may take for it.
 pub const GRACE: Duration = Duration::from_millis(700);
 

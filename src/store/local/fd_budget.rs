@@ -61,9 +61,9 @@ impl Handles {
             grouped: Shares::new(grouped, 1),
             sources: Shares::new((limit / 32).max(1), 1),
             // each also has a record
-            staged: Shares::new((limit / 8).max(1), 1),
+            staged: Shares::new((limit / 8).saturating_sub(limit / 64).max(1), 1),
             // each has its lock open, too
-            partial_dirs: Shares::new((limit / 64).max(1), 1),
+            partial_dirs: Shares::new(limit / 64, 1),
             calls: Shares::new(CALLS, 1),
         }
     }

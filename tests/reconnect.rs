@@ -246,7 +246,10 @@ fn trying_again_has_an_end() {
     let ended = put.end();
     assert_eq!(ended.code, 4, "{ended:?}");
     assert!(
-        ended.err.lines().any(|l| l.contains("resume where they stopped")),
+        ended
+            .err
+            .lines()
+            .any(|l| l.contains("run the same command again, and it continues")),
         "{ended:?}"
     );
     // with the option haul also retries a first connection; without it does not

@@ -39,6 +39,14 @@ fn half_done(server: &Server, client: &Client) -> Running {
     put
 }
 
+/// A put of the tree whose client and server have died in the middle.
+fn abandoned(server: &mut Server, client: &Client) {
+    let put = half_done(server, client);
+    server.kill();
+    put.kill();
+    server.restart();
+}
+
 /// How many of the 60 parts are there.
 fn arrived(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -89,10 +97,7 @@ fn a_tree_appears_whole_and_a_killed_put_goes_on() {
 #[test]
 fn a_server_that_was_killed_resumes_the_directory() {
     let (mut server, _proxy, client) = slow();
-    let put = half_done(&server, &client);
-    server.kill();
-    put.kill();
-    server.restart();
+    abandoned(&mut server, &client);
     let direct = server.client();
     let source = client.work().join("tree");
     let source = source.to_str().unwrap();
@@ -304,10 +309,7 @@ fn sources_that_are_removed_have_their_names_at_once() {
 #[test]
 fn a_directory_without_its_lock_is_listed_and_unlocked() {
     let (mut server, _proxy, client) = slow();
-    let put = half_done(&server, &client);
-    server.kill();
-    put.kill();
-    server.restart();
+    abandoned(&mut server, &client);
     let direct = server.client();
     write(&direct.work().join("file"), b"a file");
     direct.ok(["put", "file", "srv:tree"]);

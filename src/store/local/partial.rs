@@ -181,16 +181,13 @@ fn remove_partial_dir<D: Directory>(
     };
     // without flock(2) its name is all of the lock
     let _ = lock.flock(FlockOperation::NonBlockingLockExclusive);
-    let mut removed = remove_subdir(dir, &names.dir, path, tree.closed());
-    for _ in 0..TRIES {
-        match &removed {
-            // a writer that has lost its lock by force goes on until its directories are gone
-            Err(e) if e.kind == ErrorKind::NotEmpty => {
-                removed = remove_subdir(dir, &names.dir, path, tree.closed());
-            }
-            _ => break,
-        }
-    }
+    let remove = || remove_subdir(dir, &names.dir, path, tree.closed());
+    // a writer that has lost its lock by force goes on until its directories are gone
+    let is_done = |removed: &Result<(), StoreError>| match removed {
+        Err(e) => e.kind != ErrorKind::NotEmpty,
+        Ok(()) => true,
+    };
+    let removed = (0..TRIES).map(|_| remove()).find(is_done).unwrap_or_else(remove);
     remove_partial(dir, names, &lock).at("remove the partial file", path)?;
     removed.map(|()| true)
 }

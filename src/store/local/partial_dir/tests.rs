@@ -5,7 +5,7 @@ use super::stage::stage;
 use crate::store::local::inode::mtime;
 use crate::store::local::partial::unlock;
 use crate::store::local::small::put_whole;
-use crate::store::local::sys::model::{Chance, Device, Handle, World};
+use crate::store::local::sys::model::{Chance, Device, Handle, World, each_seed};
 use crate::store::local::sys::{Directory, Node, OpenFile};
 use crate::store::local::tree::Tree;
 use crate::store::{
@@ -315,22 +315,5 @@ impl Scenario {
 
 #[test]
 fn whatever_happens_at_any_call_a_new_directory_has_complete_files_only() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let seeds = match number("HAUL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("HAUL_SEEDS").unwrap_or(10_000),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let seeds = seeds.clone();
-            scope.spawn(move || {
-                for seed in seeds.filter(|seed| seed % threads == thread) {
-                    if let Err(wrong) = Scenario::new(seed).run() {
-                        panic!("HAUL_SEED={seed}: {wrong}");
-                    }
-                }
-            });
-        }
-    });
+    each_seed(10_000, "partial_dir", |seed| Scenario::new(seed).run());
 }

@@ -15,7 +15,7 @@ use crate::store::local::inode::mtime;
 use crate::store::local::partial::unlock;
 use crate::store::local::small::put_whole;
 use crate::store::local::sys::Directory;
-use crate::store::local::sys::model::{Chance, Device, Handle, World};
+use crate::store::local::sys::model::{Chance, Device, Handle, World, each_seed};
 use crate::store::local::times::Times;
 use crate::store::local::tree::Tree;
 use crate::store::{Content, Durability, NewEntry, Resume, Staging, UnlockMode};
@@ -372,22 +372,5 @@ impl Scenario {
 
 #[test]
 fn whatever_happens_at_any_call_a_target_is_one_version_and_what_was_reported_is_there() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let seeds = match number("HAUL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("HAUL_SEEDS").unwrap_or(20_000),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let seeds = seeds.clone();
-            scope.spawn(move || {
-                for seed in seeds.filter(|seed| seed % threads == thread) {
-                    if let Err(why) = Scenario::new(seed).run() {
-                        panic!("{why}\nagain: HAUL_SEED={seed} cargo test --lib power");
-                    }
-                }
-            });
-        }
-    });
+    each_seed(20_000, "power", |seed| Scenario::new(seed).run());
 }

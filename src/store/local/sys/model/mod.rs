@@ -10,8 +10,10 @@ mod calls;
 mod chance;
 mod device;
 mod inode;
+mod seeds;
 mod world;
 
 pub(crate) use chance::Chance;
 pub(in crate::store::local) use device::Device;
+pub(in crate::store::local) use seeds::each_seed;
 pub(in crate::store::local) use world::{Handle, World};

@@ -306,6 +306,36 @@ fn one_slow_connection_does_not_hold_back_the_others() {
 }
 
 #[test]
+fn what_a_connection_is_stuck_in_the_middle_of_goes_out_over_another() {
+    let server = Server::start();
+    for direction in ["put", "get"] {
+        let rules = Rules {
+            rate: Some(10 * MIB),
+            ..Rules::default()
+        };
+        let proxy = Proxy::start(server.address, rules);
+        let client = server.client_at(proxy.address);
+        let (source, target) = match direction {
+            "put" => (client.work().join("f"), server.root.join("f")),
+            _ => (server.root.join("g"), client.work().join("g")),
+        };
+        write(&source, &bytes(9, 60 * MIB));
+        let running = match direction {
+            "put" => client.spawn(["put", "f", "srv:"]),
+            _ => client.spawn(["get", "srv:g"]),
+        };
+        let carries = || proxy.passed(Which::OneData(0)) > 4 * MIB;
+        until("the first connection carries data", carries);
+        proxy.silence(Which::OneData(0));
+        let ended = running.end();
+        assert_eq!(ended.code, 0, "{direction}: {ended:?}");
+        assert_eq!(std::fs::read(source).unwrap(), std::fs::read(target).unwrap());
+        // nothing waited until that connection was given up and dialled again
+        assert_eq!(proxy.data_connections(), 4, "{direction}");
+    }
+}
+
+#[test]
 fn ls_goes_on_over_a_restart() {
     let mut server = Server::start();
     for n in 0..3000 {

@@ -59,6 +59,8 @@ struct Shared {
     cut: AtomicUsize,
     from_client: AtomicUsize,
     by_connection: Mutex<Vec<usize>>,
+    /// Bytes of each data connection in both directions.
+    passed: Mutex<Vec<usize>>,
     recorded: Mutex<Vec<u8>>,
     /// The silent connections, present and future.
     silent: Mutex<Vec<Which>>,
@@ -112,6 +114,7 @@ impl Proxy {
             cut: AtomicUsize::new(0),
             from_client: AtomicUsize::new(0),
             by_connection: Mutex::default(),
+            passed: Mutex::default(),
             recorded: Mutex::default(),
             silent: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -147,6 +150,13 @@ impl Proxy {
     /// Bytes that the client has got rid of on each data connection so far.
     pub fn by_connection(&self) -> Vec<usize> {
         self.shared.by_connection.lock().unwrap().clone()
+    }
+
+    /// Bytes that these data connections have carried so far, in both directions.
+    pub fn passed(&self, which: Which) -> usize {
+        let passed = self.shared.passed.lock().unwrap();
+        let of = passed.iter().enumerate().filter(|(index, _)| which.has(Some(*index)));
+        of.map(|(_, bytes)| bytes).sum()
     }
 
     /// Everything that went over the wire, in both directions.
@@ -267,13 +277,11 @@ impl Shared {
                 return Some(());
             }
             carried += n;
-            if direction == Direction::ToServer
-                && let Some(index) = data
-            {
-                let mut by_connection = self.by_connection.lock().unwrap();
-                let needed = by_connection.len().max(index + 1);
-                by_connection.resize(needed, 0);
-                by_connection[index] += n;
+            if let Some(index) = data {
+                count(&mut self.passed.lock().unwrap(), index, n);
+                if direction == Direction::ToServer {
+                    count(&mut self.by_connection.lock().unwrap(), index, n);
+                }
             }
             if limit.is_some_and(|limit| carried > limit) {
                 self.cut.fetch_add(1, Ordering::SeqCst);
@@ -313,4 +321,10 @@ impl Shared {
         }
         let _ = to.shutdown(Shutdown::Write);
     }
+}
+
+fn count(counts: &mut Vec<usize>, index: usize, bytes: usize) {
+    let needed = counts.len().max(index + 1);
+    counts.resize(needed, 0);
+    counts[index] += bytes;
 }

@@ -122,10 +122,15 @@ impl Balance {
     ) -> Option<(FrameHeader, Arc<FrameBody>)> {
         let own = self.livenesses.lock().get(&id)?.round_trip(now);
         let limit = self.limit(own, now);
+        // a writer that is busy for long has sent no ping; before there is a rate to compare with,
+        // the whole link may be as slow
+        let has_rate = self.send_queue.throughput().rate(now).is_some();
+        let is_late = |other: &Liveness| {
+            other.round_trip(now) > limit || (has_rate && other.writing(now) > limit)
+        };
         let slow: Vec<ConnectionId> = {
             let all = self.livenesses.lock();
-            let slow = all.iter().filter(|(_, other)| other.round_trip(now) > limit);
-            slow.map(|(id, _)| *id).collect()
+            all.iter().filter(|(_, other)| is_late(other)).map(|(id, _)| *id).collect()
         };
         if slow.is_empty() {
             return None;

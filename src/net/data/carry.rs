@@ -251,12 +251,14 @@ impl Outgoing {
     /// Sends frames while there are any, up to [`GATHER`] bytes.
     async fn send_queued<W: WriteFrames>(&self, writer: &mut W) -> Result<(), NetError> {
         let mut gathered = 0_usize;
+        let mut writing = None;
         while gathered < GATHER {
             let now = Instant::now();
             let next = self.balance.send_queue.try_pop(self.id, now);
             let Some((header, body)) = next.or_else(|| self.balance.duplicate(self.id, now)) else {
                 break;
             };
+            writing.get_or_insert_with(|| self.liveness.write(now));
             gathered = gathered.saturating_add(body.len());
             let packing = self.balance.send_queue.packing(header.transfer);
             let link = LinkState {

@@ -70,6 +70,8 @@ struct PingState {
     rtt: RttEstimator,
     /// The peer's last ping, which is to be answered.
     owed: Option<u64>,
+    /// Since when the writer passes frames to the socket; `None` while it has none.
+    writing: Option<Instant>,
 }
 
 impl Liveness {
@@ -83,6 +85,7 @@ impl Liveness {
                 heard: now,
                 rtt: RttEstimator::default(),
                 owed: None,
+                writing: None,
             }),
             owing: Notify::new(),
             retired: AtomicBool::new(false),
@@ -167,6 +170,19 @@ impl Liveness {
         self.pings.lock().heard > since
     }
 
+    /// The writer passes frames to the socket from `now` on, until the guard is dropped.
+    pub fn write(&self, now: Instant) -> Writing<'_> {
+        self.pings.lock().writing = Some(now);
+        Writing(self)
+    }
+
+    /// How long the writer has been passing frames to the socket at `now`. No ping goes out
+    /// meanwhile that would tell of a slow connection.
+    pub fn writing(&self, now: Instant) -> Duration {
+        let writing = self.pings.lock().writing;
+        writing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// How long a frame that is sent at `now` takes to get there and be answered, as far as is
     /// known.
     pub fn round_trip(&self, now: Instant) -> Duration {
@@ -176,6 +192,15 @@ impl Liveness {
             true => smoothed,
             false => smoothed.max(now.saturating_duration_since(pings.sent)),
         }
+    }
+}
+
+/// While a writer passes frames to its socket.
+pub struct Writing<'a>(&'a Liveness);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.pings.lock().writing = None;
     }
 }
 
@@ -216,6 +241,17 @@ mod tests {
         liveness.heard(late);
         assert!(!liveness.is_silent(late + FIRST_TIMEOUT));
         assert!(liveness.is_silent(late + 2 * FIRST_TIMEOUT));
+    }
+
+    #[test]
+    fn a_connection_writes_until_its_frames_are_with_the_socket() {
+        let start = Instant::now();
+        let liveness = Liveness::new(start);
+        let writing = liveness.write(start);
+        assert_eq!(liveness.writing(start + IDLE_PAUSE), IDLE_PAUSE);
+        assert_eq!(liveness.round_trip(start + IDLE_PAUSE), Duration::ZERO, "no ping is out");
+        drop(writing);
+        assert_eq!(liveness.writing(start + IDLE_PAUSE), Duration::ZERO);
     }
 
     #[test]

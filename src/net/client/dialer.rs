@@ -194,7 +194,8 @@ impl Dialing {
     fn observe(&self, tuner: &mut ConnectionTuner, round_trip: Duration, most: u64) {
         let connections = self.wanted();
         let observed = Observation {
-            moved: self.core.pool().moved(),
+            moved: self.core.pool().moved_each_way(),
+            has_bbr: self.core.has_bbr(),
             round_trip,
             connections,
             most,

@@ -3,8 +3,9 @@
 //!
 //! A loss makes TCP halve the rate of the connection that it happens to. Before its first loss each
 //! connection shows what the link can carry, after it what one connection gets of that; on a lossy
-//! link many carry what one cannot. On a full link, or with BBR, the rate stays near the best that
-//! was seen, and the tuner tries nothing.
+//! link many carry what one cannot. On a full link the rate stays near the best that was seen, and
+//! the tuner tries nothing. Nor does it with BBR, which does not take a loss for a full link: the
+//! rate varies with its rounds, and a connection that joins a full link gets little of it.
 
 use std::time::{Duration, Instant};
 
@@ -62,8 +63,10 @@ const WATCHING: TunerState = TunerState::Watching { low: 0, sum: 0.0 };
 /// A session's data connections at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
-    /// Bytes that all of them have moved so far.
-    pub(super) moved: u64,
+    /// Bytes that came over all of them so far, and that went.
+    pub(super) moved: [u64; 2],
+    /// Whether BBR decides how fast those are sent.
+    pub(super) has_bbr: [bool; 2],
     /// The shortest round trip that was seen; the longest of all before any.
     pub(super) round_trip: Duration,
     /// How many are wanted now.
@@ -80,7 +83,7 @@ pub(super) struct ConnectionTuner {
     rest: u32,
     /// When the rate was taken last, and the bytes that had been moved by then.
     since: Instant,
-    moved: Option<u64>,
+    moved: Option<[u64; 2]>,
 }
 
 impl ConnectionTuner {
@@ -102,10 +105,15 @@ impl ConnectionTuner {
 
     /// The number of connections to have from `now` on.
     pub(super) fn observe(&mut self, now: Instant, observed: Observation) -> u64 {
-        let bytes = observed.moved.saturating_sub(self.moved.unwrap_or(observed.moved));
+        let [came, went] = observed.moved;
+        let [came_before, went_before] = self.moved.unwrap_or(observed.moved);
+        let (came, went) = (came.saturating_sub(came_before), went.saturating_sub(went_before));
+        let bytes = came.saturating_add(went);
         let rate = bytes as f64 / now.saturating_duration_since(self.since).as_secs_f64();
         (self.since, self.moved) = (now, Some(observed.moved));
-        if observed.round_trip < NEAR || bytes < LEAST {
+        let [peer_has_bbr, own_has_bbr] = observed.has_bbr;
+        let is_bbr = if came > went { peer_has_bbr } else { own_has_bbr };
+        if observed.round_trip < NEAR || bytes < LEAST || is_bbr {
             return observed.connections;
         }
         self.judge(rate, observed.connections, observed.most)
@@ -195,6 +203,17 @@ mod tests {
 
     const MIB: f64 = 1_048_576.0;
 
+    /// So many bytes have gone over so many connections, on a link of 50 ms.
+    fn observation(moved: u64, connections: u64) -> Observation {
+        Observation {
+            moved: [0, moved],
+            has_bbr: [false; 2],
+            round_trip: Duration::from_millis(50),
+            connections,
+            most: 32,
+        }
+    }
+
     /// The connections after each of so many observations, a second apart, of a link that carries
     /// so many MiB a second.
     fn tuned(observations: usize, carries: impl Fn(u64, usize) -> f64) -> Vec<u64> {
@@ -203,13 +222,7 @@ mod tests {
         let mut observe = |rate: f64, connections| {
             now += Duration::from_secs(1);
             moved += (rate * MIB) as u64;
-            let observed = Observation {
-                moved,
-                round_trip: Duration::from_millis(50),
-                connections,
-                most: 32,
-            };
-            tuner.observe(now, observed)
+            tuner.observe(now, observation(moved, connections))
         };
         // the first one has nothing to compare with
         assert_eq!(observe(0.0, connections), 4);
@@ -258,10 +271,8 @@ mod tests {
         let mut tuner = ConnectionTuner::new(start);
         for (second, moved) in [(1, 0), (2, 100 << 20), (3, 101 << 20), (4, 102 << 20)] {
             let observed = Observation {
-                moved,
                 round_trip: Duration::from_millis(1),
-                connections: 4,
-                most: 32,
+                ..observation(moved, 4)
             };
             assert_eq!(tuner.observe(start + Duration::from_secs(second), observed), 4);
         }
@@ -270,6 +281,31 @@ mod tests {
                 .iter()
                 .all(|n| *n == 4)
         );
+    }
+
+    #[test]
+    fn with_bbr_on_the_side_that_sends_nothing_is_tried() {
+        for (has_bbr, sends, most) in
+            [([false, true], 1, 4), ([true, false], 0, 4), ([false, true], 0, 16)]
+        {
+            let (mut now, mut moved) = (Instant::now(), 0);
+            let mut tuner = ConnectionTuner::new(now);
+            let tried = [0.0, 25.0, 5.0, 5.0, 5.0].map(|rate| {
+                now += Duration::from_secs(1);
+                moved += (rate * MIB) as u64;
+                let mut each_way = [0, 0];
+                each_way[sends] = moved;
+                tuner.observe(
+                    now,
+                    Observation {
+                        moved: each_way,
+                        has_bbr,
+                        ..observation(0, 4)
+                    },
+                )
+            });
+            assert_eq!(tried.into_iter().max(), Some(most), "{has_bbr:?} {sends}");
+        }
     }
 
     #[test]

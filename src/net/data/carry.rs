@@ -95,6 +95,11 @@ pub trait WriteFrames: Send + 'static {
     /// Sends no faster than this allows, from now on.
     fn limit_by(&mut self, pacer: Arc<Pacer>);
 
+    /// Whether BBR decides how fast it sends: losses do not slow it down.
+    fn has_bbr(&self) -> bool {
+        false
+    }
+
     /// Says properly that nothing follows.
     fn close(self) -> impl Future<Output = ()> + Send;
 

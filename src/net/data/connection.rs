@@ -14,6 +14,7 @@ use crate::net::error::{LossReason, NetError};
 use crate::net::lanes::socket::Socket;
 use crate::net::tls::handshake::{self, Shaken};
 use crate::net::tls::record::Encryptor;
+use crate::net::tls::socket::has_bbr;
 use crate::net::wire::frame::FrameHeader;
 use rustls::{ClientConfig, ServerConfig};
 use std::io;
@@ -313,6 +314,10 @@ impl WriteFrames for FrameWriter {
 
     fn limit_by(&mut self, pacer: Arc<Pacer>) {
         self.pacer = pacer;
+    }
+
+    fn has_bbr(&self) -> bool {
+        has_bbr(&self.socket)
     }
 
     async fn close(mut self) {

@@ -13,7 +13,7 @@ use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
 use crate::net::task::{Task, Tasks};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -37,8 +37,10 @@ pub struct Pool {
     buffers: BufferPool,
     tasks: Tasks,
     next: AtomicU64,
-    /// Bytes that came and went, over all connections.
-    moved: AtomicU64,
+    /// Bytes that came and that went, over all connections.
+    moved: [AtomicU64; 2],
+    /// BBR decides how fast this side sends.
+    has_bbr: AtomicBool,
     closing: watch::Sender<bool>,
     pacer: Arc<Pacer>,
     packer: Arc<Packer>,
@@ -60,7 +62,8 @@ impl Pool {
             buffers,
             tasks,
             next: AtomicU64::new(1),
-            moved: AtomicU64::new(0),
+            moved: Default::default(),
+            has_bbr: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             pacer,
             packer: Arc::new(Packer::new()),
@@ -79,7 +82,17 @@ impl Pool {
 
     /// Bytes that went either way so far.
     pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+        self.moved_each_way().iter().sum()
+    }
+
+    /// Bytes that came so far, and that went.
+    pub fn moved_each_way(&self) -> [u64; 2] {
+        self.moved.each_ref().map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether BBR decides how fast this side sends.
+    pub fn has_bbr(&self) -> bool {
+        self.has_bbr.load(Ordering::Relaxed)
     }
 
     /// The session's compression.
@@ -101,6 +114,7 @@ impl Pool {
     pub fn add(self: &Arc<Pool>, mut reader: impl ReadFrames, writer: impl WriteFrames) -> Added {
         reader.charge_to(self.router.window().clone());
         reader.limit_by(self.pacer.clone());
+        self.has_bbr.store(writer.has_bbr(), Ordering::Relaxed);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let liveness = self.balance.join(id, Instant::now());
         let outgoing = Outgoing {
@@ -189,7 +203,9 @@ impl Pool {
         let [came, went] = now;
         let [came_before, went_before] = std::mem::replace(before, now);
         let moved = [came.saturating_sub(came_before), went.saturating_sub(went_before)];
-        self.moved.fetch_add(moved.iter().sum(), Ordering::Relaxed);
+        for (all, bytes) in self.moved.iter().zip(moved) {
+            all.fetch_add(bytes, Ordering::Relaxed);
+        }
         moved
     }
 }

@@ -8,7 +8,7 @@ use crate::net::server::config::Config;
 use crate::net::server::registry::Registry;
 use crate::net::server::revocation;
 use crate::net::server::session::Session;
-use crate::net::wire::frame::{ATTACH_LEN, Attach, FrameHeader, FrameKind};
+use crate::net::wire::frame::{ATTACH_LEN, ATTACHED_BBR, Attach, FrameHeader, FrameKind};
 use crate::store::shares::Share;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +53,11 @@ pub(super) async fn attach(
     // what it carries needs memory; one that waits in vain is dialled once more
     timeout(HOLD_PROOF, registry.lent(&session)).await.map_err(late)??;
     reader.use_pool(session.core.pool().buffers().clone());
-    writer.write(&FrameHeader::bare(FrameKind::Attached), &[]).await?;
+    let attached = FrameHeader {
+        attempt: if writer.has_bbr() { ATTACHED_BBR } else { 0 },
+        ..FrameHeader::bare(FrameKind::Attached)
+    };
+    writer.write(&attached, &[]).await?;
     writer.flush().await?;
     Ok(Attached {
         session,

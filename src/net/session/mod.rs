@@ -195,6 +195,11 @@ impl SessionCore {
         }
     }
 
+    /// Whether BBR decides how fast the other side sends, and this one.
+    pub fn has_bbr(&self) -> [bool; 2] {
+        [self.router.has_bbr(), self.pool.has_bbr()]
+    }
+
     /// Waits until this side has no more outstanding than a window of `bytes` has room for.
     pub async fn settled_within(&self, bytes: u64) {
         self.send_queue.credit().within(bytes).await;

@@ -7,10 +7,11 @@ use crate::net::data::payload::ReceivedFrame;
 use crate::net::error::NetError;
 use crate::net::session::handed::HandedFile;
 use crate::net::wire::Code;
-use crate::net::wire::frame::FrameKind;
+use crate::net::wire::frame::{ATTACHED_BBR, FrameKind};
 use crate::net::wire::proto::transfer_message::Body;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 /// What a message takes of a session's memory, until it has been processed.
@@ -45,6 +46,8 @@ pub struct Router {
     routes: Mutex<HashMap<u32, Route>>,
     most: usize,
     window: Window,
+    /// BBR decides how fast the other side sends.
+    has_bbr: AtomicBool,
 }
 
 impl Router {
@@ -54,7 +57,13 @@ impl Router {
             routes: Mutex::default(),
             most,
             window: Window::new(window),
+            has_bbr: AtomicBool::new(false),
         }
+    }
+
+    /// Whether BBR decides how fast the other side sends.
+    pub(super) fn has_bbr(&self) -> bool {
+        self.has_bbr.load(Ordering::Relaxed)
     }
 
     /// Opens the route to transfer `number`.
@@ -115,6 +124,7 @@ impl FrameRouter for Router {
 
     fn route(&self, mut frame: ReceivedFrame) -> Result<(), NetError> {
         if frame.header.kind == FrameKind::Attached {
+            self.has_bbr.store(frame.header.attempt == ATTACHED_BBR, Ordering::Relaxed);
             return Ok(());
         }
         if frame.charge.is_none() {

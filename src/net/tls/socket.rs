@@ -112,6 +112,18 @@ pub fn tune(socket: &Socket, role: Role) {
     }
 }
 
+/// True of a TCP connection that BBR decides the rate of.
+pub fn has_bbr(socket: &Socket) -> bool {
+    match socket {
+        Socket::Tcp(tcp) => {
+            let name = socket2::SockRef::from(tcp).tcp_congestion();
+            // the system fills the rest with zeros
+            name.is_ok_and(|name| name.split(|byte| *byte == 0).next() == Some(b"bbr"))
+        }
+        Socket::Lane(_) => false,
+    }
+}
+
 /// False if both ends are on this machine. BBR has a timer release every 64 KiB there, for a link
 /// that loses nothing: a tenth of the processor time of a transfer.
 fn is_between_machines(tcp: &TcpStream) -> bool {
@@ -124,6 +136,23 @@ fn is_between_machines(tcp: &TcpStream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_decides_the_rate_of_a_connection_is_known() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::Tcp(tcp);
+        for name in ["reno", "bbr"] {
+            let Socket::Tcp(tcp) = &socket else {
+                unreachable!()
+            };
+            match socket2::SockRef::from(tcp).set_tcp_congestion(name.as_bytes()) {
+                Ok(()) => assert_eq!(has_bbr(&socket), name == "bbr"),
+                Err(e) => eprintln!("skipped: this machine has no {name}: {e}"),
+            }
+        }
+    }
+
     use crate::net::tls::config::{client_config, server_name};
     use crate::net::tls::pin::Pin;
     use std::future::poll_fn;

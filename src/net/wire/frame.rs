@@ -72,6 +72,9 @@ impl FrameKind {
     }
 }
 
+/// `attempt` of a [`FrameKind::Attached`]: BBR decides how fast the server sends.
+pub const ATTACHED_BBR: u8 = 1;
+
 /// The digest behind a chunk that its sender could not read. No chunk has it.
 pub const VOID: [u8; 32] = [0; 32];
 
@@ -94,7 +97,8 @@ pub const NO_DIGEST: [u8; 32] = [0; 32];
 pub struct FrameHeader {
     /// The kind of the frame.
     pub kind: FrameKind,
-    /// Counts up each time that the sender restarts the file, because the source changed.
+    /// Counts up each time that the sender restarts the file, because the source changed. Of a
+    /// [`FrameKind::Attached`] it is 0 or [`ATTACHED_BBR`].
     pub attempt: u8,
     /// The transfer's number.
     pub transfer: u32,

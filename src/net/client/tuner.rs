@@ -10,8 +10,8 @@
 use std::time::{Duration, Instant};
 
 /// The shortest time between two observations; they are also this many round trips apart.
-pub(super) const INTERVAL: Duration = Duration::from_millis(300);
-const ROUND_TRIPS: u32 = 6;
+pub(super) const INTERVAL: Duration = Duration::from_millis(200);
+const ROUND_TRIPS: u32 = 4;
 /// On a shorter round trip losses are made up for at once, and one connection is as good as many.
 pub(super) const NEAR: Duration = Duration::from_millis(5);
 /// The longest round trip that counts.
@@ -22,6 +22,9 @@ const LOW: f64 = 0.7;
 const LOW_TURNS: u32 = 2;
 /// More connections must carry this much more to stay.
 const GAIN: f64 = 1.2;
+/// So many times as many connections are tried: the more, the less of the link there was.
+const LEAST_FACTOR: f64 = 4.0;
+const MOST_FACTOR: f64 = 8.0;
 /// Observations that pass while TCP gets up to speed on new connections, and those that judge them.
 const SETTLING: u32 = 1;
 const JUDGED: u32 = 2;
@@ -79,7 +82,11 @@ pub(super) struct Observation {
 #[derive(Debug)]
 pub(super) struct ConnectionTuner {
     state: TunerState,
+    /// Bytes a second: the best mean of two observations, one after another. What comes at once
+    /// behind a loss, or fills a queue at first, makes a single one look better than the link.
     best: f64,
+    /// The last observation.
+    last: f64,
     rest: u32,
     /// When the rate was taken last, and the bytes that had been moved by then.
     since: Instant,
@@ -92,6 +99,7 @@ impl ConnectionTuner {
         ConnectionTuner {
             state: WATCHING,
             best: 0.0,
+            last: 0.0,
             rest: REST,
             since: now,
             moved: None,
@@ -129,7 +137,8 @@ impl ConnectionTuner {
 
     /// The number of connections to have after `current` of them carried `rate` bytes a second.
     fn judge(&mut self, rate: f64, current: u64, most: u64) -> u64 {
-        self.best = rate.max(self.best * FORGET);
+        self.best = f64::midpoint(rate, self.last).max(self.best * FORGET);
+        self.last = rate;
         let is_low = |rate, best| rate < best * LOW && current < most;
         let (state, wanted) = match self.state {
             TunerState::Watching { low, sum } if is_low(rate, self.best) => {
@@ -186,7 +195,7 @@ impl ConnectionTuner {
 
     /// Tries more connections than `before`: the more, the less of the link these carry.
     fn try_more(&self, base: f64, before: u64, most: u64) -> (TunerState, u64) {
-        let factor = (self.best / base.max(1.0)).clamp(3.0, 4.0) as u64;
+        let factor = (self.best / base.max(1.0)).clamp(LEAST_FACTOR, MOST_FACTOR) as u64;
         let trial = Trial {
             before,
             base,
@@ -248,7 +257,7 @@ mod tests {
     fn a_lossy_link_gets_as_many_as_help() {
         let lossy = |of_one: f64| {
             move |connections: u64, number| match number {
-                0 => 25.0,
+                0 | 1 => 25.0,
                 _ => f64::min(25.0, of_one * connections as f64),
             }
         };
@@ -260,7 +269,7 @@ mod tests {
     fn what_did_not_help_is_given_back_and_seldom_retried() {
         let shared = |_, number| if number == 0 { 25.0 } else { 10.0 };
         let seen = tuned(150, shared);
-        assert_eq!(seen.iter().max(), Some(&12));
+        assert_eq!(seen.iter().max(), Some(&16));
         let more = seen.iter().filter(|n| **n > 4).count();
         assert!((3..20).contains(&more), "{more}");
     }
@@ -312,7 +321,7 @@ mod tests {
     fn observations_are_some_round_trips_apart() {
         let interval = |millis| ConnectionTuner::interval(Duration::from_millis(millis));
         assert_eq!(interval(1), INTERVAL);
-        assert_eq!(interval(100), Duration::from_millis(600));
-        assert_eq!(interval(100_000), Duration::from_secs(6));
+        assert_eq!(interval(100), Duration::from_millis(400));
+        assert_eq!(interval(100_000), Duration::from_secs(4));
     }
 }

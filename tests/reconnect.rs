@@ -327,11 +327,12 @@ fn what_a_connection_is_stuck_in_the_middle_of_goes_out_over_another() {
         let carries = || proxy.passed(Which::OneData(0)) > 4 * MIB;
         until("the first connection carries data", carries);
         proxy.silence(Which::OneData(0));
+        let since = std::time::Instant::now();
         let ended = running.end();
         assert_eq!(ended.code, 0, "{direction}: {ended:?}");
         assert_eq!(std::fs::read(source).unwrap(), std::fs::read(target).unwrap());
-        // nothing waited until that connection was given up and dialled again
-        assert_eq!(proxy.data_connections(), 4, "{direction}");
+        // nothing waited until a socket that takes nothing was given up: that is a minute
+        assert!(since.elapsed().as_secs() < 45, "{direction}: {:?}", since.elapsed());
     }
 }
 

@@ -347,7 +347,8 @@ impl Dialing {
             // A direct connection beside a tunnel proves itself first: a lane carries the frames
             // meanwhile.
             if !self.is_needed(slot) {
-                reader.next().await?;
+                let attached = reader.next().await?;
+                attached.map_or(Ok(()), |frame| pool.take(frame))?;
             }
             Ok::<_, NetError>((reader, writer))
         };

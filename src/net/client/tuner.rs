@@ -30,12 +30,12 @@ const SETTLING: u32 = 1;
 const JUDGED: u32 = 2;
 /// Observations until another attempt after one that did not help: the link may have changed.
 /// Doubles up to the second.
-const REST: u32 = 6;
-const LONGEST_REST: u32 = 150;
+const REST: u32 = 9;
+const LONGEST_REST: u32 = 225;
 /// The best rate is forgotten slowly: others may have come to the link.
-const FORGET: f64 = 0.99;
+const FORGET: f64 = 0.993;
 /// Fewer bytes than this between two observations are no transfer.
-const LEAST: u64 = 64 << 10;
+const LEAST: u64 = 40 << 10;
 
 /// What the tuner is finding out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,7 +121,14 @@ impl ConnectionTuner {
         (self.since, self.moved) = (now, Some(observed.moved));
         let [peer_has_bbr, own_has_bbr] = observed.has_bbr;
         let is_bbr = if came > went { peer_has_bbr } else { own_has_bbr };
-        if observed.round_trip < NEAR || bytes < LEAST || is_bbr {
+        if is_bbr {
+            // an attempt that is under way ends without a judgement
+            let settled = self.settled(observed.connections);
+            (self.state, self.last) = (WATCHING, 0.0);
+            return settled;
+        }
+        if observed.round_trip < NEAR || bytes < LEAST {
+            self.last = 0.0;
             return observed.connections;
         }
         self.judge(rate, observed.connections, observed.most)
@@ -315,6 +322,26 @@ mod tests {
             });
             assert_eq!(tried.into_iter().max(), Some(most), "{has_bbr:?} {sends}");
         }
+    }
+
+    #[test]
+    fn an_attempt_ends_when_the_side_that_sends_has_bbr() {
+        let (mut now, mut moved) = (Instant::now(), [0, 0]);
+        let (mut tuner, mut connections) = (ConnectionTuner::new(now), 4);
+        // a put that needs more, and then a get from a side with BBR
+        for (sends, rate) in [(1, 0.0), (1, 25.0), (1, 5.0), (1, 5.0), (0, 20.0), (0, 20.0)] {
+            let tried = connections;
+            now += Duration::from_secs(1);
+            moved[sends] += (rate * MIB) as u64;
+            let observed = Observation {
+                moved,
+                has_bbr: [true, false],
+                ..observation(0, connections)
+            };
+            connections = tuner.observe(now, observed);
+            assert!(sends == 1 || (tried, connections) != (16, 16), "{tried}");
+        }
+        assert_eq!(connections, 4);
     }
 
     #[test]

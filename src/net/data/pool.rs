@@ -8,6 +8,7 @@ use crate::net::data::carry::{
 };
 use crate::net::data::pacer::Pacer;
 use crate::net::data::packer::Packer;
+use crate::net::data::payload::ReceivedFrame;
 use crate::net::data::rtt::Liveness;
 use crate::net::data::send_queue::SendQueue;
 use crate::net::error::{LossReason, NetError};
@@ -95,6 +96,14 @@ impl Pool {
         self.has_bbr.load(Ordering::Relaxed)
     }
 
+    /// Takes a frame that came before its connection is part of the pool.
+    ///
+    /// # Errors
+    /// Any ends the session: the peer broke the protocol.
+    pub fn take(&self, frame: ReceivedFrame) -> Result<(), NetError> {
+        self.router.route(frame)
+    }
+
     /// The session's compression.
     pub fn packer(&self) -> &Packer {
         &self.packer
@@ -114,7 +123,8 @@ impl Pool {
     pub fn add(self: &Arc<Pool>, mut reader: impl ReadFrames, writer: impl WriteFrames) -> Added {
         reader.charge_to(self.router.window().clone());
         reader.limit_by(self.pacer.clone());
-        self.has_bbr.store(writer.has_bbr(), Ordering::Relaxed);
+        // lanes beside it have not, and carry little then
+        self.has_bbr.fetch_or(writer.has_bbr(), Ordering::Relaxed);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let liveness = self.balance.join(id, Instant::now());
         let outgoing = Outgoing {

@@ -124,7 +124,8 @@ impl FrameRouter for Router {
 
     fn route(&self, mut frame: ReceivedFrame) -> Result<(), NetError> {
         if frame.header.kind == FrameKind::Attached {
-            self.has_bbr.store(frame.header.attempt == ATTACHED_BBR, Ordering::Relaxed);
+            let has_bbr = frame.header.attempt == ATTACHED_BBR;
+            self.has_bbr.fetch_or(has_bbr, Ordering::Relaxed);
             return Ok(());
         }
         if frame.charge.is_none() {
